@@ -1,0 +1,1 @@
+"""genstack: train compressors, train priors, sample images."""

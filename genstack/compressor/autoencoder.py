@@ -1,0 +1,86 @@
+"""The compressor of VQ-VAE and VQGAN: encoder, bottleneck, decoder (van den Oord et al. 2017, arXiv:1711.00937)."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genstack.compressor.bottleneck import Bottleneck, Quantized, Quantizer
+from genstack.compressor.compressor import Compressor, Reconstruction
+from genstack.compressor.network import Network
+from genstack.layout import CodeLayout
+
+
+class Autoencoder(Compressor):
+    """Encoder, bottleneck and decoder, with a projection on either side so that any network fits any quantizer.
+
+    Args:
+        channels: channels of the images (1 grey, 3 colour, 4 colour and transparency); set from the data.
+        network: the plan of encoder and decoder.
+        quantizer: what turns latents into codes.
+        projection: side of the convolutions between network and quantizer, odd; 0 for none, where both agree on the
+            number of channels.
+    """
+
+    def __init__(self, channels: int, network: Network, quantizer: Bottleneck, projection: int = 1):
+        super().__init__()
+        self.channels, self.network, self.projection = channels, network, projection
+        self.encoder = network.encoder(channels)
+        self.to_quantizer = project(self.encoder.dim, quantizer.dim, projection)
+        self.quantizer = quantizer
+        self.decoder = network.decoder(channels)
+        self.from_quantizer = project(quantizer.dim, self.decoder.dim, projection)
+
+    def layout(self, height: int, width: int) -> CodeLayout:
+        return self._quantizer.layout((height, width), *self.network.grid(height, width))
+
+    def latents(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+        """What the quantizer reads."""
+        self.network.grid(*images.shape[-2:])
+        return self.to_quantizer(self.encoder(images))
+
+    def images(
+        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b {self.channels} H W"]:
+        """What the decoder makes of quantized latents."""
+        return self.decoder(self.from_quantizer(latents), image_size)
+
+    def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Int[Tensor, "b n"]:
+        return self._quantizer(self.latents(images)).codes
+
+    def decode(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.channels} H W"]:
+        return self.images(self._quantizer.lookup(codes, layout), layout.image_size)
+
+    def forward(self, images: Float[Tensor, "b {self.channels} H W"]) -> Reconstruction:
+        height, width = images.shape[-2:]
+        between = self.quantizer(self.latents(images))
+        codes = between.codes if isinstance(between, Quantized) else None
+        return Reconstruction(self.images(between.latents, (height, width)), codes, between.losses)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.decoder.last_layer
+
+    def after_step(self, skipped: bool) -> None:
+        self.quantizer.after_step(skipped)
+
+    @property
+    def _quantizer(self) -> Quantizer:
+        if not isinstance(self.quantizer, Quantizer):
+            raise TypeError(
+                f"{type(self.quantizer).__name__} makes no codes; choose a quantizer such as VectorQuantizer "
+                f"to train a prior, or use this compressor for reconstruction only"
+            )
+        return self.quantizer
+
+
+def project(dim_in: int, dim_out: int, side: int) -> nn.Module:
+    """The convolution between network and quantizer, or nothing."""
+    if side == 0:
+        if dim_in != dim_out:
+            raise ValueError(
+                f"without a projection the network's {dim_in} channels and the quantizer's {dim_out} must agree; "
+                f"use `projection: 1` or change one of them"
+            )
+        return nn.Identity()
+    if side < 0 or side % 2 == 0:
+        raise ValueError(f"projection {side} is not an odd side of a convolution; use 1 or 3, or 0 for none")
+    return nn.Conv2d(dim_in, dim_out, side, padding=side // 2)

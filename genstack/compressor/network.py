@@ -1,0 +1,51 @@
+"""The contract of networks: a plan of the two halves of an autoencoder, in numbers and without weights."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, ABC):
+    """Images to latents of `dim` channels."""
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]: ...
+
+
+class Decoder(nn.Module, ABC):
+    """Latents of `dim` channels to images. `last_layer` is the weight that writes pixels (for adaptive losses)."""
+
+    dim: int
+
+    @abstractmethod
+    def forward(
+        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b c H W"]:
+        """Images of `image_size`, height first."""
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> nn.Parameter: ...
+
+
+class Network(ABC):
+    """A plan of encoder and decoder; subclasses are frozen dataclasses of plain numbers."""
+
+    @abstractmethod
+    def encoder(self, channels: int) -> Encoder:
+        """The encoder for images of so many channels."""
+
+    @abstractmethod
+    def decoder(self, channels: int) -> Decoder:
+        """The decoder for images of so many channels."""
+
+    @abstractmethod
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latents of images of this size.
+
+        Raises:
+            ValueError: the network cannot read images of this size; the message names the nearest that it can.
+        """

@@ -1,0 +1,1 @@
+"""Latents to codes: one file per algorithm."""

@@ -1,0 +1,1 @@
+"""Files, archives and built-in sets to batches of images and labels."""

@@ -1,0 +1,1 @@
+"""How stage one is judged: reconstruction, perceptual distance, adversary."""

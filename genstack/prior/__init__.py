@@ -1,0 +1,1 @@
+"""Stage two: distributions over codes, and drawing from them."""

@@ -1,0 +1,1 @@
+"""All of Lightning and nothing else: training modules, callbacks, the run folder."""
