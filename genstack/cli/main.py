@@ -1,0 +1,90 @@
+"""The command `genstack`: finds the verb, runs it, and tells mistakes in one line."""
+
+import dis
+import os
+import sys
+import traceback
+from importlib.metadata import version
+
+from genstack.cli.verbs import verbs
+from genstack.cli.words import nearest
+
+FLOW = "images -> encoder -> quantizer -> codes -> prior -> codes -> decoder -> images"
+ORDER = ("train", "sample", "reconstruct", "data", "weights", "config", "doctor")
+
+
+def main(arguments: list[str] | None = None) -> int | None:
+    """Run a command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return dispatch(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # whoever read our output has left; Python would complain once more when it flushes on exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if not on_purpose(error) or os.environ.get("GENSTACK_TRACEBACK"):
+            raise
+        print(one_line(error, arguments[0]), file=sys.stderr)
+        return 2
+
+
+def dispatch(arguments: list[str]) -> int | None:
+    """Run the verb that the command line names, or show what there is."""
+    known = verbs()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+    elif arguments[0] == "--version":
+        print(f"genstack {version('genstack-images')}")
+    elif arguments[0] in known:
+        return known[arguments[0]].run(arguments[1:])
+    else:
+        raise ValueError(f"genstack: {nearest(arguments[0], known, 'verb')}")
+    return None
+
+
+def overview() -> str:
+    """What genstack can do, with one example each."""
+    known = verbs()
+    names = [*(name for name in ORDER if name in known), *(name for name in known if name not in ORDER)]
+    width = max(map(len, names), default=0)
+    lines = [f"  {name:{width}}  {known[name].summary}\n  {'':{width}}  $ {known[name].example}" for name in names]
+    return "\n".join(
+        ["genstack: train compressors, train priors, sample images", f"  {FLOW}\n", *lines, ""]
+        + ["More:  genstack VERB --help    A whole traceback instead of one line:  GENSTACK_TRACEBACK=1"]
+    )
+
+
+def on_purpose(error: BaseException) -> bool:
+    """Whether an error is a message to the user: a `raise` of genstack itself, or a file that cannot be had.
+
+    Anything else (an error from the depths of a library, an operation of ours that failed) is a bug and keeps its
+    traceback.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    *_, innermost = _tracebacks(error)
+    instruction = dis.opname[frame.f_code.co_code[innermost.tb_lasti]]
+    return frame.f_globals.get("__name__", "").split(".")[0] == "genstack" and instruction == "RAISE_VARARGS"
+
+
+def _tracebacks(error: BaseException):
+    step = error.__traceback__
+    while step is not None:
+        yield step
+        step = step.tb_next
+
+
+def one_line(error: BaseException, verb: str) -> str:
+    """What went wrong, after the command that it went wrong in."""
+    known = isinstance(error, OSError) and error.filename is not None
+    message = f"{error.filename}: {error.strerror}" if known else " ".join(str(error).split())
+    return message if message.startswith("genstack") else f"genstack {verb}: {message}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
