@@ -1,4 +1,4 @@
-"""The compressor of VQ-VAE and VQGAN: encoder, bottleneck, decoder (van den Oord et al. 2017, arXiv:1711.00937)."""
+"""Encoder, bottleneck, decoder: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937) and what followed."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -10,14 +10,14 @@ from genstack.layout import CodeLayout
 
 
 class Autoencoder(Compressor):
-    """Encoder, bottleneck and decoder, with a projection on either side so that any network fits any quantizer.
+    """Encoder, bottleneck and decoder; projections on both sides let any network fit any quantizer.
 
     Args:
         channels: channels of the images (1 grey, 3 colour, 4 colour and transparency); set from the data.
         network: the plan of encoder and decoder.
         quantizer: what turns latents into codes.
-        projection: side of the convolutions between network and quantizer, odd; 0 for none, where both agree on the
-            number of channels.
+        projection: side of the convolutions between network and quantizer, odd; 0 for none, where both agree
+            on the number of channels.
     """
 
     def __init__(self, channels: int, network: Network, quantizer: Bottleneck, projection: int = 1):
@@ -77,8 +77,8 @@ def project(dim_in: int, dim_out: int, side: int) -> nn.Module:
     if side == 0:
         if dim_in != dim_out:
             raise ValueError(
-                f"without a projection the network's {dim_in} channels and the quantizer's {dim_out} must agree; "
-                f"use `projection: 1` or change one of them"
+                f"without a projection the network's {dim_in} channels and the quantizer's {dim_out} "
+                f"must agree; use `projection: 1` or change one of them"
             )
         return nn.Identity()
     if side < 0 or side % 2 == 0:

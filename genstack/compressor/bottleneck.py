@@ -44,7 +44,7 @@ class Bottleneck(nn.Module, ABC):
         """Act on the statistics gathered since the last optimizer step; called once after each.
 
         Args:
-            skipped: the step was thrown away (a loss or gradient was not finite), and so must the statistics be.
+            skipped: the step was thrown away (a loss or gradient was not finite); so must the statistics be.
         """
 
 

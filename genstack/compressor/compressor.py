@@ -25,7 +25,7 @@ class Reconstruction:
 
 
 class Compressor(nn.Module, ABC):
-    """Images, float32 in [-1, 1], to codes, int64 in [0, codebook_size), and back. `channels` is that of the images."""
+    """Images, float32 in [-1, 1] of `channels` channels, to codes, int64 in [0, codebook_size), and back."""
 
     channels: int
 

@@ -16,7 +16,7 @@ class Encoder(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """Latents of `dim` channels to images. `last_layer` is the weight that writes pixels (for adaptive losses)."""
+    """Latents of `dim` channels to images; `last_layer` writes the pixels (adaptive losses compare there)."""
 
     dim: int
 
@@ -47,5 +47,5 @@ class Network(ABC):
         """Height and width of the latents of images of this size.
 
         Raises:
-            ValueError: the network cannot read images of this size; the message names the nearest that it can.
+            ValueError: the network cannot read images of this size; the message names the nearest it can.
         """
