@@ -1,1 +1,5 @@
 """Latents to codes: one file per algorithm."""
+
+from genstack.compressor.quantizers.vq import VectorQuantizer
+
+__all__ = ["VectorQuantizer"]
