@@ -3,11 +3,12 @@
 import dis
 import os
 import sys
-import traceback
-from importlib.metadata import version
 
+from genstack import __version__
+from genstack.cli.quiet import quiet
 from genstack.cli.verbs import verbs
 from genstack.cli.words import nearest
+from genstack.errors import UserError
 
 FLOW = "images -> encoder -> quantizer -> codes -> prior -> codes -> decoder -> images"
 ORDER = ("train", "sample", "reconstruct", "data", "weights", "config", "doctor")
@@ -16,6 +17,7 @@ ORDER = ("train", "sample", "reconstruct", "data", "weights", "config", "doctor"
 def main(arguments: list[str] | None = None) -> int | None:
     """Run a command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    quiet()
     try:
         return dispatch(arguments)
     except KeyboardInterrupt:
@@ -38,11 +40,11 @@ def dispatch(arguments: list[str]) -> int | None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
     elif arguments[0] == "--version":
-        print(f"genstack {version('genstack-images')}")
+        print(f"genstack {__version__}")
     elif arguments[0] in known:
         return known[arguments[0]].run(arguments[1:])
     else:
-        raise ValueError(f"genstack: {nearest(arguments[0], known, 'verb')}")
+        raise UserError(f"genstack: {nearest(arguments[0], known, 'verb')}")
     return None
 
 
@@ -51,38 +53,34 @@ def overview() -> str:
     known = verbs()
     names = [*(name for name in ORDER if name in known), *(name for name in known if name not in ORDER)]
     width = max(map(len, names), default=0)
-    lines = [f"  {name:{width}}  {known[name].summary}\n  {'':{width}}  $ {known[name].example}" for name in names]
-    return "\n".join(
-        ["genstack: train compressors, train priors, sample images", f"  {FLOW}\n", *lines, ""]
-        + ["More:  genstack VERB --help    A whole traceback instead of one line:  GENSTACK_TRACEBACK=1"]
-    )
+    lines = [
+        f"  {name:{width}}  {known[name].summary}\n  {'':{width}}  $ {known[name].example}" for name in names
+    ]
+    more = "More:  genstack VERB --help    A whole traceback instead of one line:  GENSTACK_TRACEBACK=1"
+    head = ["genstack: train compressors, train priors, sample images", f"  {FLOW}", ""]
+    return "\n".join([*head, *lines, "", more])
 
 
-def on_purpose(error: BaseException) -> bool:
-    """Whether an error is a message to the user: a `raise` of genstack itself, or a file that cannot be had.
+def on_purpose(error: Exception) -> bool:
+    """Whether an error is a message to the user: a `raise` of genstack's own, or a file that cannot be had.
 
-    Anything else (an error from the depths of a library, an operation of ours that failed) is a bug and keeps its
-    traceback.
+    Anything else (an error out of a library, an operation that failed) is a bug and keeps its traceback.
     """
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None):
         return True
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    *_, innermost = _tracebacks(error)
-    instruction = dis.opname[frame.f_code.co_code[innermost.tb_lasti]]
-    return frame.f_globals.get("__name__", "").split(".")[0] == "genstack" and instruction == "RAISE_VARARGS"
-
-
-def _tracebacks(error: BaseException):
     step = error.__traceback__
-    while step is not None:
-        yield step
+    while step is not None and step.tb_next is not None:
         step = step.tb_next
+    if step is None or step.tb_frame.f_globals.get("__name__", "").partition(".")[0] != "genstack":
+        return False
+    return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
 
 
-def one_line(error: BaseException, verb: str) -> str:
+def one_line(error: Exception, verb: str) -> str:
     """What went wrong, after the command that it went wrong in."""
-    known = isinstance(error, OSError) and error.filename is not None
-    message = f"{error.filename}: {error.strerror}" if known else " ".join(str(error).split())
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror or message}"
     return message if message.startswith("genstack") else f"genstack {verb}: {message}"
 
 

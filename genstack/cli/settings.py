@@ -1,49 +1,33 @@
-"""What a user may set, read from the signatures of classes, and the laying of one source of settings over another.
+"""One source of settings laid over another: defaults, then files, then the command line.
 
-A class is written `{"class_path": ..., "init_args": {...}}` (jsonargparse's form) or by its name alone. A mapping
-without `class_path` changes arguments of the class that stands there already. A class named anew starts from its own
-defaults. Names are looked up among the classes of genstack that are loaded (and Lightning's own where an argument of
-Lightning takes them); nothing is ever imported because a file names it.
+A class is written `{"class_path": ..., "init_args": {...}}` (jsonargparse's form) or by its name. A mapping
+without `class_path` changes arguments of the class that stands there already. A class named anew starts from
+its own defaults. Names are looked up among the classes of genstack that are loaded (and Lightning's own where
+an argument of Lightning takes them); nothing is ever imported because a file names it.
 """
 
-import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import yaml
 
-from genstack.cli.words import nearest
-
-MISSING = inspect.Parameter.empty
-OURS = "genstack"
-LIGHTNING = ("pytorch_lightning", "lightning_fabric")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One argument, as a user may set it.
-
-    Args:
-        hint: its type.
-        default: its value when nobody sets it; MISSING if somebody must.
-        inside: the settings of a group, which has no value of its own.
-    """
-
-    hint: Any = None
-    default: Any = MISSING
-    inside: "dict[str, Setting] | None" = None
-
-
-def settings_of(kind: Callable, given: int = 0) -> dict[str, Setting]:
-    """The arguments of a class or function, without the first few, which are given by the program."""
-    arguments = list(inspect.signature(kind, eval_str=True).parameters.values())[given:]
-    return {argument.name: Setting(argument.annotation, argument.default) for argument in arguments}
+from genstack.cli.signatures import (
+    MISSING,
+    Setting,
+    choices,
+    class_path,
+    described,
+    is_named,
+    members,
+    parts,
+    plain,
+    readable,
+    settings_of,
+    written,
+)
+from genstack.cli.words import meant
 
 
 def lay(settings: dict[str, Setting], old: dict, new: Mapping, place: str, owner: str) -> dict:
@@ -53,8 +37,8 @@ def lay(settings: dict[str, Setting], old: dict, new: Mapping, place: str, owner
         settings: what may be set.
         old: what was set before, already in its final form.
         new: what is set now.
-        place: where we are, as it is shown to the user: "--" or "" at the root, "model.compressor." further in.
-        owner: the class or command whose settings these are.
+        place: as the user sees it: "--" or "file: " at the root, "--model.compressor." further in.
+        owner: the class whose settings these are; empty at the root and for groups.
 
     Raises:
         ValueError: an unknown name, class or value.
@@ -62,16 +46,21 @@ def lay(settings: dict[str, Setting], old: dict, new: Mapping, place: str, owner
     laid = dict(old)
     for name, value in new.items():
         if name not in settings:
-            known = [place + other for other in settings]
-            raise ValueError(nearest(f"{place}{name}", known, f"setting of {owner}"))
+            whose = f" to {owner}" if owner else ""
+            raise ValueError(meant(f"{place}{name} is unknown{whose}", name, _names(settings), place))
         setting, here = settings[name], f"{place}{name}"
         if setting.inside is not None:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{here} is a group of settings; set {', '.join(_prefixed(setting, here))}")
-            laid[name] = lay(setting.inside, laid.get(name, {}), value, f"{here}.", name)
+            laid[name] = lay(setting.inside, laid.get(name, {}), value, f"{here}.", "")
         else:
             laid[name] = lay_value(setting.hint, laid.get(name, setting.default), value, here)
     return laid
+
+
+def _names(settings: dict[str, Setting]) -> list[str]:
+    """The names of settings, and those one level down, for who forgot the group."""
+    return [*settings, *(f"{name}.{inner}" for name, one in settings.items() for inner in one.inside or {})]
 
 
 def _prefixed(setting: Setting, here: str) -> list[str]:
@@ -107,111 +96,109 @@ def lay_part(kinds: list[tuple[type, int]], old: Any, new: Any, place: str) -> d
     if not isinstance(new, Mapping):
         raise ValueError(f"{place}: {new!r} names no class; choose one of {', '.join(choice)}")
     wrapped = "class_path" in new or set(new) == {"init_args"}
-    named = new.get("class_path") or before.get("class_path") or (next(iter(choice)) if len(choice) == 1 else None)
+    named = (
+        new.get("class_path")
+        or before.get("class_path")
+        or (next(iter(choice)) if len(choice) == 1 else None)
+    )
     if named is None:
-        raise ValueError(f"{place}: a class comes before its settings; {place}=NAME, one of {', '.join(choice)}")
-    name = next((n for n, (kind, _) in choice.items() if named in (n, class_path(kind))), None)
+        raise ValueError(
+            f"{place}: a class comes before its settings; {place}=NAME, one of {', '.join(choice)}"
+        )
+    name = next((n for n, (kind, _) in choice.items() if is_named(kind, str(named))), None)
     if name is None:
-        raise ValueError(f"{place}: {nearest(str(named), choice, ' or '.join(base.__name__ for base, _ in kinds))}")
+        bases = " or ".join(base.__name__ for base, _ in kinds)
+        raise ValueError(meant(f"{place}: {named} is no {bases}", str(named), choice))
     if wrapped and (extra := sorted(set(new) - {"class_path", "init_args"})):
         raise ValueError(f"{place}.{extra[0]} stands beside class_path; put it under {place}.init_args")
     kind, given = choice[name]
     arguments = (new.get("init_args") or {}) if wrapped else new
     if given and (taken := set(arguments) & set(list(settings_of(kind))[:given])):
         raise ValueError(f"{place}.{taken.pop()} is set by genstack itself, from the data; leave it out")
-    same = before.get("class_path") == class_path(kind)
-    kept = before["init_args"] if same else {}
+    kept = before["init_args"] if is_named(kind, before.get("class_path", "")) else {}
     laid = lay(settings_of(kind, given), kept, arguments, f"{place}.", name)
     return {"class_path": class_path(kind), "init_args": laid}
 
 
-def described(value: Any) -> dict:
-    """What stands at a place, as class and arguments; empty if it is no class of ours."""
-    if isinstance(value, Mapping):
-        return dict(value) if "class_path" in value else {}
-    if inspect.isclass(value) and value is not MISSING:
-        return {"class_path": class_path(value), "init_args": {}}
-    if is_dataclass(value) and not inspect.isclass(value):
-        arguments = {name: _written(getattr(value, name)) for name in settings_of(type(value))}
-        return {"class_path": class_path(type(value)), "init_args": arguments}
-    return {}
+def complete(
+    settings: dict[str, Setting], laid: Mapping, place: str, missing: list[str] | None = None
+) -> dict:
+    """Settings with the defaults of every class filled in.
 
-
-def _written(value: Any) -> Any:
-    return described(value) or plain(value)
-
-
-def check_complete(settings: dict[str, Setting], laid: Mapping, place: str, given_here: bool = True) -> None:
-    """Nothing that must be set is missing, at any depth.
+    Args:
+        settings: what may be set.
+        laid: what was set.
+        place: as in `lay`.
+        missing: takes the names of what must still be set; without it, that is an error.
 
     Raises:
-        ValueError: the first setting that is missing, and what could stand there.
+        ValueError: something that must be set is missing; says what could stand there.
     """
+    filled = {}
     for name, setting in settings.items():
         here = f"{place}{name}"
         if setting.inside is not None:
-            check_complete(setting.inside, laid.get(name, {}), f"{here}.")
+            filled[name] = complete(setting.inside, laid.get(name, {}), f"{here}.", missing)
         elif name in laid:
-            _check_value_complete(setting.hint, laid[name], here)
+            filled[name] = _complete_value(setting.hint, laid[name], here, missing)
+        elif setting.default is MISSING and missing is not None:
+            missing.append(here)
         elif setting.default is MISSING:
-            names = [n for base, _, _ in parts(setting.hint) for n in choices(base)]
-            raise ValueError(f"{here} is missing; {'choose ' + ', '.join(names) if names else readable(setting.hint)}")
+            names = ", ".join(name for base, _, _ in parts(setting.hint) for name in choices(base))
+            raise ValueError(f"{here} is missing; {f'choose {names}' if names else readable(setting.hint)}")
+        else:
+            filled[name] = _complete_value(setting.hint, written(setting.default), here, missing)
+    return filled
 
 
-def _check_value_complete(hint: Any, value: Any, place: str) -> None:
+def _complete_value(hint: Any, value: Any, place: str, missing: list[str] | None) -> Any:
     if isinstance(value, list):
-        for index, entry in enumerate(value):
-            _check_value_complete(hint, entry, f"{place}.{index}")
-    elif isinstance(value, Mapping) and "class_path" in value:
-        for base, given, _ in parts(hint):
-            for kind in choices(base).values():
-                if class_path(kind) == value["class_path"]:
-                    check_complete(settings_of(kind, given), value["init_args"], f"{place}.")
-                    return
-    elif isinstance(value, Mapping) and parts(hint):
-        for name, entry in value.items():
-            _check_value_complete(hint, entry, f"{place}.{name}")
+        return [
+            _complete_value(hint, entry, f"{place}.{index}", missing) for index, entry in enumerate(value)
+        ]
+    if isinstance(value, Mapping) and "class_path" in value:
+        kinds = [(kind, given) for base, given, _ in parts(hint) for kind in choices(base).values()]
+        kind, given = next(found for found in kinds if is_named(found[0], value["class_path"]))
+        arguments = complete(settings_of(kind, given), value["init_args"], f"{place}.", missing)
+        return {"class_path": value["class_path"], "init_args": arguments}
+    if isinstance(value, Mapping) and parts(hint):
+        return {
+            name: _complete_value(hint, entry, f"{place}.{name}", missing) for name, entry in value.items()
+        }
+    return value
 
 
-def members(hint: Any) -> tuple:
-    """The alternatives of a type."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+def at(settings: dict[str, Setting], place: str) -> dict[str, type]:
+    """The classes that may stand at a place such as `model.compressor`, or inside what may stand there.
+
+    Raises:
+        ValueError: there is no such place, or no class stands there.
+    """
+    name, _, rest = place.partition(".")
+    if name not in settings:
+        raise ValueError(meant(f"--{place} is unknown", name, settings))
+    inside = settings[name].inside
+    if inside is not None and rest:
+        return at(inside, rest)
+    kinds = {name: kind for base, _, _ in parts(settings[name].hint) for name, kind in choices(base).items()}
+    if not rest:
+        if not kinds:
+            raise ValueError(f"--{place} takes no class; see --help")
+        return kinds
+    holders = [settings_of(kind) for kind in kinds.values() if rest.partition(".")[0] in settings_of(kind)]
+    return at(holders[0] if holders else {}, rest)
 
 
-def parts(hint: Any, inside: bool = False) -> list[tuple[type, int, bool]]:
-    """The classes that a type asks for: base class, number of arguments given by the program, whether in a container."""
-    found = []
-    for member in members(hint):
-        origin, arguments = typing.get_origin(member), typing.get_args(member)
-        if inspect.isclass(member) and origin is None and _is_part(member):
-            found.append((member, 0, inside))
-        elif origin is Callable and arguments and inspect.isclass(arguments[1]) and _is_part(arguments[1]):
-            found.append((arguments[1], len(arguments[0]), inside))
-        elif origin in (list, tuple, dict):
-            found += [part for argument in arguments for part in parts(argument, inside=True)]
-    return found
-
-
-def _is_part(kind: type) -> bool:
-    return kind.__module__.split(".")[0] in (OURS, *LIGHTNING) and not issubclass(kind, Enum)
-
-
-def choices(base: type) -> dict[str, type]:
-    """The concrete classes that may stand where `base` is asked for, by name."""
-    roots = (OURS,) if base.__module__.split(".")[0] == OURS else (OURS, *LIGHTNING)
-    kinds, found = [base], {}
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        hidden = kind.__name__.startswith("_") or "<locals>" in kind.__qualname__
-        if not inspect.isabstract(kind) and not hidden and kind.__module__.split(".")[0] in roots:
-            found[kind.__name__] = kind
-    return dict(sorted(found.items()))
-
-
-def class_path(kind: type) -> str:
-    """A class by its full name, as files spell it."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+def find(value: Any, kind: type, place: str = "") -> str | None:
+    """The first place at which a class stands."""
+    if isinstance(value, Mapping):
+        if is_named(kind, str(value.get("class_path", ""))):
+            return place
+        inside = value.get("init_args", {}) if "class_path" in value else value
+        pairs = [(f"{place}.{name}".lstrip("."), entry) for name, entry in inside.items()]
+    else:
+        pairs = [(f"{place}.{i}", entry) for i, entry in enumerate(value)] if isinstance(value, list) else []
+    return next((found for name, entry in pairs if (found := find(entry, kind, name)) is not None), None)
 
 
 def plain_value(hint: Any, value: Any, place: str) -> Any:
@@ -219,6 +206,8 @@ def plain_value(hint: Any, value: Any, place: str) -> Any:
     allowed = tuple(member for member in members(hint) if not parts(member) and not _is_code(member))
     if not allowed or _holds_class(value):
         raise ValueError(f"{place} cannot be set from a file or the command line; leave it out")
+    if value is None and bool in allowed:
+        return True
     if value is None and type(None) not in allowed and hint is not Any and hint is not MISSING:
         raise ValueError(f"{place} has no value; {readable(hint)}")
     attempts = [value]
@@ -246,38 +235,5 @@ def _holds_class(value: Any) -> bool:
     return isinstance(value, list) and any(map(_holds_class, value))
 
 
-def plain(value: Any) -> Any:
-    """A value as a file can hold it."""
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def _shown(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    type(None): "null",
-    Path: "a path",
-}
-
-
-def readable(hint: Any) -> str:
-    """What a type asks for, in words."""
-    words = []
-    for member in members(hint):
-        arguments = typing.get_args(member)
-        if typing.get_origin(member) is typing.Literal:
-            words += map(str, arguments)
-        elif typing.get_origin(member) in (tuple, list) and ... in arguments:
-            words.append(f"several ({readable(arguments[0])}), as in [a, b]")
-        elif typing.get_origin(member) in (tuple, list):
-            words.append(f"{' and '.join(map(readable, arguments))}, as in [a, b]")
-        else:
-            words.append(WORDS.get(member) or getattr(member, "__name__", str(member)))
-    return "it takes " + " or ".join(word.removeprefix("it takes ") for word in dict.fromkeys(words))

@@ -7,20 +7,21 @@ A verb file opens with what it does and how it is called:
         genstack data check DIR
     \"\"\"
 
-and holds either `run(arguments: list[str]) -> int | None`, which reads its own command line (see `parser.Parser`), or
-plain functions. Of these, one named like the file is the verb itself, and any others are its actions
-(`data.check` is `genstack data check`; a name that Python keeps for itself takes a trailing underscore: `list_`).
+and holds either `run(arguments: list[str]) -> int | None`, which reads its own command line (see
+`parser.Parser`), or plain functions. Of these, one named like the file is the verb itself, and any others are
+its actions (`data.check` is `genstack data check`; a name that Python keeps ends in an underscore: `list_`).
+What a function returns is the exit code.
 """
 
 import ast
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from genstack.cli.parser import Parser
 from genstack.cli.words import nearest
+from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Verb:
             print(usage(self, actions))
             return None if arguments else 2
         if arguments[0] not in actions:
-            raise ValueError(f"genstack {self.name}: {nearest(arguments[0], actions, 'action')}")
+            raise UserError(f"genstack {self.name}: {nearest(arguments[0], actions, 'action')}")
         return call(actions[arguments[0]], f"genstack {self.name} {arguments[0]}", arguments[1:])
 
 
@@ -63,20 +64,27 @@ def read(file: Path) -> Verb | None:
     return Verb(file.stem, lines[0].rstrip("."), commands[0]) if commands else None
 
 
-def usage(verb: Verb, actions: dict[str, Callable]) -> str:
+def usage(verb: Verb, actions: Mapping[str, Callable]) -> str:
     """The actions of a verb, one a line."""
     width = max(map(len, actions))
     lines = [
-        f"  {name:{width}}  {(inspect.getdoc(action) or '').split(chr(10))[0]}"
+        f"  {name:{width}}  {(inspect.getdoc(action) or '').partition(chr(10))[0].rstrip('.')}"
         for name, action in actions.items()
     ]
     return "\n".join(
-        [f"{verb.summary}\n", *lines, f"\nFor example:  {verb.example}", f"More:  genstack {verb.name} ACTION --help"]
+        [
+            f"{verb.summary}\n",
+            *lines,
+            f"\nFor example:  {verb.example}",
+            f"More:  genstack {verb.name} ACTION --help",
+        ]
     )
 
 
 def call(function: Callable, command: str, arguments: list[str]) -> int | None:
     """Call a function with arguments from the command line; those without a default are positional."""
+    from genstack.cli.parser import Parser  # loads every part of genstack, and the overview needs none
+
     parser = Parser(command, inspect.getdoc(function) or "")
     parser.add_function(function)
     return function(**parser.parse(arguments).as_dict())

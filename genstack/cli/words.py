@@ -5,12 +5,25 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 
+def meant(problem: str, name: str, names: Iterable[str], place: str = "") -> str:
+    """A problem with a name, and the known name that was probably meant, or else the choice.
+
+    Args:
+        problem: what is wrong, in words.
+        name: the name that is not known.
+        names: the known ones.
+        place: what stands before every name.
+    """
+    known = list(names)
+    if near := get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"{problem}; did you mean {place.rpartition(': ')[2]}{near[0]}?"
+    choice = ", ".join(known) if len(known) <= 20 else f"{', '.join(known[:20])}, ..."
+    return f"{problem}; there is {choice}" if known else problem
+
+
 def nearest(name: str, names: Iterable[str], kind: str) -> str:
-    """That a name is unknown, the one that was probably meant, and the choice if it is short enough to read."""
-    choice = list(names)
-    near = get_close_matches(name, choice, n=1, cutoff=0.5)
-    meant = f"; did you mean {near[0]}?" if near else ""
-    return f"{name} is no {kind}{meant} ({', '.join(choice)})"
+    """That a name is none of a kind, and which was probably meant."""
+    return meant(f"{name} is no {kind}", name, names)
 
 
 @dataclass
@@ -60,5 +73,7 @@ class _Rest:
 
     def value(self, switch: bool) -> str | None:
         """The next word, if it can be a value."""
-        fits = self.words and (self.words[0] in ("true", "false") if switch else not self.words[0].startswith("--"))
+        fits = self.words and (
+            self.words[0] in ("true", "false") if switch else not self.words[0].startswith("--")
+        )
         return self.words.pop(0) if fits else None

@@ -1,0 +1,31 @@
+"""A clean terminal: advertisements and hints of libraries that a user can do nothing about, by name."""
+
+import logging
+import os
+import warnings
+
+#: Beginnings of warnings, as regular expressions, and where they come from.
+WARNINGS = (
+    "The '.*_dataloader' does not have many workers",  # Lightning; our loader chose its workers
+    "The number of training batches .* is smaller than the logging interval",  # Lightning
+    "Checkpoint directory .* exists and is not empty",  # Lightning; a resumed run
+    "You are using `torch.load` with `weights_only=False`",  # libraries loading their own files
+    ".*pkg_resources is deprecated",  # Lightning's imports
+    ".*isinstance\\(treespec, LeafSpec\\).* is deprecated",  # Lightning with a newer torch
+    "`torch.jit..*` is deprecated",  # torchvision and lpips
+)
+#: Beginnings of log lines.
+LINES = ("GPU available", "TPU available", "HPU available", "LOCAL_RANK", "💡 Tip", "Seed set to")
+
+
+def quiet() -> None:
+    """Silence them, for this process and the workers that it starts; everything else still speaks."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_unwanted)
+
+
+def _unwanted(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(LINES)
