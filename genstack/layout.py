@@ -52,7 +52,7 @@ class CodeLayout:
         """Number of codes of one image."""
         return self.depth * sum(prod(grid) for grid in self.grids)
 
-    def split(self, codes: Int[Tensor, "b n"]) -> list[Int[Tensor, "b h w depth"]]:
+    def split(self, codes: Int[Tensor, "b n"]) -> list[Int[Tensor, "b _ _ depth"]]:
         """One tensor of codes per grid."""
         if codes.shape[1] != self.length:
             raise ValueError(f"{codes.shape[1]} codes do not fit a layout of {self.length}: {self}")
@@ -62,7 +62,7 @@ class CodeLayout:
             for part, (height, _) in zip(parts, self.grids, strict=True)
         ]
 
-    def join(self, grids: Sequence[Int[Tensor, "b h w depth"]]) -> Int[Tensor, "b n"]:
+    def join(self, grids: Sequence[Int[Tensor, "b _ _ depth"]]) -> Int[Tensor, "b n"]:
         """The flat sequence; the way back from `split`."""
         shapes = tuple(tuple(grid.shape[1:]) for grid in grids)
         if shapes != tuple((*grid, self.depth) for grid in self.grids):
@@ -71,13 +71,12 @@ class CodeLayout:
 
     def places(self) -> Places:
         """Grid, row, column and depth of every code, in the order of the flat sequence."""
-        axes = [
+        grids = [
             torch.stack(torch.meshgrid(*map(torch.arange, (height, width, self.depth)), indexing="ij"))
             for height, width in self.grids
         ]
-        row, column, depth = torch.cat(
-            [rearrange(axis, "axis h w depth -> axis (h w depth)") for axis in axes], 1
-        )
+        flat = [rearrange(grid, "place h w depth -> place (h w depth)") for grid in grids]
+        row, column, depth = torch.cat(flat, dim=1)
         lengths = torch.tensor([prod(grid) * self.depth for grid in self.grids])
         return Places(torch.repeat_interleave(torch.arange(len(self.grids)), lengths), row, column, depth)
 
