@@ -11,7 +11,7 @@ class Codebook(nn.Module):
 
     A row is dead when it was not chosen once while `dead_after * size` latents passed. Time is counted in
     latents, so that the batch size does not matter. In distributed training all processes count together, and
-    the draws of the first one are everybody's; all of them must call `seed`, `observe` and `after_step` alike.
+    the draws of the first are everybody's; all of them must call `seed`, `observe` and `after_step` alike.
 
     Args:
         size: number of rows.

@@ -86,6 +86,7 @@ class VectorQuantizer(Quantizer):
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
 
-def check(name: str, value: float | None, kept: bool, limit: str) -> None:
+def check(name: str, value: int | float | None, kept: bool, limit: str) -> None:
+    """Refuse a value that was not kept within its limit."""
     if not kept:
         raise ValueError(f"{name} {value} is out of range; use {limit}")
