@@ -1,0 +1,147 @@
+"""Distances as a trained network sees them: LPIPS (Zhang et al. 2018, arXiv:1801.03924)."""
+
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from einops import reduce, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genstack.checkpoints import weights as pretrained
+from genstack.errors import UserError
+from genstack.losses.weight import check_weight
+
+SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side that survive the trunk's strides
+TOLERANCE = 1e-3  # beyond [-1, 1], for rounding
+
+
+class Perceptual(ABC):
+    """A distance of reconstructions from their images, of a network that never learns.
+
+    It is a plain object, so that its network is in no optimizer, no checkpoint and no average. Calling it
+    gives the distance itself, a mean over images; whoever sums the training loss multiplies by `weight`.
+    """
+
+    weight: float
+
+    @abstractmethod
+    def check(self, channels: int, height: int, width: int) -> None:
+        """Refuse images that the network cannot judge.
+
+        Raises:
+            UserError: the message says which it could.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> "Perceptual":
+        """Build the network, unless that has been done, and move it there."""
+
+    @abstractmethod
+    def distances(
+        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
+    ) -> Float[Tensor, " b"]:
+        """The distance of each image's reconstruction."""
+
+    def __call__(
+        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
+    ) -> Float[Tensor, ""]:
+        return self.distances(reconstruction, images).mean()
+
+
+class LPIPS(Perceptual):
+    """Learned perceptual image patch similarity, version 0.1, with its true weights: `genstack weights list`.
+
+    Grey images are judged as three equal channels, images of four channels by the first three.
+
+    Args:
+        net: alex is fast (about 8 ms an image of 64 px on one CPU core), vgg thorough (about 120 ms). Images
+            have at least 31 pixels a side for alex and 16 for vgg; 32 and more are advised.
+        weight: of this term in the training loss.
+        weights: file of the trunk's weights; found by itself if left out.
+    """
+
+    def __init__(self, net: Literal["alex", "vgg"] = "alex", weight: float = 1.0, weights: str | None = None):
+        check_weight(weight)
+        self.net, self.weight, self.weights = net, weight, weights
+        self.network: Any = None  # a lpips.LPIPS from the first use on; that package is imported no earlier
+
+    def check(self, channels: int, height: int, width: int) -> None:
+        smallest = SMALLEST[self.net]
+        if min(height, width) < smallest:
+            way_out = "32 or more" if self.net == "vgg" else "32 or more, or net vgg from 16 on"
+            raise UserError(
+                f"LPIPS with {self.net} judges images from {smallest} x {smallest} pixels on, got "
+                f"{height} x {width}; use {way_out}"
+            )
+        if channels not in (1, 3, 4):
+            raise UserError(
+                f"LPIPS judges images of 1, 3 or 4 channels, got {channels}; use `perceptual: null`"
+            )
+
+    def to(self, device: torch.device | str) -> "LPIPS":
+        if self.network is None:
+            path = None if self.weights is None else Path(self.weights).expanduser()
+            self.network = build(self.net, pretrained.load(f"lpips-{self.net}", path))
+        self.network.to(device)
+        return self
+
+    def distances(
+        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
+    ) -> Float[Tensor, " b"]:
+        self.check(*images.shape[1:])
+        check_range(images)
+        network = self.to(images.device).network
+        seen, wanted = (
+            network.net(network.scaling_layer(colour(x.float()))) for x in (reconstruction, images)
+        )
+        with torch.autocast(images.device.type, enabled=False):
+            layers = [
+                reduce(head((unit(a.float()) - unit(b.float())).square()), "b 1 h w -> b", "mean")
+                for a, b, head in zip(seen, wanted, network.lins, strict=True)
+            ]
+            return torch.stack(layers).sum(0)
+
+
+def build(net: str, trunk: dict[str, Tensor]) -> nn.Module:
+    """The network of the lpips package with these weights in its trunk, frozen.
+
+    It is built without values and then filled whole, so that no random weight can be left in it, and the
+    run's random generator stays as it was.
+    """
+    import lpips
+
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated")
+        warnings.filterwarnings("ignore", message="Arguments other than a weight enum")
+        network = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    bundled = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    heads = torch.load(bundled, map_location="cpu", weights_only=True)
+    state = {name: value for name, value in network.state_dict().items() if name.startswith("scaling_layer.")}
+    for name, head in heads.items():  # the package knows each head by two names
+        state[name] = state[name.replace("lin", "lins.", 1)] = head
+    for name in network.net.state_dict():  # slice2.3.weight is torchvision's features.3.weight
+        state[f"net.{name}"] = trunk[f"features.{name.split('.', 1)[1]}"]
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def unit(features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+    """Features of length 1 at each place; where all are 0, so is the gradient."""
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
+
+
+def colour(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 3 H W"]:
+    """Three channels of any number: one repeated, or the first three."""
+    return repeat(images, "b 1 H W -> b 3 H W") if images.shape[1] == 1 else images[:, :3]
+
+
+def check_range(images: Float[Tensor, "b c H W"]) -> None:
+    """Refuse originals outside [-1, 1]; reconstructions may overshoot."""
+    low, high = (float(side) for side in images.detach().aminmax())
+    if low < -1 - TOLERANCE or high > 1 + TOLERANCE:
+        raise UserError(
+            f"images range from {low:.4g} to {high:.4g}, and LPIPS reads [-1, 1]; scale them to that"
+        )
