@@ -1,1 +1,3 @@
 """genstack: train compressors, train priors, sample images."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,66 @@
+"""A model as plain data and back: the class of every part and the arguments it was built with.
+
+Every part keeps its constructor's arguments as attributes of the same names, so nothing has to be recorded on
+the way. Only classes that genstack discovers in its own folders can be named; nothing is imported by name.
+"""
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+import genstack.compressor
+import genstack.prior
+from genstack.discovery import discover
+from genstack.layout import CodeLayout
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def describe(part: Any) -> Any:
+    """Plain data (JSON's types) that `build` turns into an equal part with fresh weights."""
+    if isinstance(part, PLAIN):
+        return part
+    if isinstance(part, tuple | list):
+        return [describe(item) for item in part]
+    if describable().get(type(part).__name__) is not type(part):
+        raise TypeError(f"{type(part).__name__} is neither plain data nor a part of genstack")
+    arguments = inspect.signature(type(part)).parameters
+    return {"class": type(part).__name__} | {name: describe(getattr(part, name)) for name in arguments}
+
+
+def build(description: Any) -> Any:
+    """The way back from `describe`.
+
+    Raises:
+        ValueError: the description names an unknown class or an argument that its class does not take.
+    """
+    if isinstance(description, PLAIN):
+        return description
+    if isinstance(description, list):
+        return tuple(build(item) for item in description)
+    if not isinstance(description, dict) or not isinstance(description.get("class"), str):
+        raise ValueError(f"a part is described by its class and arguments, not by {str(description)[:80]!r}")
+    name = description["class"]
+    part = describable().get(name)
+    if part is None:
+        raise ValueError(f"{name!r} is no part of this version of genstack")
+    arguments = {key: build(value) for key, value in description.items() if key != "class"}
+    unknown = set(arguments) - set(inspect.signature(part).parameters)
+    if unknown:
+        raise ValueError(f"{name} takes no argument {', '.join(sorted(unknown))} in this version of genstack")
+    try:
+        return part(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be built from its description: {error}") from error
+
+
+def describable() -> dict[str, type]:
+    """Every class that a description may name."""
+    parts = discover(genstack.compressor, object) | discover(genstack.prior, object)
+    return {"CodeLayout": CodeLayout} | {name: part for name, part in parts.items() if is_part(part)}
+
+
+def is_part(part: type) -> bool:
+    """Networks with weights, and plans of plain numbers."""
+    return issubclass(part, nn.Module) or hasattr(part, "__dataclass_fields__")

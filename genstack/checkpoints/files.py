@@ -1,0 +1,122 @@
+"""A trained model on disk: `model.safetensors` with everything needed to use it, and `model.json` to read.
+
+The description rides in the header of the tensor file, so that the two can never disagree; `model.json` is a
+copy of it for people and scripts, and is not read back.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import genstack
+from genstack.atomic import replacing
+from genstack.checkpoints.description import build, describe
+from genstack.data.images import Preprocessing
+from genstack.model import Model
+
+FORMAT_VERSION = 1
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write a model into a folder; what lies there stays whole until the new one is complete."""
+    described = {
+        "format_version": FORMAT_VERSION,
+        "genstack_version": genstack.__version__,
+        "compressor": describe(model.compressor),
+        "prior": None if model.prior is None else describe(model.prior),
+        "layout": describe(model.layout),
+        "preprocessing": asdict(model.preprocessing),
+        "classes": list(model.classes),
+        "identity": identity(model),
+        "made": model.made,
+    }
+    text = json.dumps(described, indent=2, ensure_ascii=False)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state(model).items()}
+    with replacing(folder / TENSORS) as path:
+        save_file(tensors, path, metadata={"genstack": text})
+    with replacing(folder / DESCRIPTION) as path:
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Model:
+    """Read a model that `save` wrote, on the CPU, in eval mode, without gradients.
+
+    Raises:
+        FileNotFoundError: there is no model in this folder.
+        ValueError: the file is damaged, from another version, or does not fit its own description.
+    """
+    path = folder / TENSORS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no {TENSORS}; name a run folder that has been validated at least once"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {}).get("genstack", "null"))
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            with torch.device("meta"):  # nothing is allocated before the file has shown that it holds as much
+                compare(shapes, build_model(described, path))
+            model = build_model(described, path)
+            state_dict = {key: file.get_tensor(key) for key in shapes}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or incomplete: {error}") from error
+    modules = model.modules()
+    modules.load_state_dict(state_dict)
+    modules.eval().requires_grad_(False)
+    return model
+
+
+def build_model(described: Any, path: Path) -> Model:
+    """The model of a description, with fresh weights."""
+    if not isinstance(described, dict) or "compressor" not in described:
+        raise ValueError(f"{path} was not written by genstack: its header has no description")
+    if described.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {described.get('format_version')}, "
+            f"this genstack reads {FORMAT_VERSION}; "
+            f"use genstack {described.get('genstack_version')}"
+        )
+    try:
+        return Model(
+            build(described["compressor"]),
+            Preprocessing(**described["preprocessing"]),
+            tuple(described["classes"]),
+            build(described["prior"]),
+            described["made"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the description in {path} is incomplete: {error}") from error
+
+
+def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:
+    """Hold the tensors of a file against those of the model it describes."""
+    expected = {key: tuple(value.shape) for key, value in model.modules().state_dict().items()}
+    missing, extra = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
+    if missing or extra:
+        raise ValueError(f"tensors do not fit the description: missing {missing[:5]}, left over {extra[:5]}")
+    for key, shape in expected.items():
+        if shapes[key] != shape:
+            raise ValueError(f"tensor {key} has shape {shapes[key]}, the description says {shape}")
+
+
+def state(model: Model) -> dict[str, torch.Tensor]:
+    """The weights of a model by name."""
+    return model.modules().state_dict()
+
+
+def identity(model: Model) -> str:
+    """A hash of the compressor's weights and structure, and of the preprocessing; codes belong to one."""
+    preprocessing = asdict(model.preprocessing)
+    del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
+    digest = hashlib.sha256(json.dumps([describe(model.compressor), preprocessing], sort_keys=True).encode())
+    for key, value in sorted(model.compressor.state_dict().items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
