@@ -33,7 +33,7 @@ def test_codes_are_symbols_of_the_layout(quantizer, batch, height, width, traini
     layout = layout_of(quantizer, height, width)
     assert codes.dtype == torch.int64
     assert codes.shape == (batch, layout.length)
-    assert 0 <= codes.min()
+    assert codes.min() >= 0
     assert codes.max() < layout.codebook_size
 
 
