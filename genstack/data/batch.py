@@ -1,0 +1,133 @@
+"""Images of a source to batches: reading, varying, and going on where a file cannot be read."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from genstack.data.framing import Augmentation
+from genstack.data.images import Preprocessing
+from genstack.data.source import Source
+from genstack.errors import UserError
+
+MOST_UNREADABLE = 0.05
+
+
+@dataclass
+class Batch:
+    """What training reads.
+
+    Args:
+        images: in [-1, 1].
+        labels: zeros where there are no classes.
+        skipped: why each unreadable image met on the way was left out, by its key.
+    """
+
+    images: Float[Tensor, "b c H W"]
+    labels: Int[Tensor, " b"]
+    skipped: dict[str, str]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def pin_memory(self) -> "Batch":
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
+
+def join(samples: Sequence[Batch]) -> Batch:
+    """Batches one after the other as one."""
+    return Batch(
+        torch.cat([sample.images for sample in samples]),
+        torch.cat([sample.labels for sample in samples]),
+        {key: reason for sample in samples for key, reason in sample.skipped.items()},
+    )
+
+
+class Samples(Dataset[Batch]):
+    """Some images of a source, preprocessed, each as a batch of one; asked for by (epoch, index).
+
+    An unreadable image is replaced by the next readable one of the same side of the split.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        numbers: Sequence[int],
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        labelled: bool,
+        seed: int,
+    ):
+        self.source, self.numbers, self.preprocessing = source, numbers, preprocessing
+        self.augmentation, self.labelled, self.seed = augmentation, labelled, seed
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        epoch, first = place
+        skipped: dict[str, str] = {}
+        for step in range(len(self)):
+            number = self.numbers[(first + step) % len(self)]
+            try:
+                pixels = self.source.image(number, self.preprocessing)
+            except UserError as error:
+                skipped[self.source.key(number)] = str(error)
+                continue
+            size = (self.preprocessing.height, self.preprocessing.width)
+            image = self.augmentation(self.preprocessing.to_model(pixels), size, self.seed, epoch, number)
+            label = self.source.label(number) if self.labelled else 0
+            return Batch(image[None], torch.tensor([label]), skipped)
+        raise UserError(f"none of {len(self)} images can be read; the last: {skipped.popitem()[1]}")
+
+
+class Unreadable:
+    """The unreadable images met so far, of `images` in all: each warned of once, and too many refused."""
+
+    def __init__(self, images: int):
+        self.images = images
+        self.reasons: dict[str, str] = {}
+
+    def add(self, skipped: dict[str, str]) -> None:
+        for key, reason in skipped.items():
+            if key not in self.reasons:
+                self.reasons[key] = reason
+                warnings.warn(f"skipped: {reason}", stacklevel=2)
+        if len(self.reasons) > MOST_UNREADABLE * self.images:
+            raise UserError(
+                f"{len(self.reasons)} of {self.images} images cannot be read, more than {MOST_UNREADABLE:.0%}, such "
+                f"as {', '.join(sorted(self.reasons)[:5])}; `genstack data check` lists them all"
+            )
+
+
+class Loader(DataLoader[Batch]):
+    """A DataLoader that counts unreadable images where training runs, and draws from no global generator."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        order: Iterable[tuple[int, int]],
+        batch_size: int,
+        workers: int,
+        unreadable: Unreadable,
+    ):
+        super().__init__(
+            samples,
+            batch_size,
+            sampler=order,
+            num_workers=workers,
+            collate_fn=join,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(samples.seed),
+            persistent_workers=workers > 0,
+        )
+        self.unreadable = unreadable
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            self.unreadable.add(batch.skipped)
+            yield batch

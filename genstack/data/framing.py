@@ -1,0 +1,110 @@
+"""A picture of any size to the size that a model reads: centred, or varied for training."""
+
+from dataclasses import dataclass
+from math import cos, radians, sin
+from pathlib import Path
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from genstack.data.images import Preprocessing, read
+from genstack.data.seeding import mix
+from genstack.errors import UserError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied. Each variation is a function of seed, epoch and image alone.
+
+    Args:
+        crop: where the crop lies along the longer side, and anywhere when zoomed: `center` or `random`.
+        zoom: smallest and largest magnification, at least 1; with 1.0 and 1.3 sides shrink by up to 1.3.
+        flip: probability of mirroring left and right.
+        rotate: largest angle in degrees, either way; the border's colours fill the corners.
+        shift: largest shift, as a share of height and width, either way; the border's colours fill the gap.
+    """
+
+    crop: Literal["center", "random"] = "center"
+    zoom: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+    rotate: float = 0.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "zoom": (1 <= self.zoom[0] <= self.zoom[1], "two rising numbers of at least 1"),
+            "flip": (0 <= self.flip <= 1, "a probability from 0 to 1"),
+            "rotate": (0 <= self.rotate <= 180, "an angle from 0 to 180 degrees"),
+            "shift": (0 <= self.shift < 1, "a share from 0 to below 1"),
+        }
+        for name, (kept, limit) in limits.items():
+            if not kept:
+                raise UserError(f"augmentation {name} {getattr(self, name)} is out of range; give {limit}")
+
+    def __call__(
+        self, image: Float[Tensor, "c h w"], size: tuple[int, int], seed: int, epoch: int, index: int
+    ) -> Float[Tensor, "c H W"]:
+        """The variation of image `index` in this epoch, at this height and width."""
+        generator = torch.Generator().manual_seed(mix(seed, epoch, index))
+        zoom, row, column, mirror, angle, down, right = torch.rand(7, generator=generator).tolist()
+        low, high = self.zoom
+        place = (row, column) if self.crop == "random" else (0.5, 0.5)
+        image = frame(image, size, low + zoom * (high - low), place)
+        if mirror < self.flip:
+            image = image.flip(-1)
+        if self.rotate or self.shift:
+            turn, shift = self.rotate * (2 * angle - 1), [self.shift * (2 * way - 1) for way in (down, right)]
+            image = move(image, turn, (shift[0] * size[0], shift[1] * size[1]))
+        return image
+
+
+def frame(
+    image: Float[Tensor, "c h w"],
+    size: tuple[int, int],
+    zoom: float = 1.0,
+    place: tuple[float, float] = (0.5, 0.5),
+) -> Float[Tensor, "c H W"]:
+    """Crop to the proportions of `size`, as large as fits divided by `zoom`, then scale.
+
+    `place` is where the crop lies, as a share of the free way from the top and from the left. Its sides are
+    whole pixels of the picture, and cropping comes first, so that even a long thin picture needs little memory.
+    """
+    (height, width), (rows, columns) = image.shape[-2:], size
+    scale = max(rows / height, columns / width) * zoom
+    tall, wide = (
+        min(side, max(1, round(target / scale))) for side, target in ((height, rows), (width, columns))
+    )
+    top, left = (
+        round((side - part) * share)
+        for side, part, share in ((height, tall, place[0]), (width, wide, place[1]))
+    )
+    cropped = image[:, top : top + tall, left : left + wide]
+    if (tall, wide) == size:
+        return cropped
+    batch = rearrange(cropped, "c h w -> 1 c h w")
+    return functional.interpolate(batch, size, mode="bicubic", antialias=True)[0].clamp(
+        -1, 1
+    )  # it overshoots
+
+
+def move(image: Float[Tensor, "c h w"], degrees: float, shift: tuple[float, float]) -> Float[Tensor, "c h w"]:
+    """Turn clockwise about the centre, then shift down and right, in pixels; the border goes on outwards."""
+    (height, width), (down, right) = image.shape[-2:], shift
+    cosine, sine = cos(radians(degrees)), sin(radians(degrees))
+    back = [  # from a place in the result to one in the image, both from -1 to 1
+        [cosine, sine * height / width, -2 * (cosine * right + sine * down) / width],
+        [-sine * width / height, cosine, -2 * (cosine * down - sine * right) / height],
+    ]
+    places = functional.affine_grid(torch.tensor([back]), [1, *image.shape], align_corners=False)
+    batch = rearrange(image, "c h w -> 1 c h w")
+    return functional.grid_sample(batch, places, padding_mode="border", align_corners=False)[0]
+
+
+def load(path: Path, preprocessing: Preprocessing) -> Float[Tensor, "c H W"]:
+    """A picture file as a model sees it outside training: centred, in [-1, 1]."""
+    image = read(path, preprocessing.channels, preprocessing.background, raw=preprocessing.window is not None)
+    return frame(preprocessing.to_model(image), (preprocessing.height, preprocessing.width))

@@ -1,0 +1,141 @@
+"""What a config says of its images, and the loaders that it becomes."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+from genstack.data.batch import Batch, Loader, Samples, Unreadable, join
+from genstack.data.framing import Augmentation
+from genstack.data.images import Preprocessing
+from genstack.data.seeding import mix
+from genstack.data.source import Source
+from genstack.data.sources import open_source
+from genstack.data.split import Split, split
+from genstack.data.stream import Stream
+from genstack.errors import UserError
+
+AS_IS = Augmentation()
+
+
+class ImageData:
+    """Images to train on, and those laid aside for validation.
+
+    Args:
+        source: a folder of pictures (any nesting), `digits`, `shapes`, `shapes:pairs`, or `torchvision:NAME`.
+        resolution: side of the images that the model sees, or height and width: 64, or 48,64.
+        channels: 1 grey, 3 colour, 4 colour and transparency.
+        labels: classes: the source's own, its first-level folders, or none.
+        augmentation: how training images are varied.
+        validation: share of the images laid aside, chosen by a hash of their names.
+        window: lowest and highest value of 16-bit files, to become black and white; none for all of it.
+        batch_size: images a step, in all processes together.
+        workers: processes that read images for each training process; 0 reads them in the training process.
+        limit: use only so many images, the first ones; none for all.
+        seed: of the order of images and of their augmentation.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - each is a line of the config
+        self,
+        source: str,
+        resolution: int | tuple[int, int] | str = 64,
+        channels: Literal[1, 3, 4] = 3,
+        labels: Literal["own", "folder", "none"] = "own",
+        augmentation: Augmentation = AS_IS,
+        validation: float = 0.05,
+        window: tuple[float, float] | None = None,
+        batch_size: int = 32,
+        workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,
+    ):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("workers", workers, 0),
+            ("limit", limit, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} {value} is too small; it must be at least {least}")
+        self.source, self.resolution, self.channels, self.labels = source, resolution, channels, labels
+        self.augmentation, self.validation, self.window = augmentation, validation, window
+        self.batch_size, self.workers, self.limit, self.seed = batch_size, workers, limit, seed
+        self.size = height_and_width(resolution)
+
+    @cached_property
+    def opened(self) -> Source:
+        """The source, looked up when first needed."""
+        return open_source(self.source, self.labels)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        bits = self.opened.bits if self.channels == 1 else 8
+        return Preprocessing(self.channels, *self.size, window=self.window, bits=bits)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their labels; () where there are none."""
+        return () if self.labels == "none" else self.opened.class_names
+
+    @cached_property
+    def split(self) -> Split:
+        """The numbers of the images on either side."""
+        count = min(len(self.opened), self.limit or len(self.opened))
+        return split([self.opened.key(number) for number in range(count)], self.validation)
+
+    def training_loader(
+        self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
+    ) -> Loader:
+        """Endless shuffled, augmented batches for one process, after `start` images consumed by all.
+
+        `batch_size` is that of one process; None for the config's.
+        """
+        batch_size = batch_size or self.batch_size
+        samples = self.samples(self.split.training, self.augmentation)
+        order = Stream(len(samples), batch_size, mix(self.seed, 0), start, rank, processes)
+        return Loader(samples, order, batch_size, self.workers, Unreadable(len(samples)))
+
+    def validation_loader(self, batch_size: int | None = None, rank: int = 0, processes: int = 1) -> Loader:
+        """Every image laid aside once, centred, in order; the last batch may be small."""
+        samples = self.samples(self.split.validation)
+        places = [(0, index) for index in range(rank, len(samples), processes)]
+        return Loader(samples, places, batch_size or self.batch_size, self.workers, Unreadable(len(samples)))
+
+    def examples(self, side: Literal["training", "validation"], count: int | None = None) -> Batch:
+        """The first `count` images of a side of the split, or all that there are, centred."""
+        samples = self.samples(self.split.training if side == "training" else self.split.validation)
+        return join([samples[0, index] for index in range(min(count or len(samples), len(samples)))])
+
+    def samples(self, numbers: Sequence[int], augmentation: Augmentation = AS_IS) -> Samples:
+        """Some images of the source, by (epoch, index)."""
+        labelled, seed = bool(self.class_names), mix(self.seed, 1)
+        return Samples(self.opened, numbers, self.preprocessing, augmentation, labelled, seed)
+
+    def report(self) -> str:
+        """What there is, in a few lines."""
+        height, width = self.size
+        lines = [
+            f"{self.source}: {len(self.split.training)} training and {len(self.split.validation)} validation "
+            f"images, seen at {height} x {width} with {self.channels} channel{'s' * (self.channels > 1)}"
+        ]
+        if self.class_names:
+            numbers = sorted({*self.split.training, *self.split.validation})
+            counts = Counter(self.opened.label(number) for number in numbers)
+            lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]
+        return "\n".join(lines)
+
+
+def height_and_width(resolution: int | tuple[int, int] | str) -> tuple[int, int]:
+    """64, (48, 64), "48,64" and "48x64" as height and width."""
+    if isinstance(resolution, str):
+        if not re.fullmatch(r"\s*\d+(\s*[,x]\s*\d+)?\s*", resolution):
+            raise UserError(
+                f"resolution {resolution} is no size; give one number, or height and width: 48,64"
+            )
+        sides = tuple(int(side) for side in re.findall(r"\d+", resolution))
+    else:
+        sides = (resolution,) if isinstance(resolution, int) else tuple(resolution)
+    height, width = sides * 2 if len(sides) == 1 else sides
+    if min(height, width) < 1:
+        raise UserError(f"resolution {height} x {width} is too small; both sides are at least 1")
+    return height, width

@@ -1,0 +1,182 @@
+"""Files to `images` and back: the one place where pixels change their range."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Integer, UInt8
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from genstack.atomic import replacing
+from genstack.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")  # no format that Pillow reads by another program
+MOST_PIXELS = 2**27
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What was done to pictures before a model saw them, and what is undone when one is saved.
+
+    Args:
+        channels: 1 grey, 3 colour, 4 colour and transparency.
+        height: rows of an image.
+        width: columns of an image.
+        window: the values of a file that become -1 and 1; values outside are clamped. None for all that a
+            file of its kind can hold (0 to 255, 0 to 65535).
+        bits: bits a channel of a saved picture, 8 or 16; 16 for one channel only.
+        background: red, green and blue, 0 to 255, of what lies behind transparent pictures when `channels`
+            is 1 or 3.
+    """
+
+    channels: int
+    height: int
+    width: int
+    window: tuple[float, float] | None = None
+    bits: int = 8
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        for name in ("window", "background"):  # lists, where this was read from JSON
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value is None else tuple(value))
+        if self.channels not in MODES:
+            raise UserError(
+                f"{self.channels} channels are not possible; use 1 (grey), 3 (colour) or 4 (RGBA)"
+            )
+        if min(self.height, self.width) < 1:
+            raise UserError(
+                f"an image of {self.height} x {self.width} has no pixels; use a size of at least 1"
+            )
+        if (self.bits, self.channels) not in {(16, 1), *((8, channels) for channels in MODES)}:
+            raise UserError(
+                f"{self.bits} bits are not possible with {self.channels} channels; use 8, or 16 with 1"
+            )
+        if self.window and not 0 <= self.window[0] < self.window[1] <= self.highest:
+            raise UserError(
+                f"window {self.window} must rise within 0 to {self.highest}, all that {self.bits} bits and "
+                f"{self.channels} channels can hold; values up to 65535 need 16-bit grey files and 1 channel"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.height, self.width
+
+    @property
+    def highest(self) -> int:
+        """The largest value that a saved picture can hold."""
+        return 2**self.bits - 1
+
+    def to_model(self, pixels: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
+        """Pixels as `read` gives them, in [0, 1] or in the file's own values if there is a window, to [-1, 1]."""
+        low, high = self.window or (0.0, 1.0)
+        return ((pixels - low) / (high - low) * 2 - 1).clamp(-1, 1)
+
+    def to_file(self, images: Float[Tensor, "b c H W"]) -> Integer[np.ndarray, "b H W c"]:
+        """The values that a file stores, uint8 or uint16: the way back from `to_model`."""
+        low, high = self.window or (0.0, float(self.highest))
+        values = low + shares(images).double() * (high - low)
+        kind = np.uint8 if self.bits == 8 else np.uint16
+        return rearrange((values + 0.5).floor().cpu().numpy().astype(kind), "b c h w -> b h w c")
+
+
+def shares(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
+    """Images, [-1, 1], to shares of the full range, [0, 1]; what lies outside is clamped."""
+    return (images.detach().float().clamp(-1, 1) + 1) / 2
+
+
+def to_uint8(images: Float[Tensor, "b c H W"]) -> UInt8[Tensor, "b H W c"]:
+    """Images, [-1, 1], to bytes, clamped and rounded half away from zero."""
+    return rearrange((shares(images) * 255 + 0.5).floor().to(torch.uint8), "b c h w -> b h w c")
+
+
+def from_uint8(pixels: UInt8[Tensor, "b H W c"]) -> Float[Tensor, "b c H W"]:
+    """Bytes to images, [-1, 1]; `to_uint8` is the way back."""
+    return rearrange(pixels.float() / 255 * 2 - 1, "b h w c -> b c h w").contiguous()
+
+
+def read(
+    path: Path, channels: int, background: tuple[int, int, int] = (255, 255, 255), raw: bool = False
+) -> Float[Tensor, "c h w"]:
+    """A picture file, upright, first frame, in [0, 1], or in the file's own values if `raw`.
+
+    Grey files of 16 bits and more keep all their levels (value / 65535). Transparency is laid on `background`,
+    or kept with 4 channels. Grey from colour is luma (ITU-R 601); colour from grey is its value repeated.
+
+    Raises:
+        UserError: the file is no picture, damaged, incomplete, or claims more than 2**27 pixels.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            return pixels(picture, channels, background, raw)
+    except Exception as error:  # damaged files make Pillow raise nearly anything
+        raise UserError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}") from error
+
+
+def pixels(
+    picture: Image.Image,
+    channels: int,
+    background: tuple[int, int, int] = (255, 255, 255),
+    raw: bool = False,
+) -> Float[Tensor, "c h w"]:
+    """An open picture in [0, 1], or in its own values if `raw`; see `read`."""
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise UserError(f"it claims {width} x {height} pixels, more than {MOST_PIXELS}; scale it down first")
+    picture = ImageOps.exif_transpose(picture)
+    if bits(picture) == 16:
+        return deep_pixels(picture, channels, raw)
+    if picture.has_transparency_data and channels != 4:
+        behind = Image.new("RGBA", picture.size, (*background, 255))
+        picture = Image.alpha_composite(behind, picture.convert("RGBA"))
+    values = torch.from_numpy(np.array(picture.convert(MODES[channels]), dtype=np.float32))
+    values = rearrange(values, "h w -> 1 h w" if channels == 1 else "h w c -> c h w").contiguous()
+    return values if raw else values / 255
+
+
+def bits(picture: Image.Image) -> int:
+    """Bits a channel: 16 where a grey picture has more than 256 levels, 8 otherwise."""
+    return 16 if picture.mode[0] in "IF" else 8
+
+
+def deep_pixels(picture: Image.Image, channels: int, raw: bool) -> Float[Tensor, "c h w"]:
+    """A grey picture of 16 bits or more (Pillow's modes I;16, I and F)."""
+    values = torch.from_numpy(np.array(picture).astype(np.float32))
+    low, high = values.min().item(), values.max().item()
+    fractions = picture.mode == "F" and 0 < high <= 1
+    if not raw and (not 0 <= low <= high <= 65535 or fractions):
+        raise UserError(
+            f"its values, {low:g} to {high:g}, are not 16-bit numbers; say their range by `window`"
+        )
+    grey = rearrange(values if raw else values / 65535, "h w -> 1 h w")
+    if channels != 4:
+        return grey.repeat(channels, 1, 1)
+    return torch.cat([grey.repeat(3, 1, 1), torch.full_like(grey, 65535 if raw else 1)])
+
+
+def save(
+    image: Float[Tensor, "c H W"],
+    path: Path,
+    preprocessing: Preprocessing,
+    text: Mapping[str, str] | None = None,
+) -> None:
+    """One image as a PNG file with text chunks; the window is undone."""
+    values = preprocessing.to_file(rearrange(image, "c h w -> 1 c h w"))[0]
+    write(Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values), path, text)
+
+
+def write(picture: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
+    """A picture as a PNG file with text chunks, there whole or not at all."""
+    chunks = PngInfo()
+    for name, value in (text or {}).items():
+        chunks.add_text(name, value)
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG", pnginfo=chunks)

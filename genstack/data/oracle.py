@@ -1,0 +1,136 @@
+"""Reads shapes, colours and places back from a picture of `shapes` by geometry alone, without learning."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from genstack.data.scene import CLASSES, COLOURS, SHAPES, Thing
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A shape read from a picture.
+
+    Args:
+        shape: one of SHAPES.
+        colour: one of COLOURS.
+        row: of its centre, downwards from the top, as a share of the height.
+        column: of its centre, to the right, as a share of the width.
+        area: share of the picture that it covers.
+    """
+
+    shape: str
+    colour: str
+    row: float
+    column: float
+    area: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape}"
+
+
+class ShapeOracle:
+    """What stands in a picture: coloured regions, each named by its hue and by the moments of its outline.
+
+    Args:
+        chroma: least difference between a coloured pixel's largest and smallest channel, in [0, 1].
+        smallest: share of the picture below which a coloured region is a speck.
+    """
+
+    def __init__(self, chroma: float = 0.28, smallest: float = 0.008):
+        self.chroma, self.smallest = chroma, smallest
+
+    def __call__(self, images: Float[Tensor, "b 3 H W"]) -> list[tuple[Seen, ...]]:
+        """The things in each image, [-1, 1], the largest first."""
+        return [self.see(image) for image in (images.detach().cpu().float().clamp(-1, 1) + 1) / 2]
+
+    def labels(self, images: Float[Tensor, "b 3 H W"]) -> Int[Tensor, " b"]:
+        """The class of the largest thing in each image; -1 where there is none."""
+        return torch.tensor([CLASSES.index(seen[0].name) if seen else -1 for seen in self(images)])
+
+    def see(self, picture: Float[Tensor, "3 H W"]) -> tuple[Seen, ...]:
+        smooth = blur(picture)
+        coloured = smooth.amax(0) - smooth.amin(0) > self.chroma
+        regions = components(coloured)
+        grey = smooth[:, ~coloured]
+        background = grey.median(1).values if grey.shape[1] else torch.zeros(3)
+        found = [
+            describe(picture, regions == region, background)
+            for region in regions.unique().tolist()
+            if region and (regions == region).float().mean() >= self.smallest
+        ]
+        return tuple(sorted(found, key=lambda seen: -seen.area))
+
+
+def blur(picture: Float[Tensor, "c H W"]) -> Float[Tensor, "c H W"]:
+    """The mean of 3 x 3 pixels, against noise."""
+    padded = functional.pad(rearrange(picture, "c h w -> 1 c h w"), (1, 1, 1, 1), mode="replicate")
+    return functional.avg_pool2d(padded, 3, stride=1)[0]
+
+
+def components(mask: Bool[Tensor, "H W"]) -> Int[Tensor, "H W"]:
+    """A number above 0 for each connected region, by letting the largest number in it spread."""
+    height, width = mask.shape
+    numbers = rearrange(torch.arange(1, height * width + 1), "(h w) -> 1 1 h w", h=height) * mask
+    while True:
+        spread = functional.max_pool2d(numbers.double(), 3, stride=1, padding=1).long() * mask
+        if torch.equal(spread, numbers):
+            return numbers[0, 0]
+        numbers = spread
+
+
+def describe(
+    picture: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"], background: Float[Tensor, " 3"]
+) -> Seen:
+    """The thing that a coloured region is. A pixel counts by the share of the thing's colour in it."""
+    near = functional.max_pool2d(rearrange(region.float(), "h w -> 1 1 h w"), 3, stride=1, padding=1)[0, 0]
+    colour = main_colour(picture, region)
+    way = colour - background
+    share = torch.einsum("chw,c->hw", picture - rearrange(background, "c -> c 1 1"), way) / way.square().sum()
+    weight = (share.clamp(0, 1) * near).double().numpy()
+    height, width = region.shape
+    down, right = np.mgrid[:height, :width] + 0.5
+    row, column = ((weight * axis).sum() / weight.sum() for axis in (down, right))
+    outline = moments(weight, down - row, right - column)
+    shape = min(SHAPES, key=lambda shape: float(np.square(outline - prototype(shape)).sum()))
+    return Seen(shape, name(colour), row / height, column / width, weight.sum() / (height * width))
+
+
+def main_colour(picture: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"]) -> Float[Tensor, " 3"]:
+    """The median of a region's more colourful half: its edges are mixed with what lies behind."""
+    inside = picture[:, region]
+    chroma = inside.amax(0) - inside.amin(0)
+    return inside[:, chroma >= chroma.median()].median(1).values
+
+
+def name(colour: Float[Tensor, " 3"]) -> str:
+    """The nearest of COLOURS, whatever the light."""
+    direction = functional.normalize(colour, dim=0)
+    known = functional.normalize(torch.tensor(list(COLOURS.values())), dim=1)
+    return list(COLOURS)[int((known @ direction).argmax())]
+
+
+def moments(weight: np.ndarray, down: np.ndarray, right: np.ndarray) -> Float[np.ndarray, "3"]:
+    """Spread, threefold and fourfold symmetry of an outline, whatever its place, size and turn.
+
+    `weight` lies on a grid of unit pixels. The spread E r^2 is 1 for a disc of the same area; E z^3 and E z^4
+    with z = x + iy are 0 for whatever is round.
+    """
+    radius2 = weight.sum() / np.pi
+    z = (right + 1j * down) / np.sqrt(radius2)
+    mean = [(weight * power).sum() / weight.sum() for power in (abs(z) ** 2, z**3, z**4)]
+    return np.array([2 * abs(mean[0]), 2 * abs(mean[1]), 4 * abs(mean[2])])
+
+
+@lru_cache
+def prototype(shape: str) -> Float[np.ndarray, "3"]:
+    """The moments of a shape itself."""
+    down, right = np.mgrid[-300:300, -300:300] + 0.5
+    return moments(Thing(shape, "red", 0, 0, radius=200).inside(down, right).astype(float), down, right)

@@ -1,0 +1,62 @@
+"""Labelled contact sheets: many images as one picture to look at."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from genstack.data.images import MODES, to_uint8
+from genstack.errors import UserError
+
+READABLE = 64  # pixels that the shorter side of a tile has at least
+GAP, LINE, TEXT = 4, 14, 11
+
+
+def sheet(
+    images: Float[Tensor, "b c H W"], columns: int, labels: Sequence[str] | None = None, title: str = ""
+) -> Image.Image:
+    """Images in rows of `columns`, each over its label, below a title of one or more lines.
+
+    Small images are enlarged by a whole factor, each pixel a square; transparency is laid on white.
+    """
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{len(labels)} labels for {len(images)} images; give one each, or None")
+    height, width = images.shape[-2:]
+    factor = max(1, ceil(READABLE / min(height, width)))
+    tile_height, tile_width = height * factor, width * factor
+    pitch = tile_height + GAP + (LINE if labels is not None else 0)
+    lines = title.splitlines()
+    top = GAP + LINE * len(lines)
+    size = (GAP + columns * (tile_width + GAP), top + ceil(len(images) / columns) * pitch)
+    page = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT)
+    for number, line in enumerate(lines):
+        pen.text((GAP, GAP // 2 + number * LINE), fit(line, size[0] - 2 * GAP, font), "black", font)
+    for number, pixels in enumerate(to_uint8(images).cpu().numpy()):
+        row, column = divmod(number, columns)
+        left, upper = GAP + column * (tile_width + GAP), top + row * pitch
+        page.paste(tile(pixels).resize((tile_width, tile_height), Image.Resampling.NEAREST), (left, upper))
+        if labels is not None:
+            pen.text((left, upper + tile_height), fit(labels[number], tile_width, font), "black", font)
+    return page
+
+
+def tile(pixels: np.ndarray) -> Image.Image:
+    """One image, opaque."""
+    mode = MODES[pixels.shape[-1]]
+    picture = Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
+    if mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """A text cut to a width in pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

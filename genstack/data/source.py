@@ -1,0 +1,72 @@
+"""The contract of sources: images by number, each with a key and a label."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from genstack.data.images import Preprocessing
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a picture is kept, before any preprocessing."""
+
+    height: int
+    width: int
+    mode: str
+
+
+class Source(ABC):
+    """Images by number. A new kind of source is a new file in `sources/`.
+
+    `class_names` are the classes in the order of their labels, () where there are none; `bits` are a channel's.
+    """
+
+    class_names: tuple[str, ...] = ()
+    bits: int = 8
+
+    @classmethod
+    @abstractmethod
+    def names(cls) -> tuple[str, ...]:
+        """What `data.source` may say to mean this kind, as examples for messages."""
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, name: str) -> bool:
+        """Whether `data.source` means this kind."""
+
+    @abstractmethod
+    def __init__(self, name: str): ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def key(self, number: int) -> str:
+        """A name that stays with the image, whatever else the source holds; decides its side of the split."""
+
+    @abstractmethod
+    def stored(self, number: int) -> Stored:
+        """How the picture is kept.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+
+    @abstractmethod
+    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        """The picture as `images.read` gives it, of any size, with `preprocessing.channels`.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+
+    def label(self, number: int) -> int:
+        """The image's class; 0 where there are none."""
+        return 0
+
+    def caption(self, number: int) -> str:
+        """What the image shows, in words; "" where nothing is known."""
+        return self.class_names[self.label(number)] if self.class_names else ""

@@ -1,0 +1,30 @@
+"""Where images come from, one file per kind."""
+
+from difflib import get_close_matches
+
+from genstack.data.source import Source
+from genstack.discovery import discover
+from genstack.errors import UserError
+
+
+def open_source(name: str, labels: str = "own") -> Source:
+    """The source that `data.source` names: a built-in, a set of another library, or else a folder.
+
+    Raises:
+        UserError: nothing of that name exists, or `labels` asks for folders where there are none.
+    """
+    import genstack.data.sources as package
+    from genstack.data.sources.folder import FolderSource
+
+    kinds = discover(package, Source).values()  # type: ignore[type-abstract]
+    kind = next((kind for kind in kinds if kind.claims(name)), None)
+    if kind is not None:
+        if labels == "folder":
+            raise UserError(f"{name} has no folders to make classes of; leave `labels` at `own`")
+        return kind(name)
+    if not FolderSource.exists(name):
+        known = [known for kind in kinds for known in kind.names()]
+        near = get_close_matches(name, [*known, *FolderSource.beside(name)], n=1)
+        advice = f"did you mean {near[0]}?" if near else f"give a folder, or one of {', '.join(known[:6])}"
+        raise UserError(f"data source {name} does not exist; {advice}")
+    return FolderSource(name, by_folder=labels == "folder")

@@ -1,0 +1,127 @@
+"""A folder of picture files, of any nesting."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from unicodedata import normalize
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from genstack.data.images import FORMATS, SUFFIXES, Preprocessing, bits, read
+from genstack.data.source import Source, Stored
+from genstack.errors import UserError
+
+
+class FolderSource(Source):
+    """Every picture file below a folder, in natural order (2 before 10); links are followed.
+
+    With `by_folder`, the first-level folders are the classes.
+    """
+
+    def __init__(self, name: str, by_folder: bool = False):
+        self.root = Path(name).expanduser()
+        if not self.root.is_dir():
+            raise UserError(f"data source {name} is a file; give the folder that holds the pictures")
+        self.paths = sorted(pictures(self.root), key=lambda path: natural(self.relative(path)))
+        if not self.paths:
+            raise UserError(f"folder {name} holds no pictures ({' '.join(SUFFIXES)}), at any depth")
+        if by_folder:
+            self.class_names = self.folders()
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def claims(cls, name: str) -> bool:
+        """Never: a name that no other kind claims is a folder's."""
+        return False
+
+    @classmethod
+    def exists(cls, name: str) -> bool:
+        return Path(name).expanduser().exists()
+
+    @classmethod
+    def beside(cls, name: str) -> tuple[str, ...]:
+        """The folders that a mistyped name may have meant."""
+        path = Path(name).expanduser()
+        parent = path.parent
+        if not parent.is_dir():
+            return ()
+        return tuple(
+            str(parent / entry.name) if parent != Path() else entry.name
+            for entry in sorted(parent.iterdir())
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def bits(self) -> int:  # type: ignore[override]
+        """Those of the first readable picture."""
+        for path in self.paths:
+            try:
+                with Image.open(path, formats=FORMATS) as picture:
+                    return bits(picture)
+            except Exception:
+                continue
+        return 8
+
+    def relative(self, path: Path) -> str:
+        return normalize("NFC", path.relative_to(self.root).as_posix())
+
+    def key(self, number: int) -> str:
+        return self.relative(self.paths[number])
+
+    def label(self, number: int) -> int:
+        return self.class_names.index(self.key(number).split("/")[0]) if self.class_names else 0
+
+    def stored(self, number: int) -> Stored:
+        path = self.paths[number]
+        try:
+            with Image.open(path, formats=FORMATS) as picture:
+                return Stored(picture.height, picture.width, picture.mode)
+        except Exception as error:
+            raise UserError(f"{path} cannot be read as a picture: {error}") from error
+
+    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        raw = preprocessing.window is not None
+        return read(self.paths[number], preprocessing.channels, preprocessing.background, raw)
+
+    def folders(self) -> tuple[str, ...]:
+        """The first-level folders that hold pictures."""
+        stray = [path for path in self.paths if path.parent == self.root]
+        if stray:
+            raise UserError(
+                f"{len(stray)} pictures, such as {stray[0].name}, lie in {self.root} itself; "
+                f"move them into a folder per class, or leave out `labels: folder`"
+            )
+        return tuple(dict.fromkeys(self.relative(path).split("/")[0] for path in self.paths))
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts numbers in names by their value; folder by folder."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", name.replace("/", "\0"))
+    ]
+
+
+def pictures(root: Path) -> Iterator[Path]:
+    """The picture files below a folder; a folder that links back to one above it is entered once."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(place, name)

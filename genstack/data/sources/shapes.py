@@ -1,0 +1,108 @@
+"""Coloured shapes drawn on demand, with class labels, captions and segmentation maps."""
+
+import re
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, from_numpy
+
+from genstack.data.images import Preprocessing, pixels
+from genstack.data.scene import CLASSES, COLOURS, SHAPES, Scene, Thing
+from genstack.data.seeding import mix
+from genstack.data.source import Source, Stored
+from genstack.errors import UserError
+
+SEED = 0
+
+
+class ShapesSource(Source):
+    """The built-in `shapes`: scene i is a function of i alone, drawn at the size that is asked for.
+
+    `shapes` draws one thing an image, of 32 classes such as `red circle`: eight colours, four shapes.
+    `shapes:pairs` draws two things of different colours, beside or above one another, told by their captions; it has no classes.
+    `shapes:50000` and `shapes:pairs:50000` draw so many instead of 10,000.
+    """
+
+    def __init__(self, name: str):
+        kind, _, number = name.removeprefix("shapes").removeprefix(":").rpartition(":")
+        kind, number = (number, "") if number == "pairs" else (kind, number)
+        self.count = int(number or 10_000)
+        self.pairs = kind == "pairs"
+        if kind not in ("", "pairs") or self.count < 1:
+            raise UserError(
+                f"data source {name} draws nothing; use shapes, shapes:pairs or shapes:pairs:50000"
+            )
+        self.class_names = () if self.pairs else CLASSES
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return ("shapes", "shapes:pairs")
+
+    @classmethod
+    def claims(cls, name: str) -> bool:
+        return re.fullmatch(r"shapes(:pairs)?(:\d+)?", name) is not None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def key(self, number: int) -> str:
+        return f"shapes/{number}"
+
+    def label(self, number: int) -> int:
+        return 0 if self.pairs else CLASSES.index(self.scene(number).things[0].name)
+
+    def caption(self, number: int) -> str:
+        return self.scene(number).caption
+
+    def stored(self, number: int) -> Stored:
+        return Stored(0, 0, "drawn at any size")
+
+    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        picture = self.scene(number).draw(preprocessing.height, preprocessing.width)
+        return pixels(Image.fromarray((picture * 255 + 0.5).astype(np.uint8)), preprocessing.channels)
+
+    def segmentation(self, number: int, height: int, width: int) -> Int[Tensor, "h w"]:
+        """0 for the background, 1 + class elsewhere; see `Scene.segmentation`."""
+        return from_numpy(self.scene(number).segmentation(height, width))
+
+    def scene(self, number: int) -> Scene:
+        """What image `number` shows."""
+        chance = np.random.default_rng(mix(SEED, number, int(self.pairs)))
+        colours = chance.choice(list(COLOURS), 2, replace=False)
+        places = pair(chance) if self.pairs else single(chance)
+        things = tuple(
+            Thing(
+                shape=str(chance.choice(SHAPES)),
+                colour=str(colour),
+                row=row,
+                column=column,
+                radius=radius,
+                tilt=chance.uniform(-10, 10),
+                light=chance.uniform(0.94, 1.02),
+            )
+            for colour, (row, column, radius) in zip(colours, places, strict=False)
+        )
+        brightness = chance.choice([chance.uniform(0.05, 0.3), chance.uniform(0.75, 0.95)])
+        return Scene(things, float(brightness), (chance.uniform(-0.05, 0.05), chance.uniform(-0.05, 0.05)))
+
+
+def single(chance: np.random.Generator) -> list[tuple[float, float, float]]:
+    """Row, column and radius of one thing that lies wholly in the picture."""
+    radius = chance.uniform(0.18, 0.3)
+    row, column = chance.uniform(1.45 * radius, 1 - 1.45 * radius, 2)
+    return [(row, column, radius)]
+
+
+def pair(chance: np.random.Generator) -> list[tuple[float, float, float]]:
+    """Two things that do not touch, in the two halves of the picture, side by side or one above the other."""
+    radii = chance.uniform(0.13, 0.16, 2)
+    along = [
+        chance.uniform(low + 1.45 * r, low + 0.5 - 1.45 * r) for r, low in zip(radii, (0, 0.5), strict=True)
+    ]
+    across = chance.uniform(0.5 - 0.1, 0.5 + 0.1, 2)
+    order = chance.permutation(2)
+    along = [along[i] for i in order]
+    radii = radii[order]
+    rows, columns = (across, along) if chance.random() < 0.5 else (along, across)
+    return list(zip(rows, columns, radii, strict=True))

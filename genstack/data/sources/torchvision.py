@@ -1,0 +1,119 @@
+"""The image sets of torchvision, by name; naming one is the request to fetch it where it is not there yet."""
+
+import inspect
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from genstack.data.images import Preprocessing, pixels
+from genstack.data.source import Source, Stored
+from genstack.errors import UserError
+
+PREFIX = "torchvision:"
+
+
+class TorchvisionSource(Source):
+    """`torchvision:NAME`: the training part of a set, kept in $GENSTACK_DATA or ~/.cache/genstack/data."""
+
+    def __init__(self, name: str):
+        self.name = name.removeprefix(PREFIX)
+        self.images = open_set(self.name)
+        self.targets = next(
+            (getattr(self.images, kept) for kept in ("targets", "labels") if hasattr(self.images, kept)), None
+        )
+        self.class_names = self.classes()
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return (f"{PREFIX}CIFAR10", f"{PREFIX}FashionMNIST", f"{PREFIX}MNIST")
+
+    @classmethod
+    def claims(cls, name: str) -> bool:
+        return name.startswith(PREFIX)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def key(self, number: int) -> str:
+        return f"{self.name}/{number}"
+
+    def label(self, number: int) -> int:
+        if not self.class_names:
+            return 0
+        return int(self.images[number][1] if self.targets is None else self.targets[number])
+
+    def stored(self, number: int) -> Stored:
+        picture = self.picture(number)
+        return Stored(picture.height, picture.width, picture.mode)
+
+    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        raw = preprocessing.window is not None
+        return pixels(self.picture(number), preprocessing.channels, preprocessing.background, raw)
+
+    def picture(self, number: int) -> Image.Image:
+        try:
+            picture = self.images[number][0]
+        except (OSError, SyntaxError) as error:
+            raise UserError(f"{self.key(number)} cannot be read as a picture: {error}") from error
+        if not isinstance(picture, Image.Image):
+            raise UserError(
+                f"torchvision's {self.name} holds {type(picture).__name__}, not pictures; use another set"
+            )
+        return picture
+
+    def classes(self) -> tuple[str, ...]:
+        """The set's own names, or its numbers as names; () where an image has no single class."""
+        first = self.images[0][1]
+        try:
+            int(first)
+        except (TypeError, ValueError, RuntimeError):
+            return ()
+        for kept in ("classes", "categories"):
+            if hasattr(self.images, kept):
+                return tuple(
+                    name if isinstance(name, str) else " ".join(name) for name in getattr(self.images, kept)
+                )
+        if self.targets is not None:
+            return tuple(str(label) for label in range(int(max(self.targets)) + 1))
+        return tuple(str(label) for label in range(getattr(self.images, "num_classes", 0)))
+
+
+def open_set(name: str) -> Any:
+    """An image set, fetched where it is not there yet."""
+    from torchvision import datasets
+
+    sets = {entry: getattr(datasets, entry) for entry in datasets.__all__ if entry[0].isupper()}
+    if name not in sets:
+        near = get_close_matches(name, sets, n=1, cutoff=0.5) or ["CIFAR10"]
+        near = [entry for entry in sets if entry.lower() == name.lower()] or near
+        raise UserError(f"torchvision has no image set {name}; did you mean {PREFIX}{near[0]}?")
+    parameters = inspect.signature(sets[name].__init__).parameters
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and key not in ("self", "root")
+    ]
+    if missing:
+        raise UserError(
+            f"torchvision's {name} needs {', '.join(missing)} besides its name; save its pictures "
+            f"in a folder and give that"
+        )
+    default = Path.home() / ".cache" / "genstack" / "data"
+    root = Path(os.environ.get("GENSTACK_DATA", default)).expanduser()
+    choices = {"root": str(root), "train": True, "download": True}
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return sets[name](**{key: value for key, value in choices.items() if key in parameters})
+    except (OSError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"torchvision's {name} could not be fetched ({reason}); connect to the network, "
+            f"or put it in {root}"
+        ) from error

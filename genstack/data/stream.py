@@ -1,0 +1,53 @@
+"""The order of training: an endless stream of shuffled epochs that can start anywhere."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import count
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from genstack.data.seeding import mix
+from genstack.errors import UserError
+
+
+@lru_cache(maxsize=2)  # a batch may lie across two epochs
+def order(images: int, seed: int, epoch: int) -> Int[Tensor, " images"]:
+    """The permutation of an epoch."""
+    return torch.randperm(images, generator=torch.Generator().manual_seed(mix(seed, epoch)))
+
+
+class Stream(Sampler[tuple[int, int]]):
+    """Pairs (epoch, index) without end, for one of several processes.
+
+    Position p of the stream is image p mod n of the permutation of epoch p // n. A step takes the next
+    `processes * batch_size` positions, of which each process has its own consecutive `batch_size`.
+
+    Args:
+        images: number of images n.
+        batch_size: images a step in one process.
+        seed: of the permutations.
+        start: positions already consumed, by all processes together.
+        rank: number of this process.
+        processes: number of processes.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, processes: int = 1
+    ):
+        if images < 1 or batch_size < 1 or start < 0 or not 0 <= rank < processes:
+            raise UserError(
+                f"no stream of {images} images in batches of {batch_size} from {start} for process {rank} of "
+                f"{processes}; there is at least 1 image, 1 a batch, and processes count from 0"
+            )
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.start, self.rank, self.processes = start, rank, processes
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for batch in count(self.rank, self.processes):
+            first = self.start + batch * self.batch_size
+            for position in range(first, first + self.batch_size):
+                epoch, place = divmod(position, self.images)
+                yield epoch, int(order(self.images, self.seed, epoch)[place])

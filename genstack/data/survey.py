@@ -1,0 +1,101 @@
+"""What a source holds and what is wrong with it, found by reading all of it."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genstack.data.framing import Augmentation
+from genstack.data.image_data import ImageData
+from genstack.data.sheet import sheet
+from genstack.data.source import Stored
+from genstack.errors import UserError
+
+SHOWN = 16  # images of a contact sheet, and lines of a list
+
+
+@dataclass
+class Survey:
+    """What was found.
+
+    Args:
+        readable: numbers of the images that can be read.
+        unreadable: why each of the others cannot.
+        stored: how many pictures are kept in each size and mode.
+        contents: keys of the images by a hash of their pixels.
+    """
+
+    readable: list[int] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    stored: Counter[Stored] = field(default_factory=Counter)
+    contents: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def lines(self) -> list[str]:
+        """Sizes, modes, unreadable images and duplicates, to print."""
+        copies = [" = ".join(keys) for keys in self.contents.values() if len(keys) > 1]
+        return [
+            *sizes(self.stored),
+            *listing("unreadable", self.unreadable),
+            *listing("sets of images with equal pixels", copies),
+        ]
+
+
+def survey(data: ImageData) -> Survey:
+    """Read every image."""
+    found, source = Survey(), data.opened
+    for number in range(len(source)):
+        try:
+            pixels = source.image(number, data.preprocessing)
+            found.stored[source.stored(number)] += 1
+        except UserError as error:
+            found.unreadable.append(str(error))
+            continue
+        found.readable.append(number)
+        digest = blake2b(repr(pixels.shape).encode() + pixels.numpy().tobytes()).digest()
+        found.contents[digest].append(source.key(number))
+    return found
+
+
+def sizes(stored: Counter[Stored]) -> list[str]:
+    """The smallest and largest pictures by their number of pixels, and the modes."""
+    if not stored:
+        return []
+    modes: Counter[str] = Counter()
+    for picture, count in stored.items():
+        modes[picture.mode] += count
+    by_area = sorted(
+        {(picture.height, picture.width) for picture in stored}, key=lambda side: side[0] * side[1]
+    )
+    (low, narrow), (high, wide) = by_area[0], by_area[-1]
+    return [
+        f"{len(by_area)} sizes, from {low} x {narrow} to {high} x {wide} (height x width)",
+        "modes: " + ", ".join(f"{mode} {count}" for mode, count in modes.most_common()),
+    ]
+
+
+def listing(what: str, lines: list[str]) -> list[str]:
+    """A count, and the first of what was counted."""
+    more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return [f"{len(lines)} {what}", *(f"  {line}" for line in lines[:SHOWN]), *more]
+
+
+def contact_sheet(data: ImageData, numbers: list[int], augmentation: Augmentation) -> Image.Image:
+    """Images from all over a source as a model sees them, each above a variation of it."""
+    count = min(SHOWN, len(numbers))
+    columns = min(SHOWN // 2, count)
+    chosen = [numbers[index * len(numbers) // count] for index in range(count)]
+    images: list[Tensor] = []
+    labels: list[str] = []
+    for first in range(0, count, columns):
+        row = chosen[first : first + columns]
+        missing = columns - len(row)
+        names = [data.opened.caption(number) or data.opened.key(number) for number in row]
+        for variation, below in ((Augmentation(), names), (augmentation, ["varied"] * len(row))):
+            samples = data.samples(row, variation)
+            seen = [samples[0, index].images for index in range(len(row))]
+            images += [*seen, *[torch.ones_like(seen[0])] * missing]
+            labels += [*below, *[""] * missing]
+    return sheet(torch.cat(images), columns, labels, title=data.report().splitlines()[0])
