@@ -1,8 +1,8 @@
 """The convolutional network against the projects whose networks it computes.
 
-`tests/golden/{taming_vqgan,ldm_vq_noattn}.safetensors` are the tensors of checkpoints in the formats of
-CompVis/taming-transformers and CompVis/latent-diffusion (random weights, without `loss.*`), the `.npz` beside them
-what those projects' own code computes from them, and the `.yaml` their configuration.
+`tests/golden/{taming_vqgan,ldm_vq_noattn}.safetensors` are the tensors of checkpoints as taming-transformers and
+latent-diffusion (CompVis) write them (random weights, without `loss.*`), the `.npz` beside them what the code of
+those projects computes from them, and the `.yaml` their configuration.
 """
 
 import re

@@ -41,6 +41,7 @@ class Codebook(nn.Module):
         """The rows of codes."""
         return F.embedding(codes, self.rows)
 
+    @torch.compiler.disable  # it acts on what it sees
     @torch.no_grad()
     def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Take the rows from latents, once, unless they are not finite."""
@@ -51,6 +52,7 @@ class Codebook(nn.Module):
             self.weight.copy_(rows)
             self.seeded.fill_(True)
 
+    @torch.compiler.disable  # it acts on what it sees
     @torch.no_grad()
     def observe(self, latents: Float[Tensor, "n {self.dim}"], codes: Int[Tensor, " n"]) -> None:
         """Count choices, and remember the latents in case rows need to start again."""

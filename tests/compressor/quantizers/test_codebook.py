@@ -1,0 +1,156 @@
+"""Seeding and restarts of a codebook."""
+
+import copy
+import os
+from datetime import timedelta
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.compressor.quantizers.codebook import Codebook, draw
+
+
+def rows_of(tensor):
+    return {tuple(row) for row in tensor.tolist()}
+
+
+def test_the_first_batch_of_training_seeds_distinct_rows():
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(codebook_size=30, dim=3, normalize=False).train()
+    latents = torch.randn(2, 3, 5, 7)
+    quantizer(latents)
+    rows, seen = rows_of(quantizer.codebook.weight), rows_of(latents.movedim(1, -1).reshape(-1, 3))
+    assert len(rows) == 30
+    assert rows <= seen
+    before = quantizer.codebook.weight.clone()
+    quantizer(torch.randn(2, 3, 5, 7))
+    assert torch.equal(quantizer.codebook.weight, before)
+
+
+def test_too_few_latents_repeat_with_noise():
+    torch.manual_seed(0)
+    latents = torch.randn(7, 3)
+    drawn = draw(latents, 50)
+    assert rows_of(latents) <= rows_of(drawn)
+    assert len(rows_of(drawn)) == 50
+    assert torch.cdist(drawn, latents).min(1).values.max() < 0.1
+
+
+@pytest.mark.parametrize("quantize", ["eval", "no seeding", "not finite"])
+def test_rows_that_may_not_be_seeded_stay(quantize):
+    quantizer = VectorQuantizer(codebook_size=9, dim=3, seeding=quantize != "no seeding")
+    before = quantizer.codebook.weight.clone()
+    latents = torch.randn(2, 3, 5, 7)
+    if quantize == "not finite":
+        latents[:] = torch.nan
+    quantizer.train(quantize != "eval")(latents)
+    assert torch.equal(quantizer.codebook.weight, before)
+    assert not quantizer.codebook.seeded
+
+
+def test_a_loaded_codebook_is_not_seeded_again():
+    first, second = Codebook(9, 3), Codebook(9, 3)
+    first.seed(torch.randn(20, 3))
+    second.load_state_dict(first.state_dict())
+    second.seed(torch.randn(20, 3))
+    assert torch.equal(second.weight, first.weight)
+
+
+def observe(codebook, codes, skipped=False):
+    """One step in which these codes were chosen; returns the latents that it saw."""
+    latents = torch.randn(len(codes), codebook.dim)
+    codebook.observe(latents, torch.tensor(codes))
+    codebook.after_step(skipped)
+    return latents
+
+
+def test_a_row_is_dead_after_its_window_and_no_earlier():
+    torch.manual_seed(0)
+    codebook = Codebook(4, 3, dead_after=2.5)  # 10 latents
+    before = codebook.weight.detach().clone()
+    observe(codebook, [0, 1, 1, 2])
+    observe(codebook, [0, 3, 2])
+    observe(codebook, [0, 2])
+    assert torch.equal(codebook.weight, before)
+    assert codebook.idle.tolist() == [0, 5, 0, 2]
+    observe(codebook, [0, 2, 3, 0])
+    assert torch.equal(codebook.weight, before)
+    latents = observe(codebook, [2])  # row 1 has waited for 10 latents now
+    assert torch.equal(codebook.weight[1], latents[0])
+    assert torch.equal(codebook.weight[[0, 2, 3]], before[[0, 2, 3]])
+    assert codebook.idle.tolist() == [1, 0, 0, 1]
+
+
+def test_dead_rows_become_different_latents():
+    torch.manual_seed(0)
+    codebook = Codebook(6, 2, dead_after=1.0)
+    latents = observe(codebook, [0] * 6)
+    assert len(rows_of(codebook.weight[1:])) == 5
+    assert rows_of(codebook.weight[1:]) <= rows_of(latents)
+
+
+def test_micro_batches_count_as_one_batch():
+    parts, whole = Codebook(5, 2, dead_after=3.0), Codebook(5, 2, dead_after=3.0)
+    latents, codes = torch.randn(8, 2), torch.tensor([0, 1, 1, 4, 0, 0, 2, 2])
+    for few in (slice(0, 3), slice(3, 8)):
+        parts.observe(latents[few], codes[few])
+    whole.observe(latents, codes)
+    parts.after_step(skipped=False)
+    whole.after_step(skipped=False)
+    assert parts.idle.tolist() == whole.idle.tolist() == [0, 0, 0, 8, 0]
+
+
+def test_a_skipped_step_never_was():
+    codebook = Codebook(4, 3, dead_after=1.0)
+    before = copy.deepcopy(codebook.state_dict())
+    observe(codebook, [0] * 9, skipped=True)
+    codebook.after_step(skipped=False)
+    for name, value in codebook.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_no_restarts_if_not_wanted():
+    codebook = Codebook(4, 3, dead_after=None)
+    before = codebook.weight.detach().clone()
+    for _ in range(100):
+        observe(codebook, [0] * 9)
+    assert torch.equal(codebook.weight, before)
+
+
+def test_a_resumed_codebook_goes_on_as_if_nothing_happened():
+    torch.manual_seed(0)
+    codebook, resumed = Codebook(5, 2, dead_after=2.0), Codebook(5, 2, dead_after=2.0)
+    observe(codebook, [0, 1, 2, 0, 0, 0])
+    resumed.load_state_dict(codebook.state_dict())
+    for each in (codebook, resumed):
+        torch.manual_seed(1)
+        observe(each, [0, 1, 0, 0, 0])
+    assert torch.equal(codebook.weight, resumed.weight)
+    assert rows_of(codebook.weight) != rows_of(Codebook(5, 2).weight)
+    assert codebook.idle.tolist() == resumed.idle.tolist()
+
+
+def one_process(rank, folder):
+    """Seed and restart where each process sees other latents and other codes."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    patience = timedelta(seconds=60)
+    distributed.init_process_group("gloo", f"file://{folder}/meet", patience, world_size=2, rank=rank)
+    torch.manual_seed(rank)
+    codebook = Codebook(6, 2, dead_after=1.0)
+    codebook.seed(torch.randn(9, 2))
+    seeds = codebook.weight.detach().clone()
+    observe(codebook, [rank, rank + 1, 5])
+    torch.save([seeds, codebook.weight.detach(), codebook.idle], f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_processes_agree_on_every_row(tmp_path):
+    multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    (seeds, rows, idle), other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    torch.testing.assert_close([seeds, rows, idle], other, atol=0, rtol=0)
+    chosen = [0, 1, 2, 5]  # by either process
+    assert torch.equal(rows[chosen], seeds[chosen])
+    assert (rows[[3, 4]] != seeds[[3, 4]]).all()
+    assert idle.tolist() == [0] * 6

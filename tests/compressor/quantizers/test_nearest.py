@@ -1,0 +1,63 @@
+"""The chunked lookup against brute force."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from genstack.compressor.quantizers import nearest as module
+from genstack.compressor.quantizers.nearest import nearest
+
+
+def brute_force(latents, rows):
+    """The first row at the least distance, all of them compared, in double precision."""
+    squares = (latents.double()[:, None] - rows.double()[None]).square().sum(-1)
+    return torch.tensor([distances.tolist().index(min(distances)) for distances in squares])
+
+
+class Largest(TorchDispatchMode):
+    """Records the most elements of any result."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+@pytest.mark.parametrize("chunk", [1, 700, 5000, 2**20])
+@pytest.mark.parametrize("most_rows", [1, 64, 333, 2**14])
+def test_chunks_change_nothing_even_at_ties(monkeypatch, chunk, most_rows):
+    """Small whole numbers make every sum exact, and many distances equal."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(module, "CHUNK", {"cpu": chunk})
+    monkeypatch.setattr(module, "ROWS", most_rows)
+    rows, latents = torch.randint(-2, 3, (1000, 5)).float(), torch.randint(-3, 4, (37, 5)).float()
+    expected = brute_force(latents, rows)
+    assert torch.equal(nearest(latents, rows), expected)
+    assert len(rows.unique(dim=0)) < 1000  # or there were no ties
+
+
+@pytest.mark.parametrize(("count", "size", "dim"), [(1, 1, 1), (301, 1000, 3), (77, 2049, 8), (13, 20001, 7)])
+def test_the_choice_is_the_nearest(count, size, dim):
+    torch.manual_seed(0)
+    latents, rows = torch.randn(count, dim), torch.randn(size, dim)
+    squares = torch.cdist(latents.double(), rows.double()).square()
+    chosen = squares.gather(1, nearest(latents, rows)[:, None]).squeeze(1)
+    torch.testing.assert_close(chosen, squares.min(1).values, atol=1e-5, rtol=0)
+
+
+def test_memory_is_bounded_for_huge_codebooks():
+    latents, rows = torch.randn(200, 4), torch.randn(65536, 4)
+    with Largest() as largest:
+        nearest(latents, rows)
+    assert largest.elements <= module.CHUNK["cpu"]
+    assert largest.elements < 200 * 65536 / 10
+
+
+def test_codes_stay_in_range_where_latents_are_not_finite():
+    latents = torch.tensor([[torch.nan, 0.0], [torch.inf, 0.0], [-torch.inf, torch.inf], [1e38, 1e38]])
+    codes = nearest(latents, torch.randn(9, 2))
+    assert codes.min() >= 0
+    assert codes.max() < 9

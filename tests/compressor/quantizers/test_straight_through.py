@@ -1,0 +1,16 @@
+"""The straight-through estimator has one value and another gradient."""
+
+import torch
+
+from genstack.compressor.quantizers.straight_through import straight_through
+
+
+def test_the_value_is_hard_bit_for_bit_and_the_gradient_soft():
+    hard = torch.randn(3, 5, requires_grad=True)
+    soft = (1e6 * torch.randn(3, 5)).requires_grad_()
+    weights = torch.randn(3, 5)
+    both = straight_through(hard, soft)
+    (both * weights).sum().backward()
+    assert torch.equal(both, hard)
+    assert torch.equal(soft.grad, weights)
+    assert hard.grad is None
