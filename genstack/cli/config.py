@@ -18,6 +18,10 @@ KINDS = {
     "compressor": "genstack.compressor.compressor.Compressor",
     "network": "genstack.compressor.network.Network",
     "quantizer": "genstack.compressor.bottleneck.Bottleneck",
+    "reconstruction": "genstack.losses.reconstruction.ReconstructionLoss",
+    "perceptual": "genstack.losses.perceptual.Perceptual",
+    "discriminator": "genstack.losses.discriminator.Discriminator",
+    "adversarial": "genstack.losses.adversarial.AdversarialLoss",
     "prior": "genstack.prior.prior.Prior",
     "condition": "genstack.prior.condition.Condition",
 }
@@ -26,8 +30,8 @@ KINDS = {
 def show(path: Path) -> None:
     """Every setting of a recipe or of a run, defaults included.
 
-    Defaults yield to files, earlier files to later ones, and files to the command line; a run's config.yaml is
-    what came of it. What becomes of several files and flags is shown by the command itself with --print_config.
+    Defaults yield to files, earlier files to later ones, and files to the command line; a run's config.yaml
+    is what came of it. What becomes of several files and flags, the command itself shows by --print_config.
 
     Args:
         path: a recipe, or the folder of a run.
@@ -74,7 +78,8 @@ def classes(kind: str | None = None) -> None:
     """The parts that a configuration can name, by kind.
 
     Args:
-        kind: compressor, network, quantizer, prior or condition; all by default.
+        kind: compressor, network, quantizer, reconstruction, perceptual, discriminator, adversarial, prior or
+            condition; all by default.
     """
     if kind is not None and kind not in KINDS:
         raise UserError(nearest(kind, KINDS, "kind of part"))

@@ -50,7 +50,7 @@ def _lines(name: str, setting: Setting, prefix: str) -> list[str]:
 def _value(setting: Setting) -> str:
     """What it takes, and its default."""
     kinds = [name for base, _, _ in signatures.parts(setting.hint) for name in signatures.choices(base)]
-    takes = ", ".join(kinds) if kinds else signatures.readable(setting.hint).removeprefix("it takes ")
+    takes = ", ".join(kinds) if kinds else signatures.readable(setting.hint)
     if setting.default is signatures.MISSING:
         return f"({takes}; needed)"
     described = signatures.described(setting.default).get("class_path", "").rpartition(".")[2]

@@ -47,7 +47,7 @@ class Parser:
             kind: the class.
             name: of the group.
             skip: arguments that the program gives.
-            build: make the class in `build`, or leave a namespace of its arguments (made, where they are classes).
+            build: make the class in `build`, or leave its arguments there, the classes among them made.
         """
         load_parts()
         inside = {key: value for key, value in settings_of(kind).items() if key not in skip}

@@ -145,7 +145,9 @@ def complete(
             missing.append(here)
         elif setting.default is MISSING:
             names = ", ".join(name for base, _, _ in parts(setting.hint) for name in choices(base))
-            raise ValueError(f"{here} is missing; {f'choose {names}' if names else readable(setting.hint)}")
+            raise ValueError(
+                f"{here} is missing; {f'choose {names}' if names else f'it takes {readable(setting.hint)}'}"
+            )
         else:
             filled[name] = _complete_value(setting.hint, written(setting.default), here, missing)
     return filled
@@ -208,21 +210,21 @@ def plain_value(hint: Any, value: Any, place: str) -> Any:
         raise ValueError(f"{place} cannot be set from a file or the command line; leave it out")
     if value is None and bool in allowed:
         return True
-    if value is None and type(None) not in allowed and hint is not Any and hint is not MISSING:
-        raise ValueError(f"{place} has no value; {readable(hint)}")
+    if value is None and type(None) not in allowed and hint is not Any:
+        raise ValueError(f"{place} has no value; it takes {readable(hint)}")
     attempts = [value]
     if isinstance(value, str) and "," in value:
         attempts.append(f"[{value}]")
     for attempt in attempts:
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
-        parser.add_argument("--value", type=Any if MISSING in allowed else typing.Union[allowed])  # noqa: UP007
+        parser.add_argument("--value", type=typing.Union[allowed])  # noqa: UP007
         try:
             if isinstance(attempt, str):
                 return plain(parser.parse_args([f"--value={attempt}"]).value)
             return plain(parser.parse_object({"value": attempt}).value)
         except (jsonargparse.ArgumentError, ValueError):
             continue
-    raise ValueError(f"{place}: {_shown(value)} does not fit; {readable(hint)}")
+    raise ValueError(f"{place}: {_shown(value)} does not fit; it takes {readable(hint)}")
 
 
 def _is_code(hint: Any) -> bool:

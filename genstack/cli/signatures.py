@@ -11,7 +11,8 @@ from typing import Any
 
 import docstring_parser
 
-MISSING = inspect.Parameter.empty
+MISSING: Any = object()  # no default; None is one
+NOTHING = inspect.Parameter.empty
 OURS = "genstack"
 LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 WORDS = {
@@ -51,7 +52,11 @@ def settings_of(kind: Callable, given: int = 0) -> dict[str, Setting]:
     }
     arguments = list(inspect.signature(kind, eval_str=True).parameters.values())[given:]
     return {
-        argument.name: Setting(argument.annotation, argument.default, help=helps.get(argument.name, ""))
+        argument.name: Setting(
+            Any if argument.annotation is NOTHING else argument.annotation,
+            MISSING if argument.default is NOTHING else argument.default,
+            help=helps.get(argument.name, ""),
+        )
         for argument in arguments
     }
 
@@ -112,7 +117,7 @@ def described(value: Any) -> dict:
     """What stands at a place, as class and arguments; empty if it is no class of ours."""
     if isinstance(value, Mapping):
         return dict(value) if "class_path" in value else {}
-    if inspect.isclass(value) and value is not MISSING:
+    if inspect.isclass(value):
         return {"class_path": class_path(value), "init_args": {}}
     if is_dataclass(value) and not inspect.isclass(value):
         arguments = {name: written(getattr(value, name)) for name in settings_of(type(value))}
@@ -145,4 +150,4 @@ def readable(hint: Any) -> str:
             words.append(f"{' and '.join(map(readable, arguments))}, as in [a, b]")
         else:
             words.append(WORDS.get(member, "") or getattr(member, "__name__", str(member)))
-    return "it takes " + " or ".join(word.removeprefix("it takes ") for word in dict.fromkeys(words))
+    return " or ".join(dict.fromkeys(words))

@@ -1,0 +1,54 @@
+"""Recipes and parts, as `genstack config` shows them."""
+
+from pathlib import Path
+
+import yaml
+
+from genstack.cli.main import main
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo"
+
+
+def test_list_shows_recipes_with_their_first_line(tmp_path, capsys):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.yaml").write_text("# VQGAN, f16\n# 8 x A100\nmodel: {}\n")
+    (tmp_path / "b.yaml").write_text("model: {}\n")
+    assert main(["config", "list", str(tmp_path)]) is None
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == str(tmp_path / "b.yaml")
+    assert second.split(maxsplit=1) == [str(tmp_path / "deep" / "a.yaml"), "VQGAN, f16"]
+
+
+def test_list_of_nothing_says_where_to_look(tmp_path, capsys):
+    assert main(["config", "list", str(tmp_path)]) == 2
+    assert "holds no recipes" in capsys.readouterr().err
+
+
+def test_classes_are_the_discovered_ones(capsys):
+    assert main(["config", "classes", "network"]) is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "network:"
+    assert any(line.split()[0] == "Convolutional" for line in lines[1:])
+    assert main(["config", "classes", "netwrok"]) == 2
+    assert "netwrok is no kind of part; did you mean network?" in capsys.readouterr().err
+
+
+def test_show_completes_a_recipe(capsys):
+    """What the recipe says is kept, what it leaves out is filled in."""
+    recipe = DEMO / "compressor.yaml"
+    assert main(["config", "show", str(recipe)]) is None
+    shown = yaml.safe_load(capsys.readouterr().out)
+    said = yaml.safe_load(recipe.read_text())
+    assert shown["trainer"]["max_steps"] == said["trainer"]["max_steps"]
+    assert "accumulate_grad_batches" in shown["trainer"]
+
+
+def test_show_prints_what_a_run_was_made_of(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("data: {source: digits}\nname: ünique\n")
+    assert main(["config", "show", str(tmp_path)]) is None
+    assert yaml.safe_load(capsys.readouterr().out) == {"data": {"source": "digits"}, "name": "ünique"}
+
+
+def test_show_of_nothing(tmp_path, capsys):
+    assert main(["config", "show", str(tmp_path)]) == 2
+    assert "is no run folder" in capsys.readouterr().err

@@ -1,0 +1,120 @@
+"""Each thing that can be wrong with a machine is found, and its cure named."""
+
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from genstack.cli import doctor
+from genstack.cli.main import main
+
+
+def failing(error):
+    def load(name):
+        raise error
+
+    return load
+
+
+def test_a_sound_machine(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(doctor, "torchvision", lambda: doctor.Finding("ok", "torchvision", "loads"))
+    monkeypatch.setattr(doctor, "device", lambda: doctor.Finding("ok", "device", "CPU"))
+    monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("ok", "disk", str(runs)))
+    assert main(["doctor", "--runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    subjects = ["versions", "device", "torchvision", "compiler", "venv", "weights", "wandb", "disk"]
+    assert [line.split()[1] for line in lines] == subjects
+    assert str(tmp_path) in lines[-1]
+    monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("problem", "disk", "full", "tidy up"))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("full; tidy up")
+
+
+def test_missing_library():
+    def version(name):
+        if name == "torchvision":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    found = doctor.versions(version)
+    assert (found.state, found.fact, found.cure) == ("problem", "torchvision missing", "make install")
+
+
+def test_torchvision_of_another_torch():
+    found = doctor.torchvision(failing(RuntimeError(doctor.MISMATCH)))
+    assert found.state == "problem"
+    assert "does not fit this torch" in found.fact
+    assert "--force-reinstall torch torchvision" in found.cure
+    found = doctor.torchvision(failing(ImportError("No module named torchvision")))
+    assert (found.state, found.cure) == ("problem", "pip install torchvision")
+
+
+def fake_torch(cuda=False, bf16=False, mps=False):
+    return SimpleNamespace(
+        get_num_threads=lambda: 3,
+        cuda=SimpleNamespace(
+            is_available=lambda: cuda,
+            is_bf16_supported=lambda: bf16,
+            device_count=lambda: 2,
+            get_device_name=lambda index: "T4",
+            get_device_properties=lambda index: SimpleNamespace(total_memory=16 * 2**30),
+        ),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
+    )
+
+
+def test_devices(monkeypatch):
+    assert doctor.device(failing(OSError("libtorch.so: no such file\nmore"))).state == "problem"
+    assert "2 x T4, 16 GiB, bf16" in doctor.device(lambda name: fake_torch(cuda=True, bf16=True)).fact
+    assert "--trainer.precision 16-mixed" in doctor.device(lambda name: fake_torch(cuda=True)).fact
+    assert "MPS" in doctor.device(lambda name: fake_torch(mps=True)).fact
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    assert doctor.device(lambda name: fake_torch()).state == "ok"
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/bin/{name}")
+    assert doctor.device(lambda name: fake_torch()).state == "warning"
+
+
+def test_compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    assert doctor.compiler(lambda name: None).cure.startswith("apt install g++")
+    assert "/bin/clang++" in doctor.compiler(lambda name: f"/bin/{name}" if name == "clang++" else None).fact
+    monkeypatch.setenv("CXX", "icpx")
+    assert "/bin/icpx" in doctor.compiler(lambda name: f"/bin/{name}").fact
+
+
+def test_venv():
+    found = doctor.venv(lambda name: None if name == "ensurepip" else object())
+    assert (found.state, found.cure) == ("warning", "apt install python3-venv")
+    assert doctor.venv(lambda name: object()).state == "ok"
+
+
+def test_weights():
+    found = doctor.weights(lambda: {"lpips-vgg": [], "lpips-alex": ["/here"]})
+    assert found.state == "warning"
+    assert "genstack weights fetch lpips-vgg" in found.cure
+    assert "/here" in doctor.weights(lambda: {"lpips-alex": ["/here"]}).fact
+    assert doctor.weights(lambda: failing(ImportError("torch"))("torch")).state == "problem"
+
+
+def test_wandb(monkeypatch):
+    assert doctor.wandb(lambda name: None).state == "warning"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert "disabled" in doctor.wandb(lambda name: object()).fact
+
+
+@pytest.mark.parametrize(("free", "state"), [(0.5e9, "problem"), (5e9, "warning"), (50e9, "ok")])
+def test_disk(tmp_path, free, state):
+    seen = []
+
+    def usage(path: Path):
+        seen.append(path)
+        return SimpleNamespace(free=free)
+
+    assert doctor.disk(tmp_path / "not" / "yet", usage).state == state
+    assert seen == [tmp_path]
+
+
+def test_disk_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert doctor.disk(tmp_path).state == "problem"
