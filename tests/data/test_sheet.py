@@ -1,0 +1,40 @@
+"""Contact sheets: pixels stay squares, labels have room."""
+
+import numpy as np
+import pytest
+import torch
+
+from genstack.data.sheet import GAP, LINE, sheet
+
+
+def test_tiles_are_the_images_enlarged_by_a_whole_factor():
+    images = torch.rand(5, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    page = np.asarray(sheet(images, columns=3, labels=[str(i) for i in range(5)], title="a\nb"))
+    top, left = GAP + 2 * LINE + (64 + GAP + LINE), GAP + 96 + GAP
+    tile = page[top : top + 64, left : left + 96]
+    expected = ((images[4] + 1) * 127.5 + 0.5).floor().numpy().astype(np.uint8).transpose(1, 2, 0)
+    np.testing.assert_array_equal(tile, expected.repeat(4, 0).repeat(4, 1))
+
+
+def test_titles_and_labels_are_drawn_beside_the_images():
+    images = torch.ones(2, 1, 8, 8)
+    plain = np.asarray(sheet(images, 2))
+    assert plain.min() == 255
+    labelled = np.asarray(sheet(images, 2, ["seven", "a very long name of a class that does not fit"]))
+    assert labelled[: GAP + 64].min() == 255 and labelled[GAP + 64 :].min() < 100
+    assert np.asarray(sheet(images, 2, title="title"))[: GAP + LINE].min() < 100
+
+
+def test_large_images_keep_their_size_and_transparency_is_white():
+    images = torch.ones(1, 4, 70, 130)
+    images[:, :3] = -1
+    images[:, 3, :, :65] = -1
+    page = np.asarray(sheet(images, 1))
+    assert page.shape == (70 + 2 * GAP, 130 + 2 * GAP, 3)
+    assert page[GAP + 5, GAP + 10].tolist() == [255, 255, 255]
+    assert page[GAP + 5, GAP + 100].tolist() == [0, 0, 0]
+
+
+def test_labels_are_one_each():
+    with pytest.raises(ValueError, match="1 labels for 2"):
+        sheet(torch.zeros(2, 3, 4, 4), 2, ["a"])
