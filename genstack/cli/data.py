@@ -12,7 +12,7 @@ from genstack.data.images import write
 from genstack.data.survey import contact_sheet, survey
 from genstack.errors import UserError
 
-VARIED = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5, rotate=10, shift=0.1)
+VARIED = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5, rotate=10.0, shift=0.1)
 
 
 def check(

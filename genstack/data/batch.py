@@ -99,8 +99,8 @@ class Unreadable:
                 warnings.warn(f"skipped: {reason}", stacklevel=2)
         if len(self.reasons) > MOST_UNREADABLE * self.images:
             raise UserError(
-                f"{len(self.reasons)} of {self.images} images cannot be read, more than {MOST_UNREADABLE:.0%}, such "
-                f"as {', '.join(sorted(self.reasons)[:5])}; `genstack data check` lists them all"
+                f"{len(self.reasons)} of {self.images} images cannot be read, over {MOST_UNREADABLE:.0%}: "
+                f"{', '.join(sorted(self.reasons)[:5])}; `genstack data check` lists all"
             )
 
 

@@ -71,7 +71,7 @@ def frame(
     """Crop to the proportions of `size`, as large as fits divided by `zoom`, then scale.
 
     `place` is where the crop lies, as a share of the free way from the top and from the left. Its sides are
-    whole pixels of the picture, and cropping comes first, so that even a long thin picture needs little memory.
+    whole pixels of the picture, and cropping comes first, so that a long thin picture needs little memory.
     """
     (height, width), (rows, columns) = image.shape[-2:], size
     scale = max(rows / height, columns / width) * zoom

@@ -1,6 +1,6 @@
 """Files to `images` and back: the one place where pixels change their range."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +39,9 @@ class Preprocessing:
     channels: int
     height: int
     width: int
-    window: tuple[float, float] | None = None
+    window: Sequence[float] | None = None
     bits: int = 8
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: Sequence[int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
         for name in ("window", "background"):  # lists, where this was read from JSON
@@ -76,7 +76,7 @@ class Preprocessing:
         return 2**self.bits - 1
 
     def to_model(self, pixels: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
-        """Pixels as `read` gives them, in [0, 1] or in the file's own values if there is a window, to [-1, 1]."""
+        """Pixels as `read` gives them, in [0, 1] or with a window in the file's own values, to [-1, 1]."""
         low, high = self.window or (0.0, 1.0)
         return ((pixels - low) / (high - low) * 2 - 1).clamp(-1, 1)
 
@@ -104,12 +104,12 @@ def from_uint8(pixels: UInt8[Tensor, "b H W c"]) -> Float[Tensor, "b c H W"]:
 
 
 def read(
-    path: Path, channels: int, background: tuple[int, int, int] = (255, 255, 255), raw: bool = False
+    path: Path, channels: int, background: Sequence[int] = (255, 255, 255), raw: bool = False
 ) -> Float[Tensor, "c h w"]:
     """A picture file, upright, first frame, in [0, 1], or in the file's own values if `raw`.
 
-    Grey files of 16 bits and more keep all their levels (value / 65535). Transparency is laid on `background`,
-    or kept with 4 channels. Grey from colour is luma (ITU-R 601); colour from grey is its value repeated.
+    Grey files of 16 bits and more keep all their levels (value / 65535). Transparency is laid on
+    `background`, or kept with 4 channels. Grey from colour is luma (ITU-R 601).
 
     Raises:
         UserError: the file is no picture, damaged, incomplete, or claims more than 2**27 pixels.
@@ -124,7 +124,7 @@ def read(
 def pixels(
     picture: Image.Image,
     channels: int,
-    background: tuple[int, int, int] = (255, 255, 255),
+    background: Sequence[int] = (255, 255, 255),
     raw: bool = False,
 ) -> Float[Tensor, "c h w"]:
     """An open picture in [0, 1], or in its own values if `raw`; see `read`."""

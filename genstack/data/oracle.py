@@ -78,11 +78,11 @@ def blur(picture: Float[Tensor, "c H W"]) -> Float[Tensor, "c H W"]:
 def components(mask: Bool[Tensor, "H W"]) -> Int[Tensor, "H W"]:
     """A number above 0 for each connected region, by letting the largest number in it spread."""
     height, width = mask.shape
-    numbers = rearrange(torch.arange(1, height * width + 1), "(h w) -> 1 1 h w", h=height) * mask
+    numbers = rearrange(torch.arange(1.0, height * width + 1), "(h w) -> 1 1 h w", h=height) * mask
     while True:
-        spread = functional.max_pool2d(numbers.double(), 3, stride=1, padding=1).long() * mask
+        spread = functional.max_pool2d(numbers, 3, stride=1, padding=1) * mask
         if torch.equal(spread, numbers):
-            return numbers[0, 0]
+            return numbers[0, 0].long()
         numbers = spread
 
 
@@ -97,10 +97,10 @@ def describe(
     weight = (share.clamp(0, 1) * near).double().numpy()
     height, width = region.shape
     down, right = np.mgrid[:height, :width] + 0.5
-    row, column = ((weight * axis).sum() / weight.sum() for axis in (down, right))
+    row, column = (float((weight * axis).sum() / weight.sum()) for axis in (down, right))
     outline = moments(weight, down - row, right - column)
     shape = min(SHAPES, key=lambda shape: float(np.square(outline - prototype(shape)).sum()))
-    return Seen(shape, name(colour), row / height, column / width, weight.sum() / (height * width))
+    return Seen(shape, name(colour), row / height, column / width, float(weight.mean()))
 
 
 def main_colour(picture: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"]) -> Float[Tensor, " 3"]:
@@ -133,4 +133,4 @@ def moments(weight: np.ndarray, down: np.ndarray, right: np.ndarray) -> Float[np
 def prototype(shape: str) -> Float[np.ndarray, "3"]:
     """The moments of a shape itself."""
     down, right = np.mgrid[-300:300, -300:300] + 0.5
-    return moments(Thing(shape, "red", 0, 0, radius=200).inside(down, right).astype(float), down, right)
+    return moments(Thing(shape, "red", 0.0, 0.0, radius=200.0).inside(down, right).astype(float), down, right)

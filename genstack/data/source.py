@@ -21,7 +21,7 @@ class Stored:
 class Source(ABC):
     """Images by number. A new kind of source is a new file in `sources/`.
 
-    `class_names` are the classes in the order of their labels, () where there are none; `bits` are a channel's.
+    `class_names` are the classes in the order of their labels, () for none; `bits` are a channel's.
     """
 
     class_names: tuple[str, ...] = ()

@@ -23,6 +23,10 @@ def open_source(name: str, labels: str = "own") -> Source:
             raise UserError(f"{name} has no folders to make classes of; leave `labels` at `own`")
         return kind(name)
     if not FolderSource.exists(name):
+        if name.startswith("hf:") or ".tar" in name or "://" in name:
+            raise UserError(
+                f"data source {name}: hubs and archives cannot be read yet; give a folder of pictures"
+            )
         known = [known for kind in kinds for known in kind.names()]
         near = get_close_matches(name, [*known, *FolderSource.beside(name)], n=1)
         advice = f"did you mean {near[0]}?" if near else f"give a folder, or one of {', '.join(known[:6])}"

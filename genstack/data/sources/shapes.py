@@ -20,7 +20,7 @@ class ShapesSource(Source):
     """The built-in `shapes`: scene i is a function of i alone, drawn at the size that is asked for.
 
     `shapes` draws one thing an image, of 32 classes such as `red circle`: eight colours, four shapes.
-    `shapes:pairs` draws two things of different colours, beside or above one another, told by their captions; it has no classes.
+    `shapes:pairs` draws two things of different colours, beside or above one another, without classes.
     `shapes:50000` and `shapes:pairs:50000` draw so many instead of 10,000.
     """
 
