@@ -1,8 +1,9 @@
-"""What steers a prior: nothing, or class labels (with a null class for classifier-free guidance, arXiv:2207.12598)."""
+"""What steers a prior: nothing, or class labels, with a null class for guidance (arXiv:2207.12598)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 import torch
 from einops import rearrange
@@ -21,6 +22,10 @@ class Condition(ABC):
     dropout: float
 
     @abstractmethod
+    def of(self, names: tuple[str, ...]) -> "Condition":
+        """This plan for data with these classes in the order of their labels; without labels, none."""
+
+    @abstractmethod
     def values(self, labels: Int[Tensor, " b"]) -> Tensor:
         """The values that a prior reads, from what the data says of each image."""
 
@@ -34,7 +39,7 @@ class Condition(ABC):
 
     @abstractmethod
     def choose(self, classes: Sequence[str], count: int) -> Int[Tensor, " count"]:
-        """Labels for `count` samples, from what a user asked for (names, or `#index`); nothing asked: all in turn."""
+        """Labels for `count` samples, in turn: the classes asked for (names, or `#index`), or else all."""
 
     def drop(self, values: Tensor) -> Tensor:
         """Values of which a share of `dropout` became null, for training."""
@@ -63,6 +68,9 @@ class Unconditional(Condition):
     length = 1
     dropout = 0.0
 
+    def of(self, names: tuple[str, ...]) -> "Unconditional":
+        return self
+
     def values(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         return torch.zeros_like(labels)
 
@@ -86,11 +94,11 @@ class ClassLabels(Condition):
     """Class labels, one token, with a null class at index len(names).
 
     Args:
-        names: the classes in the order of their labels; set from the data.
+        names: the classes in the order of their labels; left out, those of the data.
         dropout: share of training samples whose label becomes the null class; 0 makes guidance impossible.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     dropout: float = 0.1
 
     length = 1
@@ -98,6 +106,18 @@ class ClassLabels(Condition):
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is out of range; it must be at least 0 and below 1")
+
+    def of(self, names: tuple[str, ...]) -> "ClassLabels":
+        if not names:
+            raise ValueError(
+                "the data has no class labels; give it labels, or use the condition Unconditional"
+            )
+        if self.names not in ((), names):
+            raise ValueError(
+                f"the condition's {len(self.names)} names are not the {len(names)} classes of the data; "
+                f"leave `names` out"
+            )
+        return replace(self, names=names)
 
     def values(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         return labels
@@ -117,8 +137,6 @@ class ClassLabels(Condition):
             return self.names.index(name)
         if name.startswith("#") and name[1:].isdigit() and int(name[1:]) < len(self.names):
             return int(name[1:])
-        from difflib import get_close_matches
-
         near = get_close_matches(name, self.names, n=1)
         known = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(self.names[:20])}"
         raise ValueError(

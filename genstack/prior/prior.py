@@ -16,11 +16,11 @@ class SamplingOptions:
     """How codes are drawn from a prior's distributions.
 
     Args:
-        temperature: logits are divided by it; below 1 safer, above 1 more varied, 0 takes the most likely code.
+        temperature: logits are divided by it; below 1 safer, above 1 more varied, 0 for the likeliest code.
         top_k: draw from the k most likely codes only; 0 for all.
         top_p: draw from the smallest set of codes with at least this probability only; 1 for all.
-        guidance: classifier-free guidance s, logits = null + s (conditional - null); 1 for the plain conditional
-            distribution, 0 for the unconditional one.
+        guidance: classifier-free guidance s, logits = null + s (conditional - null); 1 for the plain
+            conditional distribution, 0 for the unconditional one.
     """
 
     temperature: float = 1.0
@@ -58,13 +58,16 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        """Negative log-likelihood of each image's codes in nats, summed over its codes; see `likelihood`."""
+        """Negative log-likelihood of each image's codes in nats, summed over its codes; see `likelihood`.
+
+        Measured on a prior in eval mode.
+        """
 
     @abstractmethod
     def sample(
         self, condition: Tensor, options: SamplingOptions, seeds: Int[Tensor, " b"]
     ) -> Int[Tensor, "b n"]:
-        """Codes drawn for each row of `condition`. Row i depends on condition i and seed i alone, not on the batch.
+        """Codes drawn for each row of `condition`; row i depends on its condition and seed, not on the batch.
 
         Raises:
             ValueError: guidance other than 1 from a prior that was trained without condition dropout.
