@@ -1,0 +1,48 @@
+"""Masks against attention written out over every query and key."""
+
+import pytest
+import torch
+
+from genstack.prior.cache import Cache
+from genstack.prior.masks import BlockCausal, Causal, Full
+
+BLOCKS = torch.tensor([0, 1, 1, 2, 2, 2, 3])
+
+
+def by_hand(queries, keys, values, sees):
+    result = torch.zeros_like(queries)
+    offset = keys.shape[2] - queries.shape[2]
+    for i in range(queries.shape[2]):
+        seen = [j for j in range(keys.shape[2]) if sees(i + offset, j)]
+        scores = torch.einsum("bhd,bhkd->bhk", queries[:, :, i], keys[:, :, seen]) / queries.shape[-1] ** 0.5
+        result[:, :, i] = torch.einsum("bhk,bhkd->bhd", scores.softmax(-1), values[:, :, seen])
+    return result
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("mask", "sees"),
+    [
+        (Full(), lambda i, j: True),
+        (Causal(), lambda i, j: j <= i),
+        (BlockCausal(BLOCKS), lambda i, j: bool(BLOCKS[j] <= BLOCKS[i])),
+    ],
+    ids=["full", "causal", "blocks"],
+)
+def test_a_token_sees_what_its_mask_says(mask, sees, length):
+    queries, keys, values = torch.randn(2, 3, length, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
+    torch.testing.assert_close(
+        mask.attend(queries, keys, values), by_hand(queries, keys, values, sees), atol=1e-6, rtol=1e-5
+    )
+
+
+def test_a_cache_gives_back_all_so_far_from_the_same_memory():
+    cache, keys, values = Cache(6), torch.randn(2, 3, 6, 4), torch.randn(2, 3, 6, 4)
+    cache.append(keys[:, :, :2], values[:, :, :2])
+    first = cache.keys.data_ptr()
+    cache.append(keys[:, :, 2:3], values[:, :, 2:3])
+    all_keys, all_values = cache.append(keys[:, :, 3:], values[:, :, 3:])
+    assert torch.equal(all_keys, keys) and torch.equal(all_values, values)
+    assert cache.keys.data_ptr() == first
+    with pytest.raises(AssertionError, match="full"):
+        cache.append(keys[:, :, :1], values[:, :, :1])
