@@ -1,0 +1,219 @@
+"""The transformer that priors share (Vaswani et al. 2017, arXiv:1706.03762; Llama, arXiv:2302.13971)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import dropout, gelu, rms_norm, silu
+from torch.utils.checkpoint import checkpoint
+
+from genstack.layout import CodeLayout
+from genstack.prior.cache import Cache
+from genstack.prior.masks import Mask
+from genstack.prior.positions import PlaceEmbedding, Rotary, Rotation
+
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A plan of a transformer.
+
+    Args:
+        width: channels of a token, a multiple of `heads`.
+        depth: number of layers.
+        heads: attention heads of each layer.
+        norm: normalisation before each half of a layer: rms (root mean square, no mean) or layer.
+        feedforward: second half of a layer: swiglu (gated, two thirds as wide, as many weights) or gelu.
+        ratio: hidden width of the second half over `width`, for gelu; swiglu takes two thirds of it, rounded
+            up to a multiple of 256, or of `width` where that is less.
+        positions: how a token knows its place: rotary (angles of row and column) or learned (a vector each).
+        qk_norm: normalise queries and keys of each head; keeps attention stable in long and in bf16 training.
+        dropout: share of values dropped from the tokens at the start and from what each half of a layer adds.
+        bias: give the linear layers (and layer norms) biases.
+        checkpoint: forget activations and compute them again in the backward pass: less memory, more time.
+    """
+
+    width: int = 384
+    depth: int = 8
+    heads: int = 6
+    norm: Literal["rms", "layer"] = "rms"
+    feedforward: Literal["swiglu", "gelu"] = "swiglu"
+    ratio: float = 4.0
+    positions: Literal["rotary", "learned"] = "rotary"
+    qk_norm: bool = True
+    dropout: float = 0.1
+    bias: bool = False
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads) < 1:
+            raise ValueError(f"width, depth and heads are at least 1; got {self}")
+        if self.ratio <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"ratio is above 0, dropout at least 0 and below 1; got {self}")
+        step = self.heads * (4 if self.positions == "rotary" else 1)
+        if self.width % step:
+            raise ValueError(
+                f"width {self.width} is not a multiple of {step} ({self.heads} heads, {self.positions}); "
+                f"use {ceil(self.width / step) * step} or change `heads`"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """Channels of one head."""
+        return self.width // self.heads
+
+    @property
+    def hidden(self) -> int:
+        """Hidden width of the second half of a layer."""
+        if self.feedforward == "gelu":
+            return round(self.ratio * self.width)
+        step = min(256, self.width)
+        return ceil(int(self.ratio * self.width * 2 / 3) / step) * step
+
+
+def normalisation(backbone: Backbone) -> nn.Module:
+    """A norm over the channels of each token."""
+    if backbone.norm == "rms":
+        return nn.RMSNorm(backbone.width, eps=EPSILON)
+    return nn.LayerNorm(backbone.width, eps=EPSILON, bias=backbone.bias)
+
+
+class HeadNorm(nn.Module):
+    """Root mean square norm over the channels of each head, in float32 (arXiv:2302.05442)."""
+
+    def __init__(self, heads: int, head_width: int):
+        super().__init__()
+        self.heads = heads
+        self.gain = nn.Parameter(torch.ones(heads * head_width))
+
+    def forward(self, heads: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+        gain = rearrange(self.gain, "(h d) -> h 1 d", h=self.heads)
+        return rms_norm(heads.float(), heads.shape[-1:], eps=EPSILON) * gain
+
+
+class Attention(nn.Module):
+    """Self-attention of several heads. Queries and keys are one tensor of twice the heads until they meet."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.heads = backbone.heads
+        self.read = nn.Linear(backbone.width, 3 * backbone.width, bias=backbone.bias)
+        self.norm = HeadNorm(2 * backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
+        self.write = nn.Linear(backbone.width, backbone.width, bias=backbone.bias)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
+    ) -> Float[Tensor, "b n width"]:
+        heads = rearrange(self.read(tokens), "b n (h d) -> b h n d", h=3 * self.heads)
+        meeting, values = heads.split([2 * self.heads, self.heads], dim=1)
+        meeting = self.norm(meeting)
+        if rotation is not None:
+            meeting = rotation(meeting)
+        queries, keys = meeting.type_as(values).chunk(2, dim=1)
+        if cache is not None:
+            keys, values = cache.append(keys, values)
+        return self.write(rearrange(mask.attend(queries, keys, values), "b h n d -> b n (h d)"))
+
+
+class SwiGLU(nn.Module):
+    """A gated feed-forward network (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.read = nn.Linear(backbone.width, 2 * backbone.hidden, bias=backbone.bias)
+        self.write = nn.Linear(backbone.hidden, backbone.width, bias=backbone.bias)
+
+    def forward(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
+        gate, hidden = self.read(tokens).chunk(2, dim=-1)
+        return self.write(silu(gate) * hidden)
+
+
+class GELU(nn.Module):
+    """The feed-forward network of GPT-2."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.read = nn.Linear(backbone.width, backbone.hidden, bias=backbone.bias)
+        self.write = nn.Linear(backbone.hidden, backbone.width, bias=backbone.bias)
+
+    def forward(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
+        return self.write(gelu(self.read(tokens)))
+
+
+class Layer(nn.Module):
+    """Attention, then a feed-forward network, each added to what it read."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.attention_norm = normalisation(backbone)
+        self.attention = Attention(backbone)
+        self.feedforward_norm = normalisation(backbone)
+        self.feedforward = {"swiglu": SwiGLU, "gelu": GELU}[backbone.feedforward](backbone)
+        self.dropout = backbone.dropout
+
+    def forward(
+        self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
+    ) -> Float[Tensor, "b n width"]:
+        added = self.attention(self.attention_norm(tokens), rotation, mask, cache)
+        tokens = tokens + dropout(added, self.dropout, self.training)
+        added = self.feedforward(self.feedforward_norm(tokens))
+        return tokens + dropout(added, self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """Tokens to tokens. Each call says what they see and where they lie, so that any kind of prior fits.
+
+    Args:
+        layout: where the codes lie.
+        backbone: the plan.
+    """
+
+    def __init__(self, layout: CodeLayout, backbone: Backbone):
+        super().__init__()
+        self.layout, self.backbone = layout, backbone
+        rotary = backbone.positions == "rotary"
+        self.places = PlaceEmbedding(layout, backbone.width, absolute=not rotary)
+        self.rotary = Rotary(layout, backbone.head_width) if rotary else None
+        self.layers = nn.ModuleList(Layer(backbone) for _ in range(backbone.depth))
+        self.norm = normalisation(backbone)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                std = 0.02 / (2 * backbone.depth) ** 0.5 if name.endswith("write") else 0.02
+                nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n width"],
+        positions: Int[Tensor, "*b n"],
+        mask: Mask,
+        caches: Sequence[Cache] | None = None,
+    ) -> Float[Tensor, "b n width"]:
+        """Normalised features of each token.
+
+        Args:
+            tokens: embedded codes and conditions.
+            positions: the index in the flat sequence of the code that each token stands for, the same for all
+                images or one row for each; `layout.length` for a token without a place, such as a condition.
+            mask: which tokens see which.
+            caches: one for each layer, to go on after the tokens of earlier calls.
+        """
+        tokens = dropout(self.places(tokens, positions), self.backbone.dropout, self.training)
+        rotation = None if self.rotary is None else self.rotary(positions)
+        for index, layer in enumerate(self.layers):
+            if self.backbone.checkpoint and self.training:
+                tokens = checkpoint(layer, tokens, rotation, mask, None, use_reentrant=False)
+            else:
+                tokens = layer(tokens, rotation, mask, None if caches is None else caches[index])
+        return self.norm(tokens)
+
+    def caches(self, length: int) -> list[Cache]:
+        """Empty caches for so many tokens."""
+        return [Cache(length) for _ in self.layers]
