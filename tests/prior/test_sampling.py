@@ -1,0 +1,134 @@
+"""Draws follow the probabilities that were asked for, and depend on their seeds alone."""
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from genstack.prior.prior import SamplingOptions
+from genstack.prior.sampling import draw, guide, image_seeds, keep_top_k, keep_top_p, probabilities, uniforms
+
+LOGITS = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.1, -4.0, 1.0])
+
+
+def rows(count: int) -> torch.Tensor:
+    return LOGITS.expand(count, -1)
+
+
+def test_frequencies_are_the_softmax():
+    count = 20_000
+    codes = draw(rows(count), SamplingOptions(), uniforms(image_seeds(3, range(count)), 1)[:, 0])
+    observed = torch.bincount(codes, minlength=len(LOGITS))
+    expected = LOGITS.double().softmax(0) * count
+    assert chisquare(observed.numpy(), (expected * observed.sum() / expected.sum()).numpy()).pvalue > 1e-3
+
+
+def test_evenly_spaced_numbers_give_exact_shares():
+    count = 10_000
+    codes = draw(rows(count), SamplingOptions(), (torch.arange(count) + 0.5) / count)
+    shares = torch.bincount(codes, minlength=len(LOGITS)) / count
+    torch.testing.assert_close(shares, LOGITS.softmax(0), atol=1.5 / count, rtol=0)
+
+
+@pytest.mark.parametrize("options", [SamplingOptions(temperature=0.0), SamplingOptions(top_k=1)])
+def test_greedy_options_take_the_first_of_the_largest(options):
+    logits = torch.tensor([[1.0, 5.0, 5.0, -1.0], [0.0, 0.0, 0.0, 0.0]])
+    assert draw(logits, options, torch.tensor([0.99, 0.99])).tolist() == [1, 0]
+    assert probabilities(logits, options).argmax(1).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("temperature", [1e-2, 1e-6, 1e-30])
+def test_a_small_temperature_is_argmax(temperature):
+    logits = torch.randn(50, 13)
+    codes = draw(logits, SamplingOptions(temperature=temperature), torch.rand(50) * 0.5)
+    if temperature < 1e-5:
+        assert torch.equal(codes, logits.argmax(1))
+    else:
+        torch.testing.assert_close(
+            probabilities(logits, SamplingOptions(temperature=temperature)),
+            (logits / temperature).softmax(1),
+        )
+
+
+def test_temperature_divides_logits():
+    torch.testing.assert_close(
+        probabilities(rows(1), SamplingOptions(temperature=2.5))[0], (LOGITS / 2.5).softmax(0)
+    )
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 2, 3, 7, 50])
+def test_top_k_keeps_the_k_largest(top_k):
+    kept = keep_top_k(rows(1), top_k)[0].isfinite()
+    order = sorted(range(len(LOGITS)), key=lambda code: -LOGITS[code])
+    assert set(kept.nonzero().flatten().tolist()) == set(order[: top_k or None])
+
+
+@pytest.mark.parametrize("top_p", [1e-9, 0.3, 0.5, 0.52, 0.9, 0.999, 1.0])
+def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p):
+    chances = LOGITS.softmax(0).tolist()
+    wanted, total = set(), 0.0
+    for code in sorted(range(len(chances)), key=lambda code: -chances[code]):
+        if total >= top_p:
+            break
+        wanted.add(code)
+        total += chances[code]
+    kept = keep_top_p(rows(1), top_p)[0]
+    assert set(kept.isfinite().nonzero().flatten().tolist()) == wanted
+    assert torch.equal(kept[kept.isfinite()], LOGITS[kept.isfinite()])
+
+
+def test_guidance_is_exact_at_its_ends_and_linear():
+    conditional, null = torch.randn(2, 3, 5) * 100
+    assert torch.equal(guide(conditional, null, 1.0), conditional)
+    assert torch.equal(guide(conditional, null, 0.0), null)
+    torch.testing.assert_close(guide(conditional, null, 2.5), null + 2.5 * (conditional - null))
+
+
+def test_impossible_codes_are_never_drawn():
+    logits = torch.full((4, 6), -torch.inf)
+    logits[:, 2:4] = 0.0
+    numbers = torch.tensor([0.0, 0.5 - 2**-24, 0.5, 1 - 2**-24])
+    assert draw(logits, SamplingOptions(), numbers).tolist() == [2, 2, 3, 3]
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    logits = torch.zeros(1, 4096, dtype=torch.bfloat16)
+    torch.testing.assert_close(probabilities(logits, SamplingOptions()), torch.full((1, 4096), 1 / 4096))
+    assert draw(logits, SamplingOptions(), torch.tensor([0.75 + 2**-14])).tolist() == [3072]
+
+
+def test_numbers_depend_on_their_seed_alone():
+    seeds = image_seeds(5, range(7))
+    together = uniforms(seeds, 9)
+    assert torch.equal(together[2:3], uniforms(seeds[2:3], 9))
+    assert torch.equal(together[:, :4], uniforms(seeds, 4))
+    assert torch.equal(image_seeds(5, [6, 2]), seeds[[6, 2]])
+
+
+def test_numbers_are_uniform_and_unrelated():
+    numbers = uniforms(image_seeds(0, range(400)), 50)
+    assert numbers.dtype == torch.float32
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert len(numbers.unique()) > 0.99 * numbers.numel()
+    assert chisquare(torch.histc(numbers, 20, 0, 1).numpy()).pvalue > 1e-3
+    assert chisquare(torch.histc(numbers[:, 0], 20, 0, 1).numpy()).pvalue > 1e-3
+
+
+def test_seeds_differ_between_runs_and_images():
+    seeds = torch.cat([image_seeds(seed, range(100)) for seed in range(20)])
+    assert len(seeds.unique()) == 2000
+    upper = seeds[0] ^ (1 << 40)  # a generator that reads 32 bits of its seed would not see this
+    assert not torch.equal(uniforms(seeds[:1], 5), uniforms(upper[None], 5))
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed -3 is negative; use 0 or more"):
+        image_seeds(-3, range(2))
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.2}, {"guidance": -1.0}]
+)
+def test_options_out_of_range_are_refused(options):
+    (name, value), *_ = options.items()
+    with pytest.raises(ValueError, match=f"{name} {value} is out of range"):
+        SamplingOptions(**options)
