@@ -1,0 +1,146 @@
+"""What every prior keeps; a new file in genstack/prior inherits all of it."""
+
+import inspect
+import math
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+
+import genstack.prior
+from genstack.discovery import discover
+from genstack.layout import CodeLayout
+from genstack.prior import ClassLabels, Prior, SamplingOptions, Unconditional, image_seeds
+
+PRIORS = discover(genstack.prior, Prior)
+CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
+SMALL = CodeLayout((16, 24), 6, ((2, 4),))
+
+
+def train(prior: Prior, batch, steps: int, rate: float = 3e-3) -> Prior:
+    """Adam on whatever `batch()` gives."""
+    optimizer = torch.optim.AdamW(prior.parameters(), rate, betas=(0.9, 0.95), weight_decay=0.0)
+    prior.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        prior.loss(*batch()).backward()
+        optimizer.step()
+    return prior.eval()
+
+
+@pytest.fixture(params=PRIORS.values(), ids=PRIORS.keys())
+def build(request, tiny):
+    """Every prior in its folder, built small."""
+    return partial(request.param, backbone=tiny)
+
+
+def test_there_are_priors():
+    assert "Autoregressive" in PRIORS
+
+
+def test_arguments_are_kept_under_their_names(build):
+    prior = build(SMALL, CLASSES)
+    assert prior.layout == SMALL and prior.condition == CLASSES
+    for name in inspect.signature(type(prior)).parameters:
+        assert hasattr(prior, name), f"{type(prior).__name__} does not keep its argument {name}"
+
+
+@torch.no_grad()
+def test_the_loss_starts_at_the_uniform_distribution(build, layout):
+    codes = torch.randint(layout.codebook_size, (16, layout.length))
+    prior = build(layout, CLASSES)
+    assert float(prior.loss(codes, torch.arange(16) % 3)) == pytest.approx(
+        math.log(layout.codebook_size), rel=0.1
+    )
+
+
+def test_gradients_reach_every_parameter(build, layout):
+    prior = build(layout, CLASSES)
+    prior.loss(torch.randint(layout.codebook_size, (16, layout.length)), torch.arange(16) % 3).backward()
+    for name, parameter in prior.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@torch.no_grad()
+def test_the_probabilities_of_all_codes_sum_to_one(build):
+    prior = build(CodeLayout((16, 16), 3, ((2, 2),)), CLASSES).eval()
+    if prior.likelihood != "exact":
+        pytest.skip("its likelihood is a bound")
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    every = torch.tensor(list(product(range(3), repeat=4)))
+    for label in range(4):
+        nats = prior.nats(every, torch.full((81,), label))
+        assert nats.std() > 0.1
+        assert float(nats.double().neg().exp().sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_samples_are_codes_and_depend_on_their_own_seed_and_condition_alone(build, layout):
+    prior = build(layout, CLASSES)
+    labels, seeds = torch.arange(7) % 3, image_seeds(11, range(7))
+    options = SamplingOptions(temperature=0.9, top_k=9, top_p=0.95, guidance=1.5)
+    codes = prior.sample(labels, options, seeds)
+    assert codes.shape == (7, layout.length) and codes.dtype == torch.int64
+    assert codes.min() >= 0 and codes.max() < layout.codebook_size
+    for size in (1, 4):
+        parts = zip(labels.split(size), seeds.split(size), strict=True)
+        assert torch.equal(torch.cat([prior.sample(label, options, seed) for label, seed in parts]), codes)
+    assert not torch.equal(prior.sample(labels, options, image_seeds(12, range(7))), codes)
+    assert len(codes.unique(dim=0)) == 7
+
+
+def test_sampling_is_independent_of_the_global_generator(build):
+    prior, seeds = build(SMALL, CLASSES), image_seeds(0, range(2))
+    state = torch.get_rng_state()
+    first = prior.sample(torch.tensor([0, 1]), SamplingOptions(), seeds)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(prior.sample(torch.tensor([0, 1]), SamplingOptions(), seeds), first)
+
+
+def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
+    codes = torch.randint(layout.codebook_size, (4, layout.length))
+    condition = ClassLabels(("a", "b", "c", "d"), dropout=0.0)
+    prior = train(build(layout, condition), lambda: (codes, torch.arange(4)), steps=120, rate=1e-2)
+    assert prior.nats(codes, torch.arange(4)).mean() / layout.length < 0.1
+    again = prior.sample(torch.arange(4), SamplingOptions(temperature=0.0), image_seeds(0, range(4)))
+    assert (again == codes).float().mean() > 0.98
+
+
+def test_the_condition_steers(build):
+    """Class 0 has codes below 3, class 1 the others."""
+    labels = torch.arange(32) % 2
+
+    def batch():
+        return torch.randint(3, (32, SMALL.length)) + 3 * labels[:, None], labels
+
+    prior = train(build(SMALL, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=60)
+    codes, _ = batch()
+    assert prior.nats(codes, 1 - labels).mean() > prior.nats(codes, labels).mean() + 2
+    for guidance in (1.0, 3.0):
+        drawn = prior.sample(labels, SamplingOptions(guidance=guidance), image_seeds(0, range(32)))
+        assert ((drawn >= 3) == (labels[:, None] == 1)).float().mean() > 0.95
+    free = prior.sample(labels, SamplingOptions(guidance=0.0), image_seeds(0, range(32)))
+    assert 0.1 < (free >= 3).float().mean() < 0.9
+
+
+def test_random_codes_cost_the_logarithm_of_the_codebook_size(build):
+    labels = torch.zeros(32, dtype=torch.int64)
+
+    def batch():
+        return torch.randint(SMALL.codebook_size, (32, SMALL.length)), labels
+
+    prior = train(build(SMALL, Unconditional()), batch, steps=40)
+    fresh = torch.randint(SMALL.codebook_size, (1000, SMALL.length))
+    nats = prior.nats(fresh, torch.zeros(1000, dtype=torch.int64)).mean() / SMALL.length
+    assert math.log(6) - 0.003 < nats < math.log(6) + 0.03
+
+
+def test_weights_are_the_whole_state(build):
+    """What is derived from the layout is in no checkpoint; a copy with the same weights is the same prior."""
+    prior, copy = build(SMALL, CLASSES).eval(), build(SMALL, CLASSES).eval()
+    assert set(prior.state_dict()) == {name for name, _ in prior.named_parameters()}
+    copy.load_state_dict(prior.state_dict())
+    codes, labels = torch.randint(6, (3, SMALL.length)), torch.arange(3)
+    assert torch.equal(copy.nats(codes, labels), prior.nats(codes, labels))
