@@ -11,7 +11,7 @@ from genstack.data.images import Preprocessing
 
 @dataclass(frozen=True)
 class Stored:
-    """How a picture is kept, before any preprocessing."""
+    """How a picture is kept, before any preprocessing; 0 x 0 where it is drawn when asked for."""
 
     height: int
     width: int

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import prod
 
 import torch
 from PIL import Image
@@ -61,19 +62,15 @@ def survey(data: ImageData) -> Survey:
 
 def sizes(stored: Counter[Stored]) -> list[str]:
     """The smallest and largest pictures by their number of pixels, and the modes."""
-    if not stored:
-        return []
     modes: Counter[str] = Counter()
     for picture, count in stored.items():
         modes[picture.mode] += count
-    by_area = sorted(
-        {(picture.height, picture.width) for picture in stored}, key=lambda side: side[0] * side[1]
-    )
-    (low, narrow), (high, wide) = by_area[0], by_area[-1]
-    return [
-        f"{len(by_area)} sizes, from {low} x {narrow} to {high} x {wide} (height x width)",
-        "modes: " + ", ".join(f"{mode} {count}" for mode, count in modes.most_common()),
-    ]
+    lines = ["modes: " + ", ".join(f"{mode} {count}" for mode, count in modes.most_common())]
+    sides = {(picture.height, picture.width) for picture in stored if picture.height}
+    if sides:
+        low, high = (f"{h} x {w}" for h, w in (extreme(sides, key=prod) for extreme in (min, max)))
+        lines.insert(0, f"sizes, height x width: {len(sides)} different, from {low} to {high}")
+    return lines
 
 
 def listing(what: str, lines: list[str]) -> list[str]:

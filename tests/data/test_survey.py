@@ -46,7 +46,7 @@ def test_the_sheet_shows_what_the_model_sees(tmp_path):
 def test_classes_are_counted(tmp_path, capsys):
     check("digits", 8, 1, out=str(tmp_path / "sheet.png"))
     said = capsys.readouterr().out
-    assert "#3 3: 183" in said and "0 unreadable" in said and "1 sizes, from 8 x 8" in said
+    assert "#3 3: 183" in said and "0 unreadable" in said and "1 different, from 8 x 8 to 8 x 8" in said
 
 
 def test_nothing_readable_is_an_error(tmp_path):
