@@ -1,8 +1,8 @@
 """The convolutional network against the projects whose networks it computes.
 
-`tests/golden/{taming_vqgan,ldm_vq_noattn}.safetensors` are the tensors of checkpoints as taming-transformers and
-latent-diffusion (CompVis) write them (random weights, without `loss.*`), the `.npz` beside them what the code of
-those projects computes from them, and the `.yaml` their configuration.
+`tests/golden/{taming_vqgan,ldm_vq_noattn}.safetensors` are the tensors, random and without `loss.*`, of
+checkpoints as taming-transformers and latent-diffusion (CompVis) write them; the `.npz` beside them is what
+the code of those projects computes from them, and the `.yaml` their configuration.
 """
 
 import re
