@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from genstack.cli.parser import load_parts, read
+from genstack.cli.parser import load_parts
+from genstack.cli.recipes import read
 from genstack.cli.signatures import choices, summary
 from genstack.cli.words import nearest
 from genstack.errors import UserError

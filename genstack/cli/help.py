@@ -2,6 +2,7 @@
 
 import shutil
 import textwrap
+from dataclasses import replace
 
 from genstack.cli import signatures
 from genstack.cli.signatures import Setting
@@ -38,24 +39,38 @@ def explain(
 
 
 def _lines(name: str, setting: Setting, prefix: str) -> list[str]:
-    if setting.inside is None:
-        return [
-            f"  --{prefix}{name}",
-            _filled(f"{_sentence(setting.help)} {_value(setting)}".strip(), "      "),
+    if setting.inside is not None:
+        inner = [
+            line for key, value in setting.inside.items() for line in _lines(key, value, f"{prefix}{name}.")
         ]
-    inner = [line for key, value in setting.inside.items() for line in _lines(key, value, f"{prefix}{name}.")]
-    return ["", f"{name}: {setting.help}", *inner]
+        return ["", f"{name}: {setting.help}", *inner]
+    lines = [f"  --{prefix}{name}", _filled(f"{_sentence(setting.help)} {_value(setting)}".strip(), "      ")]
+    kinds = signatures.parts(setting.hint)
+    choice = [kind for base, _, inside in kinds if not inside for kind in signatures.choices(base).values()]
+    described = signatures.described(setting.default)
+    if len(choice) == 1 and choice[0] is kinds[0][0] and described:  # the only choice: a group of settings
+        for key, value in signatures.settings_of(choice[0]).items():
+            standing = replace(value, default=described["init_args"].get(key, value.default))
+            lines += _lines(key, standing, f"{prefix}{name}.")
+    return lines
 
 
 def _value(setting: Setting) -> str:
     """What it takes, and its default."""
     kinds = [name for base, _, _ in signatures.parts(setting.hint) for name in signatures.choices(base)]
     takes = ", ".join(kinds) if kinds else signatures.readable(setting.hint)
+    takes += " or null" * bool(kinds and type(None) in signatures.members(setting.hint))
     if setting.default is signatures.MISSING:
         return f"({takes}; needed)"
     described = signatures.described(setting.default).get("class_path", "").rpartition(".")[2]
-    default = described or ("null" if setting.default is None else signatures.plain(setting.default))
+    default = described or _shown(setting.default)
     return f"({takes}; default {default if default != '' else 'empty'})"
+
+
+def _shown(default: object) -> object:
+    if default is None or isinstance(default, bool):
+        return "null" if default is None else str(default).lower()
+    return signatures.plain(default)
 
 
 def _sentence(text: str) -> str:

@@ -11,6 +11,7 @@ import yaml
 from genstack import discovery
 from genstack.cli import settings
 from genstack.cli.help import explain
+from genstack.cli.recipes import read
 from genstack.cli.signatures import MISSING, Setting, settings_of, summary
 from genstack.cli.words import Words, meant, split
 from genstack.errors import UserError
@@ -211,28 +212,3 @@ def nested(name: str, value: Any) -> dict:
     for part in reversed(name.split(".")):
         value = {part: value}
     return value
-
-
-def read(file: Path) -> dict:
-    """The settings in a YAML file: plain values only, tags of Python are refused.
-
-    Raises:
-        ValueError: no such file, no YAML, or no settings in it.
-    """
-    if not file.is_file():
-        nearby = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
-        raise ValueError(
-            meant(f"{file} does not exist" if not file.exists() else f"{file} is no file", str(file), nearby)
-        )
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{file}, line {line}: {' '.join(str(error.problem).split())}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ValueError(f"{file} is no YAML text") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ValueError(f"{file} holds no settings; it takes lines such as `name: value`")
-    return content

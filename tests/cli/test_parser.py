@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from genstack.cli.recipes import read
 from genstack.compressor import Autoencoder
 
 
@@ -70,7 +71,7 @@ def test_lists_are_written_with_commas_and_dashes_are_underscores(parser, config
 
 def test_peek_reads_one_setting_before_all_others(parser, config):
     assert parser.peek(["--nonsense", "1", "--name", "flowers", "--config", config], "name") == "flowers"
-    assert parser.peek(["--config", config], "model")["learning_rate"] == "1e-3"
+    assert parser.peek(["--config", config], "model")["learning_rate"] == 1e-3
     assert parser.peek([], "name") is None
 
 
@@ -98,3 +99,21 @@ def test_help_of_a_part_lists_classes_or_explains_one(parser, capsys):
     with pytest.raises(SystemExit):
         parser.parse(["--model.compressor.quantizer.help=Identity"])
     assert "--model.compressor.quantizer.rate" in capsys.readouterr().out
+
+
+def test_words_in_files_stay_words_and_numbers_are_numbers(tmp_path):
+    path = tmp_path / "plain.yaml"
+    values = "a: off, b: no, c: true, d: 1e-3, e: 3, f: .5, g: null, h: 2024-01-01, i: -1.5E+2, j: 16-mixed"
+    path.write_text(f"{{{values}}}")
+    assert read(path) == {
+        "a": "off",
+        "b": "no",
+        "c": True,
+        "d": 1e-3,
+        "e": 3,
+        "f": 0.5,
+        "g": None,
+        "h": "2024-01-01",
+        "i": -150.0,
+        "j": "16-mixed",
+    }
