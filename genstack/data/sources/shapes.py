@@ -1,6 +1,7 @@
 """Coloured shapes drawn on demand, with class labels, captions and segmentation maps."""
 
 import re
+from random import Random
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -68,13 +69,13 @@ class ShapesSource(Source):
 
     def scene(self, number: int) -> Scene:
         """What image `number` shows."""
-        chance = np.random.default_rng(mix(SEED, number, int(self.pairs)))
-        colours = chance.choice(list(COLOURS), 2, replace=False)
+        chance = Random(mix(SEED, number, int(self.pairs)))  # numpy's is slow to seed
+        colours = chance.sample(list(COLOURS), 2)
         places = pair(chance) if self.pairs else single(chance)
         things = tuple(
             Thing(
-                shape=str(chance.choice(SHAPES)),
-                colour=str(colour),
+                shape=chance.choice(SHAPES),
+                colour=colour,
                 row=row,
                 column=column,
                 radius=radius,
@@ -84,25 +85,25 @@ class ShapesSource(Source):
             for colour, (row, column, radius) in zip(colours, places, strict=False)
         )
         brightness = chance.choice([chance.uniform(0.05, 0.3), chance.uniform(0.75, 0.95)])
-        return Scene(things, float(brightness), (chance.uniform(-0.05, 0.05), chance.uniform(-0.05, 0.05)))
+        return Scene(things, brightness, (chance.uniform(-0.05, 0.05), chance.uniform(-0.05, 0.05)))
 
 
-def single(chance: np.random.Generator) -> list[tuple[float, float, float]]:
+def single(chance: Random) -> list[tuple[float, float, float]]:
     """Row, column and radius of one thing that lies wholly in the picture."""
     radius = chance.uniform(0.18, 0.3)
-    row, column = chance.uniform(1.45 * radius, 1 - 1.45 * radius, 2)
+    row, column = (chance.uniform(1.45 * radius, 1 - 1.45 * radius) for _ in range(2))
     return [(row, column, radius)]
 
 
-def pair(chance: np.random.Generator) -> list[tuple[float, float, float]]:
+def pair(chance: Random) -> list[tuple[float, float, float]]:
     """Two things that do not touch, in the two halves of the picture, side by side or one above the other."""
-    radii = chance.uniform(0.13, 0.16, 2)
+    radii = [chance.uniform(0.13, 0.16) for _ in range(2)]
     along = [
         chance.uniform(low + 1.45 * r, low + 0.5 - 1.45 * r) for r, low in zip(radii, (0, 0.5), strict=True)
     ]
-    across = chance.uniform(0.5 - 0.1, 0.5 + 0.1, 2)
-    order = chance.permutation(2)
+    across = [chance.uniform(0.4, 0.6) for _ in range(2)]
+    order = chance.sample(range(2), 2)
     along = [along[i] for i in order]
-    radii = radii[order]
+    radii = [radii[i] for i in order]
     rows, columns = (across, along) if chance.random() < 0.5 else (along, across)
     return list(zip(rows, columns, radii, strict=True))
