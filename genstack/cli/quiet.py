@@ -10,12 +10,30 @@ WARNINGS = (
     "The number of training batches .* is smaller than the logging interval",  # Lightning
     "Checkpoint directory .* exists and is not empty",  # Lightning; a resumed run
     "You are using `torch.load` with `weights_only=False`",  # libraries loading their own files
+    "Found .* module\\(s\\) in eval mode at the start of training",  # Lightning; averaged weights never train
     ".*pkg_resources is deprecated",  # Lightning's imports
     ".*isinstance\\(treespec, LeafSpec\\).* is deprecated",  # Lightning with a newer torch
     "`torch.jit..*` is deprecated",  # torchvision and lpips
 )
+#: Who logs lines that nobody needs; a filter works on the very logger that is written to.
+LOGGERS = (
+    "pytorch_lightning.utilities.rank_zero",
+    "pytorch_lightning.trainer.connectors.checkpoint_connector",
+    "lightning_fabric.utilities.rank_zero",
+    "lightning_fabric.utilities.seed",
+)
 #: Beginnings of log lines.
-LINES = ("GPU available", "TPU available", "HPU available", "LOCAL_RANK", "💡 Tip", "Seed set to")
+LINES = (
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "LOCAL_RANK",
+    "💡 Tip",
+    "Seed set to",
+    "`Trainer(",
+    "`Trainer.fit` stopped",
+    "`weights_only` was not set",
+)
 
 
 def quiet() -> None:
@@ -23,7 +41,7 @@ def quiet() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+    for name in LOGGERS:
         logging.getLogger(name).addFilter(_unwanted)
 
 

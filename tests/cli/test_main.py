@@ -1,14 +1,17 @@
 """The command `genstack`: its verbs, how quickly it answers, how it ends."""
 
+import logging
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
 from genstack.cli import verbs
 from genstack.cli.main import main
+from genstack.cli.quiet import quiet
 from genstack.cli.words import meant, split
 from genstack.errors import UserError
 
@@ -138,3 +141,25 @@ def test_the_nearest_name_or_else_the_choice():
     assert meant("x", "FSK", ["FSQ", "VectorQuantizer"]) == "x; did you mean FSQ?"
     assert meant("x", "zzz", ["FSQ", "LFQ"]) == "x; there is FSQ, LFQ"
     assert meant("x", "zzz", []) == "x"
+
+
+def test_only_named_noise_is_silenced():
+    """What else the same libraries say is heard."""
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        quiet()
+        logger.info("GPU available: False, used: False")
+        logger.info("disk is full")
+        warnings.warn("Found 3 module(s) in eval mode at the start of training. More.", stacklevel=1)
+        with pytest.warns(UserWarning, match="loss is nan"):
+            warnings.warn("loss is nan", stacklevel=1)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert heard == ["disk is full"]
