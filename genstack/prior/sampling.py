@@ -74,7 +74,8 @@ def draw(
     if options.temperature == 0 or options.top_k == 1:
         return logits.argmax(dim=-1)
     chances = probabilities(logits, options)
-    # Impossible codes get no part of [0, 1), however the sum is rounded; nor can a number lie above all.
+    # A parallel sum, as on a GPU, may fall by a rounding: impossible codes get no part of [0, 1) all the same,
+    # and no number lies above all.
     cumulative = chances.cumsum(dim=-1).masked_fill(chances == 0, 0.0)
     total = cumulative.amax(dim=-1)
     reached = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))

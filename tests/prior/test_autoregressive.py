@@ -100,15 +100,23 @@ def test_sampling_leaves_the_mode_alone_and_its_codes_may_train(tiny):
     assert not any(module.training for module in prior.modules())
 
 
-def test_code_noise_and_condition_dropout_touch_training_alone(tiny):
-    prior = Autoregressive(CodeLayout((8, 8), 7, ((3, 5),)), CLASSES, tiny, code_noise=0.5)
-    codes, labels = codes_and_labels(prior, 6)
+def test_code_noise_touches_training_alone(tiny):
+    prior = Autoregressive(CodeLayout((8, 8), 7, ((3, 5),)), Unconditional(), tiny, code_noise=0.5)
+    codes, labels = codes_and_labels(prior, 6)[0], torch.zeros(6, dtype=torch.int64)
     assert prior.loss(codes, labels) != prior.loss(codes, labels)
     prior.eval()
     assert prior.loss(codes, labels) == prior.loss(codes, labels)
     torch.testing.assert_close(prior.loss(codes, labels) * 15, prior.nats(codes, labels).mean())
     with pytest.raises(ValueError, match=r"code_noise 1\.5 is out of range"):
         Autoregressive(prior.layout, CLASSES, tiny, code_noise=1.5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_null_condition_is_learned_in_training_alone(tiny, training):
+    prior = Autoregressive(CodeLayout((8, 8), 7, ((3, 5),)), CLASSES, tiny).train(training)
+    prior.loss(torch.randint(7, (60, 15)), torch.zeros(60, dtype=torch.int64)).backward()
+    seen = prior.prefix.table.weight.grad.abs().sum(1) > 0
+    assert seen.tolist() == [True, False, False, training]
 
 
 def test_checkpointing_changes_no_gradient(tiny):
