@@ -74,7 +74,7 @@ def draw(
     if options.temperature == 0 or options.top_k == 1:
         return logits.argmax(dim=-1)
     chances = probabilities(logits, options)
-    # A parallel sum, as on a GPU, may fall by a rounding: impossible codes get no part of [0, 1) all the same,
+    # A parallel sum, as on a GPU, may fall by a rounding: impossible codes get no part of [0, 1) even so,
     # and no number lies above all.
     cumulative = chances.cumsum(dim=-1).masked_fill(chances == 0, 0.0)
     total = cumulative.amax(dim=-1)
