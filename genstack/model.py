@@ -68,7 +68,7 @@ class Model:
             labels: of each image, from `prior.condition.choose`.
             options: how codes are drawn.
             seed: of this set of samples.
-            indices: number of each image in the set; image i of seed s is the same whatever is drawn beside it.
+            indices: number of each image in the set; image i of a seed is the same whatever is beside it.
         """
         if self.prior is None:
             raise UserError(

@@ -1,0 +1,26 @@
+"""The exponential moving average of weights, the ones that get used (Polyak & Juditsky 1992)."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of `model` that follows it by `update_parameters(model)`; buffers are copied as they are.
+
+    After n updates the decay is `min(decay, (1 + n) / (10 + n))`, so that short runs are not held back by
+    their random start.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema {decay} is out of range; it must be at least 0 (no averaging) and below 1")
+
+    @torch.no_grad()
+    def move(averages: Tensors, parameters: Tensors, count: Tensor | int) -> None:
+        n = float(count)
+        torch._foreach_lerp_(averages, parameters, 1 - min(decay, (1 + n) / (10 + n)))
+
+    average = AveragedModel(model, multi_avg_fn=move)
+    average.requires_grad_(False)
+    return average.eval()

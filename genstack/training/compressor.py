@@ -1,0 +1,141 @@
+"""Training of stage one: reconstruction, perceptual distance and an adversary in one backward pass."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import PIL.Image
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genstack.compressor import Compressor, Decoder, Encoder
+from genstack.data import Batch, ImageData
+from genstack.data.sheet import sheet
+from genstack.evaluation.fidelity import psnr
+from genstack.losses.adversary import Adversary
+from genstack.losses.perceptual import Perceptual
+from genstack.losses.reconstruction import L1, ReconstructionLoss
+from genstack.model import Model
+from genstack.training.optimization import Optimization
+from genstack.training.training import Training
+from genstack.training.usage import Window, usage
+
+
+class CompressorTraining(Training[Compressor]):
+    """A compressor in training.
+
+    Args:
+        compressor: what to train.
+        data: the images.
+        reconstruction: distance of pixels.
+        perceptual: distance as a trained network sees it; LPIPS for sharp and faithful images.
+        adversary: none for a VQ-VAE, Adversary for a VQGAN.
+        optimization: learning rate and its schedule, for compressor and discriminator alike.
+        ema: decay of the averaged weights, which are the ones that get used; 0 for none.
+        compile: compile encoder and decoder with torch.compile; pays on a GPU, after some minutes.
+        seed: of the initial weights and of all noise in training.
+    """
+
+    best = ""
+    shown = ("train/reconstruction", "train/perceptual", "train/adversarial", "val/psnr", "val/usage")
+
+    def __init__(
+        self,
+        compressor: Callable[[int], Compressor],
+        data: ImageData,
+        reconstruction: ReconstructionLoss = L1(),
+        perceptual: Perceptual | None = None,
+        adversary: Callable[[int], Adversary] | None = None,
+        optimization: Optimization = Optimization(),
+        ema: float = 0.999,
+        compile: bool = False,
+        seed: int = 0,
+    ):
+        torch.manual_seed(seed)
+        channels, height, width = data.preprocessing.shape
+        super().__init__(compressor(channels), data, optimization, ema, seed)
+        self.reconstruction, self.perceptual = reconstruction, perceptual
+        self.adversary = adversary(channels) if adversary else None
+        self.layout = self.model.layout(height, width)
+        if self.perceptual is not None:
+            self.perceptual.check(channels, height, width)
+        if self.adversary is not None:
+            self.adversary.discriminator.grid(height, width)
+        self.window = Window(self.layout)
+        if compile:
+            for half in self.model.modules():
+                if isinstance(half, Encoder | Decoder):
+                    half.compile()
+
+    def model_now(self, measured: dict[str, float]) -> Model:
+        return Model(self.used, self.data.preprocessing, self.data.class_names, made=self.made(measured))
+
+    def networks(self) -> Sequence[nn.Module]:
+        return [self.model] if self.adversary is None else [self.model, self.adversary]
+
+    def on_fit_start(self) -> None:
+        if self.perceptual is not None:
+            self.perceptual.to(self.device)
+
+    def objective(self, batch: Batch) -> Tensor:
+        reconstruction = self.model(batch.images)
+        self.window.add(reconstruction.codes)
+        terms = self.distances(batch.images, reconstruction.images) | reconstruction.losses
+        if self.adversary is not None:
+            push = self.adversary.push(self.global_step, self.trainer.max_steps)
+            if push > 0:
+                terms["adversarial"] = push * self.adversary.generator_loss(reconstruction.images)
+            judged = self.adversary.discriminator_loss(batch.images, reconstruction.images)
+            terms["discriminator"] = judged.loss
+            self.log("train/adversary_push", push)
+            self.log("train/real_told", judged.accuracy_real)
+            self.log("train/fake_told", judged.accuracy_fake)
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+        return torch.stack(list(terms.values())).sum()
+
+    def distances(
+        self, images: Float[Tensor, "b c H W"], reconstructions: Float[Tensor, "b c H W"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The weighted terms that compare reconstructions with their originals."""
+        terms = {"reconstruction": self.reconstruction.weight * self.reconstruction(reconstructions, images)}
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual.weight * self.perceptual(reconstructions, images)
+        return terms
+
+    def after_step(self, skipped: bool) -> None:
+        self.model.after_step(skipped)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_usage("train", self.window.codes)
+
+    def log_usage(self, stage: str, codes: Tensor) -> None:
+        """Log the health of the codebook over joint codes."""
+        health = usage(codes, self.window.codebook_size)
+        self.log_dict(
+            {
+                f"{stage}/usage": health.share,
+                f"{stage}/perplexity": health.perplexity,
+                f"{stage}/dead": health.dead,
+            }
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self.held_out: list[Tensor] = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        reconstruction = self.used(batch.images)
+        self.held_out.append(self.layout.joint(reconstruction.codes).flatten())
+        terms = self.distances(batch.images, reconstruction.images)
+        terms["psnr"] = psnr(batch.images, reconstruction.images).mean()
+        self.log_dict({f"val/{name}": term for name, term in terms.items()}, batch_size=len(batch.images))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_usage("val", torch.cat(self.held_out))
+        self.held_out.clear()
+
+    def picture(self, count: int) -> PIL.Image.Image:
+        """Held-out images, each beside its reconstruction."""
+        images = self.data.examples("validation", count // 2).images.to(self.device)
+        pairs = zip(images, self.used(images).images, strict=True)
+        return sheet(torch.stack(list(chain(*pairs))).cpu(), columns=8)

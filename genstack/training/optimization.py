@@ -1,0 +1,82 @@
+"""How weights move: AdamW, linear warm-up, cosine decay (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from genstack.losses.schedule import steps
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """AdamW with linear warm-up and cosine decay.
+
+    Args:
+        learning_rate: the highest learning rate, as it is; nothing multiplies it.
+        betas: decay of the running means of gradients and of their squares.
+        weight_decay: of matrices and kernels; biases, norms and embeddings have none.
+        warmup: optimizer steps, or share of the run like "5%", in which the rate rises from 0.
+        final: share of the highest rate that is left at the end of the run; 1 for no decay.
+    """
+
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    warmup: int | str = "2%"
+    final: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate {self.learning_rate} is out of range; it must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} are out of range; both must be at least 0 and below 1")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"final {self.final} is out of range; it must be a share between 0 and 1")
+        steps(self.warmup, 1)
+
+    def factor(self, step: int, total: int) -> float:
+        """Share of the highest rate at this step of a run of so many."""
+        warmup = steps(self.warmup, total)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def optimizer(self, networks: Sequence[nn.Module], total: int) -> tuple[AdamW, LambdaLR]:
+        """One optimizer for all networks, and its schedule; each has two groups, with and without decay.
+
+        Groups carry the number of their network as "network", so that each is clipped by its own norm.
+        """
+        groups = [
+            {"params": members, "weight_decay": weight_decay, "network": number}
+            for number, network in enumerate(networks)
+            for members, weight_decay in zip(decayed(network), (self.weight_decay, 0.0), strict=True)
+            if members
+        ]
+        optimizer = AdamW(groups, lr=self.learning_rate, betas=self.betas)
+        return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total))
+
+
+def decayed(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters of a network: those that weight decay pulls to 0, and the others."""
+    tables = {
+        id(p) for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)
+    }
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    with_decay = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]
+    without = [p for p in parameters if p.ndim < 2 or id(p) in tables]
+    return with_decay, without
+
+
+def clip(optimizer: torch.optim.Optimizer, limit: float | None) -> float:
+    """Scale the gradients of each network to a norm of at most `limit`; the largest norm met before that."""
+    networks: dict[int, list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        networks.setdefault(group["network"], []).extend(group["params"])
+    norms = [nn.utils.clip_grad_norm_(members, limit or math.inf) for members in networks.values()]
+    return float(torch.stack(norms).max())

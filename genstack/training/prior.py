@@ -1,0 +1,129 @@
+"""Training of stage two: a prior over the codes of a frozen compressor."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor, nn
+
+from genstack.checkpoints.files import identity
+from genstack.data import Batch, ImageData
+from genstack.data.sheet import sheet
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.model import Model
+from genstack.prior import ClassLabels, Condition, Prior, SamplingOptions, Unconditional, image_seeds
+from genstack.training.optimization import Optimization
+from genstack.training.training import Training
+
+
+class PriorTraining(Training[Prior]):
+    """A prior in training.
+
+    Args:
+        prior: what to train.
+        compressor: the compressor and all that its use needs; stays as it is.
+        data: the images.
+        condition: what steers the prior; by default class labels where the data has them, otherwise nothing.
+        optimization: learning rate and its schedule.
+        ema: decay of the averaged weights, which are the ones that get used; 0 for none.
+        compile: compile the prior with torch.compile; pays on a GPU, after some minutes.
+        seed: of the initial weights and of all noise in training.
+    """
+
+    best = "val/nats"
+    shown = ("train/loss", "val/nats", "val/unigram", "val/uniform")
+
+    def __init__(
+        self,
+        prior: Callable[[CodeLayout, Condition], Prior],
+        compressor: Model,
+        data: ImageData,
+        condition: Condition | None = None,
+        optimization: Optimization = Optimization(weight_decay=0.05),
+        ema: float = 0.999,
+        compile: bool = False,
+        seed: int = 0,
+    ):
+        torch.manual_seed(seed)
+        if condition is None:
+            condition = ClassLabels() if data.class_names else Unconditional()
+        channels, height, width = data.preprocessing.shape
+        if channels != compressor.preprocessing.channels:
+            raise UserError(
+                f"data.channels is {channels}, but the compressor reads {compressor.preprocessing.channels}; "
+                f"leave data.channels out"
+            )
+        self.layout = compressor.compressor.layout(height, width)
+        super().__init__(prior(self.layout, condition.of(data.class_names)), data, optimization, ema, seed)
+        self.identity = identity(compressor)
+        self.frozen = (compressor,)  # in a tuple: outside the module tree, in no optimizer and no checkpoint
+        if compile:
+            self.model.compile()
+
+    def model_now(self, measured: dict[str, float]) -> Model:
+        data, made = self.data, self.made(measured)
+        return Model(self.compressor.compressor, data.preprocessing, data.class_names, self.used, made)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["compressor"] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["compressor"] != self.identity:
+            raise UserError(
+                "the compressor is no longer the one that this run began with; put the old one back, "
+                "or start a new run with another --name"
+            )
+
+    @property
+    def compressor(self) -> Model:
+        """The frozen compressor."""
+        return self.frozen[0]
+
+    def networks(self) -> Sequence[nn.Module]:
+        return [self.model]
+
+    def on_fit_start(self) -> None:
+        self.compressor.compressor.to(self.device)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Codes and condition values of a batch."""
+        return self.compressor.compressor.encode(batch.images), self.model.condition.values(batch.labels)
+
+    def objective(self, batch: Batch) -> Tensor:
+        return self.model.loss(*self.encode(batch))
+
+    def picture(self, count: int) -> PIL.Image.Image:
+        """Samples of all classes in turn, the same seeds every time."""
+        condition = self.model.condition
+        labels = condition.choose((), count)
+        seeds = image_seeds(self.seed, range(count))
+        codes = self.used.sample(condition.values(labels).to(self.device), SamplingOptions(), seeds)
+        images = self.compressor.compressor.decode(codes, self.layout)
+        names = [self.data.class_names[label] for label in labels] if self.data.class_names else None
+        return sheet(images.cpu(), columns=8, labels=names)
+
+    def on_validation_epoch_start(self) -> None:
+        self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        codes, condition = self.encode(batch)
+        nats = self.used.nats(codes, condition).mean()
+        self.counts += torch.bincount(codes.flatten(), minlength=self.layout.codebook_size)
+        self.log_dict(
+            {
+                "val/nats": nats / self.layout.length,
+                "val/bits_per_pixel": nats / math.log(2) / math.prod(self.layout.image_size),
+            },
+            batch_size=len(batch.images),
+            sync_dist=True,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        counts = self.trainer.strategy.reduce(self.counts, reduce_op="sum")
+        frequencies = counts[counts > 0] / counts.sum()
+        entropy = -(frequencies * frequencies.log()).sum().float()
+        self.log_dict({"val/uniform": math.log(len(counts)), "val/unigram": entropy})

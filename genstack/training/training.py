@@ -1,0 +1,150 @@
+"""What both stages share: one optimizer, averaged weights, steps that survive a bad batch, exact resuming."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+import PIL.Image
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from genstack.data import Batch, ImageData
+from genstack.data.seeding import mix
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.model import Model
+from genstack.training.average import averaged
+from genstack.training.optimization import Optimization, clip
+
+Learner = TypeVar("Learner", bound=nn.Module)
+
+PATIENCE = 10  # optimizer steps in a row that may be thrown away before the run gives up
+
+
+class Training(pl.LightningModule, ABC, Generic[Learner]):
+    """Trains one model. One backward pass, one optimizer, one count of steps.
+
+    All that is random in a step follows from (seed, images consumed, process), so a resumed run continues bit
+    by bit without saving the state of any generator.
+    """
+
+    model: Learner
+    layout: CodeLayout
+    consumed: Tensor
+    skipped: Tensor
+    #: Name of the measured number whose least value the model file keeps; "" for the latest weights.
+    best: ClassVar[str]
+    #: Logged names that the progress line shows, in order.
+    shown: ClassVar[tuple[str, ...]]
+
+    def __init__(self, model: Learner, data: ImageData, optimization: Optimization, ema: float, seed: int):
+        super().__init__()
+        self.model, self.data, self.optimization, self.seed = model, data, optimization, seed
+        self.average = averaged(model, ema)
+        self.register_buffer("consumed", torch.tensor(0))  # training images so far, of all processes
+        self.register_buffer("skipped", torch.tensor(0))  # optimizer steps thrown away so far
+        self.skipped_in_row = 0
+        self.finite = True
+
+    @abstractmethod
+    def model_now(self, measured: dict[str, float]) -> Model:
+        """What the run hands on: the averaged weights of this moment, with what validation measured."""
+
+    def made(self, measured: dict[str, float]) -> dict[str, Any]:
+        """How the model was made, for its description."""
+        return {
+            "data": self.data.source,
+            "step": self.trainer.global_step,
+            "images": int(self.consumed),
+            "seed": self.seed,
+            "measured": measured,
+            "torch": str(torch.__version__),
+        }
+
+    @property
+    def used(self) -> Learner:
+        """The averaged weights: what validation measures, pictures show and the run hands on."""
+        return cast(Learner, self.average.module.eval())
+
+    @abstractmethod
+    def networks(self) -> Sequence[nn.Module]:
+        """The networks that learn; each is clipped by its own norm."""
+
+    @abstractmethod
+    def objective(self, batch: Batch) -> Tensor:
+        """The training loss of a batch, a scalar; logs its terms."""
+
+    @abstractmethod
+    def picture(self, count: int) -> PIL.Image.Image:
+        """A sheet of about `count` images that shows what has been learned."""
+
+    def after_step(self, skipped: bool) -> None:
+        """Called once after each optimizer step."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedule = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader:
+        return self.data.training_loader(
+            int(self.consumed), self.micro_batch, self.trainer.global_rank, self.trainer.world_size
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return self.data.validation_loader(
+            self.micro_batch, self.trainer.global_rank, self.trainer.world_size
+        )
+
+    @property
+    def micro_batch(self) -> int:
+        """Images that one process reads at a time; processes and accumulation share `data.batch_size`."""
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        if self.data.batch_size % parts:
+            raise UserError(
+                f"batch_size {self.data.batch_size} cannot be shared by {self.trainer.world_size} processes "
+                f"and {self.trainer.accumulate_grad_batches} accumulated parts; use a multiple of {parts}"
+            )
+        return self.data.batch_size // parts
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(mix(self.seed, int(self.consumed), self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.consumed += len(batch.images) * self.trainer.world_size
+        loss = self.objective(batch)
+        self.finite = self.finite and bool(torch.isfinite(loss.detach()))
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        norm = clip(optimizer, gradient_clip_val)
+        self.log("train/gradient_norm", norm)
+        self.finite = self.agree(self.finite and norm < float("inf"))
+        if not self.finite:
+            optimizer.zero_grad(set_to_none=True)  # a step without gradients moves nothing
+
+    def agree(self, finite: bool) -> bool:
+        """Whether every process says so."""
+        return bool(self.trainer.strategy.reduce_boolean_decision(finite, all=True))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        skipped, self.finite = not self.finite, True
+        self.after_step(skipped)
+        self.skipped += int(skipped)
+        self.skipped_in_row = self.skipped_in_row + 1 if skipped else 0
+        self.log("train/skipped", self.skipped.float())
+        if not skipped:
+            self.average.update_parameters(self.model)
+        if self.skipped_in_row == PATIENCE:
+            raise UserError(
+                f"losses or gradients were not finite for {PATIENCE} steps in a row, up to step "
+                f"{self.global_step}; the last good checkpoint is kept: lower learning_rate or raise warmup"
+            )

@@ -1,0 +1,70 @@
+"""How much of a codebook is in use, over a window of codes rather than one batch."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, distributed, nn
+
+from genstack.layout import CodeLayout
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Health of a codebook: the joint codes seen, of all there are.
+
+    Args:
+        share: share of all codes that were seen at least once, in [0, 1].
+        perplexity: exp of the entropy of the codes seen: so many equally frequent codes have that entropy.
+        dead: number of codes never seen.
+    """
+
+    share: float
+    perplexity: float
+    dead: int
+
+
+def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
+    """Usage of a codebook by a set of joint codes (each in [0, codebook_size)); summed over all processes."""
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        gathered = [torch.empty_like(codes) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(gathered, codes)
+        codes = torch.cat(gathered)
+    codes = codes[codes >= 0]
+    if len(codes) == 0:
+        return Usage(0.0, 0.0, codebook_size)
+    counts = codes.unique(return_counts=True)[1].double()
+    frequencies = counts / counts.sum()
+    perplexity = torch.exp(-(frequencies * frequencies.log()).sum())
+    return Usage(len(counts) / codebook_size, float(perplexity), codebook_size - len(counts))
+
+
+class Window(nn.Module):
+    """The latest joint codes: a ring buffer, saved with the run.
+
+    Args:
+        layout: of the codes.
+        shortest: the least number of positions to keep; ten per code, up to 2**20, if that is more.
+    """
+
+    codes: Tensor
+    position: Tensor
+
+    def __init__(self, layout: CodeLayout, shortest: int = 2**14):
+        super().__init__()
+        self.codebook_size = layout.codebook_size**layout.depth
+        self.layout = layout
+        length = max(shortest, min(10 * self.codebook_size, 2**20))
+        self.register_buffer("codes", torch.full((length,), -1))
+        self.register_buffer("position", torch.tensor(0))
+
+    def add(self, codes: Int[Tensor, "b n"]) -> None:
+        """Take in the codes of a batch; the oldest make room."""
+        joint = self.layout.joint(codes).flatten()[-len(self.codes) :]
+        places = (self.position + torch.arange(len(joint), device=joint.device)) % len(self.codes)
+        self.codes[places] = joint
+        self.position += len(joint)
+
+    def usage(self) -> Usage:
+        """Usage over the window."""
+        return usage(self.codes, self.codebook_size)
