@@ -1,0 +1,45 @@
+"""Send images through a compressor and back, to see what it keeps.
+
+genstack reconstruct runs/flowers --count 16 --out reconstructions.png
+"""
+
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from genstack.atomic import replacing
+from genstack.checkpoints.files import load
+from genstack.cli.sample import choose
+from genstack.cli.train import data_of
+from genstack.data import ImageData
+from genstack.data.sheet import sheet
+from genstack.evaluation.fidelity import psnr
+
+
+def reconstruct(
+    run: str, source: str = "", count: int = 16, out: str = "reconstructions.png", device: str = "auto"
+) -> None:
+    """Send images through a compressor and back: a sheet of pairs, and how close they are.
+
+    Args:
+        run: folder of a compressor's or a prior's run.
+        source: images to reconstruct, a folder or a built-in name; the run's held-out images if left out.
+        count: number of images.
+        out: PNG file of the sheet, each image beside its reconstruction.
+        device: auto, cpu, cuda or mps.
+    """
+    model = load(Path(run)).to(choose(device))
+    if source:
+        _, height, width = model.preprocessing.shape
+        data = ImageData(source, (height, width), model.preprocessing.channels, labels="none")
+    else:
+        data = data_of(Path(run))
+    images = data.examples("validation", count).images
+    reconstructions = model.reconstruct(images).cpu()
+    closeness = psnr(images, reconstructions)
+    pairs = torch.stack(list(chain(*zip(images, reconstructions, strict=True))))
+    with replacing(Path(out)) as path:
+        sheet(pairs, columns=8).save(path, format="PNG")
+    mean, worst = closeness.mean(), closeness.min()
+    print(f"PSNR {mean:.2f} dB over {len(images)} images, worst {worst:.2f} dB; {out} shows them")

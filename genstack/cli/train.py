@@ -1,0 +1,198 @@
+"""Train a compressor on images, or a prior on a compressor's codes.
+
+genstack train compressor --config configs/compressor/vqgan.yaml --data.source DIR --name flowers
+"""
+
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from genstack.checkpoints.files import TENSORS, load
+from genstack.cli.parser import Parser
+from genstack.cli.words import nearest
+from genstack.data import ImageData
+from genstack.errors import UserError
+from genstack.model import Model
+from genstack.training.compressor import CompressorTraining
+from genstack.training.keeper import Stopped
+from genstack.training.loggers import Logging
+from genstack.training.prior import PriorTraining
+from genstack.training.run import CONFIG, Run, Schedule
+from genstack.training.training import Training
+
+USAGE = """Train a compressor on images, a prior on a compressor's codes, or continue a run.
+
+  compressor  images -> codes -> images       $ {command} compressor --data.source DIR --name flowers
+  prior       a distribution over the codes   $ {command} prior --compressor runs/flowers --name flowers-prior
+  resume      continue a run that was stopped $ {command} resume runs/flowers-prior
+
+More:  {command} compressor --help"""
+
+
+def run(arguments: list[str]) -> int | None:
+    """Run `genstack train ...`."""
+    known = {"compressor": start, "prior": start, "resume": resume}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(command="genstack train"))
+        return None if arguments else 2
+    if arguments[0] not in known:
+        raise UserError(f"genstack train: {nearest(arguments[0], known, 'thing to train')}")
+    return known[arguments[0]](arguments)
+
+
+def start(arguments: list[str]) -> int | None:
+    """Begin the run that a command line describes, or continue it where that has been begun before."""
+    stage = STAGES[arguments[0]]
+    settings = stage.parser().parse(arguments[1:], stage.inherited(arguments[1:]))
+    return train(stage, settings)
+
+
+def resume(arguments: list[str]) -> int | None:
+    """Continue a run from its folder alone."""
+    parser = Parser(
+        "genstack train resume", "Continue a run that was stopped, with the settings it began with."
+    )
+    parser.add_option("run", str, "folder of the run")
+    folder = Path(parser.parse(arguments[1:]).run)
+    return train(*reopen(folder))
+
+
+def reopen(folder: Path) -> tuple["Stage", Namespace]:
+    """The stage and settings of a run, from its folder."""
+    config = Run(folder).config()
+    stage = STAGES["prior" if "compressor" in config else "compressor"]
+    settings = stage.parser().reread(config, str(folder / CONFIG))
+    settings.runs, settings.name = str(folder.parent), folder.name  # the folder may have been moved
+    return stage, settings
+
+
+def data_of(folder: Path) -> ImageData:
+    """The images that a run was trained on."""
+    stage, settings = reopen(folder)
+    return stage.parser().build(settings).data
+
+
+def train(stage: "Stage", settings: Namespace) -> int | None:
+    """Train until the end, or until somebody stops it."""
+    folder = Path(settings.runs) / settings.name
+    here, parser = Run(folder), stage.parser()
+    here.begin(
+        {key: value for key, value in parser.resolved(settings).items() if key not in ("name", "runs")}
+    )
+    parts = parser.build(settings)
+    if here.step() >= parts.trainer.max_steps:
+        print(f"{folder} is complete: {here.step()} of {parts.trainer.max_steps} steps are done")
+        return None
+    training = stage.training(settings, parts, folder)
+    print(describe(training, parts.trainer, here), file=sys.stderr)
+    try:
+        here.train(training, parts.trainer, parts.log)
+    except Stopped as stopped:
+        print(
+            f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}",
+            file=sys.stderr,
+        )
+        return 128 + stopped.number
+    print(f"{folder} is complete. {stage.next(folder)}")
+    return None
+
+
+def describe(training: Training, schedule: Schedule, run: Run) -> str:
+    """What is about to happen, in a line or two."""
+    layout = training.layout
+    weights = sum(parameter.numel() for parameter in training.model.parameters())
+    height, width = layout.image_size
+    begun = f"continues at step {run.step()}" if run.step() else "begins"
+    return (
+        f"{run.folder} {begun}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
+        f"images {height}x{width} as {layout.length} codes of {layout.codebook_size}\n"
+        f"{training.data.report().splitlines()[0]}; {schedule.max_steps} steps of {training.data.batch_size} images, "
+        f"learning rate {training.optimization.learning_rate:g}"
+    )
+
+
+class Stage(ABC):
+    """One of the two things to train: its command line, and how its training is made from it."""
+
+    name: str
+    kind: type[Training]
+    late: frozenset[str]  # arguments of the training that do not come from `--model`
+
+    def parser(self) -> Parser:
+        """The command line."""
+        parser = Parser(f"genstack train {self.name}", inspect.getdoc(self.kind) or "", files=True)
+        self.add_options(parser)
+        parser.add_option("name", str, "name of the run, which fills the folder RUNS/NAME", self.name)
+        parser.add_option("runs", str, "folder of all runs", "runs")
+        parser.add_class(ImageData, "data")
+        parser.add_class(self.kind, "model", skip=self.late, build=False)
+        parser.add_class(Schedule, "trainer")
+        parser.add_class(Logging, "log")
+        return parser
+
+    @abstractmethod
+    def add_options(self, parser: Parser) -> None:
+        """What this stage needs beside its training."""
+
+    def inherited(self, arguments: list[str]) -> dict[str, Any]:
+        """Settings from elsewhere, under those of files and flags."""
+        return {}
+
+    @abstractmethod
+    def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
+        """The training that settings and the parts built from them describe."""
+
+    @abstractmethod
+    def next(self, folder: Path) -> str:
+        """What a user does next."""
+
+
+class CompressorStage(Stage):
+    """Stage one."""
+
+    name, kind, late = "compressor", CompressorTraining, frozenset({"data"})
+
+    def add_options(self, parser: Parser) -> None:
+        """Nothing."""
+
+    def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
+        return CompressorTraining(data=parts.data, **vars(parts.model))
+
+    def next(self, folder: Path) -> str:
+        return f"Look at {folder}/images, then:  python train.py prior --compressor {folder}"
+
+
+class PriorStage(Stage):
+    """Stage two."""
+
+    name, kind, late = "prior", PriorTraining, frozenset({"data", "compressor"})
+
+    def add_options(self, parser: Parser) -> None:
+        parser.add_option("compressor", str, "run folder of the compressor whose codes the prior learns")
+
+    def inherited(self, arguments: list[str]) -> dict[str, Any]:
+        """The data of the compressor's run: the same images, unless something else is said."""
+        found = Parser("genstack train prior", files=True).peek(arguments, "compressor")
+        if found is None or not (Path(found) / CONFIG).exists():
+            return {}
+        return {"data": Run(Path(found)).config()["data"]}
+
+    def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
+        return PriorTraining(
+            compressor=compressor(settings.compressor, folder), data=parts.data, **vars(parts.model)
+        )
+
+    def next(self, folder: Path) -> str:
+        return f"Look at {folder}/images, then:  python sample.py {folder} --count 64 --out samples/"
+
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), PriorStage())}
+
+
+def compressor(place: str, folder: Path) -> Model:
+    """The compressor of a prior's run: its own copy once it has one, the one that was named before that."""
+    return load(folder if (folder / TENSORS).exists() else Path(place))
