@@ -9,6 +9,8 @@ from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
+from genstack.errors import UserError
+
 
 @dataclass(frozen=True)
 class Places:
@@ -45,7 +47,7 @@ class CodeLayout:
             *(side for grid in self.grids for side in grid),
         )
         if not self.grids or min(sides) < 1:
-            raise ValueError(f"every size of a code layout is at least 1, with at least one grid; got {self}")
+            raise UserError(f"every size of a code layout is at least 1, with at least one grid; got {self}")
 
     @property
     def length(self) -> int:
@@ -55,7 +57,7 @@ class CodeLayout:
     def split(self, codes: Int[Tensor, "b n"]) -> list[Int[Tensor, "b _ _ depth"]]:
         """One tensor of codes per grid."""
         if codes.shape[1] != self.length:
-            raise ValueError(f"{codes.shape[1]} codes do not fit a layout of {self.length}: {self}")
+            raise UserError(f"{codes.shape[1]} codes do not fit a layout of {self.length}: {self}")
         parts = codes.split([prod(grid) * self.depth for grid in self.grids], dim=1)
         return [
             rearrange(part, "b (h w depth) -> b h w depth", h=height, depth=self.depth)
@@ -66,7 +68,7 @@ class CodeLayout:
         """The flat sequence; the way back from `split`."""
         shapes = tuple(tuple(grid.shape[1:]) for grid in grids)
         if shapes != tuple((*grid, self.depth) for grid in self.grids):
-            raise ValueError(f"grids of shapes {shapes} do not fit {self}")
+            raise UserError(f"grids of shapes {shapes} do not fit {self}")
         return torch.cat([rearrange(grid, "b h w depth -> b (h w depth)") for grid in grids], dim=1)
 
     def places(self) -> Places:
@@ -77,17 +79,17 @@ class CodeLayout:
         ]
         flat = [rearrange(grid, "place h w depth -> place (h w depth)") for grid in grids]
         row, column, depth = torch.cat(flat, dim=1)
-        lengths = torch.tensor([prod(grid) * self.depth for grid in self.grids])
-        return Places(torch.repeat_interleave(torch.arange(len(self.grids)), lengths), row, column, depth)
+        grid = [torch.full((prod(grid) * self.depth,), number) for number, grid in enumerate(self.grids)]
+        return Places(torch.cat(grid), row, column, depth)
 
     def joint(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b positions"]:
         """One number per position for its `depth` symbols together; what usage and perplexity count.
 
         Raises:
-            ValueError: codebook_size ** depth does not fit 63 bits.
+            UserError: codebook_size ** depth does not fit 63 bits.
         """
         if self.codebook_size**self.depth >= 2**63:
-            raise ValueError(f"{self.codebook_size} ** {self.depth} joint codes do not fit an int64")
+            raise UserError(f"{self.codebook_size} ** {self.depth} joint codes do not fit an int64")
         place_value = self.codebook_size ** torch.arange(self.depth, device=codes.device)
         return (
             rearrange(codes, "b (position depth) -> b position depth", depth=self.depth) * place_value

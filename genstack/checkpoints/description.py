@@ -12,6 +12,7 @@ from torch import nn
 import genstack.compressor
 import genstack.prior
 from genstack.discovery import discover
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 PLAIN = (bool, int, float, str, type(None))
@@ -33,26 +34,26 @@ def build(description: Any) -> Any:
     """The way back from `describe`.
 
     Raises:
-        ValueError: the description names an unknown class or an argument that its class does not take.
+        UserError: the description names an unknown class or an argument that its class does not take.
     """
     if isinstance(description, PLAIN):
         return description
     if isinstance(description, list):
         return tuple(build(item) for item in description)
     if not isinstance(description, dict) or not isinstance(description.get("class"), str):
-        raise ValueError(f"a part is described by its class and arguments, not by {str(description)[:80]!r}")
+        raise UserError(f"a part is described by its class and arguments, not by {str(description)[:80]!r}")
     name = description["class"]
     part = describable().get(name)
     if part is None:
-        raise ValueError(f"{name!r} is no part of this version of genstack")
+        raise UserError(f"{name!r} is no part of this version of genstack")
     arguments = {key: build(value) for key, value in description.items() if key != "class"}
     unknown = set(arguments) - set(inspect.signature(part).parameters)
     if unknown:
-        raise ValueError(f"{name} takes no argument {', '.join(sorted(unknown))} in this version of genstack")
+        raise UserError(f"{name} takes no argument {', '.join(sorted(unknown))} in this version of genstack")
     try:
         return part(**arguments)
     except TypeError as error:
-        raise ValueError(f"{name} cannot be built from its description: {error}") from error
+        raise UserError(f"{name} cannot be built from its description: {error}") from error
 
 
 def describable() -> dict[str, type]:

@@ -18,6 +18,7 @@ import genstack
 from genstack.atomic import replacing
 from genstack.checkpoints.description import build, describe
 from genstack.data.images import Preprocessing
+from genstack.errors import UserError
 from genstack.model import Model
 
 FORMAT_VERSION = 1
@@ -49,12 +50,12 @@ def load(folder: Path) -> Model:
     """Read a model that `save` wrote, on the CPU, in eval mode, without gradients.
 
     Raises:
-        FileNotFoundError: there is no model in this folder.
-        ValueError: the file is damaged, from another version, or does not fit its own description.
+        UserError: there is no model in this folder.
+        UserError: the file is damaged, from another version, or does not fit its own description.
     """
     path = folder / TENSORS
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"{folder} holds no {TENSORS}; name a run folder that has been validated at least once"
         )
     try:
@@ -66,7 +67,7 @@ def load(folder: Path) -> Model:
             model = build_model(described, path)
             state_dict = {key: file.get_tensor(key) for key in shapes}
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged or incomplete: {error}") from error
+        raise UserError(f"{path} is damaged or incomplete: {error}") from error
     modules = model.modules()
     modules.load_state_dict(state_dict)
     modules.eval().requires_grad_(False)
@@ -76,9 +77,9 @@ def load(folder: Path) -> Model:
 def build_model(described: Any, path: Path) -> Model:
     """The model of a description, with fresh weights."""
     if not isinstance(described, dict) or "compressor" not in described:
-        raise ValueError(f"{path} was not written by genstack: its header has no description")
+        raise UserError(f"{path} was not written by genstack: its header has no description")
     if described.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
+        raise UserError(
             f"{path} has format version {described.get('format_version')}, "
             f"this genstack reads {FORMAT_VERSION}; "
             f"use genstack {described.get('genstack_version')}"
@@ -92,7 +93,7 @@ def build_model(described: Any, path: Path) -> Model:
             described["made"],
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the description in {path} is incomplete: {error}") from error
+        raise UserError(f"the description in {path} is incomplete: {error}") from error
 
 
 def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:
@@ -100,10 +101,10 @@ def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:
     expected = {key: tuple(value.shape) for key, value in model.modules().state_dict().items()}
     missing, extra = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
     if missing or extra:
-        raise ValueError(f"tensors do not fit the description: missing {missing[:5]}, left over {extra[:5]}")
+        raise UserError(f"tensors do not fit the description: missing {missing[:5]}, left over {extra[:5]}")
     for key, shape in expected.items():
         if shapes[key] != shape:
-            raise ValueError(f"tensor {key} has shape {shapes[key]}, the description says {shape}")
+            raise UserError(f"tensor {key} has shape {shapes[key]}, the description says {shape}")
 
 
 def state(model: Model) -> dict[str, torch.Tensor]:

@@ -88,10 +88,10 @@ def judge(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
     copies = neighbours.near_copies(samples.images, held_out.images)
     codes, nats = load(folder / "compressor").made["measured"], model.made["measured"]
     return f"""
-held-out PSNR         {closeness:.1f} dB
-codebook usage        {codes["val/usage"]:.0%} of {model.layout.codebook_size} codes on held-out digits
-held-out nats/code    {nats["val/nats"]:.3f}; unigram {nats["val/unigram"]:.3f}, uniform {nats["val/uniform"]:.3f}
-label read by k-NN    {read:.1%} of {len(samples.images)} samples; {real:.1%} of held-out digits
-near-copies           {copies:.1%} of samples; 5 % of held-out digits by definition
+held-out PSNR        {closeness:.1f} dB
+codebook usage       {codes["val/usage"]:.0%} of {model.layout.codebook_size} codes on held-out digits
+held-out nats/code   {nats["val/nats"]:.3f}, unigram {nats["val/unigram"]:.3f}, ln K {nats["val/uniform"]:.3f}
+label read by k-NN   {read:.1%} of {len(samples.images)} samples; {real:.1%} of held-out digits
+near-copies          {copies:.1%} of samples; 5 % of held-out digits by definition
 
 Look at {folder}/samples.png, {folder}/reconstructions.png and {folder}/nearest.png"""

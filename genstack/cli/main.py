@@ -1,6 +1,5 @@
 """The command `genstack`: finds the verb, runs it, and tells mistakes in one line."""
 
-import dis
 import os
 import sys
 
@@ -27,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int | None:
         # whoever read our output has left; Python would complain once more when it flushes on exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
-        if not on_purpose(error) or os.environ.get("GENSTACK_TRACEBACK"):
+    except (UserError, OSError) as error:  # anything else is a bug, and keeps its traceback
+        if os.environ.get("GENSTACK_TRACEBACK"):
             raise
         print(one_line(error, arguments[0]), file=sys.stderr)
         return 2
@@ -59,21 +58,6 @@ def overview() -> str:
     more = "More:  genstack VERB --help    A whole traceback instead of one line:  GENSTACK_TRACEBACK=1"
     head = ["genstack: train compressors, train priors, sample images", f"  {FLOW}", ""]
     return "\n".join([*head, *lines, "", more])
-
-
-def on_purpose(error: Exception) -> bool:
-    """Whether an error is a message to the user: a `raise` of genstack's own, or a file that cannot be had.
-
-    Anything else (an error out of a library, an operation that failed) is a bug and keeps its traceback.
-    """
-    if isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None):
-        return True
-    step = error.__traceback__
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    if step is None or step.tb_frame.f_globals.get("__name__", "").partition(".")[0] != "genstack":
-        return False
-    return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
 
 
 def one_line(error: Exception, verb: str) -> str:

@@ -142,7 +142,7 @@ class Parser:
     def _lay_files(self, laid: dict, words: Words) -> dict:
         for file in words.all("config") if self.files else ():
             if file is None:
-                raise ValueError("--config needs a file: --config FILE")
+                raise UserError("--config needs a file: --config FILE")
             laid = settings.lay(self.settings, laid, read(Path(file)), f"{file}: ", "")
         return laid
 
@@ -152,7 +152,7 @@ class Parser:
         seen: set[str] = set()
         for name, value in given:
             if name in seen:
-                raise ValueError(f"--{name} is given twice; keep one")
+                raise UserError(f"--{name} is given twice; keep one")
             seen.add(name)
             if name.endswith(".help"):
                 self._explain(name.removesuffix(".help"), value)
@@ -167,7 +167,7 @@ class Parser:
                 if self.positional
                 else "it takes only --settings"
             )
-            raise ValueError(f"what is {words[len(self.positional)]} for? {takes}; see {self.command} --help")
+            raise UserError(f"what is {words[len(self.positional)]} for? {takes}; see {self.command} --help")
         return list(zip(self.positional, words, strict=False))
 
     def _checked(self, laid: dict) -> jsonargparse.Namespace:
@@ -175,7 +175,7 @@ class Parser:
         try:
             return self._arguments.parse_object(complete)
         except jsonargparse.ArgumentError as error:
-            raise ValueError(" ".join(str(error).split())) from None
+            raise UserError(" ".join(str(error).split())) from None
 
     def _explain(self, place: str, name: str | None) -> None:
         """Print what can stand at a place, or the settings of one class that can, and stop."""
@@ -183,7 +183,7 @@ class Parser:
         if name is None:
             print("\n".join(f"{kind.__name__}: {summary(kind)}" for kind in kinds.values()))
         elif name not in kinds:
-            raise ValueError(meant(f"--{place}: {name} is no choice", name, kinds))
+            raise UserError(meant(f"--{place}: {name} is no choice", name, kinds))
         else:
             inside = settings_of(kinds[name])
             print(explain(f"--{place}={name}", summary(kinds[name]), inside, [], False, f"{place}."))

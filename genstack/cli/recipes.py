@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from genstack.cli.words import meant
+from genstack.errors import UserError
 
 
 class Loader(yaml.SafeLoader):
@@ -35,22 +36,22 @@ def read(file: Path) -> dict:
     """The settings in a YAML file: plain values only, tags of Python are refused.
 
     Raises:
-        ValueError: no such file, no YAML, or no settings in it.
+        UserError: no such file, no YAML, or no settings in it.
     """
     if not file.is_file():
         nearby = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
-        raise ValueError(
+        raise UserError(
             meant(f"{file} does not exist" if not file.exists() else f"{file} is no file", str(file), nearby)
         )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{file}, line {line}: {' '.join(str(error.problem).split())}") from None
+        raise UserError(f"{file}, line {line}: {' '.join(str(error.problem).split())}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise ValueError(f"{file} is no YAML text") from None
+        raise UserError(f"{file} is no YAML text") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ValueError(f"{file} holds no settings; it takes lines such as `name: value`")
+        raise UserError(f"{file} holds no settings; it takes lines such as `name: value`")
     return content

@@ -31,8 +31,8 @@ def reconstruct(
     """
     model = load(Path(run)).to(choose(device))
     if source:
-        _, height, width = model.preprocessing.shape
-        data = ImageData(source, (height, width), model.preprocessing.channels, labels="none")
+        channels, height, width = model.preprocessing.shape
+        data = ImageData(source, (height, width), channels, labels="none")  # type: ignore[arg-type]
     else:
         data = data_of(Path(run))
     images = data.examples("validation", count).images

@@ -28,6 +28,7 @@ from genstack.cli.signatures import (
     written,
 )
 from genstack.cli.words import meant
+from genstack.errors import UserError
 
 
 def lay(settings: dict[str, Setting], old: dict, new: Mapping, place: str, owner: str) -> dict:
@@ -41,17 +42,17 @@ def lay(settings: dict[str, Setting], old: dict, new: Mapping, place: str, owner
         owner: the class whose settings these are; empty at the root and for groups.
 
     Raises:
-        ValueError: an unknown name, class or value.
+        UserError: an unknown name, class or value.
     """
     laid = dict(old)
     for name, value in new.items():
         if name not in settings:
             whose = f" to {owner}" if owner else ""
-            raise ValueError(meant(f"{place}{name} is unknown{whose}", name, _names(settings), place))
+            raise UserError(meant(f"{place}{name} is unknown{whose}", name, _names(settings), place))
         setting, here = settings[name], f"{place}{name}"
         if setting.inside is not None:
             if not isinstance(value, Mapping):
-                raise ValueError(f"{here} is a group of settings; set {', '.join(_prefixed(setting, here))}")
+                raise UserError(f"{here} is a group of settings; set {', '.join(_prefixed(setting, here))}")
             laid[name] = lay(setting.inside, laid.get(name, {}), value, f"{here}.", "")
         else:
             laid[name] = lay_value(setting.hint, laid.get(name, setting.default), value, here)
@@ -94,7 +95,7 @@ def lay_part(kinds: list[tuple[type, int]], old: Any, new: Any, place: str) -> d
     if isinstance(new, str):
         new = {"class_path": new}
     if not isinstance(new, Mapping):
-        raise ValueError(f"{place}: {new!r} names no class; choose one of {', '.join(choice)}")
+        raise UserError(f"{place}: {new!r} names no class; choose one of {', '.join(choice)}")
     wrapped = "class_path" in new or set(new) == {"init_args"}
     named = (
         new.get("class_path")
@@ -102,19 +103,19 @@ def lay_part(kinds: list[tuple[type, int]], old: Any, new: Any, place: str) -> d
         or (next(iter(choice)) if len(choice) == 1 else None)
     )
     if named is None:
-        raise ValueError(
+        raise UserError(
             f"{place}: a class comes before its settings; {place}=NAME, one of {', '.join(choice)}"
         )
     name = next((n for n, (kind, _) in choice.items() if is_named(kind, str(named))), None)
     if name is None:
         bases = " or ".join(base.__name__ for base, _ in kinds)
-        raise ValueError(meant(f"{place}: {named} is no {bases}", str(named), choice))
+        raise UserError(meant(f"{place}: {named} is no {bases}", str(named), choice))
     if wrapped and (extra := sorted(set(new) - {"class_path", "init_args"})):
-        raise ValueError(f"{place}.{extra[0]} stands beside class_path; put it under {place}.init_args")
+        raise UserError(f"{place}.{extra[0]} stands beside class_path; put it under {place}.init_args")
     kind, given = choice[name]
     arguments = (new.get("init_args") or {}) if wrapped else new
     if given and (taken := set(arguments) & set(list(settings_of(kind))[:given])):
-        raise ValueError(f"{place}.{taken.pop()} is set by genstack itself, from the data; leave it out")
+        raise UserError(f"{place}.{taken.pop()} is set by genstack itself, from the data; leave it out")
     kept = before["init_args"] if is_named(kind, before.get("class_path", "")) else {}
     laid = lay(settings_of(kind, given), kept, arguments, f"{place}.", name)
     return {"class_path": class_path(kind), "init_args": laid}
@@ -132,7 +133,7 @@ def complete(
         missing: takes the names of what must still be set; without it, that is an error.
 
     Raises:
-        ValueError: something that must be set is missing; says what could stand there.
+        UserError: something that must be set is missing; says what could stand there.
     """
     filled = {}
     for name, setting in settings.items():
@@ -145,7 +146,7 @@ def complete(
             missing.append(here)
         elif setting.default is MISSING:
             names = ", ".join(name for base, _, _ in parts(setting.hint) for name in choices(base))
-            raise ValueError(
+            raise UserError(
                 f"{here} is missing; {f'choose {names}' if names else f'it takes {readable(setting.hint)}'}"
             )
         else:
@@ -174,18 +175,18 @@ def at(settings: dict[str, Setting], place: str) -> dict[str, type]:
     """The classes that may stand at a place such as `model.compressor`, or inside what may stand there.
 
     Raises:
-        ValueError: there is no such place, or no class stands there.
+        UserError: there is no such place, or no class stands there.
     """
     name, _, rest = place.partition(".")
     if name not in settings:
-        raise ValueError(meant(f"--{place} is unknown", name, settings))
+        raise UserError(meant(f"--{place} is unknown", name, settings))
     inside = settings[name].inside
     if inside is not None and rest:
         return at(inside, rest)
     kinds = {name: kind for base, _, _ in parts(settings[name].hint) for name, kind in choices(base).items()}
     if not rest:
         if not kinds:
-            raise ValueError(f"--{place} takes no class; see --help")
+            raise UserError(f"--{place} takes no class; see --help")
         return kinds
     holders = [settings_of(kind) for kind in kinds.values() if rest.partition(".")[0] in settings_of(kind)]
     return at(holders[0] if holders else {}, rest)
@@ -207,11 +208,11 @@ def plain_value(hint: Any, value: Any, place: str) -> Any:
     """A value of a plain type, from a file or as text; `48,64` is short for `[48, 64]`."""
     allowed = tuple(member for member in members(hint) if not parts(member) and not _is_code(member))
     if not allowed or _holds_class(value):
-        raise ValueError(f"{place} cannot be set from a file or the command line; leave it out")
+        raise UserError(f"{place} cannot be set from a file or the command line; leave it out")
     if value is None and bool in allowed:
         return True
     if value is None and type(None) not in allowed and hint is not Any:
-        raise ValueError(f"{place} has no value; it takes {readable(hint)}")
+        raise UserError(f"{place} has no value; it takes {readable(hint)}")
     attempts = [value]
     if isinstance(value, str) and "," in value:
         attempts.append(f"[{value}]")
@@ -224,7 +225,7 @@ def plain_value(hint: Any, value: Any, place: str) -> Any:
             return plain(parser.parse_object({"value": attempt}).value)
         except (jsonargparse.ArgumentError, ValueError):
             continue
-    raise ValueError(f"{place}: {_shown(value)} does not fit; it takes {readable(hint)}")
+    raise UserError(f"{place}: {_shown(value)} does not fit; it takes {readable(hint)}")
 
 
 def _is_code(hint: Any) -> bool:

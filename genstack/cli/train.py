@@ -110,7 +110,8 @@ def describe(training: Training, schedule: Schedule, run: Run) -> str:
     return (
         f"{run.folder} {begun}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
         f"images {height}x{width} as {layout.length} codes of {layout.codebook_size}\n"
-        f"{training.data.report().splitlines()[0]}; {schedule.max_steps} steps of {training.data.batch_size} images, "
+        f"{training.data.report().splitlines()[0]}; "
+        f"{schedule.max_steps} steps of {training.data.batch_size} images, "
         f"learning rate {training.optimization.learning_rate:g}"
     )
 

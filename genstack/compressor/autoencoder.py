@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from genstack.compressor.bottleneck import Bottleneck, Quantized, Quantizer
 from genstack.compressor.compressor import Compressor, Reconstruction
 from genstack.compressor.network import Network
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 
@@ -65,7 +66,7 @@ class Autoencoder(Compressor):
     @property
     def _quantizer(self) -> Quantizer:
         if not isinstance(self.quantizer, Quantizer):
-            raise TypeError(
+            raise UserError(
                 f"{type(self.quantizer).__name__} makes no codes; choose a quantizer such as VectorQuantizer "
                 f"to train a prior, or use this compressor for reconstruction only"
             )
@@ -76,11 +77,11 @@ def project(dim_in: int, dim_out: int, side: int) -> nn.Module:
     """The convolution between network and quantizer, or nothing."""
     if side == 0:
         if dim_in != dim_out:
-            raise ValueError(
+            raise UserError(
                 f"without a projection the network's {dim_in} channels and the quantizer's {dim_out} "
                 f"must agree; use `projection: 1` or change one of them"
             )
         return nn.Identity()
     if side < 0 or side % 2 == 0:
-        raise ValueError(f"projection {side} is not an odd side of a convolution; use 1 or 3, or 0 for none")
+        raise UserError(f"projection {side} is not an odd side of a convolution; use 1 or 3, or 0 for none")
     return nn.Conv2d(dim_in, dim_out, side, padding=side // 2)

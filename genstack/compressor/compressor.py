@@ -34,7 +34,7 @@ class Compressor(nn.Module, ABC):
         """Where the codes of images of this size lie.
 
         Raises:
-            ValueError: images of this size cannot be read; the message names the nearest size that can.
+            UserError: images of this size cannot be read; the message names the nearest size that can.
         """
 
     @abstractmethod

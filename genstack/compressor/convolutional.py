@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from genstack.compressor.network import Decoder, Encoder, Network
+from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class Convolutional(Network):
         counts = {name: getattr(self, name) for name in ("dim", "width", "blocks", "groups")}
         for name, count in {**counts, "multipliers": min(self.multipliers, default=0)}.items():
             if count < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is too small; use 1 or more")
+                raise UserError(f"{name} {getattr(self, name)} is too small; use 1 or more")
         if wrong := [level for level in self.attention if not 0 <= level < len(self.multipliers)]:
-            raise ValueError(
+            raise UserError(
                 f"attention at level {wrong[0]} of {len(self.multipliers)}; "
                 f"levels are numbered 0 (full resolution) to {len(self.multipliers) - 1}"
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is no probability; use 0 or more and less than 1")
+            raise UserError(f"dropout {self.dropout} is no probability; use 0 or more and less than 1")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -74,7 +75,7 @@ class Convolutional(Network):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = (max(1, round(side / self.stride)) for side in (height, width))
         if (rows * self.stride, columns * self.stride) != (height, width):
-            raise ValueError(
+            raise UserError(
                 f"image size {height}x{width} is not a multiple of the network's stride {self.stride}; "
                 f"use {rows * self.stride}x{columns * self.stride}, or fewer `multipliers`"
             )
@@ -125,7 +126,7 @@ class ConvolutionalDecoder(Decoder):
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b c H W"]:
         if (grid := self.plan.grid(*image_size)) != tuple(latents.shape[-2:]):
-            raise ValueError(f"latents of {latents.shape[-2:]} do not fit images of {image_size}; use {grid}")
+            raise UserError(f"latents of {latents.shape[-2:]} do not fit images of {image_size}; use {grid}")
         features = self.middle(self.first(latents))
         for level, upsample in zip(self.levels, [*self.upsamples, nn.Identity()], strict=True):
             features = upsample(level(features))

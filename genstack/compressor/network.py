@@ -47,5 +47,5 @@ class Network(ABC):
         """Height and width of the latents of images of this size.
 
         Raises:
-            ValueError: the network cannot read images of this size; the message names the nearest it can.
+            UserError: the network cannot read images of this size; the message names the nearest it can.
         """

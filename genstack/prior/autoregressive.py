@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.masks import Causal
@@ -35,7 +36,7 @@ class Autoregressive(Prior):
     ):
         super().__init__()
         if not 0 <= code_noise < 1:
-            raise ValueError(f"code_noise {code_noise} is out of range; it must be at least 0 and below 1")
+            raise UserError(f"code_noise {code_noise} is out of range; it must be at least 0 and below 1")
         self.layout, self.condition = layout, condition
         self.backbone, self.code_noise = backbone, code_noise
         self.prefix = condition.embedding(backbone.width)
@@ -74,7 +75,7 @@ class Autoregressive(Prior):
         self, condition: Tensor, options: SamplingOptions, seeds: Int[Tensor, " b"]
     ) -> Int[Tensor, "b n"]:
         if options.guidance != 1 and self.condition.dropout == 0:
-            raise ValueError(
+            raise UserError(
                 f"guidance {options.guidance} needs a prior trained with condition dropout, unlike this one; "
                 f"use guidance 1, or train one with the condition's `dropout` above 0"
             )

@@ -10,6 +10,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genstack.errors import UserError
+
 
 class Condition(ABC):
     """A plan of the condition: what it reads from a batch and how it enters a network.
@@ -82,7 +84,7 @@ class Unconditional(Condition):
 
     def choose(self, classes: Sequence[str], count: int) -> Int[Tensor, " count"]:
         if classes:
-            raise ValueError(
+            raise UserError(
                 f"classes {', '.join(classes)} were asked for, but this prior was trained without classes; "
                 f"leave out --classes, or train a prior on data with labels"
             )
@@ -105,15 +107,15 @@ class ClassLabels(Condition):
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is out of range; it must be at least 0 and below 1")
+            raise UserError(f"dropout {self.dropout} is out of range; it must be at least 0 and below 1")
 
     def of(self, names: tuple[str, ...]) -> "ClassLabels":
         if not names:
-            raise ValueError(
+            raise UserError(
                 "the data has no class labels; give it labels, or use the condition Unconditional"
             )
         if self.names not in ((), names):
-            raise ValueError(
+            raise UserError(
                 f"the condition's {len(self.names)} names are not the {len(names)} classes of the data; "
                 f"leave `names` out"
             )
@@ -139,6 +141,6 @@ class ClassLabels(Condition):
             return int(name[1:])
         near = get_close_matches(name, self.names, n=1)
         known = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(self.names[:20])}"
-        raise ValueError(
+        raise UserError(
             f"class {name} is unknown; {known} (#0 to #{len(self.names) - 1} name a class by its label)"
         )

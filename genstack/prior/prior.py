@@ -7,6 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 
@@ -37,7 +38,7 @@ class SamplingOptions:
         }
         for name, (kept, limit) in limits.items():
             if not kept:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range; it must be {limit}")
+                raise UserError(f"{name} {getattr(self, name)} is out of range; it must be {limit}")
 
 
 class Prior(nn.Module, ABC):
@@ -70,5 +71,5 @@ class Prior(nn.Module, ABC):
         """Codes drawn for each row of `condition`; row i depends on its condition and seed, not on the batch.
 
         Raises:
-            ValueError: guidance other than 1 from a prior that was trained without condition dropout.
+            UserError: guidance other than 1 from a prior that was trained without condition dropout.
         """

@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genstack.errors import UserError
 from genstack.prior.prior import SamplingOptions
 
 
 def image_seeds(seed: int, indices: Iterable[int]) -> Int[Tensor, " b"]:
     """The seeds of the images with these indices in a set drawn with `seed`, well mixed."""
     if seed < 0:
-        raise ValueError(f"seed {seed} is negative; use 0 or more")
+        raise UserError(f"seed {seed} is negative; use 0 or more")
     states = [np.random.SeedSequence((seed, index)).generate_state(1, np.uint64) for index in indices]
     return torch.from_numpy(np.concatenate([np.empty(0, np.uint64), *states]).view(np.int64))
 

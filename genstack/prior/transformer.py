@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, rms_norm, silu
 from torch.utils.checkpoint import checkpoint
 
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.cache import Cache
 from genstack.prior.masks import Mask
@@ -53,12 +54,12 @@ class Backbone:
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads) < 1:
-            raise ValueError(f"width, depth and heads are at least 1; got {self}")
+            raise UserError(f"width, depth and heads are at least 1; got {self}")
         if self.ratio <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError(f"ratio is above 0, dropout at least 0 and below 1; got {self}")
+            raise UserError(f"ratio is above 0, dropout at least 0 and below 1; got {self}")
         step = self.heads * (4 if self.positions == "rotary" else 1)
         if self.width % step:
-            raise ValueError(
+            raise UserError(
                 f"width {self.width} is not a multiple of {step} ({self.heads} heads, {self.positions}); "
                 f"use {ceil(self.width / step) * step} or change `heads`"
             )

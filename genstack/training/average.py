@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from genstack.errors import UserError
+
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -14,7 +16,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     their random start.
     """
     if not 0 <= decay < 1:
-        raise ValueError(f"ema {decay} is out of range; it must be at least 0 (no averaging) and below 1")
+        raise UserError(f"ema {decay} is out of range; it must be at least 0 (no averaging) and below 1")
 
     @torch.no_grad()
     def move(averages: Tensors, parameters: Tensors, count: Tensor | int) -> None:

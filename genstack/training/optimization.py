@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from genstack.errors import UserError
 from genstack.losses.schedule import steps
 
 
@@ -32,11 +33,11 @@ class Optimization:
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate {self.learning_rate} is out of range; it must be above 0")
+            raise UserError(f"learning_rate {self.learning_rate} is out of range; it must be above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {self.betas} are out of range; both must be at least 0 and below 1")
+            raise UserError(f"betas {self.betas} are out of range; both must be at least 0 and below 1")
         if not 0 <= self.final <= 1:
-            raise ValueError(f"final {self.final} is out of range; it must be a share between 0 and 1")
+            raise UserError(f"final {self.final} is out of range; it must be a share between 0 and 1")
         steps(self.warmup, 1)
 
     def factor(self, step: int, total: int) -> float:

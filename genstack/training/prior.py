@@ -15,6 +15,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import ClassLabels, Condition, Prior, SamplingOptions, Unconditional, image_seeds
+from genstack.prior.transformer import Transformer
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
 
@@ -29,7 +30,7 @@ class PriorTraining(Training[Prior]):
         condition: what steers the prior; by default class labels where the data has them, otherwise nothing.
         optimization: learning rate and its schedule.
         ema: decay of the averaged weights, which are the ones that get used; 0 for none.
-        compile: compile the prior with torch.compile; pays on a GPU, after some minutes.
+        compile: compile the transformer with torch.compile; pays on a GPU, after some minutes.
         seed: of the initial weights and of all noise in training.
     """
 
@@ -61,7 +62,9 @@ class PriorTraining(Training[Prior]):
         self.identity = identity(compressor)
         self.frozen = (compressor,)  # in a tuple: outside the module tree, in no optimizer and no checkpoint
         if compile:
-            self.model.compile()
+            for module in self.model.modules():
+                if isinstance(module, Transformer):
+                    module.compile()
 
     def model_now(self, measured: dict[str, float]) -> Model:
         data, made = self.data, self.made(measured)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack.atomic import replacing
@@ -58,7 +59,7 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("max_steps", "log_every_n_steps", "accumulate_grad_batches", "num_nodes"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
+                raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
 
     def trainer(
         self, folder: Path, callbacks: list[pl.Callback], logging: Logging, resumed_at: int
@@ -154,7 +155,10 @@ class Run:
         """
         keeper = Keeper(self.folder, schedule.checkpoint_minutes)
         callbacks = [ProgressLine(), Pictures(self.folder, logging.images), keeper]
-        trainer = schedule.trainer(self.folder, callbacks, logging, self.step())
+        try:
+            trainer = schedule.trainer(self.folder, callbacks, logging, self.step())
+        except (MisconfigurationException, ValueError) as error:  # an option that does not fit this machine
+            raise UserError(f"trainer: {error}") from error
         trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genstack.cli.main import main, on_purpose
+from genstack.cli.main import main
 from genstack.cli.recipes import read
 from genstack.errors import UserError
 
@@ -158,21 +158,3 @@ def test_main_prints_one_line_and_exits_with_two(capsys):
     assert (captured.out, captured.err) == ("", "genstack: trian is no verb; did you mean train?\n")
     assert main(["doctor", "--runz", "x"]) == 2
     assert capsys.readouterr().err == "genstack doctor: --runz is unknown; did you mean --runs?\n"
-
-
-def raised(code: str, module: str) -> Exception:
-    """The error that code raises when it stands in a module of this name."""
-    try:
-        exec(code, {"__name__": module})
-    except Exception as error:
-        return error
-    raise AssertionError(f"{code} raises nothing")
-
-
-def test_messages_to_the_user_are_told_from_bugs():
-    assert on_purpose(raised("raise ValueError('use 3')", "genstack.data.images"))
-    assert on_purpose(UserError("use 3"))
-    assert on_purpose(raised("open('/nowhere/at/all')", "anything"))
-    assert not on_purpose(raised("int('three')", "genstack.data.images"))
-    assert not on_purpose(raised("{}['key']", "genstack.data.images"))
-    assert not on_purpose(raised("raise ValueError('inside')", "torch.nn"))

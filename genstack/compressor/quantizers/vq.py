@@ -10,6 +10,7 @@ from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.codebook import Codebook
 from genstack.compressor.quantizers.nearest import nearest
 from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 
@@ -89,4 +90,4 @@ class VectorQuantizer(Quantizer):
 def check(name: str, value: int | float | None, kept: bool, limit: str) -> None:
     """Refuse a value that was not kept within its limit."""
     if not kept:
-        raise ValueError(f"{name} {value} is out of range; use {limit}")
+        raise UserError(f"{name} {value} is out of range; use {limit}")
