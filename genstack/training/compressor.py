@@ -88,8 +88,8 @@ class CompressorTraining(Training[Compressor]):
             judged = self.adversary.discriminator_loss(batch.images, reconstruction.images)
             terms["discriminator"] = judged.loss
             self.log("train/adversary_push", push)
-            self.log("train/real_told", judged.accuracy_real)
-            self.log("train/fake_told", judged.accuracy_fake)
+            self.log("train/real_accuracy", judged.accuracy_real)
+            self.log("train/fake_accuracy", judged.accuracy_fake)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
         return torch.stack(list(terms.values())).sum()
 
