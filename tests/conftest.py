@@ -6,6 +6,7 @@ import pytest
 import torch
 
 os.environ["WANDB_MODE"] = "offline"
+os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 

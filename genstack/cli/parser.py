@@ -38,7 +38,6 @@ class Parser:
         self.settings: dict[str, Setting] = {}
         self.positional: list[str] = []
         self._arguments = jsonargparse.ArgumentParser(prog=command, exit_on_error=False)
-        self._arguments.add_instantiator(self._instantiate, object, subclasses=True)
         self._laid: dict = {}
 
     def add_class(self, kind: type, name: str, skip: Collection[str] = (), build: bool = True) -> None:
@@ -124,7 +123,7 @@ class Parser:
 
     def resolved(self, namespace: jsonargparse.Namespace) -> dict:
         """All settings, defaults too, in plain values that a file can hold."""
-        return yaml.safe_load(self._arguments.dump(namespace, skip_none=False, skip_validation=True))
+        return yaml.safe_load(self._arguments.dump(namespace, skip_unset=False, skip_validation=True))
 
     def build(self, namespace: jsonargparse.Namespace) -> jsonargparse.Namespace:
         """The objects that the settings describe.
@@ -133,7 +132,7 @@ class Parser:
             UserError: a constructor refuses its arguments; the message says where they were set.
         """
         self._laid = namespace.as_dict()
-        return self._arguments.instantiate(namespace)
+        return self._arguments.instantiate(namespace, instantiators=[(self._instantiate, object, True)])
 
     def _words(self, arguments: list[str]) -> Words:
         switches = {name for name, setting in self.settings.items() if setting.hint is bool}
