@@ -8,14 +8,14 @@ from genstack.cli import signatures
 from genstack.cli.signatures import Setting
 
 PARTS = """\
-Settings are written --name value or --name=value, lists as a,b, and nothing as null. What is true or false
-takes `true` or `false`; --name alone is true. A class is given by its name, and its own settings follow:
---model.part=Name --model.part.width 64. --model.part.help lists the classes that fit, and
---model.part.help=Name explains one."""
+Settings are written --name value or --name=value; several values as a,b; nothing as null. What is true or
+false takes `true` or `false`, and --name alone is true. Where a class is asked for, give its name; its own
+settings follow: --{place} {choice} --{place}.SETTING VALUE. To see what fits there, and what it takes:
+--{place}.help and --{place}.help={choice}."""
 FILES = """\
---config FILE reads settings from a YAML file and may be given several times. Defaults yield to files, earlier
-files to later ones, and files to the command line. --print_config prints all settings as they would be used,
-and stops."""
+--config FILE reads settings from a YAML file and may be given several times; `genstack config list` shows the
+recipes. Defaults yield to files, earlier files to later ones, and files to the command line. --print_config
+prints all settings as they would be used, and stops."""
 
 
 def explain(
@@ -29,35 +29,55 @@ def explain(
     """The help of a command, or of one class (with the place where it stands as prefix)."""
     needed = [name.upper() for name in positional if known[name].default is signatures.MISSING]
     rest = ["[--config FILE ...]"] * files + ["[--SETTING VALUE ...]"] * (len(known) > len(needed))
-    head = [" ".join(["usage:", command, *needed, *rest]), "", _filled(description, ""), ""]
-    lines = [line for name, setting in known.items() for line in _lines(name, setting, prefix)]
-    foot = ["", PARTS] * any(setting.inside is not None for setting in known.values()) + [
-        "",
-        FILES,
-    ] * files
-    return "\n".join(head + lines + foot)
+    head = [" ".join(["usage:", command, *needed, *rest]), "", _filled(description), ""]
+    lines = [
+        line
+        for name, setting in known.items()
+        for line in _lines(name, setting, prefix, name.upper() in needed)
+    ]
+    foot = []
+    if places := _places(known, prefix):
+        place, setting = min(places, key=lambda found: found[1].default is not signatures.MISSING)
+        foot = ["", _filled(PARTS.format(place=place, choice=_kinds(setting)[0]))]
+    return "\n".join(head + lines + foot + ["", _filled(FILES)] * files)
 
 
-def _lines(name: str, setting: Setting, prefix: str) -> list[str]:
+def _places(known: dict[str, Setting], prefix: str) -> list[tuple[str, Setting]]:
+    """The places that take a class."""
+    inner = [_places(setting.inside, f"{prefix}{name}.") for name, setting in known.items() if setting.inside]
+    own = [(f"{prefix}{name}", setting) for name, setting in known.items() if _kinds(setting)]
+    return own + [place for places in inner for place in places]
+
+
+def _kinds(setting: Setting) -> list[str]:
+    return [name for base, _, _ in signatures.parts(setting.hint) for name in signatures.choices(base)]
+
+
+def _lines(name: str, setting: Setting, prefix: str, place: bool = False) -> list[str]:
     if setting.inside is not None:
         inner = [
             line for key, value in setting.inside.items() for line in _lines(key, value, f"{prefix}{name}.")
         ]
-        return ["", f"{name}: {setting.help}", *inner]
-    lines = [f"  --{prefix}{name}", _filled(f"{_sentence(setting.help)} {_value(setting)}".strip(), "      ")]
+        return ["", _filled(f"{name}: {setting.help}"), *inner]
+    flag = f"  {name.upper()} or --{name}" if place else f"  --{prefix}{name}"
     kinds = signatures.parts(setting.hint)
     choice = [kind for base, _, inside in kinds if not inside for kind in signatures.choices(base).values()]
     described = signatures.described(setting.default)
-    if len(choice) == 1 and choice[0] is kinds[0][0] and described:  # the only choice: a group of settings
-        for key, value in signatures.settings_of(choice[0]).items():
-            standing = replace(value, default=described["init_args"].get(key, value.default))
-            lines += _lines(key, standing, f"{prefix}{name}.")
+    if len(choice) != 1 or choice[0] is not kinds[0][0] or not described:
+        return [flag, _filled(f"{_sentence(setting.help)} {_value(setting)}".strip(), "      ")]
+    lines = [
+        flag,
+        _filled(f"{_sentence(setting.help)} ({choice[0].__name__}; its settings follow)", "      "),
+    ]
+    for key, value in signatures.settings_of(choice[0]).items():
+        standing = replace(value, default=described["init_args"].get(key, value.default))
+        lines += _lines(key, standing, f"{prefix}{name}.")
     return lines
 
 
 def _value(setting: Setting) -> str:
     """What it takes, and its default."""
-    kinds = [name for base, _, _ in signatures.parts(setting.hint) for name in signatures.choices(base)]
+    kinds = _kinds(setting)
     takes = ", ".join(kinds) if kinds else signatures.readable(setting.hint)
     takes += " or null" * bool(kinds and type(None) in signatures.members(setting.hint))
     if setting.default is signatures.MISSING:
@@ -70,13 +90,14 @@ def _value(setting: Setting) -> str:
 def _shown(default: object) -> object:
     if default is None or isinstance(default, bool):
         return "null" if default is None else str(default).lower()
-    return signatures.plain(default)
+    value = signatures.plain(default)
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _sentence(text: str) -> str:
     return textwrap.shorten(text, 400, placeholder=" ...")
 
 
-def _filled(text: str, indent: str) -> str:
+def _filled(text: str, indent: str = "") -> str:
     width = min(shutil.get_terminal_size().columns, 110)
     return textwrap.fill(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent)

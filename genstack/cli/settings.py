@@ -205,7 +205,7 @@ def find(value: Any, kind: type, place: str = "") -> str | None:
 
 
 def plain_value(hint: Any, value: Any, place: str) -> Any:
-    """A value of a plain type, from a file or as text; `48,64` is short for `[48, 64]`."""
+    """A value of a plain type, from a file or as text; `48,64` is short for `[48, 64]`, `4` for `[4]`."""
     allowed = tuple(member for member in members(hint) if not parts(member) and not _is_code(member))
     if not allowed or _holds_class(value):
         raise UserError(f"{place} cannot be set from a file or the command line; leave it out")
@@ -214,7 +214,7 @@ def plain_value(hint: Any, value: Any, place: str) -> Any:
     if value is None and type(None) not in allowed and hint is not Any:
         raise UserError(f"{place} has no value; it takes {readable(hint)}")
     attempts = [value]
-    if isinstance(value, str) and "," in value:
+    if isinstance(value, str):
         attempts.append(f"[{value}]")
     for attempt in attempts:
         parser = jsonargparse.ArgumentParser(exit_on_error=False)

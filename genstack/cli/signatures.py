@@ -23,6 +23,7 @@ WORDS = {
     type(None): "null",
     Path: "a path",
 }
+MANY = {int: "whole numbers", float: "numbers"}
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,17 @@ def readable(hint: Any) -> str:
         arguments = typing.get_args(member)
         if typing.get_origin(member) is typing.Literal:
             words += map(str, arguments)
-        elif typing.get_origin(member) in (tuple, list) and ... in arguments:
-            words.append(f"several ({readable(arguments[0])}), as in [a, b]")
         elif typing.get_origin(member) in (tuple, list):
-            words.append(f"{' and '.join(map(readable, arguments))}, as in [a, b]")
+            words.append(_several(arguments))
         else:
             words.append(WORDS.get(member, "") or getattr(member, "__name__", str(member)))
-    return " or ".join(dict.fromkeys(words))
+    *rest, last = dict.fromkeys(words)
+    return f"{', '.join(rest)} or {last}" if rest else last
+
+
+def _several(kinds: tuple) -> str:
+    """What a tuple or list asks for."""
+    one, pair = kinds[0], len(kinds) == 2 and kinds[0] is kinds[1]
+    if one in MANY and (pair or ... in kinds):
+        return f"two {MANY[one]} as a,b" if pair else f"{MANY[one]} as a,b"
+    return f"{' and '.join(readable(kind) for kind in kinds if kind is not ...)}, as in [a, b]"

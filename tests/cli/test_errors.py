@@ -38,8 +38,7 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
         (["--model.deep", "--seed", "0.5"], '--seed: "0.5" does not fit; it takes a whole number or null'),
         (
             ["--model.compressor.network.levels=a,2"],
-            '--model.compressor.network.levels: "a,2" does not fit; '
-            "it takes several (a whole number), as in [a, b]",
+            '--model.compressor.network.levels: "a,2" does not fit; it takes whole numbers as a,b',
         ),
         (["--name"], "--name has no value; it takes text"),
         (["--name", "a", "--name=b"], "--name is given twice; keep one"),

@@ -89,6 +89,7 @@ def test_help_says_meaning_choice_and_default_of_everything(parser, capsys):
     assert stop.value.code == 0
     assert "--model.compressor what to train. (Autoencoder; needed)" in text
     assert "--model.learning_rate of the optimizer. (a number; default 0.0001)" in text
+    assert "--model.compressor Autoencoder --model.compressor.SETTING VALUE" in text
     assert "Defaults yield to files" in text
 
 
@@ -99,6 +100,12 @@ def test_help_of_a_part_lists_classes_or_explains_one(parser, capsys):
     with pytest.raises(SystemExit):
         parser.parse(["--model.compressor.quantizer.help=Identity"])
     assert "--model.compressor.quantizer.rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "levels"), [("4", (4,)), ("4,2", (4, 2)), ("[4, 2]", (4, 2)), ("[]", ())])
+def test_several_values(parser, config, text, levels):
+    settings = parser.parse(["--config", config, "--model.compressor.network.levels", text])
+    assert tuple(settings.model.compressor.init_args.network.init_args.levels) == levels
 
 
 def test_words_in_files_stay_words_and_numbers_are_numbers(tmp_path):
