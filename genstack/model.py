@@ -72,7 +72,8 @@ class Model:
         """
         if self.prior is None:
             raise UserError(
-                "this is a compressor without a prior; train one: python train.py prior --compressor RUN"
+                "this is a compressor without a prior; train one: "
+                "python train.py prior --compressor RUN --config configs/prior/autoregressive.yaml"
             )
         condition = self.prior.condition.values(labels).to(self.device)
         codes = self.prior.sample(condition, options, image_seeds(seed, indices).to(self.device))

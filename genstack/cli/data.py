@@ -29,8 +29,8 @@ def check(
         source: a folder of pictures, `digits`, `shapes`, `shapes:pairs`, or `torchvision:NAME`.
         resolution: side of the images that the model sees, or height and width: 64, or 48,64.
         channels: 1 grey, 3 colour, 4 colour and transparency.
-        labels: classes: the source's own, its first-level folders, or none.
-        window: lowest and highest value of 16-bit files, to become black and white; none for all of it.
+        labels: where classes come from: own (the source's), folder (first-level folders), or none.
+        window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
         out: PNG file of the contact sheet, each image above an augmented variation of it.
     """
     data = ImageData(source, resolution, channels, labels, window=window)

@@ -33,7 +33,7 @@ def demo(
     Args:
         count: samples to draw and judge.
         seed: of the samples.
-        temperature: below 1 safer, above 1 more varied.
+        temperature: 1 as learned, below 1 safer, above 1 more varied.
         guidance: strength of classifier-free guidance towards the class; 1 for none.
         runs: folder for all that the demo makes.
     """

@@ -47,10 +47,10 @@ def sample(  # noqa: PLR0913, PLR0917  # one argument per flag
         seed: of the set; image i of a seed is the same whatever the batch size and the number of images.
         out: folder for the images, `00000.png` and on, and `samples.jsonl`; what is there already is kept.
         classes: class names or labels like `#3`, separated by commas, drawn in turn; all if left out.
-        temperature: below 1 safer, above 1 more varied, 0 takes the most likely code each time.
+        temperature: 1 as learned, below 1 safer, above 1 more varied, 0 takes the most likely code each time.
         top_k: draw from the k most likely codes only; 0 for all.
         top_p: draw from the smallest set of codes that has at least this probability; 1 for all.
-        guidance: strength of classifier-free guidance towards the class; 1 for none.
+        guidance: strength of classifier-free guidance towards the class; 1 for none, 0 ignores the class.
         batch_size: images drawn at a time.
         device: auto, cpu, cuda or mps.
     """
@@ -60,7 +60,8 @@ def sample(  # noqa: PLR0913, PLR0917  # one argument per flag
     model = load(Path(run)).to(choose(device))
     if model.prior is None:
         raise UserError(
-            f"{run} is a compressor; train a prior on it: python train.py prior --compressor {run}"
+            f"{run} is a compressor; train a prior on it: python train.py prior "
+            f"--compressor {run} --config configs/prior/autoregressive.yaml"
         )
     wanted = [name.strip() for name in classes.split(",") if name.strip()]
     labels = model.prior.condition.choose(wanted, count)

@@ -26,11 +26,14 @@ from genstack.training.training import Training
 
 USAGE = """Train a compressor on images, a prior on a compressor's codes, or continue a run.
 
-  compressor  images -> codes -> images       $ {command} compressor --data.source DIR --name flowers
-  prior       a distribution over the codes   $ {command} prior --compressor runs/flowers --name flowers-prior
-  resume      continue a run that was stopped $ {command} resume runs/flowers-prior
+  compressor  images -> codes -> images
+              $ {command} compressor --config configs/compressor/vqgan.yaml --data.source DIR --name flowers
+  prior       a distribution over the codes
+              $ {command} prior --compressor runs/flowers --config configs/prior/autoregressive.yaml
+  resume      continue a run that was stopped
+              $ {command} resume runs/flowers-prior
 
-More:  {command} compressor --help"""
+More:  {command} compressor --help    Recipes:  genstack config list"""
 
 
 def run(arguments: list[str]) -> int | None:
@@ -164,7 +167,8 @@ class CompressorStage(Stage):
         return CompressorTraining(data=parts.data, **vars(parts.model))
 
     def next(self, folder: Path) -> str:
-        return f"Look at {folder}/images, then:  python train.py prior --compressor {folder}"
+        command = f"python train.py prior --compressor {folder} --config configs/prior/autoregressive.yaml"
+        return f"Look at {folder}/images, then:  {command} --name {folder.name}-prior"
 
 
 class PriorStage(Stage):

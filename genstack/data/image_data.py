@@ -26,13 +26,13 @@ class ImageData:
         source: a folder of pictures (any nesting), `digits`, `shapes`, `shapes:pairs`, or `torchvision:NAME`.
         resolution: side of the images that the model sees, or height and width: 64, or 48,64.
         channels: 1 grey, 3 colour, 4 colour and transparency.
-        labels: classes: the source's own, its first-level folders, or none.
+        labels: where classes come from: own (the source's), folder (first-level folders), or none.
         augmentation: how training images are varied.
         validation: share of the images laid aside, chosen by a hash of their names.
-        window: lowest and highest value of 16-bit files, to become black and white; none for all of it.
-        batch_size: images a step, in all processes together.
+        window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
+        batch_size: images of one optimizer step, of all processes and accumulated parts together.
         workers: processes that read images for each training process; 0 reads them in the training process.
-        limit: use only so many images, the first ones; none for all.
+        limit: use only so many images, the first ones; null for all.
         seed: of the order of images and of their augmentation.
     """
 

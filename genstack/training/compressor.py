@@ -22,14 +22,14 @@ from genstack.training.usage import Window, usage
 
 
 class CompressorTraining(Training[Compressor]):
-    """A compressor in training.
+    """Train a compressor: images become codes, and images again.
 
     Args:
-        compressor: what to train.
+        compressor: the model itself.
         data: the images.
         reconstruction: distance of pixels.
-        perceptual: distance as a trained network sees it; LPIPS for sharp and faithful images.
-        adversary: none for a VQ-VAE, Adversary for a VQGAN.
+        perceptual: distance as a trained network sees it, for sharp images: LPIPS, or null for none.
+        adversary: what learns to tell reconstructions from images: Adversary for a VQGAN, null for a VQ-VAE.
         optimization: learning rate and its schedule, for compressor and discriminator alike.
         ema: decay of the averaged weights, which are the ones that get used; 0 for none.
         compile: compile encoder and decoder with torch.compile; pays on a GPU, after some minutes.
@@ -104,9 +104,7 @@ class CompressorTraining(Training[Compressor]):
 
     def after_step(self, skipped: bool) -> None:
         self.model.after_step(skipped)
-
-    def on_train_batch_end(self, *_: object) -> None:
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_usage("train", self.window.codes)
 
     def log_usage(self, stage: str, codes: Tensor) -> None:

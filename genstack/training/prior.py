@@ -21,13 +21,13 @@ from genstack.training.training import Training
 
 
 class PriorTraining(Training[Prior]):
-    """A prior in training.
+    """Train a prior: the distribution of the codes that a compressor makes of images.
 
     Args:
-        prior: what to train.
+        prior: the model itself.
         compressor: the compressor and all that its use needs; stays as it is.
         data: the images.
-        condition: what steers the prior; by default class labels where the data has them, otherwise nothing.
+        condition: what steers the prior; null for class labels where the data has them, else for nothing.
         optimization: learning rate and its schedule.
         ema: decay of the averaged weights, which are the ones that get used; 0 for none.
         compile: compile the transformer with torch.compile; pays on a GPU, after some minutes.
