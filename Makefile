@@ -16,11 +16,11 @@ demo: $(INSTALLED)  ## train both stages on handwritten digits and draw samples 
 	$(BIN)/genstack demo
 
 test: $(INSTALLED)  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: lint  ## lint, types and the fast tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not training"
+	$(BIN)/python -m pytest -n auto -m "not training"
 
 lint: $(INSTALLED)  ## formatting and lint
 	$(BIN)/ruff format --check .

@@ -7,7 +7,7 @@ import torch
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
-torch.set_num_threads(min(2, torch.get_num_threads()))
+torch.set_num_threads(1)  # as many processes as cores run tests; more threads would wait for each other
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,9 @@ from genstack.losses.reconstruction import L1, ReconstructionLoss
 from genstack.model import Model
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
-from genstack.training.usage import Window, usage
+from genstack.training.usage import Usage, Window, usage
+
+LEAST_USAGE = 0.2  # share of the codebook below which something is wrong
 
 
 class CompressorTraining(Training[Compressor]):
@@ -62,6 +64,7 @@ class CompressorTraining(Training[Compressor]):
         if self.adversary is not None:
             self.adversary.discriminator.grid(height, width)
         self.window = Window(self.layout)
+        self.warned = False
         if compile:
             for half in self.model.modules():
                 if isinstance(half, Encoder | Decoder):
@@ -105,9 +108,23 @@ class CompressorTraining(Training[Compressor]):
     def after_step(self, skipped: bool) -> None:
         self.model.after_step(skipped)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_usage("train", self.window.codes)
+            self.warn_of_collapse(self.log_usage("train", self.window.codes))
 
-    def log_usage(self, stage: str, codes: Tensor) -> None:
+    def warn_of_collapse(self, health: Usage) -> None:
+        """Say once, in plain words, that the codebook is hardly in use, after a tenth of the run."""
+        if (
+            health.share < LEAST_USAGE
+            and self.global_step >= self.trainer.max_steps // 10
+            and not self.warned
+        ):
+            self.warned = True
+            self.print(
+                f"warning: only {health.share:.0%} of the codebook is in use at step {self.global_step}; "
+                f"try fewer codes (codebook_size), fewer numbers per code with normalize: true (dim 8), "
+                f"or quicker restarts of unused codes (dead_after)"
+            )
+
+    def log_usage(self, stage: str, codes: Tensor) -> Usage:
         """Log the health of the codebook over joint codes."""
         health = usage(codes, self.window.codebook_size)
         self.log_dict(
@@ -117,6 +134,7 @@ class CompressorTraining(Training[Compressor]):
                 f"{stage}/dead": health.dead,
             }
         )
+        return health
 
     def on_validation_epoch_start(self) -> None:
         self.held_out: list[Tensor] = []

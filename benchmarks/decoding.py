@@ -1,0 +1,78 @@
+"""Autoregressive sampling: with and without the cache, against the linear layers alone.
+
+    python benchmarks/decoding.py [--batch 4] [--repeats 5]
+
+Each round times all three one after the other; the table has medians of the times and of their ratios by round.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from genstack.layout import CodeLayout
+from genstack.prior import Autoregressive, Backbone, SamplingOptions, Unconditional, image_seeds
+from genstack.prior.masks import Causal
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+@torch.inference_mode()
+def without_cache(prior: Autoregressive, condition: Tensor) -> Tensor:
+    """Greedy codes, each from a pass over all codes before it."""
+    codes = torch.zeros(len(condition), prior.layout.length, dtype=torch.int64)
+    for place in range(prior.layout.length):
+        short = codes[:, : place + 1]
+        tokens = torch.cat([prior.prefix(condition), prior.codes(short[:, :-1])], dim=1)
+        places = prior.get_buffer("places")[: place + 1]
+        features = prior.transformer(tokens, places, Causal())
+        codes[:, place] = prior.head(features[:, -1]).argmax(-1)
+    return codes
+
+
+@torch.inference_mode()
+def linear_layers(prior: Autoregressive, batch: int) -> None:
+    """What a step cannot do without: every linear layer once for each code."""
+    layers = [module for module in prior.modules() if isinstance(module, nn.Linear)]
+    inputs = [torch.randn(batch, layer.in_features) for layer in layers]
+    for _ in range(prior.layout.length):
+        for layer, rows in zip(layers, inputs, strict=True):
+            layer(rows)
+
+
+def main() -> None:
+    """Print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--batch", type=int, default=4)
+    arguments.add_argument("--repeats", type=int, default=5)
+    given = arguments.parse_args()
+    torch.manual_seed(0)
+    layout = CodeLayout((256, 256), 1024, ((16, 16),))
+    prior = Autoregressive(layout, Unconditional(), Backbone(width=384, depth=8, heads=6)).eval()
+    condition = torch.zeros(given.batch, dtype=torch.int64)
+    seeds = image_seeds(0, range(given.batch))
+    rounds = [
+        (
+            seconds(lambda: prior.sample(condition, SamplingOptions(), seeds)),
+            seconds(lambda: without_cache(prior, condition)),
+            seconds(lambda: linear_layers(prior, given.batch)),
+        )
+        for _ in range(given.repeats)
+    ]
+    names = ("sample, with cache", "greedy, without cache", "linear layers alone")
+    print(f"256 codes, batch {given.batch}, 8 x 384, 6 heads, fp32, {torch.get_num_threads()} threads")
+    for number, name in enumerate(names):
+        ratio = median(row[number] / row[2] for row in rounds)
+        print(f"{name:22} {median(row[number] for row in rounds):7.2f} s  {ratio:6.2f} x linear")
+
+
+if __name__ == "__main__":
+    main()
