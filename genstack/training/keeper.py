@@ -66,16 +66,19 @@ class Keeper(pl.Callback):
         self.asked_to_stop = number
 
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: Any) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if batches % trainer.accumulate_grad_batches:
             return  # gradients are still being gathered: nothing here could be resumed
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True  # Lightning then validates once more, whatever the interval
             return
-        signals = trainer.strategy.reduce_boolean_decision(self.asked_to_stop is not None, all=False)
+        if batches % (trainer.val_check_batch or math.inf) == 0:
+            return  # resumed from here, a run would never catch up on the validation that follows, and saves
         due = time.monotonic() - self.saved_at >= 60 * self.minutes
-        if signals or trainer.strategy.broadcast(due):
+        stopping = self.stopping(trainer)
+        if stopping or trainer.strategy.broadcast(due):
             self.checkpoint(trainer)
-        if signals:
+        if stopping:
             raise Stopped(self.asked_to_stop or signal.SIGTERM, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
@@ -89,13 +92,28 @@ class Keeper(pl.Callback):
             if trainer.is_global_zero:
                 save(training.model_now(numbers), self.folder)
         self.checkpoint(trainer)
+        if trainer.global_step < trainer.max_steps and self.stopping(trainer):
+            raise Stopped(self.asked_to_stop or signal.SIGTERM, trainer.global_step)
+
+    def stopping(self, trainer: pl.Trainer) -> bool:
+        """Whether any process was asked to stop."""
+        return trainer.strategy.reduce_boolean_decision(self.asked_to_stop is not None, all=False)
 
     def checkpoint(self, trainer: pl.Trainer) -> None:
         """Write the file to resume from."""
         trainer.save_checkpoint(self.folder / LAST)
         self.saved_at = time.monotonic()
 
+    def on_exception(
+        self, trainer: pl.Trainer, training: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.listen_no_more()
+
     def teardown(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
+        self.listen_no_more()
+
+    def listen_no_more(self) -> None:
+        """Give signals back to whoever heard them before."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers.clear()

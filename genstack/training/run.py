@@ -1,5 +1,6 @@
 """A run: one folder that explains itself, and the training that fills it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from genstack.errors import UserError
 from genstack.losses.schedule import steps
 from genstack.training.keeper import LAST, Keeper, WholeFiles
 from genstack.training.loggers import Logging
+from genstack.training.metrics import Metrics
 from genstack.training.pictures import Pictures
 from genstack.training.progress import ProgressLine
 from genstack.training.training import Training
@@ -32,7 +34,7 @@ class Schedule:
             the model, a sheet of pictures and a checkpoint. The end of the run is always validated.
         checkpoint_minutes: minutes between two checkpoints, beside those after validation; 0 for every step.
         log_every_n_steps: optimizer steps between two lines of metrics.
-        accumulate_grad_batches: parts that a batch is computed in, one after the other, to save memory.
+        accumulate_grad_batches: equal parts that a batch is computed in, one after the other, to save memory.
         gradient_clip_val: largest norm of the gradients, of compressor and discriminator each by its
             own; null for no limit.
         precision: 32-true, bf16-mixed (half the memory, quicker on most devices), 16-mixed or 64-true.
@@ -61,9 +63,7 @@ class Schedule:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
 
-    def trainer(
-        self, folder: Path, callbacks: list[pl.Callback], logging: Logging, resumed_at: int
-    ) -> pl.Trainer:
+    def trainer(self, folder: Path, callbacks: list[pl.Callback], logging: Logging) -> pl.Trainer:
         """Lightning's trainer for this folder; its epoch never ends, and validation goes by steps."""
         interval = min(max(1, steps(self.validate_every, self.max_steps)), self.max_steps)
         return pl.Trainer(
@@ -88,7 +88,7 @@ class Schedule:
             enable_model_summary=False,
             callbacks=callbacks,
             plugins=[WholeFiles()],
-            logger=logging.loggers(folder, resumed_at),
+            logger=logging.loggers(folder),
         )
 
 
@@ -115,22 +115,24 @@ class Run:
             torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
         )
 
-    def begin(self, config: dict[str, Any]) -> None:
+    def begin(self, config: dict[str, Any]) -> bool:
         """Claim the folder for a resolved configuration, or find that it is already the same one's.
+
+        Returns whether it was claimed just now.
 
         Raises:
             UserError: the folder belongs to a run with another configuration.
         """
-        path = self.folder / CONFIG
-        if path.exists():
+        if (self.folder / CONFIG).exists():
             differences = compare(self.config(), config)
             if differences:
                 raise UserError(
                     f"{self.folder} holds a run with another configuration ({'; '.join(differences[:3])}); "
                     f"choose another --name, or continue it with: python train.py resume {self.folder}"
                 )
-        else:
-            self.claim(config)
+            return False
+        self.claim(config)
+        return True
 
     @rank_zero_only
     def claim(self, config: dict[str, Any]) -> None:
@@ -138,6 +140,14 @@ class Run:
         with replacing(self.folder / CONFIG) as partial:
             text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             partial.write_text(text, encoding="utf-8")
+
+    @rank_zero_only
+    def withdraw(self) -> None:
+        """Give up a folder that was claimed for nothing; a run that has saved anything stays."""
+        if self.checkpoint is None:
+            (self.folder / CONFIG).unlink()
+            with suppress(OSError):  # there is something else in it
+                self.folder.rmdir()
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration of the run."""
@@ -154,9 +164,10 @@ class Run:
             UserError: losses stayed not finite, or an option does not fit the devices.
         """
         keeper = Keeper(self.folder, schedule.checkpoint_minutes)
-        callbacks = [ProgressLine(), Pictures(self.folder, logging.images), keeper]
+        pictures = Pictures(self.folder, logging.images)
+        callbacks = [ProgressLine(), Metrics(self.folder), pictures, keeper]
         try:
-            trainer = schedule.trainer(self.folder, callbacks, logging, self.step())
+            trainer = schedule.trainer(self.folder, callbacks, logging)
         except (MisconfigurationException, ValueError) as error:  # an option that does not fit this machine
             raise UserError(f"trainer: {error}") from error
         trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
