@@ -82,26 +82,36 @@ def data_of(folder: Path) -> ImageData:
 def train(stage: "Stage", settings: Namespace) -> int | None:
     """Train until the end, or until somebody stops it."""
     folder = Path(settings.runs) / settings.name
-    here, parser = Run(folder), stage.parser()
-    here.begin(
-        {key: value for key, value in parser.resolved(settings).items() if key not in ("name", "runs")}
-    )
-    parts = parser.build(settings)
-    if here.step() >= parts.trainer.max_steps:
-        print(f"{folder} is complete: {here.step()} of {parts.trainer.max_steps} steps are done")
-        return None
-    training = stage.training(settings, parts, folder)
-    print(describe(training, parts.trainer, here), file=sys.stderr)
+    here = Run(folder)
+    resolved = stage.parser().resolved(settings)
+    new = here.begin({key: value for key, value in resolved.items() if key not in ("name", "runs")})
     try:
-        here.train(training, parts.trainer, parts.log)
+        if not fit(stage, settings, here):
+            print(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")
+            return None
     except Stopped as stopped:
         print(
             f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}",
             file=sys.stderr,
         )
         return 128 + stopped.number
+    except UserError:
+        if new:
+            here.withdraw()
+        raise
     print(f"{folder} is complete. {stage.next(folder)}")
     return None
+
+
+def fit(stage: "Stage", settings: Namespace, run: Run) -> bool:
+    """Build what the settings describe and train it; False where there is nothing left to do."""
+    parts = stage.parser().build(settings)
+    if run.step() >= parts.trainer.max_steps:
+        return False
+    training = stage.training(settings, parts, run.folder)
+    print(describe(training, parts.trainer, run), file=sys.stderr)
+    run.train(training, parts.trainer, parts.log)
+    return True
 
 
 def describe(training: Training, schedule: Schedule, run: Run) -> str:
