@@ -1,0 +1,127 @@
+"""Tiny runs of both stages by the command line, in this process, and what they leave in their folders."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genstack.cli.main import main
+from genstack.training.compressor import CompressorTraining
+from genstack.training.prior import PriorTraining
+
+#: Everything that is random or counts is on: several epochs, augmentation, dropout, restarts, an adversary.
+FLAGS = {
+    "compressor": """
+        --data.source shapes --data.limit 16 --data.validation 0.2 --data.resolution 8,12 --data.batch_size 4
+        --data.augmentation.zoom 1,1.3 --data.augmentation.crop random --data.augmentation.flip 0.5
+        --model.compressor Autoencoder --model.compressor.network Convolutional
+        --model.compressor.network.dim 6 --model.compressor.network.width 4
+        --model.compressor.network.multipliers 1,2 --model.compressor.network.blocks 1
+        --model.compressor.network.attention [] --model.compressor.network.middle_attention false
+         --model.compressor.network.dropout 0.1
+        --model.compressor.quantizer VectorQuantizer --model.compressor.quantizer.codebook_size 24
+        --model.compressor.quantizer.dim 4 --model.compressor.quantizer.dead_after 2
+        --model.adversary Adversary --model.adversary.discriminator.layers 1
+        --model.adversary.discriminator.width 4 --model.adversary.start 20% --model.adversary.ramp 30%
+        --model.optimization.learning_rate 3e-3 --model.ema 0.9""",
+    "prior": """
+        --data.batch_size 4 --model.prior Autoregressive --model.prior.backbone.width 16
+        --model.prior.backbone.depth 1 --model.prior.backbone.heads 2 --model.prior.backbone.dropout 0.1
+        --model.prior.code_noise 0.1 --model.condition ClassLabels --model.condition.dropout 0.3
+        --model.optimization.learning_rate 3e-3 --model.ema 0.9""",
+}
+TRAINER = """
+    --trainer.max_steps 8 --trainer.validate_every 4 --trainer.log_every_n_steps 1 --trainer.accelerator cpu
+    --log.images 2"""
+KINDS = {"compressor": CompressorTraining, "prior": PriorTraining}
+
+
+class Runs:
+    """A folder of tiny runs.
+
+    Args:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def words(self, stage: str, name: str, *flags: str) -> list[str]:
+        """The command line of a run; `flags` come on top and replace what is there."""
+        words = [*FLAGS[stage].split(), *TRAINER.split(), "--name", name, "--runs", str(self.folder)]
+        if stage == "prior":
+            words += ["--compressor", str(self.compressor())]
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        given |= dict(zip(flags[::2], flags[1::2], strict=True))
+        return [stage, *(word for pair in given.items() for word in pair)]
+
+    def train(self, stage: str, name: str, *flags: str) -> Path:
+        """The folder of a finished run."""
+        assert main(["train", *self.words(stage, name, *flags)]) is None
+        return self.folder / name
+
+    def compressor(self) -> Path:
+        """The one whose codes priors learn here."""
+        folder = self.folder / "compressor"
+        if not folder.exists():
+            self.train("compressor", folder.name, "--trainer.max_steps", "2")
+        return folder
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """All that a run has learned, measured and remembered."""
+    return {
+        "model": load_file(folder / "model.safetensors"),
+        "made": json.loads((folder / "model.json").read_text())["made"],
+        "checkpoint": torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True),
+        "metrics": [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+        "pictures": {path.name: path.read_bytes() for path in (folder / "images").iterdir()},
+    }
+
+
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Where two nested contents are not equal, bit for bit."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [line for key in one for line in differences(one[key], other[key], f"{place}.{key}")]
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [line for number, pair in pairs for line in differences(*pair, f"{place}.{number}")]
+    same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    return [] if same else [f"{place}: {str(one)[:60]} is not {str(other)[:60]}"]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(params=KINDS)
+def stage(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def straight(runs: Runs) -> Callable[[str], Path]:
+    """The run of a stage that nothing interrupted."""
+
+    def trained(stage: str) -> Path:
+        folder = runs.folder / f"straight-{stage}"
+        return folder if folder.exists() else runs.train(stage, folder.name)
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def unlike() -> Callable[[Path, Path], list[str]]:
+    """Where two runs differ."""
+    return lambda one, other: differences(content(one), content(other))
+
+
+@pytest.fixture(scope="session")
+def kinds() -> dict[str, type]:
+    """The training of each stage."""
+    return KINDS

@@ -1,0 +1,240 @@
+"""A run that was stopped and resumed is, bit for bit, the run that was not stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from genstack.cli.main import main
+from genstack.training import keeper
+
+ROOT = Path(__file__).parents[2]
+TRAIN = [sys.executable, str(ROOT / "train.py")]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+EVERY_STEP = ("--trainer.checkpoint_minutes", "0")
+
+pytestmark = pytest.mark.training
+
+
+class PowerCut(BaseException):
+    """Nothing catches it and nobody tidies up."""
+
+
+def cut(monkeypatch, owner, name, when):
+    """Let the power fail when a method is called and `when` says so."""
+    method = getattr(owner, name)
+
+    def called(*arguments, **named):
+        if when(*arguments):
+            raise PowerCut
+        return method(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, called)
+
+
+def half_written(monkeypatch, after):
+    """Let the power fail in the middle of a checkpoint."""
+    written, save = [], torch.save
+
+    def called(checkpoint, path):
+        written.append(path)
+        if len(written) > after:
+            Path(path).write_bytes(b"half of a checkpoint")
+            raise PowerCut
+        save(checkpoint, path)
+
+    monkeypatch.setattr(torch, "save", called)
+
+
+MOMENTS = {
+    "in a step": lambda patch, kind: cut(
+        patch, kind, "training_step", lambda self, *_: self.global_step == 5
+    ),
+    "before the first checkpoint": lambda patch, kind: cut(
+        patch, keeper.Keeper, "checkpoint", lambda self, trainer: trainer.global_step == 1
+    ),
+    "before a validation": lambda patch, kind: cut(
+        patch, kind, "on_validation_epoch_start", lambda self: self.global_step == 4
+    ),
+    "after a validation": lambda patch, kind: cut(
+        patch, keeper.Keeper, "checkpoint", lambda self, trainer: trainer.global_step == 4
+    ),
+    "in the last validation": lambda patch, kind: cut(
+        patch, kind, "validation_step", lambda self, *_: self.global_step == 8
+    ),
+    "in the middle of a checkpoint": lambda patch, kind: half_written(patch, after=2),
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "moment"),
+    [
+        *(("compressor", moment) for moment in MOMENTS),
+        *(("prior", moment) for moment in ("before a validation", "in the last validation")),
+    ],
+)
+def test_power_cuts_leave_no_trace(runs, straight, unlike, stage, kinds, moment, monkeypatch):
+    whole = straight(stage)
+    name = f"{moment} of {stage}"
+    words = runs.words(stage, name, *EVERY_STEP)
+    with monkeypatch.context() as patch:
+        MOMENTS[moment](patch, kinds[stage])
+        with pytest.raises(PowerCut):
+            main(["train", *words])
+    assert main(["train", "resume", str(runs.folder / name)]) is None
+    assert unlike(whole, runs.folder / name) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [(signal.SIGINT, 5), (signal.SIGTERM, 3)],
+    ids=["in training", "before a validation"],
+)
+def test_signals_stop_after_the_step(runs, straight, unlike, stage, kinds, number, step, monkeypatch, capsys):
+    """Without a checkpoint of its own the step would be lost; all signals are heard as before afterwards."""
+    whole, name = straight(stage), f"{stage} stopped by {number} in {step}"
+    words, before = runs.words(stage, name), signal.getsignal(number)
+    training_step = kinds[stage].training_step
+
+    def interrupted(self, *arguments):
+        if self.global_step == step:
+            signal.raise_signal(number)
+        return training_step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kinds[stage], "training_step", interrupted)
+        assert main(["train", *words]) == 128 + number
+    assert signal.getsignal(number) is before
+    folder = runs.folder / name
+    assert (
+        f"stopped by {number.name} after step {step + 1}; everything is saved. "
+        f"Continue with:  python train.py resume {folder}\n" in capsys.readouterr().err
+    )
+    assert torch.load(folder / keeper.LAST, weights_only=True)["global_step"] == step + 1
+    assert main(["train", "resume", str(folder)]) is None
+    assert unlike(whole, folder) == []
+
+
+def wait(process, folder, step):
+    """Wait until a run has done some steps."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        if (folder / "metrics.jsonl").exists() and f'"step": {step}' in (
+            folder / "metrics.jsonl"
+        ).read_text():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"{folder} has not come to step {step}")
+
+
+def begin(words):
+    """A run in another process, in a group of its own."""
+    return subprocess.Popen(
+        [*TRAIN, *words], env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+
+
+def resume(folder):
+    done = subprocess.run(
+        [*TRAIN, "resume", str(folder)], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_killed_and_resumed_as_a_user_would(runs, unlike, stage):
+    length = ("--trainer.max_steps", "20", "--trainer.validate_every", "10")
+    whole, folder = runs.train(stage, f"long-{stage}", *length), runs.folder / f"killed-{stage}"
+    process = begin(runs.words(stage, folder.name, *length, *EVERY_STEP))
+    wait(process, folder, 5)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert 4 <= torch.load(folder / keeper.LAST, weights_only=True)["global_step"] < 20
+    resume(folder)
+    assert unlike(whole, folder) == []
+
+
+def test_ctrl_c_reaches_the_readers_too(runs, straight, unlike):
+    """A terminal interrupts the whole group of processes, those that read images included."""
+    whole, folder = straight("compressor"), runs.folder / "readers"
+    process = begin(runs.words("compressor", folder.name, "--data.workers", "2"))
+    wait(process, folder, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert f"Continue with:  python train.py resume {folder}" in errors
+    resume(folder)
+    assert unlike(whole, folder) == [], "nor do readers change what is learned"
+
+
+@pytest.mark.parametrize("flags", [("--trainer.accumulate_grad_batches", "2"), ("--data.batch_size", "5")])
+def test_parts_of_a_batch_are_not_resumed_by_halves(runs, unlike, stage, flags, kinds, monkeypatch):
+    """Accumulation stops between steps only, and a batch may lie across two epochs."""
+    whole = runs.train(stage, f"whole {flags[0]} {stage}", *flags, "--trainer.max_steps", "5")
+    name, calls = f"parts {flags[0]} {stage}", []
+    words = runs.words(stage, name, *flags, *EVERY_STEP, "--trainer.max_steps", "5")
+    with monkeypatch.context() as patch:
+        cut(patch, kinds[stage], "training_step", lambda *_: calls.append(0) or len(calls) == 4)
+        with pytest.raises(PowerCut):
+            main(["train", *words])
+    assert main(["train", "resume", str(runs.folder / name)]) is None
+    assert unlike(whole, runs.folder / name) == []
+
+
+def test_moved_runs_resume(runs, straight, unlike, stage, kinds, tmp_path, monkeypatch):
+    whole, name = straight(stage), f"moved-{stage}"
+    with monkeypatch.context() as patch:
+        cut(patch, kinds[stage], "training_step", lambda self, *_: self.global_step == 6)
+        with pytest.raises(PowerCut):
+            main(["train", *runs.words(stage, name, *EVERY_STEP)])
+    shutil.move(runs.folder / name, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "resume", "elsewhere"]) is None
+    assert unlike(whole, tmp_path / "elsewhere") == []
+
+
+def test_finished_runs_say_so(runs, straight, stage, capsys):
+    folder = straight(stage)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for words in (["resume", str(folder)], runs.words(stage, folder.name)):
+        assert main(["train", *words]) is None
+        assert f"{folder} is complete: 8 of 8 steps are done\n" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_other_settings_are_refused_by_name(runs, straight, stage, capsys):
+    folder = straight(stage)
+    words = runs.words(stage, folder.name, "--model.ema", "0.8", "--data.workers", "1")
+    assert main(["train", *words]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "model.ema: 0.9 there, 0.8 here" in message
+    assert "data.workers: 0 there, 1 here" in message
+    assert f"python train.py resume {folder}" in message
+
+
+def test_a_run_that_could_not_begin_takes_no_name(runs, stage, capsys):
+    """What is mended after a refusal is no other configuration."""
+    name = f"mended-{stage}"
+    words = runs.words(stage, name, "--data.batch_size", "3", "--trainer.accumulate_grad_batches", "2")
+    assert main(["train", *words]) == 2
+    assert "use a multiple of 2" in capsys.readouterr().err
+    runs.train(stage, name, "--trainer.max_steps", "1")
+
+
+def test_the_configuration_is_all_of_it(runs, straight, stage):
+    """Defaults too, so that a later version with other defaults changes nothing."""
+    config = yaml.safe_load((straight(stage) / "config.yaml").read_text())
+    assert config["trainer"]["gradient_clip_val"] == 1.0
+    assert config["model"]["optimization"]["final"] == 0.1
+    assert not {"name", "runs"} & config.keys(), "a folder may be moved"
