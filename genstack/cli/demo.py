@@ -26,7 +26,7 @@ BATCH = 100
 
 
 def demo(
-    count: int = 500, seed: int = 0, temperature: float = 1.0, guidance: float = 1.0, runs: str = "runs/demo"
+    count: int = 500, seed: int = 0, temperature: float = 1.0, guidance: float = 1.5, runs: str = "runs/demo"
 ) -> int | None:
     """Train both stages on the built-in digits, draw samples, and judge them.
 
