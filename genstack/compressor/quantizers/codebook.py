@@ -1,9 +1,15 @@
 """A table of learned rows that stays in use: random restarts as in Jukebox (arXiv:2005.00341)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+
+from genstack.compressor.quantizers.kmeans import draw, kmeans, summed
+
+Seeding = Literal["latents", "kmeans"]
 
 
 class Codebook(nn.Module):
@@ -16,20 +22,40 @@ class Codebook(nn.Module):
     Args:
         size: number of rows.
         dim: numbers in a row.
-        seeding: the rows become randomly chosen latents of the first batch in training.
+        seeding: the rows become randomly chosen latents of the first batch in training ("latents"), or the
+            means of its clusters ("kmeans"); null leaves them random.
         dead_after: latents that pass, per row, before an unused row is dead; null never restarts one.
+        decay: rows are running means of the latents that chose them, with this decay per optimizer step
+            (arXiv:1711.00937, appendix A.1); null leaves them to the optimizer.
     """
 
     seeded: Bool[Tensor, ""]
     idle: Int[Tensor, " size"]
+    weight: Float[Tensor, "size dim"]
+    counts: Float[Tensor, " size"]
+    sums: Float[Tensor, "size dim"]
 
-    def __init__(self, size: int, dim: int, seeding: bool = True, dead_after: float | None = 64.0):
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        seeding: Seeding | None = "latents",
+        dead_after: float | None = 64.0,
+        decay: float | None = None,
+    ):
         super().__init__()
-        self.size, self.dim, self.seeding, self.dead_after = size, dim, seeding, dead_after
-        self.weight = nn.Parameter(torch.randn(size, dim) * dim**-0.5)
+        self.size, self.dim, self.seeding, self.dead_after, self.decay = size, dim, seeding, dead_after, decay
+        weight = torch.randn(size, dim) * dim**-0.5
+        if decay is None:
+            self.weight = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight)
+            self.register_buffer("counts", torch.ones(size))  # running means of choices per row,
+            self.register_buffer("sums", weight.clone())  # and of the sums of the latents that chose it
         self.register_buffer("seeded", torch.tensor(False))
         self.register_buffer("idle", torch.zeros(size, dtype=torch.int64))  # latents since a row was chosen
         self.chosen: Tensor | None = None  # how often each row was, since the last step
+        self.gathered: Tensor | None = None  # the sums of the latents that chose it, since the last step
         self.latest: Tensor | None = None
 
     @property
@@ -45,11 +71,11 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Take the rows from latents, once, unless they are not finite."""
-        if not self.seeding or self.seeded:
+        if self.seeding is None or self.seeded:
             return
-        rows = draw(latents, self.size)
+        rows = kmeans(latents, self.size) if self.seeding == "kmeans" else draw(latents, self.size)
         if rows.isfinite().all():
-            self.weight.copy_(rows)
+            self.place(torch.arange(self.size, device=rows.device), rows)
             self.seeded.fill_(True)
 
     @torch.compiler.disable  # it acts on what it sees
@@ -58,33 +84,45 @@ class Codebook(nn.Module):
         """Count choices, and remember the latents in case rows need to start again."""
         counts = torch.bincount(codes, minlength=self.size)
         self.chosen = counts if self.chosen is None else self.chosen + counts
+        if self.decay is not None:
+            before = torch.zeros_like(self.sums) if self.gathered is None else self.gathered
+            self.gathered = before.index_add_(0, codes, latents.detach())
         self.latest = latents.detach()
 
     @torch.no_grad()
     def after_step(self, skipped: bool) -> None:
-        """Replace dead rows by latents of the latest batch; forget the statistics of a skipped step."""
-        chosen, latest = self.chosen, self.latest
-        self.chosen = self.latest = None
-        if skipped or chosen is None or latest is None or self.dead_after is None:
+        """Move averages and replace dead rows by latents of the latest batch; forget a skipped step."""
+        chosen, gathered, latest = self.chosen, self.gathered, self.latest
+        self.chosen = self.gathered = self.latest = None
+        if skipped or chosen is None or latest is None:
             return
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(chosen)
+        chosen = summed(chosen)
+        if gathered is not None:
+            self.average(chosen, summed(gathered))
+        if self.dead_after is not None:
+            self.restart(chosen, latest, self.dead_after * self.size)
+
+    def average(self, chosen: Int[Tensor, " {self.size}"], gathered: Float[Tensor, "_ {self.dim}"]) -> None:
+        """Move chosen rows towards the mean of the latents that chose them; the others stay."""
+        assert self.decay is not None
+        self.counts.lerp_(chosen.to(self.counts), 1 - self.decay)
+        self.sums.lerp_(gathered, 1 - self.decay)
+        moved = (chosen > 0).nonzero().squeeze(1)
+        self.weight[moved] = self.sums[moved] / self.counts[moved, None]
+
+    def restart(
+        self, chosen: Int[Tensor, " {self.size}"], latest: Float[Tensor, "_ {self.dim}"], patience: float
+    ) -> None:
+        """Give rows that nothing chose for so many latents the places of random latents."""
         self.idle.copy_(torch.where(chosen > 0, 0, self.idle + chosen.sum()))
-        dead = (self.idle >= self.dead_after * self.size).nonzero().squeeze(1)
+        dead = (self.idle >= patience).nonzero().squeeze(1)
         if len(dead):
-            self.weight[dead] = draw(latest, len(dead)).to(self.weight.dtype)
+            self.place(dead, draw(latest, len(dead)))
             self.idle[dead] = 0
 
-
-def draw(latents: Float[Tensor, "n d"], count: int) -> Float[Tensor, "{count} d"]:
-    """Latents in random order; where there are too few, repeats with a hundredth of their spread as noise.
-
-    In distributed training the first process's draw is everybody's.
-    """
-    order = torch.randperm(len(latents), device=latents.device)[:count]
-    again = torch.randint(len(latents), (count - len(order),), device=latents.device)
-    noise = torch.randn_like(latents[again]) * latents.std(dim=0, correction=0) / 100
-    drawn = torch.cat([latents[order], latents[again] + noise])
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.broadcast(drawn, src=0)
-    return drawn
+    def place(self, numbers: Int[Tensor, " n"], rows: Float[Tensor, "n {self.dim}"]) -> None:
+        """Set rows, and with them all that their averages remember."""
+        self.weight[numbers] = rows.to(self.weight.dtype)
+        if self.decay is not None:
+            self.sums[numbers] = rows
+            self.counts[numbers] = 1.0

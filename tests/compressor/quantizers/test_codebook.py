@@ -9,7 +9,8 @@ import torch
 from torch import distributed, multiprocessing
 
 from genstack.compressor.quantizers import VectorQuantizer
-from genstack.compressor.quantizers.codebook import Codebook, draw
+from genstack.compressor.quantizers.codebook import Codebook
+from genstack.compressor.quantizers.kmeans import draw
 
 
 def rows_of(tensor):
@@ -40,7 +41,9 @@ def test_too_few_latents_repeat_with_noise():
 
 @pytest.mark.parametrize("quantize", ["eval", "no seeding", "not finite"])
 def test_rows_that_may_not_be_seeded_stay(quantize):
-    quantizer = VectorQuantizer(codebook_size=9, dim=3, seeding=quantize != "no seeding")
+    quantizer = VectorQuantizer(
+        codebook_size=9, dim=3, seeding=None if quantize == "no seeding" else "latents"
+    )
     before = quantizer.codebook.weight.clone()
     latents = torch.randn(2, 3, 5, 7)
     if quantize == "not finite":
@@ -132,6 +135,63 @@ def test_a_resumed_codebook_goes_on_as_if_nothing_happened():
     assert codebook.idle.tolist() == resumed.idle.tolist()
 
 
+def test_averages_follow_their_formula():
+    codebook = Codebook(4, 3, seeding=None, dead_after=None, decay=0.9)
+    counts, sums = torch.ones(4), codebook.weight.clone()
+    for codes in ([0, 1, 1, 2], [0, 0, 3, 3, 3], [1]):
+        before = codebook.weight.clone()
+        latents = observe(codebook, codes)
+        for row in range(4):
+            mine = latents[torch.tensor(codes) == row]
+            counts[row] = 0.9 * counts[row] + 0.1 * len(mine)
+            sums[row] = 0.9 * sums[row] + 0.1 * mine.sum(0)
+            expected = sums[row] / counts[row] if len(mine) else before[row]
+            torch.testing.assert_close(codebook.weight[row], expected)
+    assert [name for name, _ in codebook.named_parameters()] == []
+
+
+def test_an_average_that_nothing_moves_for_long_is_ready_to_move():
+    codebook = Codebook(2, 3, seeding=None, dead_after=None, decay=0.5)
+    for _ in range(300):
+        observe(codebook, [0])
+    latents = observe(codebook, [1])
+    torch.testing.assert_close(codebook.weight[1], latents[0])
+
+
+def test_a_restarted_average_remembers_nothing_of_before():
+    codebook = Codebook(3, 2, dead_after=4.0, decay=0.9)
+    observe(codebook, [0, 1, 2])
+    observe(codebook, [0, 1] * 6)
+    place = codebook.weight[2].clone()
+    observe(codebook, [0])
+    assert torch.equal(codebook.weight[2], place)
+    latent = torch.tensor([[1.0, 2.0]])
+    codebook.observe(latent, torch.tensor([2]))
+    codebook.after_step(skipped=False)
+    torch.testing.assert_close(codebook.weight[2], (0.81 * place + 0.1 * latent[0]) / (0.81 + 0.1))
+
+
+def test_micro_batches_average_as_one_batch():
+    parts, whole = Codebook(5, 2, decay=0.9), Codebook(5, 2, decay=0.9)
+    whole.load_state_dict(parts.state_dict())
+    latents, codes = torch.randn(8, 2), torch.tensor([0, 1, 1, 4, 0, 0, 2, 2])
+    for few in (slice(0, 3), slice(3, 8)):
+        parts.observe(latents[few], codes[few])
+    whole.observe(latents, codes)
+    parts.after_step(skipped=False)
+    whole.after_step(skipped=False)
+    torch.testing.assert_close(parts.weight, whole.weight)
+
+
+def test_a_skipped_step_averages_nothing():
+    codebook = Codebook(4, 3, decay=0.9)
+    before = copy.deepcopy(codebook.state_dict())
+    observe(codebook, [0] * 9, skipped=True)
+    codebook.after_step(skipped=False)
+    for name, value in codebook.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def one_process(rank, folder):
     """Seed and restart where each process sees other latents and other codes."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -142,7 +202,13 @@ def one_process(rank, folder):
     codebook.seed(torch.randn(9, 2))
     seeds = codebook.weight.detach().clone()
     observe(codebook, [rank, rank + 1, 5])
+    averages = Codebook(6, 2, seeding="kmeans", decay=0.9)
+    averages.seed(torch.randn(9, 2))
+    before = copy.deepcopy(averages.state_dict())
+    latents = observe(averages, [rank, rank + 1, 5])
     torch.save([seeds, codebook.weight.detach(), codebook.idle], f"{folder}/{rank}.pt")
+    torch.save([before, averages.state_dict()], f"{folder}/averages{rank}.pt")
+    torch.save(latents, f"{folder}/latents{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -154,3 +220,12 @@ def test_processes_agree_on_every_row(tmp_path):
     assert torch.equal(rows[chosen], seeds[chosen])
     assert (rows[[3, 4]] != seeds[[3, 4]]).all()
     assert idle.tolist() == [0] * 6
+
+    (before, after), other = (torch.load(tmp_path / f"averages{rank}.pt") for rank in range(2))
+    torch.testing.assert_close([before, after], other, atol=0, rtol=0)
+    alone = Codebook(6, 2, seeding="kmeans", decay=0.9)
+    alone.load_state_dict(before)
+    latents = torch.cat([torch.load(tmp_path / f"latents{rank}.pt") for rank in range(2)])
+    alone.observe(latents, torch.tensor([0, 1, 5, 1, 2, 5]))
+    alone.after_step(skipped=False)
+    torch.testing.assert_close(alone.weight, after["weight"], atol=1e-6, rtol=0)

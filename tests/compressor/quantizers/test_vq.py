@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.compressor.quantizers.estimator import RotationTrick
+from genstack.compressor.quantizers.learning import ByAverage, ByGradient
 
 
 def plain(**arguments):
     return VectorQuantizer(
-        **{"codebook_size": 11, "dim": 3, "normalize": False, "seeding": False, **arguments}
+        **{"codebook_size": 11, "dim": 3, "normalize": False, "seeding": None, **arguments}
     )
 
 
 def test_each_loss_is_its_formula_on_its_own_side():
     torch.manual_seed(0)
-    quantizer = plain(codebook_weight=2.0, commitment_weight=0.5)
+    quantizer = plain(learning=ByGradient(2.0), commitment_weight=0.5)
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
     quantized = quantizer(latents)
     rows = quantizer.codebook.weight[quantized.codes.reshape(2, 5, 7)].movedim(-1, 1)
@@ -38,7 +40,7 @@ def test_each_loss_is_its_formula_on_its_own_side():
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_weight_of_zero_gives_gradients_of_zero(normalize):
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
-    quantizer = plain(codebook_weight=0.0, normalize=normalize)
+    quantizer = plain(learning=ByGradient(0.0), normalize=normalize)
     sum(quantizer(latents).losses.values()).backward()
     assert quantizer.codebook.weight.grad.abs().max() == 0
     assert latents.grad.abs().max() > 0
@@ -72,7 +74,7 @@ def test_the_nearest_row_is_decoded():
 
 
 def test_normalized_codes_are_the_most_similar_directions():
-    quantizer = VectorQuantizer(codebook_size=50, dim=4, seeding=False).eval()
+    quantizer = VectorQuantizer(codebook_size=50, dim=4, seeding=None).eval()
     with torch.no_grad():
         quantizer.codebook.weight.mul_(torch.rand(50, 1) * 9 + 0.1)  # lengths are not to matter
     latents = torch.randn(2, 4, 5, 7)
@@ -97,20 +99,22 @@ def mixture(components, count, generator):
 
 
 @pytest.mark.parametrize("collapsed", [False, True])
-def test_the_defaults_keep_a_codebook_in_use(collapsed):
+@pytest.mark.parametrize("learning", [ByGradient(), ByAverage()])
+def test_the_defaults_keep_a_codebook_in_use(collapsed, learning):
     torch.manual_seed(0)
     sample = mixture(256, 512, torch.Generator().manual_seed(1))
-    quantizer = VectorQuantizer(codebook_size=256).train()
+    quantizer = VectorQuantizer(codebook_size=256, learning=learning).train()
     if collapsed:
         with torch.no_grad():
             quantizer.codebook.weight.copy_(torch.tensor([9.0] + [0.0] * 7) + 0.001 * torch.randn(256, 8))
         quantizer.codebook.seeded.fill_(True)
         assert len(quantizer.eval()(sample()).codes.unique()) < 64
         quantizer.train()
-    optimizer = torch.optim.Adam(quantizer.parameters(), lr=1e-3)
+    encoder = torch.nn.Parameter(torch.ones(1, 8, 1, 1))  # something for an optimizer to move in either case
+    optimizer = torch.optim.Adam([encoder, *quantizer.parameters()], lr=1e-3)
     for _ in range(300):
         optimizer.zero_grad()
-        sum(quantizer(sample()).losses.values()).backward()
+        sum(quantizer(sample() * encoder).losses.values()).backward()
         optimizer.step()
         quantizer.after_step(skipped=False)
     quantizer.eval()
@@ -123,7 +127,6 @@ def test_the_defaults_keep_a_codebook_in_use(collapsed):
     [
         ({"codebook_size": 0}, "codebook_size 0"),
         ({"dim": 1}, "dim 1"),
-        ({"codebook_weight": -1.0}, "codebook_weight -1.0"),
         ({"commitment_weight": -0.5}, "commitment_weight -0.5"),
         ({"dead_after": 0.0}, "dead_after 0.0"),
     ],
@@ -131,6 +134,23 @@ def test_the_defaults_keep_a_codebook_in_use(collapsed):
 def test_impossible_numbers_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         VectorQuantizer(**wrong)
+
+
+def test_impossible_learning_is_refused():
+    with pytest.raises(ValueError, match=r"codebook weight -1\.0"):
+        ByGradient(-1.0)
+    with pytest.raises(ValueError, match=r"decay 1\.0"):
+        ByAverage(1.0)
+
+
+def test_the_rotation_trick_reaches_the_latents_and_leaves_the_value():
+    straight, turned = plain(), plain(estimator=RotationTrick())
+    turned.load_state_dict(straight.state_dict())
+    latents = torch.randn(2, 3, 5, 7, requires_grad=True)
+    assert torch.equal(turned(latents).latents, straight(latents).latents)
+    weights = torch.randn(2, 3, 5, 7)
+    (turned(latents).latents * weights).sum().backward()
+    assert not torch.allclose(latents.grad, weights)
 
 
 COMPILED = """

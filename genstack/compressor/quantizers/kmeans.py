@@ -1,0 +1,42 @@
+"""First rows of a codebook: random latents, or the means of their clusters (Lloyd 1982; arXiv:2107.03312).
+
+In distributed training all processes call these alike, and all of them get the same rows.
+"""
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, distributed
+
+from genstack.compressor.quantizers.nearest import nearest
+
+
+def kmeans(latents: Float[Tensor, "n d"], count: int, rounds: int = 10) -> Float[Tensor, "{count} d"]:
+    """The means of `count` clusters of latents; a cluster that is empty keeps the place it had."""
+    rows = draw(latents, count)
+    for _ in range(rounds):
+        codes = nearest(latents, rows)
+        sizes = summed(torch.bincount(codes, minlength=count))
+        sums = summed(torch.zeros_like(rows).index_add_(0, codes, latents))
+        rows = torch.where(sizes[:, None] > 0, sums / sizes[:, None].clamp(min=1), rows)
+    return rows
+
+
+def draw(latents: Float[Tensor, "n d"], count: int) -> Float[Tensor, "{count} d"]:
+    """Latents in random order; where there are too few, repeats with a hundredth of their spread as noise.
+
+    In distributed training the first process's draw is everybody's.
+    """
+    order = torch.randperm(len(latents), device=latents.device)[:count]
+    again = torch.randint(len(latents), (count - len(order),), device=latents.device)
+    noise = torch.randn_like(latents[again]) * latents.std(dim=0, correction=0) / 100
+    drawn = torch.cat([latents[order], latents[again] + noise])
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.broadcast(drawn, src=0)
+    return drawn
+
+
+def summed(counts: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
+    """The sum over all processes, in place."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(counts)
+    return counts

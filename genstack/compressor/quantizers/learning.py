@@ -1,0 +1,69 @@
+"""How the rows of a codebook learn (VQ-VAE, arXiv:1711.00937: equation 3, or appendix A.1)."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from genstack.compressor.quantizers.check import check
+from genstack.compressor.quantizers.codebook import Codebook, Seeding
+
+
+class Learning(ABC):
+    """A plan of a codebook and of what teaches it."""
+
+    @abstractmethod
+    def codebook(self, size: int, dim: int, seeding: Seeding | None, dead_after: float | None) -> Codebook:
+        """A codebook that learns in this way; see `Codebook`."""
+
+    @abstractmethod
+    def losses(
+        self, hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The terms that pull chosen vectors towards their latents."""
+
+
+@dataclass(frozen=True)
+class ByGradient(Learning):
+    """Rows are weights, and a loss term pulls the chosen ones towards their latents.
+
+    Args:
+        weight: of that term.
+    """
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check("codebook weight", self.weight, self.weight >= 0, "0 or more")
+
+    def codebook(self, size: int, dim: int, seeding: Seeding | None, dead_after: float | None) -> Codebook:
+        return Codebook(size, dim, seeding, dead_after)
+
+    def losses(
+        self, hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        return {"codebook": self.weight * F.mse_loss(hard, soft.detach())}
+
+
+@dataclass(frozen=True)
+class ByAverage(Learning):
+    """Rows are running means of the latents that chose them; no optimizer touches them.
+
+    Args:
+        decay: of the means, per optimizer step; 0.99 is steady, 0.8 follows a fast encoder.
+    """
+
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        check("decay", self.decay, 0 <= self.decay < 1, "0 or more and less than 1")
+
+    def codebook(self, size: int, dim: int, seeding: Seeding | None, dead_after: float | None) -> Codebook:
+        return Codebook(size, dim, seeding, dead_after, self.decay)
+
+    def losses(
+        self, hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        return {}
