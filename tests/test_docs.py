@@ -1,0 +1,159 @@
+"""What README and docs say can be done, held against the program: links, paths, commands, examples."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from genstack.checkpoints.files import save
+from genstack.cli import train, verbs
+from genstack.cli.config import KINDS
+from genstack.cli.main import dispatch
+from genstack.cli.parser import Parser, load_parts
+from genstack.cli.signatures import choices
+from genstack.compressor import Autoencoder
+from genstack.compressor.convolutional import Convolutional
+from genstack.compressor.quantizers.vq import VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.model import Model
+from genstack.prior import Autoregressive, ClassLabels
+from genstack.prior.transformer import Backbone
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *ROOT.glob("docs/*.md"),
+    ROOT / "benchmarks" / "README.md",
+]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(genstack|python train\.py|python sample\.py) (.*)")
+PARTS_OF_PATHS = r"(?:genstack|tests|configs|docs)/[\w/.]*"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return [text for kind, text in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def commands() -> list[str]:
+    """Every command line of genstack in a fenced block."""
+    lines = {line for page in PAGES for text in blocks(page, "bash") for line in text.splitlines()}
+    return sorted(line for line in lines if COMMAND.match(line))
+
+
+def anchors(page: Path) -> set[str]:
+    """The places in a page that a link can name."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture
+def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands read their words as ever, and then do nothing; runs that they name are taken for granted."""
+
+    def parse(function: Callable, command: str, words: list[str]) -> None:
+        parser = Parser(command)
+        parser.add_function(function)
+        parser.parse(words)
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(verbs, "call", parse)
+    monkeypatch.setattr(train, "train", lambda *_: None)
+    monkeypatch.setattr(train, "reopen", lambda _: (None, None))
+    monkeypatch.setattr(train.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(rf"`({PARTS_OF_PATHS})`", text) + re.findall(rf" ({PARTS_OF_PATHS}\.yaml) ", text):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_are_understood(line, parsing):
+    program, words = COMMAND.match(line).groups()
+    verb = {"genstack": [], "python train.py": ["train"], "python sample.py": ["sample"]}[program]
+    try:
+        dispatch([*verb, *shlex.split(words, comments=True)])
+    except SystemExit as stop:  # --print_config
+        assert stop.code == 0
+
+
+def test_there_are_commands_to_test():
+    assert len(commands()) > 15
+
+
+def test_verbs_and_make_targets_in_the_text_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"`genstack ([a-z]+)", text)) <= set(verbs.verbs()), page
+        assert set(re.findall(r"^make (\w+)|`make (\w+)", text)) <= {
+            (a, b) for a in ["", *targets] for b in ["", *targets]
+        }
+
+
+def test_parts_in_the_table_exist():
+    load_parts()
+    table = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("## What there is")[2].partition("##")[0]
+    )
+    known = {"Adversary"}
+    for base in KINDS.values():
+        module, _, name = base.rpartition(".")
+        known |= set(choices(getattr(importlib.import_module(module), name)))
+    assert set(re.findall(r"`([A-Z]\w+)`", table)) <= known
+
+
+def test_the_python_example_samples(tmp_path, monkeypatch):
+    network = Convolutional(
+        dim=4, width=4, multipliers=(1, 1), blocks=1, attention=(), middle_attention=False
+    )
+    compressor = Autoencoder(3, network, VectorQuantizer(codebook_size=7, dim=3))
+    prior = Autoregressive(
+        compressor.layout(6, 8), ClassLabels(("rose", "tulip")), Backbone(8, depth=1, heads=2)
+    )
+    model = Model(compressor, Preprocessing(3, 6, 8), ("rose", "tulip"), prior)
+    save(model, tmp_path / "runs" / "flowers-prior")
+    monkeypatch.chdir(tmp_path)
+    (example,) = [text for text in blocks(ROOT / "README.md", "python") if "flowers-prior" in text]
+    names: dict = {}
+    exec(example, names)
+    assert names["images"].shape == (16, 3, 6, 8)
+    assert (tmp_path / "flowers.png").exists()
+
+
+def test_the_example_of_a_quantizer_keeps_the_law(tmp_path):
+    (example,) = [text for text in blocks(ROOT / "README.md", "python") if "class Signs" in text]
+    path = tmp_path / "signs.py"
+    path.write_text(example, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("signs", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    quantizer = module.Signs(dim=5).eval()
+    quantized = quantizer(torch.randn(2, 5, 3, 4))
+    found = quantizer.lookup(quantized.codes, quantizer.layout((24, 32), 3, 4))
+    torch.testing.assert_close(found, quantized.latents)
+    assert quantized.codes.max() > 15 and quantizer.codebook_size == 32
+
+
+def test_the_example_of_the_oracle_runs(capsys):
+    (example,) = blocks(ROOT / "docs" / "data.md", "python")
+    exec(example, {})
+    assert "tensor(1.)" in capsys.readouterr().out
