@@ -1,6 +1,8 @@
 """Latents to codes: one file per algorithm."""
 
 from genstack.compressor.quantizers.fsq import FSQ
+from genstack.compressor.quantizers.grouped import Grouped
+from genstack.compressor.quantizers.residual import Residual
 from genstack.compressor.quantizers.vq import VectorQuantizer
 
-__all__ = ["FSQ", "VectorQuantizer"]
+__all__ = ["FSQ", "Grouped", "Residual", "VectorQuantizer"]
