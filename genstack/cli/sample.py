@@ -74,9 +74,13 @@ def sample(  # noqa: PLR0913, PLR0917  # one argument per flag
 
 def choose(device: str) -> str:
     """The device to run on."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or this torch was built without it
+        raise UserError(f"device {device} is not there; use auto, cpu, cuda or mps") from error
+    return device
 
 
 @dataclass
