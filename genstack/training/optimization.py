@@ -32,8 +32,10 @@ class Optimization:
     final: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise UserError(f"learning_rate {self.learning_rate} is out of range; it must be above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"weight_decay {self.weight_decay} is out of range; it must be at least 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"betas {self.betas} are out of range; both must be at least 0 and below 1")
         if not 0 <= self.final <= 1:

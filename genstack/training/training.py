@@ -146,5 +146,5 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         if self.skipped_in_row == PATIENCE:
             raise UserError(
                 f"losses or gradients were not finite for {PATIENCE} steps in a row, up to step "
-                f"{self.global_step}; the last good checkpoint is kept: lower learning_rate or raise warmup"
+                f"{self.global_step + 1}; the last good checkpoint is kept: lower learning_rate or raise warmup"
             )
