@@ -1,0 +1,174 @@
+"""The VQGAN objective: one backward pass is the two passes of the paper, each network by itself."""
+
+import pytest
+import torch
+from torch import nn
+
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data import ImageData
+from genstack.losses.adversary import Adversary
+from genstack.losses.patchgan import PatchGAN
+from genstack.losses.perceptual import Perceptual
+from genstack.training.compressor import CompressorTraining
+from genstack.training.optimization import Optimization, clip
+
+NETWORK = Convolutional(dim=6, width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False)
+DATA = {"source": "shapes", "resolution": (8, 12), "limit": 12, "batch_size": 4}
+
+
+class Judge(Perceptual):
+    """A network that stands in for LPIPS, with weights that could be saved or trained by mistake."""
+
+    weight = 2.0
+
+    def __init__(self):
+        self.network = nn.Conv2d(3, 5, 3)
+
+    def check(self, channels, height, width):
+        """Every size will do."""
+
+    def to(self, device):
+        self.network.to(device)
+        return self
+
+    def distances(self, reconstruction, images):
+        return (self.network(reconstruction) - self.network(images)).square().mean((1, 2, 3))
+
+
+class Clock:
+    """As much of a trainer as an objective reads: the step, and how many there are."""
+
+    def __init__(self, step, max_steps):
+        self.global_step, self.max_steps, self.world_size = step, max_steps, 1
+
+
+def compressor(channels):
+    return Autoencoder(channels, NETWORK, VectorQuantizer(16, 4, dead_after=None))
+
+
+def adversary(channels):
+    return Adversary(channels, PatchGAN(width=4, layers=1), weight=0.7, start=10)
+
+
+@pytest.fixture
+def training(monkeypatch):
+    training = CompressorTraining(compressor, ImageData(**DATA), perceptual=Judge(), adversary=adversary)
+    monkeypatch.setattr(CompressorTraining, "log", lambda *_, **__: None)
+    monkeypatch.setattr(CompressorTraining, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(CompressorTraining, "trainer", Clock(0, 100))
+    monkeypatch.setattr(CompressorTraining, "global_step", 10)
+    training.objective(batch(training))  # seeds the codebook
+    return training
+
+
+def batch(training, count=4):
+    return training.data.examples("training", count)
+
+
+def gradients(training):
+    """Of every parameter by name; they are taken away."""
+    found = {name: p.grad for name, p in training.named_parameters() if p.requires_grad}
+    training.zero_grad(set_to_none=True)
+    return found
+
+
+def generator_loss(training, images, pushed):
+    """What the paper's generator descends, its discriminator frozen."""
+    training.adversary.requires_grad_(False)
+    made = training.model(images)
+    loss = (made.images - images).abs().mean() + 2 * training.perceptual(made.images, images)
+    loss = loss + sum(made.losses.values())
+    if pushed:
+        loss = loss - 0.7 * training.adversary.network(made.images).mean()
+    loss.backward()
+    training.adversary.requires_grad_(True)
+
+
+def discriminator_loss(training, images):
+    """What the paper's discriminator descends, given images that nobody differentiates."""
+    with torch.no_grad():
+        made = training.model(images).images
+    real, fake = training.adversary.network(images), training.adversary.network(made)
+    ((1 - real).relu().mean() / 2 + (1 + fake).relu().mean() / 2).backward()
+
+
+def close(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        if one[name] is None or other[name] is None:
+            assert one[name] is other[name], name
+        else:
+            torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("step", "pushed"), [(9, False), (10, True)])
+def test_one_backward_is_the_two_of_the_paper(training, monkeypatch, step, pushed):
+    """Before `start` nothing of the adversary reaches the compressor, and the discriminator learns."""
+    monkeypatch.setattr(CompressorTraining, "global_step", step)
+    images = batch(training).images
+    training.objective(batch(training)).backward()
+    once = gradients(training)
+    generator_loss(training, images, pushed)
+    discriminator_loss(training, images)
+    close(once, gradients(training))
+    assert all(g is not None and g.abs().sum() > 0 for n, g in once.items() if "conv" in n and g.ndim > 1)
+    judge = {name: g for name, g in once.items() if name.startswith("adversary")}
+    assert sum(float(g.abs().sum()) for g in judge.values()) > 0
+
+
+def test_the_discriminator_moves_and_is_not_averaged(training):
+    optimizer, _ = training.optimization.optimizer(training.networks(), 100)
+    before = {name: p.clone() for name, p in training.adversary.named_parameters() if p.ndim > 1}
+    training.objective(batch(training)).backward()
+    optimizer.step()
+    for name, parameter in training.adversary.named_parameters():
+        assert name not in before or not torch.equal(before[name], parameter), name
+    assert not any("adversary" in name for name, _ in training.average.named_parameters())
+    assert {id(p) for p in training.average.parameters()}.isdisjoint(
+        id(p) for p in training.model.parameters()
+    )
+
+
+def test_what_judges_is_in_no_optimizer_and_no_checkpoint(training):
+    optimizer, _ = training.optimization.optimizer(training.networks(), 100)
+    learning = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert learning == {id(p) for network in training.networks() for p in network.parameters()}
+    assert learning.isdisjoint(id(p) for p in training.perceptual.network.parameters())
+    assert learning.isdisjoint(id(p) for p in training.average.parameters())
+    assert not any("perceptual" in name for name in training.state_dict())
+    training.objective(batch(training)).backward()
+    assert {name.split(".")[0] for name, p in training.named_parameters() if p.grad is not None} == {
+        "model",
+        "adversary",
+    }
+
+
+def test_each_network_is_clipped_by_its_own_norm():
+    one, other = nn.Linear(3, 2), nn.Linear(2, 5)
+    optimizer, _ = Optimization(weight_decay=0.1).optimizer([one, other], 10)
+    for parameter in one.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)  # norm 2 sqrt(8)
+    for parameter in other.parameters():
+        parameter.grad = torch.full_like(parameter, 0.01)  # norm 0.01 sqrt(15), below the limit
+    assert clip(optimizer, 0.5) == pytest.approx(2 * 8**0.5)
+    for parameter in one.parameters():
+        torch.testing.assert_close(
+            parameter.grad, torch.full_like(parameter, 0.5 / 8**0.5), rtol=1e-5, atol=0
+        )
+    for parameter in other.parameters():
+        assert (parameter.grad == torch.tensor(0.01)).all()
+    assert clip(optimizer, None) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(training):
+    """As `accumulate_grad_batches: 2` computes it: half the loss of either half."""
+    training.objective(batch(training, 8)).backward()
+    whole = gradients(training)
+    for images in batch(training, 8).images.split(4):
+        half = batch(training)
+        half.images = images
+        (training.objective(half) / 2).backward()
+    halves = gradients(training)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(halves[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
