@@ -7,9 +7,10 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jsonargparse import Namespace
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.parser import Parser
@@ -87,19 +88,16 @@ def train(stage: "Stage", settings: Namespace) -> int | None:
     new = here.begin({key: value for key, value in resolved.items() if key not in ("name", "runs")})
     try:
         if not fit(stage, settings, here):
-            print(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")
+            say(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")
             return None
     except Stopped as stopped:
-        print(
-            f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}",
-            file=sys.stderr,
-        )
+        say(f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}", sys.stderr)
         return 128 + stopped.number
     except UserError:
         if new:
             here.withdraw()
         raise
-    print(f"{folder} is complete. {stage.next(folder)}")
+    say(f"{folder} is complete. {stage.next(folder)}")
     return None
 
 
@@ -109,9 +107,15 @@ def fit(stage: "Stage", settings: Namespace, run: Run) -> bool:
     if run.step() >= parts.trainer.max_steps:
         return False
     training = stage.training(settings, parts, run.folder)
-    print(describe(training, parts.trainer, run), file=sys.stderr)
+    say(describe(training, parts.trainer, run), sys.stderr)
     run.train(training, parts.trainer, parts.log)
     return True
+
+
+@rank_zero_only
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print once, however many processes train."""
+    print(text, file=stream)
 
 
 def describe(training: Training, schedule: Schedule, run: Run) -> str:

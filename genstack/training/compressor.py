@@ -112,11 +112,9 @@ class CompressorTraining(Training[Compressor]):
 
     def warn_of_collapse(self, health: Usage) -> None:
         """Say once, in plain words, that the codebook is hardly in use, after a tenth of the run."""
-        if (
-            health.share < LEAST_USAGE
-            and self.global_step >= self.trainer.max_steps // 10
-            and not self.warned
-        ):
+        possible = min(1.0, len(self.window.codes) / self.window.codebook_size)
+        early = self.global_step < self.trainer.max_steps // 10
+        if health.share < LEAST_USAGE * possible and not early and not self.warned:
             self.warned = True
             self.print(
                 f"warning: only {health.share:.0%} of the codebook is in use at step {self.global_step}; "
@@ -131,8 +129,9 @@ class CompressorTraining(Training[Compressor]):
             {
                 f"{stage}/usage": health.share,
                 f"{stage}/perplexity": health.perplexity,
-                f"{stage}/dead": health.dead,
-            }
+                f"{stage}/dead": float(health.dead),
+            },
+            sync_dist=stage == "val",  # the same everywhere already, but Lightning cannot know
         )
         return health
 
@@ -144,7 +143,8 @@ class CompressorTraining(Training[Compressor]):
         self.held_out.append(self.layout.joint(reconstruction.codes).flatten())
         terms = self.distances(batch.images, reconstruction.images)
         terms["psnr"] = psnr(batch.images, reconstruction.images).mean()
-        self.log_dict({f"val/{name}": term for name, term in terms.items()}, batch_size=len(batch.images))
+        held_out = {f"val/{name}": term for name, term in terms.items()}
+        self.log_dict(held_out, batch_size=len(batch.images), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         self.log_usage("val", torch.cat(self.held_out))

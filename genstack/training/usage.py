@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int
 from torch import Tensor, distributed, nn
+from torch.nn.functional import pad
 
 from genstack.layout import CodeLayout
 
@@ -25,8 +26,11 @@ class Usage:
 
 
 def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
-    """Usage of a codebook by a set of joint codes (each in [0, codebook_size)); summed over all processes."""
+    """Usage of a codebook by joint codes, those of all processes together; negative ones do not count."""
     if distributed.is_initialized() and distributed.get_world_size() > 1:
+        longest = torch.tensor(len(codes), device=codes.device)
+        distributed.all_reduce(longest, distributed.ReduceOp.MAX)
+        codes = pad(codes, (0, int(longest) - len(codes)), value=-1)
         gathered = [torch.empty_like(codes) for _ in range(distributed.get_world_size())]
         distributed.all_gather(gathered, codes)
         codes = torch.cat(gathered)
