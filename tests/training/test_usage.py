@@ -1,0 +1,75 @@
+"""Usage of a codebook against counting by hand, over a ring of the latest codes."""
+
+import math
+from collections import Counter, deque
+
+import pytest
+import torch
+
+from genstack.layout import CodeLayout
+from genstack.training.usage import Window, usage
+
+LAYOUT = CodeLayout((6, 10), 7, ((3, 5),))
+DEEP = CodeLayout((4, 6), 5, ((1, 2), (2, 3)), depth=2)
+
+
+def by_hand(codes, size):
+    counts = Counter(codes)
+    total = sum(counts.values())
+    entropy = -sum(n / total * math.log(n / total) for n in counts.values())
+    return len(counts) / size, math.exp(entropy), size - len(counts)
+
+
+def test_usage_is_counted():
+    codes = torch.randint(3, 40, (500,)) ** 2 % 50
+    health = usage(codes, 50)
+    assert (health.share, health.perplexity, health.dead) == pytest.approx(by_hand(codes.tolist(), 50))
+
+
+def test_extremes():
+    assert usage(torch.arange(9), 9).perplexity == pytest.approx(9)
+    assert usage(torch.full((9,), 3), 9).perplexity == pytest.approx(1)
+    nothing = usage(torch.full((9,), -1), 9)
+    assert (nothing.share, nothing.dead) == (0, 9)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, DEEP], ids=["depth 1", "depth 2"])
+def test_the_window_holds_the_latest_joint_codes(layout):
+    """Several times round, in batches of changing size, both symbols of a position as one."""
+    window = Window(layout, shortest=3)
+    length, size = len(window.codes), layout.codebook_size**layout.depth
+    assert length == 10 * size
+    ring = deque(maxlen=length)
+    for step in range(40):
+        codes = torch.randint(layout.codebook_size, (1 + step % 4, layout.length))
+        window.add(codes)
+        for image in codes.tolist():
+            for first in range(0, layout.length, layout.depth):
+                symbols = image[first : first + layout.depth]
+                ring.append(sum(s * layout.codebook_size**place for place, s in enumerate(symbols)))
+        assert sorted(window.codes[window.codes >= 0].tolist()) == sorted(ring)
+    assert len(ring) == length, "it went round"
+    health = window.usage()
+    assert (health.share, health.perplexity, health.dead) == pytest.approx(by_hand(ring, size))
+
+
+def test_a_batch_longer_than_the_window_leaves_its_end():
+    window = Window(CodeLayout((1, 9), 2, ((1, 9),)), shortest=5)
+    length = len(window.codes)
+    codes = torch.randint(2, (8, 9))
+    window.add(codes)
+    assert sorted(window.codes.tolist()) == sorted(codes.flatten()[-length:].tolist())
+
+
+def test_the_window_is_saved_with_the_run():
+    window, again = Window(LAYOUT, 3), Window(LAYOUT, 3)
+    for images in (2, 3):
+        window.add(torch.randint(7, (images, LAYOUT.length)))
+    again.load_state_dict(window.state_dict())
+    more = torch.randint(7, (4, LAYOUT.length))
+    window.add(more), again.add(more)
+    assert torch.equal(window.codes, again.codes)
+
+
+def test_huge_codebooks_have_short_windows():
+    assert len(Window(CodeLayout((2, 2), 2**30, ((2, 2),))).codes) == 2**20
