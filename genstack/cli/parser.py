@@ -180,12 +180,13 @@ class Parser:
         """Print what can stand at a place, or the settings of one class that can, and stop."""
         kinds = settings.at(self.settings, place)
         if name is None:
-            print("\n".join(f"{kind.__name__}: {summary(kind)}" for kind in kinds.values()))
+            print("\n".join(f"{kind.__name__}: {summary(kind)}" for kind, _ in kinds.values()))
         elif name not in kinds:
             raise UserError(meant(f"--{place}: {name} is no choice", name, kinds))
         else:
-            inside = settings_of(kinds[name])
-            print(explain(f"--{place}={name}", summary(kinds[name]), inside, [], False, f"{place}."))
+            kind, given = kinds[name]
+            inside = settings_of(kind, given)
+            print(explain(f"--{place}={name}", summary(kind), inside, [], False, f"{place}."))
         raise SystemExit(0)
 
     def _instantiate(self, kind: type, *arguments: Any, **named: Any) -> Any:

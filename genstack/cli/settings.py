@@ -171,8 +171,10 @@ def _complete_value(hint: Any, value: Any, place: str, missing: list[str] | None
     return value
 
 
-def at(settings: dict[str, Setting], place: str) -> dict[str, type]:
+def at(settings: dict[str, Setting], place: str) -> dict[str, tuple[type, int]]:
     """The classes that may stand at a place such as `model.compressor`, or inside what may stand there.
+
+    Beside each is the number of its arguments that the program gives.
 
     Raises:
         UserError: there is no such place, or no class stands there.
@@ -183,13 +185,14 @@ def at(settings: dict[str, Setting], place: str) -> dict[str, type]:
     inside = settings[name].inside
     if inside is not None and rest:
         return at(inside, rest)
-    kinds = {name: kind for base, _, _ in parts(settings[name].hint) for name, kind in choices(base).items()}
+    hint = settings[name].hint
+    kinds = {name: (kind, given) for base, given, _ in parts(hint) for name, kind in choices(base).items()}
     if not rest:
         if not kinds:
             raise UserError(f"--{place} takes no class; see --help")
         return kinds
-    holders = [settings_of(kind) for kind in kinds.values() if rest.partition(".")[0] in settings_of(kind)]
-    return at(holders[0] if holders else {}, rest)
+    inner = [settings_of(kind, given) for kind, given in kinds.values()]
+    return at(next((one for one in inner if rest.partition(".")[0] in one), {}), rest)
 
 
 def find(value: Any, kind: type, place: str = "") -> str | None:

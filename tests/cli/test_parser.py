@@ -102,6 +102,14 @@ def test_help_of_a_part_lists_classes_or_explains_one(parser, capsys):
     assert "--model.compressor.quantizer.rate" in capsys.readouterr().out
 
 
+def test_help_of_a_part_leaves_out_what_the_program_gives(parser, capsys):
+    with pytest.raises(SystemExit):
+        parser.parse(["--model.compressor.help=Autoencoder"])
+    text = capsys.readouterr().out
+    assert "--model.compressor.network" in text
+    assert "--model.compressor.channels" not in text
+
+
 @pytest.mark.parametrize(("text", "levels"), [("4", (4,)), ("4,2", (4, 2)), ("[4, 2]", (4, 2)), ("[]", ())])
 def test_several_values(parser, config, text, levels):
     settings = parser.parse(["--config", config, "--model.compressor.network.levels", text])
