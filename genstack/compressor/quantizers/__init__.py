@@ -1,8 +1,10 @@
 """Latents to codes: one file per algorithm."""
 
+from genstack.compressor.quantizers.bsq import BSQ
 from genstack.compressor.quantizers.fsq import FSQ
 from genstack.compressor.quantizers.grouped import Grouped
+from genstack.compressor.quantizers.lfq import LFQ
 from genstack.compressor.quantizers.residual import Residual
 from genstack.compressor.quantizers.vq import VectorQuantizer
 
-__all__ = ["FSQ", "Grouped", "Residual", "VectorQuantizer"]
+__all__ = ["BSQ", "FSQ", "LFQ", "Grouped", "Residual", "VectorQuantizer"]

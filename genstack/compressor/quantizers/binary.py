@@ -1,0 +1,94 @@
+"""Codes of bits, how symbols write them, and their entropies (arXiv:2310.05737, arXiv:2406.07548)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
+
+from genstack.errors import UserError
+
+GROUP = 9  # bits whose joint distribution is measured over a batch; 2^9 patterns, as in BSQ
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """How the bits of a position are written: in `depth` symbols, the first bit is the lowest of the first.
+
+    Args:
+        bits: of one position.
+        depth: symbols that they are written in, of equally many bits.
+    """
+
+    bits: int
+    depth: int
+
+    def __post_init__(self) -> None:
+        if self.bits < 1 or self.depth < 1 or self.bits % self.depth:
+            raise UserError(
+                f"{self.bits} bits cannot be written in depth {self.depth}; use a depth that divides them"
+            )
+        if self.bits // self.depth > 30:
+            raise UserError(
+                f"{self.bits} bits in depth {self.depth} make {2 ** (self.bits // self.depth)} values of a "
+                f"code; use a greater depth"
+            )
+
+    @property
+    def size(self) -> int:
+        """Values of one symbol."""
+        return 2 ** (self.bits // self.depth)
+
+    def codes(self, bits: Bool[Tensor, "b h w {self.bits}"]) -> Int[Tensor, "b n"]:
+        """The flat sequence of symbols of a grid of bits."""
+        parts = rearrange(bits.long(), "b h w (depth bit) -> b (h w depth) bit", depth=self.depth)
+        return (parts << torch.arange(parts.shape[-1], device=bits.device)).sum(-1)
+
+    def bits_of(self, grid: Int[Tensor, "b h w {self.depth}"]) -> Bool[Tensor, "b h w {self.bits}"]:
+        """The way back from `codes`."""
+        places = torch.arange(self.bits // self.depth, device=grid.device)
+        return rearrange(grid[..., None] >> places & 1, "b h w depth bit -> b h w (depth bit)").bool()
+
+
+def mean_entropy(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
+    """The mean entropy of codes of independent bits with these logits, exact: the bits' entropies add up."""
+    entropies = F.softplus(logits) - logits * logits.sigmoid()
+    return entropies.sum(1).mean()
+
+
+def entropy_of_mean(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
+    """The entropy of the codes of a whole batch, of all processes; bits are independent within each latent.
+
+    It adds up the entropies of groups of `GROUP` bits: exact up to so many, and an upper bound beyond.
+    """
+    return torch.stack([group_entropy(group) for group in logits.split(GROUP, dim=1)]).sum()
+
+
+def group_entropy(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
+    """The entropy of the mean distribution over all patterns of few bits.
+
+    A latent's distribution is a product over bits. The mean of products of two halves is a matrix product, so
+    only the patterns of half of the bits exist for each latent.
+    """
+    halves = logits.tensor_split([(logits.shape[1] + 1) // 2], dim=1)
+    joint = mean_over_processes(patterns(halves[0]).T @ patterns(halves[1]) / len(logits))
+    return -(joint * joint.clamp(min=torch.finfo(joint.dtype).tiny).log()).sum()
+
+
+def patterns(logits: Float[Tensor, "n bits"]) -> Float[Tensor, "n patterns"]:
+    """Probabilities of all patterns of independent bits."""
+    result = logits.new_ones(len(logits), 1)
+    for bit in logits.unbind(1):
+        both = torch.stack([(-bit).sigmoid(), bit.sigmoid()], dim=1)
+        result = rearrange(both[:, :, None] * result[:, None], "n bit patterns -> n (bit patterns)")
+    return result
+
+
+def mean_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The mean over all processes, differentiable, so that their batches count as one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    return all_reduce(values) / distributed.get_world_size()

@@ -1,0 +1,67 @@
+"""Binary spherical quantization (Zhao et al. 2024, arXiv:2406.07548, sections 4.1 and 4.2)."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genstack.compressor.bottleneck import Quantized, Quantizer
+from genstack.compressor.quantizers.binary import Symbols, entropy_of_mean, mean_entropy
+from genstack.compressor.quantizers.check import check
+from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.layout import CodeLayout
+
+
+class BSQ(Quantizer):
+    """Latents on the unit sphere become the nearest corner of the cube inside it; its signs are their code.
+
+    Like LFQ, but latents and codes are never further apart than a bound, so no term pulls them together.
+
+    Args:
+        bits: channels, and bits of a position.
+        depth: symbols that these bits are written in; 18 bits in depth 2 are two codes of 512 values.
+        entropy_weight: weight of the entropy terms, which make codes certain for each latent and even over
+            the batch.
+        diversity: weight of the batch's entropy inside them, against that of each latent.
+        temperature: of the distribution over codes whose entropy is measured; smaller is harder.
+    """
+
+    def __init__(
+        self,
+        bits: int = 10,
+        depth: int = 1,
+        entropy_weight: float = 0.1,
+        diversity: float = 1.0,
+        temperature: float = 0.03,
+    ):
+        super().__init__()
+        check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
+        check("diversity", diversity, diversity >= 0, "0 or more")
+        check("temperature", temperature, temperature > 0, "more than 0")
+        self.symbols = Symbols(bits, depth)
+        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.symbols.size
+        self.entropy_weight, self.diversity, self.temperature = entropy_weight, diversity, temperature
+        self.side = bits**-0.5  # half the side of the cube
+
+    def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            soft = F.normalize(rearrange(latents.float(), "b d h w -> b h w d"), dim=-1)
+            bits = soft > 0
+            # softmax over corners of u c / temperature, which is a product over bits (equation 8)
+            logits = rearrange(soft, "b h w d -> (b h w) d") * (2 * self.side / self.temperature)
+            entropy = mean_entropy(logits) - self.diversity * entropy_of_mean(logits)
+            quantized = rearrange(straight_through(self.corners(bits), soft), "b h w d -> b d h w")
+        losses = {"entropy": self.entropy_weight * entropy}
+        return Quantized(quantized, losses, codes=self.symbols.codes(bits))
+
+    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
+        (grid,) = layout.split(codes)
+        return rearrange(self.corners(self.symbols.bits_of(grid)), "b h w d -> b d h w")
+
+    def corners(self, bits: Tensor) -> Float[Tensor, "*shape {self.dim}"]:
+        """The corners of the cube that bits name."""
+        return (bits * 2.0 - 1) * self.side
+
+    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
+        return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)

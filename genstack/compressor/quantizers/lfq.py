@@ -1,0 +1,71 @@
+"""Lookup-free quantization (MAGVIT-v2, Yu et al. 2023, arXiv:2310.05737, section 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genstack.compressor.bottleneck import Quantized, Quantizer
+from genstack.compressor.quantizers.binary import Symbols, entropy_of_mean, mean_entropy
+from genstack.compressor.quantizers.check import check
+from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.layout import CodeLayout
+
+
+class LFQ(Quantizer):
+    """Each channel becomes its sign, -1 or 1; the signs of a position, read as bits, are its code.
+
+    Large codebooks without a table. The entropy terms (equation 5) make codes certain for each latent and
+    even over the batch: the entropy of each latent is exact, that of a batch is exact up to 9 bits and
+    otherwise the sum over groups of 9 bits, an upper bound.
+
+    Args:
+        bits: channels, and bits of a position; 10 for 1,024 values, 18 for 262,144.
+        depth: symbols that these bits are written in; 18 bits in depth 2 are two codes of 512 values.
+        entropy_weight: weight of the entropy terms.
+        diversity: weight of the batch's entropy inside them, against that of each latent.
+        commitment_weight: weight of the term that pulls latents towards -1 and 1.
+        temperature: of the distribution over codes whose entropy is measured; smaller is harder.
+    """
+
+    def __init__(
+        self,
+        bits: int = 10,
+        depth: int = 1,
+        entropy_weight: float = 0.1,
+        diversity: float = 1.0,
+        commitment_weight: float = 0.25,
+        temperature: float = 0.3,
+    ):
+        super().__init__()
+        check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
+        check("diversity", diversity, diversity >= 0, "0 or more")
+        check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
+        check("temperature", temperature, temperature > 0, "more than 0")
+        self.symbols = Symbols(bits, depth)
+        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.symbols.size
+        self.entropy_weight, self.diversity = entropy_weight, diversity
+        self.commitment_weight, self.temperature = commitment_weight, temperature
+
+    def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            soft = rearrange(latents.float(), "b d h w -> b h w d")
+            bits = soft > 0
+            hard = bits * 2.0 - 1
+            # softmax over codes of -|z - c|^2 / temperature, which is a product over bits
+            logits = rearrange(soft, "b h w d -> (b h w) d") * (4 / self.temperature)
+            entropy = mean_entropy(logits) - self.diversity * entropy_of_mean(logits)
+            losses = {
+                "entropy": self.entropy_weight * entropy,
+                "commitment": self.commitment_weight * F.mse_loss(soft, hard),
+            }
+            quantized = rearrange(straight_through(hard, soft), "b h w d -> b d h w")
+        return Quantized(quantized, losses, codes=self.symbols.codes(bits))
+
+    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
+        (grid,) = layout.split(codes)
+        return rearrange(self.symbols.bits_of(grid) * 2.0 - 1, "b h w d -> b d h w")
+
+    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
+        return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)
