@@ -14,7 +14,7 @@ from genstack.cli import train, verbs
 from genstack.cli.config import KINDS
 from genstack.cli.main import dispatch
 from genstack.cli.parser import Parser, load_parts
-from genstack.cli.signatures import choices
+from genstack.cli.signatures import Setting, choices, parts, settings_of
 from genstack.compressor import Autoencoder
 from genstack.compressor.convolutional import Convolutional
 from genstack.compressor.quantizers.vq import VectorQuantizer
@@ -93,6 +93,25 @@ def test_commands_are_understood(line, parsing):
         dispatch([*verb, *shlex.split(words, comments=True)])
     except SystemExit as stop:  # --print_config
         assert stop.code == 0
+
+
+def known(settings: dict[str, Setting], place: str) -> bool:
+    """Whether a setting such as `model.compressor.network.width` exists, in any class that may stand there."""
+    name, _, rest = place.partition(".")
+    if name not in settings or not rest:
+        return name in settings
+    kinds = [
+        (kind, given) for base, given, _ in parts(settings[name].hint) for kind in choices(base).values()
+    ]
+    inner = [settings[name].inside or {}, *(settings_of(kind, given) for kind, given in kinds)]
+    return any(known(one, rest) for one in inner)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_are_named_exist(page):
+    settings = [stage.parser().settings for stage in train.STAGES.values()]
+    for place in re.findall(r"--((?:model|data|trainer|log)\b[\w.]*\w)", page.read_text(encoding="utf-8")):
+        assert any(known(one, place) for one in settings), place
 
 
 def test_there_are_commands_to_test():
