@@ -96,7 +96,7 @@ def test_commands_are_understood(line, parsing):
 
 
 def known(settings: dict[str, Setting], place: str) -> bool:
-    """Whether a setting such as `model.compressor.network.width` exists, in any class that may stand there."""
+    """Whether a setting such as `model.compressor.network.width` exists, in any class that may be there."""
     name, _, rest = place.partition(".")
     if name not in settings or not rest:
         return name in settings
