@@ -1,0 +1,93 @@
+"""Gumbel-softmax quantization (arXiv:1611.01144), with the schedules of DALL-E's dVAE (arXiv:2102.12092)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genstack.compressor.bottleneck import Quantized, Quantizer
+from genstack.compressor.quantizers.check import check
+from genstack.layout import CodeLayout
+
+
+class Gumbel(Quantizer):
+    """Latents become probabilities of codes: training mixes rows by a noisy softmax, use takes the likeliest.
+
+    The mixtures harden while the temperature falls (a cosine, as in DALL-E's discrete VAE); the divergence of
+    the probabilities from uniform ones keeps all codes in reach.
+
+    Args:
+        codebook_size: number of rows, which is the number of values of a code.
+        dim: numbers in a row, and channels that the probabilities are made of.
+        temperature: of the softmax at the start.
+        final_temperature: of the softmax in the end.
+        annealing: optimizer steps in which the temperature falls.
+        divergence_weight: weight of the divergence from uniform probabilities, in nats per position.
+        divergence_warmup: optimizer steps in which that weight rises from 0.
+    """
+
+    step: Int[Tensor, ""]
+
+    def __init__(
+        self,
+        codebook_size: int = 512,
+        dim: int = 64,
+        temperature: float = 1.0,
+        final_temperature: float = 0.0625,
+        annealing: int = 20000,
+        divergence_weight: float = 5e-4,
+        divergence_warmup: int = 5000,
+    ):
+        super().__init__()
+        check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
+        check("temperature", temperature, temperature > 0, "more than 0")
+        check("final_temperature", final_temperature, final_temperature > 0, "more than 0")
+        check("annealing", annealing, annealing >= 0, "0 or more")
+        check("divergence_weight", divergence_weight, divergence_weight >= 0, "0 or more")
+        check("divergence_warmup", divergence_warmup, divergence_warmup >= 0, "0 or more")
+        self.codebook_size, self.dim = codebook_size, dim
+        self.temperature, self.final_temperature, self.annealing = temperature, final_temperature, annealing
+        self.divergence_weight, self.divergence_warmup = divergence_weight, divergence_warmup
+        self.logits = nn.Linear(dim, codebook_size)
+        self.rows = nn.Parameter(torch.randn(codebook_size, dim))
+        self.register_buffer("step", torch.tensor(0))  # optimizer steps so far
+
+    def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            features = rearrange(latents.float(), "b d h w -> b h w d")
+            logits = F.linear(features, self.logits.weight.float(), self.logits.bias.float())
+            codes = rearrange(logits.argmax(-1), "b h w -> b (h w)")
+            if self.training:
+                noise = -torch.empty_like(logits).exponential_().log()
+                shares = ((logits + noise) / self.temperature_now()).softmax(-1)
+                mixed = rearrange(shares @ self.rows.float(), "b h w d -> b d h w")
+            else:
+                mixed = rearrange(F.embedding(logits.argmax(-1), self.rows.float()), "b h w d -> b d h w")
+            divergence = math.log(self.codebook_size) - entropy(logits).mean()
+        weight = self.divergence_weight * passed(self.step, self.divergence_warmup)
+        return Quantized(mixed, {"divergence": weight * divergence}, codes=codes)
+
+    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
+        (grid,) = layout.split(codes)
+        return rearrange(F.embedding(grid, self.rows.float()), "b h w 1 d -> b d h w")
+
+    def after_step(self, skipped: bool) -> None:
+        self.step += int(not skipped)
+
+    def temperature_now(self) -> Float[Tensor, ""]:
+        """The temperature of this step."""
+        share = (1 + torch.cos(math.pi * passed(self.step, self.annealing))) / 2
+        return self.final_temperature + (self.temperature - self.final_temperature) * share
+
+
+def passed(step: Int[Tensor, ""], steps: int) -> Float[Tensor, ""]:
+    """The share of so many steps that has passed, at most 1."""
+    return (step / steps).clamp(max=1.0) if steps else torch.ones_like(step, dtype=torch.float32)
+
+
+def entropy(logits: Float[Tensor, "*shape k"]) -> Float[Tensor, "*shape"]:
+    """Entropy of the softmax of logits, in nats."""
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)

@@ -1,0 +1,55 @@
+"""Index backpropagation against the textbook form with one-hot matrices."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genstack.compressor.quantizers import IBQ, ibq
+
+
+def textbook(latents, rows, temperature, commitment_weight):
+    """Equations 3 to 6, with all matrices written out; latents `n d`."""
+    logits = latents @ rows.T
+    soft = logits.softmax(1)
+    one_hot = F.one_hot(soft.argmax(1), len(rows)).float()
+    quantized = (one_hot - soft.detach() + soft) @ rows
+    hard = one_hot @ rows
+    pulls = (quantized - latents).square().mean() + (hard.detach() - latents).square().mean()
+    pulls = pulls + commitment_weight * (hard - latents.detach()).square().mean()
+    sharp = (logits / temperature).softmax(1)
+    single = -(sharp * (sharp + 1e-30).log()).sum(1).mean()
+    batch = -(sharp.mean(0) * (sharp.mean(0) + 1e-30).log()).sum()
+    return quantized, pulls, single - batch
+
+
+@pytest.mark.parametrize("chunk", [2**22, 30])
+def test_values_and_gradients_are_those_of_one_hot_matrices(chunk, monkeypatch):
+    monkeypatch.setattr(ibq, "CHUNK", chunk)  # 30: two latents at a time
+    quantizer = IBQ(13, 3, 2.0, 0.3, 0.7, temperature=0.5)
+    latents = torch.randn(2, 3, 5, 3, requires_grad=True)
+    weights = torch.randn(2, 3, 5, 3)
+    quantized = quantizer(latents)
+    ((quantized.latents * weights).sum() + sum(quantized.losses.values())).backward()
+    found, found_rows = latents.grad.clone(), quantizer.rows.grad.clone()
+    latents.grad = quantizer.rows.grad = None
+
+    flat = latents.movedim(1, -1).reshape(-1, 3)
+    expected, pulls, entropies = textbook(flat, quantizer.rows, 0.5, 0.3)
+    torch.testing.assert_close(quantized.losses["quantization"], 2.0 * pulls)
+    torch.testing.assert_close(quantized.losses["entropy"], 0.7 * entropies)
+    torch.testing.assert_close(quantized.latents.movedim(1, -1).reshape(-1, 3), expected)
+    ((expected * weights.movedim(1, -1).reshape(-1, 3)).sum() + 2.0 * pulls + 0.7 * entropies).backward()
+    torch.testing.assert_close(found, latents.grad, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found_rows, quantizer.rows.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_every_row_learns_from_every_latent():
+    quantizer = IBQ(13, 3)
+    (quantizer(torch.randn(1, 3, 1, 2)).losses["entropy"]).backward()
+    assert (quantizer.rows.grad.abs().sum(1) > 0).sum() > 2
+
+
+@pytest.mark.parametrize("wrong", [{"codebook_size": 0}, {"temperature": 0.0}, {"entropy_weight": -1.0}])
+def test_impossible_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        IBQ(**wrong)
