@@ -1,0 +1,145 @@
+"""Multi-scale residual quantization (VAR, Tian et al. 2024, arXiv:2404.02905, section 3.2, algorithm 1)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genstack.compressor.bottleneck import Quantized, Quantizer
+from genstack.compressor.quantizers.check import check
+from genstack.compressor.quantizers.codebook import Codebook, Seeding
+from genstack.compressor.quantizers.nearest import nearest
+from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+
+
+class MultiScale(Quantizer):
+    """Latents become a sum of grids of codes, coarse to fine; each quantizes what those before it left over.
+
+    All grids share one table. A grid is shrunk by averaging, enlarged by bicubic interpolation and smoothed
+    by a convolution. This is the compressor of next-scale priors.
+
+    Args:
+        scales: sides of the grids in proportion to the last, which has the size of the latents; VAR's are
+            `[1, 2, 3, 4, 5, 6, 8, 10, 13, 16]` for latents of 16x16.
+        codebook_size: number of rows, which is the number of values of a code.
+        dim: numbers in a row.
+        codebook_weight: weight of the term that pulls the sums of rows towards the latents.
+        commitment_weight: weight of the term that pulls the encoder towards these sums.
+        smoothing: share of the convolution in each enlarged grid; the rest stays as it is.
+        convolutions: number of different convolutions, shared by neighbouring scales.
+        seeding: rows become randomly chosen latents of the first batch in training (latents), or the means
+            of its clusters (kmeans); null leaves them random.
+        dead_after: a row that was not chosen once while this many latents per row passed starts again from a
+            random remainder; null never restarts one.
+    """
+
+    def __init__(
+        self,
+        scales: tuple[int, ...] = (1, 2, 3, 4),
+        codebook_size: int = 512,
+        dim: int = 32,
+        codebook_weight: float = 1.0,
+        commitment_weight: float = 0.25,
+        smoothing: float = 0.5,
+        convolutions: int = 4,
+        seeding: Seeding | None = "latents",
+        dead_after: float | None = 64.0,
+    ):
+        super().__init__()
+        if not scales or min(scales) < 1 or list(scales) != sorted(set(scales)):
+            raise UserError(f"scales {scales} do not rise from 1 or more; use such as [1, 2, 4, 8]")
+        check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
+        check("codebook_weight", codebook_weight, codebook_weight >= 0, "0 or more")
+        check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
+        check("smoothing", smoothing, 0 <= smoothing <= 1, "0 to 1")
+        check("convolutions", convolutions, convolutions >= 1, "1 or more")
+        self.scales, self.codebook_size, self.dim = tuple(scales), codebook_size, dim
+        self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
+        self.smoothing, self.convolutions = smoothing, convolutions
+        self.seeding, self.dead_after = seeding, dead_after
+        self.codebook = Codebook(codebook_size, dim, seeding, dead_after)
+        self.smoothers = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(convolutions))
+
+    def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            soft = latents.float()
+            target = soft.detach()
+            if self.training:
+                self.codebook.seed(flat(target))
+            layout = self.layout((1, 1), *latents.shape[2:])
+            total, grids, shrunk, codebook, commitment = torch.zeros_like(target), [], [], [], []
+            for number, size in enumerate(layout.grids):
+                shrunk.append(flat(resized(target - total.detach(), size, "area")))
+                codes = nearest(shrunk[-1], self.codebook.rows)
+                grids.append(rearrange(codes, "(b h w) -> b h w 1", b=len(latents), h=size[0]))
+                total = total + self.enlarged(grids[-1], number, latents.shape[2], latents.shape[3])
+                codebook.append(F.mse_loss(total, target))
+                commitment.append(F.mse_loss(soft, total.detach()))
+            if self.training:
+                self.codebook.observe(torch.cat(shrunk), torch.cat([grid.flatten() for grid in grids]))
+        losses = {
+            "codebook": self.codebook_weight * torch.stack(codebook).mean(),
+            "commitment": self.commitment_weight * torch.stack(commitment).mean(),
+        }
+        return Quantized(straight_through(total, soft), losses, codes=layout.join(grids))
+
+    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
+        return self.partial(layout.split(codes), layout)
+
+    def partial(
+        self, grids: Sequence[Int[Tensor, "b _ _ 1"]], layout: CodeLayout
+    ) -> Float[Tensor, "b {self.dim} h w"]:
+        """The sum of the first grids, as many as there are, at full size: what a prior knows so far."""
+        height, width = layout.grids[-1]
+        with torch.autocast(grids[0].device.type, enabled=False):
+            total = torch.zeros(len(grids[0]), self.dim, height, width, device=grids[0].device)
+            for number, grid in enumerate(grids):
+                total = total + self.enlarged(grid, number, height, width)
+        return total
+
+    def enlarged(
+        self, grid: Int[Tensor, "b _ _ 1"], number: int, height: int, width: int
+    ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
+        """What the grid of this number adds to the latents."""
+        rows = rearrange(self.codebook(grid), "b h w 1 d -> b d h w")
+        rows = resized(rows, (height, width), "bicubic")
+        smooth = self.smoothers[smoother(number, len(self.scales), self.convolutions)]
+        return torch.lerp(rows, smooth(rows), self.smoothing)
+
+    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
+        grids = tuple((self.side(height, scale), self.side(width, scale)) for scale in self.scales)
+        return CodeLayout(image_size, self.codebook_size, grids)
+
+    def side(self, full: int, scale: int) -> int:
+        """The side of a grid where latents have a full side: in proportion, rounded, 1 or more."""
+        last = self.scales[-1]
+        return max(1, (2 * full * scale + last) // (2 * last))
+
+    def after_step(self, skipped: bool) -> None:
+        self.codebook.after_step(skipped)
+
+
+def smoother(number: int, scales: int, convolutions: int) -> int:
+    """Which convolution a scale uses: they are spread evenly over the scales, and the nearest is used.
+
+    As in VAR, four of them lie a third of their spacing from either end, other numbers half of it.
+    """
+    margin = 1 / (3 if convolutions == 4 else 2) / convolutions
+    place = number / max(1, scales - 1)
+    ticks = torch.linspace(margin, 1 - margin, convolutions, dtype=torch.float64)
+    return int((ticks - place).abs().argmin())
+
+
+def resized(grid: Float[Tensor, "b d _ _"], size: tuple[int, int], mode: str) -> Float[Tensor, "b d _ _"]:
+    """A grid of another size, or the same."""
+    return grid if tuple(grid.shape[2:]) == size else F.interpolate(grid, size, mode=mode)
+
+
+def flat(latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "n d"]:
+    """Latents in a list."""
+    return rearrange(latents, "b d h w -> (b h w) d")

@@ -1,0 +1,88 @@
+"""Multi-scale quantization against its algorithm, written out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genstack.compressor.quantizers import MultiScale
+from genstack.compressor.quantizers.multiscale import smoother
+
+VAR = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+
+
+def test_grids_follow_the_size_of_the_latents():
+    assert MultiScale(VAR).layout((256, 256), 16, 16).grids == tuple((side, side) for side in VAR)
+    assert MultiScale((1, 2, 4)).layout((40, 56), 5, 7).grids == ((1, 2), (3, 4), (5, 7))
+
+
+def test_each_grid_quantizes_what_is_left():
+    quantizer = MultiScale((1, 2, 4), codebook_size=11, dim=3, smoothing=0.3, seeding=None).eval()
+    latents = torch.randn(2, 3, 5, 7, requires_grad=True)
+    rows = quantizer.codebook.weight
+    total, codes, codebook, commitment = torch.zeros(2, 3, 5, 7), [], [], []
+    for number, size in enumerate([(1, 2), (3, 4), (5, 7)]):
+        rest = F.adaptive_avg_pool2d(latents.detach() - total.detach(), size)
+        distances = (rest[:, None] - rows[None, :, :, None, None]).square().sum(2)
+        codes.append(distances.argmin(1).flatten(1))
+        vectors = rows[distances.argmin(1)].movedim(-1, 1)
+        vectors = F.interpolate(vectors, (5, 7), mode="bicubic")
+        smooth = quantizer.smoothers[smoother(number, 3, 4)](vectors)
+        total = total + 0.7 * vectors + 0.3 * smooth
+        codebook.append((total - latents.detach()).square().mean())
+        commitment.append((total.detach() - latents).square().mean())
+    quantized = quantizer(latents)
+    assert torch.equal(quantized.codes, torch.cat(codes, dim=1))
+    torch.testing.assert_close(quantized.latents, total)
+    torch.testing.assert_close(quantized.losses["codebook"], sum(codebook) / 3)
+    torch.testing.assert_close(quantized.losses["commitment"], 0.25 * sum(commitment) / 3)
+    found = torch.autograd.grad(quantized.losses["codebook"], rows)[0]
+    torch.testing.assert_close(found, torch.autograd.grad(sum(codebook) / 3, rows)[0])
+    weights = torch.randn(2, 3, 5, 7)
+    (quantized.latents * weights).sum().backward()
+    assert torch.equal(latents.grad, weights)
+
+
+def test_convolutions_are_shared_as_in_var():
+    """VAR's rule: ticks from 1/12 to 11/12, and the nearest (in float64, where two scales tie)."""
+    assert [smoother(number, 10, 4) for number in range(10)] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
+    assert [smoother(number, 10, 1) for number in range(10)] == [0] * 10
+    assert smoother(0, 1, 4) == 0
+
+
+def test_partial_sums_end_in_the_lookup():
+    quantizer = MultiScale((1, 2, 4), dim=3).eval()
+    layout = quantizer.layout((40, 56), 5, 7)
+    grids = layout.split(quantizer(torch.randn(2, 3, 5, 7)).codes)
+    sums = [quantizer.partial(grids[:count], layout) for count in (1, 2, 3)]
+    assert all(total.shape == (2, 3, 5, 7) for total in sums)
+    assert torch.equal(sums[-1], quantizer.lookup(layout.join(grids), layout))
+    assert not torch.equal(sums[0], sums[1])
+
+
+def test_the_defaults_keep_the_table_in_use():
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(256, 8, generator=generator)
+    quantizer = MultiScale((1, 2, 4), codebook_size=256, dim=8).train()
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=1e-3)
+
+    def latents():
+        chosen = centres[torch.randint(256, (8, 8, 8), generator=generator)].movedim(-1, 1)
+        return chosen + 0.05 * torch.randn(8, 8, 8, 8, generator=generator)
+
+    for _ in range(300):
+        optimizer.zero_grad()
+        sum(quantizer(latents()).losses.values()).backward()
+        optimizer.step()
+        quantizer.after_step(skipped=False)
+    quantizer.eval()
+    used = torch.cat([quantizer(latents()).codes.flatten() for _ in range(10)]).unique()
+    assert len(used) > 0.9 * 256
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scales": (2, 1)}, {"scales": ()}, {"smoothing": 1.5}, {"convolutions": 0}]
+)
+def test_impossible_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MultiScale(**wrong)
