@@ -21,7 +21,7 @@ CHUNK = 2**22  # scores of latents against rows that exist at a time; backwards 
 class IBQ(Quantizer):
     """Each latent becomes the row of the largest inner product; the gradient flows into the choice itself.
 
-    Forwards the choice is hard, backwards it is the softmax over all rows: every row learns from every latent,
+    Forwards the choice is hard, backwards it is the softmax over all rows: each row learns from each latent,
     and large codebooks of many dimensions stay in use. Memory does not grow with latents times rows.
 
     Args:
@@ -59,11 +59,12 @@ class IBQ(Quantizer):
             soft = rearrange(latents.float(), "b d h w -> (b h w) d")
             rows = self.rows.float()
             run = partial(checkpoint, choose, use_reentrant=False, preserve_rng_state=False)
-            parts = [
-                run(part, rows, self.temperature) for part in soft.split(max(1, CHUNK // self.codebook_size))
-            ]
-            vectors, codes = (torch.cat([part[place] for part in parts]) for place in (0, 1))
-            certain, even = (sum(part[place] for part in parts) / len(soft) for place in (2, 3))
+            certain, even, parts = soft.new_zeros(()), torch.zeros_like(rows[:, 0]), []
+            for few in soft.split(max(1, CHUNK // self.codebook_size)):
+                *chosen, entropies, probabilities = run(few, rows, self.temperature)
+                certain, even = certain + entropies / len(soft), even + probabilities / len(soft)
+                parts.append(chosen)
+            vectors, codes = (torch.cat(part) for part in zip(*parts, strict=True))
             even = mean_over_processes(even)
             diversity = -(even * even.clamp(min=torch.finfo(even.dtype).tiny).log()).sum()
             hard = F.embedding(codes, rows)
