@@ -123,7 +123,7 @@ class CompressorTraining(Training[Compressor]):
             )
 
     def log_usage(self, stage: str, codes: Tensor) -> Usage:
-        """Log the health of the codebook over joint codes."""
+        """Log the health of the codebook."""
         health = usage(codes, self.window.codebook_size)
         self.log_dict(
             {
@@ -140,7 +140,7 @@ class CompressorTraining(Training[Compressor]):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         reconstruction = self.used(batch.images)
-        self.held_out.append(self.layout.joint(reconstruction.codes).flatten())
+        self.held_out.append(self.window.numbers(reconstruction.codes))
         terms = self.distances(batch.images, reconstruction.images)
         terms["psnr"] = psnr(batch.images, reconstruction.images).mean()
         held_out = {f"val/{name}": term for name, term in terms.items()}

@@ -9,6 +9,9 @@ from torch.nn.functional import pad
 
 from genstack.layout import CodeLayout
 
+#: Most joint codes that are counted as such; beyond, no window of codes could show all of them.
+MOST = 2**20
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -44,11 +47,14 @@ def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
 
 
 class Window(nn.Module):
-    """The latest joint codes: a ring buffer, saved with the run.
+    """The latest codes: a ring buffer, saved with the run.
+
+    The codes of one position count together, as one of codebook_size ** depth joint codes. Where there are more
+    than `MOST` of these, as for residual codes, each symbol counts by itself, as one of codebook_size * depth rows.
 
     Args:
         layout: of the codes.
-        shortest: the least number of positions to keep; ten per code, up to 2**20, if that is more.
+        shortest: the least number of codes to keep; ten per code, up to 2**20, if that is more.
     """
 
     codes: Tensor
@@ -56,7 +62,9 @@ class Window(nn.Module):
 
     def __init__(self, layout: CodeLayout, shortest: int = 2**14):
         super().__init__()
-        self.codebook_size = layout.codebook_size**layout.depth
+        together = layout.codebook_size**layout.depth
+        self.joint = together <= MOST
+        self.codebook_size = together if self.joint else layout.codebook_size * layout.depth
         self.layout = layout
         length = max(shortest, min(10 * self.codebook_size, 2**20))
         self.register_buffer("codes", torch.full((length,), -1))
@@ -64,10 +72,17 @@ class Window(nn.Module):
 
     def add(self, codes: Int[Tensor, "b n"]) -> None:
         """Take in the codes of a batch; the oldest make room."""
-        joint = self.layout.joint(codes).flatten()[-len(self.codes) :]
-        places = (self.position + torch.arange(len(joint), device=joint.device)) % len(self.codes)
-        self.codes[places] = joint
-        self.position += len(joint)
+        latest = self.numbers(codes)[-len(self.codes) :]
+        places = (self.position + torch.arange(len(latest), device=latest.device)) % len(self.codes)
+        self.codes[places] = latest
+        self.position += len(latest)
+
+    def numbers(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, " count"]:
+        """What is counted, each in [0, codebook_size)."""
+        if self.joint:
+            return self.layout.joint(codes).flatten()
+        depth = torch.arange(codes.shape[1], device=codes.device) % self.layout.depth
+        return (codes + depth * self.layout.codebook_size).flatten()
 
     def usage(self) -> Usage:
         """Usage over the window."""

@@ -73,3 +73,26 @@ def test_the_window_is_saved_with_the_run():
 
 def test_huge_codebooks_have_short_windows():
     assert len(Window(CodeLayout((2, 2), 2**30, ((2, 2),))).codes) == 2**20
+
+
+def test_more_joint_codes_than_a_window_could_show_count_row_by_row():
+    """Residual codes of 3 tables: two rows of each are seen, of 1,024."""
+    layout = CodeLayout((8, 8), codebook_size=1024, grids=((1, 5),), depth=3)
+    window = Window(layout)
+    window.add(torch.tensor([[7, 8, 9], [7, 0, 9], [7, 8, 1], [2, 8, 9], [7, 8, 9]]).reshape(1, 15))
+    found = window.usage()
+    assert window.codebook_size == 3 * 1024
+    assert found.share == 6 / (3 * 1024)
+    assert found.dead == 3 * 1024 - 6
+
+
+def test_codes_of_any_depth_can_be_counted():
+    window = Window(CodeLayout((8, 8), codebook_size=2**14, grids=((1, 1),), depth=16))
+    window.add(torch.full((1, 16), 2**14 - 1))
+    assert window.usage().share == 16 / (16 * 2**14)
+
+
+def test_a_quarter_of_a_million_codes_in_two_symbols_count_together():
+    window = Window(CodeLayout((8, 8), codebook_size=512, grids=((1, 2),), depth=2))
+    window.add(torch.tensor([[511, 511, 0, 511]]))
+    assert window.usage().share == 2 / 2**18
