@@ -49,8 +49,8 @@ def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
 class Window(nn.Module):
     """The latest codes: a ring buffer, saved with the run.
 
-    The codes of one position count together, as one of codebook_size ** depth joint codes. Where there are more
-    than `MOST` of these, as for residual codes, each symbol counts by itself, as one of codebook_size * depth rows.
+    The codes of one position count together, as one of codebook_size ** depth joint codes. Where these are
+    more than `MOST`, as for residual codes, each symbol counts by itself, of codebook_size * depth.
 
     Args:
         layout: of the codes.
