@@ -5,6 +5,7 @@ the way. Only classes that genstack discovers in its own folders can be named; n
 """
 
 import inspect
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 PLAIN = (bool, int, float, str, type(None))
+LARGEST = 2**24  # whole number in a description; no part is that wide, and a loop that long has no end
 
 
 def describe(part: Any) -> Any:
@@ -36,6 +38,8 @@ def build(description: Any) -> Any:
     Raises:
         UserError: the description names an unknown class or an argument that its class does not take.
     """
+    if isinstance(description, int) and abs(description) > LARGEST:
+        raise UserError(f"{description} is too large for a part of a model; {LARGEST} is the limit")
     if isinstance(description, PLAIN):
         return description
     if isinstance(description, list):
@@ -53,9 +57,11 @@ def build(description: Any) -> Any:
     try:
         return part(**arguments)
     except TypeError as error:
-        raise UserError(f"{name} cannot be built from its description: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} cannot be built from its description: {reason}") from error
 
 
+@cache  # folders are not looked through again for every part
 def describable() -> dict[str, type]:
     """Every class that a description may name."""
     parts = discover(genstack.compressor, object) | discover(genstack.prior, object)

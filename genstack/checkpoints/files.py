@@ -16,10 +16,13 @@ from safetensors.torch import save_file
 
 import genstack
 from genstack.atomic import replacing
+from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe
+from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
+from genstack.prior import Prior
 
 FORMAT_VERSION = 1
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
@@ -62,11 +65,14 @@ def load(folder: Path) -> Model:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {}).get("genstack", "null"))
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            with torch.device("meta"):  # nothing is allocated before the file has shown that it holds as much
-                compare(shapes, build_model(described, path))
+            # nothing is allocated before the file has shown that it holds as much
+            with torch.device("meta"), at_most(len(shapes)):
+                blank = build_model(described, path)
+            compare(shapes, blank)
+            check_size(blank.modules(), path.stat().st_size)
             model = build_model(described, path)
             state_dict = {key: file.get_tensor(key) for key in shapes}
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is damaged or incomplete: {error}") from error
     modules = model.modules()
     modules.load_state_dict(state_dict)
@@ -85,15 +91,31 @@ def build_model(described: Any, path: Path) -> Model:
             f"use genstack {described.get('genstack_version')}"
         )
     try:
-        return Model(
+        model = Model(
             build(described["compressor"]),
             Preprocessing(**described["preprocessing"]),
             tuple(described["classes"]),
             build(described["prior"]),
             described["made"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"the description in {path} is incomplete: {error}") from error
+        check_parts(model)
+    except UserError:
+        raise
+    except Exception as error:  # a wrong value can fail anywhere in a constructor
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UserError(f"the description in {path} is incomplete or wrong: {reason}") from error
+    return model
+
+
+def check_parts(model: Model) -> None:
+    """Refuse a description of something else than a compressor and a prior over its codes."""
+    if not isinstance(model.compressor, Compressor) or not isinstance(model.prior, Prior | None):
+        raise UserError(
+            f"a model is a compressor and a prior or none, "
+            f"not {type(model.compressor).__name__} and {type(model.prior).__name__}"
+        )
+    if model.prior is not None and model.prior.layout != model.layout:
+        raise UserError(f"the prior is over {model.prior.layout}, the compressor's codes are {model.layout}")
 
 
 def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:
