@@ -13,5 +13,5 @@ def psnr(images: Float[Tensor, "b c H W"], reconstructions: Float[Tensor, "b c H
 
     Equal images have infinite PSNR.
     """
-    difference = to_uint8(images).double() - to_uint8(reconstructions).double()
+    difference = to_uint8(images).cpu().double() - to_uint8(reconstructions).cpu().double()
     return 10 * torch.log10(255**2 / reduce(difference**2, "b H W c -> b", "mean")).float()

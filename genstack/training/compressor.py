@@ -18,7 +18,7 @@ from genstack.losses.reconstruction import L1, ReconstructionLoss
 from genstack.model import Model
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
-from genstack.training.usage import Usage, Window, usage
+from genstack.training.usage import Usage, Window, everywhere, usage
 
 LEAST_USAGE = 0.2  # share of the codebook below which something is wrong
 
@@ -136,7 +136,7 @@ class CompressorTraining(Training[Compressor]):
         return health
 
     def on_validation_epoch_start(self) -> None:
-        self.held_out: list[Tensor] = []
+        self.held_out = [torch.empty(0, dtype=torch.int64, device=self.device)]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         reconstruction = self.used(batch.images)
@@ -147,11 +147,11 @@ class CompressorTraining(Training[Compressor]):
         self.log_dict(held_out, batch_size=len(batch.images), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_usage("val", torch.cat(self.held_out))
+        self.log_usage("val", everywhere(torch.cat(self.held_out)))
         self.held_out.clear()
 
     def picture(self, count: int) -> PIL.Image.Image:
         """Held-out images, each beside its reconstruction."""
-        images = self.data.examples("validation", count // 2).images.to(self.device)
+        images = self.data.examples("validation", max(1, count // 2)).images.to(self.device)
         pairs = zip(images, self.used(images).images, strict=True)
         return sheet(torch.stack(list(chain(*pairs))).cpu(), columns=8)

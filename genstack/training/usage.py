@@ -28,19 +28,24 @@ class Usage:
     dead: int
 
 
+def everywhere(codes: Int[Tensor, " count"]) -> Int[Tensor, " total"]:
+    """The codes of all processes, which may have different numbers of them; filled up with -1."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return codes
+    longest = torch.tensor(len(codes), device=codes.device)
+    distributed.all_reduce(longest, distributed.ReduceOp.MAX)
+    codes = pad(codes, (0, int(longest) - len(codes)), value=-1)
+    gathered = [torch.empty_like(codes) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, codes)
+    return torch.cat(gathered)
+
+
 def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
-    """Usage of a codebook by joint codes, those of all processes together; negative ones do not count."""
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
-        longest = torch.tensor(len(codes), device=codes.device)
-        distributed.all_reduce(longest, distributed.ReduceOp.MAX)
-        codes = pad(codes, (0, int(longest) - len(codes)), value=-1)
-        gathered = [torch.empty_like(codes) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(gathered, codes)
-        codes = torch.cat(gathered)
+    """Usage of a codebook by joint codes; negative ones do not count."""
     codes = codes[codes >= 0]
     if len(codes) == 0:
         return Usage(0.0, 0.0, codebook_size)
-    counts = codes.unique(return_counts=True)[1].double()
+    counts = codes.unique(return_counts=True)[1].cpu().double()
     frequencies = counts / counts.sum()
     perplexity = torch.exp(-(frequencies * frequencies.log()).sum())
     return Usage(len(counts) / codebook_size, float(perplexity), codebook_size - len(counts))
@@ -71,8 +76,8 @@ class Window(nn.Module):
         self.register_buffer("position", torch.tensor(0))
 
     def add(self, codes: Int[Tensor, "b n"]) -> None:
-        """Take in the codes of a batch; the oldest make room."""
-        latest = self.numbers(codes)[-len(self.codes) :]
+        """Take in the codes of a batch, from all processes alike; the oldest make room."""
+        latest = everywhere(self.numbers(codes))[-len(self.codes) :]
         places = (self.position + torch.arange(len(latest), device=latest.device)) % len(self.codes)
         self.codes[places] = latest
         self.position += len(latest)
