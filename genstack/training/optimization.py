@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from genstack.compressor import Bottleneck
 from genstack.errors import UserError
 from genstack.losses.schedule import steps
 
@@ -20,7 +21,7 @@ class Optimization:
     Args:
         learning_rate: the highest learning rate, as it is; nothing multiplies it.
         betas: decay of the running means of gradients and of their squares.
-        weight_decay: of matrices and kernels; biases, norms and embeddings have none.
+        weight_decay: of matrices and kernels; biases, norms, embeddings and codebooks have none.
         warmup: optimizer steps, or share of the run like "5%", in which the rate rises from 0.
         final: share of the highest rate that is left at the end of the run; 1 for no decay.
     """
@@ -67,12 +68,13 @@ class Optimization:
 
 def decayed(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters of a network: those that weight decay pulls to 0, and the others."""
-    tables = {
-        id(p) for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)
-    }
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    with_decay = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]
-    without = [p for p in parameters if p.ndim < 2 or id(p) in tables]
+    tables = [module for module in network.modules() if isinstance(module, nn.Embedding | Bottleneck)]
+    spared = {id(parameter) for table in tables for parameter in table.parameters()}
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    with_decay = [
+        parameter for parameter in parameters if parameter.ndim >= 2 and id(parameter) not in spared
+    ]
+    without = [parameter for parameter in parameters if parameter.ndim < 2 or id(parameter) in spared]
     return with_decay, without
 
 
