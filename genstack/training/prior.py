@@ -51,12 +51,14 @@ class PriorTraining(Training[Prior]):
         torch.manual_seed(seed)
         if condition is None:
             condition = ClassLabels() if data.class_names else Unconditional()
-        channels, height, width = data.preprocessing.shape
-        if channels != compressor.preprocessing.channels:
-            raise UserError(
-                f"data.channels is {channels}, but the compressor reads {compressor.preprocessing.channels}; "
-                f"leave data.channels out"
-            )
+        for name in ("channels", "window", "bits", "background"):  # a compressor reads images of many sizes
+            here, there = (getattr(part.preprocessing, name) for part in (data, compressor))
+            if here != there:
+                raise UserError(
+                    f"the data's {name} is {here}, but the compressor was trained with {there}; "
+                    f"set data.{name} to that, or leave it out"
+                )
+        _, height, width = data.preprocessing.shape
         self.layout = compressor.compressor.layout(height, width)
         super().__init__(prior(self.layout, condition.of(data.class_names)), data, optimization, ema, seed)
         self.identity = identity(compressor)
@@ -71,9 +73,11 @@ class PriorTraining(Training[Prior]):
         return Model(self.compressor.compressor, data.preprocessing, data.class_names, self.used, made)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["compressor"] = self.identity
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         if checkpoint["compressor"] != self.identity:
             raise UserError(
                 "the compressor is no longer the one that this run began with; put the old one back, "
@@ -110,7 +114,7 @@ class PriorTraining(Training[Prior]):
         return sheet(images.cpu(), columns=8, labels=names)
 
     def on_validation_epoch_start(self) -> None:
-        self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.float64, device=self.device)
+        self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         codes, condition = self.encode(batch)
@@ -126,7 +130,7 @@ class PriorTraining(Training[Prior]):
         )
 
     def on_validation_epoch_end(self) -> None:
-        counts = self.trainer.strategy.reduce(self.counts, reduce_op="sum")
+        counts = self.trainer.strategy.reduce(self.counts, reduce_op="sum").cpu().double()
         frequencies = counts[counts > 0] / counts.sum()
         entropy = -(frequencies * frequencies.log()).sum().float()
         self.log_dict({"val/uniform": math.log(len(counts)), "val/unigram": entropy})

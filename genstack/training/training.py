@@ -20,6 +20,7 @@ from genstack.training.optimization import Optimization, clip
 
 Learner = TypeVar("Learner", bound=nn.Module)
 
+FORMAT_VERSION = 1  # of checkpoints to resume from
 PATIENCE = 10  # optimizer steps in a row that may be thrown away before the run gives up
 
 
@@ -87,6 +88,15 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         optimizer, schedule = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["format_version"] = FORMAT_VERSION
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint.get("format_version") != FORMAT_VERSION:
+            raise UserError(
+                f"the checkpoint is of another version of genstack; this one reads {FORMAT_VERSION}"
+            )
+
     def train_dataloader(self) -> DataLoader:
         return self.data.training_loader(
             int(self.consumed), self.micro_batch, self.trainer.global_rank, self.trainer.world_size
@@ -146,5 +156,5 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         if self.skipped_in_row == PATIENCE:
             raise UserError(
                 f"losses or gradients were not finite for {PATIENCE} steps in a row, up to step "
-                f"{self.global_step + 1}; the last good checkpoint is kept: lower learning_rate or raise warmup"
+                f"{self.global_step + 1}; what was saved is kept: lower learning_rate or raise warmup"
             )
