@@ -54,4 +54,5 @@ def read(file: Path) -> dict:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{file} holds no settings; it takes lines such as `name: value`")
+    content.pop("format_version", None)  # a run's own file says it, and serves as a recipe too
     return content

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from genstack.errors import UserError
 
 WANDB_ID = "wandb_id"
 
@@ -26,6 +30,10 @@ class Logging:
     tensorboard: bool = False
     images: int = 32
 
+    def __post_init__(self) -> None:
+        if self.images < 0:
+            raise UserError(f"images {self.images} is out of range; it must be at least 0")
+
     def loggers(self, folder: Path) -> list[Logger]:
         """The loggers of a run."""
         loggers: list[Logger] = []
@@ -41,11 +49,13 @@ class Logging:
                     save_dir=folder,
                     offline=self.wandb == "offline",
                     resume="allow",
+                    config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
                 )
             )
         return loggers
 
 
+@rank_zero_only
 def wandb_identifier(folder: Path) -> str:
     """The run's id at wandb, written before wandb starts so that a killed run resumes as the same one."""
     path = folder / WANDB_ID

@@ -1,8 +1,10 @@
 """A run: one folder that explains itself, and the training that fills it."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -16,12 +18,18 @@ from genstack.errors import UserError
 from genstack.losses.schedule import steps
 from genstack.training.keeper import LAST, Keeper, WholeFiles
 from genstack.training.loggers import Logging
-from genstack.training.metrics import Metrics
+from genstack.training.metrics import METRICS, Metrics
 from genstack.training.pictures import Pictures
 from genstack.training.progress import ProgressLine
 from genstack.training.training import Training
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
 CONFIG = "config.yaml"
+FORMAT_VERSION = 1  # of config.yaml
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Schedule:
         accelerator: auto, cpu, gpu or mps.
         devices: number of devices on each node, or auto.
         num_nodes: number of machines.
-        strategy: how devices work together: auto, ddp, fsdp.
+        strategy: how devices work together: auto or ddp.
         deterministic: only algorithms that give the same numbers each time, where a device has the choice.
     """
 
@@ -62,6 +70,16 @@ class Schedule:
         for name in ("max_steps", "log_every_n_steps", "accumulate_grad_batches", "num_nodes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
+        if self.checkpoint_minutes < 0:
+            raise UserError(f"checkpoint_minutes {self.checkpoint_minutes} is out of range; it is at least 0")
+        if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
+            raise UserError(
+                f"gradient_clip_val {self.gradient_clip_val} is out of range; give null for no limit"
+            )
+        if self.strategy not in ("auto", "ddp"):
+            raise UserError(f"strategy {self.strategy} is not supported yet; use auto or ddp")
+        if self.validate_every in (0, "0", "0%"):
+            raise UserError("validate_every 0 would never write a model; give steps, or a share like 10%")
 
     def trainer(self, folder: Path, callbacks: list[pl.Callback], logging: Logging) -> pl.Trainer:
         """Lightning's trainer for this folder; its epoch never ends, and validation goes by steps."""
@@ -111,9 +129,13 @@ class Run:
         """Optimizer steps done, as far as they are saved."""
         if self.checkpoint is None:
             return 0
-        return int(
-            torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        )
+        try:
+            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            return int(saved["global_step"])
+        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.checkpoint} is damaged or not ours; delete it to train from the start"
+            ) from error
 
     def begin(self, config: dict[str, Any]) -> bool:
         """Claim the folder for a resolved configuration, or find that it is already the same one's.
@@ -138,14 +160,16 @@ class Run:
     def claim(self, config: dict[str, Any]) -> None:
         """Write the configuration."""
         with replacing(self.folder / CONFIG) as partial:
-            text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+            versioned = {"format_version": FORMAT_VERSION, **config}
+            text = yaml.safe_dump(versioned, sort_keys=False, allow_unicode=True)
             partial.write_text(text, encoding="utf-8")
 
     @rank_zero_only
     def withdraw(self) -> None:
         """Give up a folder that was claimed for nothing; a run that has saved anything stays."""
         if self.checkpoint is None:
-            (self.folder / CONFIG).unlink()
+            for name in (CONFIG, METRICS, ".lock"):
+                (self.folder / name).unlink(missing_ok=True)
             with suppress(OSError):  # there is something else in it
                 self.folder.rmdir()
 
@@ -154,7 +178,13 @@ class Run:
         path = self.folder / CONFIG
         if not path.is_file():
             raise UserError(f"{self.folder} is no run folder: it has no {CONFIG}")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is no YAML text: {' '.join(str(error).split())}") from error
+        if not isinstance(config, dict) or config.pop("format_version", None) != FORMAT_VERSION:
+            raise UserError(f"{path} was not written by this version of genstack: it has no format_version 1")
+        return config
 
     def train(self, training: Training, schedule: Schedule, logging: Logging) -> None:
         """Train until the schedule's end, from wherever the run is.
@@ -166,11 +196,36 @@ class Run:
         keeper = Keeper(self.folder, schedule.checkpoint_minutes)
         pictures = Pictures(self.folder, logging.images)
         callbacks = [ProgressLine(), Metrics(self.folder), pictures, keeper]
-        try:
-            trainer = schedule.trainer(self.folder, callbacks, logging)
-        except (MisconfigurationException, ValueError) as error:  # an option that does not fit this machine
-            raise UserError(f"trainer: {error}") from error
-        trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
+        with self.alone():
+            try:
+                trainer = schedule.trainer(self.folder, callbacks, logging)
+            except (
+                MisconfigurationException,
+                ValueError,
+                ImportError,
+            ) as error:  # what this machine cannot do
+                raise UserError(f"trainer: {error}") from error
+            trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder against a second training; the system lets go of it when the process ends.
+
+        Raises:
+            UserError: another process is training this run.
+        """
+        if rank_zero_only.rank != 0 or fcntl is None:  # type: ignore[attr-defined]
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.folder} is being trained by another process; wait, or stop it"
+                ) from None
+            yield
 
 
 def compare(old: Any, new: Any, place: str = "") -> list[str]:
