@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -93,7 +94,7 @@ def train(stage: "Stage", settings: Namespace) -> int | None:
     except Stopped as stopped:
         say(f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}", sys.stderr)
         return 128 + stopped.number
-    except UserError:
+    except BaseException:
         if new:
             here.withdraw()
         raise
@@ -103,6 +104,9 @@ def train(stage: "Stage", settings: Namespace) -> int | None:
 
 def fit(stage: "Stage", settings: Namespace, run: Run) -> bool:
     """Build what the settings describe and train it; False where there is nothing left to do."""
+    torch.manual_seed(
+        settings.model.seed
+    )  # parts with weights are built here, before the training seeds itself
     parts = stage.parser().build(settings)
     if run.step() >= parts.trainer.max_steps:
         return False
