@@ -83,6 +83,11 @@ class ImageData:
         count = min(len(self.opened), self.limit or len(self.opened))
         return split([self.opened.key(number) for number in range(count)], self.validation)
 
+    @cached_property
+    def unreadable(self) -> Unreadable:
+        """The unreadable images met so far, on both sides of the split."""
+        return Unreadable(len({*self.split.training, *self.split.validation}))
+
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
     ) -> Loader:
@@ -93,18 +98,23 @@ class ImageData:
         batch_size = batch_size or self.batch_size
         samples = self.samples(self.split.training, self.augmentation)
         order = Stream(len(samples), batch_size, mix(self.seed, 0), start, rank, processes)
-        return Loader(samples, order, batch_size, self.workers, Unreadable(len(samples)))
+        return Loader(samples, order, batch_size, self.workers, self.unreadable)
 
     def validation_loader(self, batch_size: int | None = None, rank: int = 0, processes: int = 1) -> Loader:
         """Every image laid aside once, centred, in order; the last batch may be small."""
         samples = self.samples(self.split.validation)
         places = [(0, index) for index in range(rank, len(samples), processes)]
-        return Loader(samples, places, batch_size or self.batch_size, self.workers, Unreadable(len(samples)))
+        return Loader(samples, places, batch_size or self.batch_size, self.workers, self.unreadable)
 
     def examples(self, side: Literal["training", "validation"], count: int | None = None) -> Batch:
         """The first `count` images of a side of the split, or all that there are, centred."""
         samples = self.samples(self.split.training if side == "training" else self.split.validation)
-        return join([samples[0, index] for index in range(min(count or len(samples), len(samples)))])
+        return join(
+            [
+                samples[0, index]
+                for index in range(len(samples) if count is None else min(count, len(samples)))
+            ]
+        )
 
     def samples(self, numbers: Sequence[int], augmentation: Augmentation = AS_IS) -> Samples:
         """Some images of the source, by (epoch, index)."""

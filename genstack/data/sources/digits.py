@@ -42,4 +42,5 @@ class DigitsSource(Source):
         return Stored(8, 8, "L")
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        return pixels(Image.fromarray(self.values[number]), preprocessing.channels)
+        raw = preprocessing.window is not None
+        return pixels(Image.fromarray(self.values[number]), preprocessing.channels, raw=raw)

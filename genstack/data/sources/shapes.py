@@ -61,7 +61,8 @@ class ShapesSource(Source):
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         picture = self.scene(number).draw(preprocessing.height, preprocessing.width)
-        return pixels(Image.fromarray((picture * 255 + 0.5).astype(np.uint8)), preprocessing.channels)
+        drawn = Image.fromarray((picture * 255 + 0.5).astype(np.uint8))
+        return pixels(drawn, preprocessing.channels, raw=preprocessing.window is not None)
 
     def segmentation(self, number: int, height: int, width: int) -> Int[Tensor, "h w"]:
         """0 for the background, 1 + class elsewhere; see `Scene.segmentation`."""
