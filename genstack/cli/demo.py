@@ -37,6 +37,8 @@ def demo(
         guidance: strength of classifier-free guidance towards the class; 1 for none.
         runs: folder for all that the demo makes.
     """
+    if count < 1:
+        raise UserError(f"count {count} is too small; it must be at least 1")
     if not RECIPES.is_dir():
         raise UserError(f"{RECIPES} is not here; run the demo in genstack's own folder")
     folder = Path(runs)

@@ -14,6 +14,7 @@ from genstack.cli.sample import choose
 from genstack.cli.train import data_of
 from genstack.data import ImageData
 from genstack.data.sheet import sheet
+from genstack.errors import UserError
 from genstack.evaluation.fidelity import psnr
 
 
@@ -29,6 +30,8 @@ def reconstruct(
         out: PNG file of the sheet, each image beside its reconstruction.
         device: auto, cpu, cuda or mps.
     """
+    if count < 1:
+        raise UserError(f"count {count} is too small; it must be at least 1")
     model = load(Path(run)).to(choose(device))
     if source:
         channels, height, width = model.preprocessing.shape

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import TENSORS, load
-from genstack.data.images import read, save
+from genstack.data.framing import load as read
+from genstack.data.images import save
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.model import Model
@@ -67,7 +68,7 @@ def sample(  # noqa: PLR0913, PLR0917  # one argument per flag
     labels = model.prior.condition.choose(wanted, count)
     with (Path(run) / TENSORS).open("rb") as file:
         fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    samples = Samples(model, fingerprint, labels, options, seed, Path(out))
+    samples = Samples(model, fingerprint, labels, options, seed, Path(out).resolve())
     new = samples.draw(batch_size)
     print(f"{count} images in {out} ({new} new); {samples.write_sheet()} shows them")
 
@@ -152,10 +153,10 @@ class Samples:
         """The first images on one sheet, each over its class, beside the folder."""
         path = self.folder.with_name(self.folder.name + ".png")
         shown = range(min(SHEET, len(self.labels)))
-        pictures = torch.stack([read(self.path(index), self.model.preprocessing.channels) for index in shown])
+        pictures = torch.stack([read(self.path(index), self.model.preprocessing) for index in shown])
         names = (
             [self.model.classes[int(self.labels[index])] for index in shown] if self.model.classes else None
         )
         with replacing(path) as partial:
-            sheet(pictures * 2 - 1, columns=8, labels=names).save(partial, format="PNG")
+            sheet(pictures, columns=8, labels=names).save(partial, format="PNG")
         return path
