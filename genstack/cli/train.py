@@ -7,7 +7,7 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -92,7 +92,7 @@ def train(stage: "Stage", settings: Namespace) -> int | None:
             say(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")
             return None
     except Stopped as stopped:
-        say(f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}", sys.stderr)
+        say(f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}", error=True)
         return 128 + stopped.number
     except BaseException:
         if new:
@@ -111,15 +111,15 @@ def fit(stage: "Stage", settings: Namespace, run: Run) -> bool:
     if run.step() >= parts.trainer.max_steps:
         return False
     training = stage.training(settings, parts, run.folder)
-    say(describe(training, parts.trainer, run), sys.stderr)
+    say(describe(training, parts.trainer, run), error=True)
     run.train(training, parts.trainer, parts.log)
     return True
 
 
 @rank_zero_only
-def say(text: str, stream: TextIO | None = None) -> None:
+def say(text: str, error: bool = False) -> None:
     """Print once, however many processes train."""
-    print(text, file=stream)
+    print(text, file=sys.stderr if error else sys.stdout)
 
 
 def describe(training: Training, schedule: Schedule, run: Run) -> str:
