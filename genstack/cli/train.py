@@ -104,16 +104,19 @@ def train(stage: "Stage", settings: Namespace) -> int | None:
 
 def fit(stage: "Stage", settings: Namespace, run: Run) -> bool:
     """Build what the settings describe and train it; False where there is nothing left to do."""
-    torch.manual_seed(
-        settings.model.seed
-    )  # parts with weights are built here, before the training seeds itself
-    parts = stage.parser().build(settings)
-    if run.step() >= parts.trainer.max_steps:
+    if run.step() >= settings.trainer.max_steps:
         return False
-    training = stage.training(settings, parts, run.folder)
+    parts, training = build(stage, settings, run.folder)
     say(describe(training, parts.trainer, run), error=True)
     run.train(training, parts.trainer, parts.log)
     return True
+
+
+def build(stage: "Stage", settings: Namespace, folder: Path = Path()) -> tuple[Namespace, Training]:
+    """The parts that settings describe, and the training made of them."""
+    torch.manual_seed(settings.model.seed)  # parts with weights are made before the training seeds itself
+    parts = stage.parser().build(settings)
+    return parts, stage.training(settings, parts, folder)
 
 
 @rank_zero_only

@@ -1,0 +1,91 @@
+"""What a user meets at a run folder that is taken, damaged or half begun."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+import torch
+
+from genstack.cli import train
+from genstack.cli.main import main
+from genstack.training.run import Run
+
+TINY = [
+    *("--config", "configs/demo/compressor.yaml", "--data.limit", "24", "--data.batch_size", "4"),
+    *("--trainer.max_steps", "2", "--log.images", "0"),
+    *("--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run of two steps."""
+    assert main(["train", "compressor", *TINY, "--name", "tiny", "--runs", str(tmp_path)]) is None
+    return tmp_path / "tiny"
+
+
+def again(folder: Path, *flags: str) -> int | None:
+    """The same command once more."""
+    return main(["train", "compressor", *TINY, "--name", folder.name, "--runs", str(folder.parent), *flags])
+
+
+def test_the_seed_decides_weights_that_are_built_before_the_training(tmp_path: Path) -> None:
+    def codebook(seed: int) -> torch.Tensor:
+        flags = ["--model.compressor.quantizer.seeding", "null", "--model.seed", str(seed)]
+        stage = train.STAGES["compressor"]
+        settings = stage.parser().parse([*TINY, *flags], {})
+        torch.manual_seed(7)  # whatever ran before
+        return train.build(stage, settings)[1].model.quantizer.codebook.weight.detach()
+
+    assert torch.equal(codebook(0), codebook(0))
+    assert not torch.equal(codebook(0), codebook(1))
+
+
+def test_a_second_training_of_the_same_run_is_refused(folder: Path, capsys) -> None:
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert again(folder) == 2
+    assert "is being trained by another process" in capsys.readouterr().err
+    assert Run(folder).config()["trainer"]["max_steps"] == 2  # the other process's folder stays
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1", "data: {source: digits}"])
+def test_a_damaged_configuration_is_told_in_one_line(folder: Path, capsys, text: str) -> None:
+    (folder / "config.yaml").write_text(text)
+    assert main(["train", "resume", str(folder)]) == 2
+    message = capsys.readouterr().err
+    assert "config.yaml" in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100])
+def test_a_damaged_checkpoint_is_told_in_one_line(folder: Path, capsys, content: bytes) -> None:
+    (folder / "checkpoints" / "last.ckpt").write_bytes(content)
+    assert main(["train", "resume", str(folder)]) == 2
+    message = capsys.readouterr().err
+    assert "last.ckpt is damaged" in message and message.count("\n") == 1
+
+
+def test_a_run_that_could_not_begin_leaves_its_name_free(tmp_path: Path, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "train", broken)
+    assert main(["train", "compressor", *TINY, "--name", "tiny", "--runs", str(tmp_path)]) == 130
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_prior_refuses_images_its_compressor_never_saw(folder: Path, capsys) -> None:
+    flags = ["--config", "configs/demo/prior.yaml", "--compressor", str(folder), "--runs", str(folder.parent)]
+    assert main(["train", "prior", *flags, "--data.window", "0,128"]) == 2
+    assert "the data's window is" in capsys.readouterr().err
+    assert main(["train", "prior", *flags, "--data.channels", "3"]) == 2
+    assert "the data's channels is 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flag", ["gradient_clip_val=-1", "checkpoint_minutes=-1", "strategy=fsdp", "validate_every=0"]
+)
+def test_impossible_trainer_options_are_refused(folder: Path, capsys, flag: str) -> None:
+    assert again(folder, f"--trainer.{flag}") == 2
+    assert flag.partition("=")[0] in capsys.readouterr().err
