@@ -1,0 +1,155 @@
+"""Every committed recipe says what it is, builds as it stands, and trains in a tiny form at any size."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from genstack.checkpoints.files import save
+from genstack.cli.main import main
+from genstack.cli.quiet import quiet
+from genstack.cli.recipes import read
+from genstack.cli.train import STAGES, train
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data import ImageData
+from genstack.losses import perceptual
+from genstack.model import Model
+from genstack.prior import ClassLabels
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}
+COMMAND = re.compile(r"python train\.py (compressor|prior) .*")
+
+#: Sizes that make a model heavy, and the most that a tiny form has of each.
+MOST = {"width": 16, "dim": 8, "blocks": 1, "depth": 2, "codebook_size": 32, "batch_size": 2, "max_steps": 1}
+
+
+@pytest.fixture(params=RECIPES)
+def recipe(request) -> Path:
+    return RECIPES[request.param]
+
+
+def header(recipe):
+    """The comment that a recipe opens with, and the command in it."""
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    comment = [line[2:] for line in lines[: lines.index("")]]
+    return " ".join(comment), next(filter(None, map(COMMAND.fullmatch, comment)))
+
+
+def files(recipe):
+    """All that the command of a recipe lays over one another, and its stage."""
+    _, command = header(recipe)
+    named = re.findall(r"--config (\S+)", command[0])
+    assert named[-1] == str(Path("configs") / recipe.relative_to(CONFIGS)), "the recipe comes last"
+    return STAGES[command[1]], [CONFIGS.parent / name for name in named]
+
+
+def small(value, name=""):
+    """A configuration with every size made small; channels keep their proportions only as far as they fit."""
+    if isinstance(value, dict):
+        return {key: small(inner, key) for key, inner in value.items()}
+    if name == "heads":
+        return 2
+    return min(value, MOST[name]) if name in MOST and isinstance(value, int) else value
+
+
+@cache
+def resolved(recipe):
+    """The stage of a recipe, and all its settings."""
+    stage, paths = files(recipe)
+    arguments = [word for path in paths for word in ("--config", str(path))]
+    given = {"data.source": "shapes", "compressor": "runs/flowers"}
+    for name, value in given.items():
+        if name.split(".")[0] in stage.parser().settings:
+            arguments += [f"--{name}", value]
+    return stage, stage.parser().parse(arguments)
+
+
+def test_the_header_names_paper_hardware_time_and_command(recipe):
+    comment, command = header(recipe)
+    assert re.search(r"arXiv:\d{4}\.\d{5}", comment)
+    assert re.search(r"GPU|CPU", comment)
+    assert re.search(r"minute|hour|day", comment)
+    assert "--name" in command[0]
+
+
+def test_recipes_state_only_settings_that_exist(recipe, capsys):
+    assert main(["config", "show", str(recipe)]) is None
+    shown = yaml.safe_load(capsys.readouterr().out)
+    for group, settings in read(recipe).items():
+        assert set(settings) <= set(shown[group])
+
+
+def test_recipes_build_as_they_stand(recipe, monkeypatch):
+    """In full size, without memory for it."""
+    stage, settings = resolved(recipe)
+    monkeypatch.setattr(perceptual.LPIPS, "to", lambda self, device: self)
+    parts = stage.parser().build(settings)
+    with torch.device("meta"):
+        if stage.name == "compressor":
+            model = parts.model.compressor(3)
+            layout = model.layout(*parts.data.size)
+            assert layout.length >= 1
+        else:
+            data = ImageData("shapes", 64, limit=20)
+            compressor = Model(
+                Autoencoder(3, Convolutional(), VectorQuantizer()), data.preprocessing, data.class_names
+            )
+            model = parts.model.prior(compressor.layout, condition(parts, data))
+    assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
+
+
+def condition(parts, data):
+    """What steers a prior where its recipe says nothing."""
+    return (parts.model.condition or ClassLabels()).of(data.class_names)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("size", [(32, 32), (48, 64), (96, 32)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch):
+    """As the command line trains, validation, pictures and files included."""
+    stage, settings = resolved(recipe)
+    parser = stage.parser()
+    tiny = small(parser.resolved(settings))
+    height, width = size
+    tiny["data"] |= {
+        "source": "shapes",
+        "limit": 6,
+        "validation": 0.4,
+        "resolution": f"{height},{width}",
+        "channels": channels,
+    }
+    tiny["trainer"] |= {"accelerator": "cpu", "validate_every": 1, "log_every_n_steps": 1}
+    tiny["log"]["images"] = 2
+    tiny |= {"runs": str(tmp_path), "name": "tiny"}
+    if stage.name == "prior":
+        compressor = Autoencoder(
+            channels, Convolutional(8, 8, (1, 1, 2, 2), 1, (), False), VectorQuantizer(32, 4)
+        )
+        data = ImageData("shapes", size, channels, limit=6)
+        save_compressor(compressor, data, tmp_path / "compressor")
+        tiny["compressor"] = str(tmp_path / "compressor")
+    before = []
+    monkeypatch.setattr(
+        stage.kind,
+        "on_train_start",
+        lambda self: before.extend((self, [p.clone() for p in self.model.parameters()])),
+    )
+    quiet()  # as the command line does
+    assert train(stage, parser.reread(tiny, recipe.name)) is None
+    training, weights = before
+    moved = [not torch.equal(*pair) for pair in zip(weights, training.model.parameters(), strict=True)]
+    assert sum(moved) > 0.8 * len(moved)
+    assert all(parameter.isfinite().all() for parameter in training.model.parameters())
+    assert (tmp_path / "tiny" / "model.safetensors").exists()
+    assert (tmp_path / "tiny" / "images" / "00000001.png").exists()
+
+
+def save_compressor(compressor, data, folder):
+    """A compressor that learned nothing, as if it had been trained."""
+    save(Model(compressor.eval(), data.preprocessing, data.class_names), folder)
