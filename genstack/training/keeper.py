@@ -13,9 +13,11 @@ from lightning_fabric.plugins import TorchCheckpointIO
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import save
+from genstack.errors import UserError
 from genstack.training.training import Training
 
 LAST = Path("checkpoints/last.ckpt")
+FORMAT_VERSION = 1
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -32,7 +34,17 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with replacing(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+            torch.save(checkpoint | {"format_version": FORMAT_VERSION}, partial)
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(path, *arguments, **named)
+        version = checkpoint.get("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format version {version}, this genstack reads {FORMAT_VERSION}; "
+                f"continue the run with the genstack that it began with"
+            )
+        return checkpoint
 
 
 class Keeper(pl.Callback):

@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is, bit for bit, the run that was not stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 
 from genstack.cli.main import main
 from genstack.training import keeper
@@ -88,7 +90,8 @@ def test_power_cuts_leave_no_trace(runs, straight, unlike, stage, kinds, moment,
         MOMENTS[moment](patch, kinds[stage])
         with pytest.raises(PowerCut):
             main(["train", *words])
-    assert main(["train", "resume", str(runs.folder / name)]) is None
+    nothing_yet = moment == "before the first checkpoint"  # the same command begins anew, or resumes
+    assert main(["train", *(words if nothing_yet else ["resume", str(runs.folder / name)])]) is None
     assert unlike(whole, runs.folder / name) == []
 
 
@@ -238,3 +241,35 @@ def test_the_configuration_is_all_of_it(runs, straight, stage):
     assert config["trainer"]["gradient_clip_val"] == 1.0
     assert config["model"]["optimization"]["final"] == 0.1
     assert not {"name", "runs"} & config.keys(), "a folder may be moved"
+
+
+def test_everything_that_a_run_writes_is_plain(straight, stage):
+    """No file needs a pickle to be trusted, and each says how it is to be read."""
+    folder = straight(stage)
+    known = {
+        "config.yaml": yaml.safe_load,
+        "metrics.jsonl": lambda text: [json.loads(line) for line in text.splitlines()],
+        ".lock": lambda text: text == "",
+        "model.json": lambda text: json.loads(text)["format_version"],
+    }
+    for path in filter(Path.is_file, folder.rglob("*")):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                assert json.loads(file.metadata()["genstack"])["format_version"] == 1
+        elif path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        elif path.suffix == ".ckpt":
+            assert torch.load(path, weights_only=True)["format_version"] == 1
+        else:
+            assert known[path.name](path.read_text())
+
+
+def test_checkpoints_of_another_version_are_refused(runs, stage, capsys):
+    folder = runs.train(stage, f"future-{stage}", "--trainer.max_steps", "1")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["trainer"]["max_steps"] = 2
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = torch.load(folder / keeper.LAST, weights_only=True)
+    torch.save(checkpoint | {"format_version": 2}, folder / keeper.LAST)
+    assert main(["train", "resume", str(folder)]) == 2
+    assert "has format version 2, this genstack reads 1" in capsys.readouterr().err
