@@ -73,11 +73,9 @@ class PriorTraining(Training[Prior]):
         return Model(self.compressor.compressor, data.preprocessing, data.class_names, self.used, made)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
         checkpoint["compressor"] = self.identity
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
         if checkpoint["compressor"] != self.identity:
             raise UserError(
                 "the compressor is no longer the one that this run began with; put the old one back, "

@@ -20,7 +20,6 @@ from genstack.training.optimization import Optimization, clip
 
 Learner = TypeVar("Learner", bound=nn.Module)
 
-FORMAT_VERSION = 1  # of checkpoints to resume from
 PATIENCE = 10  # optimizer steps in a row that may be thrown away before the run gives up
 
 
@@ -87,15 +86,6 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     def configure_optimizers(self) -> Any:
         optimizer, schedule = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["format_version"] = FORMAT_VERSION
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if checkpoint.get("format_version") != FORMAT_VERSION:
-            raise UserError(
-                f"the checkpoint is of another version of genstack; this one reads {FORMAT_VERSION}"
-            )
 
     def train_dataloader(self) -> DataLoader:
         return self.data.training_loader(
