@@ -12,7 +12,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## make .venv and install genstack and its tests there
 
-demo: $(INSTALLED)  ## train both stages on handwritten digits and draw samples (5 minutes on 2 cores)
+demo: $(INSTALLED)  ## train both stages on handwritten digits and draw samples (4 minutes on 2 cores)
 	$(BIN)/genstack demo
 
 test: $(INSTALLED)  ## the whole test suite

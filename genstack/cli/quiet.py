@@ -33,6 +33,8 @@ LINES = (
     "`Trainer(",
     "`Trainer.fit` stopped",
     "`weights_only` was not set",
+    "Restoring states from the checkpoint",
+    "Restored all states from the checkpoint",
 )
 
 
