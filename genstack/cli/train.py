@@ -203,7 +203,11 @@ class PriorStage(Stage):
     def inherited(self, arguments: list[str]) -> dict[str, Any]:
         """The data of the compressor's run: the same images, unless something else is said."""
         found = Parser("genstack train prior", files=True).peek(arguments, "compressor")
-        if found is None or not (Path(found) / CONFIG).exists():
+        if found is None:
+            return {}
+        if not Path(found).is_dir():
+            raise UserError(f"genstack train prior: {found} is no folder; name a compressor's run")
+        if not (Path(found) / CONFIG).exists():
             return {}
         return {"data": Run(Path(found)).config()["data"]}
 
