@@ -2,7 +2,7 @@
 
     python benchmarks/decoding.py [--batch 4] [--repeats 5]
 
-Each round times all three one after the other; the table has medians of the times and of their ratios by round.
+Each round times all three one after the other; the table has medians of times and of their ratios by round.
 """
 
 import argparse
