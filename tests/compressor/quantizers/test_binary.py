@@ -130,6 +130,7 @@ def one_process(rank, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.training
 def test_processes_share_one_batch(tmp_path):
     multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

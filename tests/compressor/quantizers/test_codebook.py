@@ -212,6 +212,7 @@ def one_process(rank, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.training
 def test_processes_agree_on_every_row(tmp_path):
     multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
     (seeds, rows, idle), other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
