@@ -2,7 +2,8 @@
 
 from genstack.prior.autoregressive import Autoregressive
 from genstack.prior.condition import ClassLabels, Condition, Unconditional
-from genstack.prior.prior import Prior, SamplingOptions
+from genstack.prior.options import SamplingOptions
+from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import image_seeds
 from genstack.prior.transformer import Backbone
 
@@ -11,6 +12,7 @@ __all__ = [
     "Backbone",
     "ClassLabels",
     "Condition",
+    "Known",
     "Prior",
     "SamplingOptions",
     "Unconditional",

@@ -9,10 +9,12 @@ from torch.nn.functional import cross_entropy
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
+from genstack.prior.guidance import Guidance
 from genstack.prior.masks import Causal
+from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import PlaceEmbedding
-from genstack.prior.prior import Prior, SamplingOptions
-from genstack.prior.sampling import draw, guide, uniforms
+from genstack.prior.prior import Known, Prior
+from genstack.prior.sampling import draw, uniforms
 from genstack.prior.transformer import Backbone, Transformer
 
 
@@ -71,42 +73,19 @@ class Autoregressive(Prior):
         features = self.transformer(tokens, self.get_buffer("places"), Causal())
         return self.head(features[:, self.condition.length - 1 :]).float()
 
-    def sample(
-        self, condition: Tensor, options: SamplingOptions, seeds: Int[Tensor, " b"]
+    def draw(
+        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
-        if options.guidance != 1 and self.condition.dropout == 0:
-            raise UserError(
-                f"guidance {options.guidance} needs a prior trained with condition dropout, unlike this one; "
-                f"use guidance 1, or train one with the condition's `dropout` above 0"
-            )
-        training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                codes = self._sample(condition, options, seeds)
-            return codes.clone()  # outside of inference mode, so that the codes may also train something
-        finally:
-            self.train(training)
-
-    def _sample(
-        self, condition: Tensor, options: SamplingOptions, seeds: Int[Tensor, " b"]
-    ) -> Int[Tensor, "b n"]:
-        device = self.head.weight.device
-        condition = condition.to(device)
-        steered = options.guidance not in (0, 1)
-        if steered:
-            condition = torch.cat([condition, self.condition.null(condition)])
-        elif options.guidance == 0:
-            condition = self.condition.null(condition)
-        numbers = rearrange(uniforms(seeds, self.layout.length), "b n -> n b").to(device).contiguous()
-        codes = torch.empty(self.layout.length, len(seeds), dtype=torch.int64, device=device)
-        decoding = Decoding(self, condition)
-        for index in range(self.layout.length):
-            logits = decoding.step(codes[index - 1].repeat(1 + steered)) if index else decoding.start()
-            if steered:
-                conditional, null = logits.chunk(2)
-                logits = guide(conditional, null, options.guidance)
-            codes[index] = draw(logits, options, numbers[index])
+        """One code after the other; a known code is seen by those after it in the flat sequence alone."""
+        device, length = self.head.weight.device, self.layout.length
+        numbers = rearrange(uniforms(seeds, length), "b n -> n b").to(device).contiguous()
+        codes = torch.empty(length, len(seeds), dtype=torch.int64, device=device)
+        decoding = Decoding(self, guidance.values)
+        for index in range(length):
+            logits = decoding.step(guidance.rows(codes[index - 1])) if index else decoding.start()
+            logits = guidance.steer(logits, index / max(1, length - 1))
+            drawn = draw(logits, options, numbers[index])
+            codes[index] = torch.where(known.mask[:, index], known.codes[:, index], drawn)
         return rearrange(codes, "n b -> b n").contiguous()
 
     def _cross_entropy(

@@ -2,43 +2,40 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
+from genstack.prior.guidance import Guidance
+from genstack.prior.options import SamplingOptions
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
-    """How codes are drawn from a prior's distributions.
+class Known:
+    """Codes that are given, while the others are drawn: completion, inpainting, windows of a larger image.
 
     Args:
-        temperature: logits are divided by it; below 1 safer, above 1 more varied, 0 for the likeliest code.
-        top_k: draw from the k most likely codes only; 0 for all.
-        top_p: draw from the smallest set of codes with at least this probability only; 1 for all.
-        guidance: classifier-free guidance s, logits = null + s (conditional - null); 1 for the plain
-            conditional distribution, 0 for the unconditional one.
+        codes: of each image; those that are not known may be any.
+        mask: True where a code is known.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
+    codes: Int[Tensor, "b n"]
+    mask: Bool[Tensor, "b n"]
 
-    def __post_init__(self) -> None:
-        limits = {
-            "temperature": (self.temperature >= 0, "at least 0"),
-            "top_k": (self.top_k >= 0, "at least 0 (0 keeps all codes)"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "guidance": (self.guidance >= 0, "at least 0"),
-        }
-        for name, (kept, limit) in limits.items():
-            if not kept:
-                raise UserError(f"{name} {getattr(self, name)} is out of range; it must be {limit}")
+    @classmethod
+    def nothing(cls, images: int, length: int) -> "Known":
+        """No code of so many images."""
+        return cls(
+            torch.zeros(images, length, dtype=torch.int64), torch.zeros(images, length, dtype=torch.bool)
+        )
+
+    def to(self, device: torch.device | str) -> "Known":
+        return Known(self.codes.to(device), self.mask.to(device))
 
 
 class Prior(nn.Module, ABC):
@@ -52,6 +49,8 @@ class Prior(nn.Module, ABC):
     condition: Condition
     #: What `nats` is: "exact", or the name of the bound.
     likelihood: ClassVar[str] = "exact"
+    #: Steps of one sample where `SamplingOptions.steps` is 0; None where their number is fixed.
+    steps: int | None = None
 
     @abstractmethod
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
@@ -64,12 +63,58 @@ class Prior(nn.Module, ABC):
         Measured on a prior in eval mode.
         """
 
-    @abstractmethod
+    @final
     def sample(
-        self, condition: Tensor, options: SamplingOptions, seeds: Int[Tensor, " b"]
+        self,
+        condition: Tensor,
+        options: SamplingOptions,
+        seeds: Int[Tensor, " b"],
+        known: Known | None = None,
     ) -> Int[Tensor, "b n"]:
-        """Codes drawn for each row of `condition`; row i depends on its condition and seed, not on the batch.
+        """Codes for each row of `condition`; row i depends on its own condition, seed and known codes alone.
+
+        Args:
+            condition: values of the condition.
+            options: how codes are drawn.
+            seeds: one for each image.
+            known: codes that are kept as they are; None for none.
 
         Raises:
             UserError: guidance other than 1 from a prior that was trained without condition dropout.
+            UserError: a number of steps asked of a prior that has no choice.
+        """
+        if options.guidance != 1 and self.condition.dropout == 0:
+            raise UserError(
+                f"guidance {options.guidance} needs a prior trained with condition dropout, unlike this one; "
+                f"use guidance 1, or train one with the condition's `dropout` above 0"
+            )
+        if options.steps and self.steps is None:
+            raise UserError(
+                f"{type(self).__name__} takes as many steps as there are codes to draw, not {options.steps}; "
+                f"leave `steps` out"
+            )
+        device = next(self.parameters()).device
+        known = known or Known.nothing(len(seeds), self.layout.length)
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                guidance = Guidance(self.condition, condition.to(device), options)
+                codes = self.draw(guidance, options, seeds, known.to(device))
+                codes = torch.where(known.mask.to(device), known.codes.to(device), codes)
+            return codes.clone()  # outside of inference mode, so that the codes may also train something
+        finally:
+            self.train(training)
+
+    @abstractmethod
+    def draw(
+        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
+    ) -> Int[Tensor, "b n"]:
+        """What `sample` asks of each kind of prior: in eval mode, all on the device of its weights.
+
+        Args:
+            guidance: the condition's values, and how logits are steered.
+            options: how codes are drawn.
+            seeds: one for each image.
+            known: codes that the others are drawn beside; they themselves are put back afterwards.
         """

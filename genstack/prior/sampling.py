@@ -1,5 +1,6 @@
-"""From logits to codes: temperature, top-k, top-p (arXiv:1904.09751), guidance (arXiv:2207.12598), seeds."""
+"""From logits to codes: temperature, top-k, top-p (arXiv:1904.09751), min-p (arXiv:2407.01082), seeds."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genstack.errors import UserError
-from genstack.prior.prior import SamplingOptions
+from genstack.prior.options import SamplingOptions
 
 
 def image_seeds(seed: int, indices: Iterable[int]) -> Int[Tensor, " b"]:
@@ -31,13 +32,6 @@ def uniforms(seeds: Int[Tensor, " b"], length: int) -> Float[Tensor, "b length"]
     return torch.from_numpy(numbers).to(seeds.device)
 
 
-def guide(
-    conditional: Float[Tensor, "b K"], null: Float[Tensor, "b K"], guidance: float
-) -> Float[Tensor, "b K"]:
-    """Classifier-free guidance: null + s (conditional - null); exact for s = 0 and s = 1."""
-    return torch.lerp(null, conditional, guidance)
-
-
 def keep_top_k(logits: Float[Tensor, "b K"], top_k: int) -> Float[Tensor, "b K"]:
     """Logits with -inf for all but the k largest (and those equal to the k-th); 0 keeps all."""
     if top_k == 0 or top_k >= logits.shape[-1]:
@@ -58,14 +52,22 @@ def keep_top_p(logits: Float[Tensor, "b K"], top_p: float) -> Float[Tensor, "b K
     )
 
 
+def keep_min_p(logits: Float[Tensor, "b K"], min_p: float) -> Float[Tensor, "b K"]:
+    """Logits with -inf for codes below a share `min_p` of the likeliest code's probability; 0 keeps all."""
+    if min_p == 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(min_p), -torch.inf)
+
+
 def probabilities(logits: Float[Tensor, "b K"], options: SamplingOptions) -> Float[Tensor, "b K"]:
-    """What codes are drawn from: temperature first, then top-k, then top-p; in float32."""
+    """What codes are drawn from: temperature first, then top-k, top-p and min-p; in float32."""
     logits = logits.float()
     if options.temperature == 0 or options.top_k == 1:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
     if options.temperature != 1:  # the largest becomes 0 first, so that small temperatures do not overflow
         logits = (logits - logits.amax(dim=-1, keepdim=True)) / options.temperature
-    return keep_top_p(keep_top_k(logits, options.top_k), options.top_p).softmax(dim=-1)
+    logits = keep_top_p(keep_top_k(logits, options.top_k), options.top_p)
+    return keep_min_p(logits, options.min_p).softmax(dim=-1)
 
 
 def draw(

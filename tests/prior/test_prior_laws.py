@@ -11,7 +11,7 @@ import torch
 import genstack.prior
 from genstack.discovery import discover
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels, Prior, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import ClassLabels, Known, Prior, SamplingOptions, Unconditional, image_seeds
 
 PRIORS = discover(genstack.prior, Prior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -88,6 +88,21 @@ def test_samples_are_codes_and_depend_on_their_own_seed_and_condition_alone(buil
         assert torch.equal(torch.cat([prior.sample(label, options, seed) for label, seed in parts]), codes)
     assert not torch.equal(prior.sample(labels, options, image_seeds(12, range(7))), codes)
     assert len(codes.unique(dim=0)) == 7
+
+
+def test_known_codes_stay_and_the_others_are_drawn(build, layout):
+    prior = build(layout, CLASSES)
+    labels, seeds = torch.arange(6) % 3, image_seeds(2, range(6))
+    given = torch.randint(layout.codebook_size, (6, layout.length))
+    mask = torch.rand(6, layout.length) < 0.5
+    codes = prior.sample(labels, SamplingOptions(), seeds, Known(given, mask))
+    assert torch.equal(codes[mask], given[mask])
+    assert (codes != given)[~mask].any()
+    everything = Known(given, torch.ones_like(mask))
+    assert torch.equal(prior.sample(labels, SamplingOptions(), seeds, everything), given)
+    nothing = Known(given, torch.zeros_like(mask))
+    free = prior.sample(labels, SamplingOptions(), seeds)
+    assert torch.equal(prior.sample(labels, SamplingOptions(), seeds, nothing), free)
 
 
 def test_sampling_is_independent_of_the_global_generator(build):

@@ -4,8 +4,18 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from genstack.prior.prior import SamplingOptions
-from genstack.prior.sampling import draw, guide, image_seeds, keep_top_k, keep_top_p, probabilities, uniforms
+from genstack.prior.condition import ClassLabels
+from genstack.prior.guidance import Guidance
+from genstack.prior.options import SamplingOptions
+from genstack.prior.sampling import (
+    draw,
+    image_seeds,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    probabilities,
+    uniforms,
+)
 
 LOGITS = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.1, -4.0, 1.0])
 
@@ -76,11 +86,41 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p):
     assert torch.equal(kept[kept.isfinite()], LOGITS[kept.isfinite()])
 
 
+@pytest.mark.parametrize("min_p", [0.0, 0.05, 0.3, 0.9, 1.0])
+def test_min_p_keeps_codes_near_the_likeliest(min_p):
+    chances = LOGITS.double().softmax(0)
+    kept = keep_min_p(rows(1), min_p)[0].isfinite()
+    assert torch.equal(kept, chances >= min_p * chances.max() * (1 - 1e-6))
+
+
+def steering(**options) -> Guidance:
+    return Guidance(ClassLabels(("a", "b")), torch.tensor([0, 1]), SamplingOptions(**options))
+
+
 def test_guidance_is_exact_at_its_ends_and_linear():
-    conditional, null = torch.randn(2, 3, 5) * 100
-    assert torch.equal(guide(conditional, null, 1.0), conditional)
-    assert torch.equal(guide(conditional, null, 0.0), null)
-    torch.testing.assert_close(guide(conditional, null, 2.5), null + 2.5 * (conditional - null))
+    conditional, null = torch.randn(2, 2, 5) * 100
+    logits = torch.cat([conditional, null])
+    assert torch.equal(steering(guidance=1.0).steer(conditional, 0.5), conditional)
+    assert torch.equal(steering(guidance=0.0).steer(logits, 0.5), null)
+    steered = steering(guidance=2.5).steer(logits, 0.5)
+    torch.testing.assert_close(steered, null + 2.5 * (conditional - null))
+    assert steering(guidance=2.0).values.tolist() == [0, 1, 2, 2]
+    assert steering(guidance=2.0).rows(torch.tensor([5, 6])).tolist() == [5, 6, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "half"), [("constant", 4.0), ("linear", 2.5), ("cosine", 2.5), ("power", 1.75)]
+)
+def test_guidance_schedules_end_at_the_guidance(schedule, half):
+    options = SamplingOptions(guidance=4.0, guidance_schedule=schedule)
+    assert options.guidance_at(1.0) == pytest.approx(4.0)
+    assert options.guidance_at(0.5) == pytest.approx(half)
+    assert options.guidance_at(0.0) == (4.0 if schedule == "constant" else 1.0)
+
+
+def test_guidance_acts_on_its_interval_alone():
+    options = SamplingOptions(guidance=4.0, guidance_interval=(0.25, 0.75))
+    assert [options.guidance_at(way) for way in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1.0, 4.0, 4.0, 4.0, 1.0]
 
 
 def test_impossible_codes_are_never_drawn():
@@ -126,7 +166,16 @@ def test_a_negative_seed_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.2}, {"guidance": -1.0}]
+    "options",
+    [
+        {"temperature": -0.1},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.2},
+        {"guidance": -1.0},
+        {"min_p": 1.5},
+        {"steps": -1},
+    ],
 )
 def test_options_out_of_range_are_refused(options):
     (name, value), *_ = options.items()
