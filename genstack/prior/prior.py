@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,6 +49,8 @@ class Prior(nn.Module, ABC):
     condition: Condition
     #: What `nats` is: "exact", or the name of the bound.
     likelihood: ClassVar[str] = "exact"
+    #: Which known codes steer the one that is drawn: all, or those before it in the flat sequence alone.
+    sees: ClassVar[Literal["all", "earlier"]] = "earlier"
     #: Steps of one sample where `SamplingOptions.steps` is 0; None where their number is fixed.
     steps: int | None = None
 

@@ -105,6 +105,25 @@ def test_known_codes_stay_and_the_others_are_drawn(build, layout):
     assert torch.equal(prior.sample(labels, SamplingOptions(), seeds, nothing), free)
 
 
+def test_a_prior_says_which_known_codes_it_sees(build):
+    """Known codes behind those that are drawn change them, or never do."""
+    prior = build(SMALL, CLASSES)
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    labels, seeds = torch.arange(32) % 3, image_seeds(5, range(32))
+    later = torch.arange(SMALL.length) >= SMALL.length // 2
+    first, second = (
+        prior.sample(
+            labels,
+            SamplingOptions(),
+            seeds,
+            Known(torch.full((32, SMALL.length), code), later.expand(32, -1)),
+        )
+        for code in (1, 4)
+    )
+    assert torch.equal(first[:, ~later], second[:, ~later]) == (prior.sees == "earlier")
+
+
 def test_sampling_is_independent_of_the_global_generator(build):
     prior, seeds = build(SMALL, CLASSES), image_seeds(0, range(2))
     state = torch.get_rng_state()
