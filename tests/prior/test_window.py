@@ -1,0 +1,162 @@
+"""Windows over larger grids, with priors whose answer is known."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from genstack.layout import CodeLayout
+from genstack.prior import (
+    Autoregressive,
+    ClassLabels,
+    Known,
+    Prior,
+    SamplingOptions,
+    Unconditional,
+    image_seeds,
+)
+from genstack.prior.sampling import uniforms
+from genstack.prior.window import sample_layout, starts, window_seeds
+
+WINDOW = CodeLayout((24, 40), 97, ((3, 5),))
+NOTHING = torch.zeros(2, dtype=torch.int64)
+SEEDS = image_seeds(4, range(2))
+
+
+class Slope(Prior):
+    """Codes rise by 7 a row, 3 a column and 1 a depth, from what is known or else from the seed."""
+
+    def __init__(self, layout: CodeLayout):
+        super().__init__()
+        self.layout, self.condition = layout, Unconditional()
+        self.anywhere = nn.Parameter(torch.zeros(1))
+        self.asked: list[Known] = []
+
+    def loss(self, codes, condition):
+        raise AssertionError("not trained")
+
+    nats = loss
+
+    def draw(self, guidance, options, seeds, known):
+        self.asked.append(known)
+        slope = rise(self.layout)
+        lowest = torch.where(known.mask, known.codes - slope, -1000).amax(dim=1)
+        free = (uniforms(seeds, 1)[:, 0] * self.layout.codebook_size).long()
+        lowest = torch.where(known.mask.any(dim=1), lowest, free)
+        return (lowest[:, None] + slope) % self.layout.codebook_size
+
+
+class Chance(Slope):
+    """Every code by its own number."""
+
+    def draw(self, guidance, options, seeds, known):
+        self.asked.append(known)
+        return (uniforms(seeds, self.layout.length) * self.layout.codebook_size).long()
+
+
+def rise(layout: CodeLayout) -> torch.Tensor:
+    places = layout.places()
+    return 7 * places.row + 3 * places.column + places.depth
+
+
+def larger(rows: int, columns: int, window: CodeLayout = WINDOW) -> CodeLayout:
+    return replace(window, image_size=(8 * rows, 8 * columns), grids=((rows, columns),))
+
+
+def draw(prior: Prior, layout: CodeLayout, known: Known | None = None, overlap: float = 0.5) -> torch.Tensor:
+    return sample_layout(prior, NOTHING, SamplingOptions(), SEEDS, layout, known, overlap)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (3, 9), (4, 5), (7, 11), (2, 9), (6, 4), (1, 1)])
+@pytest.mark.parametrize("overlap", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_rule_goes_on_through_all_windows(size, overlap, depth):
+    window = replace(WINDOW, codebook_size=1000, depth=depth)
+    layout = larger(*size, window)
+    codes = draw(Slope(window), layout, overlap=overlap)
+    lowest = codes[:, :1] - rise(layout)[:1]
+    assert torch.equal(codes, lowest + rise(layout))
+    assert not torch.equal(codes[0], codes[1])
+
+
+def test_a_window_of_the_whole_grid_is_the_ordinary_sample(tiny):
+    prior = Autoregressive(WINDOW, ClassLabels(("a", "b", "c")), tiny)
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    labels, options = torch.tensor([2, 0]), SamplingOptions(temperature=0.8, guidance=1.5)
+    mask = (torch.arange(15) % 4 == 0).expand(2, -1)
+    known = Known(torch.randint(97, (2, 15)), mask)
+    for given in (None, known):
+        plain = prior.sample(labels, options, SEEDS, given)
+        assert torch.equal(sample_layout(prior, labels, options, SEEDS, WINDOW, given), plain)
+    same_grid = replace(WINDOW, image_size=(30, 40))  # not the prior's layout, and yet one window
+    assert torch.equal(
+        sample_layout(prior, labels, options, SEEDS, same_grid), prior.sample(labels, options, SEEDS)
+    )
+    taller = sample_layout(prior, labels, options, SEEDS, larger(6, 5))
+    assert torch.equal(taller[:, :15], prior.sample(labels, options, SEEDS)), (
+        "the first window is that sample"
+    )
+
+
+def test_every_code_is_drawn_once_and_by_numbers_of_its_own():
+    prior, layout = Chance(replace(WINDOW, codebook_size=10**6)), larger(7, 11)
+    codes = draw(prior, replace(layout, codebook_size=10**6))
+    assert len(codes.unique()) > 0.99 * codes.numel()
+    assert sum(int((~known.mask[0]).sum()) for known in prior.asked) == layout.length
+
+
+def test_an_image_depends_on_its_own_seed_alone():
+    layout, prior = larger(5, 8), Chance(WINDOW)
+    together = draw(prior, layout)
+    alone = sample_layout(prior, NOTHING[:1], SamplingOptions(), SEEDS[1:], layout)
+    assert torch.equal(together[1:], alone)
+
+
+def test_known_codes_stay_and_drawing_goes_outwards_from_them():
+    layout, prior = larger(6, 10), Slope(replace(WINDOW, codebook_size=1000))
+    layout = replace(layout, codebook_size=1000)
+    places = layout.places()
+    inside = (places.row >= 2) & (places.row < 4) & (places.column >= 4) & (places.column < 7)
+    known = Known((300 + rise(layout)).expand(2, -1), inside.expand(2, -1))
+    codes = draw(prior, layout, known)
+    assert torch.equal(codes, known.codes), "all of it goes on from what was given"
+    counts = [int(asked.mask[0].sum()) for asked in prior.asked]
+    assert min(counts) > 0
+    everything = Known(codes, torch.ones_like(known.mask))
+    prior.asked.clear()
+    assert torch.equal(draw(prior, layout, everything), codes) and prior.asked == []
+
+
+@pytest.mark.parametrize(("whole", "side", "overlap"), [(5, 5, 0.5), (9, 4, 0.5), (10, 3, 0.0), (7, 3, 0.99)])
+def test_windows_reach_everywhere(whole, side, overlap):
+    begins = starts(whole, side, overlap)
+    assert begins[0] == 0 and begins[-1] == whole - side
+    assert all(
+        0 < later - earlier <= max(1, round(side * (1 - overlap))) for earlier, later in pairwise(begins)
+    )
+
+
+def test_windows_have_seeds_of_their_own():
+    seeds = torch.cat([window_seeds(image_seeds(0, range(50)), number) for number in range(20)])
+    assert len(seeds.unique()) == 1000
+    assert torch.equal(window_seeds(SEEDS, 0), SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("window", "layout", "message"),
+    [
+        (CodeLayout((24, 32), 11, ((1, 2), (3, 4))), larger(6, 8), "lie on 2 grids.*draw 24x32, or use"),
+        (CodeLayout((32, 32), 11, ((1, 9),)), CodeLayout((64, 32), 11, ((1, 9),)), "9 codes.* have no place"),
+    ],
+)
+def test_codes_through_which_no_window_slides_are_refused(window, layout, message):
+    with pytest.raises(ValueError, match=message):
+        draw(Slope(window), layout)
+
+
+def test_an_overlap_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"overlap 1\.0 is out of range"):
+        draw(Slope(WINDOW), larger(5, 8), overlap=1.0)
