@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from genstack.compressor.bottleneck import Bottleneck, Quantized, Quantizer
 from genstack.compressor.compressor import Compressor, Reconstruction
 from genstack.compressor.network import Network
+from genstack.compressor.output import Output, Pixels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
@@ -19,15 +20,23 @@ class Autoencoder(Compressor):
         quantizer: what turns latents into codes.
         projection: side of the convolutions between network and quantizer, odd; 0 for none, where both agree
             on the number of channels.
+        output: what the decoder's last layer means.
     """
 
-    def __init__(self, channels: int, network: Network, quantizer: Bottleneck, projection: int = 1):
+    def __init__(
+        self,
+        channels: int,
+        network: Network,
+        quantizer: Bottleneck,
+        projection: int = 1,
+        output: Output = Pixels(),
+    ):
         super().__init__()
-        self.channels, self.network, self.projection = channels, network, projection
+        self.channels, self.network, self.projection, self.output = channels, network, projection, output
         self.encoder = network.encoder(channels)
         self.to_quantizer = project(self.encoder.dim, quantizer.dim, projection)
         self.quantizer = quantizer
-        self.decoder = network.decoder(channels)
+        self.decoder = network.decoder(output.width(channels))
         self.from_quantizer = project(quantizer.dim, self.decoder.dim, projection)
 
     def layout(self, height: int, width: int) -> CodeLayout:
@@ -38,11 +47,17 @@ class Autoencoder(Compressor):
         self.network.grid(*images.shape[-2:])
         return self.to_quantizer(self.encoder(images))
 
+    def written(
+        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b k H W"]:
+        """What the decoder makes of quantized latents; `output` says how it is read."""
+        return self.decoder(self.from_quantizer(latents), image_size)
+
     def images(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b {self.channels} H W"]:
-        """What the decoder makes of quantized latents."""
-        return self.decoder(self.from_quantizer(latents), image_size)
+        """The images that quantized latents stand for."""
+        return self.output.images(self.written(latents, image_size))
 
     def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Int[Tensor, "b n"]:
         return self._quantizer(self.latents(images)).codes
@@ -54,7 +69,8 @@ class Autoencoder(Compressor):
         height, width = images.shape[-2:]
         between = self.quantizer(self.latents(images))
         codes = between.codes if isinstance(between, Quantized) else None
-        return Reconstruction(self.images(between.latents, (height, width)), codes, between.losses)
+        written = self.written(between.latents, (height, width))
+        return Reconstruction(self.output.images(written), codes, between.losses, written)
 
     @property
     def last_layer(self) -> nn.Parameter:

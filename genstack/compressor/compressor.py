@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genstack.compressor.output import Output, Pixels
 from genstack.layout import CodeLayout
 
 
@@ -17,17 +18,21 @@ class Reconstruction:
         images: the reconstruction, in [-1, 1] where training has succeeded (it is not clamped).
         codes: the codes between the two halves; None for a bottleneck that has none.
         losses: named terms of the bottleneck, already weighted.
+        written: what the decoder wrote, where the compressor's `output` reads more than images in it.
     """
 
     images: Float[Tensor, "b c H W"]
     codes: Int[Tensor, "b n"] | None
     losses: dict[str, Float[Tensor, ""]]
+    written: Float[Tensor, "b k H W"] | None = None
 
 
 class Compressor(nn.Module, ABC):
     """Images, float32 in [-1, 1] of `channels` channels, to codes, int64 in [0, codebook_size), and back."""
 
     channels: int
+    #: How the decoder writes images.
+    output: Output = Pixels()
 
     @abstractmethod
     def layout(self, height: int, width: int) -> CodeLayout:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor import Compressor, Decoder, Encoder
+from genstack.compressor import Compressor, Decoder, Encoder, Reconstruction
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
 from genstack.evaluation.fidelity import psnr
@@ -29,7 +29,7 @@ class CompressorTraining(Training[Compressor]):
     Args:
         compressor: the model itself.
         data: the images.
-        reconstruction: distance of pixels.
+        reconstruction: distance of pixels, or LogitLaplace: their likelihood, as DALL-E's dVAE has it.
         perceptual: distance as a trained network sees it, for sharp images: LPIPS, or null for none.
         adversary: what learns to tell reconstructions from images: Adversary for a VQGAN, null for a VQ-VAE.
         optimization: learning rate and its schedule, for compressor and discriminator alike.
@@ -59,6 +59,7 @@ class CompressorTraining(Training[Compressor]):
         self.reconstruction, self.perceptual = reconstruction, perceptual
         self.adversary = adversary(channels) if adversary else None
         self.layout = self.model.layout(height, width)
+        self.reconstruction.check(self.model.output)
         if self.perceptual is not None:
             self.perceptual.check(channels, height, width)
         if self.adversary is not None:
@@ -83,7 +84,7 @@ class CompressorTraining(Training[Compressor]):
     def objective(self, batch: Batch) -> Tensor:
         reconstruction = self.model(batch.images)
         self.window.add(reconstruction.codes)
-        terms = self.distances(batch.images, reconstruction.images) | reconstruction.losses
+        terms = self.distances(batch.images, reconstruction) | reconstruction.losses
         if self.adversary is not None:
             push = self.adversary.push(self.global_step, self.trainer.max_steps)
             if push > 0:
@@ -97,12 +98,14 @@ class CompressorTraining(Training[Compressor]):
         return torch.stack(list(terms.values())).sum()
 
     def distances(
-        self, images: Float[Tensor, "b c H W"], reconstructions: Float[Tensor, "b c H W"]
+        self, images: Float[Tensor, "b c H W"], reconstruction: Reconstruction
     ) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms that compare reconstructions with their originals."""
-        terms = {"reconstruction": self.reconstruction.weight * self.reconstruction(reconstructions, images)}
+        terms = {
+            "reconstruction": self.reconstruction.weight * self.reconstruction.of(reconstruction, images)
+        }
         if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual.weight * self.perceptual(reconstructions, images)
+            terms["perceptual"] = self.perceptual.weight * self.perceptual(reconstruction.images, images)
         return terms
 
     def after_step(self, skipped: bool) -> None:
@@ -141,7 +144,7 @@ class CompressorTraining(Training[Compressor]):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         reconstruction = self.used(batch.images)
         self.held_out.append(self.window.numbers(reconstruction.codes))
-        terms = self.distances(batch.images, reconstruction.images)
+        terms = self.distances(batch.images, reconstruction)
         terms["psnr"] = psnr(batch.images, reconstruction.images).mean()
         held_out = {f"val/{name}": term for name, term in terms.items()}
         self.log_dict(held_out, batch_size=len(batch.images), sync_dist=True)

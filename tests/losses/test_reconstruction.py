@@ -5,8 +5,11 @@ import pytest
 import torch
 
 import genstack.losses
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.output import LocationAndScale, Pixels, expand, squeeze
+from genstack.compressor.quantizers import VectorQuantizer
 from genstack.discovery import discover
-from genstack.losses.reconstruction import L1, L2, ReconstructionLoss
+from genstack.losses.reconstruction import L1, L2, LogitLaplace, ReconstructionLoss
 
 LOSSES = discover(genstack.losses, ReconstructionLoss)
 TRUTH = {"L1": lambda difference: np.abs(difference).mean(), "L2": lambda difference: (difference**2).mean()}
@@ -23,14 +26,74 @@ def test_is_the_mean_over_all_values(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_reduces_in_float32_under_autocast(name):
-    images = torch.rand(2, 3, 16, 17)
+    images = torch.rand(2, 4, 16, 17)
+    truth = images[:, : 2 if name == "LogitLaplace" else 4]
     with torch.autocast("cpu", torch.bfloat16):
-        halved = LOSSES[name]()(images.bfloat16(), images)
+        halved = LOSSES[name]()(images.bfloat16(), truth)
     assert halved.dtype == torch.float32
-    assert halved == LOSSES[name]()(images.bfloat16().float(), images)
+    assert halved == LOSSES[name]()(images.bfloat16().float(), truth)
 
 
-@pytest.mark.parametrize("loss", [L1, L2])
+def density(values, location, scale):
+    """Equation 2 of the paper, in float64."""
+    distance = np.abs(np.log(values / (1 - values)) - location)
+    return np.exp(-distance / scale) / (2 * scale * values * (1 - values))
+
+
+def test_logit_laplace_is_the_log_of_the_papers_density():
+    written, images = torch.randn(2, 6, 5, 7), torch.rand(2, 3, 5, 7) * 2 - 1
+    location, log_scale = written.double().numpy()[:, :3], written.double().numpy()[:, 3:]
+    values = 0.8 * (images.double().numpy() + 1) / 2 + 0.1  # equation 3
+    truth = -np.log(density(values, location, np.exp(log_scale))).mean()
+    assert LogitLaplace()(written, images).item() == pytest.approx(truth, rel=1e-5)
+
+
+@pytest.mark.parametrize(("location", "scale"), [(0.0, 1.0), (-1.5, 0.3), (2.0, 0.5)])
+def test_the_density_is_one(location, scale):
+    """Its integral over (0, 1): the loss is a true likelihood, and comparable between runs."""
+    values = (np.arange(400_000) + 0.5) / 400_000
+    images = expand(torch.tensor(values))
+    written = torch.tensor([location, np.log(scale)]).reshape(1, 2, 1, 1)
+    one = [density(value, location, scale) for value in values[50_000::100_000]]
+    for value, truth in zip(images[50_000::100_000], one, strict=True):
+        found = LogitLaplace()(written, value.reshape(1, 1, 1, 1)).neg().exp()
+        assert found.item() == pytest.approx(truth, rel=1e-4)
+    assert density(values, location, scale).mean() == pytest.approx(1, abs=2e-3)
+
+
+def test_the_best_location_is_the_image():
+    images = torch.rand(1, 3, 4, 5) * 2 - 1
+    written = torch.cat([squeeze(images).logit(), torch.zeros_like(images)], 1)
+    torch.testing.assert_close(LocationAndScale().images(written), images)
+    torch.testing.assert_close(expand(squeeze(images)), images)
+    for step in (-0.1, 0.1):
+        assert LogitLaplace()(written, images) < LogitLaplace()(written + step * (written != 0), images)
+
+
+def test_a_compressor_of_locations_and_scales_speaks_images():
+    network = Convolutional(
+        dim=4, width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False
+    )
+    model = Autoencoder(3, network, VectorQuantizer(8, 4), output=LocationAndScale()).eval()
+    images = torch.rand(2, 3, 8, 12) * 2 - 1
+    made = model(images)
+    assert made.written.shape == (2, 6, 8, 12) and made.images.shape == images.shape
+    torch.testing.assert_close(
+        model.decode(model.encode(images), model.layout(8, 12)), made.images, atol=1e-5, rtol=1e-4
+    )
+    LogitLaplace().of(made, images).backward()
+    assert model.last_layer.grad.abs().sum((1, 2, 3)).all(), "locations and scales both learn"
+    torch.testing.assert_close(L1().of(made, images), L1()(made.images, images))
+
+
+def test_what_writes_no_scale_is_refused():
+    LogitLaplace().check(LocationAndScale())
+    L1().check(LocationAndScale())
+    with pytest.raises(ValueError, match="set the compressor's output to LocationAndScale"):
+        LogitLaplace().check(Pixels())
+
+
+@pytest.mark.parametrize("loss", [L1, L2, LogitLaplace])
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
 def test_refuses_weights_that_make_no_sense(loss, weight):
     with pytest.raises(ValueError, match=f"weight {weight} is out of range"):
