@@ -5,6 +5,8 @@ from genstack.compressor.bottleneck import Bottleneck, Bottlenecked, Quantized, 
 from genstack.compressor.compressor import Compressor, Reconstruction
 from genstack.compressor.convolutional import Convolutional
 from genstack.compressor.network import Decoder, Encoder, Network
+from genstack.compressor.titok import TiTok
+from genstack.compressor.vit import ViT
 
 __all__ = [
     "Autoencoder",
@@ -18,4 +20,6 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "Reconstruction",
+    "TiTok",
+    "ViT",
 ]

@@ -19,6 +19,7 @@ SMALL = {
     "attention": (1,),
     "depth": 1,
     "heads": 2,
+    "tokens": 5,
 }
 
 QUANTIZERS = discover(genstack.compressor.quantizers, Quantizer)
