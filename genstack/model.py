@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
+from genstack.facts import Facts
 from genstack.layout import CodeLayout
 from genstack.prior import Prior, SamplingOptions, image_seeds
 
@@ -60,12 +61,12 @@ class Model:
 
     @torch.no_grad()
     def sample(
-        self, labels: Int[Tensor, " b"], options: SamplingOptions, seed: int, indices: Iterable[int]
+        self, facts: Facts, options: SamplingOptions, seed: int, indices: Iterable[int]
     ) -> Float[Tensor, "b c H W"]:
         """Images drawn from the prior, in [-1, 1].
 
         Args:
-            labels: of each image, from `prior.condition.choose`.
+            facts: what steers each image, from `prior.condition.choose`.
             options: how codes are drawn.
             seed: of this set of samples.
             indices: number of each image in the set; image i of a seed is the same whatever is beside it.
@@ -75,6 +76,6 @@ class Model:
                 "this is a compressor without a prior; train one: "
                 "python train.py prior --compressor RUN --config configs/prior/autoregressive.yaml"
             )
-        condition = self.prior.condition.values(labels).to(self.device)
+        condition = self.prior.condition.values(facts).to(self.device)
         codes = self.prior.sample(condition, options, image_seeds(seed, indices).to(self.device))
         return self.compressor.decode(codes, self.prior.layout).clamp(-1, 1)

@@ -105,7 +105,7 @@ def test_recipes_build_as_they_stand(recipe, monkeypatch):
 
 def condition(parts, data):
     """What steers a prior where its recipe says nothing."""
-    return (parts.model.condition or ClassLabels()).of(data.class_names)
+    return (parts.model.condition or ClassLabels()).of(data.offer)
 
 
 @pytest.mark.training

@@ -18,6 +18,7 @@ from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.fidelity import psnr
 from genstack.evaluation.neighbours import Neighbours
+from genstack.facts import Facts
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 
@@ -51,7 +52,9 @@ def demo(
     labels = torch.arange(count) % len(model.classes)
     options = SamplingOptions(temperature=temperature, guidance=guidance)
     batches = torch.arange(count).split(BATCH)
-    images = torch.cat([model.sample(labels[batch], options, seed, batch.tolist()) for batch in batches])
+    images = torch.cat(
+        [model.sample(Facts(labels[batch]), options, seed, batch.tolist()) for batch in batches]
+    )
     samples = Batch(images, labels, {})
     write_sheets(model, data, samples, folder)
     print(judge(model, data, samples, folder))

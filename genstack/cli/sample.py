@@ -5,14 +5,14 @@ genstack sample runs/flowers-prior --count 64 --seed 0 --out samples/
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
 from PIL import Image
 from rich.progress import track
-from torch import Tensor
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import TENSORS, load
@@ -20,8 +20,9 @@ from genstack.data.framing import load as read
 from genstack.data.images import save
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
+from genstack.facts import Facts, Wishes
 from genstack.model import Model
-from genstack.prior import SamplingOptions
+from genstack.prior import Condition, SamplingOptions
 
 CHUNK = "genstack"  # the text chunk of a PNG that says how it was drawn
 SHEET = 64  # images on the sheet, at most
@@ -64,11 +65,11 @@ def sample(  # noqa: PLR0913, PLR0917  # one argument per flag
             f"{run} is a compressor; train a prior on it: python train.py prior "
             f"--compressor {run} --config configs/prior/autoregressive.yaml"
         )
-    wanted = [name.strip() for name in classes.split(",") if name.strip()]
-    labels = model.prior.condition.choose(wanted, count)
+    wanted = tuple(name.strip() for name in classes.split(",") if name.strip())
+    facts = model.prior.condition.choose(Wishes(wanted), count)
     with (Path(run) / TENSORS).open("rb") as file:
         fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    samples = Samples(model, fingerprint, labels, options, seed, Path(out).resolve())
+    samples = Samples(model, model.prior.condition, fingerprint, facts, options, seed, Path(out).resolve())
     new = samples.draw(batch_size)
     print(f"{count} images in {out} ({new} new); {samples.write_sheet()} shows them")
 
@@ -90,29 +91,36 @@ class Samples:
 
     Args:
         model: with a prior.
+        condition: of the prior.
         fingerprint: of the model's file.
-        labels: of every image.
+        facts: what steers every image.
         options: how codes are drawn.
         seed: of the set.
         folder: where the images go.
     """
 
     model: Model
+    condition: Condition
     fingerprint: str
-    labels: Int[Tensor, " count"]
+    facts: Facts
     options: SamplingOptions
     seed: int
     folder: Path
 
+    @cached_property
+    def told(self) -> Sequence[Mapping[str, str]]:
+        """What steers every image, in words."""
+        return self.condition.tell(self.facts)
+
     def draw(self, batch_size: int) -> int:
         """Draw the images that are not there yet; the number of these."""
-        missing = [index for index in range(len(self.labels)) if not self.drawn(index)]
+        missing = [index for index in range(len(self.facts)) if not self.drawn(index)]
         batches = [missing[first : first + batch_size] for first in range(0, len(missing), batch_size)]
         for batch in track(batches, "sampling", disable=not batches):
-            images = self.model.sample(self.labels[batch], self.options, self.seed, batch)
+            images = self.model.sample(self.facts[batch], self.options, self.seed, batch)
             for index, image in zip(batch, images, strict=True):
                 save(image.cpu(), self.path(index), self.model.preprocessing, {CHUNK: self.card(index)})
-        lines = "".join(self.card(index) + "\n" for index in range(len(self.labels)))
+        lines = "".join(self.card(index) + "\n" for index in range(len(self.facts)))
         with replacing(self.folder / "samples.jsonl") as path:
             path.write_text(lines, encoding="utf-8")
         return len(missing)
@@ -123,12 +131,11 @@ class Samples:
 
     def card(self, index: int) -> str:
         """How an image is drawn, as JSON: what its PNG carries, and its line in samples.jsonl."""
-        of = {"class": self.model.classes[int(self.labels[index])]} if self.model.classes else {}
         drawn = {
             "file": self.path(index).name,
             "seed": self.seed,
             "index": index,
-            **of,
+            **self.told[index],
             **asdict(self.options),
         }
         return json.dumps(drawn | {"model": self.fingerprint}, ensure_ascii=False)
@@ -150,13 +157,11 @@ class Samples:
         return True
 
     def write_sheet(self) -> Path:
-        """The first images on one sheet, each over its class, beside the folder."""
+        """The first images on one sheet, each over what steers it, beside the folder."""
         path = self.folder.with_name(self.folder.name + ".png")
-        shown = range(min(SHEET, len(self.labels)))
+        shown = range(min(SHEET, len(self.facts)))
         pictures = torch.stack([read(self.path(index), self.model.preprocessing) for index in shown])
-        names = (
-            [self.model.classes[int(self.labels[index])] for index in shown] if self.model.classes else None
-        )
+        names = [", ".join(self.told[index].values()) for index in shown]
         with replacing(path) as partial:
-            sheet(pictures, columns=8, labels=names).save(partial, format="PNG")
+            sheet(pictures, columns=8, labels=names if any(names) else None).save(partial, format="PNG")
         return path

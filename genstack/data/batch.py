@@ -13,6 +13,7 @@ from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
 from genstack.data.source import Source
 from genstack.errors import UserError
+from genstack.facts import Facts
 
 MOST_UNREADABLE = 0.05
 
@@ -25,11 +26,18 @@ class Batch:
         images: in [-1, 1].
         labels: zeros where there are no classes.
         skipped: why each unreadable image met on the way was left out, by its key.
+        captions: what each shows, in words; () where nothing is known of any.
     """
 
     images: Float[Tensor, "b c H W"]
     labels: Int[Tensor, " b"]
     skipped: dict[str, str]
+    captions: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the images, for a condition to read."""
+        return Facts(self.labels, self.captions)
 
     def to(self, device: torch.device | str) -> "Batch":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -44,6 +52,7 @@ def join(samples: Sequence[Batch]) -> Batch:
         torch.cat([sample.images for sample in samples]),
         torch.cat([sample.labels for sample in samples]),
         {key: reason for sample in samples for key, reason in sample.skipped.items()},
+        tuple(caption for sample in samples for caption in sample.captions),
     )
 
 
@@ -81,7 +90,7 @@ class Samples(Dataset[Batch]):
             size = (self.preprocessing.height, self.preprocessing.width)
             image = self.augmentation(self.preprocessing.to_model(pixels), size, self.seed, epoch, number)
             label = self.source.label(number) if self.labelled else 0
-            return Batch(image[None], torch.tensor([label]), skipped)
+            return Batch(image[None], torch.tensor([label]), skipped, (self.source.caption(number),))
         raise UserError(f"none of {len(self)} images can be read; the last: {skipped.popitem()[1]}")
 
 

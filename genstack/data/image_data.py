@@ -15,6 +15,7 @@ from genstack.data.sources import open_source
 from genstack.data.split import Split, split
 from genstack.data.stream import Stream
 from genstack.errors import UserError
+from genstack.facts import Offer
 
 AS_IS = Augmentation()
 
@@ -76,6 +77,14 @@ class ImageData:
     def class_names(self) -> tuple[str, ...]:
         """The classes in the order of their labels; () where there are none."""
         return () if self.labels == "none" else self.opened.class_names
+
+    @property
+    def offer(self) -> Offer:
+        """What the images have for a condition to read."""
+        return Offer(
+            self.class_names,
+            captions=lambda: (self.opened.caption(number) for number in self.split.training),
+        )
 
     @cached_property
     def split(self) -> Split:

@@ -1,7 +1,8 @@
 """Stage two: distributions over codes, and drawing from them."""
 
 from genstack.prior.autoregressive import Autoregressive
-from genstack.prior.condition import ClassLabels, Condition, Unconditional
+from genstack.prior.condition import Condition
+from genstack.prior.conditions import ClassLabels, Unconditional
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import image_seeds

@@ -1,35 +1,39 @@
-"""What steers a prior: nothing, or class labels, with a null class for guidance (arXiv:2207.12598)."""
+"""What steers a prior: the contract, with a null value for guidance (Ho, Salimans 2022, arXiv:2207.12598)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from typing import final
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genstack.errors import UserError
+from genstack.facts import Facts, Offer, Wishes
 
 
 class Condition(ABC):
-    """A plan of the condition: what it reads from a batch and how it enters a network.
+    """A plan of the condition: what it reads of the facts and how it enters a network.
 
-    Subclasses are frozen dataclasses of plain values. `length` is the number of tokens a condition becomes.
-    `dropout` is the share of training samples that see the null condition; guidance needs it above 0.
+    Subclasses are frozen dataclasses of plain values, one file each in `conditions/`. `length` is the number
+    of tokens that a condition becomes. `dropout` is the share of training samples that see the null
+    condition; guidance needs it above 0.
     """
 
     length: int
     dropout: float
 
     @abstractmethod
-    def of(self, names: tuple[str, ...]) -> "Condition":
-        """This plan for data with these classes in the order of their labels; without labels, none."""
+    def of(self, offer: Offer) -> "Condition":
+        """This plan for data that offers so much.
+
+        Raises:
+            UserError: the data lacks what the condition reads.
+        """
 
     @abstractmethod
-    def values(self, labels: Int[Tensor, " b"]) -> Tensor:
-        """The values that a prior reads, from what the data says of each image."""
+    def values(self, facts: Facts) -> Tensor:
+        """The values that a prior reads, one row for each image, where `facts.labels` lies."""
 
     @abstractmethod
     def null(self, values: Tensor) -> Tensor:
@@ -40,9 +44,22 @@ class Condition(ABC):
         """A module from values to tokens, `b length width`."""
 
     @abstractmethod
-    def choose(self, classes: Sequence[str], count: int) -> Int[Tensor, " count"]:
-        """Labels for `count` samples, in turn: the classes asked for (names, or `#index`), or else all."""
+    def choose(self, wishes: Wishes, count: int) -> Facts:
+        """Facts for `count` samples, the wishes met in turn.
 
+        Raises:
+            UserError: a wish that this condition cannot meet, or none where it needs one.
+        """
+
+    @abstractmethod
+    def shown(self, held_out: Facts) -> Facts:
+        """Facts for as many samples to look at in training, from those of images laid aside."""
+
+    @abstractmethod
+    def tell(self, facts: Facts) -> Sequence[Mapping[str, str]]:
+        """What steers each image, by the name of its kind, for people and for files."""
+
+    @final
     def drop(self, values: Tensor) -> Tensor:
         """Values of which a share of `dropout` became null, for training."""
         if self.dropout == 0:
@@ -51,96 +68,31 @@ class Condition(ABC):
         return torch.where(rearrange(dropped, "b -> b" + " 1" * (values.ndim - 1)), self.null(values), values)
 
 
-class TableEmbedding(nn.Module):
-    """One learned token per label: `b -> b 1 width`."""
+def check_dropout(dropout: float) -> None:
+    """Refuse what is no share of the training samples.
 
-    def __init__(self, labels: int, width: int):
-        super().__init__()
-        self.table = nn.Embedding(labels, width)
-        nn.init.normal_(self.table.weight, std=0.02)
-
-    def forward(self, values: Int[Tensor, " b"]) -> Float[Tensor, "b 1 width"]:
-        return rearrange(self.table(values), "b width -> b 1 width")
-
-
-@dataclass(frozen=True)
-class Unconditional(Condition):
-    """No condition: one learned start token."""
-
-    length = 1
-    dropout = 0.0
-
-    def of(self, names: tuple[str, ...]) -> "Unconditional":
-        return self
-
-    def values(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-        return torch.zeros_like(labels)
-
-    def null(self, values: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-        return values
-
-    def embedding(self, width: int) -> nn.Module:
-        return TableEmbedding(1, width)
-
-    def choose(self, classes: Sequence[str], count: int) -> Int[Tensor, " count"]:
-        if classes:
-            raise UserError(
-                f"classes {', '.join(classes)} were asked for, but this prior was trained without classes; "
-                f"leave out --classes, or train a prior on data with labels"
-            )
-        return torch.zeros(count, dtype=torch.int64)
-
-
-@dataclass(frozen=True)
-class ClassLabels(Condition):
-    """Class labels, one token, with a null class at index len(names).
-
-    Args:
-        names: the classes in the order of their labels; left out, those of the data.
-        dropout: share of training samples whose label becomes the null class; 0 makes guidance impossible.
+    Raises:
+        UserError: it is below 0, or 1 and above.
     """
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout {dropout} is out of range; it must be at least 0 and below 1")
 
-    names: tuple[str, ...] = ()
-    dropout: float = 0.1
 
-    length = 1
+def only(wishes: Wishes, kind: str, trained: str) -> None:
+    """Refuse wishes of every kind but one ("" for all kinds), for a prior that was trained `trained`.
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout {self.dropout} is out of range; it must be at least 0 and below 1")
-
-    def of(self, names: tuple[str, ...]) -> "ClassLabels":
-        if not names:
+    Raises:
+        UserError: there are others.
+    """
+    flags = {
+        "classes": "--classes",
+        "captions": "--caption and --captions",
+        "condition images": "--condition-images",
+        "coordinates": "--coordinates",
+    }
+    for name, asked in wishes.kinds.items():
+        if asked and name != kind:
             raise UserError(
-                "the data has no class labels; give it labels, or use the condition Unconditional"
+                f"{name} were asked for, but this prior was trained {trained}; leave out {flags[name]}, "
+                f"or train a prior with a condition that reads {name}"
             )
-        if self.names not in ((), names):
-            raise UserError(
-                f"the condition's {len(self.names)} names are not the {len(names)} classes of the data; "
-                f"leave `names` out"
-            )
-        return replace(self, names=names)
-
-    def values(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-        return labels
-
-    def null(self, values: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-        return torch.full_like(values, len(self.names))
-
-    def embedding(self, width: int) -> nn.Module:
-        return TableEmbedding(len(self.names) + 1, width)
-
-    def choose(self, classes: Sequence[str], count: int) -> Int[Tensor, " count"]:
-        chosen = torch.tensor([self._label(name) for name in classes] or range(len(self.names)))
-        return chosen[torch.arange(count) % len(chosen)]
-
-    def _label(self, name: str) -> int:
-        if name in self.names:
-            return self.names.index(name)
-        if name.startswith("#") and name[1:].isdigit() and int(name[1:]) < len(self.names):
-            return int(name[1:])
-        near = get_close_matches(name, self.names, n=1)
-        known = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(self.names[:20])}"
-        raise UserError(
-            f"class {name} is unknown; {known} (#0 to #{len(self.names) - 1} name a class by its label)"
-        )

@@ -60,7 +60,7 @@ class PriorTraining(Training[Prior]):
                 )
         _, height, width = data.preprocessing.shape
         self.layout = compressor.compressor.layout(height, width)
-        super().__init__(prior(self.layout, condition.of(data.class_names)), data, optimization, ema, seed)
+        super().__init__(prior(self.layout, condition.of(data.offer)), data, optimization, ema, seed)
         self.identity = identity(compressor)
         self.frozen = (compressor,)  # in a tuple: outside the module tree, in no optimizer and no checkpoint
         if compile:
@@ -96,20 +96,20 @@ class PriorTraining(Training[Prior]):
     @torch.no_grad()
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Codes and condition values of a batch."""
-        return self.compressor.compressor.encode(batch.images), self.model.condition.values(batch.labels)
+        return self.compressor.compressor.encode(batch.images), self.model.condition.values(batch.facts)
 
     def objective(self, batch: Batch) -> Tensor:
         return self.model.loss(*self.encode(batch))
 
     def picture(self, count: int) -> PIL.Image.Image:
-        """Samples of all classes in turn, the same seeds every time."""
-        condition = self.model.condition
-        labels = condition.choose((), count)
+        """Samples of what the condition shows, the same seeds every time."""
+        condition, held_out = self.model.condition, self.data.examples("validation", count)
+        facts = condition.shown(held_out.facts[[index % len(held_out.images) for index in range(count)]])
         seeds = image_seeds(self.seed, range(count))
-        codes = self.used.sample(condition.values(labels).to(self.device), SamplingOptions(), seeds)
+        codes = self.used.sample(condition.values(facts).to(self.device), SamplingOptions(), seeds)
         images = self.compressor.compressor.decode(codes, self.layout)
-        names = [self.data.class_names[label] for label in labels] if self.data.class_names else None
-        return sheet(images.cpu(), columns=8, labels=names)
+        told = [", ".join(words.values()) for words in condition.tell(facts)]
+        return sheet(images.cpu(), columns=8, labels=told if any(told) else None)
 
     def on_validation_epoch_start(self) -> None:
         self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64, device=self.device)

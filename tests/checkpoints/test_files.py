@@ -15,6 +15,7 @@ from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
+from genstack.facts import Facts
 from genstack.model import Model
 from genstack.prior import Autoregressive, Backbone, ClassLabels, SamplingOptions
 
@@ -43,8 +44,8 @@ def test_a_model_comes_back_as_it_was(model, stored):
     again = load(folder)
     images = torch.rand(2, 3, 8, 12) * 2 - 1
     assert torch.equal(again.reconstruct(images), model.reconstruct(images))
-    labels = torch.tensor([1, 0, 1])
-    drawn = [each.sample(labels, SamplingOptions(guidance=1.5), 3, range(3)) for each in (model, again)]
+    facts = Facts(torch.tensor([1, 0, 1]))
+    drawn = [each.sample(facts, SamplingOptions(guidance=1.5), 3, range(3)) for each in (model, again)]
     assert torch.equal(*drawn)
     assert (again.classes, again.preprocessing, again.made, again.layout) == (
         model.classes,

@@ -1,0 +1,101 @@
+"""What is known of images beside their codes, and what is asked of images that are still to be drawn."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of each of some images; a condition reads from it what it needs.
+
+    Args:
+        labels: their classes; zeros where there are none.
+        captions: what they show, in words; "" where nothing is known, () for that of all.
+        images: a condition image of each, in [-1, 1]; None where there are none.
+        image_names: where the condition images come from, for people; () for nowhere.
+        crops: top, left, bottom and right edge of each in the picture that it was cut from, as shares of that
+            picture's height and width; None where nothing is known.
+    """
+
+    labels: Int[Tensor, " b"]
+    captions: tuple[str, ...] = ()
+    images: Float[Tensor, "b c H W"] | None = None
+    image_names: tuple[str, ...] = ()
+    crops: Float[Tensor, "b 4"] | None = None
+
+    @classmethod
+    def nothing(cls, count: int) -> "Facts":
+        """Nothing of so many images."""
+        return cls(torch.zeros(count, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Sequence[int]) -> "Facts":
+        """Those of some of the images, in the order of the indices."""
+        chosen = list(indices)
+        return Facts(
+            self.labels[chosen],
+            tuple(self.captions[index] for index in chosen) if self.captions else (),
+            None if self.images is None else self.images[chosen],
+            tuple(self.image_names[index] for index in chosen) if self.image_names else (),
+            None if self.crops is None else self.crops[chosen],
+        )
+
+    def to(self, device: torch.device | str) -> "Facts":
+        return replace(
+            self,
+            labels=self.labels.to(device),
+            images=None if self.images is None else self.images.to(device),
+            crops=None if self.crops is None else self.crops.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of images to draw, as the user says it; each kind of wish is met in turn.
+
+    Args:
+        classes: class names, or labels as `#index`.
+        captions: what the images shall show, in words.
+        images: condition images, in [-1, 1]; None for none.
+        image_names: where these come from.
+        crops: top, left, bottom and right edge of crops, as shares of the whole picture.
+    """
+
+    classes: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    images: Float[Tensor, "b c H W"] | None = None
+    image_names: tuple[str, ...] = ()
+    crops: tuple[tuple[float, float, float, float], ...] = ()
+
+    @property
+    def kinds(self) -> dict[str, bool]:
+        """Which kinds of wishes there are, by the name of a user's word for them."""
+        return {
+            "classes": bool(self.classes),
+            "captions": bool(self.captions),
+            "condition images": self.images is not None,
+            "coordinates": bool(self.crops),
+        }
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What data has for a condition to read.
+
+    Args:
+        classes: in the order of their labels; () for none.
+        captions: those of the training images, one after the other, read when called.
+        image_shape: channels, height and width of a condition image.
+        crops_vary: whether training images are cut from places that differ.
+    """
+
+    classes: tuple[str, ...] = ()
+    captions: Callable[[], Iterable[str]] = tuple
+    image_shape: tuple[int, int, int] = (3, 0, 0)
+    crops_vary: bool = False
