@@ -2,18 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
+from genstack.editing import known_codes, reaches
 from genstack.errors import UserError
 from genstack.facts import Facts
 from genstack.layout import CodeLayout
-from genstack.prior import Prior, SamplingOptions, image_seeds
+from genstack.prior import Known, Prior, SamplingOptions, image_seeds
+from genstack.prior.window import sample_layout
 
 
 @dataclass
@@ -59,9 +62,20 @@ class Model:
         """Images, through the compressor and back, in [-1, 1]."""
         return self.compressor(images.to(self.device)).images.clamp(-1, 1)
 
+    @cached_property
+    def reach(self) -> tuple[int, ...]:
+        """How many codes around a place its pixels change, in each grid; by so much holes grow in `edit`."""
+        return reaches(self.compressor, self.layout)
+
     @torch.no_grad()
     def sample(
-        self, facts: Facts, options: SamplingOptions, seed: int, indices: Iterable[int]
+        self,
+        facts: Facts,
+        options: SamplingOptions,
+        seed: int,
+        indices: Iterable[int],
+        size: tuple[int, int] | None = None,
+        overlap: float = 0.5,
     ) -> Float[Tensor, "b c H W"]:
         """Images drawn from the prior, in [-1, 1].
 
@@ -70,12 +84,63 @@ class Model:
             options: how codes are drawn.
             seed: of this set of samples.
             indices: number of each image in the set; image i of a seed is the same whatever is beside it.
+            size: height and width; those that the prior was trained on if None.
+            overlap: share of a window that lies over the one beside it, where `size` needs several.
         """
+        layout = self._prior.layout if size is None else self.compressor.layout(*size)
+        return self._draw(facts, options, image_seeds(seed, indices), layout, None, overlap)
+
+    @torch.no_grad()
+    def edit(
+        self,
+        images: Float[Tensor, "b c H W"],
+        hole: Bool[Tensor, "H W"],
+        facts: Facts,
+        options: SamplingOptions,
+        seed: int,
+        indices: Iterable[int],
+        grow: int | None = None,
+        overlap: float = 0.5,
+    ) -> Float[Tensor, "b c H W"]:
+        """Images with a hole drawn anew, in [-1, 1]; outside of the hole, no pixel changes.
+
+        Completion, inpainting, outpainting and change of class are this, with holes from `genstack.editing`.
+
+        Args:
+            images: to edit, in [-1, 1], of any size that the compressor reads; anything in the hole.
+            hole: True where pixels are drawn.
+            facts: what steers each image, from `prior.condition.choose`.
+            options: how codes are drawn.
+            seed: of this set of samples.
+            indices: number of each image in the set.
+            grow: codes by which the hole grows, since those near it saw what was there; None for `reach`.
+            overlap: share of a window that lies over the one beside it, where the images need several.
+        """
+        layout = self.compressor.layout(*images.shape[-2:])
+        images, hole = images.to(self.device), hole.to(self.device)
+        steps = self.reach if grow is None else (grow,) * len(layout.grids)
+        known = known_codes(self.compressor, images, hole, steps)
+        drawn = self._draw(facts, options, image_seeds(seed, indices), layout, known, overlap)
+        return torch.where(hole, drawn, images)
+
+    def _draw(
+        self,
+        facts: Facts,
+        options: SamplingOptions,
+        seeds: Int[Tensor, " b"],
+        layout: CodeLayout,
+        known: Known | None,
+        overlap: float,
+    ) -> Float[Tensor, "b c H W"]:
+        condition = self._prior.condition.values(facts.to(self.device))
+        codes = sample_layout(self._prior, condition, options, seeds.to(self.device), layout, known, overlap)
+        return self.compressor.decode(codes, layout).clamp(-1, 1)
+
+    @property
+    def _prior(self) -> Prior:
         if self.prior is None:
             raise UserError(
                 "this is a compressor without a prior; train one: "
                 "python train.py prior --compressor RUN --config configs/prior/autoregressive.yaml"
             )
-        condition = self.prior.condition.values(facts).to(self.device)
-        codes = self.prior.sample(condition, options, image_seeds(seed, indices).to(self.device))
-        return self.compressor.decode(codes, self.prior.layout).clamp(-1, 1)
+        return self.prior

@@ -44,6 +44,23 @@ def sheet(
     return page
 
 
+def table(cells: Sequence[Sequence[Image.Image]], rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """Pictures of one size in rows and columns with a name each."""
+    font = ImageFont.load_default(TEXT)
+    width, height = cells[0][0].size
+    left = ceil(max(map(font.getlength, rows))) + 2 * GAP
+    page = Image.new("RGB", (left + len(columns) * width, LINE + GAP + len(rows) * height), "white")
+    pen = ImageDraw.Draw(page)
+    for number, name in enumerate(columns):
+        pen.text((left + number * width + GAP, GAP // 2), fit(name, width - GAP, font), "black", font)
+    for row, (name, pictures) in enumerate(zip(rows, cells, strict=True)):
+        upper = LINE + GAP + row * height
+        pen.text((GAP, upper + GAP), name, "black", font)
+        for column, picture in enumerate(pictures):
+            page.paste(picture, (left + column * width, upper))
+    return page
+
+
 def tile(pixels: np.ndarray) -> Image.Image:
     """One image, opaque."""
     mode = MODES[pixels.shape[-1]]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from genstack.data.sheet import GAP, LINE, sheet
+from genstack.data.sheet import GAP, LINE, sheet, table
 
 
 def test_tiles_are_the_images_enlarged_by_a_whole_factor():
@@ -38,3 +39,16 @@ def test_large_images_keep_their_size_and_transparency_is_white():
 def test_labels_are_one_each():
     with pytest.raises(ValueError, match="1 labels for 2"):
         sheet(torch.zeros(2, 3, 4, 4), 2, ["a"])
+
+
+def test_a_table_lays_its_pictures_beside_and_below_their_names():
+    shades = [[0, 50, 100], [150, 200, 250]]
+    cells = [[Image.new("RGB", (70, 30), (shade,) * 3) for shade in row] for row in shades]
+    page = np.asarray(table(cells, ["warm", "cold"], ["a", "b", "c"]))[..., 0]
+    body = page[LINE + GAP :, -3 * 70 :]
+    np.testing.assert_array_equal(body, np.array(shades).repeat(30, 0).repeat(70, 1))
+    margin = page[LINE + GAP :, : -3 * 70]
+    for above, below in ((0, 30), (30, 60)):
+        assert margin[above:below].min() < 100, "the name of the row"
+    for column in range(3):
+        assert page[: LINE + GAP, page.shape[1] - (3 - column) * 70 :][:, :70].min() < 100
