@@ -35,7 +35,7 @@ class Convolutional(Network):
 
     dim: int = 256
     width: int = 128
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    multipliers: tuple[int | float, ...] = (1, 1, 2, 2, 4)
     blocks: int = 2
     attention: tuple[int, ...] = (4,)
     middle_attention: bool = True
@@ -45,7 +45,7 @@ class Convolutional(Network):
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("dim", "width", "blocks", "groups")}
-        for name, count in {**counts, "multipliers": min(self.multipliers, default=0)}.items():
+        for name, count in {**counts, "multipliers": min(self.widths, default=0)}.items():
             if count < 1:
                 raise UserError(f"{name} {getattr(self, name)} is too small; use 1 or more")
         if wrong := [level for level in self.attention if not 0 <= level < len(self.multipliers)]:
@@ -59,7 +59,7 @@ class Convolutional(Network):
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each level, full resolution first."""
-        return tuple(self.width * multiplier for multiplier in self.multipliers)
+        return tuple(round(self.width * multiplier) for multiplier in self.multipliers)
 
     @property
     def stride(self) -> int:
@@ -119,8 +119,8 @@ class ConvolutionalDecoder(Decoder):
             for step, (dim_in, dim_out) in enumerate(pairwise((widths[0], *widths)))
         )
         self.upsamples = nn.ModuleList(Upsample(dim) for dim in widths[:-1])
-        self.norm = normalization(plan.width * plan.multipliers[0], plan.groups)
-        self.last = nn.Conv2d(plan.width * plan.multipliers[0], channels, 3, padding=1)
+        self.norm = normalization(plan.widths[0], plan.groups)
+        self.last = nn.Conv2d(plan.widths[0], channels, 3, padding=1)
 
     def forward(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]

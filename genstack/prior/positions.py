@@ -39,15 +39,23 @@ class Rotary(nn.Module):
 
     Half of the planes turn with the row, half with the column, at frequencies from 1 down towards 1/10000.
     Positions are indices of codes in the flat sequence; index n is no place, where nothing turns.
+
+    Args:
+        layout: where the codes lie.
+        head_width: channels of one head.
+        zero: where there is no place, everything becomes zero, instead.
     """
 
-    def __init__(self, layout: CodeLayout, head_width: int):
+    def __init__(self, layout: CodeLayout, head_width: int, zero: bool = False):
         super().__init__()
         planes = head_width // 4
         frequencies = 10_000 ** -(torch.arange(planes) / planes)
         angles = rearrange(coordinates(layout)[:, :, None] * frequencies, "n side plane -> n (side plane)")
         angles = torch.cat([angles, torch.zeros(1, 2 * planes)])
-        self.register_buffer("cosine", torch.cat([angles.cos(), angles.cos()], dim=1), persistent=False)
+        cosine = angles.cos()
+        if zero:
+            cosine[-1] = 0
+        self.register_buffer("cosine", torch.cat([cosine, cosine], dim=1), persistent=False)
         self.register_buffer("sine", torch.cat([-angles.sin(), angles.sin()], dim=1), persistent=False)
 
     def forward(self, positions: Int[Tensor, "*b n"]) -> Rotation:

@@ -32,12 +32,15 @@ class Backbone:
         norm: normalisation before each half of a layer: rms (root mean square, no mean) or layer.
         feedforward: second half of a layer: swiglu (gated, two thirds as wide, as many weights) or gelu.
         ratio: hidden width of the second half over `width`, for gelu; swiglu takes two thirds of it, rounded
-            up to a multiple of 256, or of `width` where that is less.
+            up to a multiple of `rounding`, or of `width` where that is less.
         positions: how a token knows its place: rotary (angles of row and column) or learned (a vector each).
         qk_norm: normalise queries and keys of each head; keeps attention stable in long and in bf16 training.
         dropout: share of values dropped from the tokens at the start and from what each half of a layer adds.
         bias: give the linear layers (and layer norms) biases.
         checkpoint: forget activations and compute them again in the backward pass: less memory, more time.
+        rounding: see `ratio`.
+        unplaced: rotary queries and keys of a token without a place, such as a condition: kept as they are,
+            or zero, so that such tokens weigh alike for all (as in LlamaGen, arXiv:2406.06525).
     """
 
     width: int = 384
@@ -51,8 +54,12 @@ class Backbone:
     dropout: float = 0.1
     bias: bool = False
     checkpoint: bool = False
+    rounding: int = 256
+    unplaced: Literal["kept", "zero"] = "kept"
 
     def __post_init__(self) -> None:
+        if self.rounding < 1:
+            raise UserError(f"rounding {self.rounding} is out of range; it is at least 1")
         if min(self.width, self.depth, self.heads) < 1:
             raise UserError(f"width, depth and heads are at least 1; got {self}")
         if self.ratio <= 0 or not 0 <= self.dropout < 1:
@@ -74,7 +81,7 @@ class Backbone:
         """Hidden width of the second half of a layer."""
         if self.feedforward == "gelu":
             return round(self.ratio * self.width)
-        step = min(256, self.width)
+        step = min(self.rounding, self.width)
         return ceil(int(self.ratio * self.width * 2 / 3) / step) * step
 
 
@@ -180,7 +187,7 @@ class Transformer(nn.Module):
         self.layout, self.backbone = layout, backbone
         rotary = backbone.positions == "rotary"
         self.places = PlaceEmbedding(layout, backbone.width, absolute=not rotary)
-        self.rotary = Rotary(layout, backbone.head_width) if rotary else None
+        self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
         self.layers = nn.ModuleList(Layer(backbone) for _ in range(backbone.depth))
         self.norm = normalisation(backbone)
         for name, module in self.named_modules():
