@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import relu
+from torch.nn.functional import relu, softplus
 
 
 class AdversarialLoss(ABC):
@@ -31,3 +31,40 @@ class Hinge(AdversarialLoss):
 
     def generator(self, fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
         return -fake.mean()
+
+
+@dataclass(frozen=True)
+class Vanilla(AdversarialLoss):
+    """Cross-entropy for the discriminator, the mean logit for the compressor: "vanilla" in VQGAN's code.
+
+    The discriminator's is log 2, about 0.69, while it tells nothing apart.
+    """
+
+    def discriminator(
+        self, real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, ""]:
+        return cross_entropy(real, fake)
+
+    def generator(self, fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+        return -fake.mean()
+
+
+@dataclass(frozen=True)
+class NonSaturating(AdversarialLoss):
+    """Cross-entropy for both, the compressor's with labels turned (Goodfellow et al. 2014, arXiv:1406.2661).
+
+    The discriminator's is log 2, about 0.69, while it tells nothing apart.
+    """
+
+    def discriminator(
+        self, real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, ""]:
+        return cross_entropy(real, fake)
+
+    def generator(self, fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+        return softplus(-fake).mean()
+
+
+def cross_entropy(real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """-log D(real) and -log(1 - D(fake)), the mean of both; D is the sigmoid of the logit."""
+    return (softplus(-real).mean() + softplus(fake).mean()) / 2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genstack.compressor import Compressor, Decoder, Encoder, Reconstruction
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
+from genstack.errors import UserError
 from genstack.evaluation.fidelity import psnr
 from genstack.losses.adversary import Adversary
 from genstack.losses.perceptual import Perceptual
@@ -67,6 +68,11 @@ class CompressorTraining(Training[Compressor]):
         self.window = Window(self.layout)
         self.warned = False
         if compile:
+            if self.adversary is not None and self.adversary.adaptive is not None:
+                raise UserError(
+                    "an adaptive weight goes back through the decoder more than once, which a compiled one "
+                    "cannot; use `compile: false` or `adaptive: null`"
+                )
             for half in self.model.modules():
                 if isinstance(half, Encoder | Decoder):
                     half.compile()
@@ -84,13 +90,20 @@ class CompressorTraining(Training[Compressor]):
     def objective(self, batch: Batch) -> Tensor:
         reconstruction = self.model(batch.images)
         self.window.add(reconstruction.codes)
-        terms = self.distances(batch.images, reconstruction) | reconstruction.losses
+        distances = self.distances(batch.images, reconstruction)
+        terms = distances | reconstruction.losses
         if self.adversary is not None:
             push = self.adversary.push(self.global_step, self.trainer.max_steps)
             if push > 0:
-                terms["adversarial"] = push * self.adversary.generator_loss(reconstruction.images)
-            judged = self.adversary.discriminator_loss(batch.images, reconstruction.images)
-            terms["discriminator"] = judged.loss
+                pushed = self.adversary.generator_loss(reconstruction.images)
+                closeness = torch.stack(list(distances.values())).sum()
+                balance = self.adversary.balance(closeness, pushed, self.model.last_layer)
+                terms["adversarial"] = push * balance * pushed
+                self.log("train/adversary_balance", balance)
+            judged = self.adversary.discriminator_loss(
+                batch.images, reconstruction.images, self.global_step
+            )
+            terms |= judged.losses
             self.log("train/adversary_push", push)
             self.log("train/real_accuracy", judged.accuracy_real)
             self.log("train/fake_accuracy", judged.accuracy_fake)
@@ -110,6 +123,8 @@ class CompressorTraining(Training[Compressor]):
 
     def after_step(self, skipped: bool) -> None:
         self.model.after_step(skipped)
+        if self.adversary is not None:
+            self.adversary.after_step(skipped)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.warn_of_collapse(self.log_usage("train", self.window.codes))
 

@@ -7,9 +7,15 @@ from torch import nn
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data import ImageData
+from genstack.losses.adaptive import AdaptiveWeight
+from genstack.losses.adversarial import NonSaturating
 from genstack.losses.adversary import Adversary
+from genstack.losses.diff_augment import DiffAugment
+from genstack.losses.gradient_penalty import R1
+from genstack.losses.lecam import LeCAM
 from genstack.losses.patchgan import PatchGAN
 from genstack.losses.perceptual import Perceptual
+from genstack.losses.reconstruction import LogitLaplace
 from genstack.training.compressor import CompressorTraining
 from genstack.training.optimization import Optimization, clip
 
@@ -115,6 +121,69 @@ def test_one_backward_is_the_two_of_the_paper(training, monkeypatch, step, pushe
     assert all(g is not None and g.abs().sum() > 0 for n, g in once.items() if "conv" in n and g.ndim > 1)
     judge = {name: g for name, g in once.items() if name.startswith("adversary")}
     assert sum(float(g.abs().sum()) for g in judge.values()) > 0
+
+
+def everything(channels):
+    """LeCAM, R1, DiffAugment and the adaptive weight, all at once."""
+    return Adversary(
+        channels,
+        PatchGAN(width=4, layers=1),
+        NonSaturating(),
+        weight=0.7,
+        augmentation=DiffAugment(),
+        lecam=LeCAM(weight=0.3),
+        penalty=R1(weight=0.2, every=5),
+        adaptive=AdaptiveWeight(),
+    )
+
+
+@pytest.mark.parametrize("step", [9, 10])  # R1 is due at the second
+def test_one_backward_is_two_passes_with_all_that_an_adversary_can_have(training, monkeypatch, step):
+    """The same chance is drawn in the same order: first by the compressor's side, then by the other."""
+    monkeypatch.setattr(CompressorTraining, "global_step", step)
+    training.adversary = judge = everything(3)
+    training.objective(batch(training))
+    judge.after_step(skipped=False)
+    anchors, images = judge.anchors, batch(training).images
+    real_mean, fake_mean = anchors.real.clone(), anchors.fake.clone()
+    training.zero_grad(set_to_none=True)
+    torch.manual_seed(4)
+    training.objective(batch(training)).backward()
+    once = gradients(training)
+
+    torch.manual_seed(4)
+    judge.requires_grad_(False)
+    made = training.model(images)
+    near = (made.images - images).abs().mean() + 2 * training.perceptual(made.images, images)
+    pushed = -judge.network(judge.augmentation(made.images)).sigmoid().log().mean()
+    last = training.model.last_layer
+    norms = [torch.autograd.grad(term, last, retain_graph=True)[0].norm() for term in (near, pushed)]
+    (near + sum(made.losses.values()) + 0.7 * norms[0] / (norms[1] + 1e-4) * pushed).backward()
+
+    judge.requires_grad_(True)
+    real = judge.network(judge.augmentation(images))
+    fake = judge.network(judge.augmentation(made.images.detach()))
+    loss = -(real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean()) / 2
+    loss = loss + 0.3 * ((real - fake_mean).clamp(min=0) ** 2).mean()
+    loss = loss + 0.3 * ((real_mean - fake).clamp(min=0) ** 2).mean()
+    if step == 10:
+        images = images.clone().requires_grad_()
+        logits = judge.network(judge.augmentation(images))
+        (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        loss = loss + 5 * 0.2 / 2 * slope.square().sum((1, 2, 3)).mean()
+    loss.backward()
+    close(once, gradients(training))
+    assert (real_mean, fake_mean) == (anchors.real, anchors.fake) and real_mean != 0
+
+
+def test_an_adaptive_weight_and_compilation_exclude_each_other():
+    with pytest.raises(ValueError, match="use `compile: false` or `adaptive: null`"):
+        CompressorTraining(compressor, ImageData(**DATA), adversary=everything, compile=True)
+
+
+def test_a_loss_that_the_compressor_does_not_serve_is_refused_at_the_start():
+    with pytest.raises(ValueError, match="set the compressor's output to LocationAndScale"):
+        CompressorTraining(compressor, ImageData(**DATA), reconstruction=LogitLaplace())
 
 
 def test_the_discriminator_moves_and_is_not_averaged(training):

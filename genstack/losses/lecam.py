@@ -1,0 +1,73 @@
+"""LeCAM, which holds a discriminator back where images are few (Tseng et al. 2021, arXiv:2104.03310)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+from torch.nn.functional import relu
+
+from genstack.errors import UserError
+from genstack.losses.weight import check_weight
+
+
+@dataclass(frozen=True)
+class LeCAM:
+    """Pulls logits of images towards the running mean of those of reconstructions, and the other way round.
+
+    Args:
+        weight: of this term in the discriminator's loss; 0.001 to 0.01 for hinge.
+        decay: of the running means, per optimizer step; early in a run they are plain means.
+    """
+
+    weight: float = 0.001
+    decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+        if not 0 <= self.decay < 1:
+            raise UserError(f"decay {self.decay} of LeCAM is out of range; it must be at least 0 and below 1")
+
+
+class Anchors(nn.Module):
+    """The running means of logits that LeCAM pulls towards; saved with the run.
+
+    They move once per optimizer step, by what all processes and accumulated parts saw together, and not at
+    all by a step that was thrown away.
+
+    Args:
+        plan: weight and decay.
+    """
+
+    real: Tensor
+    fake: Tensor
+    steps: Tensor
+
+    def __init__(self, plan: LeCAM):
+        super().__init__()
+        self.plan = plan
+        self.register_buffer("real", torch.tensor(0.0))
+        self.register_buffer("fake", torch.tensor(0.0))
+        self.register_buffer("steps", torch.tensor(0))
+        self.seen: Tensor | None = (
+            None  # sum of real logits, of fake ones, and their number, since the last step
+        )
+
+    def forward(self, real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+        """Equation 7 with the authors' clamp: only logits beyond the other side's mean are pulled."""
+        with torch.no_grad():
+            seen = torch.stack([real.sum(), fake.sum(), real.new_tensor(real.numel())]).double()
+            self.seen = seen if self.seen is None else self.seen + seen
+        distance = relu(real - self.fake).square().mean() + relu(self.real - fake).square().mean()
+        return self.plan.weight * (self.steps > 0) * distance
+
+    def after_step(self, skipped: bool) -> None:
+        seen, self.seen = self.seen, None
+        if skipped or seen is None:
+            return
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(seen)
+        share = torch.clamp(1 / (self.steps + 1), min=1 - self.plan.decay)
+        for mean, total in ((self.real, seen[0]), (self.fake, seen[1])):
+            mean.lerp_((total / seen[2]).to(mean.dtype), share)
+        self.steps += 1
