@@ -127,13 +127,12 @@ def say(text: str, error: bool = False) -> None:
 
 def describe(training: Training, schedule: Schedule, run: Run) -> str:
     """What is about to happen, in a line or two."""
-    layout = training.layout
     weights = sum(parameter.numel() for parameter in training.model.parameters())
-    height, width = layout.image_size
+    height, width = training.data.preprocessing.height, training.data.preprocessing.width
     begun = f"continues at step {run.step()}" if run.step() else "begins"
     return (
         f"{run.folder} {begun}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
-        f"images {height}x{width} as {layout.length} codes of {layout.codebook_size}\n"
+        f"images {height}x{width} as {training.becomes}\n"
         f"{training.data.report().splitlines()[0]}; "
         f"{schedule.max_steps} steps of {training.data.batch_size} images, "
         f"learning rate {training.optimization.learning_rate:g}"
@@ -198,15 +197,15 @@ class PriorStage(Stage):
     name, kind, late = "prior", PriorTraining, frozenset({"data", "compressor"})
 
     def add_options(self, parser: Parser) -> None:
-        parser.add_option("compressor", str, "run folder of the compressor whose codes the prior learns")
+        parser.add_option("compressor", str, "run or published file of the compressor")
 
     def inherited(self, arguments: list[str]) -> dict[str, Any]:
         """The data of the compressor's run: the same images, unless something else is said."""
         found = Parser("genstack train prior", files=True).peek(arguments, "compressor")
         if found is None:
             return {}
-        if not Path(found).is_dir():
-            raise UserError(f"genstack train prior: {found} is no folder; name a compressor's run")
+        if not Path(found).exists():
+            raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
         if not (Path(found) / CONFIG).exists():
             return {}
         return {"data": Run(Path(found)).config()["data"]}

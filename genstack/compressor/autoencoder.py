@@ -17,7 +17,7 @@ class Autoencoder(Compressor):
     Args:
         channels: channels of the images (1 grey, 3 colour, 4 colour and transparency); set from the data.
         network: the plan of encoder and decoder.
-        quantizer: what turns latents into codes.
+        quantizer: what turns latents into codes, or Gaussian for latents without codes (a VAE).
         projection: side of the convolutions between network and quantizer, odd; 0 for none, where both agree
             on the number of channels.
         output: what the decoder's last layer means.
@@ -34,10 +34,17 @@ class Autoencoder(Compressor):
         super().__init__()
         self.channels, self.network, self.projection, self.output = channels, network, projection, output
         self.encoder = network.encoder(channels)
-        self.to_quantizer = project(self.encoder.dim, quantizer.dim, projection)
+        self.to_quantizer = project(self.encoder.dim, quantizer.dim_in, projection)
         self.quantizer = quantizer
         self.decoder = network.decoder(output.width(channels))
         self.from_quantizer = project(quantizer.dim, self.decoder.dim, projection)
+
+    @property
+    def coded(self) -> bool:
+        return isinstance(self.quantizer, Quantizer)
+
+    def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+        return [self.network.grid(*image_size)]
 
     def layout(self, height: int, width: int) -> CodeLayout:
         return self._quantizer.layout((height, width), *self.network.grid(height, width))
@@ -65,12 +72,25 @@ class Autoencoder(Compressor):
     def decode(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.channels} H W"]:
         return self.images(self._quantizer.lookup(codes, layout), layout.image_size)
 
-    def forward(self, images: Float[Tensor, "b {self.channels} H W"]) -> Reconstruction:
-        height, width = images.shape[-2:]
-        between = self.quantizer(self.latents(images))
+    def features(
+        self, images: Float[Tensor, "b {self.channels} H W"]
+    ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        return (self.latents(images),)
+
+    def reconstruct(
+        self, features: tuple[Float[Tensor, "b _ _ _"], ...], image_size: tuple[int, int]
+    ) -> Reconstruction:
+        (latents,) = features
+        between = self.quantizer(latents)
         codes = between.codes if isinstance(between, Quantized) else None
-        written = self.written(between.latents, (height, width))
-        return Reconstruction(self.output.images(written), codes, between.losses, written)
+        written = self.written(between.latents, image_size)
+        return Reconstruction(self.output.images(written), codes, between.losses, written, between.nats)
+
+    def draw(
+        self, seeds: Int[Tensor, " b"], image_size: tuple[int, int], temperature: float
+    ) -> Float[Tensor, "b {self.channels} H W"]:
+        latents = self.quantizer.draw(seeds, *self.network.grid(*image_size), temperature)
+        return self.images(latents, image_size)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -83,8 +103,8 @@ class Autoencoder(Compressor):
     def _quantizer(self) -> Quantizer:
         if not isinstance(self.quantizer, Quantizer):
             raise UserError(
-                f"{type(self.quantizer).__name__} makes no codes; choose a quantizer such as VectorQuantizer "
-                f"to train a prior, or use this compressor for reconstruction only"
+                f"{type(self.quantizer).__name__} makes no codes, and priors need them; train a compressor "
+                f"with a quantizer such as VectorQuantizer, or draw from this one: python sample.py RUN"
             )
         return self.quantizer
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
+
+REMEDY = "train one: python train.py prior --compressor RUN --config configs/prior/autoregressive.yaml"
 
 
 @dataclass
@@ -16,10 +19,12 @@ class Bottlenecked:
     Args:
         latents: what the decoder reads.
         losses: named terms, already weighted; their sum joins the training loss.
+        nats: what each number of the latents says of its image; None where codes say it.
     """
 
     latents: Float[Tensor, "b d h w"]
     losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    nats: Float[Tensor, "b d h w"] | None = None
 
 
 @dataclass
@@ -30,15 +35,30 @@ class Quantized(Bottlenecked):
 
 
 class Bottleneck(nn.Module, ABC):
-    """Latents to latents of the same shape, and named loss terms.
+    """Latents to latents of the same height and width, and named loss terms.
 
-    `dim` is the number of channels it reads and returns. All of it runs in float32, whatever the autocast.
+    `dim` is the number of channels it returns. All of it runs in float32, whatever the autocast.
     """
 
     dim: int
 
+    @property
+    def dim_in(self) -> int:
+        """Channels that it reads."""
+        return self.dim
+
     @abstractmethod
-    def forward(self, latents: Float[Tensor, "b d h w"]) -> Bottlenecked: ...
+    def forward(self, latents: Float[Tensor, "b _ h w"]) -> Bottlenecked: ...
+
+    def draw(
+        self, seeds: Int[Tensor, " b"], height: int, width: int, temperature: float
+    ) -> Float[Tensor, "b d h w"]:
+        """Latents as they are distributed by design, one image per seed.
+
+        Raises:
+            UserError: they are not; only a prior knows how the codes are distributed.
+        """
+        raise UserError(f"the codes of {type(self).__name__} are distributed as only a prior knows; {REMEDY}")
 
     def after_step(self, skipped: bool) -> None:
         """Act on the statistics gathered since the last optimizer step; called once after each.

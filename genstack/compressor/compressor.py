@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genstack.compressor.bottleneck import REMEDY
 from genstack.compressor.output import Output, Pixels
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 
@@ -19,27 +21,45 @@ class Reconstruction:
         codes: the codes between the two halves; None for a bottleneck that has none.
         losses: named terms of the bottleneck, already weighted.
         written: what the decoder wrote, where the compressor's `output` reads more than images in it.
+        nats: what each number of the latents says of its image, for a bottleneck without codes.
     """
 
     images: Float[Tensor, "b c H W"]
     codes: Int[Tensor, "b n"] | None
     losses: dict[str, Float[Tensor, ""]]
     written: Float[Tensor, "b k H W"] | None = None
+    nats: Float[Tensor, "b d h w"] | None = None
 
 
 class Compressor(nn.Module, ABC):
-    """Images, float32 in [-1, 1] of `channels` channels, to codes, int64 in [0, codebook_size), and back."""
+    """Images, float32 in [-1, 1] of `channels` channels, to codes, int64 in [0, codebook_size), and back.
+
+    One whose bottleneck has no codes (`coded` is False) reconstructs, interpolates and draws images alone.
+    """
 
     channels: int
     #: How the decoder writes images.
     output: Output = Pixels()
+
+    @property
+    def coded(self) -> bool:
+        """Whether images have codes; where not, `layout`, `encode` and `decode` are refused."""
+        return True
+
+    @abstractmethod
+    def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Height and width of each grid of latents, coarse to fine, of images of this size.
+
+        Raises:
+            UserError: images of this size cannot be read; the message names the nearest size that can.
+        """
 
     @abstractmethod
     def layout(self, height: int, width: int) -> CodeLayout:
         """Where the codes of images of this size lie.
 
         Raises:
-            UserError: images of this size cannot be read; the message names the nearest size that can.
+            UserError: images of this size cannot be read, or there are no codes.
         """
 
     @abstractmethod
@@ -51,8 +71,29 @@ class Compressor(nn.Module, ABC):
         """The images that codes stand for, not clamped."""
 
     @abstractmethod
+    def features(self, images: Float[Tensor, "b c H W"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """What the bottleneck will be given, one tensor per grid, coarse to fine; mixtures make sense."""
+
+    @abstractmethod
+    def reconstruct(
+        self, features: tuple[Float[Tensor, "b _ _ _"], ...], image_size: tuple[int, int]
+    ) -> Reconstruction:
+        """What becomes of features, through the bottleneck."""
+
     def forward(self, images: Float[Tensor, "b c H W"]) -> Reconstruction:
         """There and back, with everything that training needs."""
+        height, width = images.shape[-2:]
+        return self.reconstruct(self.features(images), (height, width))
+
+    def draw(
+        self, seeds: Int[Tensor, " b"], image_size: tuple[int, int], temperature: float
+    ) -> Float[Tensor, "b c H W"]:
+        """Images of latents as they are distributed by design, one per seed, not clamped.
+
+        Raises:
+            UserError: there are codes, and only a prior knows how they are distributed.
+        """
+        raise UserError(f"the codes of {type(self).__name__} are distributed as only a prior knows; {REMEDY}")
 
     @property
     @abstractmethod

@@ -17,11 +17,9 @@ from genstack.losses.adversary import Adversary
 from genstack.losses.perceptual import Perceptual
 from genstack.losses.reconstruction import L1, ReconstructionLoss
 from genstack.model import Model
+from genstack.training.health import health
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
-from genstack.training.usage import Usage, Window, everywhere, usage
-
-LEAST_USAGE = 0.2  # share of the codebook below which something is wrong
 
 
 class CompressorTraining(Training[Compressor]):
@@ -40,7 +38,14 @@ class CompressorTraining(Training[Compressor]):
     """
 
     best = ""
-    shown = ("train/reconstruction", "train/perceptual", "train/adversarial", "val/psnr", "val/usage")
+    shown = (
+        "train/reconstruction",
+        "train/perceptual",
+        "train/adversarial",
+        "val/psnr",
+        "val/usage",
+        "val/rate",
+    )
 
     def __init__(
         self,
@@ -59,13 +64,12 @@ class CompressorTraining(Training[Compressor]):
         super().__init__(compressor(channels), data, optimization, ema, seed)
         self.reconstruction, self.perceptual = reconstruction, perceptual
         self.adversary = adversary(channels) if adversary else None
-        self.layout = self.model.layout(height, width)
+        self.health = health(self.model, height, width)
         self.reconstruction.check(self.model.output)
         if self.perceptual is not None:
             self.perceptual.check(channels, height, width)
         if self.adversary is not None:
             self.adversary.discriminator.grid(height, width)
-        self.window = Window(self.layout)
         self.warned = False
         if compile:
             if self.adversary is not None and self.adversary.adaptive is not None:
@@ -76,6 +80,10 @@ class CompressorTraining(Training[Compressor]):
             for half in self.model.modules():
                 if isinstance(half, Encoder | Decoder):
                     half.compile()
+
+    @property
+    def becomes(self) -> str:
+        return self.health.becomes
 
     def model_now(self, measured: dict[str, float]) -> Model:
         return Model(self.used, self.data.preprocessing, self.data.class_names, made=self.made(measured))
@@ -89,7 +97,7 @@ class CompressorTraining(Training[Compressor]):
 
     def objective(self, batch: Batch) -> Tensor:
         reconstruction = self.model(batch.images)
-        self.window.add(reconstruction.codes)
+        self.health.add(reconstruction)
         distances = self.distances(batch.images, reconstruction)
         terms = distances | reconstruction.losses
         if self.adversary is not None:
@@ -100,9 +108,7 @@ class CompressorTraining(Training[Compressor]):
                 balance = self.adversary.balance(closeness, pushed, self.model.last_layer)
                 terms["adversarial"] = push * balance * pushed
                 self.log("train/adversary_balance", balance)
-            judged = self.adversary.discriminator_loss(
-                batch.images, reconstruction.images, self.global_step
-            )
+            judged = self.adversary.discriminator_loss(batch.images, reconstruction.images, self.global_step)
             terms |= judged.losses
             self.log("train/adversary_push", push)
             self.log("train/real_accuracy", judged.accuracy_real)
@@ -126,47 +132,28 @@ class CompressorTraining(Training[Compressor]):
         if self.adversary is not None:
             self.adversary.after_step(skipped)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.warn_of_collapse(self.log_usage("train", self.window.codes))
+            self.log_dict({f"train/{name}": number for name, number in self.health.trained().items()})
+            self.warn()
 
-    def warn_of_collapse(self, health: Usage) -> None:
-        """Say once, in plain words, that the codebook is hardly in use, after a tenth of the run."""
-        possible = min(1.0, len(self.window.codes) / self.window.codebook_size)
-        early = self.global_step < self.trainer.max_steps // 10
-        if health.share < LEAST_USAGE * possible and not early and not self.warned:
+    def warn(self) -> None:
+        """Say once, in plain words, what is wrong between the two halves, after a tenth of the run."""
+        if self.warned or self.global_step < self.trainer.max_steps // 10:
+            return
+        if complaint := self.health.complaint():
             self.warned = True
-            self.print(
-                f"warning: only {health.share:.0%} of the codebook is in use at step {self.global_step}; "
-                f"try fewer codes (codebook_size), fewer numbers per code with normalize: true (dim 8), "
-                f"or quicker restarts of unused codes (dead_after)"
-            )
-
-    def log_usage(self, stage: str, codes: Tensor) -> Usage:
-        """Log the health of the codebook."""
-        health = usage(codes, self.window.codebook_size)
-        self.log_dict(
-            {
-                f"{stage}/usage": health.share,
-                f"{stage}/perplexity": health.perplexity,
-                f"{stage}/dead": float(health.dead),
-            },
-            sync_dist=stage == "val",  # the same everywhere already, but Lightning cannot know
-        )
-        return health
-
-    def on_validation_epoch_start(self) -> None:
-        self.held_out = [torch.empty(0, dtype=torch.int64, device=self.device)]
+            self.print(f"warning: at step {self.global_step} {complaint}")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         reconstruction = self.used(batch.images)
-        self.held_out.append(self.window.numbers(reconstruction.codes))
+        self.health.hold(reconstruction)
         terms = self.distances(batch.images, reconstruction)
         terms["psnr"] = psnr(batch.images, reconstruction.images).mean()
         held_out = {f"val/{name}": term for name, term in terms.items()}
         self.log_dict(held_out, batch_size=len(batch.images), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_usage("val", everywhere(torch.cat(self.held_out)))
-        self.held_out.clear()
+        measured = {f"val/{name}": number for name, number in self.health.held_out().items()}
+        self.log_dict(measured, sync_dist=True)  # the same everywhere already, but Lightning cannot know
 
     def picture(self, count: int) -> PIL.Image.Image:
         """Held-out images, each beside its reconstruction."""

@@ -59,7 +59,7 @@ class PriorTraining(Training[Prior]):
                     f"set data.{name} to that, or leave it out"
                 )
         _, height, width = data.preprocessing.shape
-        self.layout = compressor.compressor.layout(height, width)
+        self.layout: CodeLayout = compressor.compressor.layout(height, width)
         super().__init__(prior(self.layout, condition.of(data.offer)), data, optimization, ema, seed)
         self.identity = identity(compressor)
         self.frozen = (compressor,)  # in a tuple: outside the module tree, in no optimizer and no checkpoint
@@ -67,6 +67,10 @@ class PriorTraining(Training[Prior]):
             for module in self.model.modules():
                 if isinstance(module, Transformer):
                     module.compile()
+
+    @property
+    def becomes(self) -> str:
+        return f"{self.layout.length} codes of {self.layout.codebook_size}"
 
     def model_now(self, measured: dict[str, float]) -> Model:
         data, made = self.data, self.made(measured)
@@ -99,6 +103,7 @@ class PriorTraining(Training[Prior]):
         return self.compressor.compressor.encode(batch.images), self.model.condition.values(batch.facts)
 
     def objective(self, batch: Batch) -> Tensor:
+        self.model.before_step(self.global_step / self.trainer.max_steps)
         return self.model.loss(*self.encode(batch))
 
     def picture(self, count: int) -> PIL.Image.Image:

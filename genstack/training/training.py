@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from genstack.data import Batch, ImageData
 from genstack.data.seeding import mix
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.training.average import averaged
 from genstack.training.optimization import Optimization, clip
@@ -31,7 +30,6 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     """
 
     model: Learner
-    layout: CodeLayout
     consumed: Tensor
     skipped: Tensor
     #: Name of the measured number whose least value the model file keeps; "" for the latest weights.
@@ -47,6 +45,11 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.register_buffer("skipped", torch.tensor(0))  # optimizer steps thrown away so far
         self.skipped_in_row = 0
         self.finite = True
+
+    @property
+    @abstractmethod
+    def becomes(self) -> str:
+        """What an image becomes between the two halves of the compressor, in words."""
 
     @abstractmethod
     def model_now(self, measured: dict[str, float]) -> Model:
