@@ -54,6 +54,13 @@ class Prior(nn.Module, ABC):
     #: Steps of one sample where `SamplingOptions.steps` is 0; None where their number is fixed.
     steps: int | None = None
 
+    def before_step(self, progress: float) -> None:
+        """Whatever changes over the training changes here; called before each loss of a training step.
+
+        Args:
+            progress: share of the training's optimizer steps that are done, from 0 up to below 1.
+        """
+
     @abstractmethod
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """The training objective, in nats per code where it is a likelihood."""
