@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 
 import genstack
 from genstack.atomic import replacing
+from genstack.checkpoints import published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe
+from genstack.checkpoints.strangers import DIFFUSERS
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
@@ -49,18 +51,19 @@ def save(model: Model, folder: Path) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> Model:
-    """Read a model that `save` wrote, on the CPU, in eval mode, without gradients.
+def load(place: Path) -> Model:
+    """Read a model, on the CPU, in eval mode, without gradients.
+
+    Args:
+        place: folder of a run, where `save` wrote it, or a file or folder that another project published.
 
     Raises:
-        UserError: there is no model in this folder.
+        UserError: there is no model.
         UserError: the file is damaged, from another version, or does not fit its own description.
     """
-    path = folder / TENSORS
-    if not path.is_file():
-        raise UserError(
-            f"{folder} holds no {TENSORS}; name a run folder that has been validated at least once"
-        )
+    path = weights_of(place)
+    if path.name != TENSORS:
+        return published.load(place)
     try:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {}).get("genstack", "null"))
@@ -78,6 +81,22 @@ def load(folder: Path) -> Model:
     modules.load_state_dict(state_dict)
     modules.eval().requires_grad_(False)
     return model
+
+
+def weights_of(place: Path) -> Path:
+    """The file that holds the weights of a run, or of what another project published.
+
+    Raises:
+        UserError: there is none.
+    """
+    if place.is_file():
+        return place
+    for name in (TENSORS, *DIFFUSERS):
+        if (place / name).is_file():
+            return place / name
+    if not place.exists():
+        raise UserError(f"{place} is not there; name a run folder, or a published file")
+    raise UserError(f"{place} holds no {TENSORS}; name a run folder that has been validated at least once")
 
 
 def build_model(described: Any, path: Path) -> Model:

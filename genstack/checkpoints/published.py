@@ -1,0 +1,58 @@
+"""Models that other projects published: the kind is recognised from the tensors, the model is one of ours."""
+
+from pathlib import Path
+
+import genstack.checkpoints.formats
+from genstack.checkpoints.formats.format import SHOWN, Format, Options
+from genstack.checkpoints.strangers import clear, read
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.model import Model
+
+
+def formats() -> dict[str, type[Format]]:
+    """Every format that genstack reads."""
+    return discover(genstack.checkpoints.formats, Format)  # type: ignore[type-abstract]
+
+
+def load(path: Path, options: Options = Options()) -> Model:
+    """The model in a published file or folder, on the CPU, in eval mode, without gradients.
+
+    Args:
+        path: of the file, or of a folder with `config.json`.
+        options: what the tensors do not tell.
+
+    Raises:
+        UserError: the file is damaged, of no known kind, or does not tell enough.
+    """
+    file = read(path)
+    with clear(path):
+        kind = recognise(set(file.tensors()))
+        model = kind.read(file, options)
+    model.made |= {"published": kind.what, "file": path.name}
+    return model
+
+
+def recognise(names: set[str]) -> Format:
+    """The format of tensors with these names.
+
+    Raises:
+        UserError: there is none; the message says what comes nearest, and what does not belong to it.
+    """
+    known = [kind() for kind in formats().values()]
+    for kind in known:
+        if kind.fits(dict.fromkeys(names)):
+            return kind
+    nearest = max(known, key=lambda kind: sum(name in names for name in kind.marks))
+    lacking = [name for name in nearest.marks if name not in names]
+    if len(lacking) == len(nearest.marks):
+        shown = ", ".join(sorted(names)[:SHOWN])
+        raise UserError(
+            f"its kind is unknown (`genstack import --list` shows what is); its tensors are {shown}, ..."
+        )
+    if lacking:
+        raise UserError(f"it looks like a {nearest.what}, but {', '.join(lacking)} is missing")
+    extra = [name for name in nearest.unlike if name in names]
+    raise UserError(
+        f"it looks like a {nearest.what}, but has {', '.join(extra)} besides, which is not supported"
+    )
