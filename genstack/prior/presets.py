@@ -37,12 +37,10 @@ def options_of(
         raise UserError(
             f"preset {preset} is unknown; this run has {', '.join(dict.fromkeys([*kept, *PRESETS]))}"
         )
-    names = {field.name for field in fields(SamplingOptions)}
-    if not isinstance(chosen, Mapping) or not chosen.keys() <= names:
-        raise UserError(
-            f"the run's preset {preset} is damaged: it must give some of {', '.join(sorted(names))}"
-        )
-    values = {**chosen, **{name: value for name, value in given.items() if value is not None}}
-    return SamplingOptions(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    )
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    try:
+        ours = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+        return SamplingOptions(**{**ours, **values})
+    except (TypeError, AttributeError) as error:  # a file may hold anything
+        known = ", ".join(field.name for field in fields(SamplingOptions))
+        raise UserError(f"the run's preset {preset} is damaged: it must give some of {known}") from error

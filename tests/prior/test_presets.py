@@ -26,6 +26,6 @@ def test_ours_guide_only_priors_that_can_be_guided():
 def test_unknown_and_damaged_presets_are_refused():
     with pytest.raises(ValueError, match="preset fdi is unknown; this run has fid, mine, pretty"):
         options_of("fdi", {}, KEPT, True)
-    for damaged in ({"code": "x"}, ["top_k"], None):
+    for damaged in ({"code": "x"}, ["top_k"], None, {"temperature": "hot"}):
         with pytest.raises(ValueError, match="preset mine is damaged"):
             options_of("mine", {}, {"mine": damaged}, True)
