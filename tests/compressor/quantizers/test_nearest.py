@@ -61,3 +61,24 @@ def test_codes_stay_in_range_where_latents_are_not_finite():
     codes = nearest(latents, torch.randn(9, 2))
     assert codes.min() >= 0
     assert codes.max() < 9
+
+
+@pytest.mark.parametrize(("size", "dim"), [(300, 3), (5000, 8), (16384, 8), (20001, 33), (9000, 256)])
+def test_of_equal_rows_the_first_is_chosen(size, dim):
+    """Each row stands in two or three far places, so that blocks and chunks compare equals."""
+    few = torch.randn(size // 2 - 17, dim)
+    rows = torch.cat([few, few[torch.randperm(len(few))], few])[:size]
+    asked = few[:400]
+    codes = nearest(asked + 0.001 * torch.randn_like(asked), rows)
+    assert torch.equal(codes, torch.arange(len(asked)))
+
+
+@pytest.mark.parametrize("dim", [8, 256])
+def test_codes_are_those_of_the_full_matrix_where_the_two_best_differ(dim):
+    """By more than 1e-5 relative, with distances of the order of the vectors' sizes."""
+    latents, rows = torch.randn(512, dim), torch.randn(16384, dim)
+    squares = torch.cdist(latents.double(), rows.double()).square()
+    best = squares.topk(2, dim=1, largest=False)
+    clear = best.values[:, 1] - best.values[:, 0] > 1e-5 * best.values[:, 0]
+    assert clear.float().mean() > 0.99
+    assert torch.equal(nearest(latents, rows)[clear], best.indices[clear, 0])
