@@ -197,15 +197,15 @@ class PriorStage(Stage):
     name, kind, late = "prior", PriorTraining, frozenset({"data", "compressor"})
 
     def add_options(self, parser: Parser) -> None:
-        parser.add_option("compressor", str, "run folder of the compressor whose codes the prior learns")
+        parser.add_option("compressor", str, "run or published file of the compressor")
 
     def inherited(self, arguments: list[str]) -> dict[str, Any]:
         """The data of the compressor's run: the same images, unless something else is said."""
         found = Parser("genstack train prior", files=True).peek(arguments, "compressor")
         if found is None:
             return {}
-        if not Path(found).is_dir():
-            raise UserError(f"genstack train prior: {found} is no folder; name a compressor's run")
+        if not Path(found).exists():
+            raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
         if not (Path(found) / CONFIG).exists():
             return {}
         return {"data": Run(Path(found)).config()["data"]}
