@@ -4,11 +4,17 @@ from genstack.compressor.autoencoder import Autoencoder
 from genstack.compressor.bottleneck import Bottleneck, Bottlenecked, Quantized, Quantizer
 from genstack.compressor.compressor import Compressor, Reconstruction
 from genstack.compressor.convolutional import Convolutional
+from genstack.compressor.dvae import DVAE
+from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.hierarchical import HierarchicalAutoencoder
+from genstack.compressor.maskgit import MaskGITNetwork
 from genstack.compressor.network import Decoder, Encoder, Network
+from genstack.compressor.strided import Strided
 from genstack.compressor.titok import TiTok
 from genstack.compressor.vit import ViT
 
 __all__ = [
+    "DVAE",
     "Autoencoder",
     "Bottleneck",
     "Bottlenecked",
@@ -16,10 +22,14 @@ __all__ = [
     "Convolutional",
     "Decoder",
     "Encoder",
+    "Gaussian",
+    "HierarchicalAutoencoder",
+    "MaskGITNetwork",
     "Network",
     "Quantized",
     "Quantizer",
     "Reconstruction",
+    "Strided",
     "TiTok",
     "ViT",
 ]
