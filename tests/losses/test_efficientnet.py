@@ -1,0 +1,65 @@
+"""EfficientNet-Lite0 against outputs of the package that published it, and by what it recognises."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange, reduce
+from PIL import Image
+
+from genstack.losses.efficientnet import SHOWN, EfficientNetLite0
+from genstack.losses.features import Frozen
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return EfficientNetLite0(size=None).build()
+
+
+def photograph(name):
+    data = pytest.importorskip("skimage.data")
+    return rearrange(torch.from_numpy(getattr(data, name)()), "h w c -> 1 c h w") / 127.5 - 1
+
+
+@pytest.mark.parametrize(("part", "height", "width"), [("whole", 64, 64), ("odd", 61, 47)])
+def test_gives_what_the_published_network_gives(network, part, height, width):
+    """tests/golden/efficientnet: logits and means of maps by efficientnet-lite-pytorch 0.1.0."""
+    pixels = torch.from_numpy(np.array(Image.open(GOLDEN / "lpips" / "ex_ref.png")))
+    images = rearrange(pixels, "h w c -> 1 c h w")[..., :height, :width] / 127.5 - 1
+    truth, seen = np.load(GOLDEN / "efficientnet" / "ex_ref.npz"), network(images)
+    np.testing.assert_allclose(seen.logits[0].numpy(), truth[f"{part}_logits"], atol=2e-4)
+    for found, block in zip(seen.maps, SHOWN, strict=True):
+        means = reduce(found, "1 d h w -> d", "mean").numpy()
+        np.testing.assert_allclose(means, truth[f"{part}_map{block}"], atol=2e-4)
+    assert tuple(found.shape[-2:] for found in seen.maps) == network.plan.grids(height, width)
+    assert tuple(found.shape[1] for found in seen.maps) == network.plan.widths
+
+
+@pytest.mark.parametrize(("name", "classes"), [("chelsea", {281, 282, 285}), ("coffee", {967})])
+def test_recognises_a_cat_and_an_espresso(name, classes):
+    """So that colours are in order, in range, and resized as it learned them."""
+    assert int(EfficientNetLite0(size=224).build()(photograph(name)).logits.argmax()) in classes
+
+
+def test_resizes_by_the_shorter_side():
+    plan = EfficientNetLite0(size=64)
+    assert plan.seen_size(32, 96) == (64, 192) and plan.grids(32, 96)[0] == (16, 48)
+    with pytest.raises(ValueError, match="size 31"):
+        EfficientNetLite0(size=31)
+    with pytest.raises(ValueError, match="from 32 x 32 pixels on, got 31 x 40"):
+        EfficientNetLite0(size=None).grids(31, 40)
+
+
+def test_never_learns(network):
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not any(part.training for part in network.modules())
+    assert not any(tensor.is_meta for tensor in network.state_dict().values())
+
+
+def test_without_weights_it_names_the_command(monkeypatch):
+    monkeypatch.setattr("genstack.checkpoints.weights.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="run `genstack weights fetch efficientnet-lite0` once"):
+        Frozen(EfficientNetLite0())(torch.zeros(1, 3, 32, 32))
