@@ -1,0 +1,77 @@
+"""What a user asks of samples, from the words of the command line."""
+
+from pathlib import Path
+
+import torch
+
+from genstack.data.framing import load
+from genstack.data.images import Preprocessing
+from genstack.data.sources.folder import FolderSource
+from genstack.errors import UserError
+from genstack.facts import Wishes
+
+LARGEST = 2**24  # bytes of a file of captions
+
+
+def wishes(
+    classes: str,
+    caption: str,
+    captions: str,
+    condition_images: str,
+    coordinates: str,
+    preprocessing: Preprocessing,
+    count: int,
+) -> Wishes:
+    """Wishes for up to `count` images.
+
+    Raises:
+        UserError: a file or folder cannot be read, or a number is none.
+    """
+    if caption and captions:
+        raise UserError(
+            "--caption and --captions were both given; put all captions into the file, or leave one out"
+        )
+    folder = FolderSource(existing(condition_images)) if condition_images else None
+    shown = range(min(count, len(folder))) if folder else range(0)
+    return Wishes(
+        tuple(name.strip() for name in classes.split(",") if name.strip()),
+        lines(Path(captions)) if captions else (caption,) if caption.strip() else (),
+        torch.stack([load(folder.paths[index], preprocessing) for index in shown]) if folder else None,
+        tuple(folder.key(index) for index in shown) if folder else (),
+        tuple(crop(edges) for edges in coordinates.replace(";", " ").split()),
+    )
+
+
+def existing(folder: str) -> str:
+    """A folder that is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not Path(folder).expanduser().is_dir():
+        raise UserError(f"--condition-images {folder} is no folder; give the folder that holds the pictures")
+    return folder
+
+
+def lines(path: Path) -> tuple[str, ...]:
+    """The captions in a file, one a line; empty lines are left out."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"--captions {path} has over {LARGEST} bytes; give a smaller file")
+        found = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--captions {path} cannot be read as text (UTF-8): {error}") from error
+    if not found:
+        raise UserError(f"--captions {path} holds no captions; write one on each line")
+    return found
+
+
+def crop(text: str) -> tuple[float, float, float, float]:
+    """`top,left,bottom,right` as numbers."""
+    try:
+        top, left, bottom, right = (float(edge) for edge in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--coordinates {text} are no four numbers; give top,left,bottom,right as shares: 0,0,0.5,0.5"
+        ) from None
+    return top, left, bottom, right

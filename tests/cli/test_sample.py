@@ -1,0 +1,212 @@
+"""`genstack sample` on a small model with random weights: every flag, and the pictures that it leaves."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+from genstack.checkpoints.files import save
+from genstack.cli.main import main
+from genstack.cli.sweep import axes_of, cells_of, join
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, ClassLabels
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with a run, a picture and a mask of it."""
+    network = Convolutional(
+        dim=6, width=8, multipliers=(1, 1, 1), blocks=1, attention=(), middle_attention=False
+    )
+    compressor = Autoencoder(1, network, VectorQuantizer(16, 4))
+    prior = Autoregressive(compressor.layout(16, 24), ClassLabels(("cat", "dog")), Backbone(24, 1, 3))
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    save(Model(compressor, Preprocessing(1, 16, 24), ("cat", "dog"), prior, {"step": 7}), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48), dtype=np.uint8)
+    Image.fromarray(pixels).save("picture.png")
+    mask = np.zeros_like(pixels)
+    mask[16:, 24:] = 255
+    Image.fromarray(mask).save("mask.png")
+    return tmp_path
+
+
+def sample(*words):
+    """Three images in a folder `out`, unless the words say otherwise."""
+    defaults = {"--count": "3", "--out": "out", "--device": "cpu"}
+    rest = [word for name, value in defaults.items() if name not in words for word in (name, value)]
+    return main(["sample", "run", *words, *rest])
+
+
+def cards(folder):
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.array(picture, dtype=int)
+
+
+def pictures(folder):
+    return np.stack([pixels(path) for path in sorted(folder.glob("*.png"))])
+
+
+def test_every_option_arrives(place):
+    words = {
+        "--temperature": "0.9",
+        "--min-p": "0.05",
+        "--guidance": "2",
+        "--guidance-schedule": "cosine",
+        "--guidance-interval": "0.1,0.9",
+    }
+    assert sample(*(word for pair in words.items() for word in pair)) is None
+    (card, *_) = cards(place / "out")
+    assert (card["temperature"], card["min_p"], card["guidance"]) == (0.9, 0.05, 2.0)
+    assert (card["guidance_schedule"], card["guidance_interval"]) == ("cosine", [0.1, 0.9])
+
+
+def test_a_sweep_is_one_table_of_the_same_images(place):
+    assert sample("--sweep", "temperature=0.5,1.0", "guidance=1,2,4", "--seed", "5") is None
+    folders = sorted(path.name for path in (place / "out").iterdir())
+    assert folders == [f"temperature={t},guidance={g}" for t in ("0.5", "1.0") for g in ("1.0", "2.0", "4.0")]
+    assert sample("--temperature", "1.0", "--guidance", "2", "--seed", "5", "--out", "alone") is None
+    cell = place / "out" / "temperature=1.0,guidance=2.0"
+    assert (cell / "00002.png").read_bytes() == (place / "alone" / "00002.png").read_bytes()
+    cell_width, cell_height = 2 * (96 + 4) + 4, 2 * (64 + 4 + 14) + 4
+    height, width = pixels(place / "out.png").shape[:2]
+    assert width > 3 * cell_width and height > 2 * cell_height
+    assert width < 3 * cell_width + 120 and height < 2 * cell_height + 40
+
+
+def test_another_size_is_drawn_through_windows_and_the_size_of_training_is_the_plain_sample(place):
+    assert sample("--size", "24x20") is None
+    assert pictures(place / "out").shape == (3, 24, 20)
+    assert cards(place / "out")[0]["size"] == [24, 20]
+    assert sample("--size", "16x24", "--out", "same") is None
+    assert sample("--out", "plain") is None
+    assert (pictures(place / "same") == pictures(place / "plain")).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (("--keep", "top:0.5"), (slice(0, 8), slice(None))),
+        (("--keep", "right:0.25"), (slice(None), slice(18, 24))),
+        (("--mask", "mask.png", "--classes", "dog"), (slice(0, 8), slice(None))),
+    ],
+)
+def test_what_is_kept_of_a_picture_stays_to_the_pixel(place, words, kept, capsys):
+    assert sample("--image", "picture.png", "--grow", "0", *words) is None
+    shown = Image.open("picture.png").resize((24, 16), Image.Resampling.BICUBIC)
+    drawn = pictures(place / "out")
+    assert (drawn[0][kept] == drawn[1][kept]).all() and (drawn[0] != drawn[1]).any()
+    assert abs(drawn[0][kept] - np.array(shown, dtype=int)[kept]).max() <= 2, "Pillow rounds otherwise"
+    assert ("sees only the codes before each one" in capsys.readouterr().err) == (words[1] != "top:0.5")
+    assert cards(place / "out")[0]["image"].startswith("picture.png ")
+
+
+def test_a_picture_grows_to_a_larger_size(place):
+    words = ("--image", "picture.png", "--size", "24x32", "--grow", "0")
+    assert sample(*words) is None
+    drawn = pictures(place / "out")
+    assert drawn.shape == (3, 24, 32)
+    assert (drawn[0][4:20, 4:28] == drawn[1][4:20, 4:28]).all()
+    assert sample(*words, "--place", "0,1", "--out", "corner") is None
+    assert (pictures(place / "corner")[0][:16, 8:] == drawn[0][4:20, 4:28]).all()
+
+
+def test_presets_are_kept_in_the_run_and_change_no_image(place):
+    assert sample("--preset", "pretty", "--top-k", "7", "--save-preset", "mine") is None
+    assert sample("--preset", "mine") is None, "the same images, by another name"
+    described = json.loads((place / "run" / "model.json").read_text())
+    assert described["made"] == {
+        "step": 7,
+        "presets": {"mine": {"temperature": 0.9, "top_k": 7, "top_p": 0.95, "guidance": 2.0}},
+    }
+    assert sample("--preset", "mine", "--temperature", "1.0", "--out", "other") is None
+    assert (cards(place / "other")[0]["temperature"], cards(place / "other")[0]["top_k"]) == (1.0, 7)
+
+
+def test_several_processes_draw_what_one_draws(place, monkeypatch, capsys):
+    assert sample("--count", "7", "--out", "alone") is None
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank, new in ((2, 2), (0, 3)):
+        monkeypatch.setenv("RANK", str(rank))
+        assert sample("--count", "7") is None
+        assert f"process {rank} of 3 is done ({new} new)" in capsys.readouterr().out
+    assert not (place / "out.png").exists()
+    monkeypatch.setenv("RANK", "1")
+    assert sample("--count", "7") is None
+    assert "7 images in out (2 new)" in capsys.readouterr().out
+    assert (place / "out.png").read_bytes() == (place / "alone.png").read_bytes()
+    assert abs(pictures(place / "out") - pictures(place / "alone")).max() <= 1
+    assert (place / "out" / "samples.jsonl").read_bytes() == (place / "alone" / "samples.jsonl").read_bytes()
+
+
+def test_bf16_is_nearly_the_same_distribution(place):
+    assert sample("--precision", "bf16", "--temperature", "0") is None
+    assert cards(place / "out")[0]["precision"] == "bf16"
+    assert pictures(place / "out").shape == (3, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sweep", "temprature=1,2"], "temprature is no option to sweep; did you mean temperature?"),
+        (["--sweep", "top_k=1,x"], "--sweep top_k=1,x: give values as in top_k=1,2"),
+        (["--sweep", "guidance=1,2", "guidance=3"], "names guidance twice"),
+        (["--sweep", "guidance=1,1"], "each value once"),
+        (["--sweep", "guidance=1,2", "--save-preset", "x"], "a sweep is no preset"),
+        (["--preset", "prety"], "preset prety is unknown; this run has fid, pretty"),
+        (["--steps", "8"], "takes as many steps as there are codes"),
+        (["--size", "256"], "size 256 is no height and width, as in 256x512"),
+        (["--size", "0x8"], "size 0x8 is no height and width"),
+        (["--size", "18x24"], "image size 18x24 is not a multiple of the network's stride 4"),
+        (["--size", "32x48", "--overlap", "1"], "overlap 1.0 is out of range"),
+        (["--keep", "top:0.5"], "name it by --image"),
+        (["--image", "picture.png"], "leaves nothing to draw; say what stays by --keep or --mask"),
+        (["--image", "picture.png", "--keep", "up:0.5"], "keep up:0.5 is no part of an image"),
+        (["--image", "picture.png", "--keep", "top:0.5", "--mask", "mask.png"], "leave one out"),
+        (["--image", "picture.png", "--mask", "small.png"], "a mask has the size of its picture"),
+        (["--image", "picture.png", "--mask", "black.png"], "black.png has no white"),
+        (["--image", "picture.png", "--size", "8x24"], "size 8x24 is smaller than the image, 16x24"),
+        (["--image", "picture.png", "--keep", "top:0.5", "--grow", "9"], "leaves none of the 24 known"),
+        (["--image", "missing.png", "--keep", "top:0.5"], "missing.png cannot be read"),
+        (["--guidance-interval", "0.9,0.1"], "guidance_interval (0.9, 0.1) is out of range"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(place, words, message, capsys):
+    Image.new("L", (8, 8)).save("small.png")
+    Image.new("L", (48, 32)).save("black.png")
+    assert sample(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_words_behind_sweep_are_one():
+    assert join(["run", "--sweep", "a=1,2", "b=3", "--seed", "1"]) == [
+        "run",
+        "--sweep",
+        "a=1,2 b=3",
+        "--seed",
+        "1",
+    ]
+    assert join(["run", "--sweep", "a=1", "b"]) == ["run", "--sweep", "a=1", "b"]
+    assert join(["--sweep=a=1", "--seed=2"]) == ["--sweep=a=1", "--seed=2"]
+
+
+def test_cells_are_all_combinations():
+    axes = axes_of("temperature=1,0.5 top-k=3")
+    assert cells_of(axes) == {
+        "temperature=1.0,top_k=3": {"temperature": 1.0, "top_k": 3},
+        "temperature=0.5,top_k=3": {"temperature": 0.5, "top_k": 3},
+    }
+    assert cells_of({}) == {"": {}}
