@@ -15,7 +15,7 @@ from genstack.editing import known_codes, reaches
 from genstack.errors import UserError
 from genstack.facts import Facts
 from genstack.layout import CodeLayout
-from genstack.prior import Known, Prior, SamplingOptions, image_seeds
+from genstack.prior import Condition, Known, Prior, SamplingOptions, Unconditional, image_seeds
 from genstack.prior.window import sample_layout
 
 
@@ -62,6 +62,26 @@ class Model:
         """Images, through the compressor and back, in [-1, 1]."""
         return self.compressor(images.to(self.device)).images.clamp(-1, 1)
 
+    @torch.no_grad()
+    def interpolate(
+        self, one: Float[Tensor, "c H W"], other: Float[Tensor, "c H W"], count: int
+    ) -> Float[Tensor, "count c H W"]:
+        """Images, in [-1, 1], of latents on the straight line from those of one image to those of another.
+
+        The first and the last are the reconstructions of the two. With codes, the latents are mixed before
+        they are quantized.
+        """
+        height, width = one.shape[-2:]
+        shares = torch.linspace(0, 1, count, device=self.device)[:, None, None, None]
+        ends = self.compressor.features(torch.stack([one, other]).to(self.device))
+        mixed = tuple((1 - shares) * first + shares * last for first, last in ends)
+        return self.compressor.reconstruct(mixed, (height, width)).images.clamp(-1, 1)
+
+    @property
+    def condition(self) -> Condition:
+        """What steers `sample`: nothing, where there is no prior."""
+        return Unconditional() if self.prior is None else self.prior.condition
+
     @cached_property
     def reach(self) -> tuple[int, ...]:
         """How many codes around a place its pixels change, in each grid; by so much holes grow in `edit`."""
@@ -79,15 +99,19 @@ class Model:
     ) -> Float[Tensor, "b c H W"]:
         """Images drawn from the prior, in [-1, 1].
 
+        Latents without codes need no prior: they are drawn from the distribution that they have by design.
+
         Args:
-            facts: what steers each image, from `prior.condition.choose`.
-            options: how codes are drawn.
+            facts: what steers each image, from `condition.choose`.
+            options: how codes are drawn; of latents without codes, only `temperature`.
             seed: of this set of samples.
             indices: number of each image in the set; image i of a seed is the same whatever is beside it.
             size: height and width; those that the prior was trained on if None.
             overlap: share of a window that lies over the one beside it, where `size` needs several.
         """
-        layout = self._prior.layout if size is None else self.compressor.layout(*size)
+        if self.prior is None:
+            return self._imagine(options, image_seeds(seed, indices), size)
+        layout = self.prior.layout if size is None else self.compressor.layout(*size)
         return self._draw(facts, options, image_seeds(seed, indices), layout, None, overlap)
 
     @torch.no_grad()
@@ -135,6 +159,15 @@ class Model:
         condition = self._prior.condition.values(facts.to(self.device))
         codes = sample_layout(self._prior, condition, options, seeds.to(self.device), layout, known, overlap)
         return self.compressor.decode(codes, layout).clamp(-1, 1)
+
+    def _imagine(
+        self, options: SamplingOptions, seeds: Int[Tensor, " b"], size: tuple[int, int] | None
+    ) -> Float[Tensor, "b c H W"]:
+        if self.compressor.coded or options == SamplingOptions(options.temperature):
+            image_size = size or (self.preprocessing.height, self.preprocessing.width)
+            drawn = self.compressor.draw(seeds.to(self.device), image_size, options.temperature)
+            return drawn.clamp(-1, 1)
+        raise UserError("latents without codes are drawn by temperature alone; leave out the other options")
 
     @property
     def _prior(self) -> Prior:
