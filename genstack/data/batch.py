@@ -1,7 +1,7 @@
 """Images of a source to batches: reading, varying, and going on where a file cannot be read."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from genstack.data.beside import Beside, check_alike
 from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
 from genstack.data.source import Source
@@ -27,23 +28,39 @@ class Batch:
         labels: zeros where there are no classes.
         skipped: why each unreadable image met on the way was left out, by its key.
         captions: what each shows, in words; () where nothing is known of any.
+        condition_images: a picture that goes with each, in [-1, 1]; None where each goes with itself.
+        crops: top, left, bottom and right edge of each in its picture, as shares; None where none is known.
     """
 
     images: Float[Tensor, "b c H W"]
     labels: Int[Tensor, " b"]
     skipped: dict[str, str]
     captions: tuple[str, ...] = ()
+    condition_images: Float[Tensor, "b c H W"] | None = None
+    crops: Float[Tensor, "b 4"] | None = None
 
     @property
     def facts(self) -> Facts:
         """What is known of the images, for a condition to read."""
-        return Facts(self.labels, self.captions)
+        images = self.images if self.condition_images is None else self.condition_images
+        return Facts(self.labels, self.captions, images, crops=self.crops)
 
     def to(self, device: torch.device | str) -> "Batch":
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        return self._with(lambda tensor: tensor.to(device))
 
     def pin_memory(self) -> "Batch":
-        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, moved: Callable[[Tensor], Tensor]) -> "Batch":
+        others = (self.condition_images, self.crops)
+        condition_images, crops = (None if tensor is None else moved(tensor) for tensor in others)
+        return replace(
+            self,
+            images=moved(self.images),
+            labels=moved(self.labels),
+            condition_images=condition_images,
+            crops=crops,
+        )
 
 
 def join(samples: Sequence[Batch]) -> Batch:
@@ -53,7 +70,15 @@ def join(samples: Sequence[Batch]) -> Batch:
         torch.cat([sample.labels for sample in samples]),
         {key: reason for sample in samples for key, reason in sample.skipped.items()},
         tuple(caption for sample in samples for caption in sample.captions),
+        joined([sample.condition_images for sample in samples]),
+        joined([sample.crops for sample in samples]),
     )
+
+
+def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """One after the other, where all are there."""
+    there = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(there) if len(there) == len(tensors) else None
 
 
 class Samples(Dataset[Batch]):
@@ -70,9 +95,11 @@ class Samples(Dataset[Batch]):
         augmentation: Augmentation,
         labelled: bool,
         seed: int,
+        beside: Beside | None = None,
     ):
         self.source, self.numbers, self.preprocessing = source, numbers, preprocessing
         self.augmentation, self.labelled, self.seed = augmentation, labelled, seed
+        self.beside = beside
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -84,14 +111,32 @@ class Samples(Dataset[Batch]):
             number = self.numbers[(first + step) % len(self)]
             try:
                 pixels = self.source.image(number, self.preprocessing)
+                other = self._beside(number, pixels)
             except UserError as error:
                 skipped[self.source.key(number)] = str(error)
                 continue
             size = (self.preprocessing.height, self.preprocessing.width)
-            image = self.augmentation(self.preprocessing.to_model(pixels), size, self.seed, epoch, number)
+            chance = (size, self.seed, epoch, number)  # the same for both, so that they lie over one another
             label = self.source.label(number) if self.labelled else 0
-            return Batch(image[None], torch.tensor([label]), skipped, (self.source.caption(number),))
+            height, width = pixels.shape[-2:]
+            return Batch(
+                self.augmentation(self.preprocessing.to_model(pixels), *chance)[None],
+                torch.tensor([label]),
+                skipped,
+                (self.source.caption(number),),
+                None
+                if other is None
+                else self.augmentation(self.preprocessing.to_model(other), *chance)[None],
+                torch.tensor([self.augmentation.edges((height, width), *chance)]),
+            )
         raise UserError(f"none of {len(self)} images can be read; the last: {skipped.popitem()[1]}")
+
+    def _beside(self, number: int, pixels: Float[Tensor, "c h w"]) -> Float[Tensor, "c h2 w2"] | None:
+        if self.beside is None:
+            return None
+        other = self.beside(number, self.preprocessing)
+        check_alike(pixels, other, self.source.key(number))
+        return other
 
 
 class Unreadable:

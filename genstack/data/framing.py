@@ -45,15 +45,33 @@ class Augmentation:
             if not kept:
                 raise UserError(f"augmentation {name} {getattr(self, name)} is out of range; give {limit}")
 
+    def edges(
+        self, sides: tuple[int, int], size: tuple[int, int], seed: int, epoch: int, index: int
+    ) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right edge of what `__call__` cuts from a picture of these sides, as shares.
+
+        Of a mirrored picture, they are those in its mirror image; `rotate` and `shift` are not counted.
+        """
+        zoom, row, column, mirror, *_ = self._chances(seed, epoch, index)
+        top, left, tall, wide = cut(sides, size, *self._view(zoom, row, column))
+        height, width = sides
+        edges = (top / height, left / width, (top + tall) / height, (left + wide) / width)
+        return (edges[0], 1 - edges[3], edges[2], 1 - edges[1]) if mirror < self.flip else edges
+
+    def _chances(self, seed: int, epoch: int, index: int) -> list[float]:
+        generator = torch.Generator().manual_seed(mix(seed, epoch, index))
+        return torch.rand(7, generator=generator).tolist()
+
+    def _view(self, zoom: float, row: float, column: float) -> tuple[float, tuple[float, float]]:
+        low, high = self.zoom
+        return low + zoom * (high - low), (row, column) if self.crop == "random" else (0.5, 0.5)
+
     def __call__(
         self, image: Float[Tensor, "c h w"], size: tuple[int, int], seed: int, epoch: int, index: int
     ) -> Float[Tensor, "c H W"]:
         """The variation of image `index` in this epoch, at this height and width."""
-        generator = torch.Generator().manual_seed(mix(seed, epoch, index))
-        zoom, row, column, mirror, angle, down, right = torch.rand(7, generator=generator).tolist()
-        low, high = self.zoom
-        place = (row, column) if self.crop == "random" else (0.5, 0.5)
-        image = frame(image, size, low + zoom * (high - low), place)
+        zoom, row, column, mirror, angle, down, right = self._chances(seed, epoch, index)
+        image = frame(image, size, *self._view(zoom, row, column))
         if mirror < self.flip:
             image = image.flip(-1)
         if self.rotate or self.shift:
@@ -62,18 +80,15 @@ class Augmentation:
         return image
 
 
-def frame(
-    image: Float[Tensor, "c h w"],
-    size: tuple[int, int],
-    zoom: float = 1.0,
-    place: tuple[float, float] = (0.5, 0.5),
-) -> Float[Tensor, "c H W"]:
-    """Crop to the proportions of `size`, as large as fits divided by `zoom`, then scale.
+def cut(
+    sides: tuple[int, int], size: tuple[int, int], zoom: float, place: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width, in whole pixels, of a crop with the proportions of `size`.
 
-    `place` is where the crop lies, as a share of the free way from the top and from the left. Its sides are
-    whole pixels of the picture, and cropping comes first, so that a long thin picture needs little memory.
+    It is as large as fits into a picture of these sides, divided by `zoom`. `place` is where it lies, as a
+    share of the free way from the top and from the left.
     """
-    (height, width), (rows, columns) = image.shape[-2:], size
+    (height, width), (rows, columns) = sides, size
     scale = max(rows / height, columns / width) * zoom
     tall, wide = (
         min(side, max(1, round(target / scale))) for side, target in ((height, rows), (width, columns))
@@ -82,6 +97,21 @@ def frame(
         round((side - part) * share)
         for side, part, share in ((height, tall, place[0]), (width, wide, place[1]))
     )
+    return top, left, tall, wide
+
+
+def frame(
+    image: Float[Tensor, "c h w"],
+    size: tuple[int, int],
+    zoom: float = 1.0,
+    place: tuple[float, float] = (0.5, 0.5),
+) -> Float[Tensor, "c H W"]:
+    """Crop to the proportions of `size`, as `cut` says, then scale.
+
+    Cropping comes first, so that a long thin picture needs little memory.
+    """
+    height, width = image.shape[-2:]
+    top, left, tall, wide = cut((height, width), size, zoom, place)
     cropped = image[:, top : top + tall, left : left + wide]
     if (tall, wide) == size:
         return cropped

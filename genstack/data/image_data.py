@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from genstack.data.batch import Batch, Loader, Samples, Unreadable, join
+from genstack.data.beside import Beside
 from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
 from genstack.data.seeding import mix
@@ -28,6 +29,9 @@ class ImageData:
         resolution: side of the images that the model sees, or height and width: 64, or 48,64.
         channels: 1 grey, 3 colour, 4 colour and transparency.
         labels: where classes come from: own (the source's), folder (first-level folders), or none.
+        condition_images: pictures that steer a prior with the condition ConditionImage: `own` for those that
+            the source has (`shapes` has segmentation maps), or a folder whose pictures have the names of the
+            images; null for the images themselves.
         augmentation: how training images are varied.
         validation: share of the images laid aside, chosen by a hash of their names.
         window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
@@ -50,6 +54,7 @@ class ImageData:
         workers: int = 0,
         limit: int | None = None,
         seed: int = 0,
+        condition_images: str | None = None,
     ):
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -61,6 +66,7 @@ class ImageData:
         self.source, self.resolution, self.channels, self.labels = source, resolution, channels, labels
         self.augmentation, self.validation, self.window = augmentation, validation, window
         self.batch_size, self.workers, self.limit, self.seed = batch_size, workers, limit, seed
+        self.condition_images = condition_images
         self.size = height_and_width(resolution)
 
     @cached_property
@@ -84,7 +90,14 @@ class ImageData:
         return Offer(
             self.class_names,
             captions=lambda: (self.opened.caption(number) for number in self.split.training),
+            image_shape=self.preprocessing.shape,
+            crops_vary=self.augmentation.crop == "random" or self.augmentation.zoom[1] > 1,
         )
+
+    @cached_property
+    def beside(self) -> Beside | None:
+        """Where condition images come from; None where each image is its own."""
+        return None if self.condition_images is None else Beside(self.opened, self.condition_images)
 
     @cached_property
     def split(self) -> Split:
@@ -128,7 +141,7 @@ class ImageData:
     def samples(self, numbers: Sequence[int], augmentation: Augmentation = AS_IS) -> Samples:
         """Some images of the source, by (epoch, index)."""
         labelled, seed = bool(self.class_names), mix(self.seed, 1)
-        return Samples(self.opened, numbers, self.preprocessing, augmentation, labelled, seed)
+        return Samples(self.opened, numbers, self.preprocessing, augmentation, labelled, seed, self.beside)
 
     def report(self) -> str:
         """What there is, in a few lines."""

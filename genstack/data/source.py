@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.data.images import Preprocessing
+from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,13 @@ class Source(ABC):
     def caption(self, number: int) -> str:
         """What the image shows, in words; "" where nothing is known."""
         return self.class_names[self.label(number)] if self.class_names else ""
+
+    def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        """Another picture that goes with this one, such as its segmentation map, as `image` gives pictures.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        raise UserError(
+            f"{self.key(number)} has no condition image of its own; name a folder by data.condition_images"
+        )

@@ -2,7 +2,7 @@
 
 from genstack.prior.autoregressive import Autoregressive
 from genstack.prior.condition import Condition
-from genstack.prior.conditions import ClassLabels, Unconditional
+from genstack.prior.conditions import Captions, ClassLabels, ConditionImage, Coordinates, Unconditional
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import image_seeds
@@ -11,8 +11,11 @@ from genstack.prior.transformer import Backbone
 __all__ = [
     "Autoregressive",
     "Backbone",
+    "Captions",
     "ClassLabels",
     "Condition",
+    "ConditionImage",
+    "Coordinates",
     "Known",
     "Prior",
     "SamplingOptions",

@@ -1,8 +1,8 @@
 """What steers a prior: the contract, with a null value for guidance (Ho, Salimans 2022, arXiv:2207.12598)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar, final
 
 import torch
 from einops import rearrange
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from genstack.errors import UserError
 from genstack.facts import Facts, Offer, Wishes
+
+Wish = TypeVar("Wish")
 
 
 class Condition(ABC):
@@ -76,6 +78,11 @@ def check_dropout(dropout: float) -> None:
     """
     if not 0 <= dropout < 1:
         raise UserError(f"dropout {dropout} is out of range; it must be at least 0 and below 1")
+
+
+def in_turn(wanted: Sequence[Wish], count: int) -> Iterator[Wish]:
+    """So many of what is wanted, from the first on again and again."""
+    return (wanted[index % len(wanted)] for index in range(count))
 
 
 def only(wishes: Wishes, kind: str, trained: str) -> None:

@@ -64,6 +64,13 @@ class ShapesSource(Source):
         drawn = Image.fromarray((picture * 255 + 0.5).astype(np.uint8))
         return pixels(drawn, preprocessing.channels, raw=preprocessing.window is not None)
 
+    def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        """The segmentation map: each thing in its plain colour, on black."""
+        segments = self.scene(number).segmentation(preprocessing.height, preprocessing.width)
+        plain = np.array([(0.0, 0.0, 0.0), *(COLOURS[name.split()[0]] for name in CLASSES)])
+        drawn = Image.fromarray((plain[segments] * 255 + 0.5).astype(np.uint8))
+        return pixels(drawn, preprocessing.channels, raw=preprocessing.window is not None)
+
     def segmentation(self, number: int, height: int, width: int) -> Int[Tensor, "h w"]:
         """0 for the background, 1 + class elsewhere; see `Scene.segmentation`."""
         return from_numpy(self.scene(number).segmentation(height, width))

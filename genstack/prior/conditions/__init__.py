@@ -1,6 +1,9 @@
 """What can steer a prior, one file per kind."""
 
+from genstack.prior.conditions.captions import Captions
+from genstack.prior.conditions.coordinates import Coordinates
+from genstack.prior.conditions.image import ConditionImage
 from genstack.prior.conditions.labels import ClassLabels
 from genstack.prior.conditions.nothing import Unconditional
 
-__all__ = ["ClassLabels", "Unconditional"]
+__all__ = ["Captions", "ClassLabels", "ConditionImage", "Coordinates", "Unconditional"]
