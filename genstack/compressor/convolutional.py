@@ -206,8 +206,10 @@ class Attention(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         normed = self.norm(features)
+        # copied, since attention over strided channels writes out a matrix of all pairs of positions
         query, key, value = (
-            rearrange(part(normed), "b c h w -> b 1 (h w) c") for part in (self.query, self.key, self.value)
+            rearrange(part(normed), "b c h w -> b 1 (h w) c").contiguous()
+            for part in (self.query, self.key, self.value)
         )
         mixed = F.scaled_dot_product_attention(query, key, value)
         return features + self.out(rearrange(mixed, "b 1 (h w) c -> b c h w", h=features.shape[2]))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import VQModel
 from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
@@ -204,6 +205,13 @@ def test_impossible_plans_are_refused(wrong, message):
 def test_groups_divide_the_channels(width, groups, found):
     plan = Convolutional(width=width, multipliers=(1,), attention=(), groups=groups)
     assert plan.encoder(1).norm.num_groups == found
+
+
+def test_attention_keeps_no_matrix_of_all_pairs():
+    """Only the kernel that needs none is allowed; it refuses queries with strided channels."""
+    attention = SMALL.encoder(3).middle.attention
+    with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        attention(torch.randn(1, SMALL.widths[-1], 4, 6))
 
 
 def test_autocast_reaches_the_networks():
