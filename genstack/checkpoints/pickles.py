@@ -8,7 +8,8 @@ made of (torch's storages and rebuilding functions, ordered dictionaries) are kn
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from io import SEEK_END, BufferedIOBase
+from typing import Any
 
 import torch
 
@@ -85,7 +86,7 @@ class Record:
     dtype: torch.dtype
 
 
-def unpickle(file: IO[bytes]) -> Any:
+def unpickle(file: BufferedIOBase) -> Any:
     """The plain data of one pickle at the file's position; tensors are `Record`s, all else is `Inert`.
 
     Raises:
@@ -93,13 +94,39 @@ def unpickle(file: IO[bytes]) -> Any:
     """
     try:
         machine = Machine()
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(Source(file)):  # type: ignore[arg-type]
             machine.step(opcode.name, argument)
         (result,) = machine.stack
         return result
     except DAMAGED as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
         raise UserError(f"damaged or incomplete, or no pickle ({reason})") from error
+
+
+class Source:
+    """A file that is never asked for more than it has left: memory for what is read is taken beforehand.
+
+    Args:
+        file: at the beginning of a pickle.
+    """
+
+    def __init__(self, file: BufferedIOBase):
+        self.file = file
+        here = file.tell()
+        self.end = file.seek(0, SEEK_END)
+        file.seek(here)
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, fewer at the end."""
+        return self.file.read(min(count, self.end - self.file.tell()))
+
+    def readline(self) -> bytes:
+        """The next line."""
+        return self.file.readline()
+
+    def tell(self) -> int:
+        """Where the next byte lies."""
+        return self.file.tell()
 
 
 @dataclass

@@ -11,10 +11,10 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from struct import error as StructError
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -121,7 +121,9 @@ def clear(path: Path) -> Iterator[None]:
         raise UserError(message if str(path) in message else f"{path}: {message}") from error
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or incomplete: {error}") from error
-    except BROKEN as error:
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it is not there, or may not be read
         reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
         raise UserError(f"{path} is damaged or incomplete ({reason})") from error
 
@@ -326,7 +328,7 @@ class LegacyFile(Storages):
             self.places = self.find(file, keys, storages(data))
         self.data = self.plain(data)
 
-    def find(self, file: IO[bytes], keys: list[str], known: dict[str, Storage]) -> dict[str, int]:
+    def find(self, file: BufferedIOBase, keys: list[str], known: dict[str, Storage]) -> dict[str, int]:
         """Where each storage begins."""
         places = {}
         for key in keys:

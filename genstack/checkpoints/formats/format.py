@@ -201,12 +201,17 @@ class Format(ABC):
 def filled(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module:
     """The module that `build` makes, with these weights: every one in its place, and none left over.
 
+    Counts that training keeps in buffers are not in other projects' files, and stay as new; codebooks
+    count as seeded.
+
     Raises:
         UserError: tensors are missing, too many, or of another shape.
     """
     with torch.device("meta"), at_most(len(weights)):
         blank = build()
     expected = {name: tuple(value.shape) for name, value in blank.state_dict().items()}
+    counts = {name for name, _ in blank.named_buffers()} - weights.keys()
+    expected = {name: shape for name, shape in expected.items() if name not in counts}
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or extra:
         names = [weights[name].of for name in extra[:SHOWN]]
@@ -223,7 +228,9 @@ def filled(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module
     state = {name: weight.read() for name, weight in weights.items()}
     if bad := [weights[name].of for name, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{bad[0]} holds numbers that are not finite (NaN or infinite); the file is damaged")
-    module.load_state_dict(state)
+    new = {name: value for name, value in module.state_dict().items() if name in counts}
+    seeded = {name: torch.tensor(True) for name in new if name.endswith(".seeded")}
+    module.load_state_dict(new | seeded | state)
     return module.eval().requires_grad_(False)
 
 

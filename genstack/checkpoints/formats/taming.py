@@ -39,20 +39,11 @@ def compressor(
     side = weights.dims("quant_conv.weight", 4)[-1]
     found = network(weights, names, plan)
     found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
-    found |= codebook(weights, size)
+    found["quantizer.codebook.weight"] = weights.take("quantize.embedding.weight")
     return filled(
         lambda: Autoencoder(channels, plan, VectorQuantizer(size, dim, normalize=normalize), projection=side),
         found,
     )
-
-
-def codebook(weights: Weights, size: int) -> dict[str, Weight]:
-    """The rows of a codebook that is in use."""
-    return {
-        "quantizer.codebook.weight": weights.take("quantize.embedding.weight"),
-        "quantizer.codebook.seeded": constant(torch.tensor(True)),
-        "quantizer.codebook.idle": constant(torch.zeros(size, dtype=torch.int64)),
-    }
 
 
 def preprocessing(made: Autoencoder, options: Options) -> Preprocessing:
@@ -118,7 +109,6 @@ def gumbel(weights: Weights) -> Autoencoder:
         "quantizer.logits.weight": logits.reshaped(*logits.shape[:2]),
         "quantizer.logits.bias": weights.take("quantize.proj.bias"),
         "quantizer.rows": weights.take("quantize.embed.weight"),
-        "quantizer.step": constant(torch.tensor(0)),
     }
     return filled(lambda: Autoencoder(channels, plan, Gumbel(size, dim)), found)
 

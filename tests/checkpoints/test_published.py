@@ -1,0 +1,266 @@
+"""Published formats against what their projects compute: `tests/golden/*.npz`, from those projects' own code.
+
+The checkpoints have random weights in the exact formats of their projects. `taming_vqgan`, `taming_gumbelvq`
+and `ldm_vq_noattn` are their tensors without `loss.*`; the others are whole.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import genstack.checkpoints.formats
+from genstack.checkpoints import files
+from genstack.checkpoints.formats.format import FLAGS, Format, Options, Weights
+from genstack.checkpoints.formats.llamagen import LlamaGenPrior, plan
+from genstack.checkpoints.published import formats, load
+from genstack.checkpoints.strangers import read
+from genstack.cli.main import main
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.model import Model
+from genstack.prior import Backbone, SamplingOptions, image_seeds
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CLOSE = {"atol": 5e-5, "rtol": 1e-4}
+GREEDY = SamplingOptions(temperature=0.0)
+
+
+def golden(name):
+    """The arrays of a file, as tensors."""
+    return {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
+
+
+@pytest.mark.parametrize("kind", formats().values(), ids=formats().keys())
+def test_every_format_says_what_it_is(kind):
+    assert kind.what and kind.marks and (kind.__doc__ or "")
+    assert set(kind.asks) <= set(FLAGS)
+
+
+def test_formats_are_found_by_lying_in_their_folder():
+    assert formats() == discover(genstack.checkpoints.formats, Format)
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "prefix"),
+    [
+        ("taming_vqgan.safetensors", {}, ""),
+        ("taming_gumbelvq.safetensors", {}, ""),
+        ("ldm_vq.ckpt", {}, ""),
+        ("ldm_vq.ckpt", {"averaged": True}, "ema_"),
+        ("ldm_vq_noattn.safetensors", {}, ""),
+        ("llamagen_vq.pt", {}, ""),
+        ("diffusers_vqmodel", {}, ""),
+        ("diffusers_vqmodel_lookup", {}, ""),
+        ("diffusers_vqmodel_old", {}, ""),
+    ],
+)
+@torch.no_grad()
+def test_compressors_compute_what_their_projects_compute(file, options, prefix):
+    model = load(GOLDEN / file, Options(**options)).compressor
+    expected = golden(Path(file).stem)
+    images, codes = expected["images"], expected[prefix + "codes"].flatten(1)
+    layout = model.layout(*images.shape[-2:])
+    assert torch.equal(model.encode(images), codes)
+    for computed, name in (
+        (model.latents(images), "latents_before_quantization"),
+        (model(images).images, "reconstruction"),
+        (model.decode(codes, layout), "decoded_from_codes"),
+        (model.decode(expected["random_codes"].flatten(1), layout), "decoded_from_random_codes"),
+    ):
+        torch.testing.assert_close(computed, expected[prefix + name], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("taming_net2net_class", {"heads": 4, "classes": 10}),
+        ("taming_net2net_uncond", {"heads": 2, "classes": 0, "size": (16, 16)}),
+    ],
+)
+@torch.no_grad()
+def test_tamings_transformers(name, options):
+    model, expected = load(GOLDEN / f"{name}.ckpt", Options(**options)), golden(name)
+    codes, greedy = expected["codes"].flatten(1), expected["greedy_codes"].flatten(1)
+    condition = expected["condition"].flatten()
+    assert model.prior.layout == model.layout
+    if "images" in expected:
+        assert torch.equal(model.compressor.encode(expected["images"]), codes)
+    logits = model.prior.logits(codes, condition)
+    torch.testing.assert_close(logits, expected["logits"][..., : logits.shape[-1]], **CLOSE)
+    seeds = image_seeds(0, range(len(codes)))
+    drawn = model.prior.sample(condition, GREEDY, seeds)
+    assert torch.equal(drawn, greedy)
+    images = model.compressor.decode(drawn, model.layout)
+    torch.testing.assert_close(images, expected["decoded_from_greedy_codes"], **CLOSE)
+
+
+def llamagen(file, side, heads):
+    """The transformer of a file, for codes on a square."""
+    weights = Weights(read(GOLDEN / file).tensors(), {})
+    layout = CodeLayout((16 * side, 16 * side), weights.shape("tok_embeddings.weight")[0], ((side, side),))
+    prior = LlamaGenPrior().prior(weights, layout, heads)
+    assert not weights.left(())
+    return prior
+
+
+@pytest.mark.parametrize(
+    ("file", "side", "heads"), [("llamagen_gpt_c2i.pt", 8, 4), ("llamagen_gpt_c2i_consolidated.pth", 6, 2)]
+)
+@torch.no_grad()
+def test_llamagens_transformers(file, side, heads):
+    prior, expected = llamagen(file, side, heads), golden(Path(file).stem)
+    codes, labels = expected["codes"].flatten(1), expected["condition"]
+    torch.testing.assert_close(prior.logits(codes, labels), expected["logits"], **CLOSE)
+    null = prior.logits(codes, prior.condition.null(labels))
+    torch.testing.assert_close(null, expected["logits_null"], **CLOSE)
+    for name in (name for name in expected if name.startswith("greedy_codes")):
+        guidance = float(re.search(r"cfg([\d.]+)", name)[1]) if "cfg" in name else 1.0
+        last = (int(name.partition("interval")[2]) + 1) / (side**2 - 1) if "interval" in name else 1.0
+        options = SamplingOptions(temperature=0.0, guidance=guidance, guidance_interval=(0.0, last))
+        drawn = prior.sample(labels, options, image_seeds(0, range(len(labels))))
+        assert torch.equal(drawn, expected[name].flatten(1)), name
+
+
+def test_a_transformer_of_llamagen_with_its_tokenizer_is_a_run(tmp_path, capsys):
+    """Tokenizer and transformer come in two files; the golden ones have other codebooks."""
+    trunk = Convolutional(dim=8, width=8, multipliers=(1, 1), blocks=1, attention=(1,))
+    compressor = Autoencoder(3, trunk, VectorQuantizer(160, 4)).eval()
+    files.save(Model(compressor, Preprocessing(3, 32, 32)), tmp_path / "tokenizer")
+    file, run = str(GOLDEN / "llamagen_gpt_c2i.pt"), tmp_path / "run"
+    flags = ["--heads", "4", "--compressor", str(tmp_path / "tokenizer"), "--resolution", "16"]
+    assert not main(["import", file, *flags, "--out", str(run)])
+    model = files.load(run)
+    assert model.layout == CodeLayout((16, 16), 160, ((8, 8),))
+    assert model.classes[:3] == ("0", "1", "2") and len(model.classes) == 10
+    expected = golden("llamagen_gpt_c2i")
+    logits = model.prior.logits(expected["codes"].flatten(1), expected["condition"])
+    torch.testing.assert_close(logits, expected["logits"], **CLOSE)
+    assert f"python sample.py {run}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "heads", "hidden"),
+    [(768, 12, 12, 2048), (1024, 24, 16, 2816), (3200, 24, 32, 8704), (48, 1, 2, 256), (64, 1, 4, 256)],
+)
+def test_hidden_widths_of_llamagen(width, depth, heads, hidden):
+    """Two thirds of four widths, rounded up to a multiple of 256."""
+    made = plan(width, depth, heads, hidden)
+    assert made.hidden == hidden
+    if width >= 256:
+        assert made == Backbone(width, depth, heads, qk_norm=False, unplaced="zero")
+
+
+def test_averaged_weights_of_a_training_file(tmp_path):
+    state = {name: stored.read() for name, stored in read(GOLDEN / "llamagen_vq.pt").tensors().items()}
+    other = {name: value * 2 if value.is_floating_point() else value for name, value in state.items()}
+    path = tmp_path / "training.pt"
+    torch.save({"model": other, "ema": state, "steps": 7, "args": argparse.Namespace(lr=1e-4)}, path)
+    expected = golden("llamagen_vq")
+    with torch.no_grad():
+        assert torch.equal(
+            load(path, Options(averaged=True)).compressor.encode(expected["images"]),
+            expected["codes"].flatten(1),
+        )
+        assert not torch.equal(load(path).compressor.encode(expected["images"]), expected["codes"].flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("taming_vqgan.safetensors", {"heads": 3}, "--heads says nothing of a VQGAN"),
+        ("ldm_vq_noattn.safetensors", {"averaged": True}, "no averaged weights"),
+        ("llamagen_vq.pt", {"averaged": True}, "no averaged weights"),
+        ("taming_vqgan.safetensors", {"size": (50, 64)}, "use 48x64"),
+        ("taming_net2net_class.ckpt", {"heads": 4}, "say --classes 0"),
+        ("taming_net2net_class.ckpt", {"classes": 10}, "say it with --heads"),
+        ("taming_net2net_class.ckpt", {"classes": 10, "heads": 5}, "not a multiple of 5"),
+        ("taming_net2net_class.ckpt", {"classes": 97, "heads": 4}, "97 labels do not fit"),
+        ("taming_net2net_class.ckpt", {"classes": 9, "heads": 4, "size": (64, 64)}, "1024 codes"),
+        ("taming_net2net_uncond.ckpt", {"classes": 0, "heads": 2}, "80 positions.*--resolution"),
+        ("llamagen_gpt_c2i.pt", {"heads": 4}, "does not hold its tokenizer"),
+        ("hostile/tiny_complete.pt", {}, "its kind is unknown"),
+    ],
+)
+def test_what_has_to_be_said_is_asked_for(file, options, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(GOLDEN / file, Options(**options))
+    assert Path(file).name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", r"encoder\.mid\.block_2\.conv1\.weight is missing"),
+        ("bias", r"no tensor for encoder\.middle\.after\.conv1\.bias"),
+        ("extra", r"left over: encoder\.more"),
+        ("shape", r"encoder\.mid\.block_2\.conv1\.weight has shape \(32, 64, 3, 3\).* has \(64, 64, 3, 3\)"),
+        ("axes", r"encoder\.conv_in\.weight has shape .* and 4 axes are expected"),
+        ("nan", r"encoder\.mid\.block_2\.conv1\.weight holds numbers that are not finite"),
+        ("mark", r"looks like a VQGAN.* quant_conv\.weight is missing"),
+        ("blocks", r"levels of the encoder have \[1, 2\] blocks"),
+    ],
+)
+def test_half_matching_files_say_which_tensors(tmp_path, change, message):
+    state = load_file(GOLDEN / "taming_vqgan.safetensors")
+    name = "encoder.mid.block_2.conv1.weight"
+    if change == "missing":
+        del state[name]
+    if change == "bias":
+        del state["encoder.mid.block_2.conv1.bias"]
+    if change == "extra":
+        state["encoder.more"] = torch.ones(1)
+    if change == "shape":
+        state[name] = state[name][:32].clone()
+    if change == "axes":
+        state["encoder.conv_in.weight"] = state["encoder.conv_in.weight"].flatten(1)
+    if change == "nan":
+        state[name][3] = torch.nan
+    if change == "mark":
+        del state["quant_conv.weight"]
+    if change == "blocks":
+        state["encoder.down.1.block.1.conv1.weight"] = torch.ones(32, 32, 3, 3)
+    save_file(state, tmp_path / "changed.safetensors")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "changed.safetensors")
+
+
+def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert not main(["import", str(GOLDEN / "ldm_vq.ckpt"), "--ema", "--resolution", "20", "--out", str(run)])
+    assert "images 20x20" in capsys.readouterr().out
+    model, expected = files.load(run), golden("ldm_vq")
+    assert torch.equal(model.compressor.encode(expected["images"]), expected["ema_codes"].flatten(1))
+    assert model.made["published"] == "VQGAN of taming-transformers or latent-diffusion"
+    assert main(["import", str(GOLDEN / "ldm_vq.ckpt"), "--out", str(run)]) == 2
+    assert "holds a model already" in capsys.readouterr().err
+
+
+@pytest.mark.training
+def test_a_published_file_is_taken_wherever_a_run_is(tmp_path, capsys):
+    for place in (GOLDEN / "taming_vqgan.safetensors", GOLDEN / "diffusers_vqmodel"):
+        assert files.load(place).prior is None
+    out = str(tmp_path / "pairs.png")
+    assert not main(
+        ["reconstruct", str(GOLDEN / "ldm_vq.ckpt"), "--source", "shapes", "--count", "2", "--out", out]
+    )
+    assert "PSNR" in capsys.readouterr().out
+    assert main(["reconstruct", str(GOLDEN / "ldm_vq.ckpt")]) == 2
+    assert "name some with --source" in capsys.readouterr().err
+
+
+def test_the_list_names_every_format(capsys):
+    assert not main(["import", "--list"])
+    listed = capsys.readouterr().out
+    assert all(kind.what in listed for kind in formats().values())
+    assert main(["import"]) == 2
+    assert main(["import", "x.ckpt", "--out", "run", "--resolution", "big"]) == 2
+    assert "resolution big is no size" in capsys.readouterr().err
