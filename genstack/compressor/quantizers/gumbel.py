@@ -5,19 +5,27 @@ import math
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
+from genstack.compressor.quantizers.idle import Idle
+from genstack.compressor.quantizers.kmeans import agreed, draw
 from genstack.layout import CodeLayout
+
+#: Of seeded probabilities: how far a squared distance of the latents' variance lowers a logit, times two.
+SHARPNESS = 64.0
+#: How far the probabilities of a code that starts again turn away from those of its neighbour.
+SPLIT = 0.1
 
 
 class Gumbel(Quantizer):
     """Latents become probabilities of codes: training mixes rows by a noisy softmax, use takes the likeliest.
 
     The mixtures harden while the temperature falls (a cosine, as in DALL-E's discrete VAE); the divergence of
-    the probabilities from uniform ones keeps all codes in reach.
+    the probabilities from uniform ones keeps all codes in reach. A code is likeliest around a latent of the
+    first batch, when training begins, and a code that is never the likeliest comes to share another's place.
 
     Args:
         codebook_size: number of rows, which is the number of values of a code.
@@ -27,9 +35,13 @@ class Gumbel(Quantizer):
         annealing: optimizer steps in which the temperature falls.
         divergence_weight: weight of the divergence from uniform probabilities, in nats per position.
         divergence_warmup: optimizer steps in which that weight rises from 0.
+        seeding: begin with codes that are likeliest around random latents of the first batch in training.
+        dead_after: a code that was not the likeliest once while this many latents per code passed starts
+            again beside one that is; null never restarts one.
     """
 
     step: Int[Tensor, ""]
+    seeded: Bool[Tensor, ""]
 
     def __init__(
         self,
@@ -40,6 +52,8 @@ class Gumbel(Quantizer):
         annealing: int = 20000,
         divergence_weight: float = 5e-4,
         divergence_warmup: int = 5000,
+        seeding: bool = True,
+        dead_after: float | None = 64.0,
     ):
         super().__init__()
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
@@ -48,19 +62,26 @@ class Gumbel(Quantizer):
         check("annealing", annealing, annealing >= 0, "0 or more")
         check("divergence_weight", divergence_weight, divergence_weight >= 0, "0 or more")
         check("divergence_warmup", divergence_warmup, divergence_warmup >= 0, "0 or more")
+        check("dead_after", dead_after, dead_after is None or dead_after > 0, "more than 0, or null")
         self.codebook_size, self.dim = codebook_size, dim
         self.temperature, self.final_temperature, self.annealing = temperature, final_temperature, annealing
         self.divergence_weight, self.divergence_warmup = divergence_weight, divergence_warmup
+        self.seeding, self.dead_after = seeding, dead_after
         self.logits = nn.Linear(dim, codebook_size)
         self.rows = nn.Parameter(torch.randn(codebook_size, dim))
         self.register_buffer("step", torch.tensor(0))  # optimizer steps so far
+        self.register_buffer("seeded", torch.tensor(False))
+        self.idle = Idle(codebook_size, dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             features = rearrange(latents.float(), "b d h w -> b h w d")
+            if self.training:
+                self.seed(rearrange(features.detach(), "b h w d -> (b h w) d"))
             logits = F.linear(features, self.logits.weight.float(), self.logits.bias.float())
             codes = rearrange(logits.argmax(-1), "b h w -> b (h w)")
             if self.training:
+                self.idle.observe(rearrange(features, "b h w d -> (b h w) d"), codes.flatten())
                 noise = -torch.empty_like(logits).exponential_().log()
                 shares = ((logits + noise) / self.temperature_now()).softmax(-1)
                 mixed = rearrange(shares @ self.rows.float(), "b h w d -> b d h w")
@@ -76,6 +97,40 @@ class Gumbel(Quantizer):
 
     def after_step(self, skipped: bool) -> None:
         self.step += int(not skipped)
+        dead, latents = self.idle.after_step(skipped)
+        if len(dead):
+            self.split(dead, latents)
+
+    @torch.compiler.disable  # it acts on what it sees
+    @torch.no_grad()
+    def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
+        """Let each code be likeliest around a random latent, once, unless they are not finite.
+
+        The logit s (z c - |c|^2 / 2) is -s |z - c|^2 / 2 but for what all codes have in common.
+        """
+        if not self.seeding or self.seeded:
+            return
+        places = draw(latents, self.codebook_size)
+        variance = (places - places.mean(0)).square().sum(1).mean()
+        if not places.isfinite().all() or variance == 0:
+            return
+        sharpness = SHARPNESS / variance
+        self.logits.weight.copy_(sharpness * places)
+        self.logits.bias.copy_(-sharpness * places.square().sum(1) / 2)
+        self.rows.copy_(places)
+        self.seeded.fill_(True)
+
+    @torch.no_grad()
+    def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
+        """Let dead codes share the places of codes in use: their logits are equal at a random latent."""
+        places = draw(latents, len(dead))
+        weight, bias = self.logits.weight.float(), self.logits.bias.float()
+        shared = F.linear(places, weight, bias).argmax(1)
+        away = F.normalize(agreed(torch.randn_like(places)), dim=1)
+        turn = SPLIT * weight[shared].norm(dim=1, keepdim=True) * away
+        self.logits.weight[dead] = weight[shared] + turn
+        self.logits.bias[dead] = bias[shared] - (turn * places).sum(1)
+        self.rows[dead] = self.rows[shared]
 
     def temperature_now(self) -> Float[Tensor, ""]:
         """The temperature of this step."""

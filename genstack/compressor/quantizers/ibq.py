@@ -1,21 +1,19 @@
 """Index backpropagation quantization (Shi et al. 2024, arXiv:2412.02692, section 3.2)."""
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
-from genstack.compressor.quantizers.binary import mean_over_processes
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.gumbel import entropy
+from genstack.compressor.quantizers.idle import Idle
+from genstack.compressor.quantizers.kmeans import agreed, draw
+from genstack.compressor.quantizers.soft_choice import soft_choice
 from genstack.layout import CodeLayout
 
-CHUNK = 2**22  # scores of latents against rows that exist at a time; backwards they are computed again
+SPLIT = 0.1  # how far a row that starts again turns away from its neighbour
 
 
 class IBQ(Quantizer):
@@ -32,7 +30,13 @@ class IBQ(Quantizer):
         entropy_weight: weight of the entropy terms, which make codes certain for each latent and even over
             the batch.
         temperature: of the softmax whose entropy is measured; smaller is harder.
+        seeding: begin with rows that point to random latents of the first batch in training, all of their
+            mean length, so that each latent chooses the row that points to it.
+        dead_after: a row that was not chosen once while this many latents per row passed starts again beside
+            one that is; null never restarts one.
     """
+
+    seeded: Bool[Tensor, ""]
 
     def __init__(
         self,
@@ -42,6 +46,8 @@ class IBQ(Quantizer):
         commitment_weight: float = 0.25,
         entropy_weight: float = 0.05,
         temperature: float = 0.01,
+        seeding: bool = True,
+        dead_after: float | None = 64.0,
     ):
         super().__init__()
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
@@ -49,30 +55,31 @@ class IBQ(Quantizer):
         check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
         check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
         check("temperature", temperature, temperature > 0, "more than 0")
+        check("dead_after", dead_after, dead_after is None or dead_after > 0, "more than 0, or null")
         self.codebook_size, self.dim = codebook_size, dim
         self.quantization_weight, self.commitment_weight = quantization_weight, commitment_weight
         self.entropy_weight, self.temperature = entropy_weight, temperature
+        self.seeding, self.dead_after = seeding, dead_after
         self.rows = nn.Parameter(torch.randn(codebook_size, dim) * dim**-0.5)
+        self.register_buffer("seeded", torch.tensor(False))
+        self.idle = Idle(codebook_size, dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             soft = rearrange(latents.float(), "b d h w -> (b h w) d")
+            if self.training:
+                self.seed(soft.detach())
             rows = self.rows.float()
-            run = partial(checkpoint, choose, use_reentrant=False, preserve_rng_state=False)
-            certain, even, parts = soft.new_zeros(()), torch.zeros_like(rows[:, 0]), []
-            for few in soft.split(max(1, CHUNK // self.codebook_size)):
-                *chosen, entropies, probabilities = run(few, rows, self.temperature)
-                certain, even = certain + entropies / len(soft), even + probabilities / len(soft)
-                parts.append(chosen)
-            vectors, codes = (torch.cat(part) for part in zip(*parts, strict=True))
-            even = mean_over_processes(even)
-            diversity = -(even * even.clamp(min=torch.finfo(even.dtype).tiny).log()).sum()
+            chosen = soft_choice(soft, rows, self.temperature)
+            vectors, codes = chosen.vectors, chosen.codes
+            if self.training:
+                self.idle.observe(soft, codes)
             hard = F.embedding(codes, rows)
             pulls = F.mse_loss(vectors, soft) + F.mse_loss(hard.detach(), soft)
             pulls = pulls + self.commitment_weight * F.mse_loss(hard, soft.detach())
         losses = {
             "quantization": self.quantization_weight * pulls,
-            "entropy": self.entropy_weight * (certain - diversity),
+            "entropy": self.entropy_weight * (chosen.entropy - chosen.entropy_of_mean),
         }
         b, _, h, _ = latents.shape
         quantized = rearrange(vectors, "(b h w) d -> b d h w", b=b, h=h)
@@ -82,17 +89,27 @@ class IBQ(Quantizer):
         (grid,) = layout.split(codes)
         return rearrange(F.embedding(grid, self.rows.float()), "b h w 1 d -> b d h w")
 
+    def after_step(self, skipped: bool) -> None:
+        dead, latents = self.idle.after_step(skipped)
+        if len(dead):
+            self.split(dead, latents)
 
-def choose(
-    latents: Float[Tensor, "n d"], rows: Float[Tensor, "k d"], temperature: float
-) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"], Float[Tensor, ""], Float[Tensor, " k"]]:
-    """Chosen rows with the gradient of the softmax (equations 3 to 5), their codes, and sums over latents.
+    @torch.compiler.disable  # it acts on what it sees
+    @torch.no_grad()
+    def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
+        """Take the rows' directions from latents, once, unless these are not finite."""
+        if not self.seeding or self.seeded:
+            return
+        places = draw(latents, self.codebook_size)
+        if places.isfinite().all():
+            self.rows.copy_(F.normalize(places, dim=1) * places.norm(dim=1).mean())
+            self.seeded.fill_(True)
 
-    The sums are those of the softmax at the given temperature: its entropy, and its probabilities.
-    """
-    logits = latents @ rows.T
-    codes = logits.argmax(1)
-    mixed = logits.softmax(1) @ rows.detach()
-    chosen = F.embedding(codes, rows) + (mixed - mixed.detach())
-    sharp = logits / temperature
-    return chosen, codes, entropy(sharp).sum(), sharp.softmax(1).sum(0)
+    @torch.no_grad()
+    def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
+        """Let dead rows share the latents of rows in use: both have the same product with a random latent."""
+        places = draw(latents, len(dead))
+        rows = soft_choice(places, self.rows.float(), self.temperature).vectors
+        away, along = agreed(torch.randn_like(places)), F.normalize(places, dim=1)
+        away = F.normalize(away - along * (away * along).sum(1, keepdim=True), dim=1)
+        self.rows[dead] = rows + SPLIT * rows.norm(dim=1, keepdim=True) * away

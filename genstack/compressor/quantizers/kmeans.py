@@ -29,10 +29,14 @@ def draw(latents: Float[Tensor, "n d"], count: int) -> Float[Tensor, "{count} d"
     order = torch.randperm(len(latents), device=latents.device)[:count]
     again = torch.randint(len(latents), (count - len(order),), device=latents.device)
     noise = torch.randn_like(latents[again]) * latents.std(dim=0, correction=0) / 100
-    drawn = torch.cat([latents[order], latents[again] + noise])
+    return agreed(torch.cat([latents[order], latents[again] + noise]))
+
+
+def agreed(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The values of the first process, in all processes, in place."""
     if distributed.is_available() and distributed.is_initialized():
-        distributed.broadcast(drawn, src=0)
-    return drawn
+        distributed.broadcast(values, src=0)
+    return values
 
 
 def summed(counts: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:

@@ -35,7 +35,7 @@ class LFQ(Quantizer):
         depth: int = 1,
         entropy_weight: float = 0.1,
         diversity: float = 1.0,
-        commitment_weight: float = 0.25,
+        commitment_weight: float = 0.1,
         temperature: float = 0.3,
     ):
         super().__init__()

@@ -12,6 +12,7 @@ from genstack.compressor.quantizers.codebook import Seeding
 from genstack.compressor.quantizers.estimator import Estimator, StraightThrough
 from genstack.compressor.quantizers.learning import ByGradient, Learning
 from genstack.compressor.quantizers.nearest import nearest
+from genstack.compressor.quantizers.soft_choice import soft_choice
 from genstack.layout import CodeLayout
 
 
@@ -32,6 +33,9 @@ class VectorQuantizer(Quantizer):
             means of its clusters (kmeans); null leaves them random.
         dead_after: a row that was not chosen once while this many latents per row passed starts again from a
             random latent; null never restarts one.
+        entropy_weight: weight of the entropy terms of MaskBit and LlamaGen, which make codes certain for each
+            latent and even over the batch; 0 leaves them out, and what they cost.
+        temperature: of the softmax over squared distances whose entropy is measured; smaller is harder.
     """
 
     def __init__(
@@ -44,12 +48,17 @@ class VectorQuantizer(Quantizer):
         estimator: Estimator = StraightThrough(),
         seeding: Seeding | None = "latents",
         dead_after: float | None = 64.0,
+        entropy_weight: float = 0.0,
+        temperature: float = 0.01,
     ):
         super().__init__()
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
         check("dim", dim, dim >= 1 + normalize, "2 or more, or `normalize: false` and 1 or more")
         check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
         check("dead_after", dead_after, dead_after is None or dead_after > 0, "more than 0, or null")
+        check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
+        check("temperature", temperature, temperature > 0, "more than 0")
+        self.entropy_weight, self.temperature = entropy_weight, temperature
         self.codebook_size, self.dim, self.normalize = codebook_size, dim, normalize
         self.learning, self.commitment_weight, self.estimator = learning, commitment_weight, estimator
         self.seeding, self.dead_after = seeding, dead_after
@@ -90,7 +99,21 @@ class VectorQuantizer(Quantizer):
     ) -> dict[str, Float[Tensor, ""]]:
         """The terms that bring chosen vectors and latents together (equation 3)."""
         commitment = self.commitment_weight * F.mse_loss(soft, hard.detach())
-        return self.learning.losses(hard, soft) | {"commitment": commitment}
+        terms = self.learning.losses(hard, soft) | {"commitment": commitment}
+        return terms | ({"entropy": self.entropy_weight * self.entropy(soft)} if self.entropy_weight else {})
+
+    def entropy(self, soft: Float[Tensor, "b n {self.dim}"]) -> Float[Tensor, ""]:
+        """Mean entropy of softmax(-|z - e|^2 / temperature), less that of its mean (arXiv:2409.16211).
+
+        But for |z|^2, which all rows share, -|z - e|^2 / 2 is the product of (z, 1) and (e, -|e|^2 / 2).
+        """
+        latents, rows = rearrange(soft, "b n d -> (b n) d"), self.scaled(self.codebook.rows)
+        chosen = soft_choice(
+            F.pad(latents, (0, 1), value=1.0),
+            torch.cat([rows, -rows.square().sum(1, keepdim=True) / 2], dim=1),
+            self.temperature / 2,
+        )
+        return chosen.entropy - chosen.entropy_of_mean
 
     def scaled(self, vectors: Float[Tensor, "*shape {self.dim}"]) -> Float[Tensor, "*shape {self.dim}"]:
         """Vectors of the length at which they are compared and decoded."""

@@ -31,7 +31,7 @@ def test_steps_are_saved_and_skipped_ones_do_not_count():
 
 
 def test_the_divergence_is_that_from_uniform_and_warms_up():
-    quantizer = Gumbel(codebook_size=7, dim=3, divergence_weight=2.0, divergence_warmup=4)
+    quantizer = Gumbel(codebook_size=7, dim=3, divergence_weight=2.0, divergence_warmup=4, seeding=False)
     latents = torch.randn(2, 3, 5, 4)
     probabilities = quantizer.logits(latents.movedim(1, -1)).softmax(-1)
     divergence = (probabilities * (probabilities * 7).log()).sum(-1).mean()
@@ -43,7 +43,9 @@ def test_the_divergence_is_that_from_uniform_and_warms_up():
 
 def test_training_draws_codes_with_their_probabilities():
     """At a low temperature nearly one row remains, and it is drawn as often as the softmax says."""
-    quantizer = Gumbel(codebook_size=4, dim=3, temperature=0.01, final_temperature=0.01).train()
+    quantizer = Gumbel(
+        codebook_size=4, dim=3, temperature=0.01, final_temperature=0.01, seeding=False
+    ).train()
     latents = torch.randn(1, 3, 1, 1)
     probabilities = quantizer.logits(latents[0, :, 0, 0]).softmax(-1)
     mixed = quantizer(latents.expand(1, 3, 100, 200)).latents[0].flatten(1).T

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from genstack.compressor.quantizers import VectorQuantizer
+from genstack.compressor.quantizers import VectorQuantizer, soft_choice
 from genstack.compressor.quantizers.estimator import RotationTrick
 from genstack.compressor.quantizers.learning import ByAverage, ByGradient
 
@@ -156,7 +156,7 @@ def test_the_rotation_trick_reaches_the_latents_and_leaves_the_value():
 
 COMPILED = """
 import torch
-from genstack.compressor.quantizers import VectorQuantizer
+from genstack.compressor.quantizers import VectorQuantizer, soft_choice
 plain, compiled = (VectorQuantizer(codebook_size=11, dim=3, dead_after=4.0) for _ in range(2))
 compiled.load_state_dict(plain.state_dict())
 compiled.compile(backend="eager")
@@ -181,3 +181,24 @@ def test_compiled_training_is_the_same():
     """In a process of its own, where shapes are not checked: the checks do not compile."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr
+
+
+@pytest.mark.parametrize("learning", [ByGradient(), ByAverage()])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_entropy_is_that_of_a_softmax_over_distances(learning, normalize, monkeypatch):
+    monkeypatch.setattr(soft_choice, "CHUNK", 30)  # two latents at a time
+    quantizer = plain(learning=learning, normalize=normalize, entropy_weight=2.0, temperature=0.4)
+    latents = torch.randn(2, 3, 5, 3, requires_grad=True)
+    loss = quantizer(latents).losses["entropy"]
+    sides = [latents, *quantizer.parameters()]
+    found = torch.autograd.grad(loss, sides)
+
+    flat, rows = latents.movedim(1, -1).reshape(-1, 3), quantizer.codebook.weight
+    if normalize:
+        flat, rows = (torch.nn.functional.normalize(vectors, dim=1) for vectors in (flat, rows))
+    shares = (-(flat[:, None] - rows[None]).square().sum(-1) / 0.4).softmax(1)
+    certain, even = -(shares * shares.log()).sum(1).mean(), shares.mean(0)
+    expected = 2.0 * (certain + (even * even.log()).sum())
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, sides), atol=1e-6, rtol=1e-4)
+    assert "entropy" not in plain()(latents).losses

@@ -1,0 +1,118 @@
+"""Codebooks stay in use with the defaults, and recover where all of their codes lie in one corner."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genstack.compressor.quantizers import (
+    BSQ,
+    IBQ,
+    LFQ,
+    Grouped,
+    Gumbel,
+    MultiScale,
+    Residual,
+    SimVQ,
+    VectorQuantizer,
+)
+from genstack.compressor.quantizers.learning import ByAverage
+
+#: 256 codes each, everything else as it is by default.
+MADE = {
+    "VectorQuantizer": lambda: VectorQuantizer(codebook_size=256),
+    "VectorQuantizer by average": lambda: VectorQuantizer(codebook_size=256, learning=ByAverage()),
+    "Residual": lambda: Residual(codebook_size=256),
+    "Grouped": lambda: Grouped(codebook_size=256),
+    "MultiScale": lambda: MultiScale(codebook_size=256),
+    "SimVQ": lambda: SimVQ(codebook_size=256),
+    "IBQ": lambda: IBQ(codebook_size=256),
+    "Gumbel": lambda: Gumbel(codebook_size=256),
+    "LFQ": lambda: LFQ(bits=8),
+    "BSQ": lambda: BSQ(bits=8),
+}
+
+
+def mixture(generator, components=256, count=512):
+    """A sampler of points from well separated Gaussians on the sphere."""
+    centres = F.normalize(torch.randn(components, 8, generator=generator), dim=1)
+
+    def sample():
+        chosen = torch.randint(components, (count,), generator=generator)
+        return centres[chosen] + 0.05 * torch.randn(count, 8, generator=generator)
+
+    return sample
+
+
+class Small(nn.Module):
+    """The smallest autoencoder of points: two layers on either side of a quantizer."""
+
+    def __init__(self, quantizer):
+        super().__init__()
+        self.quantizer = quantizer
+        self.encoder = nn.Sequential(nn.Linear(8, 64), nn.GELU(), nn.Linear(64, quantizer.dim))
+        self.decoder = nn.Sequential(nn.Linear(quantizer.dim, 64), nn.GELU(), nn.Linear(64, 8))
+
+    def encoded(self, points):
+        return self.encoder(points).T.reshape(1, -1, 16, len(points) // 16)
+
+    def loss(self, points):
+        quantized = self.quantizer(self.encoded(points))
+        made = self.decoder(quantized.latents.flatten(2)[0].T)
+        return (made - points).square().sum(1).mean() + sum(quantized.losses.values())
+
+    @torch.no_grad()
+    def used(self, sample):
+        """The least number of codes in use of any table, over some ten thousand points."""
+        self.quantizer.eval()
+        depth = self.quantizer.layout((1, 1), 16, 32).depth
+        codes = torch.cat([self.quantizer(self.encoded(sample())).codes for _ in range(20)], dim=1)
+        self.quantizer.train()
+        return min(len(codes[:, number::depth].unique()) for number in range(depth))
+
+    def fit(self, sample, steps):
+        optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            self.loss(sample()).backward()
+            optimizer.step()
+            self.quantizer.after_step(skipped=False)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", MADE)
+def test_the_defaults_keep_a_codebook_in_use(name):
+    """More than 90 % of 256 codes after 300 steps on mixtures of 256 Gaussians, whatever the algorithm."""
+    model, sample = Small(MADE[name]()), mixture(torch.Generator().manual_seed(1))
+    model.fit(sample, 300)
+    assert model.used(sample) > 0.9 * 256
+
+
+@torch.no_grad()
+def collapse(quantizer):
+    """Move all codes into one corner: every table into a point, and a layer that chooses to one code."""
+    corner = torch.zeros(quantizer.dim)
+    corner[0] = 9.0
+    tables = {"weight", "rows", "sums"}
+    for name, values in [*quantizer.named_parameters(), *quantizer.named_buffers()]:
+        if name.rpartition(".")[2] in tables and values.ndim == 2 and "linear" not in name:
+            dim = values.shape[1]
+            values.copy_(corner[:dim] + 0.001 * torch.randn_like(values))
+        if name in {"linear.weight", "logits.weight"}:
+            values.mul_(0.001)
+        if name == "linear.bias":
+            values.copy_(corner)
+        if name == "logits.bias":
+            values.copy_(9.0 * (torch.arange(len(values)) == 0))
+        if name.rpartition(".")[2] == "seeded":
+            values.fill_(True)  # no first batch will mend it
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", [name for name in MADE if name not in {"LFQ", "BSQ"}])
+def test_a_collapsed_codebook_recovers(name):
+    model, sample = Small(MADE[name]()), mixture(torch.Generator().manual_seed(1))
+    collapse(model.quantizer)
+    assert model.used(sample) < 64
+    model.fit(sample, 300)
+    assert model.used(sample) > 0.9 * 256
