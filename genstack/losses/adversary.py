@@ -60,6 +60,8 @@ class Adversary(nn.Module):
             and perceptual distance do, as VQGAN did; null leaves it as it is.
     """
 
+    paid: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -81,6 +83,8 @@ class Adversary(nn.Module):
         self.augmentation, self.lecam, self.penalty, self.adaptive = augmentation, lecam, penalty, adaptive
         self.network = discriminator.build(channels)
         self.anchors = None if lecam is None else Anchors(lecam)
+        if penalty is not None:
+            self.register_buffer("paid", torch.tensor(0.0))  # the latest penalty, for the steps without
 
     def varied(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
         """Images as the discriminator gets to see them."""
@@ -114,6 +118,7 @@ class Adversary(nn.Module):
             losses["lecam"] = self.anchors(real, fake)
         if self.penalty is not None and self.penalty.due(step):
             losses["r1"] = self.penalty(lambda pixels: self.network(self.varied(pixels)), images)
+            self.paid.copy_(losses["r1"].detach())
         return AdversarialTerms(
             losses,
             accuracy_real=(real.detach() > 0).float().mean(),

@@ -111,9 +111,11 @@ class CompressorTraining(Training[Compressor]):
             judged = self.adversary.discriminator_loss(batch.images, reconstruction.images, self.global_step)
             terms |= judged.losses
             self.log("train/adversary_push", push)
+            if self.adversary.penalty is not None:
+                self.log("train/r1", self.adversary.paid)
             self.log("train/real_accuracy", judged.accuracy_real)
             self.log("train/fake_accuracy", judged.accuracy_fake)
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items() if name != "r1"})
         return torch.stack(list(terms.values())).sum()
 
     def distances(

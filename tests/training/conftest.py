@@ -27,6 +27,9 @@ FLAGS = {
         --model.compressor.quantizer.dim 4 --model.compressor.quantizer.dead_after 2
         --model.adversary Adversary --model.adversary.discriminator.layers 1
         --model.adversary.discriminator.width 4 --model.adversary.start 20% --model.adversary.ramp 30%
+        --model.adversary.lecam.weight 0.1 --model.adversary.lecam.decay 0.7
+        --model.adversary.penalty.weight 0.1 --model.adversary.penalty.every 3
+        --model.adversary.augmentation DiffAugment --model.adversary.adaptive AdaptiveWeight
         --model.optimization.learning_rate 3e-3 --model.ema 0.9""",
     "prior": """
         --data.batch_size 4 --model.prior Autoregressive --model.prior.backbone.width 16
