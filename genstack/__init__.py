@@ -1,3 +1,20 @@
 """genstack: train compressors, train priors, sample images."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genstack.model import Model
+
 __version__ = "0.1.0"
+
+
+def load(place: "str | Path") -> "Model":
+    """A model of a run's folder or a published file, on the CPU, in eval mode.
+
+    Args:
+        place: of the run, or of the file (docs/published_weights.md lists the kinds).
+    """
+    from genstack.checkpoints import files  # not before it is needed: `import genstack` stays quick
+
+    return files.load(Path(place))

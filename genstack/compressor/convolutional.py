@@ -31,6 +31,7 @@ class Convolutional(Network):
             and have 4 channels or more.
         dropout: probability of dropping a feature inside a residual block, in training.
         checkpoint: forget activations in training, compute them again for gradients: less memory, more time.
+        double: the encoder writes twice `dim` channels, as KL autoencoders do: means and log-variances.
     """
 
     dim: int = 256
@@ -42,6 +43,7 @@ class Convolutional(Network):
     groups: int = 32
     dropout: float = 0.0
     checkpoint: bool = False
+    double: bool = False
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("dim", "width", "blocks", "groups")}
@@ -87,7 +89,7 @@ class ConvolutionalEncoder(Encoder):
 
     def __init__(self, plan: Convolutional, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
+        self.plan, self.channels, self.dim = plan, channels, plan.dim * (2 if plan.double else 1)
         self.first = nn.Conv2d(channels, plan.width, 3, padding=1)
         self.levels = nn.ModuleList(
             Level(plan, level, dim_in, dim_out, plan.blocks)
@@ -96,7 +98,7 @@ class ConvolutionalEncoder(Encoder):
         self.downsamples = nn.ModuleList(Downsample(dim) for dim in plan.widths[:-1])
         self.middle = Middle(plan)
         self.norm = normalization(plan.widths[-1], plan.groups)
-        self.last = nn.Conv2d(plan.widths[-1], plan.dim, 3, padding=1)
+        self.last = nn.Conv2d(plan.widths[-1], self.dim, 3, padding=1)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
         features = self.first(images)

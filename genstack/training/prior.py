@@ -103,6 +103,7 @@ class PriorTraining(Training[Prior]):
         return self.compressor.compressor.encode(batch.images), self.model.condition.values(batch.facts)
 
     def objective(self, batch: Batch) -> Tensor:
+        self.model.before_step(self.global_step / self.trainer.max_steps)
         return self.model.loss(*self.encode(batch))
 
     def picture(self, count: int) -> PIL.Image.Image:

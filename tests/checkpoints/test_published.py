@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+import genstack
 import genstack.checkpoints.formats
 from genstack.checkpoints import files
 from genstack.checkpoints.formats.format import FLAGS, Format, Options, Weights
@@ -21,6 +23,7 @@ from genstack.checkpoints.published import formats, load
 from genstack.checkpoints.strangers import read
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.discovery import discover
@@ -77,6 +80,70 @@ def test_compressors_compute_what_their_projects_compute(file, options, prefix):
         (model.decode(expected["random_codes"].flatten(1), layout), "decoded_from_random_codes"),
     ):
         torch.testing.assert_close(computed, expected[prefix + name], **CLOSE)
+
+
+def in_latent_diffusion(name, top):
+    """The name in latent-diffusion of one of our tensors."""
+    for theirs, ours in {
+        r"coder.conv_in": r"coder\.first",
+        r"coder.conv_out": r"coder\.last",
+        r"coder.norm_out": r"coder\.norm",
+        r"mid.block_1": r"middle\.before",
+        r"mid.attn_1": r"middle\.attention",
+        r"mid.block_2": r"middle\.after",
+        r"encoder.down.\1.block": r"encoder\.levels\.(\d)\.blocks",
+        r"encoder.down.\1.downsample": r"encoder\.downsamples\.(\d)",
+        r".nin_shortcut": r"\.shortcut",
+        r".q.": r"\.query\.",
+        r".k.": r"\.key\.",
+        r".v.": r"\.value\.",
+        r".proj_out": r"\.out(?=\.)",
+        "post_quant_conv": "^from_quantizer",
+        "quant_conv": "^to_quantizer",
+    }.items():
+        name = re.sub(ours, theirs, name)
+    turned = {r"levels\.(\d)\.blocks": "up.{}.block", r"upsamples\.(\d)": "up.{}.upsample"}
+    for ours, theirs in turned.items():
+        name = re.sub(ours, lambda level, theirs=theirs: theirs.format(top - int(level[1])), name)
+    return name
+
+
+@torch.no_grad()
+def test_kl_autoencoders_compute_what_diffusers_computes(tmp_path):
+    """As a folder of diffusers, and as a file of latent-diffusion with the same weights."""
+    theirs = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        latent_channels=3,
+        norm_num_groups=4,
+    ).eval()
+    for parameter in theirs.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))  # so that no zero or one hides a mistake
+    theirs.save_pretrained(tmp_path / "folder")
+    images = torch.rand(2, 3, 12, 20) * 2 - 1
+    posterior = theirs.encode(images).latent_dist
+    ours = load(tmp_path / "folder", Options(size=(12, 20)))
+    mean, log_variance = ours.compressor.latents(images).chunk(2, dim=1)
+    torch.testing.assert_close(mean, posterior.mean, **CLOSE)
+    torch.testing.assert_close(log_variance.clamp(-30, 20), posterior.logvar, **CLOSE)
+    torch.testing.assert_close(ours.compressor(images).images, theirs.decode(posterior.mean).sample, **CLOSE)
+    files.save(ours, tmp_path / "run")
+    assert torch.equal(files.load(tmp_path / "run").reconstruct(images), ours.reconstruct(images))
+    with pytest.raises(UserError, match="makes no codes"):
+        ours.compressor.encode(images)
+
+
+def test_latent_diffusions_kl_has_tamings_names(tmp_path):
+    trunk = Convolutional(dim=3, width=32, multipliers=(1, 2), blocks=1, attention=(), double=True)
+    made = Autoencoder(3, trunk, Gaussian(3)).eval()
+    state = {in_latent_diffusion(name, 1): value for name, value in made.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "kl.ckpt")
+    again = load(tmp_path / "kl.ckpt").compressor
+    assert again.network == trunk
+    images = torch.rand(1, 3, 8, 12)
+    with torch.no_grad():
+        assert torch.equal(again(images).images, made(images).images)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +314,7 @@ def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
 @pytest.mark.training
 def test_a_published_file_is_taken_wherever_a_run_is(tmp_path, capsys):
     for place in (GOLDEN / "taming_vqgan.safetensors", GOLDEN / "diffusers_vqmodel"):
-        assert files.load(place).prior is None
+        assert genstack.load(place).prior is None
     out = str(tmp_path / "pairs.png")
     assert not main(
         ["reconstruct", str(GOLDEN / "ldm_vq.ckpt"), "--source", "shapes", "--count", "2", "--out", out]

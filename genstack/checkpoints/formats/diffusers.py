@@ -1,10 +1,10 @@
-"""diffusers: folders of `VQModel` (aMUSEd's too), with the names of attention before and since 2023."""
+"""diffusers: folders of `VQModel` (aMUSEd's too) and `AutoencoderKL`, with old names of attention and new."""
 
 from dataclasses import replace
 
 from genstack.checkpoints.formats.convolutional import Names
 from genstack.checkpoints.formats.format import Format, Options, Weights
-from genstack.checkpoints.formats.taming import compressor, preprocessing
+from genstack.checkpoints.formats.taming import compressor, gaussian, preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
 
@@ -39,6 +39,23 @@ class DiffusersVQ(Format):
 
     def model(self, weights: Weights, options: Options) -> Model:
         made = compressor(weights, names_in(weights), groups_of(weights))
+        return Model(made, preprocessing(made, options))
+
+
+class DiffusersKL(Format):
+    """AutoencoderKL, for reconstruction: it has no codes."""
+
+    what = "AutoencoderKL of diffusers"
+    marks = (
+        "encoder.down_blocks.0.resnets.0.conv1.weight",
+        "decoder.up_blocks.0.resnets.0.conv1.weight",
+        "quant_conv.weight",
+        "post_quant_conv.weight",
+    )
+    unlike = ("quantize.embedding.weight",)
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        made = gaussian(weights, names_in(weights), groups_of(weights))
         return Model(made, preprocessing(made, options))
 
 

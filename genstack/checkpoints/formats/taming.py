@@ -19,6 +19,7 @@ from genstack.checkpoints.formats.format import (
     joined,
 )
 from genstack.compressor import Autoencoder
+from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import Gumbel, VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
@@ -44,6 +45,16 @@ def compressor(
         lambda: Autoencoder(channels, plan, VectorQuantizer(size, dim, normalize=normalize), projection=side),
         found,
     )
+
+
+def gaussian(weights: Weights, names: Names = NAMES, groups: int = 32) -> Autoencoder:
+    """An autoencoder whose latents are normal distributions (latent-diffusion's KL), under any names."""
+    plan, channels = plan_of(weights, names, groups)
+    plan = replace(plan, double=True)
+    dim, inner = weights.dims("post_quant_conv.weight", 4)[1], weights.dims("quant_conv.weight", 4)
+    found = network(weights, names, plan)
+    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
+    return filled(lambda: Autoencoder(channels, plan, Gaussian(dim), projection=inner[-1]), found)
 
 
 def preprocessing(made: Autoencoder, options: Options) -> Preprocessing:
@@ -84,6 +95,25 @@ def averaged(weights: Weights) -> Weights:
                 raise UserError(f"{other} has shape {tensors[other].shape}, {name} has {tensors[name].shape}")
             tensors[name] = tensors[other]
     return Weights(tensors, weights.config, taken=weights.taken)
+
+
+class LatentDiffusionKL(Format):
+    """AutoencoderKL, for reconstruction: it has no codes."""
+
+    what = "KL autoencoder of latent-diffusion"
+    marks = (
+        "encoder.down.0.block.0.conv1.weight",
+        "encoder.mid.block_1.conv1.weight",
+        "quant_conv.weight",
+        "post_quant_conv.weight",
+    )
+    unlike = ("quantize.embedding.weight", "quantize.embed.weight")
+    beside = AROUND
+    asks = ("size", "averaged")
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        made = gaussian(averaged(weights) if options.averaged else weights)
+        return Model(made, preprocessing(made, options))
 
 
 class TamingGumbel(Format):

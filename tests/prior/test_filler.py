@@ -1,0 +1,133 @@
+"""The network that fills in hidden codes, and its bound, against distributions that are known exactly."""
+
+from itertools import permutations, product
+
+import pytest
+import torch
+from torch import nn
+
+from genstack.layout import CodeLayout
+from genstack.prior import Unconditional
+from genstack.prior.filler import Filler, fingerprints, lowest, spread
+from genstack.prior.sampling import uniforms
+
+LAYOUT = CodeLayout((16, 16), 3, ((2, 2),))
+EVERY = torch.tensor(list(product(range(3), repeat=4)))
+NOTHING = torch.zeros(81, dtype=torch.int64)
+
+
+class Oracle(nn.Module):
+    """Answers as a filler that knows the distribution of the codes: the exact conditionals of hidden ones.
+
+    Args:
+        chances: the probability of each row of EVERY.
+    """
+
+    def __init__(self, chances):
+        super().__init__()
+        self.layout, self.chances = LAYOUT, chances
+
+    def forward(self, codes, hidden, condition, asked):
+        fits = (EVERY.eq(codes[:, None]) | hidden[:, None]).all(-1).double() * self.chances
+        of_each = torch.stack([(fits[:, :, None] * EVERY.eq(code)).sum(1) for code in range(3)], -1)
+        return (of_each / fits.sum(1)[:, None, None]).log().float()[asked]
+
+    surprise, bound = Filler.surprise, Filler.bound
+
+
+@pytest.fixture
+def chances():
+    """Codes that depend on each other."""
+    return (torch.randn(81, dtype=torch.float64) * 1.5).softmax(0)
+
+
+@pytest.fixture
+def filler(tiny):
+    filler = Filler(LAYOUT, Unconditional(), tiny).eval()
+    for parameter in filler.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return filler
+
+
+def by_orders(filler):
+    """Of all codes: the probability of drawing them one by one in a random order; and the bound."""
+    likelihoods = []
+    for order in permutations(range(4)):
+        nats, hidden = torch.zeros(81, dtype=torch.float64), torch.ones(81, 4, dtype=torch.bool)
+        for place in order:
+            asked = torch.zeros_like(hidden)
+            asked[:, place] = True
+            logits = filler(EVERY, hidden, NOTHING, asked).double().log_softmax(-1)
+            nats -= logits.gather(1, EVERY[:, [place]])[:, 0]
+            hidden = hidden & ~asked
+        likelihoods.append(-nats)
+    likelihoods = torch.stack(likelihoods)
+    return likelihoods.exp().mean(0), -likelihoods.mean(0)
+
+
+def test_the_bound_of_an_oracle_is_the_truth(chances):
+    """With the right conditionals every order gives the same product, and nothing is lost."""
+    bound = Oracle(chances).bound(EVERY, NOTHING, masks=400)
+    torch.testing.assert_close(bound, -chances.log().float(), atol=0.4, rtol=0)
+    few = Oracle(chances).bound(EVERY, NOTHING, masks=16)
+    assert float(few @ chances.float()) == pytest.approx(float(-chances.log() @ chances), abs=0.2)
+
+
+@torch.no_grad()
+def test_the_bound_is_that_of_random_orders_and_above_their_likelihood(filler):
+    drawn, exact = by_orders(filler)
+    assert float(drawn.sum()) == pytest.approx(1, abs=1e-4)
+    assert (exact + drawn.log() > -1e-6).all(), "Jensen"
+    bound = filler.bound(EVERY, NOTHING, masks=300)
+    torch.testing.assert_close(bound.double(), exact, atol=0.3, rtol=0)
+    assert abs(float((bound - exact).mean())) < 0.03
+
+
+@torch.no_grad()
+def test_the_bound_is_that_of_diffusion_in_continuous_time(filler):
+    """MDLM's integral by its definition: times spread evenly, each code hidden by itself, weight 1 / t."""
+    codes, count = EVERY[[5, 40, 77]], 6_000
+    _, exact = by_orders(filler)
+    for row, expected in zip(codes, exact[[5, 40, 77]], strict=True):
+        times = (torch.arange(count) + 0.5) / count
+        hidden = torch.rand(count, 4) < times[:, None]
+        seen = hidden.any(1)
+        hidden, times = hidden[seen], times[seen]
+        losses = filler.surprise(row.expand(len(hidden), 4), hidden, NOTHING[:1].expand(len(hidden)))
+        estimate = (losses * hidden.sum(1) / times).sum() / count
+        assert float(estimate) == pytest.approx(float(expected), rel=0.04)
+
+
+@torch.no_grad()
+def test_a_code_that_is_hidden_changes_nothing(filler, layout, tiny):
+    filler = Filler(layout, Unconditional(), tiny).eval()
+    codes, none = torch.randint(11, (3, layout.length)), torch.zeros(3, dtype=torch.int64)
+    hidden = torch.rand(codes.shape) < 0.5
+    logits = filler(codes, hidden, none, hidden)
+    others = torch.where(hidden, torch.randint(11, codes.shape), codes)
+    assert torch.equal(filler(others, hidden, none, hidden), logits)
+    assert logits.shape == (int(hidden.sum()), 11)
+    everything = torch.ones_like(hidden)
+    whole = filler(codes, hidden, none, everything).unflatten(0, codes.shape)
+    torch.testing.assert_close(whole[hidden], logits)
+
+
+def test_the_lowest_are_as_many_as_asked():
+    scores = torch.tensor([[0.3, 0.1, 0.2], [5.0, 5.0, 5.0]])
+    assert lowest(scores, torch.tensor([2, 1])).tolist() == [[False, True, True], [True, False, False]]
+    assert not lowest(scores, torch.tensor([0, 0])).any()
+
+
+def test_numbers_of_a_batch_are_spread_evenly():
+    for batch in (1, 2, 7, 64):
+        numbers = spread(batch, torch.device("cpu"))
+        assert (numbers * batch).long().sort().values.tolist() == list(range(batch))
+    firsts = torch.stack([spread(4, torch.device("cpu"))[0] for _ in range(2000)])
+    assert float(firsts.mean()) == pytest.approx(0.5, abs=5 * (1 / 12 / 2000) ** 0.5)
+
+
+def test_fingerprints_tell_codes_apart():
+    codes = torch.cat([EVERY, torch.zeros(1, 4, dtype=torch.int64)])
+    seeds = fingerprints(codes)
+    assert len(seeds.unique()) == 81 and seeds[0] == seeds[81]
+    assert abs(float(uniforms(seeds[:81], 50).mean()) - 0.5) < 5 * (1 / 12 / 81 / 50) ** 0.5

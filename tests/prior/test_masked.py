@@ -1,0 +1,130 @@
+"""What is true of the masked prior beyond the laws of every prior."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from genstack.layout import CodeLayout
+from genstack.prior import ClassLabels, Known, SamplingOptions, Unconditional, image_seeds
+from genstack.prior.masked import Masked, hidden_share
+from genstack.prior.order import Confidence, Halton, Random, Raster
+
+CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)
+SQUARE = CodeLayout((32, 32), 7, ((4, 4),))
+SCHEDULES = ["cosine", "arccos", "linear", "square", "cubic", "root"]
+
+
+def watch(prior, monkeypatch):
+    """What was hidden in each pass through the network of a prior."""
+    seen, forward = [], prior.filler.forward
+
+    def watching(codes, hidden, condition, asked):
+        seen.append(hidden.clone())
+        return forward(codes, hidden, condition, asked)
+
+    monkeypatch.setattr(prior.filler, "forward", watching)
+    return seen
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_fall_from_all_to_none(schedule):
+    shares = hidden_share(schedule, torch.linspace(0, 1, 101, dtype=torch.float64))
+    assert float(shares[0]) == 1 and float(shares[-1]) == pytest.approx(0, abs=1e-12)
+    assert (shares.diff() < 0).all()
+
+
+def test_schedules_are_those_of_the_papers():
+    half = torch.tensor(0.5)
+    shares = {schedule: float(hidden_share(schedule, half)) for schedule in SCHEDULES}
+    assert shares["cosine"] == pytest.approx(math.cos(math.pi / 4))
+    assert shares["arccos"] == pytest.approx(2 / 3)
+    assert (shares["linear"], shares["square"], shares["cubic"]) == pytest.approx((0.5, 0.75, 0.875))
+    assert shares["root"] == pytest.approx(1 - 0.5**0.5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_as_many_codes_are_left_as_the_schedule_says(schedule, tiny, monkeypatch):
+    prior = Masked(SQUARE, CLASSES, tiny, schedule=schedule)
+    seen = watch(prior, monkeypatch)
+    prior.sample(torch.arange(3), SamplingOptions(steps=5), image_seeds(0, range(3)))
+    left = [hidden.sum(1).unique().tolist() for hidden in seen]
+    expected = [16]
+    for step in range(1, 5):
+        share = float(hidden_share(schedule, torch.tensor(step / 5, dtype=torch.float64)))
+        expected.append(min(math.floor(16 * share), expected[-1] - 1))
+    assert left == [[count] for count in expected]
+
+
+@pytest.mark.parametrize("order", [Confidence(), Halton(), Random(), Raster()], ids=str)
+def test_more_steps_than_codes_draw_one_by_one(order, tiny, monkeypatch):
+    prior = Masked(SQUARE, CLASSES, tiny, order=order)
+    seen = watch(prior, monkeypatch)
+    prior.sample(torch.arange(2), SamplingOptions(steps=1000, guidance=2.0), image_seeds(0, range(2)))
+    assert [int(hidden[0].sum()) for hidden in seen] == list(range(16, 0, -1))
+    for before, after in pairwise(seen):
+        assert (before | ~after).all(), "what was seen once stays"
+
+
+def test_fixed_orders_show_codes_as_they_say(tiny, monkeypatch):
+    prior = Masked(SQUARE, Unconditional(), tiny, order=Halton(), schedule="linear")
+    seen = watch(prior, monkeypatch)
+    prior.sample(torch.zeros(1, dtype=torch.int64), SamplingOptions(steps=4), image_seeds(0, range(1)))
+    ranks = Halton().ranks(SQUARE, torch.zeros(1, 16))
+    assert [hidden.tolist() for hidden in seen] == [(ranks >= first).tolist() for first in (0, 4, 8, 12)]
+
+
+def test_images_with_few_codes_to_draw_end_early(tiny):
+    """Known codes differ from image to image; each is filled in as if it were alone."""
+    prior = Masked(SQUARE, CLASSES, tiny)
+    labels, seeds = torch.arange(4) % 3, image_seeds(3, range(4))
+    given = torch.randint(7, (4, 16))
+    mask = torch.arange(16) < torch.tensor([[0], [10], [15], [16]])
+    together = prior.sample(labels, SamplingOptions(), seeds, Known(given, mask))
+    for index in range(4):
+        row = slice(index, index + 1)
+        alone = prior.sample(labels[row], SamplingOptions(), seeds[row], Known(given[row], mask[row]))
+        assert torch.equal(alone, together[row])
+
+
+def test_the_surest_codes_are_kept(tiny, monkeypatch):
+    """Without noise: of two places, one has a certain code, which is kept in the first step."""
+    layout = CodeLayout((8, 16), 5, ((1, 2),))
+    prior = Masked(layout, Unconditional(), tiny, order=Confidence(0.0), schedule="linear")
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0]])
+    calls = []
+
+    def certain(codes, hidden, condition, asked):
+        calls.append(hidden.clone())
+        return logits.expand(len(codes), 2, 5)[asked]
+
+    monkeypatch.setattr(prior.filler, "forward", certain)
+    codes = prior.sample(
+        torch.zeros(50, dtype=torch.int64), SamplingOptions(steps=2, top_p=0.9), image_seeds(0, range(50))
+    )
+    assert calls[1].all(0).tolist() == [True, False]
+    assert (codes[:, 1] == 2).all() and len(codes[:, 0].unique()) == 5
+
+
+def test_smoothing_is_a_part_of_the_loss_and_not_of_nats(tiny):
+    plain, smooth = (Masked(SQUARE, CLASSES, tiny, smoothing=share).eval() for share in (0.0, 0.3))
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    smooth.load_state_dict(plain.state_dict())
+    codes, labels = torch.randint(7, (5, 16)), torch.arange(5) % 3
+    losses = []
+    for prior in (plain, smooth):
+        torch.manual_seed(1)
+        losses.append(prior.loss(codes, labels))
+    assert losses[0] != losses[1]
+    assert torch.equal(plain.nats(codes, labels), smooth.nats(codes, labels))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"smoothing": 1.0}, "below 1"), ({"steps": 0}, "at least 1"), ({"masks": 0}, "at")],
+)
+def test_settings_out_of_range_are_refused(setting, message, tiny):
+    with pytest.raises(ValueError, match=message):
+        Masked(SQUARE, CLASSES, tiny, **setting)

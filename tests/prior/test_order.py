@@ -1,0 +1,64 @@
+"""Orders against scipy's Halton sequence, and what each says comes next."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import qmc
+
+from genstack.layout import CodeLayout
+from genstack.prior.order import Confidence, Halton, Random, Raster, gumbel, halton_visits
+
+EULER = 0.5772
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (5, 7), (16, 16), (8, 24)])
+def test_halton_visits_cells_as_the_sequence_first_reaches_them(height, width):
+    points = qmc.Halton(2, scramble=False).random(20_001)[1:]  # from (1/2, 1/3) on
+    cells = np.floor(points * [height, width]).astype(int) @ [width, 1]
+    reached = list(dict.fromkeys(cells.tolist()))
+    assert len(reached) == height * width
+    assert halton_visits(height, width)[reached].tolist() == list(range(height * width))
+
+
+def test_halton_spreads_what_comes_first():
+    """A quarter of the cells of a grid reaches all of its blocks of 4 x 4."""
+    early = torch.from_numpy(halton_visits(16, 16) < 64).unflatten(0, (16, 16))
+    assert early.unflatten(0, (4, 4)).unflatten(2, (4, 4)).sum((1, 3)).min() >= 3
+
+
+def test_halton_goes_grid_by_grid_and_depth_by_depth(layout):
+    ranks = Halton().ranks(layout, torch.zeros(3, layout.length))
+    places = layout.places()
+    assert ranks.shape == (3, layout.length)
+    assert ranks[2].sort().values.tolist() == list(range(layout.length))
+    turn = places.grid * layout.depth + places.depth
+    assert torch.equal(turn[ranks[0].argsort()], turn.sort().values)
+
+
+def test_fixed_orders_ask_for_nothing_but_their_ranks():
+    layout, noise = CodeLayout((8, 8), 5, ((2, 3),)), torch.rand(2, 6)
+    for order in (Raster(), Random(), Halton()):
+        urgency = order.urgency(layout, torch.randn(2, 6), noise, 0.5)
+        assert torch.equal(urgency, -order.ranks(layout, noise))
+    assert Raster().ranks(layout, noise)[1].tolist() == list(range(6))
+
+
+def test_confidence_is_annealed_to_the_probability_alone():
+    layout, sure = CodeLayout((8, 8), 5, ((2, 3),)), torch.randn(4, 6)
+    noise = torch.rand(4, 6)
+    assert torch.equal(Confidence(3.0).urgency(layout, sure, noise, 0.0), sure)
+    torch.testing.assert_close(Confidence(3.0).urgency(layout, sure, noise, 0.5), sure + 1.5 * gumbel(noise))
+    assert torch.equal(Confidence(0.0).urgency(layout, sure, noise, 1.0), sure)
+
+
+def test_gumbel_noise_is_finite_and_has_its_mean_and_spread():
+    ends = gumbel(torch.tensor([0.0, 1 - 2**-24]))
+    assert ends.isfinite().all()
+    noise = gumbel(torch.rand(200_000))
+    assert float(noise.mean()) == pytest.approx(EULER, abs=0.02)
+    assert float(noise.std()) == pytest.approx(np.pi / 6**0.5, abs=0.02)
+
+
+def test_a_temperature_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"temperature -1\.0 is out of range"):
+        Confidence(-1.0)
