@@ -94,7 +94,11 @@ def reaches(compressor: Compressor, layout: CodeLayout) -> tuple[int, ...]:
 
     Measured: in images of random codes, the pixels under one code of the finest grid are exchanged, and the
     images are encoded again. A distance is reached where most of its codes change.
+
+    Raises:
+        UserError: codes have no place in the image.
     """
+    check_places(layout, "draw whole images")
     chance = torch.Generator().manual_seed(0)
     codes = torch.randint(layout.codebook_size, (TRIALS, layout.length), generator=chance)
     device = next(compressor.parameters()).device

@@ -134,6 +134,8 @@ def test_codes_without_a_place_are_refused():
 
     with pytest.raises(ValueError, match=r"the 24 codes .* have no place in the image.*draw whole images"):
         known_codes(Row(), pictures(), HOLES["middle"], (0,))
+    with pytest.raises(ValueError, match="have no place in the image"):
+        reaches(Row(), Row().layout(16, 24))
 
 
 @pytest.mark.parametrize(

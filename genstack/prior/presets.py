@@ -28,19 +28,22 @@ def options_of(
     Raises:
         UserError: there is no such preset, or the one of the run holds what is no option.
     """
-    chosen: Mapping[str, Any] = {}
-    if preset in kept:
-        chosen = kept[preset]
-    elif preset in PRESETS:
-        chosen = {name: value for name, value in PRESETS[preset].items() if guided or name != "guidance"}
-    elif preset:
-        raise UserError(
-            f"preset {preset} is unknown; this run has {', '.join(dict.fromkeys([*kept, *PRESETS]))}"
-        )
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
-        ours = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-        return SamplingOptions(**{**ours, **values})
+        if preset in kept:
+            chosen = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in kept[preset].items()
+            }
+        elif preset in PRESETS:
+            chosen = {name: value for name, value in PRESETS[preset].items() if guided or name != "guidance"}
+        elif preset:
+            raise UserError(
+                f"preset {preset} is unknown; this run has {', '.join(dict.fromkeys([*kept, *PRESETS]))}"
+            )
+        else:
+            chosen = {}
+        return SamplingOptions(**{**chosen, **values})
     except (TypeError, AttributeError) as error:  # a file may hold anything
         known = ", ".join(field.name for field in fields(SamplingOptions))
         raise UserError(f"the run's preset {preset} is damaged: it must give some of {known}") from error
