@@ -9,14 +9,14 @@ from genstack.checkpoints.files import TENSORS, load, save
 from genstack.checkpoints.formats.format import FLAGS, Options
 from genstack.checkpoints.published import formats
 from genstack.checkpoints.published import load as load_published
-from genstack.cli.verbs import call
+from genstack.cli import verbs
 from genstack.errors import UserError
 from genstack.model import Model
 
 
 def run(arguments: list[str]) -> int | None:
     """Run `genstack import ...`."""
-    return call(import_, "genstack import", arguments)
+    return verbs.call(import_, "genstack import", arguments)
 
 
 def import_(
