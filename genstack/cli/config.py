@@ -26,6 +26,7 @@ KINDS = {
     "discriminator": "genstack.losses.discriminator.Discriminator",
     "adversarial": "genstack.losses.adversarial.AdversarialLoss",
     "prior": "genstack.prior.prior.Prior",
+    "order": "genstack.prior.order.Order",
     "condition": "genstack.prior.condition.Condition",
 }
 
