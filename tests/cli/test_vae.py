@@ -79,7 +79,10 @@ def test_reconstruction_needs_no_codes(place):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train prior --compressor vae --model.prior Autoregressive".split(), "Gaussian makes no codes"),
+        (
+            ["train", "prior", "--compressor", "vae", "--model.prior", "Autoregressive"],
+            "Gaussian makes no codes",
+        ),
         (["interpolate", "vae", "a.png", "b.png", "--count", "1"], "count 1 is too small"),
         (["interpolate", "vae", "a.png", "none.png"], "none.png"),
         (["sample", "coded"], "is a compressor; train a prior on it"),
