@@ -94,7 +94,7 @@ def test_recipes_build_as_they_stand(recipe, monkeypatch):
             model = parts.model.compressor(3)
             assert model.sizes(parts.data.size)
         else:
-            data = ImageData("shapes", 64, limit=20)
+            data = ImageData("shapes", 64, limit=20, augmentation=parts.data.augmentation)
             compressor = Model(
                 Autoencoder(3, Convolutional(), VectorQuantizer()), data.preprocessing, data.class_names
             )
