@@ -6,6 +6,7 @@ genstack train compressor --config configs/compressor/vqgan.yaml --data.source D
 import inspect
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from genstack.checkpoints import description
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.parser import Parser
 from genstack.cli.words import nearest
+from genstack.compressor import Compressor
 from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.model import Model
@@ -181,10 +184,22 @@ class CompressorStage(Stage):
     name, kind, late = "compressor", CompressorTraining, frozenset({"data"})
 
     def add_options(self, parser: Parser) -> None:
-        """Nothing."""
+        parser.add_option("init", str | None, "run or published file whose weights it begins with", None)
+
+    def inherited(self, arguments: list[str]) -> dict[str, Any]:
+        """The compressor that the run begins with, unless something else is said."""
+        found = Parser("genstack train compressor", files=True).peek(arguments, "init")
+        if found is None:
+            return {}
+        described = description.describe(load(Path(found)).compressor)
+        del described["channels"]  # as many as the data has
+        return {"model": {"compressor": written(described)}}
 
     def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
-        return CompressorTraining(data=parts.data, **vars(parts.model))
+        given = vars(parts.model)
+        if settings.init is not None and Run(folder).checkpoint is None:
+            given["compressor"] = begun(given["compressor"], Path(settings.init))
+        return CompressorTraining(data=parts.data, **given)
 
     def next(self, folder: Path) -> str:
         command = f"python train.py prior --compressor {folder} --config configs/prior/autoregressive.yaml"
@@ -220,6 +235,31 @@ class PriorStage(Stage):
 
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), PriorStage())}
+
+
+def begun(make: Callable[[int], Compressor], place: Path) -> Callable[[int], Compressor]:
+    """What makes a compressor with the weights of another; every one of them must fit."""
+    before = load(place).compressor.state_dict()
+
+    def made(channels: int) -> Compressor:
+        compressor = make(channels)
+        expected = compressor.state_dict()
+        wrong = sorted(expected.keys() ^ before.keys())
+        wrong += [name for name in expected if name in before and expected[name].shape != before[name].shape]
+        if wrong:
+            raise UserError(f"the weights of {place} do not fit this compressor: {', '.join(wrong[:5])}")
+        compressor.load_state_dict(before)
+        return compressor
+
+    return made
+
+
+def written(described: Any) -> Any:
+    """A part's description as settings write it."""
+    if isinstance(described, dict):
+        inner = {name: written(value) for name, value in described.items() if name != "class"}
+        return {"class_path": described["class"], "init_args": inner}
+    return [written(item) for item in described] if isinstance(described, list) else described
 
 
 def compressor(place: str, folder: Path) -> Model:

@@ -331,3 +331,26 @@ def test_the_list_names_every_format(capsys):
     assert main(["import"]) == 2
     assert main(["import", "x.ckpt", "--out", "run", "--resolution", "big"]) == 2
     assert "resolution big is no size" in capsys.readouterr().err
+
+
+@pytest.mark.training
+def test_training_begins_with_published_weights(tmp_path, capsys):
+    """Without a step that moves anything, the run's model computes what the file's does."""
+    file = str(GOLDEN / "taming_vqgan.safetensors")
+    start = ["train", "compressor", "--init", file, "--data.source", "shapes", "--data.resolution", "16"]
+    short = [
+        "--data.batch_size",
+        "2",
+        "--trainer.max_steps",
+        "1",
+        "--model.optimization.learning_rate",
+        "1e-12",
+    ]
+    assert not main([*start, *short, "--runs", str(tmp_path), "--name", "tuned"])
+    expected = golden("taming_vqgan")
+    tuned = files.load(tmp_path / "tuned").compressor
+    assert torch.equal(tuned.encode(expected["images"]), expected["codes"].flatten(1))
+    capsys.readouterr()
+    wider = ["--model.compressor.network.width", "64"]
+    assert main([*start, *short, *wider, "--runs", str(tmp_path), "--name", "wider"]) == 2
+    assert "do not fit this compressor" in capsys.readouterr().err
