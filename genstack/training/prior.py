@@ -8,6 +8,7 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
+from genstack.checkpoints.description import describe
 from genstack.checkpoints.files import identity
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
@@ -78,11 +79,17 @@ class PriorTraining(Training[Prior]):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["compressor"] = self.identity
+        checkpoint["condition"] = describe(self.model.condition)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["compressor"] != self.identity:
             raise UserError(
                 "the compressor is no longer the one that this run began with; put the old one back, "
+                "or start a new run with another --name"
+            )
+        if checkpoint.get("condition") not in (None, describe(self.model.condition)):
+            raise UserError(
+                "the data no longer has the classes or captions that this run began with; put them back, "
                 "or start a new run with another --name"
             )
 

@@ -1,0 +1,31 @@
+"""A run of a prior goes on with the condition that it began with, or not at all."""
+
+import pytest
+
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data import ImageData
+from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, Captions
+from genstack.training.prior import PriorTraining
+
+
+def training(source):
+    data = ImageData(source, 16, limit=12)
+    network = Convolutional(4, 4, (1, 1, 1), 1, (), False)
+    compressor = Model(Autoencoder(3, network, VectorQuantizer(7, 3)).eval(), data.preprocessing)
+    return PriorTraining(
+        lambda layout, condition: Autoregressive(layout, condition, Backbone(16, 1, 4)),
+        compressor,
+        data,
+        Captions(vocabulary=300),
+    )
+
+
+def test_other_captions_are_refused_and_the_same_accepted():
+    begun, checkpoint = training("shapes"), {}
+    begun.on_save_checkpoint(checkpoint)
+    begun.on_load_checkpoint(checkpoint)
+    other = training("shapes:pairs")
+    with pytest.raises(ValueError, match="no longer has the classes or captions that this run began with"):
+        other.on_load_checkpoint(checkpoint | {"compressor": other.identity})
