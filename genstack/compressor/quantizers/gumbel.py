@@ -16,6 +16,8 @@ from genstack.layout import CodeLayout
 
 #: Of seeded probabilities: how far a squared distance of the latents' variance lowers a logit, times two.
 SHARPNESS = 64.0
+#: Latents are taken for no closer together than with this variance.
+NARROWEST = 1e-6
 #: How far the probabilities of a code that starts again turn away from those of its neighbour.
 SPLIT = 0.1
 
@@ -98,27 +100,33 @@ class Gumbel(Quantizer):
     def after_step(self, skipped: bool) -> None:
         self.step += int(not skipped)
         dead, latents = self.idle.after_step(skipped)
-        if len(dead):
+        if len(dead) > self.codebook_size // 2:
+            self.place(dead, draw(latents, len(dead)))
+        elif len(dead):
             self.split(dead, latents)
 
     @torch.compiler.disable  # it acts on what it sees
     @torch.no_grad()
     def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
-        """Let each code be likeliest around a random latent, once, unless they are not finite.
-
-        The logit s (z c - |c|^2 / 2) is -s |z - c|^2 / 2 but for what all codes have in common.
-        """
+        """Let each code be likeliest around a random latent, once, unless these are not finite."""
         if not self.seeding or self.seeded:
             return
         places = draw(latents, self.codebook_size)
-        variance = (places - places.mean(0)).square().sum(1).mean()
-        if not places.isfinite().all() or variance == 0:
-            return
+        if places.isfinite().all():
+            self.place(torch.arange(self.codebook_size, device=places.device), places)
+            self.seeded.fill_(True)
+
+    @torch.no_grad()
+    def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:
+        """Let codes be likeliest around places.
+
+        The logit s (z c - |c|^2 / 2) is -s |z - c|^2 / 2 but for what all codes have in common.
+        """
+        variance = (places - places.mean(0)).square().sum(1).mean().clamp(min=NARROWEST)
         sharpness = SHARPNESS / variance
-        self.logits.weight.copy_(sharpness * places)
-        self.logits.bias.copy_(-sharpness * places.square().sum(1) / 2)
-        self.rows.copy_(places)
-        self.seeded.fill_(True)
+        self.logits.weight[numbers] = sharpness * places
+        self.logits.bias[numbers] = -sharpness * places.square().sum(1) / 2
+        self.rows[numbers] = places
 
     @torch.no_grad()
     def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:

@@ -91,7 +91,9 @@ class IBQ(Quantizer):
 
     def after_step(self, skipped: bool) -> None:
         dead, latents = self.idle.after_step(skipped)
-        if len(dead):
+        if len(dead) > self.codebook_size // 2:
+            self.place(dead, draw(latents, len(dead)))
+        elif len(dead):
             self.split(dead, latents)
 
     @torch.compiler.disable  # it acts on what it sees
@@ -102,8 +104,13 @@ class IBQ(Quantizer):
             return
         places = draw(latents, self.codebook_size)
         if places.isfinite().all():
-            self.rows.copy_(F.normalize(places, dim=1) * places.norm(dim=1).mean())
+            self.place(torch.arange(self.codebook_size, device=places.device), places)
             self.seeded.fill_(True)
+
+    @torch.no_grad()
+    def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:
+        """Let rows point to places, all of the mean length of these."""
+        self.rows[numbers] = F.normalize(places, dim=1) * places.norm(dim=1).mean()
 
     @torch.no_grad()
     def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
