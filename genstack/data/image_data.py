@@ -34,6 +34,7 @@ class ImageData:
             images; null for the images themselves.
         augmentation: how training images are varied.
         validation: share of the images laid aside, chosen by a hash of their names.
+        background: red, green and blue, 0 to 255, of what lies behind transparent pictures.
         window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
         batch_size: images of one optimizer step, of all processes and accumulated parts together.
         workers: processes that read images for each training process; 0 reads them in the training process.
@@ -55,6 +56,7 @@ class ImageData:
         limit: int | None = None,
         seed: int = 0,
         condition_images: str | None = None,
+        background: tuple[int, int, int] = (255, 255, 255),
     ):
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -66,7 +68,7 @@ class ImageData:
         self.source, self.resolution, self.channels, self.labels = source, resolution, channels, labels
         self.augmentation, self.validation, self.window = augmentation, validation, window
         self.batch_size, self.workers, self.limit, self.seed = batch_size, workers, limit, seed
-        self.condition_images = condition_images
+        self.condition_images, self.background = condition_images, background
         self.size = height_and_width(resolution)
 
     @cached_property
@@ -77,7 +79,7 @@ class ImageData:
     @cached_property
     def preprocessing(self) -> Preprocessing:
         bits = self.opened.bits if self.channels == 1 else 8
-        return Preprocessing(self.channels, *self.size, window=self.window, bits=bits)
+        return Preprocessing(self.channels, *self.size, self.window, bits, self.background)
 
     @property
     def class_names(self) -> tuple[str, ...]:

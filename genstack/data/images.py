@@ -1,7 +1,10 @@
 """Files to `images` and back: the one place where pixels change their range."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 
 from genstack.atomic import replacing
@@ -51,6 +54,8 @@ class Preprocessing:
             raise UserError(
                 f"{self.channels} channels are not possible; use 1 (grey), 3 (colour) or 4 (RGBA)"
             )
+        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
+            raise UserError(f"background {self.background} is no colour; give red, green, blue from 0 to 255")
         if min(self.height, self.width) < 1:
             raise UserError(
                 f"an image of {self.height} x {self.width} has no pixels; use a size of at least 1"
@@ -104,21 +109,41 @@ def from_uint8(pixels: UInt8[Tensor, "b H W c"]) -> Float[Tensor, "b c H W"]:
 
 
 def read(
-    path: Path, channels: int, background: Sequence[int] = (255, 255, 255), raw: bool = False
+    file: Path | bytes,
+    channels: int,
+    background: Sequence[int] = (255, 255, 255),
+    raw: bool = False,
+    name: str = "",
 ) -> Float[Tensor, "c h w"]:
-    """A picture file, upright, first frame, in [0, 1], or in the file's own values if `raw`.
+    """A picture file, or its bytes, upright, first frame, in [0, 1], or in the file's own values if `raw`.
 
-    Grey files of 16 bits and more keep all their levels (value / 65535). Transparency is laid on
-    `background`, or kept with 4 channels. Grey from colour is luma (ITU-R 601).
+    Files of 16 bits a channel keep all their levels (value / 65535). Transparency is laid on `background`, or
+    kept with 4 channels. Grey from colour is luma (ITU-R 601).
+
+    Args:
+        file: its path, or all that stands in it.
+        channels: 1, 3 or 4.
+        background: red, green and blue, 0 to 255.
+        raw: leave values as they are, to be read by a window.
+        name: of the file, for messages, where `file` is no path.
 
     Raises:
         UserError: the file is no picture, damaged, incomplete, or claims more than 2**27 pixels.
     """
+    with opened(file, name) as picture:
+        return pixels(picture, channels, background, raw)
+
+
+@contextmanager
+def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
+    """An open picture; whatever goes wrong with it inside the block is a UserError with its name."""
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            return pixels(picture, channels, background, raw)
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as picture:
+            yield picture
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise UserError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}") from error
+        reason = re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
+        name = name or (str(file) if isinstance(file, Path) else "a file")
+        raise UserError(f"{name} cannot be read as a picture: {reason}") from error
 
 
 def pixels(
@@ -131,6 +156,8 @@ def pixels(
     width, height = picture.size
     if width * height > MOST_PIXELS:
         raise UserError(f"it claims {width} x {height} pixels, more than {MOST_PIXELS}; scale it down first")
+    if has_deep_colour(picture):
+        return deep_colour(picture, channels, background) * (255 if raw else 1)
     picture = ImageOps.exif_transpose(picture)
     if bits(picture) == 16:
         return deep_pixels(picture, channels, raw)
@@ -160,6 +187,42 @@ def deep_pixels(picture: Image.Image, channels: int, raw: bool) -> Float[Tensor,
     if channels != 4:
         return grey.repeat(channels, 1, 1)
     return torch.cat([grey.repeat(3, 1, 1), torch.full_like(grey, 65535 if raw else 1)])
+
+
+def has_deep_colour(picture: Image.Image) -> bool:
+    """Whether this is a PNG file of 16 bits a channel whose lower bits Pillow would drop.
+
+    One with a colour named as transparent is left to Pillow, and so is grey with transparency.
+    """
+    return (
+        isinstance(picture, PngImageFile)
+        and [tile[3] for tile in picture.tile] == [f"{picture.mode};16B"]
+        and picture.mode in ("RGB", "RGBA")
+        and "transparency" not in picture.info
+    )
+
+
+def deep_colour(picture: Image.Image, channels: int, background: Sequence[int]) -> Float[Tensor, "c h w"]:
+    """Such a file in [0, 1]: Pillow keeps the first byte of two, and the second when told of the other order."""
+    assert isinstance(picture, PngImageFile) and picture.fp is not None
+    picture.fp.seek(0)
+    file = picture.fp.read()
+    halves = []
+    for ending in ("B", "L"):
+        with Image.open(BytesIO(file), formats=("PNG",)) as half:
+            half.tile = [half.tile[0]._replace(args=f"{half.mode};16{ending}")]
+            halves.append(np.array(ImageOps.exif_transpose(half), dtype=np.float32))
+    high, low = halves
+    values = rearrange(torch.from_numpy((high * 256 + low) / 65535), "h w c -> c h w").contiguous()
+    colour, alpha = values[:3], values[3:]
+    if len(alpha) and channels != 4:
+        behind = rearrange(torch.tensor(background, dtype=torch.float32) / 255, "c -> c 1 1")
+        colour = colour * alpha + behind * (1 - alpha)
+    if channels == 1:
+        return torch.einsum("chw,c->hw", colour, torch.tensor([0.299, 0.587, 0.114]))[None]
+    if channels == 3:
+        return colour
+    return torch.cat([colour, alpha if len(alpha) else torch.ones_like(colour[:1])])
 
 
 def save(

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.data.images import Preprocessing
+from genstack.data.images import Preprocessing, opened
 from genstack.errors import UserError
 
 
@@ -17,6 +18,12 @@ class Stored:
     height: int
     width: int
     mode: str
+
+
+def stored(file: Path | bytes, name: str = "") -> Stored:
+    """How a picture file is kept; see `images.read`."""
+    with opened(file, name) as picture:
+        return Stored(picture.height, picture.width, picture.mode)
 
 
 class Source(ABC):
@@ -81,3 +88,13 @@ class Source(ABC):
         raise UserError(
             f"{self.key(number)} has no condition image of its own; name a folder by data.condition_images"
         )
+
+
+def bits_of_first(source: Source) -> int:
+    """Bits a channel of the first picture that can be read: 16 where it has more than 256 levels of grey."""
+    for number in range(len(source)):
+        try:
+            return 16 if source.stored(number).mode[0] in "IF" else 8
+        except UserError:
+            continue
+    return 8

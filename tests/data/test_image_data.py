@@ -172,3 +172,10 @@ def test_the_report_counts(folder):
     lines = data(folder).report().splitlines()
     assert len(lines) == 4 and "12 x 10" in lines[0]
     assert [line.split(": ")[-1] for line in lines[1:]] == ["7", "7", "7"]
+
+
+def test_transparent_pictures_are_laid_on_the_background(tmp_path):
+    for name in "ab":
+        Image.new("RGBA", (9, 7), (200, 0, 0, 0)).save(tmp_path / f"{name}.png")
+    seen = data(tmp_path, labels="none", background=(0, 255, 51)).examples("training").images
+    torch.testing.assert_close(seen.mean((0, 2, 3)), torch.tensor([-1.0, 1.0, -0.6]))

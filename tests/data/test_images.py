@@ -3,6 +3,8 @@
 import json
 import resource
 import shutil
+import struct
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -89,7 +91,8 @@ def test_one_bit_first_frame_and_one_pixel():
 def test_sixteen_bits_are_not_clipped():
     grey = read(FILES / "grey16.png", 1)[0].double().numpy() * 65535
     np.testing.assert_allclose(grey, EXPECTED["grey16_values"], atol=0.01)
-    assert abs(bytes_of(FILES / "rgb16.png") - EXPECTED["rgb16_values"] / 257).max() <= 1
+    colour = read(FILES / "rgb16.png", 3).double().numpy() * 65535
+    np.testing.assert_allclose(colour, EXPECTED["rgb16_values"].transpose(2, 0, 1), atol=0.01)
     repeated = read(FILES / "grey16.png", 4)
     assert torch.equal(repeated[0], repeated[2]) and (repeated[3] == 1).all()
 
@@ -223,3 +226,43 @@ def test_preprocessing_survives_json():
 def test_impossible_preprocessing_is_refused(changed, message):
     with pytest.raises(UserError, match=message):
         Preprocessing(**{"channels": 3, "height": 8, "width": 8, **changed})
+
+
+def deep_png(path, values):
+    """A 16-bit RGBA file, written here chunk by chunk."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 6, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+
+
+def test_deep_transparency_is_laid_on_the_background(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (3, 5, 4), np.uint16)
+    deep_png(tmp_path / "deep.png", values)
+    shares = values.transpose(2, 0, 1) / 65535
+    behind = np.array([10, 20, 30]).reshape(3, 1, 1) / 255
+    expected = shares[:3] * shares[3:] + behind * (1 - shares[3:])
+    np.testing.assert_allclose(read(tmp_path / "deep.png", 3, (10, 20, 30)), expected, atol=1e-6)
+    np.testing.assert_allclose(read(tmp_path / "deep.png", 4), shares, atol=1e-6)
+    windowed = read((tmp_path / "deep.png").read_bytes(), 4, raw=True)
+    np.testing.assert_allclose(windowed, shares * 255, atol=1e-3)
+
+
+def test_cut_deep_files_are_refused_by_name(tmp_path):
+    whole = (FILES / "rgb16.png").read_bytes()
+    with pytest.raises(UserError, match="shard/7 cannot be read") as error:
+        read(whole[: len(whole) // 2], 3, name="shard/7")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("background", [(0, 0), (0, 0, 256), (-1, 0, 0)])
+def test_impossible_backgrounds_are_refused(background):
+    with pytest.raises(UserError, match="background"):
+        Preprocessing(3, 4, 4, background=background)

@@ -8,11 +8,10 @@ from pathlib import Path
 from unicodedata import normalize
 
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
-from genstack.data.images import FORMATS, SUFFIXES, Preprocessing, bits, read
-from genstack.data.source import Source, Stored
+from genstack.data.images import SUFFIXES, Preprocessing, read
+from genstack.data.source import Source, Stored, bits_of_first, stored
 from genstack.errors import UserError
 
 
@@ -63,14 +62,7 @@ class FolderSource(Source):
 
     @cached_property
     def bits(self) -> int:  # type: ignore[override]
-        """Those of the first readable picture."""
-        for path in self.paths:
-            try:
-                with Image.open(path, formats=FORMATS) as picture:
-                    return bits(picture)
-            except Exception:
-                continue
-        return 8
+        return bits_of_first(self)
 
     def relative(self, path: Path) -> str:
         return normalize("NFC", path.relative_to(self.root).as_posix())
@@ -82,12 +74,7 @@ class FolderSource(Source):
         return self.class_names.index(self.key(number).split("/")[0]) if self.class_names else 0
 
     def stored(self, number: int) -> Stored:
-        path = self.paths[number]
-        try:
-            with Image.open(path, formats=FORMATS) as picture:
-                return Stored(picture.height, picture.width, picture.mode)
-        except Exception as error:
-            raise UserError(f"{path} cannot be read as a picture: {error}") from error
+        return stored(self.paths[number])
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         raw = preprocessing.window is not None
