@@ -64,6 +64,7 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verbs, "call", parse)
     monkeypatch.setattr(train, "train", lambda *_: None)
     monkeypatch.setattr(train, "reopen", lambda _: (None, None))
+    monkeypatch.setattr(train.CompressorStage, "inherited", lambda *_: {})
     monkeypatch.setattr(train.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
 
 

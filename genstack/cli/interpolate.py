@@ -33,8 +33,8 @@ def interpolate(
     if count < 2:
         raise UserError(f"count {count} is too small; both ends are counted, so use 2 or more")
     model = load(Path(run)).to(choose(device))
-    ends = (read(Path(name), model.preprocessing) for name in (first, last))
-    images = model.interpolate(*ends, count).cpu()
+    one, other = (read(Path(name), model.preprocessing) for name in (first, last))
+    images = model.interpolate(one, other, count).cpu()
     with replacing(Path(out)) as path:
         sheet(images, columns=min(count, COLUMNS)).save(path, format="PNG")
     print(f"{count} images from {first} to {last}: {out}")

@@ -98,7 +98,7 @@ def test_hostile_files_run_nothing_and_cost_little(name):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name != "tiny_complete.pt"])
 def test_the_command_line_says_it_in_one_line(name, empty, capsys):
     assert main(["import", str(HOSTILE / name), "--out", "run"]) == 2
     captured = capsys.readouterr()
@@ -145,10 +145,10 @@ def test_a_pickled_module_gives_its_tensors_by_torchs_names(tmp_path):
 
 
 def test_the_module_of_a_package_that_is_not_installed():
-    tensors = every_tensor(GOLDEN / "openai_dvae_decoder.pkl")
+    tensors = every_tensor(GOLDEN / "openai_dvae" / "decoder.pkl")
     assert "blocks.group_1.block_1.res_path.conv_1.w" in tensors
-    with pytest.raises(UserError, match="is unknown"):
-        load(GOLDEN / "openai_dvae_decoder.pkl")
+    with pytest.raises(UserError, match=r"one half of DALL-E.*, and name the folder"):
+        load(GOLDEN / "openai_dvae" / "decoder.pkl")
 
 
 def test_names_of_distributed_training_lose_their_prefix(tmp_path):
