@@ -19,7 +19,7 @@ from genstack.atomic import replacing
 from genstack.checkpoints import published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe
-from genstack.checkpoints.strangers import DIFFUSERS
+from genstack.checkpoints.strangers import DIFFUSERS, HALVES
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
@@ -91,7 +91,7 @@ def weights_of(place: Path) -> Path:
     """
     if place.is_file():
         return place
-    for name in (TENSORS, *DIFFUSERS):
+    for name in (TENSORS, *DIFFUSERS, *(encoder for encoder, _ in HALVES)):
         if (place / name).is_file():
             return place / name
     if not place.exists():

@@ -43,7 +43,11 @@ def recognise(names: set[str]) -> Format:
     for kind in known:
         if kind.fits(dict.fromkeys(names)):
             return kind
-    nearest = max(known, key=lambda kind: sum(name in names for name in kind.marks))
+
+    def likeness(kind: Format) -> int:
+        return sum(name in names for name in kind.marks) - sum(name in names for name in kind.unlike)
+
+    nearest = max(known, key=likeness)
     lacking = [name for name in nearest.marks if name not in names]
     if len(lacking) == len(nearest.marks):
         shown = ", ".join(sorted(names)[:SHOWN])

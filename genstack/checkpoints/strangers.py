@@ -29,6 +29,7 @@ MOST_STRUCTURE = 2**28  # bytes of the pickle in a zip
 MOST_SHARED = 8  # bytes of tensors for each byte of the file: some lie there under several names
 DEEPEST = 64  # modules within modules
 DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+HALVES = (("encoder.pkl", "decoder.pkl"), ("encoder.pt", "decoder.pt"), ("encoder.pth", "decoder.pth"))
 WRAPPERS = ("state_dict", "model", "module")
 BROKEN = (
     zipfile.BadZipFile,
@@ -152,12 +153,16 @@ def read(path: Path) -> File:
 
 
 def read_folder(folder: Path) -> File:
-    """A model as diffusers saves it."""
+    """A model as diffusers saves it, or one whose encoder and decoder are two files."""
+    for names in HALVES:
+        if all((folder / name).is_file() for name in names):
+            return read_halves(folder, names)
     settings = folder / "config.json"
     weights = next((folder / name for name in DIFFUSERS if (folder / name).is_file()), None)
     if not settings.is_file() or weights is None:
         raise UserError(
-            f"{folder} is neither a run nor a folder of diffusers (config.json and {DIFFUSERS[0]})"
+            f"{folder} is neither a run, nor a folder of diffusers (config.json and {DIFFUSERS[0]}), "
+            f"nor one with {HALVES[0][0]} and {HALVES[0][1]}"
         )
     with clear(settings):
         if settings.stat().st_size > 2**20:
@@ -166,6 +171,15 @@ def read_folder(folder: Path) -> File:
         if not isinstance(config, dict):
             raise UserError("holds no settings")
     return File(folder, read(weights).data, config)
+
+
+def read_halves(folder: Path, names: tuple[str, str]) -> File:
+    """An encoder and a decoder, each a file: their tensors under these two names."""
+    tensors: dict[str, Stored] = {}
+    for name in names:
+        half = read(folder / name).tensors()
+        tensors |= {f"{Path(name).stem}.{inner}": stored for inner, stored in half.items()}
+    return File(folder, tensors, {})
 
 
 def read_safetensors(path: Path) -> dict[str, Stored]:

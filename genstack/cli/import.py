@@ -27,6 +27,7 @@ def import_(
     classes: int | None = None,
     ema: bool = False,
     compressor: str = "",
+    scales: str = "",
     list: bool = False,
 ) -> None:
     """Make a run of a model that another project published; nothing in its file is imported or called.
@@ -39,6 +40,7 @@ def import_(
         classes: classes that steer a transformer of taming-transformers, 0 for none.
         ema: take the averaged weights, where the file has them beside the others.
         compressor: run or published file of the compressor, for a transformer whose file does not hold it.
+        scales: sides of the grids of a multi-scale compressor, like 1,2,3,4; VAR's own if left out.
         list: show the kinds of files that are known.
     """
     if list:
@@ -51,7 +53,7 @@ def import_(
     if (Path(out) / TENSORS).exists():
         raise UserError(f"{out} holds a model already; choose another --out")
     before = load(Path(compressor)) if compressor else None
-    model = load_published(Path(file), Options(size(resolution), heads, classes, ema, before))
+    model = load_published(Path(file), Options(size(resolution), heads, classes, ema, before, sides(scales)))
     save(model, Path(out))
     print(f"{out}: {summary(model)}. {following(model, out)}")
 
@@ -73,6 +75,14 @@ def size(resolution: str) -> tuple[int, int] | None:
     if len(sides) > 2 or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
         raise UserError(f"resolution {resolution} is no size; write 256, or height and width as 256,384")
     return int(sides[0]), int(sides[-1])
+
+
+def sides(scales: str) -> tuple[int, ...]:
+    """The numbers of a text like 1,2,3."""
+    words = [word.strip() for word in scales.split(",")] if scales else []
+    if not all(word.isdigit() and len(word) < 6 for word in words):
+        raise UserError(f"scales {scales} are no sides of grids; write such as 1,2,3,4")
+    return tuple(int(word) for word in words)
 
 
 def summary(model: Model) -> str:

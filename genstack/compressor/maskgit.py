@@ -29,6 +29,7 @@ class MaskGITNetwork(Network):
         groups: groups of every normalization; where they do not divide the channels, the most groups that do
             and have 4 channels or more.
         checkpoint: forget activations in training, compute them again for gradients: less memory, more time.
+        unit: pixels within the network are in [0, 1], as in the published tokenizers, not in [-1, 1].
     """
 
     dim: int = 256
@@ -38,6 +39,7 @@ class MaskGITNetwork(Network):
     downsampling: Literal["average", "convolution"] = "average"
     groups: int = 32
     checkpoint: bool = False
+    unit: bool = False
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("dim", "width", "blocks", "groups")}
@@ -92,7 +94,7 @@ class MaskGITEncoder(Encoder):
         self.last = nn.Conv2d(widths[-1], plan.dim, 1)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
-        features = self.first(images)
+        features = self.first((images + 1) / 2 if self.plan.unit else images)
         for level, downsample in zip(self.levels, [*self.downsamples, nn.Identity()], strict=True):
             features = downsample(level(features))
         return self.last(F.silu(self.norm(self.middle(features))))
@@ -122,7 +124,8 @@ class MaskGITDecoder(Decoder):
         features = self.middle(self.first(latents))
         for level, upsample in zip(self.levels, [*self.upsamples, nn.Identity()], strict=True):
             features = upsample(level(features))
-        return self.last(F.silu(self.norm(features)))
+        written = self.last(F.silu(self.norm(features)))
+        return 2 * written - 1 if self.plan.unit else written
 
     @property
     def last_layer(self) -> nn.Parameter:

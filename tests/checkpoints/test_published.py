@@ -82,6 +82,38 @@ def test_compressors_compute_what_their_projects_compute(file, options, prefix):
         torch.testing.assert_close(computed, expected[prefix + name], **CLOSE)
 
 
+@torch.no_grad()
+def test_multiple_scales_are_those_of_var():
+    """Images of another shape too: its scales follow from those of square ones."""
+    model = load(GOLDEN / "var_vqvae.pth", Options(scales=(1, 2, 3, 4, 6, 8)))
+    assert (model.preprocessing.height, model.preprocessing.width) == (32, 32)
+    made, expected = model.compressor, golden("var_vqvae")
+    images, codes, layout = expected["images"], expected["codes"], model.layout
+    assert torch.equal(made.encode(images), codes)
+    for computed, name in (
+        (made.latents(images), "latents_before_quantization"),
+        (made(images).images, "reconstruction_unclamped"),
+        (made.decode(codes, layout).clamp(-1, 1), "decoded_from_codes"),
+        (made.decode(expected["random_codes"], layout).clamp(-1, 1), "decoded_from_random_codes"),
+    ):
+        torch.testing.assert_close(computed, expected[name], **CLOSE)
+
+
+@torch.no_grad()
+def test_halves_of_dall_e_can_be_state_dicts(tmp_path):
+    for half in ("encoder", "decoder"):
+        tensors = read(GOLDEN / "openai_dvae" / f"{half}.pkl").tensors()
+        torch.save({name: stored.read() for name, stored in tensors.items()}, tmp_path / f"{half}.pt")
+    expected = golden("openai_dvae")
+    codes = genstack.load(tmp_path).compressor.encode(expected["images"] * 2 - 1)
+    assert torch.equal(codes, expected["codes"].flatten(1))
+
+
+def test_old_files_of_vq_vae_2_are_read():
+    model = load(GOLDEN / "hostile" / "tiny_complete.pt")
+    assert model.layout.grids == ((32, 32), (64, 64))
+
+
 def in_latent_diffusion(name, top):
     """The name in latent-diffusion of one of our tensors."""
     for theirs, ours in {
@@ -254,7 +286,13 @@ def test_averaged_weights_of_a_training_file(tmp_path):
         ("taming_net2net_class.ckpt", {"classes": 9, "heads": 4, "size": (64, 64)}, "1024 codes"),
         ("taming_net2net_uncond.ckpt", {"classes": 0, "heads": 2}, "80 positions.*--resolution"),
         ("llamagen_gpt_c2i.pt", {"heads": 4}, "does not hold its tokenizer"),
-        ("hostile/tiny_complete.pt", {}, "its kind is unknown"),
+        ("var_vqvae.pth", {}, "6 scales.*--scales"),
+        ("var_vqvae.pth", {"scales": (1, 2, 3)}, "6 scales.*--scales"),
+        ("rosinality_vqvae2.safetensors", {"scales": (1, 2)}, "--scales says nothing of a VQ-VAE-2"),
+        ("hostile/tiny_missing_key.pt", {}, "dec.blocks.0.weight is missing"),
+        ("hostile/tiny_extra_key.pt", {}, "left over: an.unknown.key"),
+        ("hostile/tiny_wrong_shape.pt", {}, r"quantize_t.embed has shape \(15, .*has \(16, "),
+        ("hostile/tiny_nan.pt", {}, "dec.blocks.0.bias holds numbers that are not finite"),
     ],
 )
 def test_what_has_to_be_said_is_asked_for(file, options, message):

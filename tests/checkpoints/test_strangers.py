@@ -273,7 +273,7 @@ def test_any_bytes_are_a_pickle_or_refused(content):
 
 def test_a_folder_without_weights(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"neither a run nor a folder of diffusers"):
+    with pytest.raises(UserError, match=r"neither a run, nor a folder of diffusers"):
         read(tmp_path)
 
 

@@ -1,20 +1,17 @@
 """DALL-E's network against the package that publishes its weights.
 
-`tests/golden/openai_dvae.safetensors` are the random tensors of encoder and decoder as the package `dall_e`
-(OpenAI) makes them; the `.npz` beside it is what that package computes from them, for images in [0, 1].
+`tests/golden/openai_dvae/` are encoder and decoder as the package `dall_e` (OpenAI) pickles them, with random
+weights; the `.npz` beside it is what that package computes from them, for images in [0, 1].
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from genstack.compressor import DVAE, Autoencoder
-from genstack.compressor.output import LocationAndScale
-from genstack.compressor.quantizers import Gumbel
+from genstack.checkpoints.published import load
+from genstack.compressor import DVAE
 from genstack.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -22,44 +19,17 @@ CLOSE = {"atol": 5e-5, "rtol": 1e-4}
 PLAN = DVAE(width=12, entrance=16)
 
 
-def renamed(name):
-    """Our name of one of their tensors."""
-    for theirs, ours in {
-        r"blocks\.input": "first",
-        r"decoder\.blocks\.output\.conv": "decoder.last",
-        r"encoder\.blocks\.output\.conv": "quantizer.logits",
-        r"blocks\.group_(\d)\.block_(\d)": lambda n: f"levels.{int(n[1]) - 1}.{int(n[2]) - 1}",
-        r"id_path": "shortcut",
-        r"res_path\.conv_(\d)": lambda n: f"convolutions.{int(n[1]) - 1}",
-        r"\.w$": ".weight",
-        r"\.b$": ".bias",
-    }.items():
-        name = re.sub(theirs, ours, name)
-    return name
-
-
 @pytest.fixture
 def published():
-    """The model of the golden file: the decoder's first convolution, of one-hot codes, is split in two.
-
-    Its columns become rows of the quantizer, filled up with zeros; ours only drops those zeros.
-    """
-    quantizer = Gumbel(512, PLAN.dim)
-    model = Autoencoder(3, PLAN, quantizer, projection=0, output=LocationAndScale()).eval()
-    state = {renamed(name): value for name, value in load_file(GOLDEN / "openai_dvae.safetensors").items()}
-    state["quantizer.logits.weight"] = state["quantizer.logits.weight"].flatten(1)
-    rows = torch.zeros(512, PLAN.dim)
-    rows[:, : PLAN.entrance] = state["decoder.first.weight"].flatten(1).T
-    state["decoder.first.weight"] = torch.eye(PLAN.entrance, PLAN.dim)[:, :, None, None]
-    counters = dict(quantizer.named_buffers(prefix="quantizer"))
-    model.load_state_dict({**counters, **state, "quantizer.rows": rows})
-    return model
+    """The model of the golden files."""
+    return load(GOLDEN / "openai_dvae").compressor
 
 
 def test_published_models_give_their_numbers(published):
     golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / "openai_dvae.npz").items()}
     images, codes = golden["images"] * 2 - 1, golden["codes"].flatten(1)
     layout = published.layout(32, 32)
+    assert published.network == PLAN
     with torch.no_grad():
         features = published.latents(images)
         logits = published.quantizer.logits(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

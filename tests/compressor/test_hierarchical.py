@@ -4,15 +4,14 @@
 writes it; the `.npz` beside it is what the code of that project computes from them.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from genstack.checkpoints.description import build, describe
+from genstack.checkpoints.published import load
 from genstack.compressor import Convolutional, HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import FSQ, VectorQuantizer
 from genstack.compressor.quantizers.learning import ByAverage
@@ -22,52 +21,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 CLOSE = {"atol": 5e-6, "rtol": 1e-4}
 NETWORK, COARSER = Strided(dim=32, stride=4, inner=12), Strided(dim=32, stride=2, inner=12)
 
-#: Their names as patterns, and ours.
-NAMES = {
-    r"^enc_t\.blocks": "encoders.0",
-    r"^enc_b\.blocks": "encoders.1",
-    r"^dec_t\.blocks": "decoders.0",
-    r"^dec\.blocks": "decoders.1",
-    r"^quantize_conv_t": "to_quantizers.0",
-    r"^quantize_conv_b": "to_quantizers.1",
-    r"^upsample_t": "upsamples.0",
-    r"^quantize_t": "quantizers.0.codebook",
-    r"^quantize_b": "quantizers.1.codebook",
-    r"\.embed$": ".weight",
-    r"\.embed_avg$": ".sums",
-    r"\.cluster_size$": ".counts",
-    r"(encoders\.\d)\.0\.(weight|bias)": r"\1.halvings.0.\2",
-    r"encoders\.0\.2\.": "encoders.0.last.",
-    r"encoders\.1\.2\.": "encoders.1.halvings.1.",
-    r"encoders\.1\.4\.": "encoders.1.last.",
-    r"decoders\.(\d)\.0\.": r"from_quantizers.\1.",
-    r"decoders\.(\d)\.4\.": r"decoders.\1.doublings.0.",
-    r"decoders\.1\.6\.": "decoders.1.doublings.1.",
-    r"(encoders\.0)\.(\d)\.conv": lambda name: f"{name[1]}.blocks.{int(name[2]) - 3}.conv",
-    r"(encoders\.1)\.(\d)\.conv": lambda name: f"{name[1]}.blocks.{int(name[2]) - 5}.conv",
-    r"(decoders\.\d)\.(\d)\.conv": lambda name: f"{name[1]}.blocks.{int(name[2]) - 1}.conv",
-    r"\.conv\.1\.": ".conv1.",
-    r"\.conv\.3\.": ".conv2.",
-}
-
-
-def renamed(name):
-    """Our name of one of their tensors."""
-    for theirs, ours in NAMES.items():
-        name = re.sub(theirs, ours, name)
-    return name
-
 
 @pytest.fixture
 def published():
-    """The model of the golden file, loaded strictly."""
-    quantizer = VectorQuantizer(96, 16, ByAverage(), normalize=False)
-    model = HierarchicalAutoencoder(3, NETWORK, quantizer, COARSER).eval()
-    theirs = load_file(GOLDEN / "rosinality_vqvae2.safetensors")
-    state = {key: value for key, value in model.state_dict().items() if re.search("seeded|idle", key)}
-    for name, value in theirs.items():
-        state[renamed(name)] = value.T if ".embed" in name else value
-    model.load_state_dict(state)
+    """The model of the golden file."""
+    model = load(GOLDEN / "rosinality_vqvae2.safetensors").compressor
+    assert (model.network, model.coarser) == (NETWORK, COARSER)
     return model
 
 

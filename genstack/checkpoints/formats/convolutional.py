@@ -73,52 +73,55 @@ def plan_of(weights: Weights, names: Names, groups: int = 32) -> tuple[Convoluti
     return plan, channels
 
 
-def network(weights: Weights, names: Names, plan: Convolutional) -> dict[str, Weight]:
-    """The weights of both halves under our names."""
+def layers(names: Names, plan: Convolutional) -> dict[str, str]:
+    """Where a project keeps each layer, by our name of it; blocks that keep their width have no shortcut."""
     top = len(plan.multipliers) - 1
-    found: dict[str, Weight] = {}
+    found: dict[str, str] = {}
     for half, blocks in (("encoder", plan.blocks), ("decoder", plan.blocks + 1)):
-        found |= weights.both(f"{half}.conv_in", f"{half}.first")
-        found |= weights.both(f"{half}.{names.norm}", f"{half}.norm")
-        found |= weights.both(f"{half}.conv_out", f"{half}.last")
+        found[f"{half}.first"] = f"{half}.conv_in"
+        found[f"{half}.norm"] = f"{half}.{names.norm}"
+        found[f"{half}.last"] = f"{half}.conv_out"
         for theirs, ours in zip(names.middle, ("before", "attention", "after"), strict=True):
             if ours != "attention":
-                found |= block(weights, names, f"{half}.{theirs}", f"{half}.middle.{ours}")
+                found |= block(names, f"{half}.{theirs}", f"{half}.middle.{ours}")
             elif plan.middle_attention:
-                found |= attention(weights, names, f"{half}.{theirs}", f"{half}.middle.{ours}")
+                found |= attention(names, f"{half}.{theirs}", f"{half}.middle.{ours}")
         for step in range(top + 1):
             level = step if half == "encoder" else top - step
             template = names.down if half == "encoder" else names.up
             place, ours = template.format(level=level, step=step), f"{half}.levels.{step}"
             for number in range(blocks):
-                theirs = f"{place}.{names.block.format(number=number)}"
-                found |= block(weights, names, theirs, f"{ours}.blocks.{number}")
+                found |= block(
+                    names, f"{place}.{names.block.format(number=number)}", f"{ours}.blocks.{number}"
+                )
                 if level in plan.attention:
                     theirs = f"{place}.{names.attention.format(number=number)}"
-                    found |= attention(weights, names, theirs, f"{ours}.attentions.{number}")
+                    found |= attention(names, theirs, f"{ours}.attentions.{number}")
             if step < top:
                 way = ("downsample", names.downsample) if half == "encoder" else ("upsample", names.upsample)
-                found |= weights.both(f"{place}.{way[1]}", f"{half}.{way[0]}s.{step}.conv")
+                found[f"{half}.{way[0]}s.{step}.conv"] = f"{place}.{way[1]}"
     return found
 
 
-def block(weights: Weights, names: Names, theirs: str, ours: str) -> dict[str, Weight]:
-    """A residual block."""
+def block(names: Names, theirs: str, ours: str) -> dict[str, str]:
+    """The layers of a residual block."""
+    found = {f"{ours}.{part}": f"{theirs}.{part}" for part in ("norm1", "conv1", "norm2", "conv2")}
+    return found | {f"{ours}.shortcut": f"{theirs}.{names.shortcut}"}
+
+
+def attention(names: Names, theirs: str, ours: str) -> dict[str, str]:
+    """The layers of attention."""
+    return {f"{ours}.{part}": f"{theirs}.{name}" for part, name in names.parts.items()}
+
+
+def network(weights: Weights, names: Names, plan: Convolutional) -> dict[str, Weight]:
+    """The weights of both halves under our names; some projects keep 1 x 1 convolutions as matrices."""
     found: dict[str, Weight] = {}
-    for part in ("norm1", "conv1", "norm2", "conv2"):
-        found |= weights.both(f"{theirs}.{part}", f"{ours}.{part}")
-    if f"{theirs}.{names.shortcut}.weight" in weights:
-        found |= weights.both(f"{theirs}.{names.shortcut}", f"{ours}.shortcut")
-    return found
-
-
-def attention(weights: Weights, names: Names, theirs: str, ours: str) -> dict[str, Weight]:
-    """Attention; some projects keep its 1 x 1 convolutions as matrices."""
-    found = {}
-    for part, name in names.parts.items():
-        for key, weight in weights.both(f"{theirs}.{name}", f"{ours}.{part}").items():
-            matrix = part != "norm" and len(weight.shape) == 2
-            found[key] = weight.reshaped(*weight.shape, 1, 1) if matrix else weight
+    for ours, theirs in layers(names, plan).items():
+        if ours.endswith(".shortcut") and f"{theirs}.weight" not in weights:
+            continue
+        for key, weight in weights.both(theirs, ours).items():
+            found[key] = weight.reshaped(*weight.shape, 1, 1) if len(weight.shape) == 2 else weight
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from genstack.checkpoints.bounds import at_most, check_size
@@ -28,6 +29,7 @@ class Options:
         classes: number of classes that steer a prior, 0 for no condition; None where nobody said it.
         averaged: take the averaged (EMA) weights, where the file has them beside the others.
         compressor: the compressor whose codes a prior was trained on, where its file has the prior alone.
+        scales: sides of the grids of a multi-scale compressor; empty where nobody said them.
     """
 
     size: tuple[int, int] | None = None
@@ -35,6 +37,7 @@ class Options:
     classes: int | None = None
     averaged: bool = False
     compressor: Model | None = None
+    scales: tuple[int, ...] = ()
 
 
 #: What a user calls each option, to tell what is asked for.
@@ -44,6 +47,7 @@ FLAGS = {
     "classes": "--classes",
     "averaged": "--ema",
     "compressor": "--compressor",
+    "scales": "--scales",
 }
 
 
@@ -68,6 +72,10 @@ class Weight:
     def rows(self, stop: int) -> "Weight":
         """The first rows."""
         return Weight(self.of, (min(stop, self.shape[0]), *self.shape[1:]), lambda: self.read()[:stop])
+
+    def transposed(self) -> "Weight":
+        """The same matrix with rows for columns."""
+        return Weight(self.of, self.shape[::-1], lambda: rearrange(self.read(), "r c -> c r"))
 
     def ordered(self, rows: Tensor) -> "Weight":
         """Its rows in another order."""

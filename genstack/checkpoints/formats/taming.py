@@ -18,7 +18,7 @@ from genstack.checkpoints.formats.format import (
     filled,
     joined,
 )
-from genstack.compressor import Autoencoder
+from genstack.compressor import Autoencoder, Compressor
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import Gumbel, VectorQuantizer
 from genstack.data.images import Preprocessing
@@ -57,10 +57,10 @@ def gaussian(weights: Weights, names: Names = NAMES, groups: int = 32) -> Autoen
     return filled(lambda: Autoencoder(channels, plan, Gaussian(dim), projection=inner[-1]), found)
 
 
-def preprocessing(made: Autoencoder, options: Options) -> Preprocessing:
+def preprocessing(made: Compressor, options: Options, usual: tuple[int, int] = USUAL) -> Preprocessing:
     """Images of the size that was asked for, or the usual one."""
-    height, width = options.size or USUAL
-    made.network.grid(height, width)
+    height, width = options.size or usual
+    made.sizes((height, width))
     return Preprocessing(made.channels, height, width)
 
 

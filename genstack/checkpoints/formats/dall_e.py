@@ -1,0 +1,113 @@
+"""DALL-E's discrete VAE as the package dall_e publishes it (Ramesh et al. 2021, arXiv:2102.12092)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, constant, filled
+from genstack.checkpoints.formats.taming import preprocessing
+from genstack.compressor import DVAE, Autoencoder
+from genstack.compressor.output import LocationAndScale
+from genstack.compressor.quantizers import Gumbel
+from genstack.errors import UserError
+from genstack.model import Model
+
+INPUT, OUTPUT = "blocks.input", "blocks.output.conv"
+
+
+class DallE(Format):
+    """A folder with `encoder.pkl` and `decoder.pkl`, whole pickled modules, or state dicts named alike."""
+
+    what = "discrete VAE of DALL-E, a folder with encoder.pkl and decoder.pkl"
+    marks = (
+        "encoder.blocks.input.w",
+        "encoder.blocks.output.conv.w",
+        "decoder.blocks.input.w",
+        "decoder.blocks.output.conv.w",
+    )
+
+    def fits(self, names: Mapping[str, Any]) -> bool:
+        return super().fits(names) or f"{INPUT}.w" in names  # one half, to be told what is missing
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        if f"{INPUT}.w" in weights:
+            raise UserError(
+                "one half of DALL-E's discrete VAE; put it into a folder with the other, as encoder.pkl and "
+                "decoder.pkl, and name the folder"
+            )
+        reading, writing = weights.inside("encoder."), weights.inside("decoder.")
+        plan, channels = plan_of(reading, writing)
+        logits, rows = reading.take(f"{OUTPUT}.w"), writing.take(f"{INPUT}.w")
+        codebook_size, entrance = logits.shape[0], plan.entrance
+        if len(logits.shape) != 4 or rows.shape != (entrance, codebook_size, 1, 1) or entrance > plan.dim:
+            raise UserError(f"{logits.of} {logits.shape} and {rows.of} {rows.shape} do not fit together")
+
+        def padded() -> Tensor:
+            return torch.nn.functional.pad(rows.read().flatten(1).T, (0, plan.dim - entrance))
+
+        found = blocks(reading, plan, "encoder") | blocks(writing, plan, "decoder")
+        found |= layer(reading, INPUT, "encoder.first") | layer(writing, OUTPUT, "decoder.last")
+        # The decoder's first convolution reads one-hot codes: its columns are rows of ours, filled up with
+        # zeros, and our first convolution drops these zeros.
+        found |= {
+            "quantizer.logits.weight": logits.reshaped(codebook_size, logits.shape[1]),
+            "quantizer.logits.bias": reading.take(f"{OUTPUT}.b"),
+            "quantizer.rows": Weight(rows.of, (codebook_size, plan.dim), padded),
+            "decoder.first.weight": constant(torch.eye(entrance, plan.dim)[:, :, None, None]),
+            "decoder.first.bias": writing.take(f"{INPUT}.b"),
+        }
+        made = filled(
+            lambda: Autoencoder(
+                channels, plan, Gumbel(codebook_size, plan.dim), projection=0, output=LocationAndScale()
+            ),
+            found,
+        )
+        return Model(made, preprocessing(made, options))
+
+
+def plan_of(reading: Weights, writing: Weights) -> tuple[DVAE, int]:
+    """The plan that the tensors of encoder and decoder follow, and the channels of the images."""
+    width, channels, *_ = reading.dims(f"{INPUT}.w", 4)
+    groups = numbered(reading, "blocks.group_{}.block_1.res_path.conv_4.w")
+    widths = [
+        reading.dims(f"blocks.group_{group}.block_1.res_path.conv_4.w", 4)[0]
+        for group in range(1, groups + 1)
+    ]
+    if not width or any(each % width for each in widths):
+        raise UserError(f"levels of {widths} channels are no multiples of the first, {width}")
+    plan = DVAE(
+        width=width,
+        multipliers=tuple(each // width for each in widths),
+        blocks=numbered(reading, "blocks.group_1.block_{}.res_path.conv_4.w"),
+        entrance=writing.dims(f"{INPUT}.w", 4)[0],
+    )
+    return plan, channels
+
+
+def numbered(weights: Weights, name: str) -> int:
+    """How many there are of a name with `{}` for a number, from 1 on."""
+    number = 0
+    while name.format(number + 1) in weights:
+        number += 1
+    return number
+
+
+def blocks(weights: Weights, plan: DVAE, half: str) -> dict[str, Weight]:
+    """The levels of a half under our names."""
+    found: dict[str, Weight] = {}
+    for level in range(len(plan.multipliers)):
+        for number in range(plan.blocks):
+            theirs, ours = f"blocks.group_{level + 1}.block_{number + 1}", f"{half}.levels.{level}.{number}"
+            for place in range(4):
+                conv = f"{theirs}.res_path.conv_{place + 1}"
+                found |= layer(weights, conv, f"{ours}.convolutions.{place}")
+            if f"{theirs}.id_path.w" in weights:
+                found |= layer(weights, f"{theirs}.id_path", f"{ours}.shortcut")
+    return found
+
+
+def layer(weights: Weights, theirs: str, ours: str) -> dict[str, Weight]:
+    """A convolution, whose weight and bias they call w and b."""
+    return {f"{ours}.weight": weights.take(f"{theirs}.w"), f"{ours}.bias": weights.take(f"{theirs}.b")}
