@@ -203,7 +203,7 @@ def has_deep_colour(picture: Image.Image) -> bool:
 
 
 def deep_colour(picture: Image.Image, channels: int, background: Sequence[int]) -> Float[Tensor, "c h w"]:
-    """Such a file in [0, 1]: Pillow keeps the first byte of two, and the second when told of the other order."""
+    """Such a file in [0, 1]: Pillow keeps the first byte of two, then the second, told the other order."""
     assert isinstance(picture, PngImageFile) and picture.fp is not None
     picture.fp.seek(0)
     file = picture.fp.read()

@@ -1,0 +1,56 @@
+"""One small example of every kind of source, made of the same pictures: the laws hold for each of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COUNT = 6
+
+
+def picture(number: int) -> Image.Image:
+    """Pictures of unequal sizes that can be told apart."""
+    chance = np.random.default_rng(number)
+    return Image.fromarray(chance.integers(0, 256, (20 + number, 31, 3), np.uint8))
+
+
+def folder(root: Path) -> Path:
+    for number in range(COUNT):
+        path = root / "set" / f"class {number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    return root / "set"
+
+
+def manifest(root: Path) -> Path:
+    paths = sorted(folder(root).rglob("*.png"), key=lambda path: int(path.stem))
+    lines = [
+        {
+            "path": str(path.relative_to(root / "set")),
+            "label": path.parent.name,
+            "caption": f"picture {path.stem}",
+            "condition_image": str(path.relative_to(root / "set")),
+        }
+        for path in paths
+    ]
+    (root / "set" / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root / "set" / "list.jsonl"
+
+
+#: What `data.source` may say to mean each kind, made in an empty folder. A new kind adds its own line.
+EXAMPLES: dict[str, Callable[[Path], str]] = {
+    "DigitsSource": lambda root: "digits",
+    "FolderSource": lambda root: str(folder(root)),
+    "ManifestSource": lambda root: str(manifest(root)),
+    "ShapesSource": lambda root: "shapes:30",
+    "TorchvisionSource": lambda root: "torchvision:FakeData",
+}
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Callable[[str], str]:
+    """The name of an example of a kind."""
+    return lambda kind: EXAMPLES[kind](tmp_path)

@@ -1,0 +1,125 @@
+"""Lists of pictures: columns, paths, and mistakes by their line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from genstack.data import ImageData
+from genstack.data.images import Preprocessing
+from genstack.data.sources import open_source
+from genstack.errors import UserError
+
+FILES = Path(__file__).parents[2] / "golden" / "images"
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("plain_reference.png", "rgba.png"):
+        shutil.copy(FILES / name, tmp_path / "pictures" / name)
+    return tmp_path
+
+
+def listed(root, text, suffix=".csv"):
+    (root / f"list{suffix}").write_text(text)
+    return open_source(str(root / f"list{suffix}"))
+
+
+def test_columns(root):
+    source = listed(
+        root,
+        "caption,path,label,width,condition_image\n"
+        '"a ""red"" thing,\nin two lines",pictures/plain_reference.png,rose 10,7,pictures/rgba.png\n'
+        ",pictures/rgba.png,rose 2,,\n",
+    )
+    assert source.class_names == ("rose 2", "rose 10")
+    assert [source.label(number) for number in (0, 1)] == [1, 0]
+    assert [source.caption(number) for number in (0, 1)] == ['a "red" thing,\nin two lines', "rose 2"]
+    assert source.key(1) == "pictures/rgba.png"
+    preprocessing = Preprocessing(3, 8, 8)
+    condition = source.condition_image(0, preprocessing)
+    assert torch.equal(condition, source.image(1, preprocessing))
+    with pytest.raises(UserError, match=r"list\.csv line 4 has no condition_image"):
+        source.condition_image(1, preprocessing)
+
+
+def test_csv_and_jsonl_say_the_same(root):
+    entry = {"path": "pictures/rgba.png", "label": 3, "caption": "ü", "condition_image": None}
+    json_lines = listed(root, json.dumps(entry) + "\n\n", ".jsonl")
+    table = listed(root, "\ufeffpath,label,caption\r\npictures/rgba.png,3,ü\r\n")
+    for source in (json_lines, table):
+        assert source.class_names == ("3",)
+        assert (source.key(0), source.label(0), source.caption(0)) == ("pictures/rgba.png", 0, "ü")
+
+
+def test_the_facts_arrive_in_batches(root):
+    (root / "list.csv").write_text(
+        "path,caption,condition_image\n"
+        + "pictures/plain_reference.png,first,pictures/plain_reference.png\n" * 2
+        + "pictures/rgba.png,second,pictures/rgba.png\n" * 2
+    )
+    data = ImageData(str(root / "list.csv"), 8, condition_images="own", validation=0.5, batch_size=2)
+    seen = [data.examples(side) for side in ("training", "validation")]
+    assert [batch.captions for batch in seen] in (
+        [("first",) * 2, ("second",) * 2],
+        [("second",) * 2, ("first",) * 2],
+    )
+    assert all(torch.equal(batch.condition_images, batch.images) for batch in seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.png,x\nb.png\n", "line 3 has 1 columns"),
+        ("path,label\n,x\na.png,y\n", "line 2 has no path"),
+        ("path,label\na.png,x\na.png,\n", "no label.*line 3"),
+        ("file,label\na.png,x\n", "names file, label, and no path"),
+        ("path,captoin\na.png,x\n", "did you mean caption"),
+        ("path\nhttp://host/a.png\n", "line 2 .*no file"),
+        ("path\n", "lists no pictures"),
+        ("", "no path"),
+        ('path\n"a.png\n', "line 2 cannot be read"),
+        ("path\n" + ",\n" * 9, "and 4 more"),
+        ("path," + "x" * 2**20, "1048576 letters"),
+    ],
+)
+def test_bad_rows_of_tables_are_named_by_their_line(root, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        listed(root, text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"path": "a.png"}\n{"path": \n', "line 2 is no JSON"),
+        ('{"path": "a.png"}\n[1]\n', "line 2 is no JSON object"),
+        ('{"path": ["a.png"]}\n', "line 1 has a list as its path"),
+        ('{"path": "a.png"}\n{"pth": "b.png"}\n', "line 2 .*did you mean path"),
+        ("[" * 100_000, "line 1 is no JSON"),
+    ],
+)
+def test_bad_rows_of_json_are_named_by_their_line(root, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        listed(root, text, ".jsonl")
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_that_is_not_there_is_skipped_by_its_line(root):
+    source = listed(root, "path\npictures/rgba.png\npictures/none.png\n")
+    with pytest.raises(UserError, match=r"list\.csv line 3: .*none\.png cannot be read"):
+        source.image(1, Preprocessing(3, 8, 8))
+
+
+def test_other_encodings_are_refused(root):
+    (root / "list.csv").write_bytes("path\nü.png\n".encode("latin-1"))
+    with pytest.raises(UserError, match="UTF-8"):
+        open_source(str(root / "list.csv"))
+
+
+def test_a_list_that_is_not_there_is_refused(root):
+    with pytest.raises(UserError, match="does not exist"):
+        open_source(str(root / "none.csv"))
