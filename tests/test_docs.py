@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from genstack.checkpoints.files import save
 from genstack.cli import train, verbs
@@ -64,7 +65,9 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verbs, "call", parse)
     monkeypatch.setattr(train, "train", lambda *_: None)
     monkeypatch.setattr(train, "reopen", lambda _: (None, None))
-    monkeypatch.setattr(train.CompressorStage, "inherited", lambda *_: {})
+    recipe = yaml.safe_load((ROOT / "configs/compressor/vqvae.yaml").read_text(encoding="utf-8"))
+    inherited = {"model": {"compressor": recipe["model"]["compressor"]}}
+    monkeypatch.setattr(train.CompressorStage, "inherited", lambda *_: inherited)
     monkeypatch.setattr(train.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
 
 
