@@ -37,6 +37,10 @@ class Model:
     prior: Prior | None = None
     made: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.prior is not None:
+            self.prior.attach(self.compressor)
+
     @property
     def layout(self) -> CodeLayout:
         """Where the codes of an image of the preprocessing's size lie."""

@@ -15,7 +15,7 @@ from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer
+from genstack.prior.transformer import Backbone, Transformer, steering
 
 
 class Autoregressive(Prior):
@@ -68,9 +68,10 @@ class Autoregressive(Prior):
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
-        tokens = torch.cat([self.prefix(condition), self.codes(codes[:, :-1])], dim=1)
+        prefix = self.prefix(condition)
+        tokens = torch.cat([prefix, self.codes(codes[:, :-1])], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
-        features = self.transformer(tokens, self.get_buffer("places"), Causal())
+        features = self.transformer(tokens, self.get_buffer("places"), Causal(), steering=steering(prefix))
         return self.head(features[:, self.condition.length - 1 :]).float()
 
     def draw(
@@ -101,13 +102,14 @@ class Decoding:
     """
 
     def __init__(self, prior: Autoregressive, condition: Tensor):
-        self.prior, self.condition = prior, condition
+        self.prior, self.prefix = prior, prior.prefix(condition)
+        self.steering = steering(self.prefix)
         self.caches = prior.transformer.caches(prior.condition.length + prior.layout.length - 1)
         self.tokens = 0
 
     def start(self) -> Float[Tensor, "b K"]:
         """Logits of the first code."""
-        return self._read(self.prior.prefix(self.condition))
+        return self._read(self.prefix)
 
     def step(self, codes: Int[Tensor, " b"]) -> Float[Tensor, "b K"]:
         """Logits of the code after these, the latest of each row."""
@@ -119,5 +121,5 @@ class Decoding:
         tokens = self.prior.target(tokens, self.prior.get_buffer("targets")[now])
         places = self.prior.get_buffer("places")[now]
         # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
-        features = self.prior.transformer.forward(tokens, places, Causal(), self.caches)
+        features = self.prior.transformer.forward(tokens, places, Causal(), self.caches, self.steering)
         return self.prior.head(features[:, -1]).float()

@@ -20,7 +20,7 @@ from genstack.prior.condition import Condition
 from genstack.prior.masks import Full
 from genstack.prior.positions import IndexEmbedding
 from genstack.prior.sampling import uniforms
-from genstack.prior.transformer import Backbone, Transformer
+from genstack.prior.transformer import Backbone, Transformer, steering
 
 
 class Filler(nn.Module):
@@ -66,8 +66,9 @@ class Filler(nn.Module):
         """
         read = codes.masked_fill(hidden, self.layout.codebook_size)
         places = self.get_buffer("places")
-        tokens = torch.cat([self.prefix(condition), self.codes(read)], dim=1) + self.place(places)
-        features = self.transformer(tokens, places, Full())
+        prefix = self.prefix(condition)
+        tokens = torch.cat([prefix, self.codes(read)], dim=1) + self.place(places)
+        features = self.transformer(tokens, places, Full(), steering=steering(prefix))
         return self.head(features[:, self.condition.length :][asked]).float()
 
     def surprise(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from genstack.compressor.compressor import Compressor
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
@@ -53,6 +54,16 @@ class Prior(nn.Module, ABC):
     sees: ClassVar[Literal["all", "earlier"]] = "earlier"
     #: Steps of one sample where `SamplingOptions.steps` is 0; None where their number is fixed.
     steps: int | None = None
+
+    def attach(self, compressor: Compressor) -> None:
+        """Take what this prior needs of the compressor of its codes beside their layout: mostly nothing.
+
+        Called by whoever brings the two together, before the prior is used. The compressor is frozen, is no
+        part of the prior's weights, and lies beside the prior in its file.
+
+        Raises:
+            UserError: the compressor lacks what the prior needs.
+        """
 
     def before_step(self, progress: float) -> None:
         """Whatever changes over the training changes here; called before each loss of a training step.

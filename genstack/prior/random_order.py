@@ -16,7 +16,7 @@ from genstack.prior.order import FixedOrder, Raster
 from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer
+from genstack.prior.transformer import Backbone, Transformer, steering
 
 
 class RandomOrder(Prior):
@@ -99,9 +99,10 @@ class RandomOrder(Prior):
             orders: the place in the flat sequence of each image's first code, of its second, and so on.
         """
         read = self.codes(codes.gather(1, orders)[:, :-1])
-        tokens = torch.cat([self.prefix(condition), read], dim=1)
         places, targets = self._paths(orders)
-        features = self.transformer(self.target(tokens, targets), places, Causal())
+        prefix = self.prefix(condition)
+        tokens = self.target(torch.cat([prefix, read], dim=1), targets)
+        features = self.transformer(tokens, places, Causal(), steering=steering(prefix))
         return self.head(features[:, self.condition.length - 1 :]).float()
 
     def draw(
@@ -118,14 +119,16 @@ class RandomOrder(Prior):
         places, targets = (guidance.rows(path) for path in self._paths(orders))
         caches = self.transformer.caches(self.condition.length + length - 1)
         start = min(int(given.sum(dim=1).amin()), length - 1)  # so many codes are read in one pass
-        tokens = torch.cat([self.prefix(guidance.values), self.codes(guidance.rows(codes[:, :start]))], dim=1)
+        prefix = self.prefix(guidance.values)
+        steered = steering(prefix)
+        tokens = torch.cat([prefix, self.codes(guidance.rows(codes[:, :start]))], dim=1)
         filled = 0
         for index in range(start, length):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
             # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
             features = self.transformer.forward(
-                self.target(tokens, targets[:, now]), places[:, now], Causal(), caches
+                self.target(tokens, targets[:, now]), places[:, now], Causal(), caches, steered
             )
             logits = guidance.steer(self.head(features[:, -1]).float(), index / max(1, length - 1))
             drawn = draw(logits, options, chances[index])

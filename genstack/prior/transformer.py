@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log
 from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, rms_norm, silu
+from torch.nn.functional import dropout, gelu, normalize, rms_norm, silu
 from torch.utils.checkpoint import checkpoint
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.adaptive import Changes, Offset, SteeredNorm, modulated
 from genstack.prior.cache import Cache
 from genstack.prior.masks import Mask
 from genstack.prior.positions import PlaceEmbedding, Rotary, Rotation
@@ -30,32 +31,37 @@ class Backbone:
         depth: number of layers.
         heads: attention heads of each layer.
         norm: normalisation before each half of a layer: rms (root mean square, no mean) or layer.
-        feedforward: second half of a layer: swiglu (gated, two thirds as wide, as many weights) or gelu.
+        feedforward: second half of a layer: swiglu (gated, two thirds as wide, as many weights), gelu, or
+            gelu_tanh, its approximation.
         ratio: hidden width of the second half over `width`, for gelu; swiglu takes two thirds of it, rounded
             up to a multiple of `rounding`, or of `width` where that is less.
         positions: how a token knows its place: rotary (angles of row and column) or learned (a vector each).
         qk_norm: normalise queries and keys of each head; keeps attention stable in long and in bf16 training.
+            unit: to vectors of length one, with a learned temperature for each head (arXiv:2010.04245).
         dropout: share of values dropped from the tokens at the start and from what each half of a layer adds.
         bias: give the linear layers (and layer norms) biases.
         checkpoint: forget activations and compute them again in the backward pass: less memory, more time.
         rounding: see `ratio`.
         unplaced: rotary queries and keys of a token without a place, such as a condition: kept as they are,
             or zero, so that such tokens weigh alike for all (as in LlamaGen, arXiv:2406.06525).
+        adaptive: let the condition also scale, shift and gate what each layer computes (adaptive norms): own
+            (each layer has weights for it), shared (one set for all layers) or none.
     """
 
     width: int = 384
     depth: int = 8
     heads: int = 6
     norm: Literal["rms", "layer"] = "rms"
-    feedforward: Literal["swiglu", "gelu"] = "swiglu"
+    feedforward: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
     ratio: float = 4.0
     positions: Literal["rotary", "learned"] = "rotary"
-    qk_norm: bool = True
+    qk_norm: bool | Literal["unit"] = True
     dropout: float = 0.1
     bias: bool = False
     checkpoint: bool = False
     rounding: int = 256
     unplaced: Literal["kept", "zero"] = "kept"
+    adaptive: Literal["none", "own", "shared"] = "none"
 
     def __post_init__(self) -> None:
         if self.rounding < 1:
@@ -79,7 +85,7 @@ class Backbone:
     @property
     def hidden(self) -> int:
         """Hidden width of the second half of a layer."""
-        if self.feedforward == "gelu":
+        if self.feedforward != "swiglu":
             return round(self.ratio * self.width)
         step = min(self.rounding, self.width)
         return ceil(int(self.ratio * self.width * 2 / 3) / step) * step
@@ -105,6 +111,27 @@ class HeadNorm(nn.Module):
         return rms_norm(heads.float(), heads.shape[-1:], eps=EPSILON) * gain
 
 
+class UnitNorm(nn.Module):
+    """Queries and keys of length one, queries times a learned scale of their head (arXiv:2010.04245)."""
+
+    def __init__(self, heads: int, head_width: int):
+        super().__init__()
+        self.root = head_width**0.5  # attention divides by it again
+        self.scale = nn.Parameter(torch.full((heads,), log(4)))
+
+    def forward(self, heads: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+        queries, keys = normalize(heads.float(), dim=-1).chunk(2, dim=1)
+        scale = self.root * self.scale.clamp(max=log(100)).exp()
+        return torch.cat([queries * rearrange(scale, "h -> h 1 1"), keys], dim=1)
+
+
+def meeting_norm(backbone: Backbone) -> nn.Module:
+    """What is done to queries and keys, one tensor of twice the heads, before they meet."""
+    if backbone.qk_norm == "unit":
+        return UnitNorm(backbone.heads, backbone.head_width)
+    return HeadNorm(2 * backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
+
+
 class Attention(nn.Module):
     """Self-attention of several heads. Queries and keys are one tensor of twice the heads until they meet."""
 
@@ -112,7 +139,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = backbone.heads
         self.read = nn.Linear(backbone.width, 3 * backbone.width, bias=backbone.bias)
-        self.norm = HeadNorm(2 * backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
+        self.norm = meeting_norm(backbone)
         self.write = nn.Linear(backbone.width, backbone.width, bias=backbone.bias)
 
     def forward(
@@ -149,9 +176,15 @@ class GELU(nn.Module):
         super().__init__()
         self.read = nn.Linear(backbone.width, backbone.hidden, bias=backbone.bias)
         self.write = nn.Linear(backbone.hidden, backbone.width, bias=backbone.bias)
+        self.approximate = {"gelu": "none", "gelu_tanh": "tanh"}[backbone.feedforward]
 
     def forward(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
-        return self.write(gelu(self.read(tokens)))
+        return self.write(gelu(self.read(tokens), approximate=self.approximate))
+
+
+def feedforward(backbone: Backbone) -> nn.Module:
+    """The second half of a layer."""
+    return SwiGLU(backbone) if backbone.feedforward == "swiglu" else GELU(backbone)
 
 
 class Layer(nn.Module):
@@ -162,7 +195,7 @@ class Layer(nn.Module):
         self.attention_norm = normalisation(backbone)
         self.attention = Attention(backbone)
         self.feedforward_norm = normalisation(backbone)
-        self.feedforward = {"swiglu": SwiGLU, "gelu": GELU}[backbone.feedforward](backbone)
+        self.feedforward = feedforward(backbone)
         self.dropout = backbone.dropout
 
     def forward(
@@ -172,6 +205,36 @@ class Layer(nn.Module):
         tokens = tokens + dropout(added, self.dropout, self.training)
         added = self.feedforward(self.feedforward_norm(tokens))
         return tokens + dropout(added, self.dropout, self.training)
+
+
+class SteeredLayer(nn.Module):
+    """A layer whose norms the condition steers, with a gate on what each half adds (arXiv:2212.09748)."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.norm = backbone.norm
+        self.attention = Attention(backbone)
+        self.feedforward = feedforward(backbone)
+        shared = backbone.adaptive == "shared"
+        self.changes = Offset(backbone.width, 6) if shared else Changes(backbone.width, 6, gates=2)
+        self.dropout = backbone.dropout
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n width"],
+        rotation: Rotation | None,
+        mask: Mask,
+        cache: Cache | None,
+        steering: Float[Tensor, "b *changes width"],
+    ) -> Float[Tensor, "b n width"]:
+        """`steering` is the condition, or the changes that all layers share."""
+        gates, scales, shifts = rearrange(
+            self.changes(steering), "b (kind half) w -> kind half b 1 w", half=2
+        )
+        added = self.attention(modulated(tokens, scales[0], shifts[0], self.norm), rotation, mask, cache)
+        tokens = tokens + dropout(added * gates[0], self.dropout, self.training)
+        added = self.feedforward(modulated(tokens, scales[1], shifts[1], self.norm))
+        return tokens + dropout(added * gates[1], self.dropout, self.training)
 
 
 class Transformer(nn.Module):
@@ -188,14 +251,20 @@ class Transformer(nn.Module):
         rotary = backbone.positions == "rotary"
         self.places = PlaceEmbedding(layout, backbone.width, absolute=not rotary)
         self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
-        self.layers = nn.ModuleList(Layer(backbone) for _ in range(backbone.depth))
-        self.norm = normalisation(backbone)
+        steered, width = backbone.adaptive != "none", backbone.width
+        layer = SteeredLayer if steered else Layer
+        self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
+        self.norm = SteeredNorm(width, backbone.norm) if steered else normalisation(backbone)
+        self.shared = Changes(width, 6, gates=2) if backbone.adaptive == "shared" else None
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 std = 0.02 / (2 * backbone.depth) ** 0.5 if name.endswith("write") else 0.02
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, Changes):
+                module.start()
 
     def forward(
         self,
@@ -203,6 +272,7 @@ class Transformer(nn.Module):
         positions: Int[Tensor, "*b n"],
         mask: Mask,
         caches: Sequence[Cache] | None = None,
+        steering: Float[Tensor, "b width"] | None = None,
     ) -> Float[Tensor, "b n width"]:
         """Normalised features of each token.
 
@@ -212,16 +282,24 @@ class Transformer(nn.Module):
                 images or one row for each; `layout.length` for a token without a place, such as a condition.
             mask: which tokens see which.
             caches: one for each layer, to go on after the tokens of earlier calls.
+            steering: the condition as one vector, `steering` of its tokens; read by adaptive norms alone.
         """
         tokens = dropout(self.places(tokens, positions), self.backbone.dropout, self.training)
         rotation = None if self.rotary is None else self.rotary(positions)
+        last = () if self.backbone.adaptive == "none" else (steering,)
+        each = last if self.shared is None else (self.shared(steering),)
         for index, layer in enumerate(self.layers):
             if self.backbone.checkpoint and self.training:
-                tokens = checkpoint(layer, tokens, rotation, mask, None, use_reentrant=False)
+                tokens = checkpoint(layer, tokens, rotation, mask, None, *each, use_reentrant=False)
             else:
-                tokens = layer(tokens, rotation, mask, None if caches is None else caches[index])
-        return self.norm(tokens)
+                tokens = layer(tokens, rotation, mask, None if caches is None else caches[index], *each)
+        return self.norm(tokens, *last)
 
     def caches(self, length: int) -> list[Cache]:
         """Empty caches for so many tokens."""
         return [Cache(length) for _ in self.layers]
+
+
+def steering(condition: Float[Tensor, "b n width"]) -> Float[Tensor, "b width"]:
+    """The tokens of a condition as one vector: what steers adaptive norms."""
+    return condition.mean(dim=1)

@@ -61,7 +61,9 @@ class PriorTraining(Training[Prior]):
                 )
         _, height, width = data.preprocessing.shape
         self.layout: CodeLayout = compressor.compressor.layout(height, width)
-        super().__init__(prior(self.layout, condition.of(data.offer)), data, optimization, ema, seed)
+        learner = prior(self.layout, condition.of(data.offer))
+        learner.attach(compressor.compressor)
+        super().__init__(learner, data, optimization, ema, seed)
         self.identity = identity(compressor)
         self.frozen = (compressor,)  # in a tuple: outside the module tree, in no optimizer and no checkpoint
         if compile:

@@ -2,20 +2,32 @@
 
 import inspect
 import math
-from functools import partial
 from itertools import product
 
 import pytest
 import torch
 
 import genstack.prior
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.discovery import discover
+from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import ClassLabels, Known, Prior, SamplingOptions, Unconditional, image_seeds
 
 PRIORS = discover(genstack.prior, Prior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
-SMALL = CodeLayout((16, 24), 6, ((2, 4),))
+#: The same number of codes on one grid, on two, and at two depths: every prior takes one of them.
+SMALL = [
+    CodeLayout((16, 24), 6, ((2, 4),)),
+    CodeLayout((16, 24), 6, ((1, 2), (2, 3))),
+    CodeLayout((16, 24), 6, ((2, 2),), depth=2),
+]
+SMALLEST = [
+    CodeLayout((16, 16), 3, ((2, 2),)),
+    CodeLayout((16, 16), 3, ((1, 1), (1, 3))),
+    CodeLayout((16, 16), 3, ((1, 2),), depth=2),
+]
 
 
 def train(prior: Prior, batch, steps: int, rate: float = 3e-3) -> Prior:
@@ -29,19 +41,85 @@ def train(prior: Prior, batch, steps: int, rate: float = 3e-3) -> Prior:
     return prior.eval()
 
 
+class Builder:
+    """A kind of prior, built small and attached to a compressor that learned nothing."""
+
+    def __init__(self, kind, backbone):
+        sizes = {
+            "backbone": backbone,
+            "finer": backbone,
+            "width": 24,
+            "layers": 2,
+            "heads": 3,
+            "dropout": 0.0,
+        }
+        self.kind = kind
+        self.small: dict = {
+            name: size for name, size in sizes.items() if name in inspect.signature(kind).parameters
+        }
+
+        self.compressors = {}
+
+    def __call__(self, layout, condition):
+        prior = self.kind(layout, condition, **self.small)
+        if layout not in self.compressors:
+            quantizer = MultiScale(tuple(range(1, len(layout.grids) + 1)), layout.codebook_size, 5)
+            network = Convolutional(8, 8, (1, 1, 1, 1), 1, (), False)
+            self.compressors[layout] = Autoencoder(1, network, quantizer)
+        prior.attach(self.compressors[layout])
+        return prior
+
+    def refusal(self, layout):
+        """Why a layout is refused; empty where it is not."""
+        try:
+            self.kind(layout, CLASSES, **self.small)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def fitting(self, layouts):
+        """The first of these that is not refused."""
+        return next(layout for layout in layouts if not self.refusal(layout))
+
+
 @pytest.fixture(params=PRIORS.values(), ids=PRIORS.keys())
 def build(request, tiny):
     """Every prior in its folder, built small."""
-    return partial(request.param, backbone=tiny)
+    return Builder(request.param, tiny)
+
+
+@pytest.fixture
+def layout(build, layout):
+    """Every layout that the prior does not refuse."""
+    if refusal := build.refusal(layout):
+        pytest.skip(refusal)
+    return layout
+
+
+@pytest.fixture
+def small(build):
+    return build.fitting(SMALL)
+
+
+@pytest.fixture
+def smallest(build):
+    """A layout whose codes can all be tried."""
+    return build.fitting(SMALLEST)
 
 
 def test_there_are_priors():
     assert "Autoregressive" in PRIORS
 
 
-def test_arguments_are_kept_under_their_names(build):
-    prior = build(SMALL, CLASSES)
-    assert prior.layout == SMALL and prior.condition == CLASSES
+@pytest.mark.parametrize("impossible", SMALL, ids=lambda layout: f"{layout.grids} depth {layout.depth}")
+def test_a_layout_that_cannot_be_is_refused_with_a_way_out(build, impossible):
+    refusal = build.refusal(impossible)
+    assert not refusal or ("Autoregressive" in refusal and len(refusal) < 300)
+
+
+def test_arguments_are_kept_under_their_names(build, small):
+    prior = build(small, CLASSES)
+    assert prior.layout == small and prior.condition == CLASSES
     for name in inspect.signature(type(prior)).parameters:
         assert hasattr(prior, name), f"{type(prior).__name__} does not keep its argument {name}"
 
@@ -63,8 +141,8 @@ def test_gradients_reach_every_parameter(build, layout):
 
 
 @torch.no_grad()
-def test_the_probabilities_of_all_codes_sum_to_one(build):
-    prior = build(CodeLayout((16, 16), 3, ((2, 2),)), CLASSES).eval()
+def test_the_probabilities_of_all_codes_sum_to_one(build, smallest):
+    prior = build(smallest, CLASSES).eval()
     if prior.likelihood != "exact":
         pytest.skip("its likelihood is a bound")
     for parameter in prior.parameters():
@@ -77,8 +155,8 @@ def test_the_probabilities_of_all_codes_sum_to_one(build):
 
 
 @torch.no_grad()
-def test_a_bound_leaves_less_than_all_probability(build):
-    prior = build(CodeLayout((16, 16), 3, ((2, 2),)), CLASSES).eval()
+def test_a_bound_leaves_less_than_all_probability(build, smallest):
+    prior = build(smallest, CLASSES).eval()
     if prior.likelihood == "exact":
         pytest.skip("its likelihood is exact")
     assert prior.likelihood.startswith("upper bound")
@@ -131,27 +209,27 @@ def test_known_codes_stay_and_the_others_are_drawn(build, layout):
     assert torch.equal(prior.sample(labels, SamplingOptions(), seeds, nothing), free)
 
 
-def test_a_prior_says_which_known_codes_it_sees(build):
+def test_a_prior_says_which_known_codes_it_sees(build, small):
     """Known codes behind those that are drawn change them, or never do."""
-    prior = build(SMALL, CLASSES)
+    prior = build(small, CLASSES)
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     labels, seeds = torch.arange(32) % 3, image_seeds(5, range(32))
-    later = torch.arange(SMALL.length) >= SMALL.length // 2
+    later = torch.arange(small.length) >= small.length // 2
     first, second = (
         prior.sample(
             labels,
             SamplingOptions(),
             seeds,
-            Known(torch.full((32, SMALL.length), code), later.expand(32, -1)),
+            Known(torch.full((32, small.length), code), later.expand(32, -1)),
         )
         for code in (1, 4)
     )
     assert torch.equal(first[:, ~later], second[:, ~later]) == (prior.sees == "earlier")
 
 
-def test_sampling_is_independent_of_the_global_generator(build):
-    prior, seeds = build(SMALL, CLASSES), image_seeds(0, range(2))
+def test_sampling_is_independent_of_the_global_generator(build, small):
+    prior, seeds = build(small, CLASSES), image_seeds(0, range(2))
     state = torch.get_rng_state()
     first = prior.sample(torch.tensor([0, 1]), SamplingOptions(), seeds)
     assert torch.equal(torch.get_rng_state(), state)
@@ -169,14 +247,14 @@ def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
     assert (again == codes).float().mean() > 0.98
 
 
-def test_the_condition_steers(build):
+def test_the_condition_steers(build, small):
     """Class 0 has codes below 3, class 1 the others."""
     labels = torch.arange(32) % 2
 
     def batch():
-        return torch.randint(3, (32, SMALL.length)) + 3 * labels[:, None], labels
+        return torch.randint(3, (32, small.length)) + 3 * labels[:, None], labels
 
-    prior = train(build(SMALL, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=90)
+    prior = train(build(small, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=90)
     codes, _ = batch()
     assert prior.nats(codes, 1 - labels).mean() > prior.nats(codes, labels).mean() + 2
     for guidance in (1.0, 3.0):
@@ -186,22 +264,22 @@ def test_the_condition_steers(build):
     assert 0.1 < (free >= 3).float().mean() < 0.9
 
 
-def test_random_codes_cost_the_logarithm_of_the_codebook_size(build):
+def test_random_codes_cost_the_logarithm_of_the_codebook_size(build, small):
     labels = torch.zeros(32, dtype=torch.int64)
 
     def batch():
-        return torch.randint(SMALL.codebook_size, (32, SMALL.length)), labels
+        return torch.randint(small.codebook_size, (32, small.length)), labels
 
-    prior = train(build(SMALL, Unconditional()), batch, steps=40)
-    fresh = torch.randint(SMALL.codebook_size, (1000, SMALL.length))
-    nats = prior.nats(fresh, torch.zeros(1000, dtype=torch.int64)).mean() / SMALL.length
+    prior = train(build(small, Unconditional()), batch, steps=40)
+    fresh = torch.randint(small.codebook_size, (1000, small.length))
+    nats = prior.nats(fresh, torch.zeros(1000, dtype=torch.int64)).mean() / small.length
     assert math.log(6) - 0.003 < nats < math.log(6) + 0.03
 
 
-def test_weights_are_the_whole_state(build):
+def test_weights_are_the_whole_state(build, small):
     """What is derived from the layout is in no checkpoint; a copy with the same weights is the same prior."""
-    prior, copy = build(SMALL, CLASSES).eval(), build(SMALL, CLASSES).eval()
+    prior, copy = build(small, CLASSES).eval(), build(small, CLASSES).eval()
     assert set(prior.state_dict()) == {name for name, _ in prior.named_parameters()}
     copy.load_state_dict(prior.state_dict())
-    codes, labels = torch.randint(6, (3, SMALL.length)), torch.arange(3)
+    codes, labels = torch.randint(6, (3, small.length)), torch.arange(3)
     assert torch.equal(copy.nats(codes, labels), prior.nats(codes, labels))
