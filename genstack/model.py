@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import PIL.Image
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor import Compressor
-from genstack.data.images import Preprocessing
+from genstack.data.framing import frame
+from genstack.data.images import Preprocessing, pixels
 from genstack.editing import known_codes, reaches
 from genstack.errors import UserError
 from genstack.facts import Facts
@@ -46,6 +48,20 @@ class Model:
         """Where the codes of an image of the preprocessing's size lie."""
         return self.compressor.layout(self.preprocessing.height, self.preprocessing.width)
 
+    def check_reads(self, preprocessing: Preprocessing) -> None:
+        """Refuse images that are made of files in another way than the compressor knows; sizes may differ.
+
+        Raises:
+            UserError: they were.
+        """
+        for name in ("channels", "window", "bits", "background"):
+            here, there = (getattr(part, name) for part in (preprocessing, self.preprocessing))
+            if here != there:
+                raise UserError(
+                    f"the data's {name} is {here}, but the compressor was trained with {there}; "
+                    f"set data.{name} to that, or leave it out"
+                )
+
     def modules(self) -> nn.ModuleDict:
         """The parts with weights, by the names they have in a file."""
         parts: dict[str, nn.Module] = {"compressor": self.compressor}
@@ -60,6 +76,26 @@ class Model:
     def device(self) -> torch.device:
         """Where the weights lie."""
         return next(self.compressor.parameters()).device
+
+    @torch.no_grad()
+    def encode(self, *pictures: PIL.Image.Image) -> Int[Tensor, "b n"]:
+        """Codes of pictures of any size, cut in the middle and scaled to that of the model."""
+        seen = self.preprocessing
+        read = [
+            pixels(picture, seen.channels, seen.background, raw=seen.window is not None)
+            for picture in pictures
+        ]
+        images = torch.stack([frame(seen.to_model(one), (seen.height, seen.width)) for one in read])
+        return self.compressor.encode(images.to(self.device))
+
+    @torch.no_grad()
+    def decode(self, codes: Int[Tensor, "b n"]) -> list[PIL.Image.Image]:
+        """The pictures that codes stand for."""
+        images = self.compressor.decode(codes.to(self.device), self.layout)
+        return [
+            PIL.Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+            for values in self.preprocessing.to_file(images)
+        ]
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:

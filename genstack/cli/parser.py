@@ -95,15 +95,17 @@ class Parser:
         return namespace
 
     def peek(self, arguments: list[str], name: str) -> Any:
-        """One setting at the root as the command line, or else a file, gives it; no other is looked at."""
+        """One setting, `name` or `group.name`, as the command line gives it, or else a file."""
         words = self._words(arguments)
-        if given := words.all(name):
-            return given[-1]
+        if given := dict(self._named(words.positional)).get(name) or words.all(name):
+            return given if isinstance(given, str) else given[-1]
         try:
             files = [read(Path(file)) for file in words.all("config") if file]
         except ValueError as error:
             raise UserError(f"{self.command}: {error}") from None
-        return next((file[name] for file in reversed(files) if name in file), None)
+        group, _, last = name.rpartition(".")
+        groups = [file.get(group) if group else file for file in reversed(files)]
+        return next((found[last] for found in groups if isinstance(found, Mapping) and last in found), None)
 
     def preview(self, content: Mapping, source: str) -> tuple[dict, list[str]]:
         """The settings of one file with all defaults, and the names of those that are still to be given."""

@@ -18,6 +18,8 @@ from genstack.checkpoints import description
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.parser import Parser
 from genstack.cli.words import nearest
+from genstack.codes.data import codes_or_images
+from genstack.codes.header import is_archive, seen
 from genstack.compressor import Compressor
 from genstack.data import ImageData
 from genstack.errors import UserError
@@ -221,14 +223,16 @@ class PriorStage(Stage):
             return {}
         if not Path(found).exists():
             raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
-        if not (Path(found) / CONFIG).exists():
-            return {}
-        return {"data": Run(Path(found)).config()["data"]}
+        data = Run(Path(found)).config()["data"] if (Path(found) / CONFIG).exists() else {}
+        source = Parser("genstack train prior", files=True).peek(arguments, "data.source")
+        if source is not None and is_archive(Path(source).expanduser()):
+            data.pop("augmentation", None)  # done when they were encoded, as is the size
+            data |= seen(Path(source))
+        return {"data": data} if data else {}
 
     def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
-        return PriorTraining(
-            compressor=compressor(settings.compressor, folder), data=parts.data, **vars(parts.model)
-        )
+        model = compressor(settings.compressor, folder)
+        return PriorTraining(compressor=model, data=codes_or_images(parts.data, model), **vars(parts.model))
 
     def next(self, folder: Path) -> str:
         return f"Look at {folder}/images, then:  python sample.py {folder} --count 64 --out samples/"

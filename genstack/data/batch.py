@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from genstack.data.beside import Beside, check_alike
 from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
+from genstack.data.reading import Reading, how_ended, keeping_handler
 from genstack.data.source import Source
 from genstack.errors import UserError
 from genstack.facts import Facts
@@ -38,6 +40,13 @@ class Batch:
     captions: tuple[str, ...] = ()
     condition_images: Float[Tensor, "b c H W"] | None = None
     crops: Float[Tensor, "b 4"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def codes(self, encode: Callable[[Tensor], Tensor]) -> Int[Tensor, "b n"]:
+        """What `encode` makes of the images."""
+        return encode(self.images)
 
     @property
     def facts(self) -> Facts:
@@ -100,6 +109,7 @@ class Samples(Dataset[Batch]):
         self.source, self.numbers, self.preprocessing = source, numbers, preprocessing
         self.augmentation, self.labelled, self.seed = augmentation, labelled, seed
         self.beside = beside
+        self.reading = Reading(workers=0)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -110,14 +120,15 @@ class Samples(Dataset[Batch]):
         for step in range(len(self)):
             number = self.numbers[(first + step) % len(self)]
             try:
-                pixels = self.source.image(number, self.preprocessing)
-                other = self._beside(number, pixels)
+                with self.reading.of(number):
+                    pixels = self.source.image(number, self.preprocessing)
+                    other = self._beside(number, pixels)
+                    label = self.source.label(number) if self.labelled else 0
             except UserError as error:
                 skipped[self.source.key(number)] = str(error)
                 continue
             size = (self.preprocessing.height, self.preprocessing.width)
             chance = (size, self.seed, epoch, number)  # the same for both, so that they lie over one another
-            label = self.source.label(number) if self.labelled else 0
             height, width = pixels.shape[-2:]
             return Batch(
                 self.augmentation(self.preprocessing.to_model(pixels), *chance)[None],
@@ -180,8 +191,32 @@ class Loader(DataLoader[Batch]):
             persistent_workers=workers > 0,
         )
         self.unreadable = unreadable
+        samples.reading = Reading(workers)
+        self.samples = samples
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
+        with keeping_handler():
+            batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except UserError as error:  # a worker's comes with its traceback
+                raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
+            except RuntimeError as error:
+                raise self._explained(error, getattr(batches, "_workers", [])) from error
             self.unreadable.add(batch.skipped)
             yield batch
+
+    def _explained(self, error: RuntimeError, workers: Sequence[BaseProcess]) -> RuntimeError | UserError:
+        """The error of a dead worker with the image that it died of; any other as it is."""
+        for number, worker in enumerate(workers):
+            if not worker.is_alive():
+                image = self.samples.reading.last(number)
+                place = "between two images" if image is None else f"reading {self.samples.source.key(image)}"
+                return UserError(
+                    f"a loader worker {how_ended(worker)} {place}; look at that image, or at the free memory: "
+                    f"fewer data.workers need less"
+                )
+        return error

@@ -8,6 +8,7 @@ from typing import Literal
 
 from genstack.data.batch import Batch, Loader, Samples, Unreadable, join
 from genstack.data.beside import Beside
+from genstack.data.data import Data
 from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
 from genstack.data.seeding import mix
@@ -21,7 +22,7 @@ from genstack.facts import Offer
 AS_IS = Augmentation()
 
 
-class ImageData:
+class ImageData(Data):
     """Images to train on, and those laid aside for validation.
 
     Args:
@@ -154,9 +155,16 @@ class ImageData:
         ]
         if self.class_names:
             numbers = sorted({*self.split.training, *self.split.validation})
-            counts = Counter(self.opened.label(number) for number in numbers)
+            counts = Counter(label for number in numbers if (label := self._label(number)) is not None)
             lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]
         return "\n".join(lines)
+
+    def _label(self, number: int) -> int | None:
+        """The class of an image; None where the source cannot tell, for it will be skipped."""
+        try:
+            return self.opened.label(number)
+        except UserError:
+            return None
 
 
 def height_and_width(resolution: int | tuple[int, int] | str) -> tuple[int, int]:

@@ -159,6 +159,8 @@ class CompressorTraining(Training[Compressor]):
 
     def picture(self, count: int) -> PIL.Image.Image:
         """Held-out images, each beside its reconstruction."""
-        images = self.data.examples("validation", max(1, count // 2)).images.to(self.device)
+        held_out = self.data.examples("validation", max(1, count // 2))
+        assert isinstance(held_out, Batch)
+        images = held_out.images.to(self.device)
         pairs = zip(images, self.used(images).images, strict=True)
         return sheet(torch.stack(list(chain(*pairs))).cpu(), columns=8)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from genstack.checkpoints.description import describe
 from genstack.checkpoints.files import identity
-from genstack.data import Batch, ImageData
+from genstack.codes.batch import CodeBatch
+from genstack.data import Batch
+from genstack.data.data import Data
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -27,7 +29,7 @@ class PriorTraining(Training[Prior]):
     Args:
         prior: the model itself.
         compressor: the compressor and all that its use needs; stays as it is.
-        data: the images.
+        data: the images, or the codes that the compressor has made of them before.
         condition: what steers the prior; null for class labels where the data has them, else for nothing.
         optimization: learning rate and its schedule.
         ema: decay of the averaged weights, which are the ones that get used; 0 for none.
@@ -42,7 +44,7 @@ class PriorTraining(Training[Prior]):
         self,
         prior: Callable[[CodeLayout, Condition], Prior],
         compressor: Model,
-        data: ImageData,
+        data: Data,
         condition: Condition | None = None,
         optimization: Optimization = Optimization(weight_decay=0.05),
         ema: float = 0.999,
@@ -52,13 +54,7 @@ class PriorTraining(Training[Prior]):
         torch.manual_seed(seed)
         if condition is None:
             condition = ClassLabels() if data.class_names else Unconditional()
-        for name in ("channels", "window", "bits", "background"):  # a compressor reads images of many sizes
-            here, there = (getattr(part.preprocessing, name) for part in (data, compressor))
-            if here != there:
-                raise UserError(
-                    f"the data's {name} is {here}, but the compressor was trained with {there}; "
-                    f"set data.{name} to that, or leave it out"
-                )
+        compressor.check_reads(data.preprocessing)
         _, height, width = data.preprocessing.shape
         self.layout: CodeLayout = compressor.compressor.layout(height, width)
         learner = prior(self.layout, condition.of(data.offer))
@@ -107,18 +103,18 @@ class PriorTraining(Training[Prior]):
         self.compressor.compressor.to(self.device)
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def encode(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
         """Codes and condition values of a batch."""
-        return self.compressor.compressor.encode(batch.images), self.model.condition.values(batch.facts)
+        return batch.codes(self.compressor.compressor.encode), self.model.condition.values(batch.facts)
 
-    def objective(self, batch: Batch) -> Tensor:
+    def objective(self, batch: Batch | CodeBatch) -> Tensor:
         self.model.before_step(self.global_step / self.trainer.max_steps)
         return self.model.loss(*self.encode(batch))
 
     def picture(self, count: int) -> PIL.Image.Image:
         """Samples of what the condition shows, the same seeds every time."""
         condition, held_out = self.model.condition, self.data.examples("validation", count)
-        facts = condition.shown(held_out.facts[[index % len(held_out.images) for index in range(count)]])
+        facts = condition.shown(held_out.facts[[index % len(held_out) for index in range(count)]])
         seeds = image_seeds(self.seed, range(count))
         codes = self.used.sample(condition.values(facts).to(self.device), SamplingOptions(), seeds)
         images = self.compressor.compressor.decode(codes, self.layout)
@@ -128,7 +124,7 @@ class PriorTraining(Training[Prior]):
     def on_validation_epoch_start(self) -> None:
         self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64, device=self.device)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch | CodeBatch, batch_idx: int) -> None:
         codes, condition = self.encode(batch)
         nats = self.used.nats(codes, condition).mean()
         self.counts += torch.bincount(codes.flatten(), minlength=self.layout.codebook_size)
@@ -137,7 +133,7 @@ class PriorTraining(Training[Prior]):
                 "val/nats": nats / self.layout.length,
                 "val/bits_per_pixel": nats / math.log(2) / math.prod(self.layout.image_size),
             },
-            batch_size=len(batch.images),
+            batch_size=len(batch),
             sync_dist=True,
         )
 

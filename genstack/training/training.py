@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from genstack.data import Batch, ImageData
+from genstack.data.data import Data
 from genstack.data.seeding import mix
 from genstack.errors import UserError
 from genstack.model import Model
@@ -37,7 +37,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     #: Logged names that the progress line shows, in order.
     shown: ClassVar[tuple[str, ...]]
 
-    def __init__(self, model: Learner, data: ImageData, optimization: Optimization, ema: float, seed: int):
+    def __init__(self, model: Learner, data: Data, optimization: Optimization, ema: float, seed: int):
         super().__init__()
         self.model, self.data, self.optimization, self.seed = model, data, optimization, seed
         self.average = averaged(model, ema)
@@ -76,7 +76,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         """The networks that learn; each is clipped by its own norm."""
 
     @abstractmethod
-    def objective(self, batch: Batch) -> Tensor:
+    def objective(self, batch: Any) -> Tensor:
         """The training loss of a batch, a scalar; logs its terms."""
 
     @abstractmethod
@@ -111,11 +111,11 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
             )
         return self.data.batch_size // parts
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(mix(self.seed, int(self.consumed), self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.consumed += len(batch.images) * self.trainer.world_size
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.consumed += len(batch) * self.trainer.world_size
         loss = self.objective(batch)
         self.finite = self.finite and bool(torch.isfinite(loss.detach()))
         self.log("train/loss", loss.detach(), prog_bar=True)

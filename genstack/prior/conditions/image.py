@@ -67,6 +67,11 @@ class ConditionImage(Condition):
         return 1 if self.view == "edges" else self.shape[0]
 
     def of(self, offer: Offer) -> "ConditionImage":
+        if not all(offer.image_shape):
+            raise UserError(
+                "the data has no condition images: these codes were made without; encode again with "
+                "--data.condition_images, or use another condition"
+            )
         return replace(self, shape=offer.image_shape)
 
     def values(self, facts: Facts) -> Float[Tensor, "b c H W"]:
