@@ -1,6 +1,7 @@
 """Where images come from, one file per kind."""
 
 from difflib import get_close_matches
+from pathlib import Path
 
 from genstack.data.source import Source
 from genstack.discovery import discover
@@ -14,6 +15,7 @@ def open_source(name: str, labels: str = "own") -> Source:
         UserError: nothing of that name exists, or `labels` asks for folders where there are none.
     """
     import genstack.data.sources as package
+    from genstack.codes.header import is_archive
     from genstack.data.sources.folder import FolderSource
 
     kinds = discover(package, Source).values()  # type: ignore[type-abstract]
@@ -22,11 +24,11 @@ def open_source(name: str, labels: str = "own") -> Source:
         if labels == "folder":
             raise UserError(f"{name} has no folders to make classes of; leave `labels` at `own`")
         return kind(name)
+    if is_archive(Path(name).expanduser()):
+        raise UserError(
+            f"{name} holds codes, which only priors train on; name the pictures that they were made of"
+        )
     if not FolderSource.exists(name):
-        if name.startswith("hf:") or ".tar" in name or "://" in name:
-            raise UserError(
-                f"data source {name}: hubs and archives cannot be read yet; give a folder of pictures"
-            )
         known = [known for kind in kinds for known in kind.names()]
         near = get_close_matches(name, [*known, *FolderSource.beside(name)], n=1)
         advice = f"did you mean {near[0]}?" if near else f"give a folder, or one of {', '.join(known[:6])}"
