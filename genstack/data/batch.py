@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
 import torch
@@ -204,19 +205,20 @@ class Loader(DataLoader[Batch]):
                 return
             except UserError as error:  # a worker's comes with its traceback
                 raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:  # OSError: while a batch is handed over
                 raise self._explained(error, getattr(batches, "_workers", [])) from error
             self.unreadable.add(batch.skipped)
             yield batch
 
-    def _explained(self, error: RuntimeError, workers: Sequence[BaseProcess]) -> RuntimeError | UserError:
+    def _explained(self, error: Exception, workers: Sequence[BaseProcess]) -> Exception:
         """The error of a dead worker with the image that it died of; any other as it is."""
+        wait([worker.sentinel for worker in workers], timeout=1)  # it may be dying still
         for number, worker in enumerate(workers):
             if not worker.is_alive():
                 image = self.samples.reading.last(number)
                 place = "between two images" if image is None else f"reading {self.samples.source.key(image)}"
                 return UserError(
-                    f"a loader worker {how_ended(worker)} {place}; look at that image, or at the free memory: "
+                    f"a loader worker {how_ended(worker)} {place}; look at that image, and at free memory: "
                     f"fewer data.workers need less"
                 )
         return error

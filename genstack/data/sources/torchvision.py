@@ -1,15 +1,14 @@
 """The image sets of torchvision, by name; naming one is the request to fetch it where it is not there yet."""
 
 import inspect
-import os
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from genstack.data.cache import cache
 from genstack.data.images import Preprocessing, pixels
 from genstack.data.source import Source, Stored
 from genstack.errors import UserError
@@ -105,8 +104,7 @@ def open_set(name: str) -> Any:
             f"torchvision's {name} needs {', '.join(missing)} besides its name; save its pictures "
             f"in a folder and give that"
         )
-    default = Path.home() / ".cache" / "genstack" / "data"
-    root = Path(os.environ.get("GENSTACK_DATA", default)).expanduser()
+    root = cache()
     choices = {"root": str(root), "train": True, "download": True}
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
 """One small example of every kind of source, made of the same pictures: the laws hold for each of them."""
 
 import json
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,22 @@ def picture(number: int) -> Image.Image:
     """Pictures of unequal sizes that can be told apart."""
     chance = np.random.default_rng(number)
     return Image.fromarray(chance.integers(0, 256, (20 + number, 31, 3), np.uint8))
+
+
+def png(number: int) -> bytes:
+    """The file of a picture."""
+    file = BytesIO()
+    picture(number).save(file, format="PNG")
+    return file.getvalue()
+
+
+def tar(path: Path, members: Mapping[str, bytes], layout: int = tarfile.USTAR_FORMAT) -> None:
+    """A tar file as Python writes it."""
+    with tarfile.open(path, "w", format=layout) as file:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, BytesIO(data))
 
 
 def folder(root: Path) -> Path:
@@ -40,11 +58,27 @@ def manifest(root: Path) -> Path:
     return root / "set" / "list.jsonl"
 
 
+def shards(root: Path) -> str:
+    for shard in range(2):
+        members = {}
+        for number in range(shard * 3, shard * 3 + 3):
+            name = f"{number:04d}"
+            members |= {
+                f"{name}.png": png(number),
+                f"{name}.cls": str(number % 2).encode(),
+                f"{name}.txt": f"picture {number}".encode(),
+                f"{name}.condition.png": png(number),
+            }
+        tar(root / f"{shard}.tar", members)
+    return str(root / "{0..1}.tar")
+
+
 #: What `data.source` may say to mean each kind, made in an empty folder. A new kind adds its own line.
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "DigitsSource": lambda root: "digits",
     "FolderSource": lambda root: str(folder(root)),
     "ManifestSource": lambda root: str(manifest(root)),
+    "ShardSource": shards,
     "ShapesSource": lambda root: "shapes:30",
     "TorchvisionSource": lambda root: "torchvision:FakeData",
 }

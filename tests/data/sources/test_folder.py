@@ -95,10 +95,3 @@ def test_the_nearest_name_is_offered(tmp_path, monkeypatch, name, near):
     (tmp_path / "flowers").mkdir()
     with pytest.raises(UserError, match=f"did you mean {near}"):
         open_source(name)
-
-
-@pytest.mark.parametrize("name", ["hf:user/name", "images-{0000..0009}.tar", "https://host/a.tar"])
-def test_what_cannot_be_read_yet_is_refused_in_a_sentence(name):
-    with pytest.raises(UserError, match="cannot be read yet") as error:
-        open_source(name)
-    assert "\n" not in str(error.value)

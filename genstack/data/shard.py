@@ -1,0 +1,196 @@
+"""A shard: a tar file whose members are images and what is known of them, indexed once.
+
+The layout is WebDataset's (Aizman et al. 2019, arXiv:2001.01858): members with the same name up to the first
+dot after the last slash are one sample, and lie next to one another.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from io import BufferedIOBase
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from genstack.atomic import replacing
+from genstack.data.cache import cache
+from genstack.data.images import SUFFIXES
+from genstack.data.tar import DamagedTarError, Member, members
+from genstack.errors import UserError
+
+FORMAT_VERSION = 1
+PARTS = ("image", "condition", "caption", "json")
+LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20}
+MOST_CLASSES = 2**20
+NO_LABEL, BAD_LABEL = -1, -2
+
+
+@dataclass
+class Sample:
+    """Members of one name, by what they are for."""
+
+    name: str
+    parts: dict[str, Member] = field(default_factory=dict)
+    label: Member | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file and the index of its samples: a row each, with name, label, and where each part lies.
+
+    Args:
+        path: of the tar file.
+        name: of the shard, for keys.
+        index: rows of the type that `row_type` says; memory-mapped where it was written before.
+    """
+
+    path: Path
+    name: str
+    index: np.ndarray
+
+    def key(self, row: int) -> str:
+        return f"{self.name}/{self.index['name'][row].decode(errors='replace')}"
+
+    def part(self, row: int, part: str) -> bytes | None:
+        """The bytes of a part of a sample; None where it has no such part.
+
+        Raises:
+            UserError: the tar file can no longer be read there.
+        """
+        start, size = self.index[part][row].tolist()
+        if start == 0:
+            return None
+        try:
+            with self.path.open("rb") as file:
+                return content(file, Member("", start, size))
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
+
+
+def row_type(letters: int) -> np.dtype:
+    """A row of an index whose names have at most so many bytes."""
+    place = [("start", "<u8"), ("size", "<u4")]
+    return np.dtype([("name", f"S{letters}"), ("label", "<i4"), *((part, place) for part in PARTS)])
+
+
+def open_shard(path: Path, name: str) -> Shard:
+    """A shard with its index: from the cache, or from the headers in the tar file, which are then cached."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise UserError(f"shard {path} cannot be read: {error.strerror}") from error
+    what = (FORMAT_VERSION, str(path.resolve()), about.st_size, about.st_mtime_ns)
+    kept = cache() / "shards" / f"{blake2b(repr(what).encode(), digest_size=16).hexdigest()}.npy"
+    found = cached(kept)
+    if found is None:
+        found, damage = index(path, about.st_size)
+        if damage:
+            warnings.warn(f"shard {path} is damaged, {damage}; {len(found)} images before it", stacklevel=2)
+        else:
+            write(kept, found)
+    return Shard(path, name, found)
+
+
+def cached(kept: Path) -> np.ndarray | None:
+    """An index written before; None where there is none, or it is damaged."""
+    try:
+        found = np.load(kept, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    names = found.dtype.names
+    good = names and "name" in names and found.dtype == row_type(found.dtype["name"].itemsize)
+    return found if good and found.ndim == 1 else None
+
+
+def write(kept: Path, found: np.ndarray) -> None:
+    """Keep an index; a cache that cannot be written costs time at the next start, and no more."""
+    try:
+        with replacing(kept) as partial, partial.open("wb") as file:
+            np.save(file, found, allow_pickle=False)
+    except OSError as error:
+        warnings.warn(f"the index of a shard was not kept in {kept.parent}: {error.strerror}", stacklevel=2)
+
+
+def index(path: Path, length: int) -> tuple[np.ndarray, str]:
+    """Rows of the samples with an image, and what is wrong with the file, "" for nothing."""
+    damage = ""
+    found: list[tuple[bytes, int, dict[str, Member]]] = []
+    with path.open("rb") as file:
+        whole: list[Member] = []
+        try:
+            whole.extend(members(file, length))
+        except DamagedTarError as error:
+            damage = str(error)
+        for sample in samples(whole):
+            if "image" in sample.parts:
+                found.append((sample.name.encode(errors="replace"), label(file, sample), sample.parts))
+    rows = np.zeros(len(found), row_type(max((len(name) for name, *_ in found), default=1)))
+    for row, (name, number, parts) in zip(rows, found, strict=True):
+        row["name"], row["label"] = name, number
+        for part, member in parts.items():
+            row[part] = (member.start, member.size)
+    return rows, damage
+
+
+def samples(whole: list[Member]) -> Iterator[Sample]:
+    """Members of one name that follow one another; of two for the same purpose, the first."""
+    split = [(*divided(member.name), member) for member in whole]
+    for name, group in groupby(split, key=lambda entry: entry[0]):
+        sample = Sample(name)
+        for _, ending, member in group:
+            part = purpose(ending)
+            if part and member.size <= LONGEST[part]:
+                sample.parts.setdefault(part, member)
+            elif ending == "cls":
+                sample.label = sample.label or member
+        yield sample
+
+
+def divided(name: str) -> tuple[str, str]:
+    """The name of a sample, and the ending that says what a member is for."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return folder + slash + stem, ending.lower()
+
+
+def purpose(ending: str) -> str:
+    """What a member is for; "" for nothing known."""
+    if f".{ending}" in SUFFIXES:
+        return "image"
+    if ending.startswith("condition.") and ending.removeprefix("condition") in SUFFIXES:
+        return "condition"
+    return {"txt": "caption", "json": "json"}.get(ending, "")
+
+
+def label(file: BufferedIOBase, sample: Sample) -> int:
+    """The class number in `.cls`, or under `label` or `cls` in `.json`; below 0 for none, or no number."""
+    if sample.label is not None:
+        stated = content(file, sample.label, 32).decode(errors="replace").strip()
+    elif "json" in sample.parts:
+        known = entries(content(file, sample.parts["json"]))
+        value = next((known[key] for key in ("label", "cls") if key in known), None)
+        if value is None:
+            return NO_LABEL
+        stated = str(value)
+    else:
+        return NO_LABEL
+    good = stated.isascii() and stated.isdigit() and len(stated) < 10 and int(stated) < MOST_CLASSES
+    return int(stated) if good else BAD_LABEL
+
+
+def entries(data: bytes) -> dict[str, object]:
+    """What a `.json` member says; nothing where it is no JSON object."""
+    try:
+        known = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def content(file: BufferedIOBase, member: Member, most: int | None = None) -> bytes:
+    """The bytes of a member, at most so many."""
+    file.seek(member.start)
+    return file.read(member.size if most is None else min(member.size, most))

@@ -1,0 +1,145 @@
+"""Files from a web server on this machine: once, whole, resumed, and never of two versions."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from genstack.data.download import fetch
+from genstack.data.sources import open_source
+from genstack.errors import UserError
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one file; `breaks` bytes after the start of an answer the connection ends."""
+
+    def __init__(self, content):
+        self.content, self.tag, self.breaks, self.ranges, self.asked = content, '"1"', None, True, []
+        self.hides_length = self.wrong_part = False
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def url(self, name="a.tar"):
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self):
+        of, wanted = self.server, self.headers.get("Range")
+        of.asked.append(wanted)
+        if self.path.startswith("/none"):
+            return self.send_error(404)
+        goes_on = wanted and of.ranges and self.headers.get("If-Range") == of.tag
+        first = int(wanted.removeprefix("bytes=").rstrip("-")) if goes_on else 0
+        if goes_on and first >= len(of.content):
+            return self.send_error(416)
+        self.send_response(206 if goes_on else 200)
+        if goes_on:
+            shown = 1 if of.wrong_part else first
+            self.send_header("Content-Range", f"bytes {shown}-{len(of.content) - 1}/{len(of.content)}")
+        if not of.hides_length:
+            self.send_header("Content-Length", str(len(of.content) - first))
+        self.send_header("ETag", of.tag)
+        self.end_headers()
+        self.wfile.write(of.content[first:][: of.breaks])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    serving = Server(bytes(range(256)) * 5000)
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_file_is_fetched_once(server, tmp_path):
+    place = fetch(server.url(), tmp_path)
+    assert place.read_bytes() == server.content and names(tmp_path) == [place.name]
+    assert fetch(server.url(), tmp_path) == place and len(server.asked) == 1
+    assert fetch(server.url("b/a.tar"), tmp_path) != place
+
+
+def test_what_broke_off_goes_on(server, tmp_path):
+    server.breaks = 300_000
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"ended after .* of 1280000 bytes.*goes on"):
+            fetch(server.url(), tmp_path)
+    server.breaks = None
+    assert fetch(server.url(), tmp_path).read_bytes() == server.content
+    assert server.asked == [None, "bytes=300000-", "bytes=600000-"]
+
+
+@pytest.mark.parametrize("changed", ["another version", "no ranges", "the part is longer"])
+def test_a_part_of_something_else_is_thrown_away(server, tmp_path, changed):
+    server.breaks = 300_000
+    with pytest.raises(UserError):
+        fetch(server.url(), tmp_path)
+    server.breaks = None
+    if changed == "another version":
+        server.tag, server.content = '"2"', b"other" * 90_000
+    elif changed == "no ranges":
+        server.ranges = False
+    else:
+        server.content = server.content[:1000]
+    assert fetch(server.url(), tmp_path).read_bytes() == server.content
+
+
+def test_another_part_than_asked_for_is_refused(server, tmp_path):
+    server.breaks = 300_000
+    with pytest.raises(UserError):
+        fetch(server.url(), tmp_path)
+    server.wrong_part, server.breaks = True, None
+    with pytest.raises(UserError, match="another part"):
+        fetch(server.url(), tmp_path)
+
+
+def test_an_unbounded_answer_is_refused(server, tmp_path):
+    server.hides_length = True
+    with pytest.raises(UserError, match="how long"):
+        fetch(server.url(), tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_told_beforehand(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("genstack.data.download.SPARE", 2**62)
+    with pytest.raises(UserError, match="GENSTACK_DATA"):
+        fetch(server.url(), tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_no_such_file_and_no_server_are_one_line(server, tmp_path):
+    for url, message in ((server.url("none.tar"), "Not Found"), ("http://127.0.0.1:9/a.tar", "fetched")):
+        with pytest.raises(UserError, match=message) as error:
+            fetch(url, tmp_path)
+        assert "\n" not in str(error.value)
+
+
+def test_threads_fetch_once(server, tmp_path):
+    places = []
+    threads = [
+        threading.Thread(target=lambda: places.append(fetch(server.url(), tmp_path))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(places)) == 1 and len(server.asked) == 1
+
+
+def test_shards_on_a_server(server, example):
+    pattern = example("ShardSource")
+    server.content = Path(pattern.replace("{0..1}", "0")).read_bytes()
+    source, local = open_source(server.url("{0..1}.tar")), open_source(pattern)
+    assert len(source) == 6 and len(server.asked) == 2
+    assert [source.key(number) for number in range(3)] == [local.key(number) for number in range(3)]
+    assert len(open_source(server.url("{0..1}.tar"))) == 6 and len(server.asked) == 2

@@ -1,0 +1,227 @@
+"""WebDataset shards: the same samples as the webdataset package, exact epochs, damage, and servers."""
+
+import json
+import shutil
+import tarfile
+import warnings
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genstack.data import ImageData
+from genstack.data.images import Preprocessing
+from genstack.data.sources import open_source
+from genstack.data.sources.shards import expand
+from genstack.errors import UserError
+
+FILES = Path(__file__).parents[2] / "golden" / "images"
+SIZE = Preprocessing(3, 8, 8)
+
+
+def tar(path, members):
+    with tarfile.open(path, "w") as file:
+        for name, data in members:
+            (path.parent / "member").write_bytes(data)
+            file.add(path.parent / "member", name)
+    (path.parent / "member").unlink()
+
+
+def shards(root, count=3, each=7):
+    """Shards of different pictures with class, caption and JSON."""
+    from PIL import Image
+
+    root.mkdir(exist_ok=True)
+    for shard in range(count):
+        members = []
+        for row in range(each):
+            number = shard * each + row
+            pixels = np.random.default_rng(number).integers(0, 256, (9, 11 + row, 3), np.uint8)
+            Image.fromarray(pixels).save(root / "one.png")
+            members += [
+                (f"{number:06d}.png", (root / "one.png").read_bytes()),
+                (f"{number:06d}.cls", str(number % 4).encode()),
+                (f"{number:06d}.json", json.dumps({"caption": f"number {number}"}).encode()),
+            ]
+        tar(root / f"{shard:02d}.tar", members)
+    (root / "one.png").unlink()
+    return root / "{00..02}.tar"
+
+
+def test_samples_are_those_of_webdataset(tmp_path):
+    import webdataset
+
+    pattern = str(shards(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = list(webdataset.WebDataset(pattern, shardshuffle=False).decode("rgb"))
+    source = open_source(pattern)
+    assert len(source) == len(theirs) == 21
+    for number, sample in enumerate(theirs):
+        assert source.key(number) == f"{number // 7:02d}.tar/{sample['__key__']}"
+        assert source.label(number) == int(sample["cls"])
+        assert source.caption(number) == sample["json"]["caption"]
+        seen = source.image(number, SIZE)
+        np.testing.assert_allclose(seen, sample["png"].transpose(2, 0, 1), atol=1e-6)
+    assert source.class_names == ("0", "1", "2", "3")
+
+
+def test_epochs_are_exact_and_shared_by_processes_and_workers(tmp_path):
+    """Every image once an epoch over two processes, whatever the workers, and from the middle."""
+
+    def captions(workers, rank, processes, start=0, count=7):
+        data = ImageData(str(tmp_path / "{00..02}.tar"), 8, batch_size=3, validation=0.0, workers=workers)
+        assert len(data.split.training) == 20  # one is laid aside
+        loader = data.training_loader(start, 20 // 2 // 5, rank, processes)
+        return [caption for batch in islice(loader, count) for caption in batch.captions]
+
+    shards(tmp_path)
+    whole = [captions(0, rank, 2, count=5) for rank in (0, 1)]
+    assert len({*whole[0], *whole[1]}) == 20
+    assert captions(2, 1, 2, count=5) == whole[1]
+    assert captions(0, 1, 2, start=8, count=3) == whole[1][4:]
+
+
+def test_the_second_opening_reads_the_index_alone(tmp_path, monkeypatch):
+    pattern = str(shards(tmp_path))
+    first = open_source(pattern)
+    monkeypatch.setattr("genstack.data.shard.members", None)  # what reads headers
+    again = open_source(pattern)
+    assert [again.key(n) for n in range(21)] == [first.key(n) for n in range(21)]
+    assert torch.equal(again.image(20, SIZE), first.image(20, SIZE))
+
+
+def test_a_changed_shard_and_a_damaged_index_are_read_anew(tmp_path, home):
+    pattern = str(shards(tmp_path))
+    open_source(pattern)
+    kept = sorted(Path("~/.cache/genstack/data/shards").expanduser().iterdir())
+    assert len(kept) == 3
+    kept[0].write_bytes(kept[0].read_bytes()[:-5])
+    kept[1].write_bytes(b"")
+    np.save(kept[2], np.zeros(4))
+    assert open_source(pattern).key(20) == "02.tar/000020"
+    tar(tmp_path / "01.tar", [("other.png", (FILES / "plain_reference.png").read_bytes())])
+    assert [open_source(pattern).key(n) for n in (7, 8)] == ["01.tar/other", "02.tar/000014"]
+
+
+def test_a_truncated_shard_is_read_up_to_the_damage(tmp_path):
+    pattern = str(shards(tmp_path))
+    whole = (tmp_path / "01.tar").read_bytes()
+    (tmp_path / "01.tar").write_bytes(whole[: len(whole) // 4])
+    for _ in range(2):  # each time, for the damage stays
+        with pytest.warns(
+            UserWarning, match=r"01\.tar is damaged, it breaks off at byte \d+.*; [123] images"
+        ):
+            source = open_source(pattern)
+    assert 14 < len(source) < 21
+    assert source.key(len(source) - 1) == "02.tar/000020"
+
+
+def test_corrupt_members_are_skipped_and_counted(tmp_path):
+    good = (FILES / "plain_reference.png").read_bytes()
+    members = [(f"{number}.png", good) for number in range(60)]
+    tar(tmp_path / "a.tar", [*members[:7], ("bad.png", good[:40]), *members[7:]])
+    data = ImageData(str(tmp_path / "a.tar"), 8, validation=0.0)
+    with pytest.warns(
+        UserWarning, match=r"skipped: .*a\.tar: a\.tar/bad cannot be read as a picture"
+    ) as warned:
+        list(islice(data.training_loader(), 4))
+    assert len(warned) == 1
+
+
+def test_unusual_members(tmp_path):
+    good = (FILES / "plain_reference.png").read_bytes()
+    tar(
+        tmp_path / "a.tar",
+        [
+            ("x/1.PNG", good),
+            ("x/1.txt", b" a caption\n"),
+            ("x/1.json", b"{broken"),
+            ("x/2.json", b'{"label": 5}'),
+            ("x/2.condition.jpg", good),
+            ("x/2.png", good),
+            ("x/3.webp", (FILES / "rgba.png").read_bytes()),
+            ("x/3.cls", b"cat"),
+            ("x/4.txt", b"no picture"),
+            ("../../5.png", good),
+            ("5.cls", b"99999999999999999999"),
+        ],
+    )
+    source = open_source(str(tmp_path / "a.tar"))
+    assert [source.key(n) for n in range(4)] == ["a.tar/x/1", "a.tar/x/2", "a.tar/x/3", "a.tar/../../5"]
+    assert source.caption(0) == "a caption" and len(source.class_names) == 6 and source.label(1) == 5
+    assert torch.equal(source.condition_image(1, SIZE), source.image(0, SIZE))
+    with pytest.raises(UserError, match="x/1 has no condition image"):
+        source.condition_image(0, SIZE)
+    with pytest.raises(UserError, match=r"x/1 has no class.*\.cls"):
+        source.label(0)
+    with pytest.raises(UserError, match="x/3 has a class that is no number"):
+        source.label(2)
+
+
+def test_images_without_their_class_are_skipped_only_where_classes_are_read(tmp_path):
+    good = (FILES / "plain_reference.png").read_bytes()
+    members = [(f"{n}.{ending}", data) for n in range(40) for ending, data in (("png", good), ("cls", b"1"))]
+    tar(tmp_path / "a.tar", [*members, ("last.png", good)])
+    of = ImageData(str(tmp_path / "a.tar"), 8, validation=0.0)
+    with pytest.warns(UserWarning, match="last has no class"):
+        labels = {label for batch in islice(of.training_loader(), 4) for label in batch.labels.tolist()}
+    assert labels == {1} and "1 1: 40" in of.report()
+    unlabelled = ImageData(str(tmp_path / "a.tar"), 8, validation=0.0, labels="none")
+    list(islice(unlabelled.training_loader(), 4))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "places"),
+    [
+        (
+            "http://h/{08..11}.tar",
+            ["http://h/08.tar", "http://h/09.tar", "http://h/10.tar", "http://h/11.tar"],
+        ),
+        (
+            "https://h/{a,b}{1..2}.tar",
+            ["https://h/a1.tar", "https://h/a2.tar", "https://h/b1.tar", "https://h/b2.tar"],
+        ),
+        ("http://h/{9..10}.tar?key=1", ["http://h/9.tar?key=1", "http://h/10.tar?key=1"]),
+    ],
+)
+def test_patterns(pattern, places):
+    assert expand(pattern) == places
+
+
+def test_stars_and_brackets_in_names(tmp_path):
+    shards(tmp_path / "a [1]")
+    shutil.copytree(tmp_path / "a [1]", tmp_path / "b")
+    assert len(open_source(str(tmp_path / "b" / "*.tar"))) == 21
+    assert len(open_source(str(tmp_path / "a [1]" / "{00..01}.tar"))) == 14
+    both = open_source(str(tmp_path / "{a [[]1],b}" / "00.tar"))
+    assert len(both) == 14 and both.key(0) != both.key(7)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("pipe:curl http://host/a.tar", "is a program, and none is run"),
+        ("s3://bucket/{0..9}.tar", "s3:// cannot be read"),
+        ("file:///etc/a.tar", "file:// cannot be read"),
+        ("shards/{0000..0003}.tar", "4 of 4 shards are missing: shards/0000.tar"),
+        ("none/*.tar", "1 of 1 shards|names no file"),
+        ("shards/a.tar.gz", "not compressed"),
+        ("http://h/{0..999999999}.tar", "more than 1048576 shards"),
+        ("http://h/{0..999999}{0..999999}.tar", "more than 1048576 shards"),
+        ("http://h/a.zip", "names no .tar"),
+    ],
+)
+def test_impossible_patterns_are_refused(tmp_path, monkeypatch, pattern, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        open_source(pattern)
+    assert "\n" not in str(error.value)
+
+
+def test_shards_without_pictures_are_refused(tmp_path):
+    tar(tmp_path / "a.tar", [("1.txt", b"words")])
+    with pytest.raises(UserError, match="holds no pictures"):
+        open_source(str(tmp_path / "a.tar"))
