@@ -212,9 +212,10 @@ class Loader(DataLoader[Batch]):
 
     def _explained(self, error: Exception, workers: Sequence[BaseProcess]) -> Exception:
         """The error of a dead worker with the image that it died of; any other as it is."""
-        wait([worker.sentinel for worker in workers], timeout=1)  # it may be dying still
+        dying = wait([worker.sentinel for worker in workers], timeout=1)
         for number, worker in enumerate(workers):
-            if not worker.is_alive():
+            if worker.sentinel in dying:
+                worker.join(timeout=5)  # what it held is closed first, and how it ended is known last
                 image = self.samples.reading.last(number)
                 place = "between two images" if image is None else f"reading {self.samples.source.key(image)}"
                 return UserError(
