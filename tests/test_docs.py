@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from genstack.checkpoints.files import save
-from genstack.cli import train, verbs
+from genstack.cli import evaluate, train, verbs
 from genstack.cli.config import KINDS
 from genstack.cli.main import dispatch
 from genstack.cli.parser import Parser, load_parts
@@ -68,6 +69,8 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = yaml.safe_load((ROOT / "configs/compressor/vqvae.yaml").read_text(encoding="utf-8"))
     inherited = {"model": {"compressor": recipe["model"]["compressor"]}}
     monkeypatch.setattr(train.CompressorStage, "inherited", lambda *_: inherited)
+    monkeypatch.setattr(evaluate, "inherited", lambda *_: {"data": {"source": "digits"}})
+    monkeypatch.setattr(evaluate.Evaluation, "run_on", lambda *_: None)
     monkeypatch.setattr(train.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
 
 
@@ -160,6 +163,22 @@ def test_the_python_example_samples(tmp_path, monkeypatch):
     exec(example, names)
     assert names["images"].shape == (16, 3, 6, 8)
     assert (tmp_path / "flowers.png").exists()
+
+
+def test_the_python_example_encodes_and_decodes(tmp_path, monkeypatch):
+    network = Convolutional(
+        dim=4, width=4, multipliers=(1, 1), blocks=1, attention=(), middle_attention=False
+    )
+    compressor = Autoencoder(3, network, VectorQuantizer(codebook_size=7, dim=3))
+    save(Model(compressor, Preprocessing(3, 6, 8)), tmp_path / "runs" / "flowers")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (37, 20), "red").save("rose.jpg")
+    (example,) = [text for text in blocks(ROOT / "README.md", "python") if "rose-again" in text]
+    names: dict = {}
+    exec(example, names)
+    assert names["codes"].shape == (1, 12) and names["codes"].dtype == torch.int64
+    with Image.open("rose-again.png") as again:
+        assert again.size == (8, 6)
 
 
 def test_the_example_of_a_quantizer_keeps_the_law(tmp_path):

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import genstack
 from genstack.atomic import replacing
-from genstack.checkpoints import published
+from genstack.checkpoints import hub, published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe
 from genstack.checkpoints.strangers import DIFFUSERS, HALVES
@@ -32,6 +32,16 @@ TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 
 def save(model: Model, folder: Path) -> None:
     """Write a model into a folder; what lies there stays whole until the new one is complete."""
+    text = described_text(model)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state(model).items()}
+    with replacing(folder / TENSORS) as path:
+        save_file(tensors, path, metadata={"genstack": text})
+    with replacing(folder / DESCRIPTION) as path:
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def described_text(model: Model) -> str:
+    """The description of a model, as JSON."""
     described = {
         "format_version": FORMAT_VERSION,
         "genstack_version": genstack.__version__,
@@ -43,24 +53,22 @@ def save(model: Model, folder: Path) -> None:
         "identity": identity(model),
         "made": model.made,
     }
-    text = json.dumps(described, indent=2, ensure_ascii=False)
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state(model).items()}
-    with replacing(folder / TENSORS) as path:
-        save_file(tensors, path, metadata={"genstack": text})
-    with replacing(folder / DESCRIPTION) as path:
-        path.write_text(text + "\n", encoding="utf-8")
+    return json.dumps(described, indent=2, ensure_ascii=False)
 
 
 def load(place: Path) -> Model:
     """Read a model, on the CPU, in eval mode, without gradients.
 
     Args:
-        place: folder of a run, where `save` wrote it, or a file or folder that another project published.
+        place: folder of a run, where `save` wrote it, a file or folder that another project published, or a
+            repository of the Hugging Face hub (`hf:user/name`), which is fetched.
 
     Raises:
         UserError: there is no model.
         UserError: the file is damaged, from another version, or does not fit its own description.
     """
+    if hub.named(place):
+        place = hub.fetch(place)
     path = weights_of(place)
     if path.name != TENSORS:
         return published.load(place)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -131,8 +132,8 @@ def smoother(number: int, scales: int, convolutions: int) -> int:
     """
     margin = 1 / (3 if convolutions == 4 else 2) / convolutions
     place = number / max(1, scales - 1)
-    ticks = torch.linspace(margin, 1 - margin, convolutions, dtype=torch.float64)
-    return int((ticks - place).abs().argmin())
+    ticks = np.linspace(margin, 1 - margin, convolutions)
+    return int(np.abs(ticks - place).argmin())
 
 
 def resized(grid: Float[Tensor, "b d _ _"], size: tuple[int, int], mode: str) -> Float[Tensor, "b d _ _"]:

@@ -1,0 +1,52 @@
+"""Models handed on: a folder in a format that others read, with a card, there whole or not at all."""
+
+from pathlib import Path
+
+import genstack.checkpoints.exports
+from genstack.atomic import appearing
+from genstack.checkpoints.exports.card import card
+from genstack.checkpoints.exports.export import Export
+from genstack.checkpoints.files import DESCRIPTION, described_text
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.model import Model
+
+CARD = "README.md"
+
+
+def exports() -> dict[str, Export]:
+    """Every kind of export by the name that a user calls it."""
+    found = discover(genstack.checkpoints.exports, Export)  # type: ignore[type-abstract]
+    return {kind.name: kind() for kind in sorted(found.values(), key=lambda kind: kind.name)}
+
+
+def write(
+    model: Model, export: Export, folder: Path, place: str = "", licence: str = "", batch: int = 1
+) -> None:
+    """Write a model and its card into a new folder.
+
+    Args:
+        model: on the CPU, in eval mode.
+        export: the kind of files.
+        folder: that appears.
+        place: where users will find it, if that is not the folder.
+        licence: an identifier such as apache-2.0; empty for none.
+        batch: number of images that fixed programs take at a time.
+
+    Raises:
+        UserError: these files cannot say what this model computes, or the folder is there and not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already; choose another --out")
+    if batch < 1:
+        raise UserError(f"batch {batch} is no number of images; use 1 or more")
+    text = card(model, export, place or str(folder), licence, batch)
+    with appearing(folder) as partial:
+        export.write(model, partial, batch)
+        (partial / DESCRIPTION).write_text(described_text(model) + "\n", encoding="utf-8")
+        (partial / CARD).write_text(text, encoding="utf-8")
+
+
+def contents(folder: Path) -> str:
+    """Files and their sizes, for people."""
+    return ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.2g} MB)" for path in sorted(folder.iterdir()))

@@ -1,0 +1,1 @@
+"""Formats to hand models on in, one file each; a new class of `Export` here is all that a new one needs."""

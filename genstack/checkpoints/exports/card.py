@@ -1,0 +1,108 @@
+"""The model card of an export: what it is, what it was trained on, its numbers, licence, and how to load it.
+
+The block at its top is read by the Hugging Face hub.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import genstack
+from genstack.checkpoints.exports.export import Export
+from genstack.errors import UserError
+from genstack.model import Model
+
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+
+
+def card(model: Model, export: Export, place: str, licence: str, batch: int) -> str:
+    """The text of the card.
+
+    Args:
+        model: that is exported.
+        export: the kind of files.
+        place: where they will be: a folder, or `hf:user/name`.
+        licence: an identifier such as apache-2.0; empty where the user said none.
+        batch: number of images that fixed programs take at a time.
+    """
+    if licence and not LICENCE.fullmatch(licence):
+        raise UserError(f"licence {licence!r} is no identifier; use such as apache-2.0, mit or cc-by-4.0")
+    sections = [
+        head(licence),
+        f"# {title(model)}",
+        f"{what(model)} Files: {export.what}.",
+        "## Data",
+        data(model),
+        "## Numbers",
+        numbers(model),
+        "## Licence",
+        licence or "None was named: ask whoever made this model before you use it.",
+        "## Use",
+        f"```python\n{export.use(model, place, batch)}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def head(licence: str) -> str:
+    """The lines that the hub reads."""
+    named = f"license: {licence.lower()}\n" if licence else ""
+    return f"---\n{named}library_name: genstack\ntags:\n- genstack\n- image-generation\n---"
+
+
+def title(model: Model) -> str:
+    """The kinds of its parts."""
+    parts = [type(model.compressor).__name__]
+    if (quantizer := getattr(model.compressor, "quantizer", None)) is not None:
+        parts.append(type(quantizer).__name__)
+    if model.prior is not None:
+        parts.append(type(model.prior).__name__)
+    return ", ".join(parts)
+
+
+def what(model: Model) -> str:
+    """What goes in, what comes out, and how large it is."""
+    seen = model.preprocessing
+    lines = [f"A model of genstack {genstack.__version__} for images of {seen.height} x {seen.width} pixels"]
+    lines += [f" and {seen.channels} channels, {size(model.compressor)} parameters"]
+    if model.compressor.coded:
+        layout = model.layout
+        grids = ", ".join(f"{height} x {width}" for height, width in layout.grids)
+        lines += [f". An image becomes {layout.length} codes of {layout.codebook_size} values ({grids})"]
+    if model.prior is not None:
+        lines += [f"; the prior has {size(model.prior)} more, condition {type(model.condition).__name__}"]
+    return "".join(lines) + "."
+
+
+def size(part: Any) -> str:
+    """The number of parameters, in short."""
+    return f"{sum(parameter.numel() for parameter in part.parameters()) / 1e6:.3g} M"
+
+
+def data(model: Model) -> str:
+    """What the model was trained on."""
+    made = model.made
+    if "published" in made:
+        return f"Read from {made.get('file')}, a {made['published']}; see there."
+    lines = [f"Source: {made.get('data', 'unknown')}"]
+    if "step" in made:
+        lines.append(
+            f"{made['step']} steps, {made.get('images', 'unknown')} images seen, seed {made.get('seed')}"
+        )
+    if model.classes:
+        shown = ", ".join(model.classes[:10])
+        more = f", and {len(model.classes) - 10} more" if len(model.classes) > 10 else ""
+        lines.append(f"Classes: {shown}{more}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def numbers(model: Model) -> str:
+    """What validation measured."""
+    measured = model.made.get("measured")
+    if not isinstance(measured, Mapping) or not measured:
+        return "None were measured."
+    rows = [
+        f"| {name} | {value:.6g} |" if isinstance(value, float | int) else f"| {name} | {json.dumps(value)} |"
+        for name, value in measured.items()
+    ]
+    return "\n".join(["| measure, on images laid aside | value |", "|---|---|", *rows])

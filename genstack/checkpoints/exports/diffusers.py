@@ -1,0 +1,161 @@
+"""Folders of diffusers: `VQModel`, or `AutoencoderKL` for latents without codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from genstack.atomic import replacing
+from genstack.checkpoints.exports.export import Export
+from genstack.checkpoints.formats.convolutional import layers
+from genstack.checkpoints.formats.diffusers import NAMES
+from genstack.checkpoints.strangers import DIFFUSERS
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.output import Pixels
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.errors import UserError
+from genstack.model import Model
+
+OLDEST = "0.32.0"  # a version that reads what is written here
+OTHERWISE = "use --to safetensors, onnx or torch-export, which take any compressor"
+
+
+class Diffusers(Export):
+    """The compressor alone: diffusers has no class for our priors."""
+
+    name = "diffusers"
+    what = "config.json and diffusion_pytorch_model.safetensors: the compressor, for VQModel or AutoencoderKL"
+
+    def write(self, model: Model, folder: Path, batch: int) -> None:
+        if model.prior is not None:
+            raise UserError(
+                "diffusers has no class for a prior; export the compressor's own run, or use --to safetensors"
+            )
+        made = fitting(model.compressor)
+        height, width = model.preprocessing.height, model.preprocessing.width
+        config = settings(made) | {"sample_size": height if height == width else [height, width]}
+        with replacing(folder / DIFFUSERS[0]) as path:
+            save_file(tensors(made), path, metadata={"format": "pt"})
+        with replacing(folder / "config.json") as path:
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def use(self, model: Model, place: str, batch: int) -> str:
+        kind = class_name(model.compressor)
+        return "\n".join(
+            [
+                f"from diffusers import {kind}",
+                "",
+                f'compressor = {kind}.from_pretrained("{place.removeprefix("hf:")}")',
+                "images = compressor(images).sample  # in [-1, 1], b c H W",
+            ]
+        )
+
+
+def class_name(compressor: nn.Module) -> str:
+    """The class of diffusers that computes what a compressor computes."""
+    gaussian = isinstance(compressor, Autoencoder) and isinstance(compressor.quantizer, Gaussian)
+    return "AutoencoderKL" if gaussian else "VQModel"
+
+
+def fitting(compressor: nn.Module) -> Autoencoder:
+    """The compressor, if diffusers has a class that computes the same.
+
+    Raises:
+        UserError: it has none; the message says what it would have.
+    """
+    parts = {
+        "compressor": (compressor, Autoencoder),
+        "network": (getattr(compressor, "network", None), Convolutional),
+        "quantizer": (getattr(compressor, "quantizer", None), VectorQuantizer | Gaussian),
+        "output": (getattr(compressor, "output", None), Pixels),
+    }
+    for name, (part, kind) in parts.items():
+        if not isinstance(part, kind):
+            names = str(getattr(kind, "__name__", "VectorQuantizer or Gaussian"))
+            raise UserError(
+                f"diffusers reads {names} as {name}, and this one has {type(part).__name__}; {OTHERWISE}"
+            )
+    assert isinstance(compressor, Autoencoder)
+    plan = compressor.network
+    assert isinstance(plan, Convolutional)
+    dim = compressor.quantizer.dim
+    possible = {
+        f"a projection of 1 x 1, not {compressor.projection} x {compressor.projection}": (
+            compressor.projection <= 1
+        ),
+        f"a first level of `width` {plan.width} channels, not {plan.widths[0]}": plan.widths[0] == plan.width,
+        f"one number of normalisation groups, not {group_counts(compressor)}": (
+            len(group_counts(compressor)) == 1
+        ),
+    }
+    if isinstance(compressor.quantizer, Gaussian):
+        possible["a network with `double: true`"] = plan.double
+        possible[f"as many channels of network and Gaussian, not {plan.dim} and {dim}"] = plan.dim == dim
+    if lacking := [name for name, met in possible.items() if not met]:
+        raise UserError(f"diffusers reads {lacking[0]}; {OTHERWISE}")
+    return compressor
+
+
+def group_counts(compressor: nn.Module) -> list[int]:
+    """The numbers of groups that normalisations have."""
+    return sorted({part.num_groups for part in compressor.modules() if isinstance(part, nn.GroupNorm)})
+
+
+def settings(compressor: Autoencoder) -> dict[str, Any]:
+    """What `config.json` says of a compressor that fits."""
+    plan, quantizer = compressor.network, compressor.quantizer
+    assert isinstance(plan, Convolutional)
+    attention = [level in plan.attention for level in range(len(plan.multipliers))]
+    both: dict[str, Any] = {
+        "_class_name": class_name(compressor),
+        "_diffusers_version": OLDEST,
+        "act_fn": "silu",
+        "block_out_channels": list(plan.widths),
+        "down_block_types": [
+            "AttnDownEncoderBlock2D" if here else "DownEncoderBlock2D" for here in attention
+        ],
+        "up_block_types": [
+            "AttnUpDecoderBlock2D" if here else "UpDecoderBlock2D" for here in attention[::-1]
+        ],
+        "in_channels": compressor.channels,
+        "out_channels": compressor.channels,
+        "latent_channels": plan.dim,
+        "layers_per_block": plan.blocks,
+        "mid_block_add_attention": plan.middle_attention,
+        "norm_num_groups": group_counts(compressor)[0],
+    }
+    if isinstance(quantizer, Gaussian):
+        return both | {"scaling_factor": 1.0, "force_upcast": False}
+    assert isinstance(quantizer, VectorQuantizer)
+    return both | {
+        "lookup_from_codebook": False,
+        "norm_type": "group",
+        "num_vq_embeddings": quantizer.codebook_size,
+        "vq_embed_dim": quantizer.dim,
+    }
+
+
+@torch.no_grad()
+def tensors(compressor: Autoencoder) -> dict[str, Tensor]:
+    """The weights of a compressor that fits, under the names of diffusers."""
+    plan, state = compressor.network, compressor.state_dict()
+    assert isinstance(plan, Convolutional)
+    named = layers(NAMES, plan) | {"to_quantizer": "quant_conv", "from_quantizer": "post_quant_conv"}
+    if compressor.projection == 0:
+        for name, dim in (("to_quantizer", compressor.encoder.dim), ("from_quantizer", plan.dim)):
+            state |= {f"{name}.weight": torch.eye(dim)[:, :, None, None], f"{name}.bias": torch.zeros(dim)}
+    found = {}
+    for ours, theirs in named.items():
+        matrix = ".attention" in ours and not ours.endswith(".norm")
+        for part in ("weight", "bias"):
+            if (value := state.get(f"{ours}.{part}")) is not None:
+                found[f"{theirs}.{part}"] = value.flatten(1) if matrix and part == "weight" else value
+    if isinstance(compressor.quantizer, VectorQuantizer):
+        # of rows of unit length the nearest to a latent is the nearest to its direction
+        rows = compressor.quantizer.codebook.rows
+        found["quantize.embedding.weight"] = compressor.quantizer.scaled(rows)
+    return {name: value.float().cpu().contiguous().clone() for name, value in found.items()}

@@ -1,0 +1,49 @@
+"""Programs of ONNX, for onnxruntime and everything else that runs them."""
+
+from pathlib import Path
+
+import torch
+
+from genstack.checkpoints.exports.export import Export
+from genstack.checkpoints.exports.programs import programs
+from genstack.errors import UserError
+from genstack.model import Model
+
+
+class ONNX(Export):
+    """One file for each half of the compressor, and one for a step of the prior."""
+
+    name = "onnx"
+    what = "encoder.onnx, decoder.onnx and, with a prior, prior.onnx, for onnxruntime"
+
+    def write(self, model: Model, folder: Path, batch: int) -> None:
+        try:
+            import onnxscript  # noqa: F401 (torch.onnx needs it, and says so late)
+        except ImportError as error:
+            raise UserError(
+                "onnx and onnxscript are not installed; pip install 'genstack-images[onnx]'"
+            ) from error
+        for program in programs(model, batch):
+            made = torch.onnx.export(
+                program.exported(),
+                input_names=list(program.inputs),
+                output_names=[program.output],
+                dynamo=True,
+                verbose=False,
+            )
+            assert made is not None
+            made.save(folder / f"{program.name}.onnx")
+
+    def use(self, model: Model, place: str, batch: int) -> str:
+        between = "codes" if model.compressor.coded else "latents"
+        images = f"float32 in [-1, 1], {batch} x {' x '.join(map(str, model.preprocessing.shape))}"
+        return "\n".join(
+            [
+                "import onnxruntime",
+                "",
+                f'encoder = onnxruntime.InferenceSession("{place}/encoder.onnx")',
+                f'decoder = onnxruntime.InferenceSession("{place}/decoder.onnx")',
+                f'{between} = encoder.run(None, {{"images": images}})[0]  # {images}',
+                f'images = decoder.run(None, {{"{between}": {between}}})[0]',
+            ]
+        )

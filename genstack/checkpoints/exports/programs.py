@@ -1,0 +1,196 @@
+"""A model as a few programs from tensors to tensors: what ONNX and torch.export write."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from genstack.compressor import Autoencoder, Compressor
+from genstack.errors import UserError
+from genstack.facts import Facts
+from genstack.model import Model
+from genstack.prior import Autoregressive, Prior
+from genstack.prior.diffusion import Diffusion
+from genstack.prior.masked import Masked
+from genstack.prior.next_scale import NextScale
+from genstack.prior.random_order import RandomOrder
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module of fixed shapes, with inputs to try it on.
+
+    Args:
+        name: of its file.
+        module: in eval mode.
+        inputs: by name, in order.
+        output: the name of what it gives.
+        what: what it computes, in words.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    output: str
+    what: str
+
+    def exported(self) -> ExportedProgram:
+        """The program of torch.export."""
+        with torch.no_grad():
+            made = torch.export.export(self.module, tuple(self.inputs.values()), strict=False)
+            return made.run_decompositions({})  # regions without autocast dissolve: they cannot be stored
+
+
+def programs(model: Model, batch: int) -> list[Program]:
+    """Encoder and decoder, and a step of the prior where there is one.
+
+    Raises:
+        UserError: there is no program for a step of this prior.
+    """
+    shape = (batch, *model.preprocessing.shape)
+    images = torch.rand(shape) * 2 - 1
+    if not model.compressor.coded:
+        return latent_programs(model.compressor, images)
+    layout = model.layout
+    codes = torch.randint(layout.codebook_size, (batch, layout.length))
+    found = [
+        Program("encoder", Encoder(model.compressor), {"images": images}, "codes", "images to codes"),
+        Program("decoder", Decoder(model), {"codes": codes}, "images", "codes to images"),
+    ]
+    return found if model.prior is None else [*found, step(model.prior, codes)]
+
+
+def latent_programs(compressor: Compressor, images: Float[Tensor, "b c H W"]) -> list[Program]:
+    """Encoder and decoder of a compressor whose latents have no codes."""
+    if not isinstance(compressor, Autoencoder):
+        raise UserError(f"a {type(compressor).__name__} without codes cannot be exported as programs")
+    encoder = LatentEncoder(compressor)
+    with torch.no_grad():
+        latents = encoder(images)
+    decoder = LatentDecoder(compressor, (images.shape[-2], images.shape[-1]))
+    return [
+        Program("encoder", encoder, {"images": images}, "latents", "images to the means of their latents"),
+        Program("decoder", decoder, {"latents": latents}, "images", "latents to images"),
+    ]
+
+
+class Encoder(nn.Module):
+    """Images to codes."""
+
+    def __init__(self, compressor: Compressor):
+        super().__init__()
+        self.compressor = compressor
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Int[Tensor, "b n"]:
+        return self.compressor.encode(images)
+
+
+class Decoder(nn.Module):
+    """Codes to images in [-1, 1]."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.compressor, self.layout = model.compressor, model.layout
+
+    def forward(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b c H W"]:
+        return self.compressor.decode(codes, self.layout).clamp(-1, 1)
+
+
+class LatentEncoder(nn.Module):
+    """Images to latents without codes."""
+
+    def __init__(self, compressor: Autoencoder):
+        super().__init__()
+        self.compressor = compressor
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+        return self.compressor.quantizer(self.compressor.latents(images)).latents
+
+
+class LatentDecoder(nn.Module):
+    """Latents without codes to images in [-1, 1]."""
+
+    def __init__(self, compressor: Autoencoder, image_size: tuple[int, int]):
+        super().__init__()
+        self.compressor, self.image_size = compressor, image_size
+
+    def forward(self, latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c H W"]:
+        return self.compressor.images(latents, self.image_size).clamp(-1, 1)
+
+
+class NextCode(nn.Module):
+    """Logits of every code, each from the codes before it, or from those of coarser grids."""
+
+    def __init__(self, prior: Autoregressive | NextScale):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
+        return self.prior.logits(codes, condition)
+
+
+class Filling(nn.Module):
+    """Logits of every code, from the condition and the codes that are not hidden."""
+
+    def __init__(self, prior: Masked | Diffusion):
+        super().__init__()
+        self.filler = prior.filler
+
+    def forward(
+        self, codes: Int[Tensor, "b n"], hidden: Int[Tensor, "b n"], condition: Tensor
+    ) -> Float[Tensor, "b n K"]:
+        every = torch.ones_like(codes, dtype=torch.bool)
+        logits = self.filler(codes, hidden > 0, condition, every)
+        torch._check(logits.shape[0] == codes.numel())
+        return rearrange(logits, "(b n) K -> b n K", b=codes.shape[0])
+
+
+class InOrder(nn.Module):
+    """Logits of every code in an order of its own, each from the codes before it in that order."""
+
+    def __init__(self, prior: RandomOrder):
+        super().__init__()
+        self.prior = prior
+
+    def forward(
+        self, codes: Int[Tensor, "b n"], orders: Int[Tensor, "b n"], condition: Tensor
+    ) -> Float[Tensor, "b n K"]:
+        return self.prior.logits(codes, condition, orders)
+
+
+STEPS: dict[type[Prior], tuple[Callable[..., nn.Module], str]] = {
+    Autoregressive: (NextCode, "logits of every code from the codes before it; condition: a row of values"),
+    NextScale: (NextCode, "logits of every code from those of coarser grids; condition: a row of values"),
+    Masked: (Filling, "logits of every code from those whose `hidden` is 0; where it is 1, they may be any"),
+    Diffusion: (
+        Filling,
+        "logits of every code from those whose `hidden` is 0; where it is 1, they may be any",
+    ),
+    RandomOrder: (
+        InOrder,
+        "logits of the codes in the order of the places `orders`, each from those before it",
+    ),
+}
+
+
+def step(prior: Prior, codes: Int[Tensor, "b n"]) -> Program:
+    """One pass through a prior's network, from which any way of drawing is made."""
+    if type(prior) not in STEPS:
+        known = ", ".join(kind.__name__ for kind in STEPS)
+        raise UserError(
+            f"a step of {type(prior).__name__} is no fixed program; {known} have one, and --to safetensors "
+            f"takes any"
+        )
+    module, what = STEPS[type(prior)]
+    beside = {
+        Filling: {"hidden": torch.randint(2, codes.shape)},
+        InOrder: {"orders": torch.rand(codes.shape).argsort(dim=1)},
+    }
+    condition = prior.condition.values(Facts.nothing(len(codes)))
+    made = module(prior)
+    inputs = {"codes": codes, **beside.get(type(made), {}), "condition": condition}
+    return Program("prior", made, inputs, "logits", what)

@@ -1,0 +1,36 @@
+"""A run's own model file, for genstack."""
+
+from pathlib import Path
+
+from genstack.checkpoints import files
+from genstack.checkpoints.exports.export import Export
+from genstack.model import Model
+
+
+class Safetensors(Export):
+    """All of the model, as a run keeps it."""
+
+    name = "safetensors"
+    what = "model.safetensors and model.json: all of the model, for genstack"
+
+    def write(self, model: Model, folder: Path, batch: int) -> None:
+        files.save(model, folder)
+
+    def use(self, model: Model, place: str, batch: int) -> str:
+        if model.prior is not None:
+            lines = [
+                "import genstack",
+                "from genstack.facts import Wishes",
+                "from genstack.prior import SamplingOptions",
+                "",
+                f'model = genstack.load("{place}")',
+                "facts = model.condition.choose(Wishes(), 4)",
+                "images = model.sample(facts, SamplingOptions(), seed=0, indices=range(4))",
+            ]
+            return "\n".join(lines)
+        lines = ["import genstack", "", f'model = genstack.load("{place}")']
+        if model.compressor.coded:
+            lines += ["codes = model.encode(picture)  # of PIL", "(picture,) = model.decode(codes)"]
+        else:
+            lines += ["images = model.reconstruct(images)  # in [-1, 1], b c H W"]
+        return "\n".join(lines)

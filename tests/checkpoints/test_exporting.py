@@ -1,0 +1,235 @@
+"""Models handed on, against the programs that read them: diffusers, onnxruntime, torch without genstack."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, VQModel
+
+import genstack
+from genstack.atomic import appearing
+from genstack.checkpoints import files
+from genstack.checkpoints.exporting import exports, write
+from genstack.checkpoints.exports.card import card
+from genstack.checkpoints.exports.export import Export
+from genstack.checkpoints.exports.programs import STEPS, programs
+from genstack.cli.main import main
+from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder, MaskGITNetwork, Strided
+from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.quantizers import FSQ, MultiScale, VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.errors import UserError
+from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, ClassLabels, Unconditional
+from genstack.prior.masked import Masked
+from genstack.prior.next_scale import NextScale
+from genstack.prior.random_order import RandomOrder
+
+PLAN = Convolutional(16, 32, (1, 2), 1, (1,))
+SMALL = Strided(8, 4, 1, 4)
+CLASSES = ("rose", "tulip", "lily")
+BACKBONE = Backbone(16, 1, 2)
+CLOSE = {"atol": 5e-5, "rtol": 1e-4}
+MEASURED = {"val/nats": 2.5, "data": "flowers"}
+
+
+def compressor(quantizer, network=PLAN, **arguments):
+    """A compressor with random weights, for images of 16 x 24."""
+    made = {"data": "flowers", "step": 7, "images": 99, "seed": 3, "measured": MEASURED}
+    built = Autoencoder(3, network, quantizer, **arguments).eval().requires_grad_(False)
+    return Model(built, Preprocessing(3, 16, 24), CLASSES, made=made)
+
+
+def with_prior(kind, quantizer, condition):
+    """A model with a prior of random weights."""
+    model = compressor(quantizer, SMALL)
+    prior = kind(model.layout, condition, BACKBONE).eval().requires_grad_(False)
+    return replace(model, prior=prior)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 16, 24) * 2 - 1
+
+
+@pytest.mark.parametrize("name", exports())
+def test_every_export_says_what_it_is(name):
+    export = exports()[name]
+    assert isinstance(export, Export) and export.what and name == export.name
+
+
+@pytest.mark.filterwarnings("default")  # diffusers says that accelerate is not there
+@pytest.mark.parametrize(
+    ("quantizer", "changes"),
+    [
+        (VectorQuantizer(64, 8), {}),
+        (VectorQuantizer(64, 16, normalize=False), {"projection": 0}),
+        (VectorQuantizer(64, 4, normalize=False), {"network": Convolutional(8, 32, (1, 1, 3), 2, (), False)}),
+    ],
+    ids=["unit vectors", "no projection", "no attention"],
+)
+@torch.no_grad()
+def test_diffusers_computes_the_same(tmp_path, images, quantizer, changes):
+    model = compressor(quantizer, **changes)
+    write(model, exports()["diffusers"], tmp_path / "out")
+    theirs = VQModel.from_pretrained(tmp_path / "out")
+    codes = model.compressor.encode(images)
+    _, _, (_, _, numbers) = theirs.quantize(theirs.encode(images).latents)
+    assert torch.equal(numbers.reshape(2, -1), codes)
+    torch.testing.assert_close(theirs(images).sample, model.compressor(images).images, **CLOSE)
+    back = genstack.load(tmp_path / "out").compressor  # and so do we, by the way that reads published weights
+    assert torch.equal(back.encode(images), codes)
+
+
+@pytest.mark.filterwarnings("default")
+@torch.no_grad()
+def test_diffusers_computes_the_same_without_codes(tmp_path, images):
+    model = compressor(Gaussian(16), replace(PLAN, double=True))
+    write(model, exports()["diffusers"], tmp_path / "out")
+    theirs = AutoencoderKL.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(theirs(images).sample, model.compressor(images).images, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: compressor(FSQ()), "as quantizer, and this one has FSQ"),
+        (lambda: compressor(VectorQuantizer(), projection=3), "a projection of 1 x 1, not 3 x 3"),
+        (lambda: compressor(VectorQuantizer(), MaskGITNetwork(8, 16, (1, 2), 1)), "has MaskGITNetwork"),
+        (lambda: compressor(Gaussian(16)), "double: true"),
+        (lambda: compressor(Gaussian(8), replace(PLAN, double=True)), "not 16 and 8"),
+        (lambda: compressor(VectorQuantizer(), replace(PLAN, multipliers=(2, 2))), "not 64"),
+        (lambda: compressor(VectorQuantizer(), Convolutional(8, 24, (1, 2), 1, ())), "not [6, 12]"),
+        (lambda: with_prior(Autoregressive, FSQ(), Unconditional()), "no class for a prior"),
+    ],
+)
+def test_what_diffusers_cannot_say_is_refused(tmp_path, model, message):
+    with pytest.raises(UserError) as error:
+        write(model(), exports()["diffusers"], tmp_path / "out")
+    assert message in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+MODELS = {
+    "autoregressive": lambda: with_prior(Autoregressive, VectorQuantizer(32, 4), ClassLabels(CLASSES)),
+    "masked": lambda: with_prior(Masked, FSQ((5, 3)), ClassLabels(CLASSES)),
+    "random order": lambda: with_prior(RandomOrder, VectorQuantizer(32, 4), Unconditional()),
+    "next scale": lambda: with_prior(NextScale, MultiScale((1, 2, 4), 32, 4), ClassLabels(CLASSES)),
+    "gaussian": lambda: compressor(Gaussian(4), SMALL),
+    "hierarchical": lambda: Model(
+        HierarchicalAutoencoder(3, SMALL, VectorQuantizer(32, 4), Strided(6, 2, 1, 4)).eval(),
+        Preprocessing(3, 16, 24),
+    ),
+}
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("default")  # of torch's own
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_programs_compute_the_same(tmp_path, name):
+    import onnxruntime
+
+    model = MODELS[name]()
+    write(model, exports()["onnx"], tmp_path / "onnx", batch=2)
+    write(model, exports()["torch-export"], tmp_path / "torch", batch=2)
+    for program in programs(model, batch=2):  # other inputs than those of the export
+        expected = program.module(*program.inputs.values())
+        session = onnxruntime.InferenceSession(tmp_path / "onnx" / f"{program.name}.onnx")
+        assert [each.name for each in session.get_outputs()] == [program.output]
+        given = {key: value.numpy() for key, value in program.inputs.items()}
+        found = torch.from_numpy(session.run(None, given)[0])
+        loaded = torch.export.load(tmp_path / "torch" / f"{program.name}.pt2").module()
+        for computed in (found, loaded(*program.inputs.values())):
+            torch.testing.assert_close(computed, expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_programs_are_what_the_model_computes(images):
+    model = MODELS["autoregressive"]()
+    encoder, decoder, prior = programs(model, 2)
+    codes = encoder.module(images)
+    assert torch.equal(codes, model.compressor.encode(images))
+    torch.testing.assert_close(decoder.module(codes), model.reconstruct(images), **CLOSE)
+    assert prior.module(*prior.inputs.values()).shape == (*codes.shape, 32)
+
+
+def test_a_prior_without_a_program_is_refused(monkeypatch):
+    monkeypatch.delitem(STEPS, Masked)
+    with pytest.raises(UserError, match="a step of Masked is no fixed program"):
+        programs(MODELS["masked"](), 1)
+
+
+def test_genstack_computes_the_same(tmp_path, images):
+    model = MODELS["autoregressive"]()
+    write(model, exports()["safetensors"], tmp_path / "out", licence="cc-by-4.0")
+    again = genstack.load(tmp_path / "out")
+    assert files.identity(again) == files.identity(model)
+    assert (again.classes, again.made) == (model.classes, model.made)
+    described = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert described["identity"] == files.identity(model)
+
+
+def test_the_card_says_what_data_numbers_licence_and_use():
+    model = MODELS["autoregressive"]()
+    text = card(model, exports()["safetensors"], "hf:ann/flowers", "CC-BY-4.0", 1)
+    assert text.startswith("---\nlicense: cc-by-4.0\nlibrary_name: genstack\n")
+    for part in (
+        "Source: flowers",
+        "7 steps",
+        "| val/nats | 2.5 |",
+        "rose, tulip, lily",
+        "24 codes of 32 values",
+    ):
+        assert part in text
+    assert 'genstack.load("hf:ann/flowers")' in text
+    assert "None was named" in card(model, exports()["onnx"], "out", "", 1)
+    with pytest.raises(UserError, match="no identifier"):
+        card(model, exports()["onnx"], "out", "do\nwhat", 1)
+
+
+def test_what_a_card_tells_to_do_works(tmp_path):
+    """The lines for genstack, run as they stand."""
+    from PIL import Image
+
+    for name, model in (("prior", MODELS["autoregressive"]()), ("codes", compressor(FSQ(), SMALL))):
+        write(model, exports()["safetensors"], tmp_path / name)
+        lines = (tmp_path / name / "README.md").read_text().split("```python\n")[1].split("```")[0]
+        place = {"picture": Image.fromarray(np.zeros((20, 20, 3), np.uint8))}
+        exec(lines, place)
+        assert (
+            place["images"].shape == (4, 3, 16, 24) if name == "prior" else place["picture"].size == (24, 16)
+        )
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), appearing(tmp_path / "a") as partial:
+        (partial / "file").write_text("half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with appearing(tmp_path / "a") as partial:
+        (partial / "file").write_text("whole")
+        assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "file"]
+
+
+def test_the_command_line(tmp_path, capsys):
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    files.save(MODELS["autoregressive"](), tmp_path / "run")
+    assert not main(["export", run, "--to", "safetensors", "--out", str(out), "--licence", "mit"])
+    assert "model.safetensors" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"README.md", "model.json", "model.safetensors"}
+    for words, message in {
+        (run, "--out", str(out)): "is there already",
+        (run,): "name a run and a folder",
+        (run, "--to", "onyx", "--out", "x"): "did you mean onnx?",
+        (run, "--out", str(tmp_path / "no"), "--push", "ann"): "write hf:user/name",
+        (run, "--out", str(tmp_path / "no"), "--batch", "0"): "batch 0",
+    }.items():
+        assert main(["export", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not main(["export", "--list"])
+    listed = capsys.readouterr().out
+    assert all(f"{name}\n" in listed for name in ("safetensors", "diffusers", "onnx", "torch-export"))

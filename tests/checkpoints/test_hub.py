@@ -1,0 +1,166 @@
+"""The hub, against a server on this machine that answers as the Hugging Face hub does."""
+
+import base64
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+import genstack
+from genstack.checkpoints import files, hub
+from genstack.cli.main import main
+from genstack.compressor import Autoencoder, Strided
+from genstack.compressor.quantizers import FSQ
+from genstack.data.images import Preprocessing
+from genstack.errors import UserError
+from genstack.model import Model
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The requests of a client that fetches a snapshot, and of one that sends a folder."""
+
+    repositories: dict[str, dict[str, bytes]] = {}
+    asked: list[str] = []
+
+    def log_message(self, *_):
+        """Silence."""
+
+    def answer(self, content, status=200, kind="application/json", **headers):
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def file(self):
+        name, _, path = self.path.lstrip("/").partition("/resolve/")
+        path = path.partition("/")[2]
+        content = self.repositories.get(name, {}).get(path)
+        if content is None:
+            self.answer({"error": "not found"}, 404, X_Error_Code="EntryNotFound")
+            return
+        tag = hashlib.sha256(content).hexdigest()
+        self.answer(content, kind="application/octet-stream", ETag=f'"{tag}"', X_Repo_Commit=COMMIT)
+
+    def do_HEAD(self):
+        self.file()
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if "/resolve/" in self.path:
+            self.file()
+            return
+        parts = self.path.partition("?")[0].split("/")
+        name = "/".join(parts[3:5])
+        if name not in self.repositories:
+            self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+        elif "tree" in parts:
+            content = self.repositories[name]
+            self.answer(
+                [
+                    {"type": "file", "path": path, "size": len(body), "oid": COMMIT}
+                    for path, body in content.items()
+                ]
+            )
+        else:
+            siblings = [{"rfilename": path} for path in self.repositories[name]]
+            self.answer({"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
+
+    def do_POST(self):
+        self.asked.append(self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        address = f"http://{self.headers['Host']}"
+        if self.path == "/api/repos/create":
+            made = json.loads(body)
+            name = f"{made.get('organization') or 'ann'}/{made['name']}"
+            self.repositories.setdefault(name, {})
+            self.answer({"url": f"{address}/{name}"})
+            return
+        name = "/".join(self.path.split("/")[3:5])
+        if "/preupload/" in self.path:
+            asked = json.loads(body)["files"]
+            self.answer(
+                {
+                    "files": [
+                        {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked
+                    ]
+                }
+            )
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    value = entry["value"]
+                    self.repositories[name][value["path"]] = base64.b64decode(value["content"])
+            self.answer({"commitUrl": f"{address}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
+        else:
+            self.answer({"valid": True})
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """The server's repositories and requests; the client keeps its files in a folder of the test."""
+    Hub.repositories, Hub.asked = {}, []
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{running.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setenv("HF_TOKEN", "of a test")
+    yield Hub
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+@pytest.fixture
+def model():
+    built = Autoencoder(3, Strided(8, 4, 1, 4), FSQ()).eval().requires_grad_(False)
+    return Model(built, Preprocessing(3, 16, 24))
+
+
+@pytest.mark.filterwarnings("default")  # of the client's own
+def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, server, model, capsys):
+    files.save(model, tmp_path / "run")
+    words = ["--to", "safetensors", "--out", str(tmp_path / "out"), "--push", "hf:ann/flowers"]
+    assert not main(["export", str(tmp_path / "run"), *words])
+    assert "hf:ann/flowers" in capsys.readouterr().out
+    sent = server.repositories["ann/flowers"]
+    assert set(sent) == {"README.md", "model.json", "model.safetensors"}
+    assert b'genstack.load("hf:ann/flowers")' in sent["README.md"]
+    sent["code.py"] = b"raise SystemExit"
+    found = genstack.load("hf:ann/flowers")
+    images = torch.rand(1, 3, 16, 24) * 2 - 1
+    assert torch.equal(found.compressor.encode(images), model.compressor.encode(images))
+    assert files.identity(files.load(Path("hf:ann/flowers@main"))) == files.identity(model)
+    fetched = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
+    assert fetched == {"model.json", "model.safetensors"}
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_not_there_is_said_in_one_line(server):
+    with pytest.raises(UserError, match=r"^hf:ann/nothing cannot be reached or is not there: .*") as error:
+        genstack.load("hf:ann/nothing")
+    assert "\n" not in str(error.value)
+    server.repositories["ann/empty"] = {"README.md": b"# Nothing"}
+    with pytest.raises(UserError, match=r"^hf:ann/empty holds neither model\.safetensors nor"):
+        genstack.load("hf:ann/empty")
+
+
+@pytest.mark.parametrize("name", ["hf:ann", "hf:ann/flowers/more", "hf:../..@x y", "hf:ann/flowers@"])
+def test_other_names_are_refused_before_anything_is_asked(name):
+    with pytest.raises(UserError, match="write hf:user/name"):
+        hub.fetch(name)
