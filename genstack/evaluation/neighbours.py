@@ -2,10 +2,12 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
+
+ROWS = 256  # images whose distances are in memory at a time
 
 
 class Neighbours:
@@ -29,19 +31,22 @@ class Neighbours:
         """What is compared: the pixels of the small image."""
         return rearrange(adaptive_avg_pool2d(images, self.side), "b c h w -> b (c h w)")
 
+    def agrees(self, images: Float[Tensor, "b c H W"], labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether a k-nearest-neighbour vote reads the given class in each image."""
+        return torch.from_numpy(self.classifier.predict(self.features(images).numpy())) == labels
+
     def agreement(self, images: Float[Tensor, "b c H W"], labels: Int[Tensor, " b"]) -> float:
         """Share of images in which a k-nearest-neighbour vote reads the given class."""
-        return float(
-            (torch.from_numpy(self.classifier.predict(self.features(images).numpy())) == labels)
-            .float()
-            .mean()
-        )
+        return float(self.agrees(images, labels).float().mean())
 
     def nearest(self, images: Float[Tensor, "b c H W"]) -> tuple[Float[Tensor, " b"], Int[Tensor, " b"]]:
         """Distance to the nearest training image, and its number."""
         exact = "donot_use_mm_for_euclid_dist"  # by matrix products a copy would not be at distance 0
-        distances, numbers = torch.cdist(self.features(images), self.known, compute_mode=exact).min(dim=1)
-        return distances, numbers
+        found = [
+            torch.cdist(rows, self.known, compute_mode=exact).min(dim=1)
+            for rows in self.features(images).split(ROWS)
+        ]
+        return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
     def near_copies(self, images: Float[Tensor, "b c H W"], held_out: Float[Tensor, "n c H W"]) -> float:
         """Share of images nearer to a training image than 95 % of held-out images are.

@@ -103,7 +103,7 @@ class Classifier(nn.Module):
             if number in SHOWN:
                 maps.append(features)
         pooled = reduce(relu6(self.head(features)), "b d h w -> b d", "mean")
-        return Seen(maps, self.classifier(pooled))
+        return Seen(maps, pooled, self.classifier(pooled))
 
 
 class Block(nn.Module):

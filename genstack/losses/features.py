@@ -17,10 +17,12 @@ class Seen:
 
     Args:
         maps: features from fine to coarse, one tensor per depth, with sizes of their own.
+        pooled: what the classes are read from: one vector for each image.
         logits: of its classes.
     """
 
     maps: list[Tensor]
+    pooled: Float[Tensor, "b d"]
     logits: Float[Tensor, "b classes"]
 
 

@@ -1,0 +1,351 @@
+"""Measure a run, or compare two folders of pictures, each number with its protocol.
+
+genstack evaluate runs/flowers-prior --samples 2048
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genstack.atomic import replacing
+from genstack.checkpoints.files import TENSORS, load, weights_of
+from genstack.cli.parser import Parser
+from genstack.cli.processes import Process
+from genstack.cli.sample import choose, fingerprint
+from genstack.cli.signatures import settings_of
+from genstack.cli.train import data_of
+from genstack.data import ImageData
+from genstack.data.oracle import ShapeOracle
+from genstack.data.sheet import sheet
+from genstack.data.sources.shapes import ShapesSource
+from genstack.errors import UserError
+from genstack.evaluation.card import Card, machine
+from genstack.evaluation.extractors import available
+from genstack.evaluation.folders import Folders, common_size, drawn_by, opened
+from genstack.evaluation.neighbours import Neighbours
+from genstack.evaluation.reconstructions import Reconstructions, distances, trained_nats
+from genstack.evaluation.reference import Reference
+from genstack.evaluation.samples import Drawn, Others, plainly, shows
+from genstack.evaluation.sets import FEWEST
+from genstack.evaluation.together import Columns, Together
+from genstack.model import Model
+from genstack.prior.presets import options_of
+from genstack.training.run import CONFIG, Run
+
+CARD = "card.json"
+SAMPLES = 1000  # unless it is said how many
+NETS = ("alex", "vgg")
+
+
+def run(arguments: list[str]) -> int | None:
+    """The verb; what it is to look at comes first, since that decides what images are read."""
+    parser = command()
+    settings = parser.parse(arguments, inherited(parser, arguments))
+    wanted = Evaluation(**{field.name: getattr(settings, field.name) for field in fields(Evaluation)})
+    wanted.run_on(parser.build(settings).data)
+    return None
+
+
+def command() -> Parser:
+    """The command line: what is to be measured, and the images."""
+    parser = Parser("genstack evaluate", inspect.getdoc(Evaluation) or "")
+    for name, setting in settings_of(Evaluation).items():
+        parser.add_option(name, setting.hint, setting.help, setting.default)
+    parser.positional = ["run", "fake"]
+    parser.add_class(ImageData, "data")
+    return parser
+
+
+def inherited(parser: Parser, arguments: list[str]) -> dict[str, Any]:
+    """The images that a run or two folders mean, under what the command line says of them."""
+    place, fake = (parser.peek(arguments, name) for name in ("run", "fake"))
+    if place is None:
+        return {}
+    if fake:
+        for name in (place, fake):
+            if (Path(name) / TENSORS).is_file():
+                raise UserError(
+                    f"genstack evaluate: {name} is a run; name it alone, or two folders of pictures"
+                )
+        folders = [opened(name) for name in (place, fake)]
+        if parser.peek(arguments, "data.resolution"):
+            return {"data": {"source": place}}
+        channels, height, width = common_size(folders)
+        return {"data": {"source": place, "resolution": [height, width], "channels": channels}}
+    path = weights_of(Path(place))
+    if not (Path(place) / CONFIG).is_file():
+        channels, height, width = load(path).preprocessing.shape
+        return {"data": {"resolution": [height, width], "channels": channels}}
+    data = Run(Path(place)).config()["data"]
+    if other := parser.peek(arguments, "data.source"):
+        data |= {"source": other, "limit": None, "condition_images": None}
+    return {"data": data}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measure a run on images that it was not trained on, or compare two folders of pictures.
+
+    Of a compressor: PSNR, SSIM, LPIPS, rKID, rFID, the use of its codes. Of a prior also: nats, bits, gKID,
+    gFID, precision, recall, density, coverage, a classifier's score, whether samples show what was asked, and
+    what they copy from training images. Prints a line for each number, and writes `card.json` with the whole
+    protocol, beside pictures of what stands out. Started by torchrun, several processes share the work, with
+    the same result.
+
+    Args:
+        run: folder of a run, or published file; or folder of real pictures.
+        fake: folder of pictures to be held against the real ones.
+        samples: images to draw from a prior; 1000 if left out. FID needs 2048 and more.
+        split: real images to look at, validation, training or all; left out, those held out in training, or
+            all of another --data.source.
+        seed: of the samples.
+        preset: options of sampling under one name, see `genstack sample --help`.
+        temperature: of sampling, likewise.
+        top_k: of sampling, likewise.
+        top_p: of sampling, likewise.
+        min_p: of sampling, likewise.
+        guidance: of sampling, likewise.
+        steps: of sampling, likewise.
+        lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty for
+            none.
+        out: folder for the card and the pictures; RUN/evaluation, or FAKE.evaluation, if left out.
+        batch_size: images looked at, and drawn, at a time.
+        device: auto, cpu, cuda or mps.
+    """
+
+    run: str
+    fake: str = ""
+    samples: int | None = None
+    split: Literal["", "validation", "training", "all"] = ""
+    seed: int = 0
+    preset: str = ""
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    guidance: float | None = None
+    steps: int | None = None
+    lpips: str = "alex,vgg"
+    out: str = ""
+    batch_size: int = 32
+    device: str = "auto"
+
+    def run_on(self, data: ImageData) -> None:
+        """Measure, write and print.
+
+        Args:
+            data: the real images.
+        """
+        if self.batch_size < 1 or (self.samples is not None and self.samples < FEWEST):
+            raise UserError(
+                f"samples {self.samples} and batch_size {self.batch_size} are too small; use {FEWEST} "
+                "samples or more, and a batch_size of at least 1"
+            )
+        if unknown := set(self.nets) - set(NETS):
+            raise UserError(
+                f"lpips {', '.join(sorted(unknown))} is unknown; use {' or '.join(NETS)}, or both"
+            )
+        process = Process.here()
+        device = choose(self.device, process.local)
+        together = Together(process.rank, process.count)
+        with together.joined():
+            card = (
+                self.of_folders(data, device, together) if self.fake else self.of_run(data, device, together)
+            )
+        if card is None:
+            return
+        card.save(self.folder / CARD)
+        print("\n".join([*card.lines(), f"{self.folder / CARD} says how each was measured"]))
+
+    @property
+    def nets(self) -> list[str]:
+        """Networks of LPIPS."""
+        return [name.strip() for name in self.lpips.split(",") if name.strip()]
+
+    @property
+    def folder(self) -> Path:
+        """Where the card goes."""
+        if self.out:
+            return Path(self.out)
+        place = Path(self.fake or self.run).expanduser()
+        if self.fake:
+            return place.with_name(place.name + ".evaluation")
+        return place / "evaluation" if place.is_dir() else place.with_suffix(".evaluation")
+
+    def of_folders(self, data: ImageData, device: str, together: Together) -> Card | None:
+        """The card of two folders, in the first process."""
+        if self.samples is not None:
+            raise UserError("samples are drawn from a prior's run, not from folders; leave out --samples")
+        other = ImageData(self.fake, data.resolution, data.channels, "none", window=data.window)
+        extractors, missing = available(device)
+        perceptual, blind = distances(self.nets, data.preprocessing.shape, device)
+        folders = Folders(data, other, extractors, perceptual, device)
+        real, fake = folders.sides
+        if min(len(real), len(fake)) < FEWEST and not folders.paired:
+            raise UserError(
+                f"{self.run} has {len(real)} pictures and {self.fake} has {len(fake)}; {FEWEST} are the "
+                "fewest that can be compared"
+            )
+        found = folders.look(together, self.batch_size)
+        if not together.first:
+            return None
+        fakes = {"what": "pictures", **fake.told(), "drawn_by": drawn_by(other.opened)}
+        card = Card("images", self.protocol(real, fakes, extractors, device, together))
+        card.refused |= missing | (blind if folders.paired else {})
+        folders.judge(card, found)
+        return card
+
+    def of_run(self, data: ImageData, device: str, together: Together) -> Card | None:
+        """The card of a run, in the first process."""
+        model = load(Path(self.run)).to(device)
+        draws = model.prior is not None or not model.compressor.coded
+        if not draws and self.samples is not None:
+            raise UserError(
+                f"{self.run} is a compressor, and has no samples; leave out --samples, or train a prior on it"
+            )
+        check(model, data)
+        trained = data_of(Path(self.run)) if (Path(self.run) / CONFIG).is_file() else None
+        foreign = trained is None or trained.source != data.source
+        reference = Reference(data, self.split or ("all" if foreign else "validation"))
+        extractors, missing = available(device)
+        perceptual, blind = distances(self.nets, data.preprocessing.shape, device)
+        there_and_back = Reconstructions(model, reference, extractors, perceptual)
+        look = partial(together.columns, batch_size=self.batch_size)
+        found = look(len(reference), look=there_and_back.look)
+        real = {name.removeprefix("real:"): column for name, column in found.items()}
+        card = Card(
+            "compressor", self.protocol(reference, {"what": "reconstructions"}, extractors, device, together)
+        )
+        card.refused |= missing | blind
+        if together.first:
+            there_and_back.judge(card, found)
+            pairs = {
+                name: [self.index(reference, each["key"]) for each in card.images[name]]
+                for name in card.images
+            }
+            self.draw_pairs(there_and_back, pairs, card)
+        if model.prior is not None:
+            nats = None
+            if trained is not None and not foreign and reference.side == "validation":
+                known = Reference(trained, "training", len(reference))
+                seen = Reconstructions(model, known, (), {})
+                nats = trained_nats(seen, together, self.batch_size)
+            if together.first:
+                there_and_back.judge_prior(card, found["nats"], found["codes"], nats)
+        if draws:
+            self.judge_samples(card, model, reference, trained, real, extractors, together)
+        card.protocol["model"] = {"path": self.run, "sha256": fingerprint(weights_of(Path(self.run)))}
+        return card if together.first else None
+
+    def judge_samples(
+        self,
+        card: Card,
+        model: Model,
+        reference: Reference,
+        trained: ImageData | None,
+        real: Columns,
+        extractors: Any,
+        together: Together,
+    ) -> None:
+        """Draw samples, and write into a card what they are like."""
+        names = ("temperature", "top_k", "top_p", "min_p", "guidance", "steps")
+        given = {name: getattr(self, name) for name in names}
+        kept, guided = model.made.get("presets", {}), model.condition.dropout > 0
+        options = options_of(self.preset, given, kept, guided)
+        oracle = ShapeOracle() if reads(model, reference.data) else None
+        drawn = Drawn(model, reference, extractors, options, self.seed, oracle)
+        count = self.samples or SAMPLES
+        look = partial(together.columns, batch_size=self.batch_size)
+        found = look(count, look=drawn.look)
+        others = Others(None, None, real["small"], real["labels"])
+        if oracle is not None:
+            others.shown = look(len(reference), look=partial(truths, oracle, reference))["shown"]
+        if trained is not None:
+            others.training, held_out = Reference(trained, "training"), Reference(trained, "validation")
+            known, aside = (
+                look(len(each), look=partial(plainly, each)) for each in (others.training, held_out)
+            )
+            others.known = Neighbours(known["small"], known["labels"])
+            others.held_out, others.held_out_labels = aside["small"], aside["labels"]
+        card.kind = "prior"
+        card.protocol["samples"] = drawn.told(count)
+        if together.first:
+            drawn.judge(card, real, found)
+            drawn.judge_conditions(card, found, others)
+            pairs = drawn.judge_copies(card, found, others)
+            if pairs and others.training is not None:
+                images = drawn.images([sample for sample, _ in pairs])[0]
+                known_images = others.training.batch([number for _, number in pairs]).images
+                self.save_sheet("nearest", images, known_images, "sample, and its nearest training image")
+
+    def draw_pairs(
+        self, reconstructions: Reconstructions, pairs: Mapping[str, list[int]], card: Card
+    ) -> None:
+        """Sheets of the images that stand out, each beside its reconstruction."""
+        for name, indices in pairs.items():
+            images = reconstructions.reference.batch(indices).images
+            back = reconstructions.model.reconstruct(images).cpu()
+            self.save_sheet(name, images, back, f"{name}: image and reconstruction")
+
+    def save_sheet(self, name: str, left: Tensor, right: Tensor, title: str) -> None:
+        """Pairs of images as one picture beside the card."""
+        pairs = torch.stack(list(chain(*zip(left, right, strict=True))))
+        with replacing(self.folder / f"{name}.png") as path:
+            sheet(pairs, 8, title=title).save(path, format="PNG")
+
+    def index(self, reference: Reference, key: str) -> int:
+        """The place of an image."""
+        return next(index for index in range(len(reference)) if reference.key(index) == key)
+
+    def protocol(
+        self, real: Reference, fake: Mapping[str, Any], extractors: Any, device: str, together: Together
+    ) -> dict[str, Any]:
+        """Everything that changes a number."""
+        return {
+            "command": asdict(self),
+            "real": real.told(),
+            "fake": dict(fake),
+            "extractors": {extractor.kernel: extractor.told for extractor in extractors},
+            "networks": "float32",
+            "device": device,
+            "processes": together.count,
+            **machine(),
+        }
+
+
+def check(model: Model, data: ImageData) -> None:
+    """Refuse images that a model does not read.
+
+    Raises:
+        UserError: says what differs.
+    """
+    names = ("channels", "window", "bits", "background", *(("height", "width") if model.prior else ()))
+    for name in names:
+        here, there = (getattr(part.preprocessing, name) for part in (data, model))
+        if here != there:
+            raise UserError(
+                f"the data's {name} is {here}, but the model reads {there}; leave out --data.{name}"
+            )
+
+
+def reads(model: Model, data: ImageData) -> bool:
+    """Whether the oracle can tell if images show what steers this model."""
+    told = model.condition.tell(Reference(data, "all", 1).batch([0]).facts)[0]
+    return (
+        isinstance(data.opened, ShapesSource)
+        and data.channels == 3
+        and bool({"class", "caption"} & set(told))
+    )
+
+
+def truths(oracle: ShapeOracle, reference: Reference, indices: Sequence[int]) -> Columns:
+    """Whether the oracle reads what real images show."""
+    batch = reference.batch(indices)
+    return {"shown": shows(oracle, batch.images, batch.facts)}

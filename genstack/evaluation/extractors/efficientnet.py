@@ -1,0 +1,37 @@
+"""Features of EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), whose weights come without a download."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genstack.checkpoints.weights import digest
+from genstack.evaluation.extractor import Extractor, View
+from genstack.losses.efficientnet import EfficientNetLite0
+from genstack.losses.features import Frozen
+
+
+class EfficientNetFeatures(Extractor):
+    """The 1,280 numbers that EfficientNet-Lite0 reads its classes from."""
+
+    distance, kernel, score = "FD-EffLite0", "KID-EffLite0", "ClassifierScore-EffLite0"
+
+    def __init__(self, device: torch.device | str):
+        self.device = torch.device(device)
+        self.plan = EfficientNetLite0()
+        self.network = Frozen(self.plan)
+        self.sha256 = digest(dict(self.network.to("cpu").state_dict()))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {
+            "network": "EfficientNet-Lite0, ImageNet, 1,280 features before the classes",
+            "tensors_sha256": self.sha256,
+            "resize": f"bilinear with antialiasing, shorter side to {self.plan.size}",
+        }
+
+    @torch.no_grad()
+    def __call__(self, images: Float[Tensor, "b c H W"]) -> View:
+        seen = self.network(images.to(self.device))
+        return View(seen.pooled.float().cpu(), seen.logits.double().softmax(1).float().cpu())

@@ -1,0 +1,244 @@
+"""`genstack evaluate` on small models with random weights, and on folders of pictures."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from genstack.checkpoints.files import save
+from genstack.cli.main import main
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.data.scene import CLASSES
+from genstack.evaluation import extractors
+from genstack.evaluation.extractor import Extractor, View
+from genstack.evaluation.extractors.inception import FILE
+from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, ClassLabels
+
+SIZE = (16, 24)
+QUICK = ["--device", "cpu", "--lpips", ""]
+SHAPES = ["--data.source", "shapes:24", "--data.labels", "own"]
+
+
+class Means(Extractor):
+    """The means of small patches; quick, and different for different images."""
+
+    distance, kernel, score = "FD-Means", "KID-Means", "ClassifierScore-Means"
+
+    def __init__(self, device="cpu"):
+        self.told = {"network": "means"}
+
+    told = {}
+
+    def __call__(self, images):
+        means = nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+        return View(means, means.softmax(1))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with a compressor, a prior and a VAE, none of them trained."""
+    network = Convolutional(
+        dim=6, width=8, multipliers=(1, 1, 1), blocks=1, attention=(), middle_attention=False
+    )
+    compressor = Autoencoder(3, network, VectorQuantizer(16, 4))
+    prior = Autoregressive(compressor.layout(*SIZE), ClassLabels(CLASSES), Backbone(24, 1, 3))
+    preprocessing = Preprocessing(3, *SIZE)
+    save(Model(compressor, preprocessing), tmp_path / "compressor")
+    save(Model(compressor, preprocessing, CLASSES, prior), tmp_path / "prior")
+    save(Model(Autoencoder(3, network, Gaussian(4)), preprocessing), tmp_path / "vae")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("genstack.cli.evaluate.available", lambda device: ([Means()], {"FID": "no weights"}))
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def pictures(folder, count, seed=0, size=SIZE, names="{}.png"):
+    """A folder of noise."""
+    folder.mkdir()
+    chance = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = chance.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / names.format(number))
+    return str(folder)
+
+
+def card(folder):
+    told = json.loads((folder / "card.json").read_text())
+    return told, {number["name"]: number for number in told["numbers"]}
+
+
+def test_a_compressor_is_measured(place, capsys):
+    assert main(["evaluate", "compressor", *SHAPES, *QUICK]) is None
+    told, numbers = card(place / "compressor" / "evaluation")
+    assert told["kind"] == "compressor"
+    assert {"PSNR", "SSIM", "rKID-Means", "codebook usage", "perplexity", "dead codes"} <= set(numbers)
+    assert numbers["bits/pixel (stored)"]["value"] == 4 * (4 * 6) / (16 * 24)
+    assert numbers["dead codes"]["value"] == 16 * (1 - numbers["codebook usage"]["value"])
+    assert numbers["PSNR"]["interval"][0] < numbers["PSNR"]["value"] < numbers["PSNR"]["interval"][1]
+    refused = {each["name"]: each["reason"] for each in told["refused"]}
+    assert "needs 2,048 images on either side, and there are 24" in refused["rFD-Means"]
+    assert told["protocol"]["real"]["count"] == 24 and told["protocol"]["real"]["split"] == "all"
+    assert len(told["images"]["worst"]) == len(told["images"]["best"]) == 8
+    worst, best = (told["images"][name][0]["psnr"] for name in ("worst", "best"))
+    assert worst < numbers["PSNR"]["value"] < best
+    assert (place / "compressor" / "evaluation" / "worst.png").exists()
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == len(numbers) + len(refused) + 1
+
+
+def test_a_prior_is_measured(place):
+    assert main(["evaluate", "prior", *SHAPES, "--samples", "20", "--temperature", "0.5", *QUICK]) is None
+    told, numbers = card(place / "prior" / "evaluation")
+    for name in ("nats/code", "bits/pixel (prior, exact)", "gKID-Means", "precision-Means", "recall-Means"):
+        assert name in numbers
+    assert {"density-Means", "coverage-Means", "ClassifierScore-Means", "agreement (oracle)"} <= set(numbers)
+    assert numbers["gKID-Means"]["real"] is not None
+    assert numbers["agreement (oracle)"]["real"] > 0.9
+    assert told["protocol"]["samples"]["options"]["temperature"] == 0.5
+    bits = numbers["nats/code"]["value"] * 24 / np.log(2) / (16 * 24)
+    assert numbers["bits/pixel (prior, exact)"]["value"] == pytest.approx(bits)
+    assert {"near-copies", "gFD-Means"} <= {each["name"] for each in told["refused"]}
+
+
+def test_the_batch_size_changes_nothing(place):
+    for size in ("5", "24"):
+        words = [*SHAPES, *QUICK, "--samples", "17", "--batch-size", size, "--out", size]
+        assert main(["evaluate", "prior", *words]) is None
+    one, other = (card(place / size)[1] for size in ("5", "24"))
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name]["value"] == pytest.approx(other[name]["value"], rel=1e-3, abs=1e-3), name
+
+
+def test_latents_without_codes_are_measured(place):
+    assert main(["evaluate", "vae", "--data.source", "shapes:20", "--samples", "16", *QUICK]) is None
+    numbers = card(place / "vae" / "evaluation")[1]
+    assert {"PSNR", "rate", "gKID-Means"} <= set(numbers) and "codebook usage" not in numbers
+
+
+def test_one_folder_against_itself(place, capsys):
+    real = pictures(place / "real", 20)
+    assert main(["evaluate", real, real, *QUICK]) is None
+    numbers = card(place / "real.evaluation")[1]
+    assert numbers["PSNR"]["value"] == "inf" and numbers["SSIM"]["value"] == pytest.approx(1)
+    assert numbers["precision-Means"]["value"] == numbers["recall-Means"]["value"] == 1
+    assert numbers["KID-Means"]["value"] < 0
+
+
+def test_files_are_measured_as_tensors_are(place):
+    """Reconstructions, saved and compared by folder, against those that never left memory."""
+    from genstack.checkpoints.files import load
+    from genstack.data import ImageData
+    from genstack.data.images import save as save_image
+
+    data, model = ImageData("shapes:24", SIZE), load(place / "compressor")
+    batch = torch.cat([data.samples(range(24))[0, index].images for index in range(24)])
+    for name, images in (("real", batch), ("fake", model.reconstruct(batch))):
+        (place / name).mkdir()
+        for index, image in enumerate(images):
+            save_image(image, place / name / f"{index}.png", model.preprocessing)
+    assert main(["evaluate", "compressor", "--data.source", "shapes:24", *QUICK]) is None
+    assert main(["evaluate", "real", "fake", *QUICK]) is None
+    tensors, files = card(place / "compressor" / "evaluation")[1], card(place / "fake.evaluation")[1]
+    for name, other in {"PSNR": "PSNR", "SSIM": "SSIM", "KID-Means": "rKID-Means"}.items():
+        assert files[name]["value"] == pytest.approx(tensors[other]["value"], rel=1e-4, abs=1e-6), name
+
+
+def test_samples_say_in_the_card_how_they_were_drawn(place):
+    real = pictures(place / "real", 16)
+    assert main(["sample", "prior", "--count", "16", "--out", "drawn", "--device", "cpu"]) is None
+    assert main(["evaluate", real, "drawn", *QUICK]) is None
+    told, numbers = card(place / "drawn.evaluation")
+    assert told["protocol"]["fake"]["drawn_by"]["seed"] == 0
+    assert "PSNR" not in numbers, "the names are alike, but these are no pairs"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing", "fake"], "folder missing is not there"),
+        (["fake", "missing"], "folder missing is not there"),
+        (["fake", "empty"], "holds no pictures"),
+        (["fake", "larger"], "sizes differ"),
+        (["fake", "few"], "few has 3; 16 are the fewest"),
+        (["fake", "compressor"], "compressor is a run"),
+        (["fake", "fake", "--samples", "50"], "leave out --samples"),
+        (["missing"], "missing is not there"),
+        (["empty"], "holds no model.safetensors"),
+        (["compressor"], "--data.source"),
+        (["compressor", *SHAPES, "--samples", "50"], "compressor is a compressor, and has no samples"),
+        (["prior", *SHAPES, "--samples", "3"], "use 16 samples or more"),
+        (["prior", *SHAPES, "--data.resolution", "16"], "the data's width is 16, but the model reads 24"),
+        (["compressor", *SHAPES, "--data.channels", "1"], "the data's channels is 1"),
+        (["compressor", *SHAPES, "--split", "validation", "--lpips", "vvg"], "lpips vvg is unknown"),
+    ],
+)
+def test_mistakes_are_one_line(place, capsys, words, said):
+    pictures(place / "fake", 20)
+    pictures(place / "few", 3, names="few{}.png")
+    pictures(place / "larger", 20, size=(20, 24))
+    (place / "empty").mkdir()
+    assert main(["evaluate", *words]) == 2
+    message = capsys.readouterr().err
+    assert said in message and message.count("\n") == 1
+
+
+def test_other_sizes_are_brought_together_when_asked(place):
+    pictures(place / "fake", 20)
+    pictures(place / "larger", 20, size=(20, 24), names="other{}.png")
+    assert main(["evaluate", "larger", "fake", "--data.resolution", "16,24", *QUICK]) is None
+    assert card(place / "fake.evaluation")[0]["protocol"]["real"]["height"] == 16
+
+
+def test_inception_without_weights_says_where_to_put_them(place, monkeypatch):
+    found, missing = extractors.available("cpu")
+    assert [extractor.kernel for extractor in found] == ["KID-EffLite0"]
+    assert "weights-inception-2015-12-05-6726825d.pth" in missing["FID"] and "\n" not in missing["FID"]
+    monkeypatch.setenv("GENSTACK_WEIGHTS", str(place))
+    torch.save({"weight": torch.zeros(3)}, place / FILE)
+    assert "has been changed" in extractors.available("cpu")[1]["FID"]
+
+
+@pytest.mark.training
+def test_two_processes_find_what_one_finds(place):
+    words = [
+        "evaluate",
+        "prior",
+        "--data.source",
+        "shapes:40",
+        "--samples",
+        "20",
+        "--batch-size",
+        "8",
+        *QUICK,
+    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    import os
+
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "genstack.cli.main", *words, "--out", "two"],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in started] == [0, 0]
+    assert subprocess.call([sys.executable, "-m", "genstack.cli.main", *words, "--out", "one"]) == 0
+    one, two = (card(place / name) for name in ("one", "two"))
+    assert one[1] == two[1]
+    assert one[0]["images"] == two[0]["images"]
+    assert two[0]["protocol"]["processes"] == 2

@@ -1,0 +1,148 @@
+"""Distances of sets against closed forms, loops, scipy and torchmetrics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
+
+from genstack.errors import UserError
+from genstack.evaluation import kernel
+from genstack.evaluation.frechet import check_count, frechet
+from genstack.evaluation.kernel import kid
+from genstack.evaluation.manifold import covering
+from genstack.evaluation.score import score
+
+
+def two_sets(count=300, other=260, dim=7):
+    mixing = torch.randn(dim, dim, dtype=torch.float64)
+    return torch.randn(count, dim).double() @ mixing, 1.3 * torch.randn(other, dim).double() + 0.4
+
+
+def test_frechet_of_one_set_is_zero():
+    one, _ = two_sets()
+    assert frechet(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet(one, one.flip(0)) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_is_that_of_scipy_and_torchmetrics():
+    one, other = two_sets()
+    covariances = [np.cov(each.numpy(), rowvar=False) for each in (one, other)]
+    gap = float((one.mean(0) - other.mean(0)).square().sum())
+    root = np.trace(sqrtm(covariances[0] @ covariances[1])).real
+    assert frechet(one, other) == pytest.approx(gap + sum(map(np.trace, covariances)) - 2 * root, rel=1e-8)
+    theirs = _compute_fid(one.mean(0), torch.cov(one.T), other.mean(0), torch.cov(other.T))
+    assert frechet(one, other) == pytest.approx(float(theirs), rel=1e-4)
+
+
+def test_frechet_of_what_is_only_moved_is_the_way():
+    one, _ = two_sets()
+    moved = one + torch.arange(7.0)
+    assert frechet(one, moved) == pytest.approx(sum(n**2 for n in range(7)), rel=1e-9)
+    assert frechet(one, 3 * one) == pytest.approx(
+        float(4 * (one.mean(0).square().sum() + torch.cov(one.T).trace())), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize(("count", "other"), [(5, 6), (5, 100), (100, 5), (64, 64)])
+def test_frechet_of_deficient_rank_is_finite(count, other):
+    """Fewer images than features, features that are always 0, and features that repeat."""
+    one, fake = torch.rand(count, 40).double(), torch.rand(other, 40).double()
+    for features in (one, fake):
+        features[:, 3] = 0
+        features[:, 5] = features[:, 4]
+    assert math.isfinite(frechet(one, fake)) and frechet(one, fake) > 0
+    assert frechet(one, one) == pytest.approx(0, abs=1e-9)
+    # whichever of the two ways the root is found in
+    more = torch.cat([one] * 20)
+    scale = (len(more) * (count - 1) / (count * (len(more) - 1))) ** 0.5
+    shrunk = (more - more.mean(0)) / scale + more.mean(0)
+    assert frechet(shrunk, fake) == pytest.approx(frechet(one, fake), rel=1e-6)
+
+
+def test_frechet_of_few_images_is_refused_by_name():
+    check_count("FID", "KID", 2048, 5000)
+    with pytest.raises(UserError, match=r"FID needs 2,048 images .* there are 2,047; KID holds"):
+        check_count("FID", "KID", 2048, 2047)
+
+
+def test_kid_is_the_mean_over_pairs():
+    one, other = two_sets(9, 8, 5)
+
+    def kernel_of(x, y):
+        return (float(x @ y) / 5 + 1) ** 3
+
+    within = [
+        np.mean([kernel_of(a, b) for i, a in enumerate(each) for j, b in enumerate(each) if i != j])
+        for each in (one, other)
+    ]
+    across = np.mean([kernel_of(a, b) for a in one for b in other])
+    assert kid(one, other)[0] == pytest.approx(sum(within) - 2 * across, rel=1e-10)
+
+
+def test_kid_is_that_of_torchmetrics():
+    one, other = two_sets(200, 200)
+    assert kid(one, other)[0] == pytest.approx(float(poly_mmd(one, other)), rel=1e-4)
+
+
+def test_kid_of_large_sets_is_the_mean_over_blocks(monkeypatch):
+    one, other = two_sets(400, 300)
+    whole, _ = kid(one, other)
+    monkeypatch.setattr(kernel, "MOST", 100)
+    blocks, (low, high) = kid(one, other)
+    assert blocks == pytest.approx(whole, rel=0.2)
+    assert low < blocks < high
+
+
+def test_kid_has_an_interval_that_holds_the_truth():
+    """Of sets from one distribution 0; too wide rather than too narrow there."""
+    held = [low <= 0 <= high for low, high in (kid(*torch.randn(2, 60, 4))[1] for _ in range(40))]
+    assert np.mean(held) >= 0.9
+    far, (low, high) = kid(torch.randn(200, 4), torch.randn(200, 4) + 1)
+    assert 0 < low < far < high
+
+
+def test_covering_by_definition():
+    real, fake = torch.randn(37, 3).double(), (torch.randn(29, 3) * 0.6 + 0.3).double()
+
+    def distances(a, b):
+        return np.sqrt(((a.numpy()[:, None] - b.numpy()[None]) ** 2).sum(-1))
+
+    near = {k: np.sort(distances(real, real), axis=1)[:, k] for k in (3, 5)}
+    fake_near = np.sort(distances(fake, fake), axis=1)[:, 3]
+    across = distances(real, fake)
+    found = covering(real, fake)
+    assert found.precision.mean() == pytest.approx((across <= near[3][:, None]).any(0).mean())
+    assert found.recall.mean() == pytest.approx((across <= fake_near[None]).any(1).mean())
+    assert found.density.mean() == pytest.approx((across < near[5][:, None]).sum(0).mean() / 5)
+    assert found.coverage.mean() == pytest.approx((across < near[5][:, None]).any(1).mean())
+
+
+def test_covering_row_by_row_is_the_same(monkeypatch):
+    real, fake = torch.randn(37, 3), torch.randn(29, 3)
+    whole = covering(real, fake)
+    monkeypatch.setattr("genstack.evaluation.manifold.ROWS", 8)
+    rows = covering(real, fake)
+    for name in ("precision", "recall", "density", "coverage"):
+        torch.testing.assert_close(getattr(rows, name), getattr(whole, name))
+
+
+def test_covering_of_one_set_and_of_far_ones():
+    real = torch.randn(50, 4)
+    same, far = covering(real, real.clone()), covering(real, real + 1000)
+    assert same.precision.mean() == same.recall.mean() == same.coverage.mean() == 1
+    assert far.precision.sum() == far.recall.sum() == far.density.sum() == far.coverage.sum() == 0
+
+
+def test_score_of_sure_and_of_unsure_readings():
+    sure = torch.eye(4).repeat(25, 1)
+    assert score(sure)[0] == pytest.approx(4)
+    assert score(torch.full((50, 4), 0.25))[0] == pytest.approx(1)
+    probabilities = torch.rand(30, 6).double().softmax(1)
+    mean = probabilities.mean(0)
+    expected = (probabilities * (probabilities / mean).log()).sum(1).mean().exp()
+    found, (low, high) = score(probabilities)
+    assert found == pytest.approx(float(expected)) and low < high
