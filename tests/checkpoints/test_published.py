@@ -99,6 +99,26 @@ def test_multiple_scales_are_those_of_var():
         torch.testing.assert_close(computed, expected[name], **CLOSE)
 
 
+@pytest.mark.parametrize("name", ["var_transformer", "var_transformer_shared_aln"])
+@torch.no_grad()
+def test_transformers_of_var_compute_the_same(name):
+    """The tokenizer is read with other scales: the transformer says which it was trained on."""
+    scales = (1, 2, 3, 4, 5, 8)
+    tokenizer = load(GOLDEN / "var_vqvae.pth", Options(scales=scales))
+    model, expected = load(GOLDEN / f"{name}.safetensors", Options(compressor=tokenizer)), golden(name)
+    assert model.compressor.quantizer.scales == (1, 2, 3, 4, 6, 8)
+    assert (model.preprocessing.height, len(model.classes)) == (32, 10)
+    condition = expected["condition"]
+    null = model.prior.condition.null(condition)
+    for values, logits in ((condition, "logits"), (null, "logits_null")):
+        found = model.prior.logits(expected["codes"], values)
+        torch.testing.assert_close(found, expected[logits], **CLOSE)
+    for strength in ("0", "1.5", "4"):
+        options = SamplingOptions(temperature=0.0, guidance=1 + float(strength), guidance_schedule="linear")
+        codes = model.prior.sample(condition, options, image_seeds(0, range(2)))
+        assert torch.equal(codes, expected[f"greedy_codes_cfg{strength}"])
+
+
 @torch.no_grad()
 def test_halves_of_dall_e_can_be_state_dicts(tmp_path):
     for half in ("encoder", "decoder"):
@@ -286,6 +306,7 @@ def test_averaged_weights_of_a_training_file(tmp_path):
         ("taming_net2net_class.ckpt", {"classes": 9, "heads": 4, "size": (64, 64)}, "1024 codes"),
         ("taming_net2net_uncond.ckpt", {"classes": 0, "heads": 2}, "80 positions.*--resolution"),
         ("llamagen_gpt_c2i.pt", {"heads": 4}, "does not hold its tokenizer"),
+        ("var_transformer.safetensors", {}, "does not hold its tokenizer"),
         ("var_vqvae.pth", {}, "6 scales.*--scales"),
         ("var_vqvae.pth", {"scales": (1, 2, 3)}, "6 scales.*--scales"),
         ("rosinality_vqvae2.safetensors", {"scales": (1, 2)}, "--scales says nothing of a VQ-VAE-2"),
