@@ -28,6 +28,7 @@ def import_(
     ema: bool = False,
     compressor: str = "",
     scales: str = "",
+    ibq: bool = False,
     list: bool = False,
 ) -> None:
     """Make a run of a model that another project published; nothing in its file is imported or called.
@@ -41,6 +42,7 @@ def import_(
         ema: take the averaged weights, where the file has them beside the others.
         compressor: run or published file of the compressor, for a transformer whose file does not hold it.
         scales: sides of the grids of a multi-scale compressor, like 1,2,3,4; VAR's own if left out.
+        ibq: the file is an IBQ of SEED-Voken, whose tensors are named as those of a VQGAN.
         list: show the kinds of files that are known.
     """
     if list:
@@ -53,7 +55,9 @@ def import_(
     if (Path(out) / TENSORS).exists():
         raise UserError(f"{out} holds a model already; choose another --out")
     before = load(Path(compressor)) if compressor else None
-    model = load_published(Path(file), Options(size(resolution), heads, classes, ema, before, sides(scales)))
+    model = load_published(
+        Path(file), Options(size(resolution), heads, classes, ema, before, sides(scales), ibq)
+    )
     save(model, Path(out))
     print(f"{out}: {summary(model)}. {following(model, out)}")
 

@@ -99,6 +99,17 @@ def test_multiple_scales_are_those_of_var():
         torch.testing.assert_close(computed, expected[name], **CLOSE)
 
 
+@torch.no_grad()
+def test_codes_of_ibq_are_the_largest_products():
+    """Its file has the tensors of a VQGAN: the same latents, another rule."""
+    file, images = GOLDEN / "taming_vqgan.safetensors", golden("taming_vqgan")["images"]
+    model = load(file, Options(products=True)).compressor
+    rows = load_file(file)["quantize.embedding.weight"]
+    products = torch.einsum("b d h w, k d -> b k h w", model.latents(images), rows)
+    assert torch.equal(model.encode(images), products.argmax(1).flatten(1))
+    assert not torch.equal(model.encode(images), load(file).compressor.encode(images))
+
+
 @pytest.mark.parametrize("name", ["var_transformer", "var_transformer_shared_aln"])
 @torch.no_grad()
 def test_transformers_of_var_compute_the_same(name):
@@ -365,7 +376,7 @@ def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
     assert "images 20x20" in capsys.readouterr().out
     model, expected = files.load(run), golden("ldm_vq")
     assert torch.equal(model.compressor.encode(expected["images"]), expected["ema_codes"].flatten(1))
-    assert model.made["published"] == "VQGAN of taming-transformers or latent-diffusion"
+    assert model.made["published"] == "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
     assert main(["import", str(GOLDEN / "ldm_vq.ckpt"), "--out", str(run)]) == 2
     assert "holds a model already" in capsys.readouterr().err
 

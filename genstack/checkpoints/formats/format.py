@@ -30,6 +30,7 @@ class Options:
         averaged: take the averaged (EMA) weights, where the file has them beside the others.
         compressor: the compressor whose codes a prior was trained on, where its file has the prior alone.
         scales: sides of the grids of a multi-scale compressor; empty where nobody said them.
+        products: a code is the row of the largest inner product with its latent (IBQ), not the nearest row.
     """
 
     size: tuple[int, int] | None = None
@@ -38,6 +39,7 @@ class Options:
     averaged: bool = False
     compressor: Model | None = None
     scales: tuple[int, ...] = ()
+    products: bool = False
 
 
 #: What a user calls each option, to tell what is asked for.
@@ -48,6 +50,7 @@ FLAGS = {
     "averaged": "--ema",
     "compressor": "--compressor",
     "scales": "--scales",
+    "products": "--ibq",
 }
 
 

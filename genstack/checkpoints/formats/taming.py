@@ -20,7 +20,7 @@ from genstack.checkpoints.formats.format import (
 )
 from genstack.compressor import Autoencoder, Compressor
 from genstack.compressor.gaussian import Gaussian
-from genstack.compressor.quantizers import Gumbel, VectorQuantizer
+from genstack.compressor.quantizers import IBQ, Gumbel, VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
@@ -32,7 +32,11 @@ AROUND = (r"loss\.", r"model_ema\.", r"colorize$")
 
 
 def compressor(
-    weights: Weights, names: Names = NAMES, groups: int = 32, normalize: bool = False
+    weights: Weights,
+    names: Names = NAMES,
+    groups: int = 32,
+    normalize: bool = False,
+    products: bool = False,
 ) -> Autoencoder:
     """An autoencoder with one codebook, under any names of its network's parts."""
     plan, channels = plan_of(weights, names, groups)
@@ -40,11 +44,14 @@ def compressor(
     side = weights.dims("quant_conv.weight", 4)[-1]
     found = network(weights, names, plan)
     found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
-    found["quantizer.codebook.weight"] = weights.take("quantize.embedding.weight")
-    return filled(
-        lambda: Autoencoder(channels, plan, VectorQuantizer(size, dim, normalize=normalize), projection=side),
-        found,
-    )
+    rows = "quantizer.rows" if products else "quantizer.codebook.weight"
+    found[rows] = weights.take("quantize.embedding.weight")
+
+    def build() -> Autoencoder:
+        quantizer = IBQ(size, dim) if products else VectorQuantizer(size, dim, normalize=normalize)
+        return Autoencoder(channels, plan, quantizer, projection=side)
+
+    return filled(build, found)
 
 
 def gaussian(weights: Weights, names: Names = NAMES, groups: int = 32) -> Autoencoder:
@@ -65,9 +72,12 @@ def preprocessing(made: Compressor, options: Options, usual: tuple[int, int] = U
 
 
 class TamingVQGAN(Format):
-    """VQModel; latent-diffusion and IBQ write averaged weights beside it, under names without dots."""
+    """VQModel; latent-diffusion and SEED-Voken write averaged weights beside it, under names without dots.
 
-    what = "VQGAN of taming-transformers or latent-diffusion"
+    IBQ of SEED-Voken has the same tensors and another rule for its codes, which has to be said.
+    """
+
+    what = "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
     marks = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.block_1.conv1.weight",
@@ -76,10 +86,10 @@ class TamingVQGAN(Format):
     )
     unlike = ("quantize.ema_vocab_hit_SV",)
     beside = AROUND
-    asks = ("size", "averaged")
+    asks = ("size", "averaged", "products")
 
     def model(self, weights: Weights, options: Options) -> Model:
-        made = compressor(averaged(weights) if options.averaged else weights)
+        made = compressor(averaged(weights) if options.averaged else weights, products=options.products)
         return Model(made, preprocessing(made, options))
 
 
