@@ -2,11 +2,13 @@
 
 import copy
 import os
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.compressor.quantizers.codebook import Codebook
@@ -214,7 +216,8 @@ def one_process(rank, folder):
 
 @pytest.mark.training
 def test_processes_agree_on_every_row(tmp_path):
-    multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
+    assert [process.wait() for process in running] == [0, 0]
     (seeds, rows, idle), other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.testing.assert_close([seeds, rows, idle], other, atol=0, rtol=0)
     chosen = [0, 1, 2, 5]  # by either process
@@ -230,3 +233,7 @@ def test_processes_agree_on_every_row(tmp_path):
     alone.observe(latents, torch.tensor([0, 1, 5, 1, 2, 5]))
     alone.after_step(skipped=False)
     torch.testing.assert_close(alone.weight, after["weight"], atol=1e-6, rtol=0)
+
+
+if __name__ == "__main__":
+    one_process(int(sys.argv[2]), sys.argv[1])
