@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from genstack.checkpoints.files import save
-from genstack.cli import evaluate, train, verbs
+from genstack.cli import encode, evaluate, plan, train, verbs
 from genstack.cli.config import KINDS
 from genstack.cli.main import dispatch
 from genstack.cli.parser import Parser, load_parts
@@ -66,6 +66,9 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verbs, "call", parse)
     monkeypatch.setattr(train, "train", lambda *_: None)
     monkeypatch.setattr(train, "reopen", lambda _: (None, None))
+    monkeypatch.setattr(plan, "tell", lambda *_: None)
+    monkeypatch.setattr(encode, "encode", lambda *_: None)
+    monkeypatch.setattr(encode, "inherited", lambda _: {"data": {"source": "digits"}})
     recipe = yaml.safe_load((ROOT / "configs/compressor/vqvae.yaml").read_text(encoding="utf-8"))
     inherited = {"model": {"compressor": recipe["model"]["compressor"]}}
     monkeypatch.setattr(train.CompressorStage, "inherited", lambda *_: inherited)

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse import Namespace
+
 from genstack.checkpoints.files import load
 from genstack.cli.parser import Parser
 from genstack.cli.processes import Process
@@ -47,7 +49,12 @@ def run(arguments: list[str]) -> int | None:
     """The verb."""
     words = parser()
     settings = words.parse(arguments, inherited(arguments))
-    data: ImageData = words.build(settings).data
+    encode(settings, words.build(settings).data)
+    return None
+
+
+def encode(settings: Namespace, data: ImageData) -> None:
+    """Make this process's share of the codes, and the header once all of them are there."""
     if data.augmentation != AS_IS:
         raise UserError("genstack encode: each image is encoded as --views says; leave out data.augmentation")
     process, folder = Process.here(), Path(settings.out)
@@ -70,10 +77,9 @@ def run(arguments: list[str]) -> int | None:
             f"{encoding.header.count - len(encoding.missing)} of {encoding.header.count} shards are there; "
             f"other processes are at the rest, or were stopped: then repeat the command"
         )
-        return None
+        return
     header = encoding.finish()
     print("\n".join([*told(header, folder), *following(settings.run, folder)]))
-    return None
 
 
 def inherited(arguments: list[str]) -> dict[str, Any]:

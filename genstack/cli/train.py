@@ -58,6 +58,11 @@ def start(arguments: list[str]) -> int | None:
     """Begin the run that a command line describes, or continue it where that has been begun before."""
     stage = STAGES[arguments[0]]
     settings = stage.parser().parse(arguments[1:], stage.inherited(arguments[1:]))
+    if settings.dry_run:
+        from genstack.cli.plan import tell  # which stands on this file
+
+        tell(stage, settings)
+        return None
     return train(stage, settings)
 
 
@@ -91,7 +96,9 @@ def train(stage: "Stage", settings: Namespace) -> int | None:
     folder = Path(settings.runs) / settings.name
     here = Run(folder)
     resolved = stage.parser().resolved(settings)
-    new = here.begin({key: value for key, value in resolved.items() if key not in ("name", "runs")})
+    new = here.begin(
+        {key: value for key, value in resolved.items() if key not in ("name", "runs", "dry_run")}
+    )
     try:
         if not fit(stage, settings, here):
             say(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")
@@ -157,6 +164,7 @@ class Stage(ABC):
         self.add_options(parser)
         parser.add_option("name", str, "name of the run, which fills the folder RUNS/NAME", self.name)
         parser.add_option("runs", str, "folder of all runs", "runs")
+        parser.add_option("dry_run", bool, "only say what it would take, as `genstack plan` does", False)
         parser.add_class(ImageData, "data")
         parser.add_class(self.kind, "model", skip=self.late, build=False)
         parser.add_class(Schedule, "trainer")

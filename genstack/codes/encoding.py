@@ -62,6 +62,7 @@ class Pictures(Dataset[Picture]):
             other = None if data.beside is None else data.beside(number, data.preprocessing)
             if other is not None:
                 check_alike(pixels, other, key)
+            label, caption = source.label(number) if data.class_names else 0, source.caption(number)
         except UserError as error:
             return Picture(key, reason=str(error))
         height, width = pixels.shape[-2:]
@@ -70,8 +71,8 @@ class Pictures(Dataset[Picture]):
             self.cut(pixels),
             None if other is None else self.cut(other),
             (height, width),
-            source.label(number) if data.class_names else 0,
-            source.caption(number),
+            label,
+            caption,
         )
 
     def cut(self, pixels: Float[Tensor, "c h w"]) -> Float[Tensor, "v c H W"]:

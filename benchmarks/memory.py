@@ -1,0 +1,86 @@
+"""The memory that `genstack plan` foretells, beside what a training of the same recipe takes.
+
+    python benchmarks/memory.py [NAME ...]
+
+Each recipe is planned in one process and trained for four steps, with a validation, in another; both read
+`VmHWM`, the largest size that the system has seen of them (Linux).
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SHAPES = "--data.source shapes:200 --data.workers 0 --trainer.accelerator cpu --log.images 4"
+STEPS = "--trainer.max_steps 4 --trainer.validate_every 4"
+#: What is trained: the recipes as they are, but for the size of the images.
+RECIPES = {
+    "demo/compressor": "compressor --config configs/demo/compressor.yaml",
+    "demo/prior": "prior --config configs/demo/prior.yaml --compressor {digits}",
+    "demo/shapes_compressor": "compressor --config configs/compressor/vqgan.yaml "
+    f"--config configs/demo/shapes_compressor.yaml {SHAPES}",
+    "compressor/vqvae": f"compressor --config configs/compressor/vqvae.yaml {SHAPES} --data.resolution 32",
+    "compressor/fsq": f"compressor --config configs/compressor/fsq.yaml {SHAPES} --data.resolution 32",
+    "compressor/vqvae2": f"compressor --config configs/compressor/vqvae2.yaml {SHAPES} --data.resolution 32",
+    "prior/autoregressive": "prior --config configs/prior/autoregressive.yaml --compressor {digits}",
+    "prior/masked": "prior --config configs/prior/masked.yaml --compressor {digits}",
+}
+PLAN = """
+import sys
+from genstack.cli import train
+from genstack.cli.quiet import quiet
+from genstack.training.forecast import Forecast
+quiet()
+stage = train.STAGES[sys.argv[1]]
+parts, training = train.build(stage, stage.parser().parse(sys.argv[2:], stage.inherited(sys.argv[2:])))
+print(Forecast(training, parts.trainer).memory().needed)
+"""
+TRAIN = """
+import sys
+from genstack.cli.main import main
+from genstack.training.forecast import process_memory
+assert main(["train", *sys.argv[1:]]) is None
+print(process_memory()[0])
+"""
+
+
+def measured(code: str, words: list[str]) -> int:
+    """What a process prints last."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return int(done.stdout.split()[-1])
+
+
+def main() -> None:
+    """One line for each recipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        digits = f"{folder}/digits"
+        place = ["--runs", folder]
+        small = ["compressor", "--config", "configs/demo/compressor.yaml", *STEPS.split()]
+        measured(TRAIN, [*small, "--name", "digits", *place])
+        print("| recipe | foretold, MB | taken, MB | error |\n|---|---|---|---|")
+        for number, name in enumerate(sys.argv[1:] or RECIPES):
+            words = [
+                *RECIPES[name].format(digits=digits).split(),
+                *STEPS.split(),
+                "--name",
+                f"r{number}",
+                *place,
+            ]
+            foretold, taken = (measured(code, words) / 1e6 for code in (PLAN, TRAIN))
+            print(f"| {name} | {foretold:.0f} | {taken:.0f} | {foretold / taken - 1:+.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

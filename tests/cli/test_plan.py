@@ -1,0 +1,61 @@
+"""Planning: it tells what would be, takes what training takes, and writes nothing."""
+
+import re
+
+import pytest
+
+from genstack.cli import plan
+from genstack.cli.main import main
+from genstack.training.forecast import Forecast, Memory
+
+TINY = [
+    *("--config", "configs/demo/compressor.yaml", "--data.limit", "24", "--data.batch_size", "8"),
+    *("--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"),
+    *("--trainer.accumulate_grad_batches", "2", "--trainer.accelerator", "cpu"),
+]
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("command", [["plan", "compressor"], ["train", "compressor", "--dry-run"]])
+def test_a_plan_says_everything_and_writes_nothing(command, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    assert main([*command, *TINY, "--runs", str(runs)]) is None
+    told = capsys.readouterr().out
+    assert not runs.exists() and not list(tmp_path.iterdir())
+    for line in (
+        r"model    Autoencoder, 0\.\d+ M weights",
+        r"images   8x8, 1 channels, as 16 codes of 64",
+        r"ratio    64 bytes of pixels, 12\.0 of codes: 5\.33 to 1",
+        r"batch    8 images a step: 1 processes x 2 parts x 4",
+        r"rate     0\.001 after 10 steps of warm-up, 0\.0001 at the end",
+        r"memory   about \d+\.\d\d GB of the \d+\.\d\d GB of this machine: it fits",
+        r"time     500 steps of \S+ s: .*",
+        r"nothing was written",
+    ):
+        assert re.search(f"^{line}", told, re.MULTILINE), line
+
+
+def test_what_does_not_fit_is_not_tried(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Forecast, "memory", lambda _: Memory(10**15, 10**9, "this machine"))
+    monkeypatch.setattr(Forecast, "seconds", lambda _: pytest.fail("it would fill the memory"))
+    assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) is None
+    assert "it does not fit; raise trainer.accumulate_grad_batches" in capsys.readouterr().out
+
+
+def test_a_plan_of_a_prior_takes_codes(tmp_path, capsys):
+    assert main(["plan", "prior", "--compressor", str(tmp_path / "none")]) == 2
+    assert "is no folder or file" in capsys.readouterr().err
+    assert main(["plan", "priors"]) == 2
+    assert "did you mean prior?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(3, "3 seconds"), (119, "119 seconds"), (600, "10.0 minutes"), (1e6, "11.6 days")]
+)
+def test_times_are_told_as_people_say_them(seconds, told):
+    assert plan.words(float(seconds)) == told
+
+
+def test_help_names_both_stages(capsys):
+    assert main(["plan", "--help"]) is None
+    assert "genstack plan prior" in capsys.readouterr().out
