@@ -10,7 +10,7 @@ from genstack.cli.words import nearest
 from genstack.errors import UserError
 
 FLOW = "images -> encoder -> quantizer -> codes -> prior -> codes -> decoder -> images"
-ORDER = ("train", "sample", "reconstruct", "evaluate", "data", "weights", "config", "doctor")
+ORDER = ("train", "sample", "reconstruct", "evaluate", "report", "data", "weights", "config", "doctor")
 
 
 def main(arguments: list[str] | None = None) -> int | None:

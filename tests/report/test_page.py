@@ -1,0 +1,240 @@
+"""The page of a run: whole, safe, and with the numbers of the files."""
+
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from genstack.checkpoints.files import load
+from genstack.cli import report, train
+from genstack.cli.main import main
+from genstack.report.page import differences, percent, sentence, short
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+DRAWN = {"path", "line"}  # closed by themselves inside svg
+
+
+class Checked(HTMLParser):
+    """Refuses tags that do not match, scripts, handlers and addresses outside the page; collects text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.values: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag, attrs):
+        assert tag != "script"
+        self.pictures += tag == "img"
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name in ("src", "href"):
+                assert value.startswith(("data:", "#"))
+        self.values += [value for name, value in attrs if tag == "data" and name == "value"]
+        if tag not in VOID | DRAWN:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in DRAWN
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+    @property
+    def said(self) -> str:
+        """All that can be read."""
+        return " ".join(" ".join(self.text).split())
+
+
+def checked(path: Path) -> Checked:
+    """A page that has been looked through."""
+    page = path.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert (
+        "http:" not in page
+        and "https:" not in page
+        and "//" not in re.sub(r"base64,[^\"]*", "", page).lower()
+    )
+    assert "default-src 'none'" in page
+    found = Checked()
+    found.feed(page)
+    found.close()
+    assert found.open == []
+    return found
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A run to change."""
+    return Path(shutil.copytree(run, to / run.name))
+
+
+@pytest.fixture(scope="session")
+def page(trained) -> Checked:
+    """The page of the prior."""
+    assert main(["report", str(trained.prior), "--samples", "6"]) is None
+    return checked(trained.prior / "report.html")
+
+
+@pytest.mark.training
+def test_names_of_strangers_are_text(trained, page):
+    for name in trained.classes:
+        assert name in page.said
+
+
+@pytest.mark.training
+def test_numbers_are_those_of_the_files(trained, page):
+    described = json.loads((trained.prior / "model.json").read_text())
+    for value in described["made"]["measured"].values():
+        assert str(value) in page.values
+    assert described["identity"][:16] in page.said
+    for line in (trained.prior / "metrics.jsonl").read_text().splitlines():
+        for name, value in json.loads(line).items():
+            if name != "step":
+                assert str(float(value)) in page.values, name
+
+
+@pytest.mark.training
+def test_everything_is_shown(page):
+    # 4 held out: 3 pictures each, codes, 6 samples with their nearest, and 3 sheets of the training
+    assert page.pictures >= 4 * 3 + 6 * 2 + 3
+    for words in (
+        "What was trained on what",
+        "6 samples of seed 0",
+        "3 of 3 steps",
+        "There is no metric card",
+    ):
+        assert words in page.said
+
+
+@pytest.mark.training
+def test_the_command_trains_the_same_again(trained, page):
+    command = next(line for line in page.text if line.startswith("genstack train prior"))
+    stage = train.STAGES["prior"]
+    arguments = shlex.split(command)[3:]
+    again = stage.parser().resolved(stage.parser().parse(arguments, stage.inherited(arguments)))
+    settings, before = train.reopen(trained.prior)
+    first = settings.parser().resolved(before)
+    different = [name for name, _ in differences([first, again])]
+    assert different == ["name", "runs"]
+
+
+@pytest.mark.training
+def test_a_card_is_shown_with_its_numbers(trained, tmp_path):
+    run = copied(trained.compressor, tmp_path)
+    number = {
+        "name": "rKID-<b>",
+        "value": 0.123456789,
+        "meaning": "m",
+        "better": "lower",
+        "interval": [0.1, "inf"],
+        "real": 0.01,
+        "unit": "dB",
+    }
+    card = {
+        "format_version": 1,
+        "kind": "compressor",
+        "numbers": [number],
+        "protocol": {"kernel": "bicubic"},
+        "refused": [{"name": "rFID", "reason": "too few"}],
+        "images": {},
+    }
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "card.json").write_text(json.dumps(card))
+    (run / "other.json").write_text('{"kind": 1}')
+    assert main(["report", str(run)]) is None
+    found = checked(run / "report.html")
+    assert {"0.123456789", "0.1", "0.01"} <= set(found.values)
+    for words in ("rKID-<b>", "too few", "bicubic", "lower is better"):
+        assert words in found.said
+
+
+@pytest.mark.training
+def test_missing_pieces_are_a_line_each(trained, tmp_path):
+    run = copied(trained.prior, tmp_path)
+    (run / "model.safetensors").unlink()
+    (run / "model.json").unlink()
+    shutil.rmtree(run / "images", ignore_errors=True)
+    (run / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n{"step": 2, "tra')
+    assert main(["report", str(run)]) is None
+    said = checked(run / "report.html").said
+    assert "There is no model yet" in said and "has not been validated" in said
+    assert "1 lines of metrics.jsonl could not be read" in said
+    (run / "metrics.jsonl").unlink()
+    (run / "config.yaml").write_text("- 1")
+    assert main(["report", str(run)]) is None
+    assert "nothing was logged" in checked(run / "report.html").said
+
+
+@pytest.mark.training
+def test_images_that_are_gone_are_left_out(trained, tmp_path):
+    run = copied(trained.prior, tmp_path)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace(str(trained.pictures), str(tmp_path / "gone")))
+    assert main(["report", str(run), "--samples", "3"]) is None
+    found = checked(run / "report.html")
+    assert "cannot be reached any more" in found.said and "PSNR over" not in found.said
+    assert "3 samples of seed 0" in found.said and "not there to look for the nearest" in found.said
+    assert load(run).classes == tuple(sorted(trained.classes))
+
+
+@pytest.mark.training
+def test_runs_side_by_side(trained, tmp_path):
+    page = tmp_path / "both.html"
+    command = ["report", str(trained.compressor), str(trained.prior), "--out", str(page), "--samples", "2"]
+    assert main(command) is None
+    found = checked(page)
+    for run in (trained.compressor, trained.prior):
+        described = json.loads((run / "model.json").read_text())
+        assert {str(value) for value in described["made"]["measured"].values()} <= set(found.values)
+    assert "model.prior.class_path" in found.said and "Without a metric card: compressor, prior" in found.said
+    assert "Autoregressive" in found.said and "data.source" not in found.said  # the same in both
+
+
+@pytest.mark.training
+def test_a_page_that_fails_leaves_the_old_one(trained, tmp_path, monkeypatch):
+    run = copied(trained.compressor, tmp_path)
+    (run / "report.html").write_text("old")
+
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(report, "run_page", fail)
+    with pytest.raises(RuntimeError):
+        main(["report", str(run)])
+    assert (run / "report.html").read_text() == "old"
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    for arguments, words in (
+        ([str(tmp_path / "nowhere")], "is no folder"),
+        ([str(tmp_path)], "is no run"),
+        ([], "runs"),
+        ([str(tmp_path), "--samples", "-1"], "samples -1"),
+    ):
+        assert main(["report", *arguments]) == 2
+        message = capsys.readouterr().err
+        assert words in message and message.count("\n") == 1
+
+
+def test_numbers_are_short_and_reasons_are_sentences():
+    assert [short(number) for number in (20.21418, 1.0, 12345.0, float("inf"), "n/a", 1e-7)] == [
+        *("20.21", "1", "12,345", "∞", "n/a", "1e-07")
+    ]
+    assert [percent(share) for share in (1.0, 0.123, 0.0123)] == ["100", "12", "1.2"]
+    assert sentence("there is none") == "There is none." and sentence("runs/a is gone") == "runs/a is gone."
+
+
+def test_settings_that_differ_are_told():
+    assert differences([{"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": None}, "d": []}]) == [
+        ("a.c", ["2", "none"]),
+        ("d", [None, "[]"]),
+    ]
