@@ -73,11 +73,44 @@ def shards(root: Path) -> str:
     return str(root / "{0..1}.tar")
 
 
+def table() -> dict:
+    return {
+        "image": [{"bytes": png(number), "path": None} for number in range(COUNT)],
+        "label": [number % 2 for number in range(COUNT)],
+        "caption": [f"picture {number}" for number in range(COUNT)],
+        "condition_image": [{"bytes": png(number), "path": None} for number in range(COUNT)],
+    }
+
+
+def parquet(root: Path) -> str:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.table(table()), root / "images.parquet", row_group_size=4)
+    return str(root / "images.parquet")
+
+
+def saved(root: Path) -> str:
+    import datasets
+
+    datasets.disable_progress_bars()
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.ClassLabel(names=["one", "other"]),
+        caption=datasets.Value("string"),
+        condition_image=datasets.Image(),
+    )
+    datasets.Dataset.from_dict(table(), features=features).save_to_disk(root / "saved")
+    return f"hf:{root / 'saved'}"
+
+
 #: What `data.source` may say to mean each kind, made in an empty folder. A new kind adds its own line.
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "DigitsSource": lambda root: "digits",
     "FolderSource": lambda root: str(folder(root)),
+    "HubSource": saved,
     "ManifestSource": lambda root: str(manifest(root)),
+    "ParquetSource": parquet,
     "ShardSource": shards,
     "ShapesSource": lambda root: "shapes:30",
     "TorchvisionSource": lambda root: "torchvision:FakeData",

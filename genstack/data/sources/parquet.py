@@ -1,0 +1,167 @@
+"""Parquet and Arrow files with the bytes of image files in a column."""
+
+import json
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from genstack.atomic import replacing
+from genstack.data.cache import cache
+from genstack.data.images import Preprocessing
+from genstack.data.records import Records
+from genstack.data.source import Source, Stored, bits_of_first
+from genstack.data.sources.folder import natural
+from genstack.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SUFFIXES = (".parquet", ".arrow")
+MOST_BYTES = 2**33  # of one row group, once unpacked
+
+
+class ParquetSource(Source):
+    """`images.parquet`, `images.arrow`, or a folder of such files: bytes of image files in a column `image`.
+
+    Columns `label`, `caption` and `condition_image` are read if they are there, and the names of classes that
+    datasets wrote. An Arrow file is read in its place; Parquet is first unpacked, once, into $GENSTACK_DATA
+    or ~/.cache/genstack/data, so that any row can be read on its own. Needs the extra `parquet`.
+    """
+
+    def __init__(self, name: str):
+        self.root = Path(name).expanduser()
+        self.files = files_in(self.root)
+        if not self.files:
+            raise UserError(
+                f"data source {name} does not exist; give a Parquet or Arrow file, or a folder of them"
+            )
+        tables = [table_of(file) for file in self.files]
+        different = [
+            file for file, table in zip(self.files, tables, strict=True) if table.schema != tables[0].schema
+        ]
+        if different:
+            raise UserError(f"{different[0]} has other columns than {self.files[0]}; give one kind of table")
+        self.ends = np.cumsum([len(table) for table in tables])
+        if not self.ends[-1]:
+            raise UserError(f"{name} holds no rows")
+        import pyarrow
+
+        self.table = pyarrow.concat_tables(tables)
+        self.records = Records(
+            name, self.table.schema, features_of(self.table.schema), self._row, self._distinct
+        )
+        self.class_names = self.records.class_names
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return ("images.parquet", "images.arrow")
+
+    @classmethod
+    def claims(cls, name: str) -> bool:
+        if "://" in name or name.startswith("hf:"):
+            return False
+        return name.lower().endswith(SUFFIXES) or bool(files_in(Path(name).expanduser()))
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    @cached_property
+    def bits(self) -> int:  # type: ignore[override]
+        return bits_of_first(self)
+
+    def key(self, number: int) -> str:
+        file = int(np.searchsorted(self.ends, number, side="right"))
+        return f"{self.files[file].name}/{number - (int(self.ends[file - 1]) if file else 0)}"
+
+    def label(self, number: int) -> int:
+        return self.records.label(number)
+
+    def caption(self, number: int) -> str:
+        return self.records.caption(number)
+
+    def stored(self, number: int) -> Stored:
+        return self.records.stored(number)
+
+    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        return self.records.image(number, preprocessing)
+
+    def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        return self.records.condition_image(number, preprocessing)
+
+    def _row(self, number: int) -> "pyarrow.Table":
+        return self.table.slice(number, 1)
+
+    def _distinct(self, column: str) -> list[Any]:
+        return self.table.column(column).unique().to_pylist()
+
+
+def files_in(root: Path) -> list[Path]:
+    """A file itself, or the files in a folder, in natural order."""
+    if root.is_dir():
+        found = [path for path in root.iterdir() if path.name.lower().endswith(SUFFIXES)]
+        return sorted(found, key=lambda path: natural(path.name))
+    return [root] if root.is_file() and root.name.lower().endswith(SUFFIXES) else []
+
+
+def table_of(file: Path) -> "pyarrow.Table":
+    """The table in a file, memory-mapped.
+
+    Raises:
+        UserError: it is no such file, damaged, or pyarrow is missing.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise UserError(f"{file} needs pyarrow; pip install 'genstack-images[parquet]'") from error
+    try:
+        return mapped(unpacked(file) if file.name.lower().endswith(".parquet") else file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def mapped(file: Path) -> "pyarrow.Table":
+    """An Arrow file of either kind, file or stream, without reading its rows."""
+    import pyarrow
+
+    memory = pyarrow.memory_map(str(file))
+    try:
+        return pyarrow.ipc.open_file(memory).read_all()
+    except pyarrow.ArrowInvalid:
+        return pyarrow.ipc.open_stream(memory).read_all()
+
+
+def unpacked(file: Path) -> Path:
+    """The Arrow file of a Parquet file, made once, one row group at a time."""
+    import pyarrow
+    from pyarrow import parquet
+
+    about = file.stat()
+    what = (str(file.resolve()), about.st_size, about.st_mtime_ns)
+    place = cache() / "parquet" / f"{blake2b(repr(what).encode(), digest_size=16).hexdigest()}.arrow"
+    if place.exists():
+        return place
+    with (
+        parquet.ParquetFile(file) as packed,
+        replacing(place) as partial,
+        pyarrow.ipc.new_file(str(partial), packed.schema_arrow) as writer,
+    ):
+        for group in range(packed.num_row_groups):
+            size = packed.metadata.row_group(group).total_byte_size
+            if size > MOST_BYTES:
+                raise UserError(f"{file} has a row group of {size} bytes, more than {MOST_BYTES}; split it")
+            writer.write_table(packed.read_row_group(group, use_threads=False), max_chunksize=1024)
+    return place
+
+
+def features_of(schema: "pyarrow.Schema") -> dict[str, Any]:
+    """What datasets wrote of the columns; nothing where it did not."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+    return features if isinstance(features, dict) else {}
