@@ -107,9 +107,11 @@ class Decoding:
         self.caches = prior.transformer.caches(prior.condition.length + prior.layout.length - 1)
         self.tokens = 0
 
-    def start(self) -> Float[Tensor, "b K"]:
-        """Logits of the first code."""
-        return self._read(self.prefix)
+    def start(self, known: Int[Tensor, "b known"] | None = None) -> Float[Tensor, "b K"]:
+        """Logits of the first code, or of the one after those that are known, which are read in one pass."""
+        if known is None:
+            return self._read(self.prefix)
+        return self._read(torch.cat([self.prefix, self.prior.codes(known)], dim=1))
 
     def step(self, codes: Int[Tensor, " b"]) -> Float[Tensor, "b K"]:
         """Logits of the code after these, the latest of each row."""
