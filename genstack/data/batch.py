@@ -125,6 +125,7 @@ class Samples(Dataset[Batch]):
                     pixels = self.source.image(number, self.preprocessing)
                     other = self._beside(number, pixels)
                     label = self.source.label(number) if self.labelled else 0
+                    caption = self.source.caption(number)
             except UserError as error:
                 skipped[self.source.key(number)] = str(error)
                 continue
@@ -135,7 +136,7 @@ class Samples(Dataset[Batch]):
                 self.augmentation(self.preprocessing.to_model(pixels), *chance)[None],
                 torch.tensor([label]),
                 skipped,
-                (self.source.caption(number),),
+                (caption,),
                 None
                 if other is None
                 else self.augmentation(self.preprocessing.to_model(other), *chance)[None],

@@ -1,7 +1,7 @@
 """A picture of any size to the size that a model reads: centred, or varied for training."""
 
 from dataclasses import dataclass
-from math import cos, radians, sin
+from math import cos, radians, sin, sqrt
 from pathlib import Path
 from typing import Literal
 
@@ -21,18 +21,23 @@ class Augmentation:
     """How training images are varied. Each variation is a function of seed, epoch and image alone.
 
     Args:
-        crop: where the crop lies along the longer side, and anywhere when zoomed: `center` or `random`.
+        crop: where the crop lies along the longer side, and anywhere when zoomed: `center` or `random`. Or
+            `resized`: of random area, proportions and place (torchvision's RandomResizedCrop), then scaled.
+        area: smallest and largest share of the picture's area in a `resized` crop.
+        proportions: smallest and largest width divided by height of a `resized` crop.
         zoom: smallest and largest magnification, at least 1; with 1.0 and 1.3 sides shrink by up to 1.3.
         flip: probability of mirroring left and right.
         rotate: largest angle in degrees, either way; the border's colours fill the corners.
         shift: largest shift, as a share of height and width, either way; the border's colours fill the gap.
     """
 
-    crop: Literal["center", "random"] = "center"
+    crop: Literal["center", "random", "resized"] = "center"
     zoom: tuple[float, float] = (1.0, 1.0)
     flip: float = 0.0
     rotate: float = 0.0
     shift: float = 0.0
+    area: tuple[float, float] = (0.08, 1.0)
+    proportions: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
         limits = {
@@ -40,10 +45,19 @@ class Augmentation:
             "flip": (0 <= self.flip <= 1, "a probability from 0 to 1"),
             "rotate": (0 <= self.rotate <= 180, "an angle from 0 to 180 degrees"),
             "shift": (0 <= self.shift < 1, "a share from 0 to below 1"),
+            "area": (0 < self.area[0] <= self.area[1] <= 1, "two rising shares above 0 and up to 1"),
+            "proportions": (0 < self.proportions[0] <= self.proportions[1], "two rising numbers above 0"),
         }
         for name, (kept, limit) in limits.items():
             if not kept:
                 raise UserError(f"augmentation {name} {getattr(self, name)} is out of range; give {limit}")
+        if self.crop == "resized" and self.zoom != (1, 1):
+            raise UserError(f"zoom {self.zoom} has no meaning with crop: resized; set area instead")
+
+    @property
+    def moves_crop(self) -> bool:
+        """Whether crops are cut from places that differ."""
+        return self.crop != "center" or self.zoom[1] > 1
 
     def edges(
         self, sides: tuple[int, int], size: tuple[int, int], seed: int, epoch: int, index: int
@@ -52,8 +66,8 @@ class Augmentation:
 
         Of a mirrored picture, they are those in its mirror image; `rotate` and `shift` are not counted.
         """
-        zoom, row, column, mirror, *_ = self._chances(seed, epoch, index)
-        top, left, tall, wide = cut(sides, size, *self._view(zoom, row, column))
+        top, left, tall, wide = self._cut(sides, size, seed, epoch, index)
+        mirror = self._chances(seed, epoch, index)[3]
         height, width = sides
         edges = (top / height, left / width, (top + tall) / height, (left + wide) / width)
         return (edges[0], 1 - edges[3], edges[2], 1 - edges[1]) if mirror < self.flip else edges
@@ -62,16 +76,24 @@ class Augmentation:
         generator = torch.Generator().manual_seed(mix(seed, epoch, index))
         return torch.rand(7, generator=generator).tolist()
 
-    def _view(self, zoom: float, row: float, column: float) -> tuple[float, tuple[float, float]]:
-        low, high = self.zoom
-        return low + zoom * (high - low), (row, column) if self.crop == "random" else (0.5, 0.5)
+    def _cut(
+        self, sides: tuple[int, int], size: tuple[int, int], seed: int, epoch: int, index: int
+    ) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the crop of a picture of these sides."""
+        if self.crop == "resized":
+            generator = torch.Generator().manual_seed(mix(seed, epoch, index, 1))
+            return resized(sides, self.area, self.proportions, generator)
+        (low, high), (zoom, row, column, *_) = self.zoom, self._chances(seed, epoch, index)
+        place = (row, column) if self.crop == "random" else (0.5, 0.5)
+        return cut(sides, size, low + zoom * (high - low), place)
 
     def __call__(
         self, image: Float[Tensor, "c h w"], size: tuple[int, int], seed: int, epoch: int, index: int
     ) -> Float[Tensor, "c H W"]:
         """The variation of image `index` in this epoch, at this height and width."""
-        zoom, row, column, mirror, angle, down, right = self._chances(seed, epoch, index)
-        image = frame(image, size, *self._view(zoom, row, column))
+        mirror, angle, down, right = self._chances(seed, epoch, index)[3:]
+        height, width = image.shape[-2:]
+        image = scaled(image, self._cut((height, width), size, seed, epoch, index), size)
         if mirror < self.flip:
             image = image.flip(-1)
         if self.rotate or self.shift:
@@ -100,6 +122,37 @@ def cut(
     return top, left, tall, wide
 
 
+def resized(
+    sides: tuple[int, int],
+    area: tuple[float, float],
+    proportions: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop of random area and proportions (Szegedy et al. 2014, 1409.4842).
+
+    As torchvision draws it, number by number: after ten crops that do not fit, the largest in the middle.
+    """
+    height, width = sides
+    for _ in range(10):
+        target = height * width * torch.empty(1).uniform_(*area, generator=generator).item()
+        logarithms = torch.log(torch.tensor(proportions)).tolist()
+        ratio = torch.exp(torch.empty(1).uniform_(*logarithms, generator=generator)).item()
+        wide, tall = round(sqrt(target * ratio)), round(sqrt(target / ratio))
+        if 0 < wide <= width and 0 < tall <= height:
+            top, left = (
+                int(torch.randint(0, free + 1, (1,), generator=generator))
+                for free in (height - tall, width - wide)
+            )
+            return top, left, tall, wide
+    low, high = proportions
+    tall, wide = height, width
+    if width / height < low:
+        tall = round(width / low)
+    elif width / height > high:
+        wide = round(height * high)
+    return (height - tall) // 2, (width - wide) // 2, max(1, tall), max(1, wide)
+
+
 def frame(
     image: Float[Tensor, "c h w"],
     size: tuple[int, int],
@@ -111,7 +164,14 @@ def frame(
     Cropping comes first, so that a long thin picture needs little memory.
     """
     height, width = image.shape[-2:]
-    top, left, tall, wide = cut((height, width), size, zoom, place)
+    return scaled(image, cut((height, width), size, zoom, place), size)
+
+
+def scaled(
+    image: Float[Tensor, "c h w"], crop: tuple[int, int, int, int], size: tuple[int, int]
+) -> Float[Tensor, "c H W"]:
+    """A crop, by its top, left, height and width, at another size."""
+    top, left, tall, wide = crop
     cropped = image[:, top : top + tall, left : left + wide]
     if (tall, wide) == size:
         return cropped

@@ -94,7 +94,7 @@ class ImageData(Data):
             self.class_names,
             captions=lambda: (self.opened.caption(number) for number in self.split.training),
             image_shape=self.preprocessing.shape,
-            crops_vary=self.augmentation.crop == "random" or self.augmentation.zoom[1] > 1,
+            crops_vary=self.augmentation.moves_crop,
         )
 
     @cached_property

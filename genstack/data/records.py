@@ -75,7 +75,8 @@ class Records:
     def caption(self, number: int) -> str:
         if self.caption_column:
             return str(self.value(number, self.caption_column) or "")
-        return self.class_names[self.label(number)] if self.class_names else ""
+        value = self.value(number, self.label_column)
+        return "" if value is None else self.class_names[self.label(number)]
 
     def stored(self, number: int) -> Stored:
         return stored(*self._file(number, self.image_column))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genstack.data.framing import Augmentation, frame, load, move
+from genstack.data.framing import Augmentation, frame, load, move, resized
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 
@@ -97,3 +97,38 @@ def test_load_reads_as_the_model_sees(tmp_path):
     image = load(tmp_path / "a.png", Preprocessing(3, 12, 10))
     assert image.shape == (3, 12, 10)
     torch.testing.assert_close(image[:, 3, 4], torch.tensor([1.0, -1.0, -0.6]))
+
+
+@pytest.mark.parametrize("sides", [(30, 50), (64, 64), (1, 200), (200, 3), (1, 1)])
+def test_resized_crops_are_those_that_torchvision_draws(sides):
+    from torchvision.transforms import v2
+
+    theirs = v2.RandomResizedCrop((8, 8), scale=(0.2, 0.9), ratio=(0.6, 1.5))
+    for seed in range(40):
+        torch.manual_seed(seed)
+        drawn = theirs.make_params([torch.zeros(3, *sides)])
+        generator = torch.Generator().manual_seed(seed)
+        crop = resized(sides, (0.2, 0.9), (0.6, 1.5), generator)
+        assert crop == tuple(drawn[name] for name in ("top", "left", "height", "width"))
+
+
+def test_resized_crops_depend_on_seed_epoch_and_image_and_tell_their_edges():
+    varied = Augmentation(crop="resized", area=(0.1, 0.5), flip=0.5)
+    down, right = torch.meshgrid(torch.arange(40.0), torch.arange(60.0), indexing="ij")
+    places = torch.stack([down / 40, right / 60, right * 0]) * 2 - 1
+    seen = set()
+    for index in range(20):
+        image = varied(places, (16, 16), 0, 1, index)
+        assert torch.equal(image, varied(places, (16, 16), 0, 1, index))
+        top, left, bottom, right_edge = varied.edges((40, 60), (16, 16), 0, 1, index)
+        seen.add((top, left, bottom, right_edge))
+        middle = ((image[:2].mean((1, 2)) + 1) / 2).tolist()
+        flipped = image[1, 0, 0] > image[1, 0, -1]
+        column = 1 - (left + right_edge) / 2 if flipped else (left + right_edge) / 2
+        assert middle == pytest.approx([(top + bottom) / 2 - 0.5 / 40, column - 0.5 / 60], abs=0.01)
+    assert len(seen) == 20 and varied.moves_crop and not Augmentation(flip=0.5).moves_crop
+
+
+def test_resized_crops_have_no_zoom():
+    with pytest.raises(UserError, match="area instead"):
+        Augmentation(crop="resized", zoom=(1.0, 1.2))
