@@ -1,0 +1,48 @@
+"""What PixelSNAIL's layers see, by their gradient; and drawing by the rows so far, the same as one pass."""
+
+import pytest
+import torch
+
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.prior import ClassLabels, Known, SamplingOptions, image_seeds
+from genstack.prior.pixelsnail import PixelSNAIL
+
+CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
+LAYOUT = CodeLayout((32, 40), 5, ((4, 5),))
+
+
+@pytest.fixture
+def prior():
+    """In double precision, with weights that hide nothing."""
+    made = PixelSNAIL(LAYOUT, CLASSES, width=6, blocks=2, layers=1, heads=2).double().eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return made
+
+
+def test_a_place_sees_all_before_it_and_nothing_else(prior):
+    steered = torch.randn(1, 6, dtype=torch.float64)
+    order = torch.arange(LAYOUT.length).reshape(4, 5)
+    for index in range(LAYOUT.length):
+        read = torch.randn(1, 6, 4, 5, dtype=torch.float64, requires_grad=True)
+        logits = prior.written(read, steered)[0, index]
+        (gradient,) = torch.autograd.grad(logits.square().sum(), read)
+        assert torch.equal(gradient.abs().amax(dim=(0, 1)) > 0, order < index)
+
+
+@torch.no_grad()
+def test_what_is_drawn_has_the_logits_of_one_pass(prior):
+    labels, seeds = torch.arange(4) % 3, image_seeds(0, range(4))
+    given, mask = torch.randint(5, (4, LAYOUT.length)), torch.rand(4, LAYOUT.length) < 0.3
+    codes = prior.sample(labels, SamplingOptions(temperature=0.0), seeds, Known(given, mask))
+    likeliest = prior.logits(codes, labels).argmax(dim=-1)
+    assert torch.equal(codes[~mask], likeliest[~mask]) and torch.equal(codes[mask], given[mask])
+
+
+def test_layouts_and_sizes_that_cannot_be_are_refused():
+    for grids, depth in ((((2, 2), (4, 4)), 1), (((4, 4),), 2), (((1, 9),), 1)):
+        with pytest.raises(UserError, match=r"one grid of several rows.*vqgan\.yaml.*Autoregressive"):
+            PixelSNAIL(CodeLayout((16, 16), 7, grids, depth), CLASSES)
+    with pytest.raises(UserError, match="width 10 must be a multiple of heads 4"):
+        PixelSNAIL(LAYOUT, CLASSES, width=10, heads=4)
