@@ -26,7 +26,9 @@ class ImageData(Data):
     """Images to train on, and those laid aside for validation.
 
     Args:
-        source: a folder of pictures (any nesting), `digits`, `shapes`, `shapes:pairs`, or `torchvision:NAME`.
+        source: a folder of pictures (any nesting), a list (`pictures.csv`, `.jsonl`), WebDataset shards
+            (`"shards/{0000..0009}.tar"`, or their URLs), `images.parquet`, `hf:user/name`, `hf:./folder`,
+            `torchvision:NAME`, `digits`, `shapes` or `shapes:pairs`.
         resolution: side of the images that the model sees, or height and width: 64, or 48,64.
         channels: 1 grey, 3 colour, 4 colour and transparency.
         labels: where classes come from: own (the source's), folder (first-level folders), or none.
