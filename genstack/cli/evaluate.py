@@ -113,6 +113,8 @@ class Evaluation:
         min_p: of sampling, likewise.
         guidance: of sampling, likewise.
         steps: of sampling, likewise.
+        training: images of the training among which the one nearest to each sample is looked for, at most;
+            copies of the others are not seen.
         lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty for
             none.
         out: folder for the card and the pictures; RUN/evaluation, or FAKE.evaluation, if left out.
@@ -132,6 +134,7 @@ class Evaluation:
     min_p: float | None = None
     guidance: float | None = None
     steps: int | None = None
+    training: int = 10_000
     lpips: str = "alex,vgg"
     out: str = ""
     batch_size: int = 32
@@ -143,6 +146,8 @@ class Evaluation:
         Args:
             data: the real images.
         """
+        if self.training < FEWEST:
+            raise UserError(f"training {self.training} is too small; use {FEWEST} images or more")
         if self.batch_size < 1 or (self.samples is not None and self.samples < FEWEST):
             raise UserError(
                 f"samples {self.samples} and batch_size {self.batch_size} are too small; use {FEWEST} "
@@ -213,6 +218,11 @@ class Evaluation:
         check(model, data)
         trained = data_of(Path(self.run)) if (Path(self.run) / CONFIG).is_file() else None
         foreign = trained is None or trained.source != data.source
+        if trained is not None and not foreign and data.validation > trained.validation:
+            raise UserError(
+                f"validation {data.validation} would count images as held out that {self.run} was trained "
+                f"on; use at most {trained.validation}, or leave out --data.validation"
+            )
         reference = Reference(data, self.split or ("all" if foreign else "validation"))
         extractors, missing = available(device)
         perceptual, blind = distances(self.nets, data.preprocessing.shape, device)
@@ -268,7 +278,8 @@ class Evaluation:
         if oracle is not None:
             others.shown = look(len(reference), look=partial(truths, oracle, reference))["shown"]
         if trained is not None:
-            others.training, held_out = Reference(trained, "training"), Reference(trained, "validation")
+            others.training = Reference(trained, "training", self.training)
+            held_out = Reference(trained, "validation", self.training)
             known, aside = (
                 look(len(each), look=partial(plainly, each)) for each in (others.training, held_out)
             )

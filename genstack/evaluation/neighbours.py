@@ -1,5 +1,7 @@
 """Samples held against the images they were learned from: do they show their class, and are they copies?"""
 
+import warnings
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -25,7 +27,9 @@ class Neighbours:
     ):
         self.side = side
         self.known = self.features(images)
-        self.classifier = KNeighborsClassifier(neighbours).fit(self.known.numpy(), labels.numpy())
+        with warnings.catch_warnings():  # many classes are no regression
+            warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+            self.classifier = KNeighborsClassifier(neighbours).fit(self.known.numpy(), labels.numpy())
 
     def features(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d"]:
         """What is compared: the pixels of the small image."""

@@ -86,8 +86,8 @@ class Drawn:
             return []
         share = others.known.near_copies(found["small"], others.held_out)
         meaning = (
-            f"share of samples nearer to a training image, in {SIDE} x {SIDE} pixels, than 95 % of held-out "
-            "images are; real: by definition"
+            f"share of samples nearer to one of {len(others.training):,} training images, in {SIDE} x {SIDE} "
+            "pixels, than 95 % of held-out images are; real: by definition"
         )
         card.numbers.append(Number("near-copies", share, meaning, "lower", real=0.05))
         distances, numbers = others.known.nearest(found["small"])

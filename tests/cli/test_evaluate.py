@@ -201,6 +201,31 @@ def test_other_sizes_are_brought_together_when_asked(place):
     assert card(place / "fake.evaluation")[0]["protocol"]["real"]["height"] == 16
 
 
+@pytest.mark.training
+def test_a_trained_run_knows_what_it_was_trained_on(place, capsys):
+    words = """train compressor --data.source shapes --data.resolution 16,24 --data.limit 120
+        --data.validation 0.3 --data.batch_size 4 --model.compressor Autoencoder
+        --model.compressor.network Convolutional --model.compressor.network.width 8
+        --model.compressor.network.dim 8 --model.compressor.network.blocks 1
+        --model.compressor.network.multipliers 1,2,2 --model.compressor.network.attention []
+        --model.compressor.network.middle_attention false --model.compressor.quantizer FSQ
+        --trainer.max_steps 2 --trainer.accelerator cpu --log.images 2 --name stage --runs ."""
+    assert main(words.split()) is None
+    words = """train prior --compressor stage --model.prior Autoregressive --model.prior.backbone.width 16
+        --model.prior.backbone.depth 1 --model.prior.backbone.heads 2 --trainer.max_steps 2
+        --trainer.accelerator cpu --log.images 2 --name drawn --runs ."""
+    assert main(words.split()) is None
+    assert main(["evaluate", "drawn", "--samples", "16", "--training", "50", *QUICK]) is None
+    told, numbers = card(place / "drawn" / "evaluation")
+    assert {"near-copies", "agreement (neighbours)", "nats/code (training)"} <= set(numbers)
+    assert told["protocol"]["real"]["split"] == "validation"
+    assert "50 training images" in numbers["near-copies"]["meaning"]
+    assert (place / "drawn" / "evaluation" / "nearest.png").exists()
+    capsys.readouterr()
+    assert main(["evaluate", "drawn", "--data.validation", "0.6", *QUICK]) == 2
+    assert "was trained on; use at most 0.3" in capsys.readouterr().err
+
+
 def test_inception_without_weights_says_where_to_put_them(place, monkeypatch):
     found, missing = extractors.available("cpu")
     assert [extractor.kernel for extractor in found] == ["KID-EffLite0"]
