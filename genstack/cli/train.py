@@ -8,13 +8,14 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import nn
 
-from genstack.checkpoints import description
+from genstack.checkpoints import description, hub
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.parser import Parser
 from genstack.cli.words import nearest
@@ -23,13 +24,17 @@ from genstack.codes.header import is_archive, seen
 from genstack.compressor import Compressor
 from genstack.data import ImageData
 from genstack.errors import UserError
+from genstack.layout import CodeLayout
 from genstack.model import Model
+from genstack.prior import Condition, Prior
 from genstack.training.compressor import CompressorTraining
 from genstack.training.keeper import Stopped
 from genstack.training.loggers import Logging
 from genstack.training.prior import PriorTraining
 from genstack.training.run import CONFIG, Run, Schedule
 from genstack.training.training import Training
+
+Part = TypeVar("Part", bound=nn.Module)
 
 USAGE = """Train a compressor on images, a prior on a compressor's codes, or continue a run.
 
@@ -223,11 +228,27 @@ class PriorStage(Stage):
 
     def add_options(self, parser: Parser) -> None:
         parser.add_option("compressor", str, "run or published file of the compressor")
+        parser.add_option("init", str | None, "run whose prior's weights it begins with", None)
 
     def inherited(self, arguments: list[str]) -> dict[str, Any]:
-        """The data of the compressor's run: the same images, unless something else is said."""
-        found = Parser("genstack train prior", files=True).peek(arguments, "compressor")
+        """The data of the compressor's run, and the prior to begin with, unless something else is said."""
+        return self.beginning(arguments) | self.images(arguments)
+
+    def beginning(self, arguments: list[str]) -> dict[str, Any]:
+        """The prior of another run."""
+        found = Parser("genstack train prior", files=True).peek(arguments, "init")
         if found is None:
+            return {}
+        described = description.describe(prior_of(Path(found)))
+        condition = described.pop("condition")
+        del described["layout"]  # the compressor's
+        condition.pop("names", None)  # the data's
+        return {"model": {"prior": written(described), "condition": written(condition)}}
+
+    def images(self, arguments: list[str]) -> dict[str, Any]:
+        """The data of the compressor's run."""
+        found = Parser("genstack train prior", files=True).peek(arguments, "compressor")
+        if found is None or hub.named(found):
             return {}
         if not Path(found).exists():
             raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
@@ -240,7 +261,10 @@ class PriorStage(Stage):
 
     def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
         model = compressor(settings.compressor, folder)
-        return PriorTraining(compressor=model, data=codes_or_images(parts.data, model), **vars(parts.model))
+        given = vars(parts.model)
+        if settings.init is not None and Run(folder).checkpoint is None:
+            given["prior"] = begun_prior(given["prior"], Path(settings.init), model)
+        return PriorTraining(compressor=model, data=codes_or_images(parts.data, model), **given)
 
     def next(self, folder: Path) -> str:
         return f"Look at {folder}/images, then:  python sample.py {folder} --count 64 --out samples/"
@@ -251,19 +275,47 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), P
 
 def begun(make: Callable[[int], Compressor], place: Path) -> Callable[[int], Compressor]:
     """What makes a compressor with the weights of another; every one of them must fit."""
-    before = load(place).compressor.state_dict()
+    before = load(place).compressor
 
     def made(channels: int) -> Compressor:
-        compressor = make(channels)
-        expected = compressor.state_dict()
-        wrong = sorted(expected.keys() ^ before.keys())
-        wrong += [name for name in expected if name in before and expected[name].shape != before[name].shape]
-        if wrong:
-            raise UserError(f"the weights of {place} do not fit this compressor: {', '.join(wrong[:5])}")
-        compressor.load_state_dict(before)
-        return compressor
+        return filled(make(channels), before, place)
 
     return made
+
+
+def begun_prior(
+    make: Callable[[CodeLayout, Condition], Prior], place: Path, model: Model
+) -> Callable[[CodeLayout, Condition], Prior]:
+    """What makes a prior over a model's codes with the weights of another; every one of them must fit."""
+    before = prior_of(place)
+
+    def made(layout: CodeLayout, condition: Condition) -> Prior:
+        prior = make(layout, condition)
+        prior.attach(model.compressor)
+        return filled(prior, before, place)
+
+    return made
+
+
+def prior_of(place: Path) -> Prior:
+    """The prior of a run."""
+    prior = load(place).prior
+    if prior is None:
+        raise UserError(f"{place} has no prior; name a run of `train prior`, or leave out --init")
+    return prior
+
+
+def filled(part: Part, before: nn.Module, place: Path) -> Part:
+    """A part with the weights of another one like it."""
+    expected, given = part.state_dict(), before.state_dict()
+    wrong = sorted(expected.keys() ^ given.keys())
+    wrong += [name for name in expected if name in given and expected[name].shape != given[name].shape]
+    if wrong:
+        raise UserError(
+            f"the weights of {place} do not fit this {type(part).__name__}: {', '.join(wrong[:5])}"
+        )
+    part.load_state_dict(given)
+    return part
 
 
 def written(described: Any) -> Any:

@@ -22,7 +22,7 @@ from genstack.checkpoints.formats.llamagen import LlamaGenPrior, plan
 from genstack.checkpoints.published import formats, load
 from genstack.checkpoints.strangers import read
 from genstack.cli.main import main
-from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor import Autoencoder, Convolutional, Strided
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
@@ -30,7 +30,7 @@ from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import Backbone, SamplingOptions, image_seeds
+from genstack.prior import Autoregressive, Backbone, SamplingOptions, Unconditional, image_seeds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLOSE = {"atol": 5e-5, "rtol": 1e-4}
@@ -423,4 +423,24 @@ def test_training_begins_with_published_weights(tmp_path, capsys):
     capsys.readouterr()
     wider = ["--model.compressor.network.width", "64"]
     assert main([*start, *short, *wider, "--runs", str(tmp_path), "--name", "wider"]) == 2
-    assert "do not fit this compressor" in capsys.readouterr().err
+    assert "do not fit this Autoencoder" in capsys.readouterr().err
+
+
+@pytest.mark.training
+def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
+    """Without a step that moves anything, the new run's prior computes what the old one's does."""
+    compressor = Autoencoder(3, Strided(8, 4, 1, 4), VectorQuantizer(16, 4)).eval()
+    backbone = Backbone(16, 1, 2, qk_norm=False)
+    prior = Autoregressive(compressor.layout(16, 16), Unconditional(), backbone).eval()
+    run, runs = tmp_path / "old", str(tmp_path)
+    files.save(Model(compressor, Preprocessing(3, 16, 16), prior=prior), run)
+    start = ["train", "prior", "--compressor", str(run), "--init", str(run), "--runs", runs]
+    data = ["--data.source", "shapes", "--data.resolution", "16", "--data.batch_size", "2"]
+    short = ["--trainer.max_steps", "1", "--model.optimization.learning_rate", "1e-12"]
+    assert not main([*start, *data, *short, "--name", "new"])
+    again = files.load(tmp_path / "new").prior
+    assert again.backbone == backbone and isinstance(again.condition, Unconditional)
+    torch.testing.assert_close(again.head.weight, prior.head.weight.detach())
+    capsys.readouterr()
+    assert main([*start, *data, *short, "--name", "wider", "--model.prior.backbone.width", "32"]) == 2
+    assert "do not fit this Autoregressive" in capsys.readouterr().err
