@@ -25,9 +25,10 @@ SPLIT = 0.1
 class Gumbel(Quantizer):
     """Latents become probabilities of codes: training mixes rows by a noisy softmax, use takes the likeliest.
 
-    The mixtures harden while the temperature falls (a cosine, as in DALL-E's discrete VAE); the divergence of
-    the probabilities from uniform ones keeps all codes in reach. A code is likeliest around a latent of the
-    first batch, when training begins, and a code that is never the likeliest comes to share another's place.
+    The mixtures harden while the temperature falls; the divergence of the probabilities from uniform ones
+    keeps all codes in reach. Both follow cosines, as in DALL-E's discrete VAE (appendix A.2). A code is
+    likeliest around a latent of the first batch, when training begins, and a code that is never the likeliest
+    comes to share another's place.
 
     Args:
         codebook_size: number of rows, which is the number of values of a code.
@@ -35,7 +36,9 @@ class Gumbel(Quantizer):
         temperature: of the softmax at the start.
         final_temperature: of the softmax in the end.
         annealing: optimizer steps in which the temperature falls.
-        divergence_weight: weight of the divergence from uniform probabilities, in nats per position.
+        divergence_weight: weight of the divergence from uniform probabilities, in nats per position. The
+            default is that of taming-transformers; DALL-E's beta of 6.6, beside a likelihood in nats per
+            value, is 6.6 / (channels of the image * stride^2): 0.034 for colour at stride 8.
         divergence_warmup: optimizer steps in which that weight rises from 0.
         seeding: begin with codes that are likeliest around random latents of the first batch in training.
         dead_after: a code that was not the likeliest once while this many latents per code passed starts
@@ -90,7 +93,7 @@ class Gumbel(Quantizer):
             else:
                 mixed = rearrange(F.embedding(logits.argmax(-1), self.rows.float()), "b h w d -> b d h w")
             divergence = math.log(self.codebook_size) - entropy(logits).mean()
-        weight = self.divergence_weight * passed(self.step, self.divergence_warmup)
+        weight = self.divergence_weight * cosine(self.step, self.divergence_warmup)
         return Quantized(mixed, {"divergence": weight * divergence}, codes=codes)
 
     def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
@@ -142,13 +145,14 @@ class Gumbel(Quantizer):
 
     def temperature_now(self) -> Float[Tensor, ""]:
         """The temperature of this step."""
-        share = (1 + torch.cos(math.pi * passed(self.step, self.annealing))) / 2
-        return self.final_temperature + (self.temperature - self.final_temperature) * share
+        fallen = cosine(self.step, self.annealing)
+        return self.temperature + (self.final_temperature - self.temperature) * fallen
 
 
-def passed(step: Int[Tensor, ""], steps: int) -> Float[Tensor, ""]:
-    """The share of so many steps that has passed, at most 1."""
-    return (step / steps).clamp(max=1.0) if steps else torch.ones_like(step, dtype=torch.float32)
+def cosine(step: Int[Tensor, ""], steps: int) -> Float[Tensor, ""]:
+    """From 0 to 1 in so many steps, slow at both ends; 1 from there on."""
+    passed = (step / steps).clamp(max=1.0) if steps else torch.ones_like(step, dtype=torch.float32)
+    return (1 - torch.cos(math.pi * passed)) / 2
 
 
 def entropy(logits: Float[Tensor, "*shape k"]) -> Float[Tensor, "*shape"]:

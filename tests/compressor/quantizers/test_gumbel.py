@@ -30,13 +30,13 @@ def test_steps_are_saved_and_skipped_ones_do_not_count():
     assert resumed.temperature_now() == quantizer.temperature_now() < 1
 
 
-def test_the_divergence_is_that_from_uniform_and_warms_up():
+def test_the_divergence_is_that_from_uniform_and_warms_up_along_a_cosine():
     quantizer = Gumbel(codebook_size=7, dim=3, divergence_weight=2.0, divergence_warmup=4, seeding=False)
     latents = torch.randn(2, 3, 5, 4)
     probabilities = quantizer.logits(latents.movedim(1, -1)).softmax(-1)
     divergence = (probabilities * (probabilities * 7).log()).sum(-1).mean()
     for step in range(6):
-        expected = 2.0 * min(step / 4, 1) * divergence
+        expected = 2.0 * (1 - math.cos(math.pi * min(step / 4, 1))) / 2 * divergence
         torch.testing.assert_close(quantizer(latents).losses["divergence"], expected)
         quantizer.after_step(skipped=False)
 
@@ -59,6 +59,15 @@ def test_evaluation_takes_the_likeliest_row():
     codes = quantizer.logits(latents.movedim(1, -1)).argmax(-1)
     assert torch.equal(quantizer(latents).codes, codes.flatten(1))
     assert torch.equal(quantizer(latents).latents, quantizer.rows[codes].movedim(-1, 1))
+
+
+def test_the_loss_is_the_bound_of_dall_e():
+    """Appendix A.2: beta times the divergence summed over positions, over all values of the image."""
+    quantizer = Gumbel(7, 3, divergence_weight=6.6 / (3 * 8**2), divergence_warmup=0, seeding=False)
+    latents = torch.randn(2, 3, 4, 6)  # of images of 3 x 32 x 48 values
+    logs = quantizer.logits(latents.movedim(1, -1)).log_softmax(-1)
+    summed = (logs.exp() * (logs - math.log(1 / 7))).sum((1, 2, 3)).mean()
+    torch.testing.assert_close(quantizer(latents).losses["divergence"], 6.6 * summed / (3 * 32 * 48))
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"annealing": -1}, {"divergence_weight": -1.0}])
