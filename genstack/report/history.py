@@ -27,11 +27,16 @@ class History:
         return max((points[-1][0] for points in self.series.values()), default=0)
 
     @property
+    def validated(self) -> int:
+        """The step of the last validation; 0 where there was none."""
+        held_out = [points[-1][0] for name, points in self.series.items() if name.startswith("val/")]
+        return max(held_out, default=0)
+
+    @property
     def measured(self) -> dict[str, float]:
         """What the last validation measured, by name."""
-        held_out = {name: points[-1] for name, points in self.series.items() if name.startswith("val/")}
-        last = max((step for step, _ in held_out.values()), default=0)
-        return {name: value for name, (step, value) in held_out.items() if step == last}
+        last = {name: points[-1] for name, points in self.series.items() if name.startswith("val/")}
+        return {name: value for name, (step, value) in last.items() if step == self.validated}
 
 
 def read(path: Path) -> History | Absent:

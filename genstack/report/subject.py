@@ -72,7 +72,7 @@ class Subject:
             numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
             return step, {name: float(value) for name, value in numbers.items()}
         if isinstance(self.history, History):
-            return self.history.step, self.history.measured
+            return self.history.validated, self.history.measured
         return 0, {}
 
     def sheets(self) -> list[tuple[str, Picture]]:
