@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from genstack.checkpoints import hub
 from genstack.checkpoints.exports.export import Export
 from genstack.checkpoints.exports.programs import programs
 from genstack.errors import UserError
@@ -35,14 +36,15 @@ class ONNX(Export):
             made.save(folder / f"{program.name}.onnx")
 
     def use(self, model: Model, place: str, batch: int) -> str:
+        root = "" if hub.named(place) else f"{place}/"  # of the hub, files are downloaded first
         between = "codes" if model.compressor.coded else "latents"
         images = f"float32 in [-1, 1], {batch} x {' x '.join(map(str, model.preprocessing.shape))}"
         return "\n".join(
             [
                 "import onnxruntime",
                 "",
-                f'encoder = onnxruntime.InferenceSession("{place}/encoder.onnx")',
-                f'decoder = onnxruntime.InferenceSession("{place}/decoder.onnx")',
+                f'encoder = onnxruntime.InferenceSession("{root}encoder.onnx")',
+                f'decoder = onnxruntime.InferenceSession("{root}decoder.onnx")',
                 f'{between} = encoder.run(None, {{"images": images}})[0]  # {images}',
                 f'images = decoder.run(None, {{"{between}": {between}}})[0]',
             ]

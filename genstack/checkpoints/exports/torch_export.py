@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from genstack.checkpoints import hub
 from genstack.checkpoints.exports.export import Export
 from genstack.checkpoints.exports.programs import programs
 from genstack.model import Model
@@ -20,14 +21,15 @@ class TorchExport(Export):
             torch.export.save(program.exported(), folder / f"{program.name}.pt2")
 
     def use(self, model: Model, place: str, batch: int) -> str:
+        root = "" if hub.named(place) else f"{place}/"  # of the hub, files are downloaded first
         between = "codes" if model.compressor.coded else "latents"
         images = f"float32 in [-1, 1], {batch} x {' x '.join(map(str, model.preprocessing.shape))}"
         return "\n".join(
             [
                 "import torch",
                 "",
-                f'encoder = torch.export.load("{place}/encoder.pt2").module()',
-                f'decoder = torch.export.load("{place}/decoder.pt2").module()',
+                f'encoder = torch.export.load("{root}encoder.pt2").module()',
+                f'decoder = torch.export.load("{root}decoder.pt2").module()',
                 f"{between} = encoder(images)  # {images}",
                 f"images = decoder({between})",
             ]
