@@ -4,7 +4,7 @@
 
 JPEG files of grain on smooth colours (quality 90) are read from a folder and from a shard, flipped and
 cropped at random, by 0, 1 and 2 workers. The step is that of a compressor of the benchmark's own size,
-without an adversary. The last line says what JPEG's own shrinking (`draft`) would save, and how far off it is.
+without an adversary. The last line says what JPEG's own shrinking (`draft`) would save and how far off it is.
 """
 
 import argparse
