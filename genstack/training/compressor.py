@@ -164,3 +164,8 @@ class CompressorTraining(Training[Compressor]):
         images = held_out.images.to(self.device)
         pairs = zip(images, self.used(images).images, strict=True)
         return sheet(torch.stack(list(chain(*pairs))).cpu(), columns=8)
+
+    def charts(self) -> dict[str, PIL.Image.Image]:
+        """How often each code was used lately, where there are codes."""
+        chart = self.health.picture()
+        return {} if chart is None else {"codes": chart}

@@ -2,12 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
+import PIL.Image
 import torch
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 
 from genstack.compressor import Compressor, Reconstruction
+from genstack.training.histogram import Histogram, histograms
 from genstack.training.usage import Usage, Window, everywhere, usage
 
 LEAST = 0.2  # share of codes or channels in use below which something is wrong
@@ -43,6 +47,10 @@ class Health(nn.Module, ABC):
     def complaint(self) -> str:
         """What is wrong with the latest training, and what to try; empty while nothing is."""
 
+    @abstractmethod
+    def picture(self) -> PIL.Image.Image | None:
+        """What the latest training used, to look at; None where there is nothing to count."""
+
 
 def health(compressor: Compressor, height: int, width: int) -> Health:
     """What to watch in a compressor of images of this size."""
@@ -51,7 +59,9 @@ def health(compressor: Compressor, height: int, width: int) -> Health:
 
 
 class CodeHealth(Health):
-    """How much of a codebook is in use.
+    """How much of a codebook is in use, of each grid by itself where there are several.
+
+    A grid that has collapsed has few codes, and they hide among those of finer grids.
 
     Args:
         compressor: with codes.
@@ -61,37 +71,101 @@ class CodeHealth(Health):
 
     def __init__(self, compressor: Compressor, height: int, width: int):
         super().__init__()
-        layout = compressor.layout(height, width)
+        self.layout = layout = compressor.layout(height, width)
         self.becomes = f"{layout.length} codes of {layout.codebook_size}"
         self.window = Window(layout)
+        several = layout.grids if len(layout.grids) > 1 else ()
+        self.grids = nn.ModuleList(Window(replace(layout, grids=(grid,))) for grid in several)
+        #: each grid of latents has a quantizer, and with it a codebook, of its own
+        self.codebooks = len(compressor.sizes((height, width)))
         self.held: list[Tensor] = []
 
     def add(self, reconstruction: Reconstruction) -> None:
         assert reconstruction.codes is not None
-        self.window.add(reconstruction.codes)
+        codes = everywhere(reconstruction.codes)
+        self.window.add(codes)
+        for window, part in zip(self.grids, self.parts(codes), strict=True):
+            window.add(part)  # type: ignore[operator]
+
+    def parts(self, codes: Int[Tensor, "b n"]) -> list[Int[Tensor, "b _"]]:
+        """The codes of each grid, where there are several."""
+        if not len(self.grids):
+            return []
+        return [rearrange(grid, "b h w depth -> b (h w depth)") for grid in self.layout.split(codes)]
 
     def trained(self) -> dict[str, float]:
-        return numbers(self.window.usage())
+        return told(self.window.usage(), [window.usage() for window in self.windows])
+
+    @property
+    def windows(self) -> list[Window]:
+        """Those of the grids, where there are several."""
+        return list(self.grids)  # type: ignore[arg-type]
 
     def hold(self, reconstruction: Reconstruction) -> None:
         assert reconstruction.codes is not None
-        self.held.append(self.window.numbers(reconstruction.codes))
+        self.held.append(reconstruction.codes)
 
     def held_out(self) -> dict[str, float]:
-        nothing = torch.empty(0, dtype=torch.int64, device=self.window.codes.device)
+        nothing = self.window.codes.new_empty(0, self.layout.length)
         codes = everywhere(torch.cat([nothing, *self.held]))
         self.held.clear()
-        return numbers(usage(codes, self.window.codebook_size))
+        return told(
+            usage(self.window.numbers(codes), self.window.codebook_size),
+            [
+                usage(window.numbers(part), window.codebook_size)
+                for window, part in zip(self.windows, self.parts(codes), strict=True)
+            ],
+        )
 
     def complaint(self) -> str:
-        possible = min(1.0, len(self.window.codes) / self.window.codebook_size)
-        share = self.window.usage().share
-        if share >= LEAST * possible:
-            return ""
-        return (
-            f"only {share:.0%} of the codebook is in use; try fewer codes (codebook_size), fewer numbers per "
-            f"code with normalize: true (dim 8), or quicker restarts of unused codes (dead_after)"
+        for name, windows in self.tables().items():
+            share = usage(torch.cat([window.codes for window in windows]), self.window.codebook_size).share
+            possible = max(window.possible for window in windows)
+            if share < LEAST * possible:
+                return (
+                    f"only {share:.0%} of the codebook{name} is in use; try fewer codes (codebook_size), "
+                    f"fewer numbers per code with normalize: true (dim 8), or quicker restarts of unused "
+                    f"codes (dead_after)"
+                )
+        return ""
+
+    def tables(self) -> dict[str, list[Window]]:
+        """The windows that show the codes of each codebook, by what it is called."""
+        if self.codebooks == 1:
+            return {"": [self.window]}
+        each = len(self.grids) // self.codebooks
+        return {
+            f" of grid {number + 1} of {self.codebooks}": self.windows[number * each : (number + 1) * each]
+            for number in range(self.codebooks)
+        }
+
+    def picture(self) -> PIL.Image.Image:
+        """How often each code was seen, a row for each grid."""
+        if not len(self.grids):
+            return histograms([histogram("all codes", self.window)])
+        sizes = [f"{height}x{width}" for height, width in self.layout.grids]
+        rows = zip(sizes, self.windows, strict=True)
+        return histograms(
+            [histogram(f"grid {number}, {size}", window) for number, (size, window) in enumerate(rows, 1)]
         )
+
+
+def histogram(name: str, window: Window) -> Histogram:
+    """What to draw of a window."""
+    health = window.usage()
+    caption = (
+        f"{name}: usage {health.share:.1%}; perplexity {health.perplexity:,.0f}; dead {health.dead:,} of "
+        f"{window.codebook_size:,}; the latest {window.filled:,} codes of training"
+    )
+    return Histogram(caption, window.counts(), window.codebook_size)
+
+
+def told(whole: Usage, grids: Sequence[Usage]) -> dict[str, float]:
+    """The health of all codes by name, and that of each grid, counted from 1, coarse to fine."""
+    found = numbers(whole)
+    for number, health in enumerate(grids, 1):
+        found |= {f"usage_grid{number}": health.share, f"perplexity_grid{number}": health.perplexity}
+    return found
 
 
 def numbers(health: Usage) -> dict[str, float]:
@@ -139,6 +213,9 @@ class LatentHealth(Health):
             f"only {share:.0%} of the latents' channels say anything about their image; try a lower "
             f"divergence_weight, more free_bits, or fewer channels (dim)"
         )
+
+    def picture(self) -> None:
+        return None
 
 
 def amounts(nats: Sequence[Float[Tensor, "_ d h w"]]) -> dict[str, float]:

@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
+import PIL.Image
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from genstack.atomic import replacing
 from genstack.training.training import Training
 
 
 class Pictures(pl.Callback):
-    """Writes `images/STEP.png` into the run folder, and hands the same pixels to TensorBoard and wandb.
+    """Writes `images/STEP.png` into the run folder, and charts beside it as `images/NAME-STEP.png`.
+
+    TensorBoard and wandb are handed the same pixels.
 
     Args:
         folder: of the run.
-        count: images on a sheet; 0 for no sheets.
+        count: images on a sheet; 0 for no pictures.
     """
 
     def __init__(self, folder: Path, count: int):
@@ -26,13 +29,19 @@ class Pictures(pl.Callback):
         assert isinstance(training, Training)
         if self.count == 0 or not trainer.is_global_zero:
             return
-        picture = training.picture(self.count)
-        with replacing(self.folder / "images" / f"{trainer.global_step:08d}.png") as path:
-            picture.save(path, format="PNG")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("images", [picture])
-            if isinstance(logger, TensorBoardLogger):
-                pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
-                sheet = pixels.reshape(picture.height, picture.width, 3)
-                logger.experiment.add_image("images", sheet, trainer.global_step, dataformats="HWC")
+        for name, picture in ({"": training.picture(self.count)} | training.charts()).items():
+            file = "-".join(filter(None, (name, f"{trainer.global_step:08d}.png")))
+            with replacing(self.folder / "images" / file) as path:
+                picture.save(path, format="PNG")
+            for logger in trainer.loggers:
+                hand_on(name or "images", picture, logger, trainer.global_step)
+
+
+def hand_on(name: str, picture: PIL.Image.Image, logger: Logger, step: int) -> None:
+    """Give a picture to a logger that shows pictures."""
+    if isinstance(logger, WandbLogger):
+        logger.log_image(name, [picture])
+    if isinstance(logger, TensorBoardLogger):
+        pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+        sheet = pixels.reshape(picture.height, picture.width, 3)
+        logger.experiment.add_image(name, sheet, step, dataformats="HWC")

@@ -83,6 +83,10 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     def picture(self, count: int) -> PIL.Image.Image:
         """A sheet of about `count` images that shows what has been learned."""
 
+    def charts(self) -> dict[str, PIL.Image.Image]:
+        """What else there is to look at, by name."""
+        return {}
+
     def after_step(self, skipped: bool) -> None:
         """Called once after each optimizer step."""
 

@@ -1,5 +1,6 @@
 """How much of a codebook is in use, over a window of codes rather than one batch."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,16 +29,17 @@ class Usage:
     dead: int
 
 
-def everywhere(codes: Int[Tensor, " count"]) -> Int[Tensor, " total"]:
-    """The codes of all processes, which may have different numbers of them; filled up with -1."""
+def everywhere(codes: Int[Tensor, "b n"]) -> Int[Tensor, "total n"]:
+    """The codes of the images of all processes, which may have different numbers of them."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return codes
-    longest = torch.tensor(len(codes), device=codes.device)
-    distributed.all_reduce(longest, distributed.ReduceOp.MAX)
-    codes = pad(codes, (0, int(longest) - len(codes)), value=-1)
+    most = torch.tensor(len(codes), device=codes.device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    codes = pad(codes, (0, 0, 0, int(most) - len(codes)), value=-1)
     gathered = [torch.empty_like(codes) for _ in range(distributed.get_world_size())]
     distributed.all_gather(gathered, codes)
-    return torch.cat(gathered)
+    together = torch.cat(gathered)
+    return together[together[:, 0] >= 0]
 
 
 def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
@@ -76,8 +78,8 @@ class Window(nn.Module):
         self.register_buffer("position", torch.tensor(0))
 
     def add(self, codes: Int[Tensor, "b n"]) -> None:
-        """Take in the codes of a batch, from all processes alike; the oldest make room."""
-        latest = everywhere(self.numbers(codes))[-len(self.codes) :]
+        """Take in the codes of a batch; the oldest make room."""
+        latest = self.numbers(codes)[-len(self.codes) :]
         places = (self.position + torch.arange(len(latest), device=latest.device)) % len(self.codes)
         self.codes[places] = latest
         self.position += len(latest)
@@ -92,3 +94,18 @@ class Window(nn.Module):
     def usage(self) -> Usage:
         """Usage over the window."""
         return usage(self.codes, self.codebook_size)
+
+    @property
+    def filled(self) -> int:
+        """How many codes it holds."""
+        return int((self.codes >= 0).sum())
+
+    @property
+    def possible(self) -> float:
+        """The share of the codebook that so many codes would show if all were equally likely."""
+        return 1 - math.exp(-self.filled / self.codebook_size)
+
+    def counts(self) -> Int[Tensor, " seen"]:
+        """How often each code was seen that was, the most frequent first."""
+        counts = self.codes[self.codes >= 0].unique(return_counts=True)[1]
+        return counts.sort(descending=True).values.cpu()

@@ -1,0 +1,152 @@
+"""Health of codebooks: counted grid by grid, and complained of once, in plain words."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+from torch import distributed
+
+from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder, Reconstruction
+from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.quantizers import MultiScale, VectorQuantizer
+from genstack.compressor.strided import Strided
+from genstack.data import ImageData
+from genstack.training.compressor import CompressorTraining
+from genstack.training.health import health
+from genstack.training.usage import everywhere, usage
+
+NETWORK = Convolutional(dim=6, width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False)
+
+
+def single(channels=3, size=64):
+    return Autoencoder(channels, NETWORK, VectorQuantizer(size, 4, dead_after=None))
+
+
+def hierarchy():
+    return HierarchicalAutoencoder(3, Strided(dim=6, stride=2, blocks=1, inner=4), VectorQuantizer(64, 4))
+
+
+def multiscale():
+    return Autoencoder(3, NETWORK, MultiScale((1, 2), 64, dim=6))
+
+
+def seen(codes):
+    return Reconstruction(torch.zeros(len(codes), 3, 8, 12), codes, {})
+
+
+def codes_of(watched, sizes, images=400):
+    """Random codes below a size of its own in each grid."""
+    return watched.layout.join(
+        [
+            torch.randint(size, (images, *grid, 1))
+            for size, grid in zip(sizes, watched.layout.grids, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("made", [hierarchy, multiscale])
+def test_each_grid_is_counted_by_itself(made):
+    watched = health(made(), 8, 12)
+    codes = codes_of(watched, (5, 60))
+    watched.add(seen(codes))
+    for half in codes.split(200):
+        watched.hold(seen(half))
+    grids = [usage(grid.flatten(), 64) for grid in watched.layout.split(codes)]
+    trained, held_out = watched.trained(), watched.held_out()
+    assert trained == held_out, "the window is longer than what was seen"
+    assert trained["usage"] == 60 / 64
+    for number, grid in enumerate(grids, 1):
+        assert trained[f"usage_grid{number}"] == grid.share == (5, 60)[number - 1] / 64
+        assert trained[f"perplexity_grid{number}"] == pytest.approx(grid.perplexity)
+    assert watched.held_out()["usage"] == 0, "they are forgotten"
+
+
+def test_a_collapsed_grid_cannot_hide_behind_another_that_has_a_codebook_of_its_own():
+    watched = health(hierarchy(), 8, 12)
+    watched.add(seen(codes_of(watched, (5, 60))))
+    assert watched.trained()["usage"] > 0.9
+    assert "only 8% of the codebook of grid 1 of 2 is in use" in watched.complaint()
+
+
+def test_grids_that_share_a_codebook_may_each_use_little_of_it():
+    watched = health(multiscale(), 8, 12)
+    watched.add(seen(codes_of(watched, (5, 60))))
+    assert watched.complaint() == ""
+
+
+def test_few_codes_seen_are_no_collapse():
+    """100 of 4,096 codes have been used, but no more than 120 were ever asked for."""
+    watched = health(single(size=4096), 8, 12)
+    watched.add(seen(torch.arange(100).repeat(2)[:120].reshape(5, 24)))
+    assert watched.complaint() == ""
+    watched.add(seen(torch.arange(100).repeat(240).reshape(1000, 24)))
+    assert "only 2% of the codebook is in use" in watched.complaint()
+
+
+class Clock:
+    """As much of a trainer as the warning reads."""
+
+    def __init__(self, max_steps):
+        self.max_steps = max_steps
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """A run of 1,000 steps, its moment, and what it has said."""
+    training = CompressorTraining(single, ImageData("shapes", resolution=(8, 12), limit=12, batch_size=4))
+    said = []
+    monkeypatch.setattr(CompressorTraining, "print", lambda self, *words: said.append(*words))
+    monkeypatch.setattr(CompressorTraining, "trainer", Clock(1000))
+
+    def warned(step, used):
+        training.health.add(seen(torch.randint(used, (700, 24))))
+        monkeypatch.setattr(CompressorTraining, "global_step", step)
+        training.warn()
+        return list(said)
+
+    return warned
+
+
+def test_a_codebook_hardly_used_after_a_tenth_of_the_run_is_complained_of_once(training):
+    assert training(99, used=12) == [], "it may still warm up"
+    (line,) = training(100, used=12)
+    assert line.startswith("warning: at step 100 only 19% of the codebook is in use; try ")
+    for remedy in ("codebook_size", "dim 8", "dead_after"):
+        assert remedy in line
+    assert "\n" not in line
+    assert training(200, used=12) == [line], "once is enough"
+
+
+def test_a_codebook_in_use_is_not_complained_of(training):
+    assert training(500, used=13) == []  # 13 of 64 are 20 %
+
+
+def test_there_is_a_row_of_the_chart_for_each_grid_and_none_without_codes():
+    one, two = (health(made(), 8, 12).picture().height for made in (single, hierarchy))
+    assert two > one + 96
+    assert health(Autoencoder(3, NETWORK, Gaussian(dim=4)), 8, 12).picture() is None
+
+
+def gather(rank, folder):
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    patience = timedelta(seconds=60)
+    distributed.init_process_group("gloo", f"file://{folder}/meet", patience, world_size=2, rank=rank)
+    codes = torch.arange((2 + rank) * 3).reshape(2 + rank, 3) + 10 * rank
+    torch.save(everywhere(codes), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.training
+def test_the_codes_of_all_processes_count(tmp_path):
+    running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
+    assert [process.wait() for process in running] == [0, 0]
+    expected = torch.cat([torch.arange(6).reshape(2, 3), torch.arange(9).reshape(3, 3) + 10])
+    for rank in range(2):
+        assert torch.equal(torch.load(f"{tmp_path}/{rank}.pt"), expected)
+
+
+if __name__ == "__main__":
+    gather(int(sys.argv[2]), sys.argv[1])
