@@ -32,6 +32,23 @@ def describe(part: Any) -> Any:
     return {"class": type(part).__name__} | {name: describe(getattr(part, name)) for name in arguments}
 
 
+def essence(part: Any) -> Any:
+    """A description without the arguments that have their default value.
+
+    It stays as it is when a later version gives a class another argument whose default changes nothing.
+    """
+    if isinstance(part, tuple | list):
+        return [essence(item) for item in part]
+    if isinstance(part, PLAIN):
+        return part
+    kept = {"class": type(part).__name__}
+    for name, argument in inspect.signature(type(part)).parameters.items():
+        value = essence(getattr(part, name))
+        if argument.default is argument.empty or value != essence(argument.default):
+            kept[name] = value
+    return kept
+
+
 def build(description: Any) -> Any:
     """The way back from `describe`.
 

@@ -18,7 +18,7 @@ import genstack
 from genstack.atomic import replacing
 from genstack.checkpoints import hub, published
 from genstack.checkpoints.bounds import at_most, check_size
-from genstack.checkpoints.description import build, describe
+from genstack.checkpoints.description import build, describe, essence
 from genstack.checkpoints.strangers import DIFFUSERS, HALVES
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
@@ -165,7 +165,7 @@ def identity(model: Model) -> str:
     """A hash of the compressor's weights and structure, and of the preprocessing; codes belong to one."""
     preprocessing = asdict(model.preprocessing)
     del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
-    digest = hashlib.sha256(json.dumps([describe(model.compressor), preprocessing], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([essence(model.compressor), preprocessing], sort_keys=True).encode())
     for key, value in sorted(model.compressor.state_dict().items()):
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from genstack.checkpoints.description import build, describable, describe
+from genstack.checkpoints.description import build, describable, describe, essence
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.errors import UserError
@@ -88,3 +88,8 @@ def test_hostile_descriptions_are_refused(hostile, message):
 def test_only_parts_can_be_described():
     with pytest.raises(TypeError, match="Linear is neither"):
         describe(nn.Linear(2, 2))
+
+
+def test_the_essence_leaves_out_what_a_later_version_may_add():
+    assert essence(Convolutional(dim=6, blocks=1)) == {"class": "Convolutional", "dim": 6, "blocks": 1}
+    assert build(essence(NETWORK)) == NETWORK
