@@ -87,7 +87,7 @@ def test_help_says_meaning_choice_and_default_of_everything(parser, capsys):
         parser.parse(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
-    assert "--model.compressor what to train. (Autoencoder; needed)" in text
+    assert "--model.compressor what to train. (Autoencoder, HierarchicalAutoencoder; needed)" in text
     assert "--model.learning_rate of the optimizer. (a number; default 0.0001)" in text
     assert "--model.compressor Autoencoder --model.compressor.SETTING VALUE" in text
     assert "Defaults yield to files" in text
