@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genstack.compressor.convolutional import Downsample, Upsample, normalization, run
-from genstack.compressor.network import Decoder, Encoder, Network
+from genstack.compressor.network import Decoder, Encoder, Network, tiles
 from genstack.errors import UserError
 
 
@@ -66,13 +66,7 @@ class MaskGITNetwork(Network):
         return MaskGITDecoder(self, channels)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = (max(1, round(side / self.stride)) for side in (height, width))
-        if (rows * self.stride, columns * self.stride) != (height, width):
-            raise UserError(
-                f"image size {height}x{width} is not a multiple of the network's stride {self.stride}; "
-                f"use {rows * self.stride}x{columns * self.stride}, or fewer `multipliers`"
-            )
-        return rows, columns
+        return tiles(height, width, self.stride, "stride", "fewer `multipliers`")
 
 
 class MaskGITEncoder(Encoder):

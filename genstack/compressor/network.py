@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genstack.errors import UserError
+
 
 class Encoder(nn.Module, ABC):
     """Images to latents of `dim` channels."""
@@ -49,3 +51,25 @@ class Network(ABC):
         Raises:
             UserError: the network cannot read images of this size; the message names the nearest it can.
         """
+
+
+def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[int, int]:
+    """How many squares of `side` pixels an image has along its height and its width.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        side: of a square.
+        word: what the network calls `side`.
+        way_out: what else the user could change.
+
+    Raises:
+        UserError: the squares do not tile the image; the message names the nearest size that they do.
+    """
+    rows, columns = (max(1, round(whole / side)) for whole in (height, width))
+    if (rows * side, columns * side) != (height, width):
+        raise UserError(
+            f"image size {height}x{width} is not a multiple of the network's {word} {side}; "
+            f"use {rows * side}x{columns * side}, or {way_out}"
+        )
+    return rows, columns

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network
+from genstack.compressor.network import Decoder, Encoder, Network, tiles
 from genstack.errors import UserError
 
 
@@ -50,13 +50,7 @@ class Strided(Network):
         return StridedDecoder(self, channels)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = (max(1, round(side / self.stride)) for side in (height, width))
-        if (rows * self.stride, columns * self.stride) != (height, width):
-            raise UserError(
-                f"image size {height}x{width} is not a multiple of the network's stride {self.stride}; "
-                f"use {rows * self.stride}x{columns * self.stride}, or another `stride`"
-            )
-        return rows, columns
+        return tiles(height, width, self.stride, "stride", "another `stride`")
 
 
 class StridedEncoder(Encoder):

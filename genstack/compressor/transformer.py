@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
+from genstack.compressor.network import tiles
 from genstack.errors import UserError
 
 #: The longest wave of the positions, in patches over 2 pi.
@@ -34,13 +35,7 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
     Raises:
         UserError: the patches do not tile the image; the message names the nearest size that they do.
     """
-    rows, columns = (max(1, round(side / patch)) for side in (height, width))
-    if (rows * patch, columns * patch) != (height, width):
-        raise UserError(
-            f"image size {height}x{width} is not a multiple of the network's patch {patch}; "
-            f"use {rows * patch}x{columns * patch}, or another `patch`"
-        )
-    return rows, columns
+    return tiles(height, width, patch, "patch", "another `patch`")
 
 
 def places(rows: int, columns: int, width: int, device: torch.device) -> Float[Tensor, "n width"]:
