@@ -8,20 +8,20 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.autoregressive import Autoregressive, Decoding
 from genstack.prior.condition import Condition
+from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Known, Prior
+from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
 from genstack.prior.transformer import Backbone
 
 
-class Hierarchical(Prior):
+class Hierarchical(Exact):
     """One autoregressive prior for each grid: the coarsest by itself, finer ones given all coarser codes.
 
     By the chain rule the likelihoods multiply: nats add up, and stay exact. Grids do not share weights, and
@@ -56,15 +56,6 @@ class Hierarchical(Prior):
         )
         self.ends = [part.length for part in parts]
 
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats per code; in training with condition dropout."""
-        if self.training:
-            condition = self.condition.drop(condition)
-        return self._cross_entropy(codes, condition).mean()
-
-    def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self._cross_entropy(codes, condition).sum(dim=1)
-
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, by the prior of its grid; in float32."""
         each = [prior.logits(codes[:, :end], condition)[:, start:] for prior, start, end in self._grids()]
@@ -95,7 +86,3 @@ class Hierarchical(Prior):
         """The prior of each grid, and where the grid begins and ends in the flat sequence."""
         priors = [cast(Autoregressive, prior) for prior in self.priors]
         return list(zip(priors, [0, *self.ends[:-1]], self.ends, strict=True))
-
-    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        logits = rearrange(self.logits(codes, condition), "b n K -> b K n")
-        return cross_entropy(logits, codes, reduction="none")

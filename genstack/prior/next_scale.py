@@ -8,25 +8,25 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from genstack.compressor.compressor import Compressor
 from genstack.compressor.quantizers.multiscale import MultiScale, resized
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
+from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.masks import BlockCausal, Full
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import IndexEmbedding
-from genstack.prior.prior import Known, Prior
+from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
 from genstack.prior.transformer import Backbone, Transformer, steering
 
 REMEDY = "train one with --config configs/compressor/multiscale.yaml, or use the prior Autoregressive"
 
 
-class NextScale(Prior):
+class NextScale(Exact):
     """A transformer that reads what the coarser grids show and predicts all codes of the next grid at once.
 
     A grid's tokens are the compressor's own sum of the coarser grids, shrunk to its size; those of the first
@@ -91,15 +91,6 @@ class NextScale(Prior):
             nn.init.normal_(self.read.weight, std=quantizer.dim**-0.5 * 0.02)
             nn.init.zeros_(self.read.bias)
 
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats per code; in training with condition dropout."""
-        if self.training:
-            condition = self.condition.drop(condition)
-        return self._cross_entropy(codes, condition).mean()
-
-    def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self._cross_entropy(codes, condition).sum(dim=1)
-
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes of coarser grids, in float32."""
         prefix = self.prefix(condition)
@@ -154,10 +145,6 @@ class NextScale(Prior):
         self, tokens: Float[Tensor, "b n width"], places: Int[Tensor, " n"]
     ) -> Float[Tensor, "b n width"]:
         return tokens if self.place is None else tokens + self.place(places)
-
-    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        logits = rearrange(self.logits(codes, condition), "b n K -> b K n")
-        return cross_entropy(logits, codes, reduction="none")
 
 
 class Lookup:

@@ -6,19 +6,20 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout, pad
+from torch.nn.functional import dropout, pad
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
+from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Known, Prior
+from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
 from genstack.prior.transformer import steering
 
 
-class GatedPixelCNN(Prior):
+class GatedPixelCNN(Exact):
     """Convolutions that see the codes above and those to the left, and so predict every code in one pass.
 
     The prior of VQ-VAE. Training is cheap; a code sees only `layers` x (`kernel` // 2) rows and columns far.
@@ -73,15 +74,6 @@ class GatedPixelCNN(Prior):
         nn.init.normal_(self.codes.weight, std=1.0)
         nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
         nn.init.zeros_(self.head.bias)
-
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats per code; in training with condition dropout."""
-        if self.training:
-            condition = self.condition.drop(condition)
-        return self._cross_entropy(codes, condition).mean()
-
-    def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self._cross_entropy(codes, condition).sum(dim=1)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
@@ -139,10 +131,6 @@ class GatedPixelCNN(Prior):
             features = cast(GatedBlock, block).horizontal(features, tells, steered)
         hidden = self.hidden(rearrange(features, "b width h w -> b h w width").relu())
         return self.head(hidden.relu()).float()
-
-    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        logits = rearrange(self.logits(codes, condition), "b n K -> b K n")
-        return cross_entropy(logits, codes, reduction="none")
 
 
 class GatedBlock(nn.Module):

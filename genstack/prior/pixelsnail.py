@@ -6,20 +6,21 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout, elu, pad, scaled_dot_product_attention
+from torch.nn.functional import dropout, elu, pad, scaled_dot_product_attention
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
+from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
 from genstack.prior.pixelcnn import gated
-from genstack.prior.prior import Known, Prior
+from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
 from genstack.prior.transformer import steering
 
 
-class PixelSNAIL(Prior):
+class PixelSNAIL(Exact):
     """Blocks of causal convolutions for what is near, each followed by attention to all codes before.
 
     The prior of VQ-VAE-2's grids. Drawing has no cache: it computes the rows so far again for each code, half
@@ -71,15 +72,6 @@ class PixelSNAIL(Prior):
         nn.init.zeros_(self.head.bias)
         self.register_buffer("background", background(*layout.grids[0]), persistent=False)
 
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats per code; in training with condition dropout."""
-        if self.training:
-            condition = self.condition.drop(condition)
-        return self._cross_entropy(codes, condition).mean()
-
-    def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self._cross_entropy(codes, condition).sum(dim=1)
-
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of the codes of as many rows as are given, each from those before it, in float32."""
         read = rearrange(self.codes(codes), "b (h w) c -> b c h w", w=self.layout.grids[0][1])
@@ -114,10 +106,6 @@ class PixelSNAIL(Prior):
             drawn = draw(logits, options, numbers[index])
             codes[:, index] = torch.where(known.mask[:, index], known.codes[:, index], drawn)
         return codes
-
-    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        logits = rearrange(self.logits(codes, condition), "b n K -> b K n")
-        return cross_entropy(logits, codes, reduction="none")
 
 
 class Block(nn.Module):

@@ -6,21 +6,21 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
+from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.masks import Causal
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import PlaceEmbedding
-from genstack.prior.prior import Known, Prior
+from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
 from genstack.prior.transformer import Backbone, Transformer, steering
 
 
-class ResidualTransformer(Prior):
+class ResidualTransformer(Exact):
     """Two transformers for codes of several symbols a position, such as residual, grouped or factorised ones.
 
     The first reads the condition and the positions so far, each as the sum of its symbols, and writes a
@@ -62,15 +62,6 @@ class ResidualTransformer(Prior):
         self.register_buffer("places", torch.cat([nowhere, order[:-1]]), persistent=False)
         self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
         self.register_buffer("depths", torch.arange(layout.depth), persistent=False)
-
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats per code; in training with condition dropout."""
-        if self.training:
-            condition = self.condition.drop(condition)
-        return self._cross_entropy(codes, condition).mean()
-
-    def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self._cross_entropy(codes, condition).sum(dim=1)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
@@ -129,7 +120,3 @@ class ResidualTransformer(Prior):
     def embed(self, codes: Int[Tensor, "b p depth"]) -> Float[Tensor, "b p depth width"]:
         """The vector of each symbol at its depth."""
         return self.codes(codes + self.get_buffer("depths") * self.layout.codebook_size)
-
-    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        logits = rearrange(self.logits(codes, condition), "b n K -> b K n")
-        return cross_entropy(logits, codes, reduction="none")
