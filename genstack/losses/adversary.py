@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.func import functional_call
 
 from genstack.losses.adaptive import AdaptiveWeight
@@ -85,6 +85,7 @@ class Adversary(nn.Module):
         self.anchors = None if lecam is None else Anchors(lecam)
         if penalty is not None:
             self.register_buffer("paid", torch.tensor(0.0))  # the latest penalty, for the steps without
+            self.due: Tensor | None = None  # that of the step at hand
 
     def varied(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
         """Images as the discriminator gets to see them."""
@@ -118,7 +119,7 @@ class Adversary(nn.Module):
             losses["lecam"] = self.anchors(real, fake)
         if self.penalty is not None and self.penalty.due(step):
             losses["r1"] = self.penalty(lambda pixels: self.network(self.varied(pixels)), images)
-            self.paid.copy_(losses["r1"].detach())
+            self.due = losses["r1"].detach()
         return AdversarialTerms(
             losses,
             accuracy_real=(real.detach() > 0).float().mean(),
@@ -129,6 +130,13 @@ class Adversary(nn.Module):
         """Called once after each optimizer step."""
         if self.anchors is not None:
             self.anchors.after_step(skipped)
+        if self.penalty is not None:
+            if self.due is not None and not skipped:
+                if distributed.is_available() and distributed.is_initialized():
+                    distributed.all_reduce(self.due)
+                    self.due /= distributed.get_world_size()
+                self.paid.copy_(self.due)
+            self.due = None
 
     def push(self, step: int, total: int) -> float:
         """The weight of the compressor's term at an optimizer step, in a run of `total` steps."""

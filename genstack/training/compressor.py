@@ -107,15 +107,12 @@ class CompressorTraining(Training[Compressor]):
                 closeness = torch.stack(list(distances.values())).sum()
                 balance = self.adversary.balance(closeness, pushed, self.model.last_layer)
                 terms["adversarial"] = push * balance * pushed
-                self.log("train/adversary_balance", balance)
+                self.note({"adversary_balance": balance})
             judged = self.adversary.discriminator_loss(batch.images, reconstruction.images, self.global_step)
             terms |= judged.losses
-            self.log("train/adversary_push", push)
-            if self.adversary.penalty is not None:
-                self.log("train/r1", self.adversary.paid)
-            self.log("train/real_accuracy", judged.accuracy_real)
-            self.log("train/fake_accuracy", judged.accuracy_fake)
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items() if name != "r1"})
+            self.note({"adversary_push": push})
+            self.note({"real_accuracy": judged.accuracy_real, "fake_accuracy": judged.accuracy_fake})
+        self.note({name: term for name, term in terms.items() if name != "r1"})
         return torch.stack(list(terms.values())).sum()
 
     def distances(
@@ -131,10 +128,13 @@ class CompressorTraining(Training[Compressor]):
 
     def after_step(self, skipped: bool) -> None:
         self.model.after_step(skipped)
+        self.health.after_step(skipped)
         if self.adversary is not None:
             self.adversary.after_step(skipped)
+            if self.adversary.penalty is not None:
+                self.note({"r1": self.adversary.paid.clone()})
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict({f"train/{name}": number for name, number in self.health.trained().items()})
+            self.note(self.health.trained())
             self.warn()
 
     def warn(self) -> None:
@@ -150,12 +150,10 @@ class CompressorTraining(Training[Compressor]):
         self.health.hold(reconstruction)
         terms = self.distances(batch.images, reconstruction)
         terms["psnr"] = psnr(batch.images, reconstruction.images).mean()
-        held_out = {f"val/{name}": term for name, term in terms.items()}
-        self.log_dict(held_out, batch_size=len(batch.images), sync_dist=True)
+        self.measure(terms, len(batch.images))
 
-    def on_validation_epoch_end(self) -> None:
-        measured = {f"val/{name}": number for name, number in self.health.held_out().items()}
-        self.log_dict(measured, sync_dist=True)  # the same everywhere already, but Lightning cannot know
+    def measured_together(self) -> dict[str, float]:
+        return self.health.held_out()
 
     def picture(self, count: int) -> PIL.Image.Image:
         """Held-out images, each beside its reconstruction."""

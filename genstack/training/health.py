@@ -21,7 +21,8 @@ ACTIVE = 0.01  # nats per position that a channel in use says at least
 class Health(nn.Module, ABC):
     """Numbers of the middle of a compressor; what they need of training is saved with the run.
 
-    `add` takes in training batches, `hold` held-out ones, which `held_out` then counts and forgets.
+    `add` takes in training batches, which count once the step that they are part of is done; `hold` takes in
+    held-out ones, which `held_out` then counts and forgets.
     """
 
     #: What an image becomes, in words.
@@ -29,7 +30,11 @@ class Health(nn.Module, ABC):
 
     @abstractmethod
     def add(self, reconstruction: Reconstruction) -> None:
-        """Take in a batch of training, on all processes alike."""
+        """Take in a batch of training."""
+
+    @abstractmethod
+    def after_step(self, skipped: bool) -> None:
+        """Count what was taken in since the last step, on all processes alike; forget it if thrown away."""
 
     @abstractmethod
     def trained(self) -> dict[str, float]:
@@ -78,14 +83,20 @@ class CodeHealth(Health):
         self.grids = nn.ModuleList(Window(replace(layout, grids=(grid,))) for grid in several)
         #: each grid of latents has a quantizer, and with it a codebook, of its own
         self.codebooks = len(compressor.sizes((height, width)))
+        self.fresh: list[Tensor] = []
         self.held: list[Tensor] = []
 
     def add(self, reconstruction: Reconstruction) -> None:
         assert reconstruction.codes is not None
-        codes = everywhere(reconstruction.codes)
-        self.window.add(codes)
-        for window, part in zip(self.grids, self.parts(codes), strict=True):
-            window.add(part)  # type: ignore[operator]
+        self.fresh.append(reconstruction.codes)
+
+    def after_step(self, skipped: bool) -> None:
+        if self.fresh and not skipped:
+            codes = everywhere(torch.cat(self.fresh))
+            self.window.add(codes)
+            for window, part in zip(self.grids, self.parts(codes), strict=True):
+                window.add(part)  # type: ignore[operator]
+        self.fresh.clear()
 
     def parts(self, codes: Int[Tensor, "b n"]) -> list[Int[Tensor, "b _"]]:
         """The codes of each grid, where there are several."""
@@ -186,15 +197,21 @@ class LatentHealth(Health):
         super().__init__()
         grids = ", ".join(f"{rows}x{columns}" for rows, columns in compressor.sizes((height, width)))
         self.becomes = f"latents of {grids} without codes"
-        self.latest: Tensor | None = None
+        self.fresh: list[Tensor] = []
+        self.latest: list[Tensor] = []
         self.held: list[Tensor] = []
 
     def add(self, reconstruction: Reconstruction) -> None:
         assert reconstruction.nats is not None
-        self.latest = reconstruction.nats.detach()
+        self.fresh.append(reconstruction.nats.detach())
+
+    def after_step(self, skipped: bool) -> None:
+        if not skipped:
+            self.latest = self.fresh
+        self.fresh = []
 
     def trained(self) -> dict[str, float]:
-        return {} if self.latest is None else amounts([self.latest])
+        return amounts(self.latest) if self.latest else {}
 
     def hold(self, reconstruction: Reconstruction) -> None:
         assert reconstruction.nats is not None

@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from safetensors import SafetensorError
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import save
@@ -33,8 +35,15 @@ class WholeFiles(TorchCheckpointIO):
     """Checkpoints that appear by renaming, so that none is ever half written."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as partial:
-            torch.save(checkpoint | {"format_version": FORMAT_VERSION}, partial)
+        try:
+            with (
+                replacing(Path(path)) as partial,
+                partial.open("wb") as file,
+            ):  # whose errors say what is wrong
+                torch.save(checkpoint | {"format_version": FORMAT_VERSION}, file)
+        except RuntimeError as error:  # of torch, after the file's own
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise OSError(f"{path} cannot be written: {reason}; what was saved before is whole") from error
 
     def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(path, *arguments, **named)
@@ -48,7 +57,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Keeper(pl.Callback):
-    """Saves the run: after every validation, every some minutes, and on Ctrl-C or SIGTERM.
+    """Saves the run: after every validation, every some minutes, on Ctrl-C or SIGTERM, and on errors.
 
     Args:
         folder: of the run.
@@ -67,8 +76,18 @@ class Keeper(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.least = state_dict["least"]
 
+    def setup(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
+        """Refuse processes that would begin at different steps."""
+        path = self.folder / LAST
+        seen = path.stat().st_size if path.exists() else None
+        if not trainer.strategy.reduce_boolean_decision(trainer.strategy.broadcast(seen) == seen, all=True):
+            raise UserError(
+                f"processes see different files at {path}; put the run folder where every machine sees the "
+                f"same one, and name it with --runs"
+            )
+
     def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         self.handlers = {number: signal.signal(number, self.stop) for number in SIGNALS}
 
     def stop(self, number: int, frame: FrameType | None) -> None:
@@ -95,14 +114,14 @@ class Keeper(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         assert isinstance(training, Training)
-        numbers = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if name[:4] == "val/"
-        }
-        judged = numbers.get(training.best, -math.inf)
+        judged = training.measured.get(training.best, -math.inf)
         if judged <= self.least:
             self.least = judged
             if trainer.is_global_zero:
-                save(training.model_now(numbers), self.folder)
+                try:
+                    save(training.model_now(training.measured), self.folder)
+                except SafetensorError as error:  # of a disk that is full
+                    raise OSError(f"{self.folder} cannot be written to: {error}") from error
         self.checkpoint(trainer)
         if trainer.global_step < trainer.max_steps and self.stopping(trainer):
             raise Stopped(self.asked_to_stop or signal.SIGTERM, trainer.global_step)
@@ -114,12 +133,44 @@ class Keeper(pl.Callback):
     def checkpoint(self, trainer: pl.Trainer) -> None:
         """Write the file to resume from."""
         trainer.save_checkpoint(self.folder / LAST)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
 
     def on_exception(
         self, trainer: pl.Trainer, training: pl.LightningModule, exception: BaseException
     ) -> None:
+        assert isinstance(training, Training)
+        training_began = bool(self.handlers)
         self.listen_no_more()
+        if training_began and isinstance(exception, Exception) and self.worth_saving(trainer, training):
+            with suppress(OSError):  # the first error is the one to be told
+                self.rescue(trainer)
+
+    def worth_saving(self, trainer: pl.Trainer, training: Training) -> bool:
+        """Whether the steps since the last checkpoint can be saved as they are, after an error.
+
+        Not in the middle of a change of weights; not after steps without finite numbers, since the last
+        checkpoint may lie before those; and not before a validation that resuming could not catch up on.
+        """
+        batches = trainer.global_step * trainer.accumulate_grad_batches
+        between = batches % (trainer.val_check_batch or math.inf) != 0 and not trainer.should_stop
+        new = trainer.is_global_zero and trainer.global_step > self.saved_step
+        return new and between and not training.moving and not training.skipped_in_row
+
+    def rescue(self, trainer: pl.Trainer) -> None:
+        """Save the last whole step: what the step at hand has begun counts for nothing.
+
+        Only this process does, and waits for no other one, which may be gone.
+        """
+        loop = trainer.fit_loop.epoch_loop
+        steps = trainer.global_step
+        optimizer = loop.automatic_optimization.optim_progress.optimizer
+        batches = (loop.batch_progress, steps * trainer.accumulate_grad_batches)
+        for progress, most in (batches, (optimizer.step, steps), (optimizer.zero_grad, steps)):
+            for counts in (progress.current, progress.total):
+                for name, count in vars(counts).items():
+                    setattr(counts, name, min(count, most))
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        trainer.strategy.save_checkpoint(checkpoint, self.folder / LAST)
 
     def teardown(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
         self.listen_no_more()

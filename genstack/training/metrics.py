@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
 
 from genstack.atomic import replacing
+from genstack.training.training import Training
 
 METRICS = "metrics.jsonl"
 
@@ -28,21 +30,23 @@ class Metrics(pl.Callback):
             self.keep_until(trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: object) -> None:
+        assert isinstance(training, Training)
         gathering = trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches
         due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if due and not gathering:
-            self.write(trainer, "train/")
+            numbers = training.noted.everywhere(training.device)
+            self.write(trainer, numbers)
 
     def on_validation_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
-        self.write(trainer, "val/")
+        assert isinstance(training, Training)
+        self.write(trainer, training.measured)
 
-    def write(self, trainer: pl.Trainer, stage: str) -> None:
-        """Add a line with the numbers of this moment whose names begin with `stage`."""
+    def write(self, trainer: pl.Trainer, numbers: Mapping[str, float]) -> None:
+        """Add a line with the numbers of this moment, and tell them to the loggers."""
         if not trainer.is_global_zero:
             return
-        numbers = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(stage)
-        }
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(numbers), step=trainer.global_step)
         line: dict[str, float | str] = {"step": trainer.global_step}
         line |= {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
         with self.path.open("a", encoding="utf-8") as file:

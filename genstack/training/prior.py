@@ -128,17 +128,11 @@ class PriorTraining(Training[Prior]):
         codes, condition = self.encode(batch)
         nats = self.used.nats(codes, condition).mean()
         self.counts += torch.bincount(codes.flatten(), minlength=self.layout.codebook_size)
-        self.log_dict(
-            {
-                "val/nats": nats / self.layout.length,
-                "val/bits_per_pixel": nats / math.log(2) / math.prod(self.layout.image_size),
-            },
-            batch_size=len(batch),
-            sync_dist=True,
-        )
+        bits = nats / math.log(2) / math.prod(self.layout.image_size)
+        self.measure({"nats": nats / self.layout.length, "bits_per_pixel": bits}, len(batch))
 
-    def on_validation_epoch_end(self) -> None:
+    def measured_together(self) -> dict[str, float]:
         counts = self.trainer.strategy.reduce(self.counts, reduce_op="sum").cpu().double()
         frequencies = counts[counts > 0] / counts.sum()
-        entropy = -(frequencies * frequencies.log()).sum().float()
-        self.log_dict({"val/uniform": math.log(len(counts)), "val/unigram": entropy})
+        entropy = -(frequencies * frequencies.log()).sum()
+        return {"uniform": math.log(len(counts)), "unigram": float(entropy)}

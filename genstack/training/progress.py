@@ -39,7 +39,8 @@ class ProgressLine(pl.Callback):
     def text(self, trainer: pl.Trainer, training: pl.LightningModule) -> str:
         """The numbers of the moment."""
         assert isinstance(training, Training)
-        numbers = {name: trainer.callback_metrics.get(name) for name in training.shown}
+        found = training.noted.here() | training.measured
+        numbers = {name: found.get(name) for name in training.shown}
         shown = [f"{name} {float(number):.4g}" for name, number in numbers.items() if number is not None]
         speed = (trainer.global_step - self.first) / max(1e-9, time.monotonic() - self.begun)
         return "  ".join([*shown, f"{speed:.3g} steps/s"])

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -49,7 +50,8 @@ class Schedule:
         accelerator: auto, cpu, gpu or mps.
         devices: number of devices on each node, or auto.
         num_nodes: number of machines.
-        strategy: how devices work together: auto or ddp.
+        strategy: how devices work together: auto or ddp; both are DistributedDataParallel where there are
+            several.
         deterministic: only algorithms that give the same numbers each time, where a device has the choice.
     """
 
@@ -67,8 +69,8 @@ class Schedule:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "log_every_n_steps", "accumulate_grad_batches", "num_nodes"):
-            if getattr(self, name) < 1:
+        for name in ("max_steps", "log_every_n_steps", "accumulate_grad_batches", "num_nodes", "devices"):
+            if getattr(self, name) != "auto" and getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
         if self.checkpoint_minutes < 0:
             raise UserError(f"checkpoint_minutes {self.checkpoint_minutes} is out of range; it is at least 0")
@@ -77,9 +79,31 @@ class Schedule:
                 f"gradient_clip_val {self.gradient_clip_val} is out of range; give null for no limit"
             )
         if self.strategy not in ("auto", "ddp"):
-            raise UserError(f"strategy {self.strategy} is not supported yet; use auto or ddp")
+            raise UserError(
+                f"strategy {self.strategy} is not supported: every device holds the whole model; use auto or "
+                f"ddp, with bf16-mixed, accumulate_grad_batches and checkpoint: true to save memory"
+            )
         if self.validate_every in (0, "0", "0%"):
             raise UserError("validate_every 0 would never write a model; give steps, or a share like 10%")
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together, one for each device."""
+        if self.devices != "auto":
+            return self.num_nodes * self.devices
+        cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return self.num_nodes * (torch.cuda.device_count() if cuda else 1)
+
+    def together(self) -> Strategy | str:
+        """How Lightning lets the devices work.
+
+        Buffers are the same everywhere by the law of every part that has any. Lightning would send those of
+        the first process with every batch, also in validation, where processes have different numbers of
+        them. Which parameters a step uses is up to the model.
+        """
+        if self.processes == 1 and self.strategy == "auto":
+            return "auto"
+        return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
 
     def trainer(self, folder: Path, callbacks: list[pl.Callback], logging: Logging) -> pl.Trainer:
         """Lightning's trainer for this folder; its epoch never ends, and validation goes by steps."""
@@ -98,7 +122,7 @@ class Schedule:
             accelerator=self.accelerator,
             devices=self.devices,
             num_nodes=self.num_nodes,
-            strategy=self.strategy,
+            strategy=self.together(),
             deterministic=self.deterministic,
             use_distributed_sampler=False,
             enable_checkpointing=False,
@@ -225,6 +249,8 @@ class Run:
                 raise UserError(
                     f"{self.folder} is being trained by another process; wait, or stop it"
                 ) from None
+            for path in self.folder.rglob(".*.writing"):  # what a process wrote when it was killed
+                path.unlink()
             yield
 
 

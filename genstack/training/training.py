@@ -1,7 +1,7 @@
 """What both stages share: one optimizer, averaged weights, steps that survive a bad batch, exact resuming."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import PIL.Image
@@ -15,6 +15,7 @@ from genstack.data.seeding import mix
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.training.average import averaged
+from genstack.training.noted import Means, Noted
 from genstack.training.optimization import Optimization, clip
 
 Learner = TypeVar("Learner", bound=nn.Module)
@@ -45,6 +46,11 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.register_buffer("skipped", torch.tensor(0))  # optimizer steps thrown away so far
         self.skipped_in_row = 0
         self.finite = True
+        self.reading = 0  # images of the step at hand so far; they count once it is done
+        self.moving = False  # whether weights are being changed: then nothing here can be saved
+        self.noted = Noted()
+        self.held_out = Means()
+        self.measured: dict[str, float] = {}  # by the latest validation
 
     @property
     @abstractmethod
@@ -90,6 +96,22 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     def after_step(self, skipped: bool) -> None:
         """Called once after each optimizer step."""
 
+    def note(self, numbers: Mapping[str, Tensor | float]) -> None:
+        """Say numbers of the step at hand, on all processes alike; `train/` goes before each name."""
+        self.noted.add({f"train/{name}": value for name, value in numbers.items()})
+
+    def measure(self, numbers: Mapping[str, Tensor | float], images: int) -> None:
+        """Say means over so many held-out images, on all processes alike; `val/` goes before each name."""
+        self.held_out.add({f"val/{name}": value for name, value in numbers.items()}, images)
+
+    @abstractmethod
+    def measured_together(self) -> dict[str, float]:
+        """What can only be said of all held-out images together, on all processes alike."""
+
+    def on_validation_epoch_end(self) -> None:
+        together = {f"val/{name}": number for name, number in self.measured_together().items()}
+        self.measured = self.held_out.take(self.device) | together
+
     def configure_optimizers(self) -> Any:
         optimizer, schedule = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -100,9 +122,15 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         )
 
     def val_dataloader(self) -> DataLoader:
-        return self.data.validation_loader(
+        loader = self.data.validation_loader(
             self.micro_batch, self.trainer.global_rank, self.trainer.world_size
         )
+        if len(loader.dataset) < self.trainer.world_size:  # type: ignore[arg-type]
+            raise UserError(
+                f"{len(loader.dataset)} validation images cannot be shared by "  # type: ignore[arg-type]
+                f"{self.trainer.world_size} processes; raise data.validation, so that each has at least one"
+            )
+        return loader
 
     @property
     def micro_batch(self) -> int:
@@ -116,13 +144,15 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         return self.data.batch_size // parts
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(mix(self.seed, int(self.consumed), self.global_rank))
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.noted.clear()
+        torch.manual_seed(mix(self.seed, int(self.consumed) + self.reading, self.global_rank))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        self.consumed += len(batch) * self.trainer.world_size
+        self.reading += len(batch) * self.trainer.world_size
         loss = self.objective(batch)
         self.finite = self.finite and bool(torch.isfinite(loss.detach()))
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.note({"loss": loss})
         return loss
 
     def configure_gradient_clipping(
@@ -132,10 +162,11 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         norm = clip(optimizer, gradient_clip_val)
-        self.log("train/gradient_norm", norm)
+        self.note({"gradient_norm": norm})
         self.finite = self.agree(self.finite and norm < float("inf"))
         if not self.finite:
             optimizer.zero_grad(set_to_none=True)  # a step without gradients moves nothing
+        self.moving = True
 
     def agree(self, finite: bool) -> bool:
         """Whether every process says so."""
@@ -145,11 +176,14 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         super().optimizer_step(*args, **kwargs)
         skipped, self.finite = not self.finite, True
         self.after_step(skipped)
+        self.consumed += self.reading
+        self.reading = 0
         self.skipped += int(skipped)
         self.skipped_in_row = self.skipped_in_row + 1 if skipped else 0
-        self.log("train/skipped", self.skipped.float())
+        self.note({"skipped": self.skipped})
         if not skipped:
             self.average.update_parameters(self.model)
+        self.moving = False
         if self.skipped_in_row == PATIENCE:
             raise UserError(
                 f"losses or gradients were not finite for {PATIENCE} steps in a row, up to step "

@@ -60,6 +60,8 @@ class Runs:
             words += ["--compressor", str(self.compressor())]
         given = dict(zip(words[::2], words[1::2], strict=True))
         given |= dict(zip(flags[::2], flags[1::2], strict=True))
+        if given.get("--model.prior") == "RandomOrder":
+            del given["--model.prior.code_noise"]  # which it has none of
         return [stage, *(word for pair in given.items() for word in pair)]
 
     def train(self, stage: str, name: str, *flags: str) -> Path:

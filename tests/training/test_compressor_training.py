@@ -60,8 +60,6 @@ def adversary(channels):
 @pytest.fixture
 def training(monkeypatch):
     training = CompressorTraining(compressor, ImageData(**DATA), perceptual=Judge(), adversary=adversary)
-    monkeypatch.setattr(CompressorTraining, "log", lambda *_, **__: None)
-    monkeypatch.setattr(CompressorTraining, "log_dict", lambda *_, **__: None)
     monkeypatch.setattr(CompressorTraining, "trainer", Clock(0, 100))
     monkeypatch.setattr(CompressorTraining, "global_step", 10)
     training.objective(batch(training))  # seeds the codebook

@@ -52,6 +52,7 @@ def test_each_grid_is_counted_by_itself(made):
     watched = health(made(), 8, 12)
     codes = codes_of(watched, (5, 60))
     watched.add(seen(codes))
+    watched.after_step(skipped=False)
     for half in codes.split(200):
         watched.hold(seen(half))
     grids = [usage(grid.flatten(), 64) for grid in watched.layout.split(codes)]
@@ -67,6 +68,7 @@ def test_each_grid_is_counted_by_itself(made):
 def test_a_collapsed_grid_cannot_hide_behind_another_that_has_a_codebook_of_its_own():
     watched = health(hierarchy(), 8, 12)
     watched.add(seen(codes_of(watched, (5, 60))))
+    watched.after_step(skipped=False)
     assert watched.trained()["usage"] > 0.9
     assert "only 8% of the codebook of grid 1 of 2 is in use" in watched.complaint()
 
@@ -74,6 +76,7 @@ def test_a_collapsed_grid_cannot_hide_behind_another_that_has_a_codebook_of_its_
 def test_grids_that_share_a_codebook_may_each_use_little_of_it():
     watched = health(multiscale(), 8, 12)
     watched.add(seen(codes_of(watched, (5, 60))))
+    watched.after_step(skipped=False)
     assert watched.complaint() == ""
 
 
@@ -81,8 +84,10 @@ def test_few_codes_seen_are_no_collapse():
     """100 of 4,096 codes have been used, but no more than 120 were ever asked for."""
     watched = health(single(size=4096), 8, 12)
     watched.add(seen(torch.arange(100).repeat(2)[:120].reshape(5, 24)))
+    watched.after_step(skipped=False)
     assert watched.complaint() == ""
     watched.add(seen(torch.arange(100).repeat(240).reshape(1000, 24)))
+    watched.after_step(skipped=False)
     assert "only 2% of the codebook is in use" in watched.complaint()
 
 
@@ -103,6 +108,7 @@ def training(monkeypatch):
 
     def warned(step, used):
         training.health.add(seen(torch.randint(used, (700, 24))))
+        training.health.after_step(skipped=False)
         monkeypatch.setattr(CompressorTraining, "global_step", step)
         training.warn()
         return list(said)

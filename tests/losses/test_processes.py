@@ -1,0 +1,93 @@
+"""What adversaries and numbers of health add up over two processes is what one finds in both halves."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+from torch import distributed
+
+from genstack.compressor import Autoencoder, Convolutional, Gaussian, Reconstruction
+from genstack.losses.adaptive import AdaptiveWeight
+from genstack.losses.adversary import Adversary
+from genstack.losses.gradient_penalty import R1
+from genstack.losses.lecam import Anchors, LeCAM
+from genstack.losses.patchgan import PatchGAN
+from genstack.training.health import LatentHealth, amounts
+from genstack.training.noted import Means, Noted
+
+CPU = torch.device("cpu")
+
+
+def halves(rank):
+    """What a process has of each batch; without a rank, all of it."""
+    generator = torch.Generator().manual_seed(5)
+    whole = torch.randn(4, 3, 12, 12, generator=generator), torch.randn(4, 3, 12, 12, generator=generator)
+    return whole if rank is None else tuple(images[2 * rank : 2 * rank + 2] for images in whole)
+
+
+def found(rank=None):
+    """Everything that is summed over processes."""
+    real, fake = halves(rank)
+    anchors = Anchors(LeCAM(decay=0.5))
+    for skipped in (False, True, False):
+        anchors(real.mean(1, keepdim=True), fake.mean(1, keepdim=True) * 2)
+        anchors.after_step(skipped)
+
+    layer = torch.nn.Parameter(torch.linspace(-1, 2, 3))
+    mixed = (fake * layer[:, None, None]).sum(1)
+    balance = AdaptiveWeight()((mixed - real.sum(1)).square().mean(), mixed.tanh().mean(), layer)
+
+    torch.manual_seed(0)
+    adversary = Adversary(3, PatchGAN(width=4, layers=1), penalty=R1(weight=1.0, every=2))
+    adversary.discriminator_loss(real, fake, step=0)
+    adversary.after_step(skipped=False)
+
+    network = Convolutional(dim=3, width=4, multipliers=(1,), blocks=1, attention=(), middle_attention=False)
+    health = LatentHealth(Autoencoder(3, network, Gaussian(dim=3)), 12, 12)
+    nats = real.square() * torch.tensor([1.0, 1e-3, 1e-9])[:, None, None]
+    for skipped in (False, True):
+        health.add(Reconstruction(real, None, {}, nats=nats * (1 + skipped)))
+        health.after_step(skipped)
+    health.hold(Reconstruction(real, None, {}, nats=nats))
+
+    noted, means = Noted(), Means()
+    for part in (real, fake):
+        noted.add({"mean": part.mean()})
+    parts = [nats[:1], nats[1:]] if rank == 0 else [nats]  # batches of other sizes and another number of them
+    for part in parts:
+        means.add({"mean": part.mean()}, len(part))
+    numbers = {
+        "real": float(anchors.real),
+        "fake": float(anchors.fake),
+        "balance": float(balance),
+        "paid": float(adversary.paid),
+        "noted": noted.everywhere(CPU)["mean"],
+        "means": means.take(CPU)["mean"],
+    }
+    return numbers | health.trained() | {f"held {name}": value for name, value in health.held_out().items()}
+
+
+@pytest.mark.training
+def test_two_halves_are_the_whole(tmp_path):
+    running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
+    assert [process.wait() for process in running] == [0, 0]
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert one == other, "to the last bit"
+    assert one == pytest.approx(found(), rel=1e-5)
+
+
+def test_amounts_by_hand():
+    nats = torch.tensor([[0.5, 0.0], [1.5, 0.04]])[:, :, None, None] * torch.ones(1, 1, 2, 3)
+    assert amounts([nats[:1], nats[1:]]) == pytest.approx({"rate": 6 * (1.0 + 0.02), "active": 1.0})
+
+
+if __name__ == "__main__":
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    folder, rank = sys.argv[1], int(sys.argv[2])
+    meeting = f"file://{folder}/meet"
+    distributed.init_process_group("gloo", meeting, timedelta(seconds=120), world_size=2, rank=rank)
+    torch.save(found(rank), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
