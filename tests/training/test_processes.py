@@ -183,14 +183,11 @@ def test_two_hosts_go_on_after_one_loses_its_process(runs, both, unlike, tmp_pat
     file.write_text(json.dumps([job(runs, "prior", "two hosts", hosts, killed=str(killed))]))
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "test"]
     shape = ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"]
-    agents = [
-        subprocess.Popen(
-            [*TORCHRUN, *shape, *meeting, "--local-addr", address, __file__, str(file)],
-            env=environment(),
-            stderr=(tmp_path / address).open("w"),
-        )
-        for address in ("127.0.0.1", "127.0.0.2")
-    ]
+    agents = []
+    for address in ("127.0.0.1", "127.0.0.2"):
+        with (tmp_path / address).open("w") as errors:
+            words = [*TORCHRUN, *shape, *meeting, "--local-addr", address, __file__, str(file)]
+            agents.append(subprocess.Popen(words, env=environment(), stderr=errors))
     ends = [agent.wait(timeout=500) for agent in agents]
     told = "\n".join((tmp_path / address).read_text()[-4000:] for address in ("127.0.0.1", "127.0.0.2"))
     assert ends == [0, 0], told
