@@ -1,11 +1,11 @@
-"""A prior for each grid: the chain rule, that finer grids read coarser ones, and drawing as in one pass."""
+"""A prior for each grid: the chain rule, and that finer grids read coarser ones."""
 
 import pytest
 import torch
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import Backbone, ClassLabels, Known, SamplingOptions, image_seeds
+from genstack.prior import Backbone, ClassLabels
 from genstack.prior.hierarchical import Hierarchical
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -41,15 +41,6 @@ def test_a_code_changes_the_logits_of_all_later_codes_alone(prior):
         changed[0, index] = (changed[0, index] + 3) % 7
         moved = (prior.logits(changed, labels) - before).abs().amax(dim=(0, 2)) > 1e-6
         assert torch.equal(moved, torch.arange(LAYOUT.length) > index)
-
-
-@torch.no_grad()
-def test_what_is_drawn_by_caches_has_the_logits_of_one_pass(prior):
-    labels, seeds = torch.arange(4) % 3, image_seeds(0, range(4))
-    given, mask = torch.randint(7, (4, LAYOUT.length)), torch.rand(4, LAYOUT.length) < 0.3
-    codes = prior.sample(labels, SamplingOptions(temperature=0.0), seeds, Known(given, mask))
-    likeliest = prior.logits(codes, labels).argmax(dim=-1)
-    assert torch.equal(codes[~mask], likeliest[~mask]) and torch.equal(codes[mask], given[mask])
 
 
 def test_one_grid_is_refused():

@@ -5,7 +5,7 @@ import torch
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels, Known, SamplingOptions, image_seeds
+from genstack.prior import ClassLabels
 from genstack.prior.pixelsnail import PixelSNAIL
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -29,15 +29,6 @@ def test_a_place_sees_all_before_it_and_nothing_else(prior):
         logits = prior.written(read, steered)[0, index]
         (gradient,) = torch.autograd.grad(logits.square().sum(), read)
         assert torch.equal(gradient.abs().amax(dim=(0, 1)) > 0, order < index)
-
-
-@torch.no_grad()
-def test_what_is_drawn_has_the_logits_of_one_pass(prior):
-    labels, seeds = torch.arange(4) % 3, image_seeds(0, range(4))
-    given, mask = torch.randint(5, (4, LAYOUT.length)), torch.rand(4, LAYOUT.length) < 0.3
-    codes = prior.sample(labels, SamplingOptions(temperature=0.0), seeds, Known(given, mask))
-    likeliest = prior.logits(codes, labels).argmax(dim=-1)
-    assert torch.equal(codes[~mask], likeliest[~mask]) and torch.equal(codes[mask], given[mask])
 
 
 def test_layouts_and_sizes_that_cannot_be_are_refused():

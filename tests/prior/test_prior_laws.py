@@ -14,6 +14,7 @@ from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import ClassLabels, Known, Prior, SamplingOptions, Unconditional, image_seeds
+from genstack.prior.exact import Exact
 
 PRIORS = discover(genstack.prior, Prior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -226,6 +227,23 @@ def test_a_prior_says_which_known_codes_it_sees(build, small):
         for code in (1, 4)
     )
     assert torch.equal(first[:, ~later], second[:, ~later]) == (prior.sees == "earlier")
+
+
+@torch.no_grad()
+def test_what_is_drawn_has_the_logits_of_one_pass(build, layout):
+    """Whatever drawing caches: each code is the likeliest given those before it, beside known codes too."""
+    prior = build(layout, CLASSES).eval()
+    if not isinstance(prior, Exact):
+        pytest.skip("not all of its logits come from one pass over codes")
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    codes, labels = torch.randint(layout.codebook_size, (4, layout.length)), torch.arange(4) % 3
+    mask = torch.rand(4, layout.length) < 0.3
+    drawn = prior.sample(
+        labels, SamplingOptions(temperature=0.0), image_seeds(0, range(4)), Known(codes, mask)
+    )
+    likeliest = prior.logits(drawn, labels).argmax(dim=-1)
+    assert torch.equal(drawn[~mask], likeliest[~mask]) and torch.equal(drawn[mask], codes[mask])
 
 
 def test_sampling_is_independent_of_the_global_generator(build, small):
