@@ -31,7 +31,7 @@ class CodeLayout:
         codebook_size: number of values of one symbol, the same for all grids and depths.
         grids: height and width of each grid of codes, coarse to fine. One grid for VQ, `((1, 32),)` for 32
             codes without a place, two or more for hierarchical and multi-scale codes.
-        depth: symbols per position (residual, grouped and factorised codes have several).
+        depth: symbols per position (residual, grouped and factorized codes have several).
     """
 
     image_size: tuple[int, int]

@@ -22,7 +22,7 @@ class PatchGAN(Discriminator):
     Args:
         width: channels after the first layer, even; each further layer doubles them, up to eight times.
         layers: halvings of the image; more of them see larger patches and need larger images (3 from 24 px).
-        norm: normalise features within an image, in groups of channels; false for no normalisation at all.
+        norm: normalize features within an image, in groups of channels; false for no normalization at all.
     """
 
     width: int = 64

@@ -18,8 +18,8 @@ def modulated(
     norm: Literal["rms", "layer"],
 ) -> Float[Tensor, "b n width"]:
     """Normalised tokens, scaled by 1 + `scale` and shifted."""
-    normalise = rms_norm if norm == "rms" else layer_norm
-    return torch.addcmul(shift, normalise(tokens, tokens.shape[-1:], eps=EPSILON), 1 + scale)
+    normalize = rms_norm if norm == "rms" else layer_norm
+    return torch.addcmul(shift, normalize(tokens, tokens.shape[-1:], eps=EPSILON), 1 + scale)
 
 
 class Changes(nn.Module):

@@ -21,7 +21,7 @@ from genstack.prior.transformer import Backbone, Transformer, steering
 
 
 class ResidualTransformer(Exact):
-    """Two transformers for codes of several symbols a position, such as residual, grouped or factorised ones.
+    """Two transformers for codes of several symbols a position, such as residual, grouped or factorized ones.
 
     The first reads the condition and the positions so far, each as the sum of its symbols, and writes a
     summary for the next position. The second reads that summary and the symbols of the position so far, and

@@ -30,13 +30,13 @@ class Backbone:
         width: channels of a token, a multiple of `heads`.
         depth: number of layers.
         heads: attention heads of each layer.
-        norm: normalisation before each half of a layer: rms (root mean square, no mean) or layer.
+        norm: normalization before each half of a layer: rms (root mean square, no mean) or layer.
         feedforward: second half of a layer: swiglu (gated, two thirds as wide, as many weights), gelu, or
             gelu_tanh, its approximation.
         ratio: hidden width of the second half over `width`, for gelu; swiglu takes two thirds of it, rounded
             up to a multiple of `rounding`, or of `width` where that is less.
         positions: how a token knows its place: rotary (angles of row and column) or learned (a vector each).
-        qk_norm: normalise queries and keys of each head; keeps attention stable in long and in bf16 training.
+        qk_norm: normalize queries and keys of each head; keeps attention stable in long and in bf16 training.
             unit: to vectors of length one, with a learned temperature for each head (arXiv:2010.04245).
         dropout: share of values dropped from the tokens at the start and from what each half of a layer adds.
         bias: give the linear layers (and layer norms) biases.
@@ -91,7 +91,7 @@ class Backbone:
         return ceil(int(self.ratio * self.width * 2 / 3) / step) * step
 
 
-def normalisation(backbone: Backbone) -> nn.Module:
+def normalization(backbone: Backbone) -> nn.Module:
     """A norm over the channels of each token."""
     if backbone.norm == "rms":
         return nn.RMSNorm(backbone.width, eps=EPSILON)
@@ -192,9 +192,9 @@ class Layer(nn.Module):
 
     def __init__(self, backbone: Backbone):
         super().__init__()
-        self.attention_norm = normalisation(backbone)
+        self.attention_norm = normalization(backbone)
         self.attention = Attention(backbone)
-        self.feedforward_norm = normalisation(backbone)
+        self.feedforward_norm = normalization(backbone)
         self.feedforward = feedforward(backbone)
         self.dropout = backbone.dropout
 
@@ -254,7 +254,7 @@ class Transformer(nn.Module):
         steered, width = backbone.adaptive != "none", backbone.width
         layer = SteeredLayer if steered else Layer
         self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
-        self.norm = SteeredNorm(width, backbone.norm) if steered else normalisation(backbone)
+        self.norm = SteeredNorm(width, backbone.norm) if steered else normalization(backbone)
         self.shared = Changes(width, 6, gates=2) if backbone.adaptive == "shared" else None
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):

@@ -18,7 +18,7 @@ from genstack.facts import Facts, Offer, Wishes
 from genstack.prior.condition import Condition, check_dropout, in_turn, only
 from genstack.prior.conditions.vocabulary import BYTES, learn, tokens
 from genstack.prior.masks import Full
-from genstack.prior.transformer import Backbone, Layer, normalisation
+from genstack.prior.transformer import Backbone, Layer, normalization
 
 MOST_READ = 200_000  # captions that the vocabulary is learned from
 MOST_TOKENS = 64  # of a caption, where nothing else is said
@@ -135,7 +135,7 @@ class TextTransformer(nn.Module):
         self.places = nn.Embedding(length, width)
         self.nothing = nn.Embedding(length, width)
         self.layers = nn.ModuleList(Layer(plan) for _ in range(depth))
-        self.norm = normalisation(plan)
+        self.norm = normalization(plan)
         for table in (self.tokens, self.places, self.nothing):
             nn.init.normal_(table.weight, std=0.02)
         for name, module in self.layers.named_modules():
