@@ -15,7 +15,9 @@ import yaml
 from safetensors import safe_open
 
 from genstack.cli.main import main
+from genstack.prior.random_order import RandomOrder
 from genstack.training import keeper
+from genstack.training.prior import PriorTraining
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
@@ -192,6 +194,30 @@ def test_parts_of_a_batch_are_not_resumed_by_halves(runs, unlike, stage, flags, 
             main(["train", *words])
     assert main(["train", "resume", str(runs.folder / name)]) is None
     assert unlike(whole, runs.folder / name) == []
+
+
+def test_what_changes_over_a_training_goes_on_where_it_was(runs, unlike, monkeypatch):
+    """The share of random orders falls with the steps done: each part of a step has it, and a resumed run."""
+    told = []
+    flags = ("--model.prior", "RandomOrder", "--trainer.accumulate_grad_batches", "2")
+    before_step = RandomOrder.before_step
+
+    def heard(self, progress):
+        told.append(progress)
+        before_step(self, progress)
+
+    monkeypatch.setattr(RandomOrder, "before_step", heard)
+    whole = runs.train("prior", "orders", *flags)
+    assert told == [step / 8 for step in range(8) for _ in range(2)]
+    told.clear()
+    with monkeypatch.context() as patch:
+        cut(patch, PriorTraining, "training_step", lambda self, *_: self.global_step == 6)
+        with pytest.raises(PowerCut):
+            main(["train", *runs.words("prior", "orders cut", *flags, *EVERY_STEP)])
+    told.clear()
+    assert main(["train", "resume", str(runs.folder / "orders cut")]) is None
+    assert told == [6 / 8, 6 / 8, 7 / 8, 7 / 8]
+    assert unlike(whole, runs.folder / "orders cut") == []
 
 
 def test_moved_runs_resume(runs, straight, unlike, stage, kinds, tmp_path, monkeypatch):
