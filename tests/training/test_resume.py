@@ -47,12 +47,12 @@ def half_written(monkeypatch, after):
     """Let the power fail in the middle of a checkpoint."""
     written, save = [], torch.save
 
-    def called(checkpoint, path):
-        written.append(path)
+    def called(checkpoint, file):
+        written.append(file)
         if len(written) > after:
-            Path(path).write_bytes(b"half of a checkpoint")
+            file.write(b"half of a checkpoint")
             raise PowerCut
-        save(checkpoint, path)
+        save(checkpoint, file)
 
     monkeypatch.setattr(torch, "save", called)
 
