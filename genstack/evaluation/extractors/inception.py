@@ -71,7 +71,7 @@ def find() -> Path:
     if path is None:
         raise UserError(f"no Inception weights on this machine; put {FROM} into {folders[0]}")
     if find_spec("torch_fidelity") is None:
-        raise UserError("Inception needs a package that is not installed; run: pip install torch-fidelity")
+        raise UserError("Inception needs torch-fidelity; pip install 'genstack-images[fid]'")
     return path
 
 

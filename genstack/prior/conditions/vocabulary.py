@@ -81,5 +81,7 @@ def library() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise UserError("captions need the package tokenizers: pip install 'tokenizers>=0.20'") from error
+        raise UserError(
+            "captions need the package tokenizers; pip install 'genstack-images[captions]'"
+        ) from error
     return tokenizers
