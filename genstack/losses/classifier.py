@@ -41,7 +41,7 @@ class ClassifierDistance(Perceptual):
         self.features.grids(height, width)
 
     def to(self, device: torch.device | str) -> "ClassifierDistance":
-        self.frozen.to(device)
+        self.network = self.frozen.to(device)
         return self
 
     def distances(

@@ -27,6 +27,8 @@ class Perceptual(ABC):
     """
 
     weight: float
+    #: The network, from the first `to` on.
+    network: nn.Module | None = None
 
     @abstractmethod
     def check(self, channels: int, height: int, width: int) -> None:
@@ -67,7 +69,7 @@ class LPIPS(Perceptual):
     def __init__(self, net: Literal["alex", "vgg"] = "alex", weight: float = 1.0, weights: str | None = None):
         check_weight(weight)
         self.net, self.weight, self.weights = net, weight, weights
-        self.network: Any = None  # a lpips.LPIPS from the first use on; that package is imported no earlier
+        self.network: Any = None  # a lpips.LPIPS; that package is imported no earlier than it is used
 
     def check(self, channels: int, height: int, width: int) -> None:
         smallest = SMALLEST[self.net]

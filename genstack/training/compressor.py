@@ -91,9 +91,9 @@ class CompressorTraining(Training[Compressor]):
     def networks(self) -> Sequence[nn.Module]:
         return [self.model] if self.adversary is None else [self.model, self.adversary]
 
-    def on_fit_start(self) -> None:
-        if self.perceptual is not None:
-            self.perceptual.to(self.device)
+    def outside(self) -> Sequence[nn.Module]:
+        judge = None if self.perceptual is None else self.perceptual.to(self.device).network
+        return [] if judge is None else [judge]
 
     def objective(self, batch: Batch) -> Tensor:
         reconstruction = self.model(batch.images)

@@ -30,7 +30,6 @@ from torch.utils._pytree import tree_leaves
 
 from genstack.training.compressor import CompressorTraining
 from genstack.training.loggers import Logging
-from genstack.training.prior import PriorTraining
 from genstack.training.run import Schedule
 from genstack.training.training import Training
 
@@ -169,10 +168,7 @@ class Forecast:
     def parts(self) -> Iterator[nn.Module]:
         """Every module in memory, those outside of the training's tree too."""
         yield self.training
-        if isinstance(self.training, PriorTraining):
-            yield self.training.compressor.compressor
-        if isinstance(self.training, CompressorTraining) and isinstance(self.training.perceptual, nn.Module):
-            yield self.training.perceptual
+        yield from self.training.outside()
 
     def seconds(self) -> float:
         """An optimizer step's, after a first one that does not count."""

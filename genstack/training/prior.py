@@ -63,9 +63,12 @@ class PriorTraining(Training[Prior]):
         self.identity = identity(compressor)
         self.frozen = (compressor,)  # in a tuple: outside the module tree, in no optimizer and no checkpoint
         if compile:
-            for module in self.model.modules():
-                if isinstance(module, Transformer):
-                    module.compile()
+            transformers = [module for module in self.model.modules() if isinstance(module, Transformer)]
+            if not transformers:
+                name = type(self.model).__name__
+                raise UserError(f"{name} has no transformer to compile; leave out model.compile")
+            for transformer in transformers:
+                transformer.compile()
 
     @property
     def becomes(self) -> str:
@@ -99,8 +102,8 @@ class PriorTraining(Training[Prior]):
     def networks(self) -> Sequence[nn.Module]:
         return [self.model]
 
-    def on_fit_start(self) -> None:
-        self.compressor.compressor.to(self.device)
+    def outside(self) -> Sequence[nn.Module]:
+        return [self.compressor.compressor.to(self.device)]
 
     @torch.no_grad()
     def encode(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:

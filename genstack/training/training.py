@@ -82,6 +82,10 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         """The networks that learn; each is clipped by its own norm."""
 
     @abstractmethod
+    def outside(self) -> Sequence[nn.Module]:
+        """The networks that it uses as they are, brought to its device: in no optimizer and no checkpoint."""
+
+    @abstractmethod
     def objective(self, batch: Any) -> Tensor:
         """The training loss of a batch, a scalar; logs its terms."""
 
@@ -142,6 +146,9 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
                 f"and {self.trainer.accumulate_grad_batches} accumulated parts; use a multiple of {parts}"
             )
         return self.data.batch_size // parts
+
+    def on_fit_start(self) -> None:
+        self.outside()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
