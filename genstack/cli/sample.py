@@ -143,6 +143,10 @@ def sample(  # noqa: PLR0913, PLR0917  # one argument per flag
     """
     if count < 1 or batch_size < 1:
         raise UserError(f"count {count} and batch_size {batch_size} must both be at least 1")
+    if grow is not None and grow < 0:
+        raise UserError(f"grow {grow} is too small; it must be at least 0 codes")
+    if sweep and save_preset:
+        raise UserError("a sweep is no preset; leave out --sweep or --save-preset")
     process = Process.here()
     model = load(Path(run)).to(choose(device, process.local))
     if model.prior is None and model.compressor.coded:
@@ -186,18 +190,16 @@ def sample(  # noqa: PLR0913, PLR0917  # one argument per flag
         precision=precision,
     )
     sets = {name: replace(samples, options=options, folder=folder / name) for name, options in cells.items()}
-    if save_preset and process.rank == 0:
-        if axes:
-            raise UserError("a sweep is no preset; leave out --sweep or --save-preset")
-        plain = asdict(SamplingOptions())
-        chosen = {name: value for name, value in asdict(cells[""]).items() if value != plain[name]}
-        model.made["presets"] = {**kept, save_preset: chosen}
-        save_model(model, Path(run))
     if canvas is not None:
         tell_blindness(model, canvas, grow)
     begun = time.monotonic()
     new = sum(one.draw(batch_size) for one in sets.values())
     speed = f" at {new / (time.monotonic() - begun):.3g} images/s" if new else ""
+    if save_preset and process.rank == 0:  # after the images, which the prior may have refused to draw so
+        plain = asdict(SamplingOptions())
+        chosen = {name: value for name, value in asdict(cells[""]).items() if value != plain[name]}
+        model.made["presets"] = {**kept, save_preset: chosen}
+        save_model(model, Path(run))
     missing = sum(one.missing for one in sets.values())
     if missing:
         print(

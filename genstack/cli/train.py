@@ -121,7 +121,7 @@ def train(stage: "Stage", settings: Namespace) -> int | None:
 
 def fit(stage: "Stage", settings: Namespace, run: Run) -> bool:
     """Build what the settings describe and train it; False where there is nothing left to do."""
-    if run.step() >= settings.trainer.max_steps:
+    if 0 < settings.trainer.max_steps <= run.step():
         return False
     parts, training = build(stage, settings, run.folder)
     say(describe(training, parts.trainer, run), error=True)

@@ -133,6 +133,8 @@ def test_presets_are_kept_in_the_run_and_change_no_image(place):
     }
     assert sample("--preset", "mine", "--temperature", "1.0", "--out", "other") is None
     assert (cards(place / "other")[0]["temperature"], cards(place / "other")[0]["top_k"]) == (1.0, 7)
+    assert sample("--steps", "8", "--save-preset", "refused", "--out", "never") == 2
+    assert "refused" not in (place / "run" / "model.json").read_text()
 
 
 def test_several_processes_draw_what_one_draws(place, monkeypatch, capsys):
@@ -179,6 +181,7 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--image", "picture.png", "--mask", "black.png"], "black.png has no white"),
         (["--image", "picture.png", "--size", "8x24"], "size 8x24 is smaller than the image, 16x24"),
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "9"], "leaves none of the 24 known"),
+        (["--image", "picture.png", "--keep", "top:0.5", "--grow", "-1"], "grow -1 is too small"),
         (["--image", "missing.png", "--keep", "top:0.5"], "missing.png cannot be read"),
         (["--guidance-interval", "0.9,0.1"], "guidance_interval (0.9, 0.1) is out of range"),
     ],
