@@ -16,6 +16,7 @@ from genstack.data import ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.fidelity import psnr
+from genstack.evaluation.reference import Reference
 from genstack.training.run import CONFIG
 
 
@@ -41,7 +42,8 @@ def reconstruct(
         data = data_of(Path(run))
     else:
         raise UserError(f"{run} was not trained here, and has no held-out images; name some with --source")
-    images = data.examples("validation", count).images
+    reference = Reference(data, "all" if source else "validation", count)
+    images = reference.batch(range(len(reference))).images
     reconstructions = model.reconstruct(images).cpu()
     closeness = psnr(images, reconstructions)
     pairs = torch.stack(list(chain(*zip(images, reconstructions, strict=True))))

@@ -141,7 +141,8 @@ def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as picture:
             yield picture
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        reason = re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
+        told = getattr(error, "strerror", None) or str(error)
+        reason = re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(told.split())) or type(error).__name__
         name = name or (str(file) if isinstance(file, Path) else "a file")
         raise UserError(f"{name} cannot be read as a picture: {reason}") from error
 

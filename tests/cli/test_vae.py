@@ -1,6 +1,7 @@
 """A compressor without codes, from training to draws, by the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ VAE = """train compressor --data.source shapes --data.resolution 16,24 --data.li
     --model.compressor.network.multipliers 1,2 --model.compressor.network.attention []
     --model.compressor.network.middle_attention false --trainer.max_steps 2 --trainer.accelerator cpu
     --trainer.log_every_n_steps 1 --log.images 2"""
+ENDLESS = VAE.replace("max_steps 2", "max_steps -5")
 KINDS = {
     "vae": "--model.compressor.quantizer Gaussian --model.compressor.quantizer.dim 3",
     "coded": "--model.compressor.quantizer FSQ",
@@ -76,6 +78,15 @@ def test_reconstruction_needs_no_codes(place):
     assert main(["reconstruct", "vae", "--count", "2", "--out", "pairs.png", "--device", "cpu"]) is None
 
 
+def test_all_pictures_of_a_named_source_are_reconstructed(place, capsys):
+    (place / "named").mkdir()
+    for name in ("a", "b"):
+        Image.open(f"{name}.png").save(place / "named" / f"{name}.png")
+    words = ["reconstruct", "coded", "--source", "named", "--out", "named.png", "--device", "cpu"]
+    assert main(words) is None
+    assert "over 2 images" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -86,6 +97,7 @@ def test_reconstruction_needs_no_codes(place):
         (["interpolate", "vae", "a.png", "b.png", "--count", "1"], "count 1 is too small"),
         (["interpolate", "vae", "a.png", "none.png"], "none.png"),
         (["sample", "coded"], "is a compressor; train a prior on it"),
+        ([*ENDLESS.split(), "--model.compressor.quantizer", "FSQ", "--runs", "none"], "max_steps -5"),
     ],
 )
 def test_what_is_refused_is_told_in_one_line(words, message, capsys):
@@ -93,3 +105,4 @@ def test_what_is_refused_is_told_in_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not list(Path("none").glob("*")), "nothing is left behind"
