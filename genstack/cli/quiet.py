@@ -3,6 +3,9 @@
 import logging
 import os
 import warnings
+from pathlib import Path
+
+import genstack
 
 #: Beginnings of warnings, as regular expressions, and where they come from.
 WARNINGS = (
@@ -38,13 +41,29 @@ LINES = (
 )
 
 
+_whole = warnings.formatwarning
+
+
 def quiet() -> None:
-    """Silence them, for this process and the workers that it starts; everything else still speaks."""
+    """Silence them, for this process and the workers that it starts; everything else still speaks.
+
+    What genstack itself warns of is for the user, and takes one line without a place in the source.
+    """
+    warnings.formatwarning = _line
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_unwanted)
+
+
+def _line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as it is printed."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(genstack.__file__).parent):
+        return f"warning: {message}\n"
+    return _whole(message, category, filename, lineno, line)
 
 
 def _unwanted(record: logging.LogRecord) -> bool:

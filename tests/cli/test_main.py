@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import genstack
 from genstack.cli import verbs
 from genstack.cli.main import main
 from genstack.cli.quiet import quiet
@@ -163,3 +164,10 @@ def test_only_named_noise_is_silenced():
         logger.removeHandler(handler)
         logger.setLevel(level)
     assert heard == ["disk is full"]
+
+
+def test_own_warnings_are_one_line_without_a_place_in_the_source():
+    quiet()
+    here = str(Path(genstack.__file__).parent / "data" / "split.py")
+    assert warnings.formatwarning("one image only", UserWarning, here, 3) == "warning: one image only\n"
+    assert "elsewhere.py:3" in warnings.formatwarning("soon gone", UserWarning, "elsewhere.py", 3)
