@@ -48,6 +48,6 @@ def reconstruct(
     closeness = psnr(images, reconstructions)
     pairs = torch.stack(list(chain(*zip(images, reconstructions, strict=True))))
     with replacing(Path(out)) as path:
-        sheet(pairs, columns=8).save(path, format="PNG")
+        sheet(pairs, columns=min(8, len(pairs))).save(path, format="PNG")
     mean, worst = closeness.mean(), closeness.min()
     print(f"PSNR {mean:.2f} dB over {len(images)} images, worst {worst:.2f} dB; {out} shows them")

@@ -239,9 +239,12 @@ def tell_blindness(model: Model, canvas: Canvas, grow: int | None) -> None:
     assert model.prior is not None  # where there are codes, there is one
     steps = model.reach if grow is None else (grow,) * len(layout.grids)
     if blind(model.prior, known_codes(model.compressor, images, canvas.hole, steps)):
+        way, behind = "row by row", "below and to the right"
+        if len(layout.grids) > 1:
+            way, behind = "grid by grid", "on finer grids"
         print(
-            f"{type(model.prior).__name__} sees only the codes before each one, row by row: "
-            "what is kept below and to the right does not steer it",
+            f"{type(model.prior).__name__} sees only the codes before each one, {way}: "
+            f"what is kept {behind} does not steer it",
             file=sys.stderr,
         )
 
@@ -375,7 +378,7 @@ def sheet_of(sets: Mapping[str, Samples], axes: Mapping[str, Sequence[Any]]) -> 
     """The one set, or a table of all sets of a sweep, the last axis from left to right."""
     every = list(sets.values())
     if not axes:
-        return every[0].sheet(columns=8)
+        return every[0].sheet(columns=min(8, len(every[0].facts)))
     side = ceil(sqrt(min(SHEET, len(every[0].facts))))
     *down, across = axes
     columns = [f"{across} {value}" for value in axes[across]]
