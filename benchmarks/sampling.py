@@ -1,0 +1,191 @@
+"""Sampling and training of the priors' transformer beside its linear layers and beside transformers.
+
+    python benchmarks/sampling.py [decoding] [lengths] [training] [priors] [--rounds 5]
+
+All ways take turns in each round; tables have medians of processor times, and of their ratios by round.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from genstack.layout import CodeLayout
+from genstack.prior import (
+    Autoregressive,
+    Backbone,
+    Prior,
+    SamplingOptions,
+    Unconditional,
+    image_seeds,
+)
+from genstack.prior.autoregressive import Decoding
+from genstack.prior.masked import Masked
+
+CODEBOOK, WIDTH, DEPTH, HEADS = 1024, 384, 8, 6
+
+
+def layout(side: int = 16) -> CodeLayout:
+    """One grid of side x side codes."""
+    return CodeLayout((16 * side, 16 * side), CODEBOOK, ((side, side),))
+
+
+def autoregressive(side: int = 16) -> Autoregressive:
+    """The prior that is measured."""
+    backbone = Backbone(width=WIDTH, depth=DEPTH, heads=HEADS, dropout=0.0)
+    return Autoregressive(layout(side), Unconditional(), backbone).eval()
+
+
+def linear_layers(prior: Autoregressive, batch: int, steps: int) -> None:
+    """What a step cannot do without: every linear layer once for each code."""
+    layers = [module for module in prior.modules() if isinstance(module, nn.Linear)]
+    inputs = [torch.randn(batch, layer.in_features) for layer in layers]
+    for _ in range(steps):
+        for layer, rows in zip(layers, inputs, strict=True):
+            layer(rows)
+
+
+def gpt2() -> GPT2LMHeadModel:
+    """GPT-2 of the same shape."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=CODEBOOK,
+            n_positions=257,
+            n_embd=WIDTH,
+            n_layer=DEPTH,
+            n_head=HEADS,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    ).eval()
+
+
+def llama() -> LlamaForCausalLM:
+    """Llama of the same shape."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=CODEBOOK,
+            hidden_size=WIDTH,
+            intermediate_size=Backbone(width=WIDTH, depth=DEPTH, heads=HEADS).hidden,
+            num_hidden_layers=DEPTH,
+            num_attention_heads=HEADS,
+            max_position_embeddings=257,
+            bos_token_id=0,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    )
+
+
+def generate(model: GPT2LMHeadModel, batch: int) -> Tensor:
+    """256 sampled codes after one token."""
+    start = torch.zeros(batch, 1, dtype=torch.int64)
+    mask = torch.ones_like(start)
+    return model.generate(
+        start, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=256, min_new_tokens=256
+    )
+
+
+def take_turns(ways: dict[str, Callable[[], object]], rounds: int, reference: str, unit: float = 1.0) -> None:
+    """Print median processor times over `unit`, and medians (and ranges) of ratios to the reference."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, work in ways.items():
+            begun = time.process_time()
+            work()
+            times[name].append((time.process_time() - begun) / unit)
+    for name, each in times.items():
+        ratios = [mine / theirs for mine, theirs in zip(each, times[reference], strict=True)]
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {name} | {median(each):.4f} s | {median(ratios):.2f} {spread} |", flush=True)
+
+
+@torch.inference_mode()
+def decoding(rounds: int) -> None:
+    """Sampling beside the linear layers alone and GPT-2."""
+    prior, peer = autoregressive(), gpt2()
+    for batch in (4, 16):
+        print(f"\n256 codes, batch {batch}", flush=True)
+        condition, seeds = torch.zeros(batch, dtype=torch.int64), image_seeds(0, range(batch))
+        ways = {
+            "linear layers alone": lambda: linear_layers(prior, batch, 256),  # noqa: B023
+            "genstack": lambda: prior.sample(condition, SamplingOptions(), seeds),  # noqa: B023
+            "transformers, GPT-2": lambda: generate(peer, batch),  # noqa: B023
+        }
+        take_turns(ways, rounds, "genstack")
+
+
+@torch.inference_mode()
+def lengths(rounds: int) -> None:
+    """A step near the end of sequences of 256, 1,024 and 4,096 codes; earlier codes are read in one pass."""
+    ways: dict[str, Callable[[], object]] = {}
+    for side in (16, 32, 64):
+        prior, known = autoregressive(side), side * side - 100
+        way = Decoding(prior, torch.zeros(1, dtype=torch.int64))
+        way.start(torch.zeros(1, known, dtype=torch.int64))
+        ways[f"{side * side} codes"] = lambda way=way: [
+            way.step(torch.zeros(1, dtype=torch.int64)) for _ in range(16)
+        ]
+    print("\na step, batch 1", flush=True)
+    take_turns(ways, min(rounds, 5), "256 codes", unit=16)
+
+
+def training(rounds: int) -> None:
+    """Forward and backward of 8 images of 256 codes."""
+    codes = torch.randint(CODEBOOK, (8, 256))
+    prior, condition = autoregressive().train(), torch.zeros(8, dtype=torch.int64)
+    learned = Backbone(WIDTH, DEPTH, HEADS, "layer", "gelu", positions="learned", qk_norm=False, dropout=0.0)
+    plain = Autoregressive(layout(), Unconditional(), learned).train()
+    ways: dict[str, Callable[[], object]] = {
+        "genstack, default": lambda: prior.loss(codes, condition).backward(),
+        "genstack, as GPT-2": lambda: plain.loss(codes, condition).backward(),
+    }
+    for name, model in {
+        "transformers, GPT-2": gpt2().train(),
+        "transformers, Llama": llama().train(),
+    }.items():
+        ways[name] = lambda model=model: model(input_ids=codes, labels=codes).loss.backward()
+    print("\ntraining step, batch 8, 256 codes", flush=True)
+    take_turns(ways, rounds, "genstack, default")
+
+
+def priors(rounds: int) -> None:
+    """Drawing images by eight passes over all codes, and by one pass of one code each."""
+    backbone = Backbone(width=WIDTH, depth=DEPTH, heads=HEADS)
+    measured: dict[str, Prior] = {
+        "autoregressive": autoregressive(),
+        "masked, 8 steps": Masked(layout(), Unconditional(), backbone),
+    }
+    for batch in (1, 4, 16):
+        print(f"\nseconds an image, batch {batch}", flush=True)
+        condition, seeds = torch.zeros(batch, dtype=torch.int64), image_seeds(0, range(batch))
+        ways = {
+            name: lambda prior=prior: prior.sample(condition, SamplingOptions(), seeds)  # noqa: B023
+            for name, prior in measured.items()
+        }
+        take_turns(ways, rounds, "autoregressive", unit=batch)
+
+
+def main() -> None:
+    """Print the tables that were asked for."""
+    tables = {"decoding": decoding, "lengths": lengths, "training": training, "priors": priors}
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("tables", nargs="*", default=list(tables))
+    arguments.add_argument("--rounds", type=int, default=5)
+    given = arguments.parse_args()
+    torch.manual_seed(0)
+    print(f"8 x 384, 6 heads, 1,024 codes, fp32, {torch.get_num_threads()} threads", flush=True)
+    for table in given.tables:
+        tables[table](given.rounds)
+
+
+if __name__ == "__main__":
+    main()
