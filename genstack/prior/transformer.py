@@ -67,9 +67,13 @@ class Backbone:
         if self.rounding < 1:
             raise UserError(f"rounding {self.rounding} is out of range; it is at least 1")
         if min(self.width, self.depth, self.heads) < 1:
-            raise UserError(f"width, depth and heads are at least 1; got {self}")
+            raise UserError(
+                f"width, depth and heads are at least 1, not {self.width}, {self.depth} and {self.heads}"
+            )
         if self.ratio <= 0 or not 0 <= self.dropout < 1:
-            raise UserError(f"ratio is above 0, dropout at least 0 and below 1; got {self}")
+            raise UserError(
+                f"ratio is above 0, dropout at least 0 and below 1, not {self.ratio} and {self.dropout}"
+            )
         step = self.heads * (4 if self.positions == "rotary" else 1)
         if self.width % step:
             raise UserError(
