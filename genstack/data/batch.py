@@ -1,5 +1,6 @@
 """Images of a source to batches: reading, varying, and going on where a file cannot be read."""
 
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -171,6 +172,11 @@ class Unreadable:
             )
 
 
+def stay(worker: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the training, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Loader(DataLoader[Batch]):
     """A DataLoader that counts unreadable images where training runs, and draws from no global generator."""
 
@@ -191,6 +197,7 @@ class Loader(DataLoader[Batch]):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(samples.seed),
             persistent_workers=workers > 0,
+            worker_init_fn=stay,
         )
         self.unreadable = unreadable
         samples.reading = Reading(workers)

@@ -272,7 +272,7 @@ def test_the_condition_steers(build, small):
     def batch():
         return torch.randint(3, (32, small.length)) + 3 * labels[:, None], labels
 
-    prior = train(build(small, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=90)
+    prior = train(build(small, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=150)
     codes, _ = batch()
     assert prior.nats(codes, 1 - labels).mean() > prior.nats(codes, labels).mean() + 2
     for guidance in (1.0, 3.0):
