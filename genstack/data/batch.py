@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from genstack.data.beside import Beside, check_alike
 from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
-from genstack.data.reading import Reading, how_ended, keeping_handler
+from genstack.data.reading import Reading, how_ended, keeping_handler, undisturbed
 from genstack.data.source import Source
 from genstack.errors import UserError
 from genstack.facts import Facts
@@ -214,7 +214,9 @@ class Loader(DataLoader[Batch]):
             except UserError as error:  # a worker's comes with its traceback
                 raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
             except (RuntimeError, OSError, EOFError) as error:  # OSError: while a batch is handed over
-                raise self._explained(error, getattr(batches, "_workers", [])) from error
+                with undisturbed():
+                    explained = self._explained(error, getattr(batches, "_workers", []))
+                raise explained from error
             self.unreadable.add(batch.skipped)
             yield batch
 

@@ -46,14 +46,29 @@ def how_ended(worker: BaseProcess) -> str:
     return f"was killed ({name})" if name in ("SIGKILL", "SIGTERM", "SIGINT") else f"crashed ({name})"
 
 
+def hears_children() -> bool:
+    """Whether handlers for processes that end can be set here."""
+    return hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def keeping_handler() -> Iterator[None]:
     """Undo torch's handler for dead workers, which raises wherever training happens to be.
 
     Without it a dead worker is noticed where its images are awaited, within seconds.
     """
-    ours = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGCHLD) if ours else None
-    yield
-    if before is not None:
-        signal.signal(signal.SIGCHLD, before)
+    before = signal.getsignal(signal.SIGCHLD) if hears_children() else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Without any such handler, which another loader may have left: a death is looked into in peace."""
+    with keeping_handler():
+        if hears_children():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        yield

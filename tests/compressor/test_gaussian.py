@@ -158,6 +158,7 @@ def test_health_counts_nats_and_channels_in_use():
     made = vae()(torch.rand(2, 3, 12, 16))
     made.nats = torch.tensor([0.5, 0.011, 0.009, 0.0])[None, :, None, None].expand(2, 4, 6, 8)
     watched.add(made)
+    watched.after_step(skipped=False)
     assert watched.trained() == pytest.approx({"rate": 0.52 * 48, "active": 0.5})
     assert watched.complaint() == ""
     watched.hold(made)
@@ -165,6 +166,10 @@ def test_health_counts_nats_and_channels_in_use():
     watched.hold(made)
     assert watched.held_out() == pytest.approx({"rate": 0.52 * 48 / 4, "active": 0.25})
     watched.add(made)
+    watched.after_step(skipped=True)
+    assert watched.complaint() == "", "what a step that was thrown away has seen does not count"
+    watched.add(made)
+    watched.after_step(skipped=False)
     assert "only 0% of the latents' channels" in watched.complaint()
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 
 from genstack.data.batch import Loader, Samples, Unreadable
 from genstack.data.framing import Augmentation
@@ -36,7 +37,19 @@ def loader(way, images, workers=2):
     return Loader(samples, [(0, index) for index in range(len(images))], 2, workers, Unreadable(1000))
 
 
+@pytest.fixture(params=["alone", "beside another loader"])
+def _handler(request, monkeypatch):
+    """Another loader of torch, in the same process, leaves a handler that raises when any worker dies."""
+    before = signal.getsignal(signal.SIGCHLD)
+    if request.param != "alone":
+        monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_SIGCHLD_handler_set", False)
+        torch.utils.data._utils.signal_handling._set_SIGCHLD_handler()
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.mark.training
+@pytest.mark.usefixtures("_handler")
 @pytest.mark.parametrize(
     ("way", "message"),
     [
