@@ -13,7 +13,7 @@ from genstack.compressor.quantizers.kmeans import agreed, draw
 from genstack.compressor.quantizers.soft_choice import soft_choice
 from genstack.layout import CodeLayout
 
-SPLIT = 0.1  # how far a row that starts again turns away from its neighbour
+SPLIT = 0.1  # how far a row that starts again turns away from its neighbour, in spreads of the latents
 
 
 class IBQ(Quantizer):
@@ -114,9 +114,14 @@ class IBQ(Quantizer):
 
     @torch.no_grad()
     def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
-        """Let dead rows share the latents of rows in use: both have the same product with a random latent."""
+        """Let dead rows share the latents of rows in use: both have the same product with a random latent.
+
+        They part by what tells latents apart, not by a share of their length: where all latents lie to one
+        side, rows are long beside that, and one that turned by its length would take every other's latents.
+        """
         places = draw(latents, len(dead))
+        spread = agreed((latents - latents.mean(0)).square().sum(1).mean().sqrt())
         rows = soft_choice(places, self.rows.float(), self.temperature).vectors
         away, along = agreed(torch.randn_like(places)), F.normalize(places, dim=1)
         away = F.normalize(away - along * (away * along).sum(1, keepdim=True), dim=1)
-        self.rows[dead] = rows + SPLIT * rows.norm(dim=1, keepdim=True) * away
+        self.rows[dead] = rows + SPLIT * spread * away

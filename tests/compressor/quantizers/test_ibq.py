@@ -49,6 +49,21 @@ def test_every_row_learns_from_every_latent():
     assert (quantizer.rows.grad.abs().sum(1) > 0).sum() > 2
 
 
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_a_row_that_starts_again_takes_some_latents_and_not_all(offset):
+    """Also where all latents lie to one side, far from 0: there, rows are longer than latents differ."""
+    torch.manual_seed(0)
+    quantizer = IBQ(64, 8).train()
+    latents = torch.randn(2, 8, 16, 16)
+    latents[:, 0] += offset
+    quantizer(latents)
+    dead = torch.arange(8)
+    quantizer.split(dead, latents.movedim(1, -1).reshape(-1, 8))
+    counts = torch.bincount(quantizer.eval()(latents).codes.flatten(), minlength=64)
+    assert (counts[dead] > 0).sum() >= 6
+    assert counts[dead].sum() < 0.5 * counts.sum()
+
+
 @pytest.mark.parametrize("wrong", [{"codebook_size": 0}, {"temperature": 0.0}, {"entropy_weight": -1.0}])
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
