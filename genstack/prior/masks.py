@@ -4,9 +4,25 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+
+def attended(
+    queries: Float[Tensor, "b h q d"],
+    keys: Float[Tensor, "b h k d"],
+    values: Float[Tensor, "b h k d"],
+    seen: Bool[Tensor, "q k"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "b h q d"]:
+    """Attention itself; on a CPU its backward pass in bfloat16 takes many times that in float32."""
+    dtype = queries.dtype
+    if queries.device.type == "cpu" and dtype == torch.bfloat16 and torch.is_grad_enabled():
+        queries, keys, values = queries.float(), keys.float(), values.float()
+    with torch.autocast(queries.device.type, enabled=False):
+        made = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=causal)
+    return made.to(dtype)
 
 
 class Mask(ABC):
@@ -31,7 +47,7 @@ class Full(Mask):
         keys: Float[Tensor, "b h k d"],
         values: Float[Tensor, "b h k d"],
     ) -> Float[Tensor, "b h q d"]:
-        return scaled_dot_product_attention(queries, keys, values)
+        return attended(queries, keys, values)
 
 
 @dataclass(frozen=True)
@@ -46,9 +62,9 @@ class Causal(Mask):
     ) -> Float[Tensor, "b h q d"]:
         length, total = queries.shape[2], keys.shape[2]
         if length in (1, total):
-            return scaled_dot_product_attention(queries, keys, values, is_causal=length > 1)
+            return attended(queries, keys, values, causal=length > 1)
         seen = torch.ones(length, total, dtype=torch.bool, device=keys.device).tril(total - length)
-        return scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+        return attended(queries, keys, values, seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,4 +85,4 @@ class BlockCausal(Mask):
     ) -> Float[Tensor, "b h q d"]:
         length, total = queries.shape[2], keys.shape[2]
         seen = self.blocks[total - length : total, None] >= self.blocks[None, :total]
-        return scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+        return attended(queries, keys, values, seen)
