@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import genstack
@@ -19,7 +19,7 @@ from genstack.atomic import replacing
 from genstack.checkpoints import hub, published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe, essence
-from genstack.checkpoints.strangers import DIFFUSERS, HALVES
+from genstack.checkpoints.strangers import DIFFUSERS, HALVES, clear
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
@@ -72,19 +72,16 @@ def load(place: Path) -> Model:
     path = weights_of(place)
     if path.name != TENSORS:
         return published.load(place)
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {}).get("genstack", "null"))
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            # nothing is allocated before the file has shown that it holds as much
-            with torch.device("meta"), at_most(len(shapes)):
-                blank = build_model(described, path)
-            compare(shapes, blank)
-            check_size(blank.modules(), path.stat().st_size)
-            model = build_model(described, path)
-            state_dict = {key: file.get_tensor(key) for key in shapes}
-    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged or incomplete: {error}") from error
+    with clear(path), safe_open(path, framework="pt") as file:
+        described = json.loads((file.metadata() or {}).get("genstack", "null"))
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        # nothing is allocated before the file has shown that it holds as much
+        with torch.device("meta"), at_most(len(shapes)):
+            blank = build_model(described, path)
+        compare(shapes, blank)
+        check_size(blank.modules(), path.stat().st_size)
+        model = build_model(described, path)
+        state_dict = {key: file.get_tensor(key) for key in shapes}
     modules = model.modules()
     modules.load_state_dict(state_dict)
     modules.eval().requires_grad_(False)

@@ -1,10 +1,11 @@
 """Files to `images` and back: the one place where pixels change their range."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from io import DEFAULT_BUFFER_SIZE, BufferedReader, BytesIO, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from genstack.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")  # no format that Pillow reads by another program
 MOST_PIXELS = 2**27
+#: Pixels that need no proof, and what a byte of the file proves beyond these: no format packs more, but for
+#: large pictures of one colour.
+UNPROVEN, PIXELS_PER_BYTE = 2**24, 2**13
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -138,13 +142,36 @@ def read(
 def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
     """An open picture; whatever goes wrong with it inside the block is a UserError with its name."""
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as picture:
+        with (
+            BytesIO(file) if isinstance(file, bytes) else Bounded(FileIO(file)) as stream,
+            Image.open(stream, formats=FORMATS) as picture,
+        ):
+            check_claim(picture, len(file) if isinstance(file, bytes) else file.stat().st_size)
             yield picture
     except Exception as error:  # damaged files make Pillow raise nearly anything
         told = getattr(error, "strerror", None) or str(error)
-        reason = re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(told.split())) or type(error).__name__
+        reason = (
+            re.sub(r" <[\w.]*(BytesIO|Bounded)[^>]*>", "", " ".join(told.split())) or type(error).__name__
+        )
         name = name or (str(file) if isinstance(file, Path) else "a file")
         raise UserError(f"{name} cannot be read as a picture: {reason}") from error
+
+
+class Bounded(BufferedReader):
+    """A file that is never asked for more than it has left: memory for what is read is taken beforehand."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes, fewer at the end."""
+        if size is not None and size > DEFAULT_BUFFER_SIZE:
+            size = max(0, min(size, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
+def check_claim(picture: Image.Image, size: int) -> None:
+    """Refuse a picture that claims more pixels than a file of so many bytes can hold."""
+    width, height = picture.size
+    if width * height > max(UNPROVEN, size * PIXELS_PER_BYTE):
+        raise UserError(f"it claims {width} x {height} pixels, which {size} bytes cannot hold")
 
 
 def pixels(

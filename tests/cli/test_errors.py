@@ -155,3 +155,11 @@ def test_main_prints_one_line_and_exits_with_two(capsys):
     assert (captured.out, captured.err) == ("", "genstack: trian is no verb; did you mean train?\n")
     assert main(["doctor", "--runz", "x"]) == 2
     assert capsys.readouterr().err == "genstack doctor: --runz is unknown; did you mean --runs?\n"
+
+
+def test_messages_are_one_line_whatever_they_quote():
+    """Names in a stranger's file could move the cursor, end the line, fill the screen, be no text."""
+    message = str(UserError("no tensor\nfor \x1b[2J\ud800" + "a" * 9000))
+    assert message.startswith("no tensor for ?[2J?aaa")
+    assert message.isprintable() and len(message) < 2100
+    message.encode()

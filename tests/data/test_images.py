@@ -266,3 +266,14 @@ def test_cut_deep_files_are_refused_by_name(tmp_path):
 def test_impossible_backgrounds_are_refused(background):
     with pytest.raises(UserError, match="background"):
         Preprocessing(3, 4, 4, background=background)
+
+
+def test_a_large_claim_needs_a_large_file(tmp_path):
+    """One bit a pixel, all of it there and all of one colour, is as small as pictures get."""
+    Image.new("1", (8192, 4096), 1).save(tmp_path / "whole.png")
+    assert read(tmp_path / "whole.png", 1).shape == (1, 4096, 8192)
+    content = bytearray((tmp_path / "whole.png").read_bytes()[:200])
+    content[16:24] = struct.pack(">II", 9000, 9000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(UserError, match=r"9000 x 9000 pixels, which 200 bytes cannot hold"):
+        read(bytes(content), 1)
