@@ -150,7 +150,7 @@ def describe(training: Training, schedule: Schedule, run: Run) -> str:
     return (
         f"{run.folder} {begun}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
         f"images {height}x{width} as {training.becomes}\n"
-        f"{training.data.report().splitlines()[0]}; "
+        f"{training.data.summary()}; "
         f"{schedule.max_steps} steps of {training.data.batch_size} images, "
         f"learning rate {training.optimization.learning_rate:g}"
     )

@@ -2,9 +2,9 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from genstack.data.data import Data
 from genstack.data.image_data import AS_IS
 from genstack.data.images import Preprocessing, from_uint8
 from genstack.data.seeding import mix
-from genstack.data.split import Split, split
+from genstack.data.split import Split, hashed, split
 from genstack.data.stream import Stream
 from genstack.errors import UserError
 from genstack.facts import Facts, Offer
@@ -60,10 +60,9 @@ class Archive:
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
 
-    @cached_property
-    def keys(self) -> list[str]:
+    def keys(self) -> Iterator[str]:
         """The name of each image."""
-        return [key for shard in self.shards for key in shard.keys]
+        return chain.from_iterable(shard.keys() for shard in self.shards)
 
     def places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
         """Shard and row of some images."""
@@ -194,7 +193,7 @@ class CodeData(Data):
     @cached_property
     def split(self) -> Split:
         """The numbers of the images on either side."""
-        return split(self.archive.keys[: self.settings.limit], self.settings.validation)
+        return split(hashed(islice(self.archive.keys(), self.settings.limit)), self.settings.validation)
 
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
@@ -227,12 +226,15 @@ class CodeData(Data):
         numbers = self.split.training if side == "training" else self.split.validation
         return self.archive.batch(numbers[:count], [0] * len(numbers[:count]))
 
-    def report(self) -> str:
+    def summary(self) -> str:
         header, (height, width) = self.archive.header, self.archive.header.layout.image_size
-        lines = [
+        return (
             f"{self.source}: codes of {len(self.split.training)} training and {len(self.split.validation)} "
             f"validation images at {height} x {width}, {len(header.views)} views of each"
-        ]
+        )
+
+    def report(self) -> str:
+        lines = [self.summary()]
         if self.class_names:
             counts = self.archive.labels()
             lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]

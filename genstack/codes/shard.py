@@ -6,7 +6,6 @@ captions and condition images. What is read is a view of the file; nothing is al
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -132,7 +131,6 @@ class Shard:
             if ends in self.arrays and not rising(self.arrays[ends], len(self.arrays[text])):
                 raise UserError(f"{self.path}: {text} do not fit their ends; {REMEDY}")
 
-    @cached_property
     def keys(self) -> list[str]:
         """The name of each image."""
         return self.texts("keys", "key_ends", range(len(self)))

@@ -54,5 +54,9 @@ class Data(ABC):
         """The first `count` of a side of the split, or all that there are."""
 
     @abstractmethod
+    def summary(self) -> str:
+        """What there is, in a line."""
+
+    @abstractmethod
     def report(self) -> str:
-        """What there is, in a few lines."""
+        """What there is, in a few lines; counts the images of every class."""

@@ -108,12 +108,12 @@ class ImageData(Data):
     def split(self) -> Split:
         """The numbers of the images on either side."""
         count = min(len(self.opened), self.limit or len(self.opened))
-        return split([self.opened.key(number) for number in range(count)], self.validation)
+        return split(self.opened.places(count), self.validation)
 
     @cached_property
     def unreadable(self) -> Unreadable:
         """The unreadable images met so far, on both sides of the split."""
-        return Unreadable(len({*self.split.training, *self.split.validation}))
+        return Unreadable(self.split.images)
 
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
@@ -148,15 +148,19 @@ class ImageData(Data):
         labelled, seed = bool(self.class_names), mix(self.seed, 1)
         return Samples(self.opened, numbers, self.preprocessing, augmentation, labelled, seed, self.beside)
 
-    def report(self) -> str:
-        """What there is, in a few lines."""
+    def summary(self) -> str:
+        """What there is, in a line."""
         height, width = self.size
-        lines = [
+        return (
             f"{self.source}: {len(self.split.training)} training and {len(self.split.validation)} validation "
             f"images, seen at {height} x {width} with {self.channels} channel{'s' * (self.channels > 1)}"
-        ]
+        )
+
+    def report(self) -> str:
+        """What there is, in a few lines; counts the images of every class."""
+        lines = [self.summary()]
         if self.class_names:
-            numbers = sorted({*self.split.training, *self.split.validation})
+            numbers = range(self.split.images)
             counts = Counter(label for number in numbers if (label := self._label(number)) is not None)
             lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]
         return "\n".join(lines)

@@ -8,20 +8,24 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from io import BufferedIOBase
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 
 from genstack.atomic import replacing
 from genstack.data.cache import cache
 from genstack.data.images import SUFFIXES
+from genstack.data.split import place
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MOST_MAPPED = 4096  # indices; Linux maps 65,530 files for one process
 PARTS = ("image", "condition", "caption", "json")
 LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20}
 MOST_CLASSES = 2**20
@@ -44,15 +48,25 @@ class Shard:
     Args:
         path: of the tar file.
         name: of the shard, for keys.
-        index: rows of the type that `row_type` says; memory-mapped where it was written before.
+        summary: the highest label, then where each key lies in [0, 1), for the split.
+        kept: rows of the type that `row_type` says, or the file that holds them.
     """
 
     path: Path
     name: str
-    index: np.ndarray
+    summary: np.ndarray
+    kept: np.ndarray | Path
+
+    def __len__(self) -> int:
+        return len(self.summary) - 1
+
+    @property
+    def index(self) -> np.ndarray:
+        """The rows, memory-mapped where they are kept: but a system maps only so many files at once."""
+        return mapped(self.kept) if isinstance(self.kept, Path) else self.kept
 
     def key(self, row: int) -> str:
-        return f"{self.name}/{self.index['name'][row].decode(errors='replace')}"
+        return key(self.name, self.index["name"][row])
 
     def part(self, row: int, part: str) -> bytes | None:
         """The bytes of a part of a sample; None where it has no such part.
@@ -76,42 +90,72 @@ def row_type(letters: int) -> np.dtype:
     return np.dtype([("name", f"S{letters}"), ("label", "<i4"), *((part, place) for part in PARTS)])
 
 
+def key(shard: str, name: bytes) -> str:
+    """The lasting name of a sample."""
+    return f"{shard}/{name.decode(errors='replace')}"
+
+
 def open_shard(path: Path, name: str) -> Shard:
     """A shard with its index: from the cache, or from the headers in the tar file, which are then cached."""
     try:
         about = path.stat()
     except OSError as error:
         raise UserError(f"shard {path} cannot be read: {error.strerror}") from error
-    what = (FORMAT_VERSION, str(path.resolve()), about.st_size, about.st_mtime_ns)
+    what = (FORMAT_VERSION, str(path.resolve()), about.st_size, about.st_mtime_ns, name)
     kept = cache() / "shards" / f"{blake2b(repr(what).encode(), digest_size=16).hexdigest()}.npy"
-    found = cached(kept)
+    summary = read(beside(kept))
+    if read(kept) is not None and summary is not None:
+        return Shard(path, name, summary, kept)
+    found, damage = index(path, about.st_size)
+    summary = summarized(found, name)
+    if damage:
+        warnings.warn(f"shard {path} is damaged, {damage}; {len(found)} images before it", stacklevel=2)
+    elif write(kept, found, summary):
+        return Shard(path, name, summary, kept)
+    return Shard(path, name, summary, found)
+
+
+def summarized(rows: np.ndarray, name: str) -> Float64[np.ndarray, " n"]:
+    """The highest label of a shard of this name, then where each of its keys lies."""
+    places = [place(key(name, sample)) for sample in rows["name"]]
+    return np.array([rows["label"].max(initial=NO_LABEL), *places], np.float64)
+
+
+def beside(kept: Path) -> Path:
+    """The file of the summary of an index."""
+    return kept.with_suffix(".places.npy")
+
+
+@lru_cache(MOST_MAPPED)
+def mapped(kept: Path) -> np.ndarray:
+    """An index that is kept."""
+    found = read(kept)
     if found is None:
-        found, damage = index(path, about.st_size)
-        if damage:
-            warnings.warn(f"shard {path} is damaged, {damage}; {len(found)} images before it", stacklevel=2)
-        else:
-            write(kept, found)
-    return Shard(path, name, found)
+        raise UserError(f"{kept}, the index of a shard, is gone; begin again, and it is made anew")
+    return found
 
 
-def cached(kept: Path) -> np.ndarray | None:
-    """An index written before; None where there is none, or it is damaged."""
+def read(kept: Path) -> np.ndarray | None:
+    """An index or a summary written before; None where there is none, or it is damaged."""
     try:
         found = np.load(kept, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     names = found.dtype.names
-    good = names and "name" in names and found.dtype == row_type(found.dtype["name"].itemsize)
-    return found if good and found.ndim == 1 else None
+    rows = names and "name" in names and found.dtype == row_type(found.dtype["name"].itemsize)
+    return found if found.ndim == 1 and (rows or found.dtype == np.float64) else None
 
 
-def write(kept: Path, found: np.ndarray) -> None:
-    """Keep an index; a cache that cannot be written costs time at the next start, and no more."""
+def write(kept: Path, found: np.ndarray, summary: np.ndarray) -> bool:
+    """Keep an index and its summary; if they cannot be, that costs time at the next start, and no more."""
     try:
-        with replacing(kept) as partial, partial.open("wb") as file:
-            np.save(file, found, allow_pickle=False)
+        for path, array in ((kept, found), (beside(kept), summary)):
+            with replacing(path) as partial, partial.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
     except OSError as error:
         warnings.warn(f"the index of a shard was not kept in {kept.parent}: {error.strerror}", stacklevel=2)
+        return False
+    return True
 
 
 def index(path: Path, length: int) -> tuple[np.ndarray, str]:

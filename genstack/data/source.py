@@ -1,13 +1,16 @@
 """The contract of sources: images by number, each with a key and a label."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from genstack.data.images import Preprocessing, opened
+from genstack.data.split import hashed
 from genstack.errors import UserError
 
 
@@ -54,6 +57,10 @@ class Source(ABC):
     @abstractmethod
     def key(self, number: int) -> str:
         """A name that stays with the image, whatever else the source holds; decides its side of the split."""
+
+    def places(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
+        """Where the keys of the first `count` images lie in [0, 1), for the split; some at a time."""
+        return hashed(map(self.key, range(count)))
 
     @abstractmethod
     def stored(self, number: int) -> Stored:

@@ -9,13 +9,18 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from genstack.data.permutation import Permutation
 from genstack.data.seeding import mix
 from genstack.errors import UserError
 
+MOST_KEPT = 2**24  # images up to which a permutation is kept as a list, in 8 bytes each
+
 
 @lru_cache(maxsize=2)  # a batch may lie across two epochs
-def order(images: int, seed: int, epoch: int) -> Int[Tensor, " images"]:
-    """The permutation of an epoch."""
+def order(images: int, seed: int, epoch: int) -> Int[Tensor, " images"] | Permutation:
+    """The permutation of an epoch; slices of it are numbers of images."""
+    if images > MOST_KEPT:
+        return Permutation(images, mix(seed, epoch))
     return torch.randperm(images, generator=torch.Generator().manual_seed(mix(seed, epoch)))
 
 
@@ -48,6 +53,9 @@ class Stream(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for batch in count(self.rank, self.processes):
             first = self.start + batch * self.batch_size
-            for position in range(first, first + self.batch_size):
-                epoch, place = divmod(position, self.images)
-                yield epoch, int(order(self.images, self.seed, epoch)[place])
+            end = first + self.batch_size
+            while first < end:
+                epoch, place = divmod(first, self.images)
+                part = order(self.images, self.seed, epoch)[place : place + end - first].tolist()
+                yield from ((epoch, number) for number in part)
+                first += len(part)

@@ -95,4 +95,4 @@ def contact_sheet(data: ImageData, numbers: list[int], augmentation: Augmentatio
             seen = [samples[0, index].images for index in range(len(row))]
             images += [*seen, *[torch.ones_like(seen[0])] * missing]
             labels += [*below, *[""] * missing]
-    return sheet(torch.cat(images), columns, labels, title=data.report().splitlines()[0])
+    return sheet(torch.cat(images), columns, labels, title=data.summary())

@@ -45,7 +45,7 @@ class Reference:
         chosen = {
             "validation": split.validation,
             "training": split.training,
-            "all": sorted({*split.training, *split.validation}),
+            "all": range(split.images),
         }[self.side]
         return chosen[: self.limit]
 

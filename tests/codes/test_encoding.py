@@ -30,7 +30,7 @@ def stamps(folder: Path) -> dict[str, int]:
 def test_codes_are_those_of_every_view(encode, model, views, capsys):
     archive = Archive(encode("--views", views))
     data = ImageData(**SETTINGS)
-    assert archive.keys == [data.opened.key(number) for number in range(40)]
+    assert list(archive.keys()) == [data.opened.key(number) for number in range(40)]
     for number in (0, 6, 7, 39):
         image = data.preprocessing.to_model(data.opened.image(number, data.preprocessing))
         for place, view in enumerate(VIEWS[views]):
@@ -157,10 +157,10 @@ def test_an_unreadable_picture_is_left_out_and_counted(encode, pictures, capsys)
         folder = encode("--data.source", str(pictures), "--data.labels", "folder", "--views", "flip")
     archive = Archive(folder)
     assert len(archive) == 24 and archive.header.skipped == 1 and archive.header.classes == ("a", "b", "c")
-    assert not any(key.endswith("24 ü.png") for key in archive.keys)
+    assert not any(key.endswith("24 ü.png") for key in list(archive.keys()))
     assert "1 images could not be read" in capsys.readouterr().out
     assert archive.batch(range(24), [0] * 24).facts.labels.tolist() == [
-        "abc".index(key[0]) for key in archive.keys
+        "abc".index(key[0]) for key in list(archive.keys())
     ]
     sides = {tuple(row) for shard in archive.shards for row in shard.arrays["sides"].tolist()}
     assert len(sides) > 20

@@ -1,27 +1,28 @@
 """The split: stable, near the share asked for, never empty."""
 
+import numpy as np
 import pytest
 
-from genstack.data.split import split
+from genstack.data.split import Chosen, Others, hashed, place, split
 from genstack.errors import UserError
 
 KEYS = [f"class {i % 7}/{i}.png" for i in range(3001)]
 
 
 def test_both_sides_together_are_everything_once():
-    sides = split(KEYS, 0.1)
-    assert sorted(sides.training + sides.validation) == list(range(len(KEYS)))
+    sides = split(hashed(KEYS), 0.1)
+    assert sorted([*sides.training, *sides.validation]) == list(range(len(KEYS)))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
 def test_the_share_is_near(share):
-    assert abs(len(split(KEYS, share).validation) / len(KEYS) - share) < 0.02
+    assert abs(len(split(hashed(KEYS), share).validation) / len(KEYS) - share) < 0.02
 
 
 def test_added_files_move_no_others():
-    few = {KEYS[i] for i in split(KEYS[:1000], 0.1).validation}
+    few = {KEYS[i] for i in split(hashed(KEYS[:1000]), 0.1).validation}
     more = KEYS[500:] + KEYS[:500]
-    many = {more[i] for i in split(more, 0.1).validation}
+    many = {more[i] for i in split(hashed(more), 0.1).validation}
     assert many & set(KEYS[:1000]) == few
 
 
@@ -29,17 +30,50 @@ def test_added_files_move_no_others():
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_each_side_has_an_image(share, count):
     for first in range(0, 300, count):
-        sides = split(KEYS[first : first + count], share)
+        sides = split(hashed(KEYS[first : first + count]), share)
         assert sides.training and sides.validation
 
 
 def test_a_single_image_is_on_both_sides_with_a_warning():
     with pytest.warns(UserWarning, match="one image"):
-        sides = split(["a.png"], 0.1)
-    assert sides.training == sides.validation == (0,)
+        sides = split(hashed(["a.png"]), 0.1)
+    assert list(sides.training) == list(sides.validation) == [0]
+    assert sides.images == 1
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_impossible_shares_are_refused(share):
     with pytest.raises(UserError, match="validation"):
-        split(KEYS, share)
+        split(hashed(KEYS), share)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 0.999])
+@pytest.mark.parametrize("count", [2, 3, 40, 3001])
+def test_it_is_what_a_sorted_list_says(share, count, monkeypatch):
+    """By brute force, whatever the size of the blocks: the lowest places, one at least, and not all."""
+    monkeypatch.setattr("genstack.data.split.BLOCK", 7)
+    lowest = sorted(range(count), key=lambda number: place(KEYS[number]))
+    wanted = min(max(sum(place(key) < share for key in KEYS[:count]), 1), count - 1)
+    sides = split(hashed(KEYS[:count]), share)
+    assert list(sides.validation) == sorted(lowest[:wanted])
+    assert list(sides.training) == sorted(lowest[wanted:])
+    assert sides.images == count
+
+
+@pytest.mark.parametrize("chosen", [[0], [3, 4, 9], [0, 1, 2, 10], [10], list(range(1, 11))])
+def test_others_are_a_sequence(chosen):
+    whole = [number for number in range(11) if number not in chosen]
+    others = Others(11, Chosen(np.array(chosen)))
+    assert list(others) == whole and len(others) == len(whole)
+    assert [others[index] for index in range(-len(whole), len(whole))] == [*whole, *whole]
+    for part in (slice(None), slice(2), slice(1, None, 2), slice(-3, None), slice(4, 100)):
+        assert list(others[part]) == whole[part]
+    with pytest.raises(IndexError):
+        others[len(whole)]
+
+
+def test_a_million_images_take_a_byte_each():
+    """Numbers, not names: the few laid aside, and how many others lie before them."""
+    sides = split((np.random.default_rng(0).random(10**5) for _ in range(10)), 0.05)
+    assert len(sides.training) + len(sides.validation) == 10**6
+    assert sides.training.before.nbytes + sides.validation.numbers.nbytes < 10**6

@@ -2,13 +2,14 @@
 
 import glob
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
 from math import prod
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from genstack.data.cache import cache
@@ -35,10 +36,10 @@ class ShardSource(Source):
         places = expand(name)
         common = len(re.split(r"[{*?\[]", name)[0].rpartition("/")[0])
         self.shards = [open_shard(local(place), place[common:].lstrip("/")) for place in places]
-        self.ends = np.cumsum([len(shard.index) for shard in self.shards])
+        self.ends = np.cumsum([len(shard) for shard in self.shards])
         if not self.ends[-1]:
             raise UserError(f"{name} holds no pictures; members are named like 0001.jpg and 0001.cls")
-        highest = max(int(shard.index["label"].max(initial=NO_LABEL)) for shard in self.shards)
+        highest = max(int(shard.summary[0]) for shard in self.shards)
         self.class_names = tuple(str(label) for label in range(highest + 1))
 
     @classmethod
@@ -59,6 +60,11 @@ class ShardSource(Source):
     def key(self, number: int) -> str:
         shard, row = self._find(number)
         return shard.key(row)
+
+    def places(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
+        for shard in self.shards:
+            yield shard.summary[1 : count + 1]
+            count = max(0, count - len(shard))
 
     def label(self, number: int) -> int:
         """The image's class.
