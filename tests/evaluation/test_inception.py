@@ -1,0 +1,141 @@
+"""The way through Inception beside torch-fidelity's own, with random weights in place of the published ones.
+
+torch-fidelity reads pictures from files and computes its metrics; genstack evaluates the same two folders.
+"""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id_cached
+
+from genstack.cli.main import main
+from genstack.data import ImageData
+from genstack.data.images import Preprocessing, save
+from genstack.evaluation.extractors import inception
+from genstack.evaluation.extractors.inception import FILE, InceptionFeatures
+from genstack.evaluation.frechet import frechet
+from genstack.evaluation.reference import Reference
+
+pytestmark = pytest.mark.training  # it trains nothing, but takes as long
+
+SIZE = (29, 37)  # neither square nor even, so that a swapped axis shows
+COUNT = 18
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file as torch-fidelity publishes it, of weights under which pictures stay apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {})
+        network = FeatureExtractorInceptionV3("inception", ["2048"])
+    torch.manual_seed(5)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.bias, -0.1, 0.1)
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+    network.fc.bias.uniform_(-3, 3)  # which "unbiased" logits leave out
+    path = tmp_path_factory.mktemp("weights") / FILE
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders of pictures."""
+    place = tmp_path_factory.mktemp("pictures")
+    generator = torch.Generator().manual_seed(3)
+    for name, contrast in (("real", 1.0), ("fake", 0.6)):
+        (place / name).mkdir()
+        for number in range(COUNT):
+            coarse = torch.rand(1, 3, 4, 5, generator=generator) * 2 - 1
+            image = nn.functional.interpolate(coarse, SIZE, mode="bicubic")[0] * contrast
+            save(image, place / name / f"{name}{number:02}.png", Preprocessing(3, *SIZE))
+    return place
+
+
+@pytest.fixture
+def trusted(weights, monkeypatch):
+    """The machine has these weights, and takes them for the published ones."""
+    trust(weights, monkeypatch)
+
+
+def trust(weights, patch):
+    patch.setenv("GENSTACK_WEIGHTS", str(weights.parent))
+    patch.setattr(inception, "SHA256", hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
+
+
+def settings(weights, folders):
+    """Of torch-fidelity: everything in one block, nothing shuffled or cached."""
+    return {
+        "input1": str(folders / "fake"),
+        "input2": str(folders / "real"),
+        "feature_extractor": "inception-v3-compat",
+        "feature_extractor_weights_path": str(weights),
+        "cuda": False,
+        "cache": False,
+        "verbose": False,
+        "save_cpu_ram": True,  # no workers
+        "batch_size": 7,
+        "isc_splits": 1,
+        "kid_subsets": 1,
+        "kid_subset_size": COUNT,
+        "prc_neighborhood": 3,
+    }
+
+
+@pytest.fixture(scope="module")
+def theirs(weights, folders):
+    """torch-fidelity's features and logits of either folder, and what it makes of them."""
+    told = settings(weights, folders)
+    network = create_feature_extractor("inception-v3-compat", ["2048", "logits_unbiased"], **told)
+    return [extract_featuresdict_from_input_id_cached(number, network, **told) for number in (2, 1)]
+
+
+@pytest.fixture(scope="module")
+def ours(weights, folders):
+    """What genstack's extractor sees in either folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        trust(weights, patch)
+        extractor = InceptionFeatures("cpu")
+    sides = [Reference(ImageData(str(folders / name), SIZE), "all") for name in ("real", "fake")]
+    return [extractor(side.batch(range(COUNT)).images) for side in sides]
+
+
+def test_features_and_classes_are_those_of_torch_fidelity(ours, theirs):
+    for view, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(view.features, expected["2048"], rtol=1e-4, atol=1e-5)
+        classes = expected["logits_unbiased"].double().softmax(1)
+        torch.testing.assert_close(view.probabilities, classes.float(), rtol=1e-4, atol=1e-6)
+        assert view.features.std(0).median() > 0.01, "pictures that look alike would prove nothing"
+        assert view.probabilities.max(1).values.median() < 0.99
+
+
+def test_frechet_distance_is_that_of_torch_fidelity(ours, theirs):
+    """In every eighth feature, since theirs takes minutes in all."""
+    real, fake = (fid_features_to_statistics(side["2048"][:, ::8].double()) for side in theirs)
+    expected = fid_statistics_to_metric(fake, real, False)["frechet_inception_distance"]
+    found = frechet(*(view.features[:, ::8].double() for view in ours))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_card_has_the_numbers_of_torch_fidelity(weights, folders, trusted, monkeypatch):
+    expected = calculate_metrics(isc=True, kid=True, **settings(weights, folders))
+    monkeypatch.setattr("genstack.cli.evaluate.available", lambda device: ([InceptionFeatures(device)], {}))
+    words = [str(folders / "real"), str(folders / "fake"), "--lpips", "", "--device", "cpu"]
+    assert main(["evaluate", *words, "--batch-size", "5"]) is None
+    card = json.loads((folders / "fake.evaluation" / "card.json").read_text())
+    numbers = {number["name"]: number["value"] for number in card["numbers"]}
+    assert numbers["KID"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
+    assert numbers["InceptionScore"] == pytest.approx(expected["inception_score_mean"], rel=1e-4)
+    assert [each["name"] for each in card["refused"]] == ["FID"], "18 images are too few"
+    told = card["protocol"]["extractors"]["KID"]
+    assert told["file_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
