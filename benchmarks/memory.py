@@ -29,12 +29,12 @@ RECIPES = {
 }
 PLAN = """
 import sys
-from genstack.cli import train
+from genstack.cli import stages
 from genstack.cli.quiet import quiet
 from genstack.training.forecast import Forecast
 quiet()
-stage = train.STAGES[sys.argv[1]]
-parts, training = train.build(stage, stage.parser().parse(sys.argv[2:], stage.inherited(sys.argv[2:])))
+stage = stages.STAGES[sys.argv[1]]
+parts, training = stages.build(stage, stage.parser().parse(sys.argv[2:], stage.inherited(sys.argv[2:])))
 print(Forecast(training, parts.trainer).memory().needed)
 """
 TRAIN = """

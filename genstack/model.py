@@ -1,7 +1,8 @@
 """A trained model with all that its use needs: images to codes, codes to images, and samples."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,7 @@ from genstack.errors import UserError
 from genstack.facts import Facts
 from genstack.layout import CodeLayout
 from genstack.prior import Condition, Known, Prior, SamplingOptions, Unconditional, image_seeds
+from genstack.prior.presets import options_of
 from genstack.prior.window import sample_layout
 
 
@@ -72,6 +74,14 @@ class Model:
         self.modules().to(device)
         return self
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all weights: images and numbers belong to one."""
+        digest = hashlib.sha256()
+        for entry in entries(self.modules()):
+            digest.update(entry)
+        return digest.hexdigest()[:16]
+
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
@@ -121,6 +131,26 @@ class Model:
     def condition(self) -> Condition:
         """What steers `sample`: nothing, where there is no prior."""
         return Unconditional() if self.prior is None else self.prior.condition
+
+    @property
+    def presets(self) -> dict[str, dict[str, Any]]:
+        """Options of sampling that are kept with the model, by name."""
+        return self.made.get("presets", {})
+
+    def options(self, preset: str = "", given: Mapping[str, Any] | None = None) -> SamplingOptions:
+        """Options of sampling: those of a preset, ours or one that is kept, but for those that are given.
+
+        Args:
+            preset: its name; "" for none.
+            given: options by name; None for those that are not given.
+        """
+        return options_of(preset, given or {}, self.presets, guided=self.condition.dropout > 0)
+
+    def keep(self, name: str, options: SamplingOptions) -> None:
+        """Keep options under a name; saving the model saves them."""
+        plain = asdict(SamplingOptions())
+        chosen = {option: value for option, value in asdict(options).items() if value != plain[option]}
+        self.made["presets"] = {**self.presets, name: chosen}
 
     @cached_property
     def reach(self) -> tuple[int, ...]:
@@ -217,3 +247,10 @@ class Model:
                 "python train.py prior --compressor RUN --config configs/prior/autoregressive.yaml"
             )
         return self.prior
+
+
+def entries(module: nn.Module) -> Iterator[bytes]:
+    """Names, kinds and values of a module's tensors, for a hash of them all."""
+    for name, value in sorted(module.state_dict().items()):
+        yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -12,7 +12,8 @@ from genstack.checkpoints.files import save
 from genstack.cli.main import main
 from genstack.cli.quiet import quiet
 from genstack.cli.recipes import read
-from genstack.cli.train import STAGES, train
+from genstack.cli.stages import STAGES
+from genstack.cli.train import train
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
 from genstack.data import ImageData

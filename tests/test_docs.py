@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from genstack.checkpoints.files import save
-from genstack.cli import encode, evaluate, plan, train, verbs
+from genstack.cli import encode, evaluate, plan, sample, stages, train, verbs
 from genstack.cli.config import KINDS
 from genstack.cli.main import dispatch
 from genstack.cli.parser import Parser, load_parts
@@ -67,14 +67,15 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "train", lambda *_: None)
     monkeypatch.setattr(train, "reopen", lambda _: (None, None))
     monkeypatch.setattr(plan, "tell", lambda *_: None)
+    monkeypatch.setattr(sample, "sample", lambda *_: None)
     monkeypatch.setattr(encode, "encode", lambda *_: None)
     monkeypatch.setattr(encode, "inherited", lambda _: {"data": {"source": "digits"}})
     recipe = yaml.safe_load((ROOT / "configs/compressor/vqvae.yaml").read_text(encoding="utf-8"))
     inherited = {"model": {"compressor": recipe["model"]["compressor"]}}
-    monkeypatch.setattr(train.CompressorStage, "inherited", lambda *_: inherited)
+    monkeypatch.setattr(stages.CompressorStage, "inherited", lambda *_: inherited)
     monkeypatch.setattr(evaluate, "inherited", lambda *_: {"data": {"source": "digits"}})
     monkeypatch.setattr(evaluate.Evaluation, "run_on", lambda *_: None)
-    monkeypatch.setattr(train.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
+    monkeypatch.setattr(stages.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -119,7 +120,7 @@ def known(settings: dict[str, Setting], place: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_that_are_named_exist(page):
-    settings = [stage.parser().settings for stage in train.STAGES.values()]
+    settings = [stage.parser().settings for stage in stages.STAGES.values()]
     for place in re.findall(r"--((?:model|data|trainer|log)\b[\w.]*\w)", page.read_text(encoding="utf-8")):
         assert any(known(one, place) for one in settings), place
 
@@ -150,7 +151,9 @@ def test_parts_in_the_table_exist():
     assert set(re.findall(r"`([A-Z]\w+)`", table)) <= known
 
 
-def test_the_python_example_samples(tmp_path, monkeypatch):
+@pytest.fixture
+def flowers(tmp_path, monkeypatch) -> Path:
+    """A folder with the run of a prior, and a picture."""
     network = Convolutional(
         dim=4, width=4, multipliers=(1, 1), blocks=1, attention=(), middle_attention=False
     )
@@ -161,11 +164,27 @@ def test_the_python_example_samples(tmp_path, monkeypatch):
     model = Model(compressor, Preprocessing(3, 6, 8), ("rose", "tulip"), prior)
     save(model, tmp_path / "runs" / "flowers-prior")
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (37, 20), "red").save("rose.jpg")
+    return tmp_path
+
+
+def test_the_python_example_samples(flowers):
     (example,) = [text for text in blocks(ROOT / "README.md", "python") if "flowers-prior" in text]
     names: dict = {}
     exec(example, names)
     assert names["images"].shape == (16, 3, 6, 8)
-    assert (tmp_path / "flowers.png").exists()
+    assert (flowers / "flowers.png").exists()
+
+
+def test_the_python_examples_of_sampling_draw(flowers, monkeypatch):
+    monkeypatch.setattr(Model, "reach", (0,))
+    names: dict = {}
+    for example in blocks(ROOT / "docs" / "sampling.md", "python"):
+        exec(example, names)
+    assert names["images"].shape == names["edited"].shape == (2, 3, 6, 8)
+    assert all((flowers / f"{name}.png").exists() for name in ("samples", "sweep"))
+    assert len(list((flowers / "completed").glob("*.png"))) == 16
+    assert len(list((flowers / "sweep").glob("*/*.png"))) == 4 * 16
 
 
 def test_the_python_example_encodes_and_decodes(tmp_path, monkeypatch):

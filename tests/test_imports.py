@@ -21,7 +21,9 @@ def python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("module", ["genstack.layout", "genstack.compressor", "genstack.prior"])
+@pytest.mark.parametrize(
+    "module", ["genstack.layout", "genstack.compressor", "genstack.prior", "genstack.sampling"]
+)
 def test_core_imports_without_what_training_needs(module):
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r}))\n"

@@ -23,7 +23,7 @@ from genstack.checkpoints.strangers import DIFFUSERS, HALVES, clear
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
-from genstack.model import Model
+from genstack.model import Model, entries
 from genstack.prior import Prior
 
 FORMAT_VERSION = 1
@@ -163,7 +163,6 @@ def identity(model: Model) -> str:
     preprocessing = asdict(model.preprocessing)
     del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
     digest = hashlib.sha256(json.dumps([essence(model.compressor), preprocessing], sort_keys=True).encode())
-    for key, value in sorted(model.compressor.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for entry in entries(model.compressor):
+        digest.update(entry)
     return digest.hexdigest()

@@ -40,7 +40,7 @@ def show(path: Path) -> None:
     Args:
         path: a recipe, or the folder of a run.
     """
-    from genstack.cli.train import STAGES  # loads all of training, and the other actions need none of it
+    from genstack.cli.stages import STAGES  # loads all of training, and the other actions need none of it
     from genstack.training.run import Run
 
     if path.is_dir():

@@ -13,6 +13,7 @@ from torch import Tensor
 from genstack.atomic import replacing
 from genstack.checkpoints.files import load
 from genstack.cli import train
+from genstack.cli.stages import data_of
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
@@ -48,7 +49,7 @@ def demo(
         if stopped := train.run([*stage, *recipe]):
             return stopped
     model = load(folder / "prior")
-    data = train.data_of(folder / "prior")
+    data = data_of(folder / "prior")
     labels = torch.arange(count) % len(model.classes)
     options = SamplingOptions(temperature=temperature, guidance=guidance)
     batches = torch.arange(count).split(BATCH)

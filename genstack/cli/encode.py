@@ -10,15 +10,16 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from genstack.checkpoints.files import load
+from genstack.cli.bar import bar
+from genstack.cli.device import choose
 from genstack.cli.parser import Parser
-from genstack.cli.processes import Process
-from genstack.cli.sample import bar, choose
 from genstack.codes.encoding import Encoding
 from genstack.codes.header import Header
 from genstack.codes.views import VIEWS
 from genstack.data import ImageData
 from genstack.data.image_data import AS_IS
 from genstack.errors import UserError
+from genstack.processes import Process
 from genstack.training.run import CONFIG, Run
 
 HELP = """Encode images with a compressor, once, into a folder that priors train on instead of the images.

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import TENSORS, load, weights_of
+from genstack.cli.device import choose
 from genstack.cli.parser import Parser
-from genstack.cli.processes import Process
-from genstack.cli.sample import choose, fingerprint
 from genstack.cli.signatures import settings_of
-from genstack.cli.train import data_of
+from genstack.cli.stages import data_of
 from genstack.data import ImageData
 from genstack.data.oracle import ShapeOracle
 from genstack.data.sheet import sheet
@@ -37,6 +36,7 @@ from genstack.evaluation.sets import FEWEST
 from genstack.evaluation.together import Columns, Together
 from genstack.model import Model
 from genstack.prior.presets import options_of
+from genstack.processes import Process
 from genstack.training.run import CONFIG, Run
 
 CARD = "card.json"
@@ -251,7 +251,7 @@ class Evaluation:
                 there_and_back.judge_prior(card, found["nats"], found["codes"], nats)
         if draws:
             self.judge_samples(card, model, reference, trained, real, extractors, together)
-        card.protocol["model"] = {"path": self.run, "sha256": fingerprint(weights_of(Path(self.run)))}
+        card.protocol["model"] = {"path": self.run, "sha256": model.fingerprint}
         return card if together.first else None
 
     def judge_samples(

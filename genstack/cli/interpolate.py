@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import load
-from genstack.cli.sample import choose
+from genstack.cli.device import choose
 from genstack.data.framing import load as read
 from genstack.data.sheet import sheet
 from genstack.errors import UserError

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonargparse
 import yaml
@@ -15,6 +15,8 @@ from genstack.cli.recipes import read
 from genstack.cli.signatures import MISSING, Setting, settings_of, summary
 from genstack.cli.words import Words, meant, split
 from genstack.errors import UserError
+
+Flags = TypeVar("Flags")
 
 PARTS = ("genstack.compressor", "genstack.losses", "genstack.prior", "genstack.data")
 
@@ -60,6 +62,13 @@ class Parser:
         self.settings |= arguments
         self.positional += arguments
         self._arguments.add_function_arguments(function, as_positional=False, sub_configs=False)
+
+    def add_flags(self, kind: type) -> None:
+        """The arguments of a class, a setting of its own, by name or by place; `made` is the way back."""
+        for name, setting in settings_of(kind).items():
+            self.add_option(name, setting.hint, setting.help, setting.default)
+            if setting.default is not MISSING:
+                self.positional.append(name)
 
     def add_option(self, name: str, hint: Any, help: str, default: Any = MISSING) -> None:
         """One setting of its own; without a default it must be given, by name or by place."""
@@ -201,6 +210,11 @@ class Parser:
             if not message.startswith(self.command):
                 message = f"{self.command}: {place}: {message}"
             raise UserError(message) from error
+
+
+def made(kind: type[Flags], settings: jsonargparse.Namespace) -> Flags:
+    """The object of a class whose arguments are settings of their own."""
+    return kind(**{name: getattr(settings, name) for name in settings_of(kind)})
 
 
 def load_parts() -> None:

@@ -7,7 +7,7 @@ from math import log2, prod
 
 from jsonargparse import Namespace
 
-from genstack.cli import train
+from genstack.cli.stages import STAGES, Stage, build
 from genstack.cli.words import nearest
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -28,16 +28,16 @@ def run(arguments: list[str]) -> int | None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return None if arguments else 2
-    if arguments[0] not in train.STAGES:
-        raise UserError(f"genstack plan: {nearest(arguments[0], train.STAGES, 'thing to train')}")
-    stage = train.STAGES[arguments[0]]
+    if arguments[0] not in STAGES:
+        raise UserError(f"genstack plan: {nearest(arguments[0], STAGES, 'thing to train')}")
+    stage = STAGES[arguments[0]]
     tell(stage, stage.parser().parse(arguments[1:], stage.inherited(arguments[1:])))
     return None
 
 
-def tell(stage: "train.Stage", settings: Namespace) -> None:
+def tell(stage: Stage, settings: Namespace) -> None:
     """Print what the training that the settings describe would take."""
-    parts, training = train.build(stage, settings)
+    parts, training = build(stage, settings)
     forecast = Forecast(training, parts.trainer)
     print("\n".join([weights(training), *codes(training), *batch(forecast)]), flush=True)
     memory = forecast.memory()

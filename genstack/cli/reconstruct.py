@@ -10,8 +10,8 @@ import torch
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import load
-from genstack.cli.sample import choose
-from genstack.cli.train import data_of
+from genstack.cli.device import choose
+from genstack.cli.stages import data_of
 from genstack.data import ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError

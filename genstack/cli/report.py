@@ -9,8 +9,8 @@ from pathlib import Path
 from genstack.atomic import replacing
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli import verbs
-from genstack.cli.sample import choose
-from genstack.cli.train import data_of
+from genstack.cli.device import choose
+from genstack.cli.stages import data_of
 from genstack.cli.words import split
 from genstack.data import ImageData
 from genstack.errors import UserError

@@ -1,8 +1,7 @@
-"""A sweep: options of sampling with several values each, and all their combinations."""
+"""What stands behind --sweep: options of sampling with several values each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from itertools import product
 from typing import Any
 
 from genstack.cli.words import nearest
@@ -52,9 +51,3 @@ def axes_of(sweep: str) -> dict[str, list[Any]]:
         if len(set(axes[name])) < len(axes[name]):
             raise UserError(f"--sweep {word}: each value once")
     return axes
-
-
-def cells_of(axes: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
-    """Every combination by its name, the last axis fastest; without axes the one that says nothing."""
-    combinations = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    return {",".join(f"{name}={value}" for name, value in one.items()): one for one in combinations}

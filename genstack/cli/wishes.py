@@ -1,5 +1,6 @@
 """What a user asks of samples, from the words of the command line."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,33 +14,45 @@ from genstack.facts import Wishes
 LARGEST = 2**24  # bytes of a file of captions
 
 
-def wishes(
-    classes: str,
-    caption: str,
-    captions: str,
-    condition_images: str,
-    coordinates: str,
-    preprocessing: Preprocessing,
-    count: int,
-) -> Wishes:
-    """Wishes for up to `count` images.
+@dataclass(frozen=True)
+class Shown:
+    """What images shall show, as the command line says it.
 
-    Raises:
-        UserError: a file or folder cannot be read, or a number is none.
+    Args:
+        classes: class names or labels like `#3`, separated by commas, drawn in turn; all if left out.
+        caption: what every image shall show, in words.
+        captions: file with a caption on each line, drawn in turn.
+        condition_images: folder of pictures that steer the images, in turn: segmentation maps, edges, small
+            pictures to enlarge, whatever the prior was trained on.
+        coordinates: where each image lies in a larger picture: top,left,bottom,right as shares of its height
+            and width, such as 0,0,0.5,0.5 for its upper left quarter; several, in quotes, in turn.
     """
-    if caption and captions:
-        raise UserError(
-            "--caption and --captions were both given; put all captions into the file, or leave one out"
+
+    classes: str = ""
+    caption: str = ""
+    captions: str = ""
+    condition_images: str = ""
+    coordinates: str = ""
+
+    def wishes(self, preprocessing: Preprocessing, count: int) -> Wishes:
+        """Wishes for up to `count` images.
+
+        Raises:
+            UserError: a file or folder cannot be read, or a number is none.
+        """
+        if self.caption and self.captions:
+            raise UserError(
+                "--caption and --captions were both given; put all captions into the file, or leave one out"
+            )
+        folder = FolderSource(existing(self.condition_images)) if self.condition_images else None
+        shown = range(min(count, len(folder))) if folder else range(0)
+        return Wishes(
+            tuple(name.strip() for name in self.classes.split(",") if name.strip()),
+            lines(Path(self.captions)) if self.captions else (self.caption,) if self.caption.strip() else (),
+            torch.stack([load(folder.paths[index], preprocessing) for index in shown]) if folder else None,
+            tuple(folder.key(index) for index in shown) if folder else (),
+            tuple(crop(edges) for edges in self.coordinates.replace(";", " ").split()),
         )
-    folder = FolderSource(existing(condition_images)) if condition_images else None
-    shown = range(min(count, len(folder))) if folder else range(0)
-    return Wishes(
-        tuple(name.strip() for name in classes.split(",") if name.strip()),
-        lines(Path(captions)) if captions else (caption,) if caption.strip() else (),
-        torch.stack([load(folder.paths[index], preprocessing) for index in shown]) if folder else None,
-        tuple(folder.key(index) for index in shown) if folder else (),
-        tuple(crop(edges) for edges in coordinates.replace(";", " ").split()),
-    )
 
 
 def existing(folder: str) -> str:

@@ -12,17 +12,18 @@ class SamplingOptions:
     """How codes are drawn from a prior's distributions.
 
     Args:
-        temperature: logits are divided by it; below 1 safer, above 1 more varied, 0 for the likeliest code.
-        top_k: draw from the k most likely codes only; 0 for all.
-        top_p: draw from the smallest set of codes with at least this probability only; 1 for all.
-        min_p: draw from codes with at least this share of the likeliest code's probability only; 0 for all.
-        guidance: classifier-free guidance s, logits = null + s (conditional - null); 1 for the plain
-            conditional distribution, 0 for the unconditional one.
-        guidance_schedule: how guidance grows from 1 at the first code to s at the last: constant (s from the
-            start), linear, cosine, or power (with the square of the way gone).
-        guidance_interval: first and last share of the way (0 to 1) on which guidance acts; 1 elsewhere.
-        steps: passes through the network for one image, of a prior that can choose (masked, diffusion);
-            0 for the prior's own.
+        temperature: 1 as learned, below 1 safer, above 1 more varied, 0 takes the likeliest code each time;
+            logits are divided by it.
+        top_k: draw from the k likeliest codes only; 0 for all.
+        top_p: draw from the smallest set of codes that has at least this probability; 1 for all.
+        min_p: draw from codes with at least this share of the likeliest one's probability; 0 for all.
+        guidance: strength s of classifier-free guidance towards what is asked, logits = null + s (conditional
+            - null); 1 for none, 0 ignores what is asked.
+        guidance_schedule: how guidance grows from 1 at the first codes to its strength at the last: constant
+            (at full strength from the start), linear, cosine, or power (with the square of the way gone).
+        guidance_interval: first and last share of the way, from 0 to 1, on which guidance acts.
+        steps: passes through the network for an image, of priors that can choose (masked, diffusion); 0 for
+            the prior's own number.
     """
 
     temperature: float = 1.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genstack.cli import train
+from genstack.cli import stages
 from genstack.cli.main import main
 from genstack.training.run import Run
 
@@ -32,10 +32,10 @@ def again(folder: Path, *flags: str) -> int | None:
 def test_the_seed_decides_weights_that_are_built_before_the_training(tmp_path: Path) -> None:
     def codebook(seed: int) -> torch.Tensor:
         flags = ["--model.compressor.quantizer.seeding", "null", "--model.seed", str(seed)]
-        stage = train.STAGES["compressor"]
+        stage = stages.STAGES["compressor"]
         settings = stage.parser().parse([*TINY, *flags], {})
         torch.manual_seed(7)  # whatever ran before
-        return train.build(stage, settings)[1].model.quantizer.codebook.weight.detach()
+        return stages.build(stage, settings)[1].model.quantizer.codebook.weight.detach()
 
     assert torch.equal(codebook(0), codebook(0))
     assert not torch.equal(codebook(0), codebook(1))

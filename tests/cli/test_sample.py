@@ -9,12 +9,13 @@ from torch import nn
 
 from genstack.checkpoints.files import save
 from genstack.cli.main import main
-from genstack.cli.sweep import axes_of, cells_of, join
+from genstack.cli.sweep import axes_of, join
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.model import Model
 from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.sampling.sweep import Sweep
 
 
 @pytest.fixture(autouse=True)
@@ -208,8 +209,8 @@ def test_the_words_behind_sweep_are_one():
 
 def test_cells_are_all_combinations():
     axes = axes_of("temperature=1,0.5 top-k=3")
-    assert cells_of(axes) == {
+    assert Sweep(axes).cells == {
         "temperature=1.0,top_k=3": {"temperature": 1.0, "top_k": 3},
         "temperature=0.5,top_k=3": {"temperature": 0.5, "top_k": 3},
     }
-    assert cells_of({}) == {"": {}}
+    assert Sweep({}).cells == {"": {}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from genstack.checkpoints.files import load
-from genstack.cli import report, train
+from genstack.cli import report, stages
 from genstack.cli.main import main
 from genstack.report.page import differences, percent, sentence, short
 
@@ -118,10 +118,10 @@ def test_everything_is_shown(page):
 @pytest.mark.training
 def test_the_command_trains_the_same_again(trained, page):
     command = next(line for line in page.text if line.startswith("genstack train prior"))
-    stage = train.STAGES["prior"]
+    stage = stages.STAGES["prior"]
     arguments = shlex.split(command)[3:]
     again = stage.parser().resolved(stage.parser().parse(arguments, stage.inherited(arguments)))
-    settings, before = train.reopen(trained.prior)
+    settings, before = stages.reopen(trained.prior)
     first = settings.parser().resolved(before)
     different = [name for name, _ in differences([first, again])]
     assert different == ["name", "runs"]

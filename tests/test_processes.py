@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from genstack.cli.processes import LAUNCHERS, Process
+from genstack.processes import LAUNCHERS, Process
 
 
 @pytest.fixture(autouse=True)
