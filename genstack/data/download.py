@@ -29,8 +29,7 @@ def fetch(url: str, folder: Path) -> Path:
     Raises:
         UserError: it cannot be had, or does not fit onto the disk.
     """
-    ending = re.sub(r"[^\w.-]", "_", url.split("?", maxsplit=1)[0].rsplit("/", 1)[-1])[-60:]
-    place = folder / f"{blake2b(url.encode(), digest_size=8).hexdigest()}-{ending}"
+    place = place_of(url, folder)
     if place.exists():
         return place
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +46,12 @@ def fetch(url: str, folder: Path) -> Path:
             partial.replace(place)
             flush_folder(folder)
     return place
+
+
+def place_of(url: str, folder: Path) -> Path:
+    """Where the file behind a URL is kept."""
+    ending = re.sub(r"[^\w.-]", "_", url.split("?", maxsplit=1)[0].rsplit("/", 1)[-1])[-60:]
+    return folder / f"{blake2b(url.encode(), digest_size=8).hexdigest()}-{ending}"
 
 
 def receive(url: str, partial: Path) -> None:
@@ -101,7 +106,7 @@ def check_space(needed: int, partial: Path, url: str) -> None:
     if needed > free - SPARE:
         raise UserError(
             f"{url} has {needed / 1e9:.1f} GB to fetch, and {partial.parent} has {free / 1e9:.1f} GB free; "
-            f"name a larger disk by GENSTACK_DATA"
+            f"name a larger disk by GENSTACK_DATA, or limit what shards may take by GENSTACK_DATA_GB"
         )
     print(f"fetching {url} ({needed / 1e6:.1f} MB)", file=sys.stderr)
 

@@ -19,7 +19,9 @@ from jaxtyping import Float64
 
 from genstack.atomic import replacing
 from genstack.data.cache import cache
+from genstack.data.download import alone, fetch
 from genstack.data.images import SUFFIXES
+from genstack.data.remote import Remote
 from genstack.data.split import place
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
@@ -46,13 +48,13 @@ class Shard:
     """A tar file and the index of its samples: a row each, with name, label, and where each part lies.
 
     Args:
-        path: of the tar file.
+        path: of the tar file, or what is known of it where it stays on its server.
         name: of the shard, for keys.
         summary: the highest label, then where each key lies in [0, 1), for the split.
         kept: rows of the type that `row_type` says, or the file that holds them.
     """
 
-    path: Path
+    path: Path | Remote
     name: str
     summary: np.ndarray
     kept: np.ndarray | Path
@@ -77,6 +79,8 @@ class Shard:
         start, size = self.index[part][row].tolist()
         if start == 0:
             return None
+        if isinstance(self.path, Remote):
+            return self.path.read(start, size)
         try:
             with self.path.open("rb") as file:
                 return content(file, Member("", start, size))
@@ -101,8 +105,7 @@ def open_shard(path: Path, name: str) -> Shard:
         about = path.stat()
     except OSError as error:
         raise UserError(f"shard {path} cannot be read: {error.strerror}") from error
-    what = (FORMAT_VERSION, str(path.resolve()), about.st_size, about.st_mtime_ns, name)
-    kept = cache() / "shards" / f"{blake2b(repr(what).encode(), digest_size=16).hexdigest()}.npy"
+    kept = place_of_index(str(path.resolve()), about.st_size, about.st_mtime_ns, name)
     summary = read(beside(kept))
     if read(kept) is not None and summary is not None:
         return Shard(path, name, summary, kept)
@@ -113,6 +116,29 @@ def open_shard(path: Path, name: str) -> Shard:
     elif write(kept, found, summary):
         return Shard(path, name, summary, kept)
     return Shard(path, name, summary, found)
+
+
+def open_remote(remote: Remote, name: str, folder: Path) -> Shard:
+    """A shard that stays on its server: fetched into a folder and indexed, but only the first time."""
+    kept = place_of_index(remote.url, remote.length, remote.version, name)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with alone(kept.with_suffix(".lock")):
+        summary = read(beside(kept))
+        if read(kept) is not None and summary is not None:
+            return Shard(remote, name, summary, kept)
+        path = fetch(remote.url, folder)
+        found, damage = index(path, remote.length)
+        path.unlink()
+        summary = summarized(found, name)
+        if damage:
+            raise UserError(f"shard {remote} is damaged, {damage}; leave it out")
+        return Shard(remote, name, summary, kept if write(kept, found, summary) else found)
+
+
+def place_of_index(*what: object) -> Path:
+    """The file that keeps the index of one version of a shard."""
+    digest = blake2b(repr((FORMAT_VERSION, *what)).encode(), digest_size=16).hexdigest()
+    return cache() / "shards" / f"{digest}.npy"
 
 
 def summarized(rows: np.ndarray, name: str) -> Float64[np.ndarray, " n"]:

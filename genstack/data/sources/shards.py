@@ -3,7 +3,8 @@
 import glob
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -12,15 +13,17 @@ import numpy as np
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from genstack.data.cache import cache
-from genstack.data.download import fetch
+from genstack.data.cache import Room, cache, limit
+from genstack.data.download import fetch, place_of
 from genstack.data.images import Preprocessing, read
-from genstack.data.shard import LONGEST, NO_LABEL, Shard, entries, open_shard
+from genstack.data.remote import probe
+from genstack.data.shard import LONGEST, NO_LABEL, Shard, entries, open_remote, open_shard
 from genstack.data.source import Source, Stored, bits_of_first, stored
 from genstack.errors import UserError
 
 MOST_SHARDS = 2**20
 SCHEMES = ("http", "https")
+AT_ONCE = 4  # shards that are fetched
 
 
 class ShardSource(Source):
@@ -29,13 +32,23 @@ class ShardSource(Source):
     `.cls` is a class number, `.txt` a caption, `.condition.png` a condition image; `.json` may say `label`
     and `caption` instead. Patterns may have {0..9}, {a,b}, and * on this machine; http:// and https:// are
     fetched once into $GENSTACK_DATA or ~/.cache/genstack/data, where the index of each shard is kept as well.
+    With $GENSTACK_DATA_GB they take no more than that; the others stay on their server, and each image of
+    theirs is asked for when it is read.
     """
 
     def __init__(self, name: str):
         self.name = name
         places = expand(name)
         common = len(re.split(r"[{*?\[]", name)[0].rpartition("/")[0])
-        self.shards = [open_shard(local(place), place[common:].lstrip("/")) for place in places]
+        names = [place[common:].lstrip("/") for place in places]
+        if "://" in name:
+            room = Room(cache() / "fetched", limit())
+            with ThreadPoolExecutor(AT_ONCE) as several:
+                self.shards = list(several.map(partial(fetched, room=room), places, names))
+        else:
+            self.shards = [
+                open_shard(Path(place).expanduser(), each) for place, each in zip(places, names, strict=True)
+            ]
         self.ends = np.cumsum([len(shard) for shard in self.shards])
         if not self.ends[-1]:
             raise UserError(f"{name} holds no pictures; members are named like 0001.jpg and 0001.cls")
@@ -171,6 +184,11 @@ def alternatives(part: str) -> list[str]:
     return [f"{number:0{digits}d}" for number in range(int(first), int(last) + 1)]
 
 
-def local(place: str) -> Path:
-    """The file of a shard, fetched where it is on a server."""
-    return fetch(place, cache() / "fetched") if "://" in place else Path(place).expanduser()
+def fetched(url: str, name: str, room: Room) -> Shard:
+    """A shard on a server: fetched as long as there is room for it, or else left there."""
+    folder = cache() / "fetched"
+    if room.most is not None and not place_of(url, folder).exists():
+        remote = probe(url)
+        if not room.take(remote.length):
+            return open_remote(remote, name, folder / "passing")
+    return open_shard(fetch(url, folder), name)

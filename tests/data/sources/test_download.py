@@ -5,8 +5,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
+from genstack.data import ImageData
+from genstack.data.cache import cache
 from genstack.data.download import fetch
+from genstack.data.images import Preprocessing
+from genstack.data.remote import Remote
 from genstack.data.sources import open_source
 from genstack.errors import UserError
 
@@ -32,19 +37,20 @@ class Handler(BaseHTTPRequestHandler):
         of.asked.append(wanted)
         if self.path.startswith("/none"):
             return self.send_error(404)
-        goes_on = wanted and of.ranges and self.headers.get("If-Range") == of.tag
-        first = int(wanted.removeprefix("bytes=").rstrip("-")) if goes_on else 0
+        goes_on = wanted and of.ranges and self.headers.get("If-Range", of.tag) == of.tag
+        bounds = wanted.removeprefix("bytes=").split("-") if goes_on else ("0", "")
+        first, last = int(bounds[0]), int(bounds[1] or len(of.content) - 1)
         if goes_on and first >= len(of.content):
             return self.send_error(416)
         self.send_response(206 if goes_on else 200)
         if goes_on:
             shown = 1 if of.wrong_part else first
-            self.send_header("Content-Range", f"bytes {shown}-{len(of.content) - 1}/{len(of.content)}")
+            self.send_header("Content-Range", f"bytes {shown}-{last}/{len(of.content)}")
         if not of.hides_length:
-            self.send_header("Content-Length", str(len(of.content) - first))
+            self.send_header("Content-Length", str(last + 1 - first))
         self.send_header("ETag", of.tag)
         self.end_headers()
-        self.wfile.write(of.content[first:][: of.breaks])
+        self.wfile.write(of.content[first : last + 1][: of.breaks])
 
     def log_message(self, *_):
         pass
@@ -143,3 +149,77 @@ def test_shards_on_a_server(server, example):
     assert len(source) == 6 and len(server.asked) == 2
     assert [source.key(number) for number in range(3)] == [local.key(number) for number in range(3)]
     assert len(open_source(server.url("{0..1}.tar"))) == 6 and len(server.asked) == 2
+
+
+@pytest.fixture
+def remote(server, example, monkeypatch):
+    """The pattern of two shards on a server of which the disk takes one, and the same shard here."""
+    pattern = example("ShardSource")
+    server.content = Path(pattern.replace("{0..1}", "0")).read_bytes()
+    monkeypatch.setenv("GENSTACK_DATA_GB", str(1.5 * len(server.content) / 1e9))
+    return server.url("{0..1}.tar"), pattern
+
+
+def kept():
+    folder = cache() / "fetched"
+    return [path for path in folder.rglob("*.tar") if path.is_file()]
+
+
+def test_what_does_not_fit_stays_on_its_server(server, remote):
+    """Both are indexed, in any order of fetching; one is kept; all images are read alike, one by one."""
+    url, pattern = remote
+    source, local = open_source(url), open_source(pattern)
+    assert len(kept()) == 1
+    assert len(source) == 6
+    size = Preprocessing(3, 16, 16)
+    for number in range(3):
+        for image in (number, number + 3):
+            assert torch.equal(source.image(image, size), local.image(number, size))
+            assert source.label(image) == local.label(number)
+            assert source.caption(image) == local.caption(number)
+    asked = len(server.asked)
+    again = open_source(url)
+    assert len(server.asked) - asked == 1, "what was indexed is only asked for its version"
+    assert [again.key(number) for number in range(6)] == [source.key(number) for number in range(6)]
+
+
+def test_another_version_is_refused_and_indexed_anew(server, remote):
+    url, _ = remote
+    source, size = open_source(url), Preprocessing(3, 16, 16)
+    (there,) = [shard for shard in source.shards if isinstance(shard.path, Remote)]
+    first = 3 * source.shards.index(there)
+    source.image(first, size)
+    server.tag = '"2"'
+    with pytest.raises(UserError, match=r"tar is no longer the file that it was"):
+        source.image(first, size)
+    assert torch.equal(open_source(url).image(first, size), source.image(3 - first, size))
+
+
+def test_a_connection_that_ends_is_tried_again(server, remote, monkeypatch):
+    monkeypatch.setattr("genstack.data.remote.time.sleep", lambda seconds: setattr(server, "breaks", None))
+    source = open_source(remote[0])
+    server.breaks = 10
+    (there,) = [shard for shard in source.shards if isinstance(shard.path, Remote)]
+    assert source.image(3 * source.shards.index(there), Preprocessing(3, 16, 16)).shape[0] == 3
+
+
+@pytest.mark.parametrize("how", ["ranges", "tag"])
+def test_servers_without_parts_or_versions_are_refused(server, remote, how):
+    setattr(server, how, {"ranges": False, "tag": 'W/"1"'}[how])
+    with pytest.raises(UserError, match="leave out GENSTACK_DATA_GB"):
+        open_source(remote[0])
+
+
+def test_a_limit_is_a_number(server, monkeypatch):
+    monkeypatch.setenv("GENSTACK_DATA_GB", "much")
+    with pytest.raises(UserError, match="GENSTACK_DATA_GB=much is no number"):
+        open_source(server.url("{0..1}.tar"))
+
+
+def test_training_reads_what_stays_on_its_server(remote):
+    """The same images in the same order as from shards here, by two workers."""
+    url, _ = remote
+    data = ImageData(url, 16, batch_size=2, workers=2, validation=0.4)
+    alone = ImageData(url, 16, batch_size=2, validation=0.4)
+    for images, others, _ in zip(data.training_loader(), alone.training_loader(), range(4), strict=False):
+        assert torch.equal(images.images, others.images)
