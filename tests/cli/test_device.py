@@ -1,0 +1,41 @@
+"""The word for a device, and the look at an Apple GPU before anything is drawn on it."""
+
+import warnings
+
+import pytest
+import torch
+
+from genstack.cli import device
+from genstack.cli.device import MOST, choose, departure
+from genstack.compressor.convolutional import ConvolutionalDecoder
+from genstack.errors import UserError
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match="device gpu9 is not there; use auto, cpu, cuda or mps"):
+        choose("gpu9")
+
+
+def test_the_cpu_agrees_with_itself_and_draws_from_no_generator():
+    before = torch.get_rng_state()
+    assert departure("cpu") == 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("wrong", "warned"), [(0.5, True), (1e-4, False)])
+def test_an_apple_gpu_that_decodes_wrongly_is_warned_of(monkeypatch, wrong, warned):
+    right, calls = ConvolutionalDecoder.forward, []
+
+    def forward(self, latents, image_size):
+        calls.append(latents)
+        images = right(self, latents, image_size)
+        return images if len(calls) == 1 else images + wrong * images.abs().max()
+
+    monkeypatch.setattr(ConvolutionalDecoder, "forward", forward)
+    monkeypatch.setattr(device, "found", lambda word, local: "mps:0")
+    monkeypatch.setattr(device, "departure", lambda chosen: departure("cpu"))  # there is no such GPU here
+    assert (wrong > MOST) == warned
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert choose("mps") == "mps:0"
+    assert [str(one.message)[:38] for one in told] == ["mps:0 decodes otherwise than the CPU, "] * warned
