@@ -13,6 +13,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.guidance import Guidance
+from genstack.prior.held import held
 from genstack.prior.options import SamplingOptions
 
 
@@ -118,7 +119,7 @@ class Prior(nn.Module, ABC):
         training = self.training
         self.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), held(self, device):
                 guidance = Guidance(self.condition, condition.to(device), options)
                 codes = self.draw(guidance, options, seeds, known.to(device))
                 codes = torch.where(known.mask.to(device), known.codes.to(device), codes)
