@@ -10,7 +10,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal
+from genstack.prior.masks import Causal, hiding
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known, Prior
@@ -71,7 +71,8 @@ class Autoregressive(Prior):
         prefix = self.prefix(condition)
         tokens = torch.cat([prefix, self.codes(codes[:, :-1])], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
-        features = self.transformer(tokens, self.get_buffer("places"), Causal(), steering=steering(prefix))
+        mask = hiding(Causal(), self.condition.hidden(condition))
+        features = self.transformer(tokens, self.get_buffer("places"), mask, steering=steering(prefix))
         return self.head(features[:, self.condition.length - 1 :]).float()
 
     def draw(
@@ -104,6 +105,7 @@ class Decoding:
     def __init__(self, prior: Autoregressive, condition: Tensor):
         self.prior, self.prefix = prior, prior.prefix(condition)
         self.steering = steering(self.prefix)
+        self.mask = hiding(Causal(), prior.condition.hidden(condition))
         self.caches = prior.transformer.caches(prior.condition.length + prior.layout.length - 1)
         self.tokens = 0
 
@@ -123,5 +125,5 @@ class Decoding:
         tokens = self.prior.target(tokens, self.prior.get_buffer("targets")[now])
         places = self.prior.get_buffer("places")[now]
         # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
-        features = self.prior.transformer.forward(tokens, places, Causal(), self.caches, self.steering)
+        features = self.prior.transformer.forward(tokens, places, self.mask, self.caches, self.steering)
         return self.prior.head(features[:, -1]).float()

@@ -6,6 +6,7 @@ from typing import TypeVar, final
 
 import torch
 from einops import rearrange
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from genstack.errors import UserError
@@ -44,6 +45,10 @@ class Condition(ABC):
     @abstractmethod
     def embedding(self, width: int) -> nn.Module:
         """A module from values to tokens, `b length width`."""
+
+    def hidden(self, values: Tensor) -> Bool[Tensor, "b length"] | None:
+        """True for tokens that only fill up, so that no other token sees them; None where all are seen."""
+        return None
 
     @abstractmethod
     def choose(self, wishes: Wishes, count: int) -> Facts:

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
-from genstack.prior.masks import Full
+from genstack.prior.masks import Full, hiding
 from genstack.prior.positions import IndexEmbedding
 from genstack.prior.sampling import uniforms
 from genstack.prior.transformer import Backbone, Transformer, steering
@@ -68,7 +68,8 @@ class Filler(nn.Module):
         places = self.get_buffer("places")
         prefix = self.prefix(condition)
         tokens = torch.cat([prefix, self.codes(read)], dim=1) + self.place(places)
-        features = self.transformer(tokens, places, Full(), steering=steering(prefix))
+        mask = hiding(Full(), self.condition.hidden(condition))
+        features = self.transformer(tokens, places, mask, steering=steering(prefix))
         return self.head(features[:, self.condition.length :][asked]).float()
 
     def surprise(

@@ -1,19 +1,23 @@
-"""Which tokens see which: all of them, those before (causal), or those of earlier and the same block."""
+"""Which tokens see which: all of them, those before (causal), or those of earlier and the same block.
+
+Any of these may leave out tokens that are there to fill up: `Hiding`.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 
 def attended(
     queries: Float[Tensor, "b h q d"],
     keys: Float[Tensor, "b h k d"],
     values: Float[Tensor, "b h k d"],
-    seen: Bool[Tensor, "q k"] | None = None,
+    seen: Bool[Tensor, "*images q k"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h q d"]:
     """Attention itself; on a CPU its backward pass in bfloat16 takes many times that in float32."""
@@ -36,6 +40,10 @@ class Mask(ABC):
         values: Float[Tensor, "b h k d"],
     ) -> Float[Tensor, "b h q d"]: ...
 
+    @abstractmethod
+    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        """Which keys each query sees, of so many of both."""
+
 
 @dataclass(frozen=True)
 class Full(Mask):
@@ -48,6 +56,9 @@ class Full(Mask):
         values: Float[Tensor, "b h k d"],
     ) -> Float[Tensor, "b h q d"]:
         return attended(queries, keys, values)
+
+    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        return torch.ones(queries, keys, dtype=torch.bool, device=device)
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,10 @@ class Causal(Mask):
         length, total = queries.shape[2], keys.shape[2]
         if length in (1, total):
             return attended(queries, keys, values, causal=length > 1)
-        seen = torch.ones(length, total, dtype=torch.bool, device=keys.device).tril(total - length)
-        return attended(queries, keys, values, seen)
+        return attended(queries, keys, values, self.seen(length, total, keys.device))
+
+    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +96,43 @@ class BlockCausal(Mask):
         keys: Float[Tensor, "b h k d"],
         values: Float[Tensor, "b h k d"],
     ) -> Float[Tensor, "b h q d"]:
-        length, total = queries.shape[2], keys.shape[2]
-        seen = self.blocks[total - length : total, None] >= self.blocks[None, :total]
+        seen = self.seen(queries.shape[2], keys.shape[2], keys.device)
         return attended(queries, keys, values, seen)
+
+    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        return self.blocks[keys - queries : keys, None] >= self.blocks[None, :keys]
+
+
+@dataclass(frozen=True, eq=False)
+class Hiding(Mask):
+    """What another mask lets see, without some of the first tokens of each image: only they see themselves.
+
+    Args:
+        mask: the other.
+        hidden: True for each image's tokens to be left out, from the first token on; those behind are not.
+    """
+
+    mask: Mask
+    hidden: Bool[Tensor, "b n"]
+
+    def attend(
+        self,
+        queries: Float[Tensor, "b h q d"],
+        keys: Float[Tensor, "b h k d"],
+        values: Float[Tensor, "b h k d"],
+    ) -> Float[Tensor, "b h q d"]:
+        length, total = queries.shape[2], keys.shape[2]
+        seen = self.seen(length, total, keys.device)
+        shown = pad(~self.hidden, (0, total - self.hidden.shape[1]), value=True)
+        itself = torch.ones_like(seen).triu(total - length).tril(total - length)
+        seen = seen & (rearrange(shown, "b k -> b 1 1 k") | itself)
+        return attended(queries, keys, values, seen)
+
+    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        """What the other mask lets see."""
+        return self.mask.seen(queries, keys, device)
+
+
+def hiding(mask: Mask, hidden: Bool[Tensor, "b n"] | None) -> Mask:
+    """A mask that leaves out what is hidden, if anything is."""
+    return mask if hidden is None else Hiding(mask, hidden)

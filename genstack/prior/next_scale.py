@@ -16,7 +16,7 @@ from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import BlockCausal, Full
+from genstack.prior.masks import BlockCausal, Full, Mask, hiding
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import IndexEmbedding
 from genstack.prior.prior import Known
@@ -97,9 +97,8 @@ class NextScale(Exact):
         sums = self.lookup.sums(self.layout.split(codes)[:-1], self.layout)
         tokens = torch.cat([self._start(prefix), *map(self._embed, sums)], dim=1)
         places, blocks = self.get_buffer("places"), self.get_buffer("blocks")
-        features = self.transformer(
-            self._placed(tokens, places), places, BlockCausal(blocks), steering=steering(prefix)
-        )
+        mask = self._seen(BlockCausal(blocks), condition)
+        features = self.transformer(self._placed(tokens, places), places, mask, steering=steering(prefix))
         return self.head(features[:, self.told :]).float()
 
     def draw(
@@ -119,8 +118,9 @@ class NextScale(Exact):
             places = self.get_buffer("places")[filled : filled + tokens.shape[1]]
             filled += tokens.shape[1]
             seen = BlockCausal(self.get_buffer("blocks")) if index == 0 else Full()
+            mask = self._seen(seen, guidance.values)
             # Not by __call__: a compiled transformer would be compiled again for every grid.
-            features = self.transformer.forward(self._placed(tokens, places), places, seen, caches, steered)
+            features = self.transformer.forward(self._placed(tokens, places), places, mask, caches, steered)
             logits = self.head(features[:, -self.sizes[index] :]).float()
             logits = guidance.steer(logits, index / (len(grids) - 1))
             codes = draw(rearrange(logits, "b n K -> (b n) K"), options, numbers[index].flatten())
@@ -131,6 +131,11 @@ class NextScale(Exact):
                 total = self.lookup.add(total, grid, index, self.layout)
                 tokens = self._embed(guidance.rows(resized(total, grids[index + 1], "area")))
         return torch.cat(drawn, dim=1)
+
+    def _seen(self, mask: Mask, condition: Tensor) -> Mask:
+        """A mask without the tokens of the condition that only fill up."""
+        hidden = self.condition.hidden(condition)
+        return hiding(mask, None if hidden is None else hidden[:, : self.told])
 
     def _start(self, prefix: Float[Tensor, "b length width"]) -> Float[Tensor, "b n width"]:
         """The condition, if it has several tokens, and the tokens of the first grid, which are its mean."""

@@ -10,7 +10,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal
+from genstack.prior.masks import Causal, hiding
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
 from genstack.prior.positions import PlaceEmbedding
@@ -102,7 +102,8 @@ class RandomOrder(Prior):
         places, targets = self._paths(orders)
         prefix = self.prefix(condition)
         tokens = self.target(torch.cat([prefix, read], dim=1), targets)
-        features = self.transformer(tokens, places, Causal(), steering=steering(prefix))
+        mask = hiding(Causal(), self.condition.hidden(condition))
+        features = self.transformer(tokens, places, mask, steering=steering(prefix))
         return self.head(features[:, self.condition.length - 1 :]).float()
 
     def draw(
@@ -120,7 +121,7 @@ class RandomOrder(Prior):
         caches = self.transformer.caches(self.condition.length + length - 1)
         start = min(int(given.sum(dim=1).amin()), length - 1)  # so many codes are read in one pass
         prefix = self.prefix(guidance.values)
-        steered = steering(prefix)
+        steered, mask = steering(prefix), hiding(Causal(), self.condition.hidden(guidance.values))
         tokens = torch.cat([prefix, self.codes(guidance.rows(codes[:, :start]))], dim=1)
         filled = 0
         for index in range(start, length):
@@ -128,7 +129,7 @@ class RandomOrder(Prior):
             filled = now.stop
             # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
             features = self.transformer.forward(
-                self.target(tokens, targets[:, now]), places[:, now], Causal(), caches, steered
+                self.target(tokens, targets[:, now]), places[:, now], mask, caches, steered
             )
             logits = guidance.steer(self.head(features[:, -1]).float(), index / max(1, length - 1))
             drawn = draw(logits, options, chances[index])

@@ -12,7 +12,7 @@ from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal
+from genstack.prior.masks import Causal, hiding
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known
@@ -70,7 +70,8 @@ class ResidualTransformer(Exact):
         symbols = self.embed(rearrange(codes, "b (p depth) -> b p depth", depth=self.layout.depth))
         tokens = torch.cat([prefix, symbols[:, :-1].sum(dim=2)], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
-        summaries = self.transformer(tokens, self.get_buffer("places"), Causal(), steering=steered)
+        mask = hiding(Causal(), self.condition.hidden(condition))
+        summaries = self.transformer(tokens, self.get_buffer("places"), mask, steering=steered)
         summaries = summaries[:, self.condition.length - 1 :]
         # Equation 8: the first token is the summary, token d the sum of the symbols before depth d.
         sums = symbols.cumsum(dim=2)[:, :, :-1]
@@ -91,7 +92,7 @@ class ResidualTransformer(Exact):
         numbers = rearrange(uniforms(seeds, length), "b n -> n b").to(device).contiguous()
         codes = torch.empty(length, len(seeds), dtype=torch.int64, device=device)
         tokens = self.prefix(guidance.values)
-        steered = steering(tokens)
+        steered, mask = steering(tokens), hiding(Causal(), self.condition.hidden(guidance.values))
         caches = self.transformer.caches(self.condition.length + length // depth - 1)
         filled = 0
         for position in range(length // depth):
@@ -99,9 +100,7 @@ class ResidualTransformer(Exact):
             filled = now.stop
             tokens = self.target(tokens, self.get_buffer("targets")[now])
             # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
-            features = self.transformer.forward(
-                tokens, self.get_buffer("places")[now], Causal(), caches, steered
-            )
+            features = self.transformer.forward(tokens, self.get_buffer("places")[now], mask, caches, steered)
             inner, within = features[:, -1:], self.inner.caches(depth)
             total = torch.zeros_like(inner)
             for number in range(depth):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genstack.prior.cache import Cache
-from genstack.prior.masks import BlockCausal, Causal, Full
+from genstack.prior.masks import BlockCausal, Causal, Full, Hiding, hiding
 
 BLOCKS = torch.tensor([0, 1, 1, 2, 2, 2, 3])
 
@@ -34,6 +34,35 @@ def test_a_token_sees_what_its_mask_says(mask, sees, length):
     torch.testing.assert_close(
         mask.attend(queries, keys, values), by_hand(queries, keys, values, sees), atol=1e-6, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("mask", "sees"),
+    [
+        (Full(), lambda i, j: True),
+        (Causal(), lambda i, j: j <= i),
+        (BlockCausal(BLOCKS), lambda i, j: bool(BLOCKS[j] <= BLOCKS[i])),
+    ],
+    ids=["full", "causal", "blocks"],
+)
+def test_a_hidden_token_is_seen_by_itself_alone(mask, sees, length):
+    """Each image hides others; those behind the first five are never hidden."""
+    hidden = torch.tensor([[True, True, False, False, False], [False, True, False, True, True]])
+    queries, keys, values = torch.randn(2, 3, length, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
+    found = Hiding(mask, hidden).attend(queries, keys, values)
+    for image, row in enumerate(hidden.tolist()):
+        one = [each[image : image + 1] for each in (queries, keys, values)]
+
+        def shown(i, j, row=row):
+            return sees(i, j) and (i == j or j >= 5 or not row[j])
+
+        torch.testing.assert_close(found[image : image + 1], by_hand(*one, shown), atol=1e-6, rtol=1e-5)
+
+
+def test_nothing_hidden_leaves_a_mask_as_it_is():
+    mask = Causal()
+    assert hiding(mask, None) is mask
 
 
 def test_a_cache_gives_back_all_so_far_from_the_same_memory():
