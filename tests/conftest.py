@@ -1,6 +1,7 @@
 """What every test stands on: fixed seeds, few threads, a home of its own; no network by pyproject.toml."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,5 +23,39 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
-    for name in ("GENSTACK_WEIGHTS", "GENSTACK_TRACEBACK", "TORCH_HOME", "WANDB_DIR"):
+    for name in (
+        "GENSTACK_WEIGHTS",
+        "GENSTACK_TRACEBACK",
+        "GENSTACK_TEXT_ENCODER",
+        "TORCH_HOME",
+        "WANDB_DIR",
+    ):
         monkeypatch.delenv(name, raising=False)
+
+
+WORDS = ("a", "and", "circle", "high", "left", "low", "of", "red", "blue", "ring", "square", "tone")
+
+
+@pytest.fixture(scope="session")
+def text_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small T5 that learned nothing, with a tokenizer of a few words."""
+    import tokenizers
+    import transformers
+
+    folder = tmp_path_factory.mktemp("text_encoder")
+    numbers = {word: number for number, word in enumerate(("<pad>", "</s>", "<unk>", *WORDS))}
+    cutter = tokenizers.Tokenizer(tokenizers.models.WordLevel(numbers, unk_token="<unk>"))
+    cutter.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    cutter.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=cutter, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    config = transformers.T5Config(
+        vocab_size=len(numbers), d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=3
+    )
+    with torch.random.fork_rng():
+        transformers.T5EncoderModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

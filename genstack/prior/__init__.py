@@ -2,7 +2,14 @@
 
 from genstack.prior.autoregressive import Autoregressive
 from genstack.prior.condition import Condition
-from genstack.prior.conditions import Captions, ClassLabels, ConditionImage, Coordinates, Unconditional
+from genstack.prior.conditions import (
+    Captions,
+    ClassLabels,
+    ConditionImage,
+    Coordinates,
+    EncodedCaptions,
+    Unconditional,
+)
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import image_seeds
@@ -16,6 +23,7 @@ __all__ = [
     "Condition",
     "ConditionImage",
     "Coordinates",
+    "EncodedCaptions",
     "Known",
     "Prior",
     "SamplingOptions",

@@ -2,8 +2,16 @@
 
 from genstack.prior.conditions.captions import Captions
 from genstack.prior.conditions.coordinates import Coordinates
+from genstack.prior.conditions.encoded_captions import EncodedCaptions
 from genstack.prior.conditions.image import ConditionImage
 from genstack.prior.conditions.labels import ClassLabels
 from genstack.prior.conditions.nothing import Unconditional
 
-__all__ = ["Captions", "ClassLabels", "ConditionImage", "Coordinates", "Unconditional"]
+__all__ = [
+    "Captions",
+    "ClassLabels",
+    "ConditionImage",
+    "Coordinates",
+    "EncodedCaptions",
+    "Unconditional",
+]

@@ -6,6 +6,7 @@ others, as in Parti (Yu et al. 2022, arXiv:2206.10789).
 """
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -91,28 +92,49 @@ class Captions(Condition):
 
     def choose(self, wishes: Wishes, count: int) -> Facts:
         """The captions asked for in turn; without any, images of all kinds."""
-        only(wishes, "captions", "on captions")
-        if not wishes.captions and self.dropout == 0:
-            raise UserError(
-                'this prior was trained with a caption for every image; say one: --caption "a red circle"'
-            )
-        for caption in wishes.captions:
-            needed = len(tokens(caption, self.merges))
-            if needed > self.length:
-                raise UserError(
-                    f"caption {caption[:60]!r} has {needed} tokens, and this prior reads {self.length}; "
-                    f"shorten it"
-                )
-        facts = Facts.nothing(count)
-        if not wishes.captions:
-            return facts
-        return replace(facts, captions=tuple(in_turn(wishes.captions, count)))
+        return chosen(wishes, count, self.dropout, self.counts, self.length)
+
+    def counts(self, captions: Sequence[str]) -> list[int]:
+        """Tokens of each caption."""
+        return [len(tokens(caption, self.merges)) for caption in captions]
 
     def shown(self, held_out: Facts) -> Facts:
         return Facts(torch.zeros_like(held_out.labels), held_out.captions)
 
     def tell(self, facts: Facts) -> list[dict[str, str]]:
-        return [{"caption": caption} for caption in facts.captions] or [{}] * len(facts)
+        return told(facts)
+
+
+def chosen(
+    wishes: Wishes, count: int, dropout: float, counts: Callable[[Sequence[str]], list[int]], length: int
+) -> Facts:
+    """Facts of the captions asked for, in turn; without any, of nothing.
+
+    Args:
+        wishes: what was asked for.
+        count: number of images.
+        dropout: share of training samples that had no caption.
+        counts: tokens of captions.
+        length: most tokens that are read.
+    """
+    only(wishes, "captions", "on captions")
+    if not wishes.captions:
+        if dropout == 0:
+            raise UserError(
+                'this prior was trained with a caption for every image; say one: --caption "a red circle"'
+            )
+        return Facts.nothing(count)
+    for caption, needed in zip(wishes.captions, counts(wishes.captions), strict=True):
+        if needed > length:
+            raise UserError(
+                f"caption {caption[:60]!r} has {needed} tokens, and this prior reads {length}; shorten it"
+            )
+    return replace(Facts.nothing(count), captions=tuple(in_turn(wishes.captions, count)))
+
+
+def told(facts: Facts) -> list[dict[str, str]]:
+    """The caption of each image, for people and for files."""
+    return [{"caption": caption} for caption in facts.captions] or [{}] * len(facts)
 
 
 class TextTransformer(nn.Module):

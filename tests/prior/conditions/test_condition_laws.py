@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -33,11 +34,26 @@ def facts(count: int) -> Facts:
 
 @pytest.fixture(params=CONDITIONS.values(), ids=CONDITIONS.keys())
 def condition(request) -> Condition:
-    return request.param().of(OFFER)
+    return request.param(**brought(request)).of(OFFER)
+
+
+def brought(request) -> dict[str, Any]:
+    """What a condition cannot do without."""
+    if request.param.__name__ == "EncodedCaptions":
+        return {"encoder": str(request.getfixturevalue("text_encoder"))}
+    return {}
 
 
 def test_there_are_conditions():
-    assert {"Captions", "ClassLabels", "ConditionImage", "Coordinates", "Unconditional"} <= set(CONDITIONS)
+    expected = {
+        "Captions",
+        "ClassLabels",
+        "ConditionImage",
+        "Coordinates",
+        "EncodedCaptions",
+        "Unconditional",
+    }
+    assert expected <= set(CONDITIONS)
 
 
 def test_a_plan_is_plain_data(condition):
@@ -97,6 +113,11 @@ def test_wishes_are_met_in_turn_and_others_refused(condition):
         assert len(chosen) == 5 and len(condition.tell(chosen)) == 5
         assert torch.equal(condition.values(chosen[[4]]), condition.values(chosen)[[4]])
     assert met == (0 if isinstance(condition, Unconditional) else 1)
+
+
+def test_tokens_that_only_fill_up_are_some_of_its_own(condition):
+    hidden = condition.hidden(condition.values(facts(5)))
+    assert hidden is None or (hidden.shape == (5, condition.length) and not hidden.all(dim=1).any())
 
 
 def test_what_is_shown_in_training_can_be_told(condition):
