@@ -66,8 +66,8 @@ class Model:
 
     def modules(self) -> nn.ModuleDict:
         """The parts with weights, by the names they have in a file."""
-        parts: dict[str, nn.Module] = {"compressor": self.compressor}
-        return nn.ModuleDict(parts if self.prior is None else parts | {"prior": self.prior})
+        parts = {"compressor": self.compressor, "prior": self.prior, "condition": self.condition.network}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def to(self, device: torch.device | str) -> "Model":
         """The same model, moved to a device."""

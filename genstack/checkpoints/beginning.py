@@ -1,13 +1,15 @@
 """Parts that begin with the weights of another run, every one of which must fit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import nn
 
-from genstack.checkpoints.files import load
+from genstack.checkpoints.files import TENSORS, identity, load
 from genstack.compressor import Compressor
+from genstack.data.data import Data
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
@@ -38,6 +40,27 @@ def begun_prior(
         return filled(prior, before, place)
 
     return made
+
+
+def reading(condition: Condition | None, data: Data, folder: Path, init: str | None) -> Condition | None:
+    """A condition with the frozen compressor that it needs, if it needs one.
+
+    Args:
+        condition: as the settings say it.
+        data: what the prior is trained on.
+        folder: of the prior's run, whose own copy comes first.
+        init: run whose prior's weights it begins with; its copy is taken where no compressor is named.
+    """
+    kept = folder if (folder / TENSORS).exists() else None
+    if condition is not None and condition.compressor and kept is None:
+        model = load(Path(condition.compressor))
+        model.check_reads(replace(data.preprocessing, channels=model.preprocessing.channels))
+        return condition.reading(model.compressor, identity(model))
+    place = kept or (None if init is None else Path(init))
+    before = None if place is None else prior_of(place).condition
+    if condition is not None and isinstance(before, type(condition)) and before.network is not None:
+        return condition.reading(cast(Compressor, before.network), before.weights)
+    return condition
 
 
 def prior_of(place: Path) -> Prior:

@@ -9,7 +9,7 @@ import torch
 from jsonargparse import Namespace
 
 from genstack.checkpoints import description, hub
-from genstack.checkpoints.beginning import begun, begun_prior, prior_of
+from genstack.checkpoints.beginning import begun, begun_prior, prior_of, reading
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.parser import Parser
 from genstack.codes.data import codes_or_images
@@ -110,7 +110,8 @@ class PriorStage(Stage):
         described = description.describe(prior_of(Path(found)))
         condition = described.pop("condition")
         del described["layout"]  # the compressor's
-        condition.pop("names", None)  # the data's
+        for late in ("names", "network"):  # the data's, and what is no setting
+            condition.pop(late, None)
         return {"model": {"prior": written(described), "condition": written(condition)}}
 
     def images(self, arguments: list[str]) -> dict[str, Any]:
@@ -129,10 +130,11 @@ class PriorStage(Stage):
 
     def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
         model = compressor(settings.compressor, folder)
-        given = vars(parts.model)
+        given, data = vars(parts.model), codes_or_images(parts.data, model)
+        given["condition"] = reading(given["condition"], data, folder, settings.init)
         if settings.init is not None and Run(folder).checkpoint is None:
             given["prior"] = begun_prior(given["prior"], Path(settings.init), model)
-        return PriorTraining(compressor=model, data=codes_or_images(parts.data, model), **given)
+        return PriorTraining(compressor=model, data=data, **given)
 
     def next(self, folder: Path) -> str:
         return f"Look at {folder}/images, then:  python sample.py {folder} --count 64 --out samples/"

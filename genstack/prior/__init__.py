@@ -8,6 +8,7 @@ from genstack.prior.conditions import (
     ConditionImage,
     Coordinates,
     EncodedCaptions,
+    ImageCodes,
     Unconditional,
 )
 from genstack.prior.options import SamplingOptions
@@ -24,6 +25,7 @@ __all__ = [
     "ConditionImage",
     "Coordinates",
     "EncodedCaptions",
+    "ImageCodes",
     "Known",
     "Prior",
     "SamplingOptions",

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
+from genstack.prior.conditions.image_codes import CodeEmbedding
 from genstack.prior.guidance import Guidance
 from genstack.prior.masks import Causal, hiding
 from genstack.prior.options import SamplingOptions
@@ -43,6 +44,8 @@ class Autoregressive(Prior):
         self.backbone, self.code_noise = backbone, code_noise
         self.prefix = condition.embedding(backbone.width)
         self.codes = nn.Embedding(layout.codebook_size, backbone.width)
+        if isinstance(self.prefix, CodeEmbedding):
+            self.prefix.share(self.codes)
         self.target = PlaceEmbedding(layout, backbone.width)
         self.transformer = Transformer(layout, backbone)
         self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from genstack.compressor.compressor import Compressor
 from genstack.errors import UserError
 from genstack.facts import Facts, Offer, Wishes
 
@@ -25,6 +26,12 @@ class Condition(ABC):
 
     length: int
     dropout: float
+    #: Run or published file whose compressor it reads images by; "" for none. `reading` gives it that.
+    compressor: str = ""
+    #: That compressor, frozen: no part of a prior's weights, it lies beside the prior in its file.
+    network: nn.Module | None = None
+    #: Hash of the weights of a frozen network that it brings, in its file or not; "" without one.
+    weights: str = ""
 
     @abstractmethod
     def of(self, offer: Offer) -> "Condition":
@@ -33,6 +40,15 @@ class Condition(ABC):
         Raises:
             UserError: the data lacks what the condition reads.
         """
+
+    def reading(self, network: Compressor, weights: str) -> "Condition":
+        """This plan with the frozen compressor that it reads images by.
+
+        Args:
+            network: the compressor.
+            weights: its hash.
+        """
+        raise TypeError(f"{type(self).__name__} reads no images by a compressor")
 
     @abstractmethod
     def values(self, facts: Facts) -> Tensor:

@@ -90,8 +90,8 @@ class PriorTraining(Training[Prior]):
             )
         if checkpoint.get("condition") not in (None, describe(self.model.condition)):
             raise UserError(
-                "the data no longer has the classes or captions that this run began with; put them back, "
-                "or start a new run with another --name"
+                "the data no longer has the classes or captions that this run began with, or the condition "
+                "another network; put them back, or start a new run with another --name"
             )
 
     @property
@@ -103,7 +103,8 @@ class PriorTraining(Training[Prior]):
         return [self.model]
 
     def outside(self) -> Sequence[nn.Module]:
-        return [self.compressor.compressor.to(self.device)]
+        networks = [self.compressor.compressor, self.model.condition.network]
+        return [network.to(self.device) for network in networks if network is not None]
 
     @torch.no_grad()
     def encode(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:

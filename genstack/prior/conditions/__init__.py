@@ -4,6 +4,7 @@ from genstack.prior.conditions.captions import Captions
 from genstack.prior.conditions.coordinates import Coordinates
 from genstack.prior.conditions.encoded_captions import EncodedCaptions
 from genstack.prior.conditions.image import ConditionImage
+from genstack.prior.conditions.image_codes import ImageCodes
 from genstack.prior.conditions.labels import ClassLabels
 from genstack.prior.conditions.nothing import Unconditional
 
@@ -13,5 +14,6 @@ __all__ = [
     "ConditionImage",
     "Coordinates",
     "EncodedCaptions",
+    "ImageCodes",
     "Unconditional",
 ]

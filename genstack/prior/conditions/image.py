@@ -94,23 +94,46 @@ class ConditionImage(Condition):
 
     def choose(self, wishes: Wishes, count: int) -> Facts:
         """The images asked for in turn; without any, images of all kinds."""
-        only(wishes, "condition images", "on condition images")
-        if wishes.images is None:
-            if self.dropout == 0:
-                raise UserError(
-                    "this prior was trained with a condition image for every image; give a folder of them: "
-                    "--condition-images DIR"
-                )
-            return Facts.nothing(count)
-        chosen = list(in_turn(range(len(wishes.images)), count))
-        names = tuple(wishes.image_names[index] for index in chosen) if wishes.image_names else ()
-        return replace(Facts.nothing(count), images=wishes.images[chosen], image_names=names)
+        return chosen(wishes, count, self.dropout)
 
     def shown(self, held_out: Facts) -> Facts:
         return Facts(torch.zeros_like(held_out.labels), images=held_out.images)
 
     def tell(self, facts: Facts) -> list[dict[str, str]]:
-        return [{"condition_image": name} for name in facts.image_names] or [{}] * len(facts)
+        return told(facts)
+
+
+def chosen(wishes: Wishes, count: int, dropout: float) -> Facts:
+    """Facts of the condition images asked for, in turn; without any, of nothing.
+
+    Args:
+        wishes: what was asked for.
+        count: number of images.
+        dropout: share of training samples that saw no condition image.
+    """
+    only(wishes, "condition images", "on condition images")
+    if wishes.images is None:
+        if dropout == 0:
+            raise UserError(
+                "this prior was trained with a condition image for every image; give a folder of them: "
+                "--condition-images DIR"
+            )
+        return Facts.nothing(count)
+    indices = list(in_turn(range(len(wishes.images)), count))
+    names = tuple(wishes.image_names[index] for index in indices) if wishes.image_names else ()
+    return replace(Facts.nothing(count), images=wishes.images[indices], image_names=names)
+
+
+def told(facts: Facts) -> list[dict[str, str]]:
+    """The name of each condition image, for people and for files."""
+    return [{"condition_image": name} for name in facts.image_names] or [{}] * len(facts)
+
+
+def luma(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 H W"]:
+    """The brightness of images of any number of channels."""
+    colours = images[:, :3]
+    shares = torch.tensor(LUMA if colours.shape[1] == 3 else (1.0,), device=images.device)
+    return rearrange(torch.einsum("bchw,c->bhw", colours, shares), "b h w -> b 1 h w")
 
 
 def low_resolution(images: Float[Tensor, "b c H W"], factor: int) -> Float[Tensor, "b c H W"]:
@@ -123,10 +146,7 @@ def low_resolution(images: Float[Tensor, "b c H W"], factor: int) -> Float[Tenso
 
 def edges(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 H W"]:
     """How steep the brightness is (Sobel), from -1 for even to 1 for a step from black to white."""
-    colours = images[:, :3]
-    shares = torch.tensor(LUMA if colours.shape[1] == 3 else (1.0,), device=images.device)
-    grey = torch.einsum("bchw,c->bhw", colours, shares)
-    padded = functional.pad(rearrange(grey, "b h w -> b 1 h w"), (1, 1, 1, 1), mode="replicate")
+    padded = functional.pad(luma(images), (1, 1, 1, 1), mode="replicate")
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device) / 8
     kernels = rearrange(torch.stack([across, across.T]), "way h w -> way 1 h w")
     slopes = functional.conv2d(padded, kernels)  # a step of 2 from black to white slopes by 1
