@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int | None:
     return verbs.call(import_, "genstack import", arguments)
 
 
-def import_(
+def import_(  # noqa: PLR0913, PLR0917 - each is a flag
     file: str = "",
     out: str = "",
     resolution: str = "",
@@ -29,6 +29,7 @@ def import_(
     compressor: str = "",
     scales: str = "",
     ibq: bool = False,
+    text_encoder: str = "",
     list: bool = False,
 ) -> None:
     """Make a run of a model that another project published; nothing in its file is imported or called.
@@ -43,6 +44,8 @@ def import_(
         compressor: run or published file of the compressor, for a transformer whose file does not hold it.
         scales: sides of the grids of a multi-scale compressor, like 1,2,3,4; VAR's own if left out.
         ibq: the file is an IBQ of SEED-Voken, whose tensors are named as those of a VQGAN.
+        text_encoder: folder of the text encoder of a transformer that reads captions, or hf:user/name on the
+            hub; without it, images can be drawn, but not by captions.
         list: show the kinds of files that are known.
     """
     if list:
@@ -56,7 +59,8 @@ def import_(
         raise UserError(f"{out} holds a model already; choose another --out")
     before = load(Path(compressor)) if compressor else None
     model = load_published(
-        Path(file), Options(size(resolution), heads, classes, ema, before, sides(scales), ibq)
+        Path(file),
+        Options(size(resolution), heads, classes, ema, before, sides(scales), ibq, text_encoder),
     )
     save(model, Path(out))
     print(f"{out}: {summary(model)}. {following(model, out)}")

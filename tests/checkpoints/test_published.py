@@ -18,7 +18,7 @@ import genstack
 import genstack.checkpoints.formats
 from genstack.checkpoints import files
 from genstack.checkpoints.formats.format import FLAGS, Format, Options, Weights
-from genstack.checkpoints.formats.llamagen import LlamaGenPrior, plan
+from genstack.checkpoints.formats.llamagen import LlamaGenPrior, LlamaGenTextPrior, plan
 from genstack.checkpoints.published import formats, load
 from genstack.checkpoints.strangers import read
 from genstack.cli.main import main
@@ -28,9 +28,10 @@ from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.discovery import discover
 from genstack.errors import UserError
+from genstack.facts import Facts
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import Autoregressive, Backbone, Known, SamplingOptions, Unconditional, image_seeds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLOSE = {"atol": 5e-5, "rtol": 1e-4}
@@ -233,11 +234,38 @@ def test_tamings_transformers(name, options):
     torch.testing.assert_close(images, expected["decoded_from_greedy_codes"], **CLOSE)
 
 
-def llamagen(file, side, heads):
+@torch.no_grad()
+def test_tamings_transformer_of_another_image(tmp_path):
+    """From the file, and from a run that was made of it: the condition's compressor lies within."""
+    published, expected = (
+        load(GOLDEN / "taming_net2net_depth.ckpt", Options(heads=4)),
+        golden("taming_net2net_depth"),
+    )
+    files.save(published, tmp_path / "run")
+    codes, images = expected["codes"].flatten(1), expected["condition_images"]
+    facts = Facts(torch.zeros(2, dtype=torch.int64), images=images)
+    for model in (published, files.load(tmp_path / "run")):
+        assert (model.preprocessing.height, model.prior.condition.table) == (16, "shared")
+        assert torch.equal(model.compressor.encode(expected["images"]), codes)
+        condition = model.condition.values(facts)
+        assert torch.equal(condition, expected["condition"])
+        torch.testing.assert_close(model.prior.logits(codes, condition), expected["logits"], **CLOSE)
+        seeds = image_seeds(0, range(2))
+        drawn = model.prior.sample(condition, GREEDY, seeds)
+        assert torch.equal(drawn, expected["greedy_codes"].flatten(1))
+        half = torch.arange(64).expand(2, 64) < 32
+        drawn = model.prior.sample(condition, GREEDY, seeds, Known(codes, half))
+        assert torch.equal(drawn, expected["greedy_codes_from_first_half"].flatten(1))
+        decoded = model.sample(facts, GREEDY, 0, range(2))
+        greedy = expected["decoded_from_greedy_codes"].clamp(-1, 1)
+        torch.testing.assert_close(decoded, greedy, **CLOSE)
+
+
+def llamagen(file, side, heads, kind=LlamaGenPrior):
     """The transformer of a file, for codes on a square."""
     weights = Weights(read(GOLDEN / file).tensors(), {})
     layout = CodeLayout((16 * side, 16 * side), weights.shape("tok_embeddings.weight")[0], ((side, side),))
-    prior = LlamaGenPrior().prior(weights, layout, heads)
+    prior = kind().prior(weights, layout, heads)
     assert not weights.left(())
     return prior
 
@@ -252,12 +280,37 @@ def test_llamagens_transformers(file, side, heads):
     torch.testing.assert_close(prior.logits(codes, labels), expected["logits"], **CLOSE)
     null = prior.logits(codes, prior.condition.null(labels))
     torch.testing.assert_close(null, expected["logits_null"], **CLOSE)
+    check_greedy(prior, labels, expected)
+
+
+def check_greedy(prior, values, expected):
+    """Greedy codes, with and without guidance, are those expected."""
     for name in (name for name in expected if name.startswith("greedy_codes")):
         guidance = float(re.search(r"cfg([\d.]+)", name)[1]) if "cfg" in name else 1.0
-        last = (int(name.partition("interval")[2]) + 1) / (side**2 - 1) if "interval" in name else 1.0
+        last = (
+            (int(name.partition("interval")[2]) + 1) / (prior.layout.length - 1)
+            if "interval" in name
+            else 1.0
+        )
         options = SamplingOptions(temperature=0.0, guidance=guidance, guidance_interval=(0.0, last))
-        drawn = prior.sample(labels, options, image_seeds(0, range(len(labels))))
+        drawn = prior.sample(values, options, image_seeds(0, range(len(values))))
         assert torch.equal(drawn, expected[name].flatten(1)), name
+
+
+@torch.no_grad()
+def test_llamagens_transformer_of_captions():
+    """Padded on the left, hidden keys with the diagonal kept, no row rotated; null is under the same mask."""
+    prior, expected = (
+        llamagen("llamagen_gpt_t2i.pt", 6, 2, LlamaGenTextPrior),
+        golden("llamagen_gpt_t2i"),
+    )
+    codes, shown = expected["codes"].flatten(1), expected["condition_mask"].float()[..., None]
+    values = torch.cat([shown, shown, expected["condition"]], dim=2)
+    torch.testing.assert_close(prior.logits(codes, values), expected["logits"], **CLOSE)
+    null = prior.logits(codes, prior.condition.null(values))
+    torch.testing.assert_close(null, expected["logits_null"], **CLOSE)
+    assert {name for name in expected if name.startswith("greedy")} == {"greedy_codes", "greedy_codes_cfg7.5"}
+    check_greedy(prior, values, expected)
 
 
 def test_a_transformer_of_llamagen_with_its_tokenizer_is_a_run(tmp_path, capsys):
@@ -316,7 +369,11 @@ def test_averaged_weights_of_a_training_file(tmp_path):
         ("taming_net2net_class.ckpt", {"classes": 97, "heads": 4}, "97 labels do not fit"),
         ("taming_net2net_class.ckpt", {"classes": 9, "heads": 4, "size": (64, 64)}, "1024 codes"),
         ("taming_net2net_uncond.ckpt", {"classes": 0, "heads": 2}, "80 positions.*--resolution"),
+        ("taming_net2net_depth.ckpt", {}, "say it with --heads"),
+        ("taming_net2net_depth.ckpt", {"heads": 4, "classes": 10}, "--classes says nothing of a transformer"),
+        ("taming_net2net_depth.ckpt", {"heads": 4, "size": (20, 20)}, "200 codes of 64 and 48 do not fit"),
         ("llamagen_gpt_c2i.pt", {"heads": 4}, "does not hold its tokenizer"),
+        ("llamagen_gpt_t2i.pt", {"heads": 2}, "does not hold its tokenizer"),
         ("var_transformer.safetensors", {}, "does not hold its tokenizer"),
         ("var_vqvae.pth", {}, "6 scales.*--scales"),
         ("var_vqvae.pth", {"scales": (1, 2, 3)}, "6 scales.*--scales"),

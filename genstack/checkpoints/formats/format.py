@@ -31,6 +31,7 @@ class Options:
         compressor: the compressor whose codes a prior was trained on, where its file has the prior alone.
         scales: sides of the grids of a multi-scale compressor; empty where nobody said them.
         products: a code is the row of the largest inner product with its latent (IBQ), not the nearest row.
+        encoder: folder, or name on the hub, of the text encoder that a prior reads captions by; "" for none.
     """
 
     size: tuple[int, int] | None = None
@@ -40,6 +41,7 @@ class Options:
     compressor: Model | None = None
     scales: tuple[int, ...] = ()
     products: bool = False
+    encoder: str = ""
 
 
 #: What a user calls each option, to tell what is asked for.
@@ -51,6 +53,7 @@ FLAGS = {
     "compressor": "--compressor",
     "scales": "--scales",
     "products": "--ibq",
+    "encoder": "--text-encoder",
 }
 
 

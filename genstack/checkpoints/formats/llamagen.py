@@ -16,11 +16,12 @@ from genstack.checkpoints.formats.format import (
 )
 from genstack.checkpoints.formats.taming import class_names, compressor, preprocessing
 from genstack.checkpoints.strangers import File
+from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.prior import Autoregressive, Backbone, ClassLabels, Condition, EncodedCaptions
 
 NAMES = Names(
     down="encoder.conv_blocks.{level}",
@@ -28,6 +29,10 @@ NAMES = Names(
     block="res.{number}",
     middle=("mid.0", "mid.1", "mid.2"),
 )
+
+
+#: What transformers of either kind have.
+TRANSFORMER = ("tok_embeddings.weight", "layers.0.attention.wqkv.weight", "output.weight")
 
 
 class LlamaGenTokenizer(Format):
@@ -57,45 +62,92 @@ class LlamaGenPrior(Format):
     """The class-conditional transformer; its file does not hold the tokenizer."""
 
     what = "class-conditional transformer of LlamaGen"
-    marks = (
-        "cls_embedding.embedding_table.weight",
-        "tok_embeddings.weight",
-        "layers.0.attention.wqkv.weight",
-        "output.weight",
-    )
+    marks = ("cls_embedding.embedding_table.weight", *TRANSFORMER)
     asks = ("size", "heads", "compressor")
 
     def model(self, weights: Weights, options: Options) -> Model:
-        codebook_size, _ = weights.dims("tok_embeddings.weight", 2)
-        if options.compressor is None:
-            raise UserError(
-                f"a {self.what} does not hold its tokenizer; name it: genstack import FILE "
-                f"{FLAGS['compressor']} TOKENIZER {FLAGS['heads']} N --out RUN"
-            )
-        made, before = options.compressor.compressor, options.compressor.preprocessing
-        size = options.size or (before.height, before.width)
-        layout = made.layout(*size)
-        if layout.codebook_size != codebook_size:
-            raise UserError(
-                f"the tokenizer has {layout.codebook_size} codes, and this transformer reads {codebook_size}"
-            )
-        prior = self.prior(weights, layout, options.heads)
-        return Model(made, Preprocessing(before.channels, *size), prior.condition.names, prior)  # type: ignore[attr-defined]
+        made, seen = tokenizer(weights, options, self.what)
+        layout = made.layout(seen.height, seen.width)
+        labels, _ = weights.dims("cls_embedding.embedding_table.weight", 2)
+        return Model(made, seen, class_names(labels - 1), self.prior(weights, layout, options.heads))
 
     def prior(self, weights: Weights, layout: CodeLayout, heads: int) -> Autoregressive:
         """The transformer under our names."""
-        labels, width = weights.dims("cls_embedding.embedding_table.weight", 2)
-        layers = weights.count("layers.{}.attention.wqkv.weight")
-        hidden, _ = weights.dims("layers.0.feed_forward.w1.weight", 2)
-        backbone = plan(width, layers, asked(heads, FLAGS["heads"], "the number of attention heads"), hidden)
-        found = {f"transformer.{name}": weight for name, weight in blocks(weights, backbone).items()}
-        found |= {
-            "prefix.table.weight": weights.take("cls_embedding.embedding_table.weight"),
-            "codes.weight": weights.take("tok_embeddings.weight"),
-            "head.weight": weights.take("output.weight"),
+        table = weights.take("cls_embedding.embedding_table.weight")
+        condition = ClassLabels(class_names(table.shape[0] - 1))
+        return transformer(weights, layout, condition, heads, {"prefix.table.weight": table})
+
+
+class LlamaGenTextPrior(Format):
+    """The text-conditional transformer; its file holds neither the tokenizer nor the text encoder.
+
+    The published ones read the states of FLAN-T5 XL, of 120 tokens in lower case.
+    """
+
+    what = "text-conditional transformer of LlamaGen"
+    marks = ("cls_embedding.cap_proj.fc1.weight", "cls_embedding.uncond_embedding", *TRANSFORMER)
+    asks = ("size", "heads", "compressor", "encoder")
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        made, seen = tokenizer(weights, options, self.what)
+        layout = made.layout(seen.height, seen.width)
+        prior = self.prior(weights, layout, options.heads, options.encoder)
+        return Model(made, seen, prior=prior)
+
+    def prior(self, weights: Weights, layout: CodeLayout, heads: int, encoder: str = "") -> Autoregressive:
+        """The transformer under our names."""
+        length, dim = weights.dims("cls_embedding.uncond_embedding", 2)
+        condition = EncodedCaptions(encoder, length, "bf16", lower=True, dim=dim)
+        condition = condition.encoded() if encoder else condition
+        found = {
+            "prefix.read.weight": weights.take("cls_embedding.cap_proj.fc1.weight"),
+            "prefix.write.weight": weights.take("cls_embedding.cap_proj.fc2.weight"),
+            "prefix.nothing": weights.take("cls_embedding.uncond_embedding"),
         }
-        condition = ClassLabels(class_names(labels - 1))
-        return filled(lambda: Autoregressive(layout, condition, backbone), found)
+        return transformer(weights, layout, condition, heads, found)
+
+
+def tokenizer(weights: Weights, options: Options, what: str) -> tuple[Compressor, Preprocessing]:
+    """The compressor whose codes a transformer reads, and how files become its images.
+
+    Raises:
+        UserError: nobody named it, or it is another one.
+    """
+    if options.compressor is None:
+        raise UserError(
+            f"a {what} does not hold its tokenizer; name it: genstack import FILE "
+            f"{FLAGS['compressor']} TOKENIZER {FLAGS['heads']} N --out RUN"
+        )
+    made, before = options.compressor.compressor, options.compressor.preprocessing
+    height, width = options.size or (before.height, before.width)
+    codebook_size, _ = weights.dims("tok_embeddings.weight", 2)
+    if (found := made.layout(height, width).codebook_size) != codebook_size:
+        raise UserError(f"the tokenizer has {found} codes, and this transformer reads {codebook_size}")
+    return made, Preprocessing(before.channels, height, width)
+
+
+def transformer(
+    weights: Weights, layout: CodeLayout, condition: Condition, heads: int, prefix: dict[str, Weight]
+) -> Autoregressive:
+    """A transformer under our names.
+
+    Args:
+        weights: of the file.
+        layout: of its codes.
+        condition: what steers it.
+        heads: attention heads of a layer; 0 where nobody said it.
+        prefix: the weights of the condition's embedding.
+    """
+    _, width = weights.dims("tok_embeddings.weight", 2)
+    layers = weights.count("layers.{}.attention.wqkv.weight")
+    hidden, _ = weights.dims("layers.0.feed_forward.w1.weight", 2)
+    backbone = plan(width, layers, asked(heads, FLAGS["heads"], "the number of attention heads"), hidden)
+    found = {f"transformer.{name}": weight for name, weight in blocks(weights, backbone).items()}
+    found |= prefix | {
+        "codes.weight": weights.take("tok_embeddings.weight"),
+        "head.weight": weights.take("output.weight"),
+    }
+    return filled(lambda: Autoregressive(layout, condition, backbone), found)
 
 
 def plan(width: int, depth: int, heads: int, hidden: int) -> Backbone:
