@@ -32,7 +32,7 @@ from genstack.data.framing import Augmentation
 from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
 from genstack.evaluation.fidelity import psnr
 from genstack.evaluation.kernel import kid
-from genstack.evaluation.neighbours import Neighbours
+from genstack.evaluation.neighbours import Neighbours, small
 from genstack.evaluation.rounding import as_saved
 from genstack.layout import CodeLayout
 from genstack.prior import (
@@ -208,7 +208,7 @@ def held_out() -> tuple[Tensor, Tensor]:
 def neighbours() -> Neighbours:
     """The training images, by nearest neighbours."""
     batch = DATA.examples("training")
-    return Neighbours(batch.images, batch.labels)
+    return Neighbours(small(batch.images), batch.labels)
 
 
 def distance(images: Tensor) -> float:
@@ -323,10 +323,10 @@ def measure(name: str, seconds: float, run: Path | None, steps: int, seed: int) 
         nats_per_code=nats / layout.length,
         nats=nats,
         likelihood=learned.likelihood,
-        agreement=neighbours().agreement(pictures, asked),
+        agreement=neighbours().agreement(small(pictures), asked),
         kid=distance(pictures),
         kid_reconstructions=codes.kid,
-        copies=neighbours().near_copies(pictures, images),
+        copies=neighbours().near_copies(small(pictures), small(images)),
         rate=rate,
         compressor=kind,
         psnr=codes.psnr,

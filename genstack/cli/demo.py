@@ -18,7 +18,7 @@ from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.fidelity import psnr
-from genstack.evaluation.neighbours import Neighbours
+from genstack.evaluation.neighbours import Neighbours, small
 from genstack.facts import Facts
 from genstack.model import Model
 from genstack.prior import SamplingOptions
@@ -68,7 +68,7 @@ def write_sheets(model: Model, data: ImageData, samples: Batch, folder: Path) ->
     names = [model.classes[label] for label in samples.labels[:50]]
     pairs = alternate(held_out, model.reconstruct(held_out))
     few = samples.images[:20]
-    nearest = known.images[Neighbours(known.images, known.labels).nearest(few)[1]]
+    nearest = known.images[Neighbours(small(known.images), known.labels).nearest(small(few))[1]]
     sheets = {
         "samples": sheet(samples.images[:50], 10, names, "samples, by the class asked for"),
         "reconstructions": sheet(pairs, 10, title="held out, reconstructed"),
@@ -87,11 +87,11 @@ def alternate(left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"]) -
 def judge(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
     """The numbers that tell whether the samples are any good."""
     known, held_out = data.examples("training"), data.examples("validation")
-    neighbours = Neighbours(known.images, known.labels)
+    neighbours = Neighbours(small(known.images), known.labels)
     closeness = psnr(held_out.images, model.reconstruct(held_out.images)).mean()
-    read = neighbours.agreement(samples.images, samples.labels)
-    real = neighbours.agreement(held_out.images, held_out.labels)
-    copies = neighbours.near_copies(samples.images, held_out.images)
+    read = neighbours.agreement(small(samples.images), samples.labels)
+    real = neighbours.agreement(small(held_out.images), held_out.labels)
+    copies = neighbours.near_copies(small(samples.images), small(held_out.images))
     codes, nats = load(folder / "compressor").made["measured"], model.made["measured"]
     return f"""
 held-out PSNR        {closeness:.1f} dB

@@ -21,17 +21,16 @@ from genstack.cli.parser import Parser
 from genstack.cli.signatures import settings_of
 from genstack.cli.stages import data_of
 from genstack.data import ImageData
-from genstack.data.oracle import ShapeOracle
 from genstack.data.sheet import sheet
-from genstack.data.sources.shapes import ShapesSource
 from genstack.errors import UserError
+from genstack.evaluation.agreement import Judge, judges_of
 from genstack.evaluation.card import Card, machine
+from genstack.evaluation.classifiers import given
 from genstack.evaluation.extractors import available
 from genstack.evaluation.folders import Folders, common_size, drawn_by, opened
-from genstack.evaluation.neighbours import Neighbours
 from genstack.evaluation.reconstructions import Reconstructions, distances, trained_nats
 from genstack.evaluation.reference import Reference
-from genstack.evaluation.samples import Drawn, Others, plainly, shows
+from genstack.evaluation.samples import Drawn, Others, known_of
 from genstack.evaluation.sets import FEWEST
 from genstack.evaluation.together import Columns, Together
 from genstack.model import Model
@@ -42,6 +41,7 @@ from genstack.training.run import CONFIG, Run
 CARD = "card.json"
 SAMPLES = 1000  # unless it is said how many
 NETS = ("alex", "vgg")
+TOLD = 64  # images whose captions a classifier has to know something of
 
 
 def run(arguments: list[str]) -> int | None:
@@ -115,6 +115,10 @@ class Evaluation:
         steps: of sampling, likewise.
         training: images of the training among which the one nearest to each sample is looked for, at most;
             copies of the others are not seen.
+        classifier: what reads classes in images, to see whether samples show theirs: a folder with a folder
+            of pictures for each class, or a .pt2 file of torch.export or an .onnx file, which reads images
+            in [-1, 1] and is run, so let it be one that you trust; a .txt beside it names its classes, one
+            a line, or else they are the run's. Captions count that name one class.
         lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty for
             none.
         out: folder for the card and the pictures; RUN/evaluation, or FAKE.evaluation, if left out.
@@ -135,6 +139,7 @@ class Evaluation:
     guidance: float | None = None
     steps: int | None = None
     training: int = 10_000
+    classifier: str = ""
     lpips: str = "alex,vgg"
     out: str = ""
     batch_size: int = 32
@@ -186,6 +191,8 @@ class Evaluation:
 
     def of_folders(self, data: ImageData, device: str, together: Together) -> Card | None:
         """The card of two folders, in the first process."""
+        if self.classifier:
+            raise UserError("a classifier judges the samples of a prior's run; leave out --classifier")
         if self.samples is not None:
             raise UserError("samples are drawn from a prior's run, not from folders; leave out --samples")
         other = ImageData(self.fake, data.resolution, data.channels, "none", window=data.window)
@@ -215,6 +222,8 @@ class Evaluation:
             raise UserError(
                 f"{self.run} is a compressor, and has no samples; leave out --samples, or train a prior on it"
             )
+        if not draws and self.classifier:
+            raise UserError(f"{self.run} is a compressor, and has no samples; leave out --classifier")
         check(model, data)
         trained = data_of(Path(self.run)) if (Path(self.run) / CONFIG).is_file() else None
         foreign = trained is None or trained.source != data.source
@@ -226,6 +235,7 @@ class Evaluation:
         reference = Reference(data, self.split or ("all" if foreign else "validation"))
         extractors, missing = available(device)
         perceptual, blind = distances(self.nets, data.preprocessing.shape, device)
+        judges = self.judges(model, data, extractors, device) if draws else []
         there_and_back = Reconstructions(model, reference, extractors, perceptual)
         look = partial(together.columns, batch_size=self.batch_size)
         found = look(len(reference), look=there_and_back.look)
@@ -250,9 +260,16 @@ class Evaluation:
             if together.first:
                 there_and_back.judge_prior(card, found["nats"], found["codes"], nats)
         if draws:
-            self.judge_samples(card, model, reference, trained, real, extractors, together)
+            self.judge_samples(card, model, reference, trained, real, extractors, judges, together)
         card.protocol["model"] = {"path": self.run, "sha256": model.fingerprint}
         return card if together.first else None
+
+    def judges(self, model: Model, data: ImageData, extractors: Any, device: str) -> list[Judge]:
+        """Those that can tell whether images show what steers the model."""
+        classifier = (
+            given(self.classifier, model.classes, data, extractors, device) if self.classifier else None
+        )
+        return judges_of(model, data, Reference(data, "all", TOLD).batch(range(TOLD)).facts, classifier)
 
     def judge_samples(
         self,
@@ -262,39 +279,41 @@ class Evaluation:
         trained: ImageData | None,
         real: Columns,
         extractors: Any,
+        judges: Sequence[Judge],
         together: Together,
     ) -> None:
         """Draw samples, and write into a card what they are like."""
         names = ("temperature", "top_k", "top_p", "min_p", "guidance", "steps")
-        given = {name: getattr(self, name) for name in names}
+        given_options = {name: getattr(self, name) for name in names}
         kept, guided = model.made.get("presets", {}), model.condition.dropout > 0
-        options = options_of(self.preset, given, kept, guided)
-        oracle = ShapeOracle() if reads(model, reference.data) else None
-        drawn = Drawn(model, reference, extractors, options, self.seed, oracle)
+        options = options_of(self.preset, given_options, kept, guided)
+        drawn = Drawn(model, reference, extractors, options, self.seed, judges)
         count = self.samples or SAMPLES
         look = partial(together.columns, batch_size=self.batch_size)
         found = look(count, look=drawn.look)
-        others = Others(None, None, real["small"], real["labels"])
-        if oracle is not None:
-            others.shown = look(len(reference), look=partial(truths, oracle, reference))["shown"]
-        if trained is not None:
-            others.training = Reference(trained, "training", self.training)
-            held_out = Reference(trained, "validation", self.training)
-            known, aside = (
-                look(len(each), look=partial(plainly, each)) for each in (others.training, held_out)
-            )
-            others.known = Neighbours(known["small"], known["labels"])
-            others.held_out, others.held_out_labels = aside["small"], aside["labels"]
+        truth = look(len(reference), look=drawn.look_at_real) if judges else {}
         card.kind = "prior"
         card.protocol["samples"] = drawn.told(count)
-        if together.first:
-            drawn.judge(card, real, found)
-            drawn.judge_conditions(card, found, others)
-            pairs = drawn.judge_copies(card, found, others)
-            if pairs and others.training is not None:
-                images = drawn.images([sample for sample, _ in pairs])[0]
-                known_images = others.training.batch([number for _, number in pairs]).images
-                self.save_sheet("nearest", images, known_images, "sample, and its nearest training image")
+        others = None
+        if trained is not None:
+            training = Reference(trained, "training", self.training)
+            held_out = Reference(trained, "validation", self.training)
+            seen = [
+                look(len(each), look=partial(known_of, each, extractors)) for each in (training, held_out)
+            ]
+            others = Others(training, *seen)
+        if not together.first:
+            return
+        drawn.judge(card, real, found)
+        drawn.judge_conditions(card, found, truth)
+        if others is None:
+            card.refused["near-copies"] = "the images that the model was trained on are not known"
+            return
+        drawn.judge_neighbours(card, found, others)
+        for name, pairs in drawn.judge_copies(card, found, others).items():
+            images = drawn.images([sample for sample, _ in pairs])[0]
+            known = others.training.batch([number for _, number in pairs]).images
+            self.save_sheet(name, images, known, "sample, and its nearest training image")
 
     def draw_pairs(
         self, reconstructions: Reconstructions, pairs: Mapping[str, list[int]], card: Card
@@ -344,19 +363,3 @@ def check(model: Model, data: ImageData) -> None:
             raise UserError(
                 f"the data's {name} is {here}, but the model reads {there}; leave out --data.{name}"
             )
-
-
-def reads(model: Model, data: ImageData) -> bool:
-    """Whether the oracle can tell if images show what steers this model."""
-    told = model.condition.tell(Reference(data, "all", 1).batch([0]).facts)[0]
-    return (
-        isinstance(data.opened, ShapesSource)
-        and data.channels == 3
-        and bool({"class", "caption"} & set(told))
-    )
-
-
-def truths(oracle: ShapeOracle, reference: Reference, indices: Sequence[int]) -> Columns:
-    """Whether the oracle reads what real images show."""
-    batch = reference.batch(indices)
-    return {"shown": shows(oracle, batch.images, batch.facts)}

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,18 @@ class Extractor(ABC):
     @abstractmethod
     def told(self) -> dict[str, Any]:
         """What a card says of it: network, hash of its weights, how images are resized for it."""
+
+    @property
+    @final
+    def known_as(self) -> str:
+        """The network in the names of numbers that have no name of their own for it."""
+        return self.kernel.partition("-")[2] or "Inception"
+
+    @property
+    @final
+    def features(self) -> str:
+        """The name of the column that holds its features, from `sets.look`."""
+        return f"{self.kernel}/features"
 
     @abstractmethod
     def __call__(self, images: Float[Tensor, "b c H W"]) -> View:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -14,12 +14,13 @@ from genstack.evaluation import sets
 from genstack.evaluation.card import Card, Number
 from genstack.evaluation.extractor import Extractor
 from genstack.evaluation.fidelity import psnr, ssim
-from genstack.evaluation.reference import Reference, small, standing_out
+from genstack.evaluation.neighbours import small
+from genstack.evaluation.reference import Reference, standing_out
 from genstack.evaluation.rounding import as_saved
 from genstack.evaluation.together import Columns, Together
 from genstack.losses.perceptual import LPIPS
 from genstack.model import Model
-from genstack.training.usage import Window, usage
+from genstack.training.usage import Usage, Window, usage
 
 SHOWN = 8  # best and worst images that a card names
 
@@ -110,6 +111,18 @@ class Reconstructions:
             Number("dead codes", float(health.dead), f"never seen, {told}", "lower"),
             Number("bits/pixel (stored)", stored, "each code in a whole number of bits", "lower"),
             Number("bits/pixel (unigram)", entropy, "at the entropy of single codes", "lower"),
+        ]
+        if len(layout.grids) > 1:
+            for number, (grid, part) in enumerate(zip(layout.grids, layout.split(codes), strict=True), 1):
+                window = Window(replace(layout, grids=(grid,)))
+                self.judge_grid(card, number, grid, usage(window.numbers(part.flatten(1)), size))
+
+    def judge_grid(self, card: Card, number: int, grid: tuple[int, int], health: Usage) -> None:
+        """Usage of one grid of several, where a collapse would hide among the codes of the others."""
+        name, seen = f"grid {number}, {grid[0]}x{grid[1]}", f"of the codes of grid {number}, coarse to fine"
+        card.numbers += [
+            Number(f"codebook usage ({name})", health.share, f"share {seen}", "higher"),
+            Number(f"perplexity ({name})", health.perplexity, f"exp of the entropy {seen}", "higher"),
         ]
 
     def judge_prior(self, card: Card, nats: Tensor, codes: Tensor, trained: Tensor | None) -> None:

@@ -8,14 +8,11 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from genstack.data import Batch, ImageData
 from genstack.data.batch import Samples, join
 from genstack.errors import UserError
 from genstack.evaluation.rounding import as_saved
-
-SIDE = 8  # of the small images that nearest neighbours are looked for in
 
 
 @dataclass
@@ -82,11 +79,6 @@ class Reference:
             "resize": "bicubic with antialiasing, where the crop has another size",
             "rounding": f"{self.data.preprocessing.bits} bits, half up, as in saved PNG files, on both sides",
         }
-
-
-def small(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c h w"]:
-    """Images shrunk to what nearest neighbours are looked for in."""
-    return adaptive_avg_pool2d(images, SIDE)
 
 
 def standing_out(values: Float[Tensor, " n"], count: int) -> tuple[list[int], list[int]]:

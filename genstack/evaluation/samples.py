@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from genstack.data.oracle import Seen, ShapeOracle
-from genstack.data.scene import Scene, Thing
 from genstack.evaluation import sets
+from genstack.evaluation.agreement import Judge
 from genstack.evaluation.card import Card, Number
 from genstack.evaluation.extractor import Extractor
-from genstack.evaluation.neighbours import Neighbours
-from genstack.evaluation.reference import SIDE, Reference, small
+from genstack.evaluation.neighbours import SIDE, Neighbours, small
+from genstack.evaluation.reference import Reference
 from genstack.evaluation.rounding import as_saved
 from genstack.evaluation.together import Columns
 from genstack.facts import Facts
@@ -22,6 +20,34 @@ from genstack.model import Model
 from genstack.prior import SamplingOptions
 
 SHOWN = 12  # samples nearest to a training image that a card names
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where images lie near one another.
+
+    Args:
+        suffix: of the numbers that are found there.
+        column: of what is known of images that holds their vectors.
+        words: what the vectors are.
+    """
+
+    suffix: str
+    column: str
+    words: str
+
+    def neighbours(self, known: Columns) -> Neighbours:
+        """The training images there."""
+        return Neighbours(known[self.column], known["labels"])
+
+
+def spaces(extractors: Sequence[Extractor]) -> list[Space]:
+    """Small pixels, which show copies of small images, and the features of each network."""
+    pixels = Space("", "small", f"{SIDE} x {SIDE} pixels")
+    return [
+        pixels,
+        *(Space(f"-{each.known_as}", each.features, f"features of {each.known_as}") for each in extractors),
+    ]
 
 
 @dataclass
@@ -34,7 +60,7 @@ class Drawn:
         extractors: networks to compare both sets by.
         options: how codes are drawn.
         seed: of the set.
-        oracle: reads what stands in a picture; None where there is none for such images.
+        judges: that can tell whether images show what was asked.
     """
 
     model: Model
@@ -42,7 +68,7 @@ class Drawn:
     extractors: Sequence[Extractor]
     options: SamplingOptions
     seed: int
-    oracle: ShapeOracle | None
+    judges: Sequence[Judge]
 
     def images(self, indices: Sequence[int]) -> tuple[Float[Tensor, "b c H W"], Facts]:
         """Samples with these numbers, and what steered them."""
@@ -53,54 +79,71 @@ class Drawn:
     def look(self, indices: Sequence[int]) -> Columns:
         """All that is known of some of the samples."""
         images, facts = self.images(indices)
-        found = sets.look(self.extractors, images) | {"small": small(images), "labels": facts.labels}
-        if self.oracle is not None:
-            found["shown"] = shows(self.oracle, images, facts)
-        return found
+        return view(self.extractors, images, facts) | verdicts(self.judges, images, facts)
+
+    def look_at_real(self, indices: Sequence[int]) -> Columns:
+        """What the judges say of some of the real images."""
+        batch = self.reference.batch(indices)
+        return verdicts(self.judges, batch.images, batch.facts)
 
     def judge(self, card: Card, real: Columns, found: Columns) -> None:
         """Write into a card how far the samples are from the real images."""
         sets.compare(card, self.extractors, real, found, "g")
 
-    def judge_conditions(self, card: Card, found: Columns, others: "Others") -> None:
-        """Write into a card whether samples show what they were asked to show."""
-        if "shown" in found and others.shown is not None:
-            meaning = "share of samples in which an oracle reads what was asked; real: of the real images"
-            sets.mean(card, "agreement (oracle)", found["shown"].double(), meaning, "higher")
-            card.numbers[-1] = replace(card.numbers[-1], real=float(others.shown.double().mean()))
-        steered = self.model.classes and "class" in self.model.condition.tell(Facts.nothing(1))[0]
-        if steered and others.known is not None:
+    def judge_conditions(self, card: Card, found: Columns, real: Columns) -> None:
+        """Write into a card whether samples, and real images, show what was asked."""
+        for judge in self.judges:
+            shown, truth = (side[judge.name][~side[judge.name].isnan()] for side in (found, real))
+            number = f"agreement ({judge.name})"
+            if not len(shown) or not len(truth):
+                card.refused[number] = "no caption names one of its classes, and no other"
+                continue
+            told = "" if len(shown) == len(found[judge.name]) else f" {len(shown):,}"
+            meaning = (
+                f"share of{told} samples in which the {judge.name} reads what was asked; real: of real images"
+            )
+            sets.mean(card, number, shown, meaning, "higher")
+            card.numbers[-1] = replace(card.numbers[-1], real=float(truth.double().mean()))
+
+    def judge_neighbours(self, card: Card, found: Columns, others: "Others") -> None:
+        """Write into a card whether the training images nearest to a sample have its class."""
+        if not self.model.classes or "class" not in self.model.condition.tell(Facts.nothing(1))[0]:
+            return
+        for space in spaces(self.extractors):
+            near = space.neighbours(others.known)
             meaning = (
                 "share of samples whose class a vote of the nearest training images reads, in "
-                f"{SIDE} x {SIDE} pixels; real: of held-out images"
+                f"{space.words}; real: of held-out images"
             )
-            agree = others.known.agrees(found["small"], found["labels"]).double()
-            sets.mean(card, "agreement (neighbours)", agree, meaning, "higher")
-            real = others.known.agreement(others.held_out, others.held_out_labels)
+            agree = near.agrees(found[space.column], found["labels"]).double()
+            sets.mean(card, f"agreement (neighbours{space.suffix})", agree, meaning, "higher")
+            real = near.agreement(others.held_out[space.column], others.held_out["labels"])
             card.numbers[-1] = replace(card.numbers[-1], real=real)
 
-    def judge_copies(self, card: Card, found: Columns, others: "Others") -> list[tuple[int, int]]:
+    def judge_copies(self, card: Card, found: Columns, others: "Others") -> dict[str, list[tuple[int, int]]]:
         """Write into a card how near samples are to training images; the nearest pairs, sample and image."""
-        if others.known is None or others.training is None:
-            card.refused["near-copies"] = "the images that the model was trained on are not known"
-            return []
-        share = others.known.near_copies(found["small"], others.held_out)
-        meaning = (
-            f"share of samples nearer to one of {len(others.training):,} training images, in {SIDE} x {SIDE} "
-            "pixels, than 95 % of held-out images are; real: by definition"
-        )
-        card.numbers.append(Number("near-copies", share, meaning, "lower", real=0.05))
-        distances, numbers = others.known.nearest(found["small"])
-        closest = distances.argsort(stable=True)[:SHOWN].tolist()
-        card.images["nearest"] = [
-            {
-                "sample": index,
-                "training": others.training.key(int(numbers[index])),
-                "distance": float(distances[index]),
-            }
-            for index in closest
-        ]
-        return [(index, int(numbers[index])) for index in closest]
+        pairs = {}
+        for space in spaces(self.extractors):
+            near, vectors = space.neighbours(others.known), found[space.column]
+            share = near.near_copies(vectors, others.held_out[space.column])
+            meaning = (
+                f"share of samples nearer to one of {len(others.training):,} training images, in "
+                f"{space.words}, than 95 % of held-out images are; real: by definition"
+            )
+            card.numbers.append(Number(f"near-copies{space.suffix}", share, meaning, "lower", real=0.05))
+            distances, numbers = near.nearest(vectors)
+            closest = distances.argsort(stable=True)[:SHOWN].tolist()
+            name = f"nearest{space.suffix}"
+            pairs[name] = [(index, int(numbers[index])) for index in closest]
+            card.images[name] = [
+                {
+                    "sample": index,
+                    "training": others.training.key(number),
+                    "distance": float(distances[index]),
+                }
+                for index, number in pairs[name]
+            ]
+        return pairs
 
     def told(self, count: int) -> dict[str, Any]:
         """What a card says of the samples."""
@@ -110,6 +153,7 @@ class Drawn:
             "seed": self.seed,
             "options": asdict(self.options),
             "conditions": "those of the real images, in turn",
+            "judges": {judge.name: judge.told for judge in self.judges},
         }
 
 
@@ -118,34 +162,27 @@ class Others:
     """Images beside the samples and the real ones that they are held against.
 
     Args:
-        training: images that the model was trained on; None where they are not known.
-        known: these, by nearest neighbours.
-        held_out: small images that it was not trained on.
-        held_out_labels: their classes.
-        shown: whether each real image shows what it is said to, by the oracle; None without an oracle.
+        training: images that the model was trained on.
+        known: what is known of these, from `known_of`.
+        held_out: the same of images that it was not trained on.
     """
 
-    training: Reference | None
-    known: Neighbours | None
-    held_out: Float[Tensor, "n c h w"]
-    held_out_labels: Int[Tensor, " n"]
-    shown: Bool[Tensor, " b"] | None = None
+    training: Reference
+    known: Columns
+    held_out: Columns
 
 
-def plainly(reference: Reference, indices: Sequence[int]) -> Columns:
-    """Small images and classes, for nearest neighbours."""
+def known_of(reference: Reference, extractors: Sequence[Extractor], indices: Sequence[int]) -> Columns:
+    """What is known of some real images, for samples to be held against them."""
     batch = reference.batch(indices)
-    return {"small": small(batch.images), "labels": batch.labels}
+    return view(extractors, batch.images, batch.facts)
 
 
-def shows(oracle: ShapeOracle, images: Float[Tensor, "b 3 H W"], facts: Facts) -> Bool[Tensor, " b"]:
-    """Whether the oracle reads in each image the caption that it has."""
-    return torch.tensor(
-        [caption(seen) == asked for seen, asked in zip(oracle(images), facts.captions, strict=True)]
-    )
+def view(extractors: Sequence[Extractor], images: Float[Tensor, "b c H W"], facts: Facts) -> Columns:
+    """Small pixels, classes, and what every network sees."""
+    return sets.look(extractors, images) | {"small": small(images), "labels": facts.labels}
 
 
-def caption(seen: Sequence[Seen]) -> str:
-    """What `shapes` would say of the things in a picture; "" of none."""
-    things = (Thing(one.shape, one.colour, one.row, one.column, radius=0.0) for one in seen[:2])
-    return Scene(tuple(things)).caption if seen else ""
+def verdicts(judges: Sequence[Judge], images: Float[Tensor, "b c H W"], facts: Facts) -> Columns:
+    """What each judge says of images."""
+    return {judge.name: judge(images, facts) for judge in judges}

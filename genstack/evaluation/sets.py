@@ -30,7 +30,7 @@ def look(extractors: Sequence[Extractor], images: Float[Tensor, "b c H W"]) -> C
     columns = {}
     for extractor in extractors:
         view = extractor(images)
-        columns[f"{extractor.kernel}/features"] = view.features
+        columns[extractor.features] = view.features
         columns[f"{extractor.kernel}/probabilities"] = view.probabilities
     return columns
 
@@ -54,7 +54,7 @@ def compare(
         distances_only: leave out how the sets cover each other, and the score.
     """
     for extractor in extractors:
-        one, other = (side[f"{extractor.kernel}/features"].double() for side in (real, fake))
+        one, other = (side[extractor.features].double() for side in (real, fake))
         if min(len(one), len(other)) < FEWEST:
             card.refused[prefix + extractor.kernel] = (
                 f"it needs {FEWEST} images on either side, and there are {min(len(one), len(other))}"
@@ -83,7 +83,7 @@ def compare(
                 )
             )
         if not distances_only:
-            cover(card, extractor.kernel.partition("-")[2], covering(one, other), covering(*halves))
+            cover(card, extractor.known_as, covering(one, other), covering(*halves))
             judge(card, extractor, real, fake)
 
 
@@ -93,7 +93,7 @@ def cover(card: Card, network: str, fake: Covering, real: Covering) -> None:
         values = getattr(fake, name)
         card.numbers.append(
             Number(
-                f"{name}-{network or 'Inception'}",
+                f"{name}-{network}",
                 float(values.mean()),
                 f"{meaning}; real: one half of the real images for the other",
                 "higher",

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from genstack.data import Batch, ImageData
 from genstack.errors import UserError
-from genstack.evaluation.neighbours import Neighbours
+from genstack.evaluation.neighbours import Neighbours, small
 from genstack.facts import Facts, Wishes
 from genstack.model import Model
 from genstack.prior import SamplingOptions
@@ -18,7 +17,6 @@ from genstack.report.absent import Absent
 from genstack.report.picture import Picture, pictures
 
 BATCH = 16
-SIDE = 8  # images are averaged down to so many pixels a side before they are compared
 MOST_KNOWN = 5000  # training images that samples are compared with
 MOST_WORDS = 80  # letters of what steers an image
 
@@ -127,12 +125,16 @@ def look_up(images: Float[Tensor, "b c H W"], data: ImageData, held_out: Batch) 
     """The numbers of the nearest training images, how many were looked at, and the number of near-copies."""
     numbers = data.split.training[:MOST_KNOWN]
     known = small_ones(data, numbers)
-    neighbours = Neighbours(known, torch.zeros(len(known), dtype=torch.int64), SIDE, min(3, len(known)))
-    nearest = neighbours.nearest(images)[1].tolist()
-    return nearest, len(numbers), round(len(images) * neighbours.near_copies(images, held_out.images))
+    neighbours = Neighbours(known, torch.zeros(len(known), dtype=torch.int64), min(3, len(known)))
+    nearest = neighbours.nearest(small(images))[1].tolist()
+    return (
+        nearest,
+        len(numbers),
+        round(len(images) * neighbours.near_copies(small(images), small(held_out.images))),
+    )
 
 
-def small_ones(data: ImageData, numbers: Sequence[int]) -> Float[Tensor, "n c h w"]:
-    """Images, averaged down one by one, so that as many as there are fit into memory."""
+def small_ones(data: ImageData, numbers: Sequence[int]) -> Float[Tensor, "n d"]:
+    """Small images, averaged down one by one, so that as many as there are fit into memory."""
     found = data.samples(numbers)
-    return torch.cat([adaptive_avg_pool2d(found[0, number].images, SIDE) for number in range(len(numbers))])
+    return torch.cat([small(found[0, number].images) for number in range(len(numbers))])

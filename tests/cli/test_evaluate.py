@@ -15,7 +15,8 @@ from genstack.checkpoints.files import save
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.gaussian import Gaussian
-from genstack.compressor.quantizers import VectorQuantizer
+from genstack.compressor.quantizers import MultiScale, VectorQuantizer
+from genstack.data import ImageData
 from genstack.data.images import Preprocessing
 from genstack.data.scene import CLASSES
 from genstack.evaluation import extractors
@@ -111,6 +112,50 @@ def test_a_prior_is_measured(place):
     assert {"near-copies", "gFD-Means"} <= {each["name"] for each in told["refused"]}
 
 
+def test_grids_are_counted_apart(place):
+    """Both codebooks beside a count by numpy, of a quantizer whose coarsest grid has one code an image."""
+    network = Convolutional(6, 8, (1, 1), blocks=1, attention=(), middle_attention=False)
+    compressor = Autoencoder(3, network, MultiScale((1, 2, 5), 16, 4))
+    model = Model(compressor.eval(), Preprocessing(3, *SIZE))
+    save(model, place / "scales")
+    assert main(["evaluate", "scales", "--data.source", "shapes:24", *QUICK]) is None
+    numbers = card(place / "scales" / "evaluation")[1]
+    data = ImageData("shapes:24", SIZE)
+    images = torch.cat([data.samples(range(24))[0, index].images for index in range(24)])
+    with torch.no_grad():
+        codes = compressor.encode(images)
+    for number, part in enumerate(model.layout.split(codes), 1):
+        counts = np.unique(part.numpy(), return_counts=True)[1]
+        shares = counts / counts.sum()
+        name = f"(grid {number}, {part.shape[1]}x{part.shape[2]})"
+        assert numbers[f"codebook usage {name}"]["value"] == len(counts) / 16
+        entropy = -(shares * np.log(shares)).sum()
+        assert numbers[f"perplexity {name}"]["value"] == pytest.approx(np.exp(entropy))
+
+
+class Colour(nn.Module):
+    """The brightest channel, as three of the classes of `shapes`, and nothing ever of the others."""
+
+    def forward(self, images):
+        means = images.mean((2, 3))
+        return torch.cat([means, means.amin(1, keepdim=True).expand(-1, len(CLASSES) - 3) - 1], dim=1)
+
+
+def test_a_classifier_of_the_user_judges_samples(place):
+    images = torch.rand(2, 3, *SIZE)
+    program = torch.export.export(Colour(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, place / "colour.pt2")
+    words = ["evaluate", "prior", *SHAPES, "--samples", "20", *QUICK]
+    assert main([*words, "--classifier", "colour.pt2"]) is None
+    told, numbers = card(place / "prior" / "evaluation")
+    data = ImageData("shapes:24", SIZE)
+    found = data.samples(range(24))
+    read = [int(Colour()(found[0, index].images).argmax()) for index in range(24)]
+    real = np.mean([one == int(found[0, index].labels) for index, one in enumerate(read)])
+    assert numbers["agreement (classifier)"]["real"] == pytest.approx(real)
+    assert told["protocol"]["samples"]["judges"]["classifier"]["file"] == "colour.pt2"
+
+
 def test_the_batch_size_changes_nothing(place):
     for size in ("5", "24"):
         words = [*SHAPES, *QUICK, "--samples", "17", "--batch-size", size, "--out", size]
@@ -139,7 +184,6 @@ def test_one_folder_against_itself(place, capsys):
 def test_files_are_measured_as_tensors_are(place):
     """Reconstructions, saved and compared by folder, against those that never left memory."""
     from genstack.checkpoints.files import load
-    from genstack.data import ImageData
     from genstack.data.images import save as save_image
 
     data, model = ImageData("shapes:24", SIZE), load(place / "compressor")
@@ -181,6 +225,10 @@ def test_samples_say_in_the_card_how_they_were_drawn(place):
         (["prior", *SHAPES, "--samples", "3"], "use 16 samples or more"),
         (["prior", *SHAPES, "--data.resolution", "16"], "the data's width is 16, but the model reads 24"),
         (["compressor", *SHAPES, "--data.channels", "1"], "the data's channels is 1"),
+        (["compressor", *SHAPES, "--classifier", "fake"], "leave out --classifier"),
+        (["fake", "fake", "--classifier", "fake"], "leave out --classifier"),
+        (["prior", *SHAPES, "--classifier", "fake"], "move them into a folder per class"),
+        (["prior", *SHAPES, "--classifier", "net.zip"], "classifier net.zip is no .pt2 or .onnx file"),
         (["compressor", *SHAPES, "--split", "validation", "--lpips", "vvg"], "lpips vvg is unknown"),
     ],
 )
@@ -218,9 +266,12 @@ def test_a_trained_run_knows_what_it_was_trained_on(place, capsys):
     assert main(["evaluate", "drawn", "--samples", "16", "--training", "50", *QUICK]) is None
     told, numbers = card(place / "drawn" / "evaluation")
     assert {"near-copies", "agreement (neighbours)", "nats/code (training)"} <= set(numbers)
+    assert {"near-copies-Means", "agreement (neighbours-Means)"} <= set(numbers)
     assert told["protocol"]["real"]["split"] == "validation"
     assert "50 training images" in numbers["near-copies"]["meaning"]
-    assert (place / "drawn" / "evaluation" / "nearest.png").exists()
+    for name in ("nearest", "nearest-Means"):
+        assert len(told["images"][name]) == 12
+        assert (place / "drawn" / "evaluation" / f"{name}.png").exists()
     capsys.readouterr()
     assert main(["evaluate", "drawn", "--data.validation", "0.6", *QUICK]) == 2
     assert "was trained on; use at most 0.3" in capsys.readouterr().err

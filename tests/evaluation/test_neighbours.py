@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from genstack.evaluation.neighbours import Neighbours
+from genstack.evaluation.neighbours import Neighbours, small
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_nearest_is_the_nearest(known):
     images, labels = known
     others = torch.rand(9, 2, 8, 16) * 2 - 1
     distances = np.sqrt(((shrunk(others)[:, None] - shrunk(images)[None]) ** 2).sum(-1))
-    found, numbers = Neighbours(images, labels, side=4).nearest(others)
+    found, numbers = Neighbours(small(images, 4), labels).nearest(small(others, 4))
     np.testing.assert_allclose(found.numpy(), distances.min(1), rtol=1e-4)
     assert numbers.tolist() == distances.argmin(1).tolist()
 
@@ -46,24 +46,24 @@ def test_three_neighbours_vote(known):
     read = [Counter(row.tolist()).most_common(1)[0][0] for row in votes]
     asked = torch.randint(2, (25,))
     expected = np.mean([one == other for one, other in zip(read, asked.tolist(), strict=True)])
-    assert Neighbours(images, labels, side=4).agreement(others, asked) == pytest.approx(expected)
+    assert Neighbours(small(images, 4), labels).agreement(small(others, 4), asked) == pytest.approx(expected)
 
 
 def test_near_copies_by_definition(known):
     images, labels = known
-    neighbours = Neighbours(images, labels)
+    neighbours = Neighbours(small(images), labels)
     held_out = torch.rand(200, 2, 8, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
-    assert neighbours.near_copies(held_out, held_out) == pytest.approx(0.05, abs=0.005)
-    assert neighbours.near_copies(images, held_out) == 1
-    assert neighbours.near_copies(torch.full((3, 2, 8, 16), 9.0), held_out) == 0
+    assert neighbours.near_copies(small(held_out), small(held_out)) == pytest.approx(0.05, abs=0.005)
+    assert neighbours.near_copies(small(images), small(held_out)) == 1
+    assert neighbours.near_copies(small(torch.full((3, 2, 8, 16), 9.0)), small(held_out)) == 0
 
 
 def test_a_copy_is_at_no_distance(known):
     images, labels = known
-    assert Neighbours(images, labels).nearest(images[:30])[0].max() == 0
+    assert Neighbours(small(images), labels).nearest(small(images[:30]))[0].max() == 0
 
 
 def test_copies_are_found_through_small_changes(known):
     images, labels = known
     held_out = torch.rand(40, 2, 8, 16) * 2 - 1
-    assert Neighbours(images, labels).near_copies(images + 0.01, held_out) == 1
+    assert Neighbours(small(images), labels).near_copies(small(images + 0.01), small(held_out)) == 1

@@ -1,0 +1,183 @@
+"""Classifiers that a user gives, and whether images show what was asked, where the answer is known."""
+
+import pytest
+import torch
+from torch import nn
+
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data import ImageData
+from genstack.data.images import Preprocessing, save
+from genstack.errors import UserError
+from genstack.evaluation.agreement import UNTOLD, ClassifierJudge, OracleJudge, judges_of, wanted
+from genstack.evaluation.classifiers import given
+from genstack.evaluation.extractor import Extractor, View
+from genstack.evaluation.reference import Reference
+from genstack.facts import Facts
+from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, ClassLabels, Unconditional
+from genstack.prior.conditions.captions import Captions
+
+SIZE = (6, 10)
+NAMES = ("dull", "reddish", "greenish", "blueish")
+
+
+class Brightest(nn.Module):
+    """The brightest channel as a class, after a first class that is never read."""
+
+    def forward(self, images):
+        means = images.mean((2, 3))
+        return torch.cat([means.amin(1, keepdim=True) - 1, means], dim=1)
+
+
+class Means(Extractor):
+    distance, kernel, score = "FD-Means", "KID-Means", "ClassifierScore-Means"
+    told = {}
+
+    def __init__(self, device="cpu"):
+        pass
+
+    def __call__(self, images):
+        means = images.mean((2, 3))
+        return View(means, means.softmax(1))
+
+
+def tinted(labels):
+    """Noise with one channel brighter than the others."""
+    images = torch.rand(len(labels), 3, *SIZE) - 1
+    images[torch.arange(len(labels)), torch.tensor(labels) - 1] += 0.8
+    return images
+
+
+@pytest.fixture
+def data():
+    return ImageData("shapes:20", SIZE)
+
+
+def exported(path, sizes, batch):
+    """The program in a file, for any number of images, or for a fixed one."""
+    images = torch.rand(batch or 3, 3, *sizes)
+    dynamic = None if batch else ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Brightest().eval(), (images,), dynamic_shapes=dynamic)
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+    else:
+        torch.onnx.export(program, input_names=["x"], output_names=["y"], dynamo=True, verbose=False).save(
+            path
+        )
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sizes", "batch"),
+    [(".pt2", SIZE, None), (".pt2", SIZE, 4), (".pt2", (9, 8), None), (".onnx", (9, 8), 4)],
+    ids=str,
+)
+def test_a_program_reads_what_it_was_made_to_read(suffix, sizes, batch, data, tmp_path):
+    path = exported(tmp_path / f"net{suffix}", sizes, batch)
+    asked = [1, 3, 2, 2, 1, 3, 3]
+    classifier = given(path, NAMES, data, [], "cpu")
+    assert classifier(tinted(asked)).tolist() == asked
+    assert classifier.classes == NAMES and len(classifier.told["sha256"]) == 64
+
+
+def test_names_beside_a_program_are_its_classes(data, tmp_path):
+    path = exported(tmp_path / "net.pt2", SIZE, None)
+    (tmp_path / "net.txt").write_text("a\nb\n\nc d\ne\n")
+    assert given(path, NAMES, data, [], "cpu").classes == ("a", "b", "c d", "e")
+    (tmp_path / "net.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"gives \(2, 4\), where 2 classes"):
+        given(path, (), data, [], "cpu")(tinted([1, 2]))
+
+
+def pictures_of(folder, count=4):
+    """A folder of pictures for each class but the first."""
+    for label, name in enumerate(NAMES[1:], 1):
+        (folder / name).mkdir(parents=True)
+        for number, image in enumerate(tinted([label] * count)):
+            save(image, folder / name / f"{number}.png", Preprocessing(3, *SIZE))
+    return str(folder)
+
+
+def test_pictures_of_each_class_vote(data, tmp_path):
+    classifier = given(pictures_of(tmp_path / "known"), (), data, [Means()], "cpu")
+    assert classifier.classes == ("blueish", "greenish", "reddish")
+    read = [classifier.classes[number] for number in classifier(tinted([3, 1, 2, 1])).tolist()]
+    assert read == ["blueish", "reddish", "greenish", "reddish"]
+    assert classifier.told["count"] == 12
+
+
+def test_what_is_no_classifier_is_one_line(data, tmp_path):
+    (tmp_path / "few" / "a").mkdir(parents=True)
+    for name in ("0.png", "1.png"):
+        save(tinted([1])[0], tmp_path / "few" / "a" / name, Preprocessing(3, *SIZE))
+    (tmp_path / "damaged.pt2").write_bytes(b"no program")
+    (tmp_path / "damaged.onnx").write_bytes(b"no program")
+    for name, said in {
+        "missing.pt2": "no .pt2 or .onnx file",
+        "few": "has 2 pictures of 1 classes",
+        "damaged.pt2": "cannot be read",
+        "damaged.onnx": "cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            given(str(tmp_path / name), NAMES, data, [Means()], "cpu")
+    with pytest.raises(UserError, match="needs the features"):
+        given(str(tmp_path / "few"), NAMES, data, [], "cpu")
+    with pytest.raises(UserError, match="does not name its classes"):
+        given(exported(tmp_path / "net.pt2", SIZE, None), (), data, [], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ({"class": "cat"}, 0),
+        ({"class": "cats"}, -1),
+        ({"caption": "a Cat on a mat"}, 0),
+        ({"caption": "concatenated"}, -1),
+        ({"caption": "a cat and a red dog"}, -1),
+        ({"caption": "a red dog"}, 1),
+        ({}, -1),
+    ],
+)
+def test_what_was_asked_for(told, number):
+    assert wanted(told, ("cat", "red dog", "dog house")) == number
+
+
+def steered(condition, classes=()):
+    """A model that learned nothing."""
+    network = Convolutional(4, 8, (1, 1), 1, (), False)
+    compressor = Autoencoder(3, network, VectorQuantizer(8, 4))
+    prior = Autoregressive(compressor.layout(*SIZE), condition, Backbone(16, 1, 2))
+    return Model(compressor, Preprocessing(3, *SIZE), classes, prior)
+
+
+def test_agreement_with_labels_is_the_share_that_shows_them(data, tmp_path):
+    classifier = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
+    judge = ClassifierJudge(classifier, steered(ClassLabels(NAMES), NAMES))
+    shown, asked = [1, 2, 3, 1], [1, 2, 2, 3]
+    assert judge(tinted(shown), Facts(torch.tensor(asked))).tolist() == [1, 1, 0, 0]
+
+
+def test_captions_that_name_no_class_do_not_count(data, tmp_path):
+    classifier = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
+    condition = Captions(vocabulary=300, depth=1, heads=2).of(data.offer)
+    judge = ClassifierJudge(classifier, steered(condition))
+    facts = Facts(torch.zeros(3, dtype=torch.int64), ("reddish", "something", "quite blueish"))
+    found = judge(tinted([1, 1, 1]), facts)
+    torch.testing.assert_close(found, torch.tensor([1, UNTOLD, 0]), equal_nan=True)
+
+
+def test_judges_are_those_that_can_tell(tmp_path):
+    data = ImageData("shapes:20", (32, 32))
+    facts = Reference(data, "all").batch(range(8)).facts
+    classes = data.class_names
+    model = steered(ClassLabels(classes), classes)
+    (oracle,) = judges_of(model, data, facts, None)
+    assert isinstance(oracle, OracleJudge)
+    assert oracle(Reference(data, "all").batch(range(8)).images, facts).mean() > 0.8
+    assert not judges_of(steered(Unconditional()), data, facts, None)
+    stranger = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
+    with pytest.raises(UserError, match=r"does not know .*; it reads dull, reddish"):
+        judges_of(model, data, facts, stranger)
+    with pytest.raises(UserError, match="without classes and captions; leave out --classifier"):
+        judges_of(steered(Unconditional()), data, facts, stranger)
