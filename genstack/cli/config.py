@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from genstack.cli.parser import load_parts
-from genstack.cli.recipes import read
+from genstack.cli.recipes import opening, read
 from genstack.cli.signatures import choices, summary
 from genstack.cli.words import nearest
 from genstack.errors import UserError
@@ -60,7 +60,7 @@ def show(path: Path) -> None:
 
 
 def list_(folder: Path = Path("configs")) -> None:
-    """The recipes in a folder, with what their first line says.
+    """The recipes in a folder, with what they say that they are.
 
     Args:
         folder: where to look, at any depth.
@@ -72,10 +72,7 @@ def list_(folder: Path = Path("configs")) -> None:
         )
     width = max(len(str(recipe)) for recipe in recipes)
     for recipe in recipes:
-        first = recipe.read_text(encoding="utf-8").partition("\n")[0]
-        print(
-            f"{recipe!s:{width}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip()
-        )
+        print(f"{recipe!s:{width}}  {opening(recipe)}".rstrip())
 
 
 def classes(kind: str | None = None) -> None:

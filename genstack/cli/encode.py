@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from genstack.checkpoints.files import load
 from genstack.cli.bar import bar
 from genstack.cli.device import choose
+from genstack.cli.following import next_command
 from genstack.cli.parser import Parser
 from genstack.codes.encoding import Encoding
 from genstack.codes.header import Header
@@ -42,7 +43,7 @@ def parser() -> Parser:
     )
     words.add_option("images_per_shard", int, "images in one file, whose codes appear together", 4096)
     words.add_option("device", str, "auto, cpu, cuda or mps", "auto")
-    words.add_class(ImageData, "data")
+    words.add_class(ImageData, "data", otherwise="the compressor's run")
     return words
 
 
@@ -80,7 +81,8 @@ def encode(settings: Namespace, data: ImageData) -> None:
         )
         return
     header = encoding.finish()
-    print("\n".join([*told(header, folder), *following(settings.run, folder)]))
+    command = f"{next_command(model, settings.run)} --data.source {folder}"
+    print("\n".join([*told(header, folder), f"Next:  {command}"]))
 
 
 def inherited(arguments: list[str]) -> dict[str, Any]:
@@ -111,11 +113,3 @@ def told(header: Header, folder: Path) -> list[str]:
         f"would take {8 * codes / 1e6:.4g} MB",
     ]
     return lines + [f"{header.skipped} images could not be read"] * bool(header.skipped)
-
-
-def following(run: str, folder: Path) -> list[str]:
-    """What a user does next."""
-    return [
-        f"Next:  python train.py prior --compressor {run} --config configs/prior/autoregressive.yaml "
-        f"--data.source {folder}"
-    ]

@@ -59,7 +59,7 @@ def command() -> Parser:
     for name, setting in settings_of(Evaluation).items():
         parser.add_option(name, setting.hint, setting.help, setting.default)
     parser.positional = ["run", "fake"]
-    parser.add_class(ImageData, "data")
+    parser.add_class(ImageData, "data", otherwise="the run")
     return parser
 
 

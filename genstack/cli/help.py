@@ -55,10 +55,10 @@ def _kinds(setting: Setting) -> list[str]:
 
 def _lines(name: str, setting: Setting, prefix: str, place: bool = False) -> list[str]:
     if setting.inside is not None:
-        inner = [
-            line for key, value in setting.inside.items() for line in _lines(key, value, f"{prefix}{name}.")
-        ]
-        return ["", _filled(f"{name}: {setting.help}"), *inner]
+        inside = {key: replace(one, otherwise=setting.otherwise) for key, one in setting.inside.items()}
+        inner = [line for key, value in inside.items() for line in _lines(key, value, f"{prefix}{name}.")]
+        rest = f" What is left out is as in {setting.otherwise}." if setting.otherwise else ""
+        return ["", _filled(f"{name}: {setting.help}{rest}"), *inner]
     flag = f"  {name.upper()} or --{name}" if place else f"  --{prefix}{name}"
     kinds = signatures.parts(setting.hint)
     choice = [kind for base, _, inside in kinds if not inside for kind in signatures.choices(base).values()]
@@ -71,7 +71,7 @@ def _lines(name: str, setting: Setting, prefix: str, place: bool = False) -> lis
     ]
     for key, value in signatures.settings_of(choice[0]).items():
         standing = replace(value, default=described["init_args"].get(key, value.default))
-        lines += _lines(key, standing, f"{prefix}{name}.")
+        lines += _lines(key, replace(standing, otherwise=setting.otherwise), f"{prefix}{name}.")
     return lines
 
 
@@ -80,6 +80,8 @@ def _value(setting: Setting) -> str:
     kinds = _kinds(setting)
     takes = ", ".join(kinds) if kinds else signatures.readable(setting.hint)
     takes += " or null" * bool(kinds and type(None) in signatures.members(setting.hint))
+    if setting.otherwise:
+        return f"({takes})"
     if setting.default is signatures.MISSING:
         return f"({takes}; needed)"
     described = signatures.described(setting.default).get("class_path", "").rpartition(".")[2]

@@ -42,7 +42,9 @@ class Parser:
         self._arguments = jsonargparse.ArgumentParser(prog=command, exit_on_error=False)
         self._laid: dict = {}
 
-    def add_class(self, kind: type, name: str, skip: Collection[str] = (), build: bool = True) -> None:
+    def add_class(
+        self, kind: type, name: str, skip: Collection[str] = (), build: bool = True, otherwise: str = ""
+    ) -> None:
         """The arguments of a class as `--name.argument`.
 
         Args:
@@ -50,10 +52,11 @@ class Parser:
             name: of the group.
             skip: arguments that the program gives.
             build: make the class in `build`, or leave its arguments there, the classes among them made.
+            otherwise: where its settings come from that nobody sets, for the help; "" for their defaults.
         """
         load_parts()
         inside = {key: value for key, value in settings_of(kind).items() if key not in skip}
-        self.settings[name] = Setting(inside=inside, help=summary(kind))
+        self.settings[name] = Setting(inside=inside, help=summary(kind), otherwise=otherwise)
         self._arguments.add_class_arguments(kind, name, skip=set(skip), instantiate=build, sub_configs=False)
 
     def add_function(self, function: Callable) -> None:

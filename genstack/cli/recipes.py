@@ -32,6 +32,12 @@ Loader.add_implicit_resolver(
 )
 
 
+def opening(file: Path) -> str:
+    """What a recipe is, in the words that it opens with, before the paper that it follows."""
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    return re.split(r" \(|[;.] |,$", first.strip("# "))[0] if first.startswith("#") else ""
+
+
 def read(file: Path) -> dict:
     """The settings in a YAML file: plain values only, tags of Python are refused.
 

@@ -20,6 +20,7 @@ from genstack.checkpoints.files import load, save
 from genstack.cli.bar import bar
 from genstack.cli.device import choose
 from genstack.cli.edit import Edit, size_of
+from genstack.cli.following import next_command
 from genstack.cli.options import add_options, chosen
 from genstack.cli.parser import Parser, made
 from genstack.cli.sweep import axes_of, join
@@ -142,10 +143,7 @@ def drawable(run: str) -> Model:
     """The model of a run, if it can draw."""
     model = load(Path(run))
     if model.prior is None and model.compressor.coded:
-        raise UserError(
-            f"{run} is a compressor; train a prior on it: python train.py prior "
-            f"--compressor {run} --config configs/prior/autoregressive.yaml"
-        )
+        raise UserError(f"{run} is a compressor; train a prior on it: {next_command(model, run)}")
     return model
 
 

@@ -35,12 +35,14 @@ class Setting:
         default: its value when nobody sets it; MISSING if somebody must.
         inside: the settings of a group, which has no value of its own.
         help: what it means.
+        otherwise: where what nobody sets in a group comes from, if not from defaults.
     """
 
     hint: Any = None
     default: Any = MISSING
     inside: "dict[str, Setting] | None" = None
     help: str = ""
+    otherwise: str = ""
 
 
 def settings_of(kind: Callable, given: int = 0) -> dict[str, Setting]:

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from genstack.checkpoints import description, hub
 from genstack.checkpoints.beginning import begun, begun_prior, prior_of, reading
 from genstack.checkpoints.files import TENSORS, load
+from genstack.cli.following import next_command
 from genstack.cli.parser import Parser
 from genstack.codes.data import codes_or_images
 from genstack.codes.header import is_archive, seen
@@ -30,6 +31,7 @@ class Stage(ABC):
     name: str
     kind: type[Training]
     late: frozenset[str]  # arguments of the training that do not come from `--model`
+    otherwise = ""  # where settings of the data come from that nobody sets
 
     def parser(self) -> Parser:
         """The command line."""
@@ -38,7 +40,7 @@ class Stage(ABC):
         parser.add_option("name", str, "name of the run, which fills the folder RUNS/NAME", self.name)
         parser.add_option("runs", str, "folder of all runs", "runs")
         parser.add_option("dry_run", bool, "only say what it would take, as `genstack plan` does", False)
-        parser.add_class(ImageData, "data")
+        parser.add_class(ImageData, "data", otherwise=self.otherwise)
         parser.add_class(self.kind, "model", skip=self.late, build=False)
         parser.add_class(Schedule, "trainer")
         parser.add_class(Logging, "log")
@@ -85,14 +87,16 @@ class CompressorStage(Stage):
         return CompressorTraining(data=parts.data, **given)
 
     def next(self, folder: Path) -> str:
-        command = f"python train.py prior --compressor {folder} --config configs/prior/autoregressive.yaml"
-        return f"Look at {folder}/images, then:  {command} --name {folder.name}-prior"
+        model = load(folder)
+        name = f" --name {folder.name}-prior" if model.compressor.coded else ""
+        return f"Look at {folder}/images, then:  {next_command(model, str(folder))}{name}"
 
 
 class PriorStage(Stage):
     """Stage two."""
 
     name, kind, late = "prior", PriorTraining, frozenset({"data", "compressor"})
+    otherwise = "the compressor's run"
 
     def add_options(self, parser: Parser) -> None:
         parser.add_option("compressor", str, "run or published file of the compressor")

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack.atomic import replacing
 from genstack.errors import UserError
-from genstack.losses.schedule import steps
+from genstack.losses.schedule import percentage, steps
 from genstack.training.keeper import LAST, Keeper, WholeFiles
 from genstack.training.loggers import Logging
 from genstack.training.metrics import METRICS, Metrics
@@ -31,6 +31,7 @@ except ImportError:  # Windows has no such locks
 
 CONFIG = "config.yaml"
 FORMAT_VERSION = 1  # of config.yaml
+FEWEST = 20  # steps that a share of a run means between two validations
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Schedule:
     Args:
         max_steps: optimizer steps of the whole run.
         validate_every: optimizer steps, or share of the run like "10%", between two validations; each writes
-            the model, a sheet of pictures and a checkpoint. The end of the run is always validated.
+            the model, a sheet of pictures and a checkpoint. A share means 20 steps at least, or a tenth of a
+            run of less than 200. The end of the run is always validated.
         checkpoint_minutes: minutes between two checkpoints, beside those after validation; 0 for every step.
         log_every_n_steps: optimizer steps between two lines of metrics.
         accumulate_grad_batches: equal parts that a batch is computed in, one after the other, to save memory.
@@ -94,6 +96,13 @@ class Schedule:
         cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         return self.num_nodes * (torch.cuda.device_count() if cuda else 1)
 
+    @property
+    def interval(self) -> int:
+        """Optimizer steps between two validations; a share of a short run is not so few as to fill it."""
+        share, total = percentage(self.validate_every) is not None, self.max_steps
+        least = min(FEWEST, total // 10) if share else 1
+        return min(max(1, least, steps(self.validate_every, total)), total)
+
     def together(self) -> Strategy | str:
         """How Lightning lets the devices work.
 
@@ -107,7 +116,7 @@ class Schedule:
 
     def trainer(self, folder: Path, callbacks: list[pl.Callback], logging: Logging) -> pl.Trainer:
         """Lightning's trainer for this folder; its epoch never ends, and validation goes by steps."""
-        interval = min(max(1, steps(self.validate_every, self.max_steps)), self.max_steps)
+        interval = self.interval
         return pl.Trainer(
             default_root_dir=folder,
             max_steps=self.max_steps,

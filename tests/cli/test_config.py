@@ -9,14 +9,23 @@ from genstack.cli.main import main
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 
 
-def test_list_shows_recipes_with_their_first_line(tmp_path, capsys):
+def test_list_shows_recipes_with_their_first_words(tmp_path, capsys):
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "a.yaml").write_text("# VQGAN, f16\n# 8 x A100\nmodel: {}\n")
+    (tmp_path / "deep" / "a.yaml").write_text("# VQGAN, f16 (Esser et al. 2021,\n# table 4)\n")
     (tmp_path / "b.yaml").write_text("model: {}\n")
     assert main(["config", "list", str(tmp_path)]) is None
     first, second = capsys.readouterr().out.splitlines()
     assert first == str(tmp_path / "b.yaml")
     assert second.split(maxsplit=1) == [str(tmp_path / "deep" / "a.yaml"), "VQGAN, f16"]
+
+
+def test_no_recipe_of_ours_is_cut_in_the_middle(capsys):
+    assert main(["config", "list", str(DEMO.parent)]) is None
+    for line in capsys.readouterr().out.splitlines():
+        path, words = line.split(maxsplit=1)
+        whole = " ".join(part.lstrip("# ") for part in Path(path).read_text().splitlines())
+        assert whole.startswith(words) and whole[len(words)] in " ;.,", line
+        assert words.count("(") == words.count(")"), line
 
 
 def test_list_of_nothing_says_where_to_look(tmp_path, capsys):

@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
+from genstack.cli.parser import Parser
 from genstack.cli.recipes import read
 from genstack.compressor import Autoencoder
+from genstack.data import ImageData
 
 
 def compressor(namespace):
@@ -91,6 +93,16 @@ def test_help_says_meaning_choice_and_default_of_everything(parser, capsys):
     assert "--model.learning_rate of the optimizer. (a number; default 0.0001)" in text
     assert "--model.compressor Autoencoder --model.compressor.SETTING VALUE" in text
     assert "Defaults yield to files" in text
+
+
+def test_help_says_where_settings_come_from_that_nobody_sets(capsys):
+    parser = Parser("genstack train prior")
+    parser.add_class(ImageData, "data", otherwise="the compressor's run")
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "What is left out is as in the compressor's run." in shown
+    assert "needed" not in shown and "default" not in shown
 
 
 def test_help_of_a_part_lists_classes_or_explains_one(parser, capsys):

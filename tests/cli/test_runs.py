@@ -1,6 +1,7 @@
 """What a user meets at a run folder that is taken, damaged or half begun."""
 
 import fcntl
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,18 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps."""
-    assert main(["train", "compressor", *TINY, "--name", "tiny", "--runs", str(tmp_path)]) is None
-    return tmp_path / "tiny"
+    root = tmp_path_factory.mktemp("runs")
+    assert main(["train", "compressor", *TINY, "--name", "tiny", "--runs", str(root)]) is None
+    return root / "tiny"
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(trained, tmp_path / "tiny")
 
 
 def again(folder: Path, *flags: str) -> int | None:

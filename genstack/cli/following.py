@@ -1,0 +1,25 @@
+"""What a user does next with a compressor."""
+
+from genstack.compressor.quantizers import MultiScale
+from genstack.model import Model
+
+
+def next_command(model: Model, place: str) -> str:
+    """The command that follows: train the prior that suits its codes, or draw from latents that need none.
+
+    Args:
+        model: a compressor.
+        place: where it lies.
+    """
+    if not model.compressor.coded:
+        return f"python sample.py {place} --count 64 --out samples/"
+    return f"python train.py prior --compressor {place} --config configs/prior/{recipe(model)}.yaml"
+
+
+def recipe(model: Model) -> str:
+    """The recipe of a prior for the layout of a compressor's codes."""
+    if isinstance(getattr(model.compressor, "quantizer", None), MultiScale):
+        return "next_scale"
+    if len(model.layout.grids) > 1:
+        return "hierarchical"
+    return "residual" if model.layout.depth > 1 else "autoregressive"
