@@ -73,7 +73,7 @@ class TiTokEncoder(Encoder):
         super().__init__()
         self.plan, self.channels, self.dim = plan, channels, plan.dim
         self.patches = FromPatches(channels, plan.patch, plan.width)
-        self.learned = nn.Embedding(plan.tokens, plan.width)  # a table, so that weights do not decay
+        self.learned = small_table(plan.tokens, plan.width)
         self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
         self.head = Head(plan.width, plan.dim)
 
@@ -92,8 +92,8 @@ class TiTokDecoder(Decoder):
         super().__init__()
         self.plan, self.channels, self.dim = plan, channels, plan.dim
         self.first = nn.Linear(plan.dim, plan.width)
-        self.order = nn.Embedding(plan.tokens, plan.width)
-        self.blank = nn.Embedding(1, plan.width)
+        self.order = small_table(plan.tokens, plan.width)
+        self.blank = small_table(1, plan.width)
         self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
         self.pixels = ToPatches(channels, plan.patch, plan.width)
 
@@ -113,3 +113,13 @@ class TiTokDecoder(Decoder):
     @property
     def last_layer(self) -> nn.Parameter:
         return self.pixels.head.last.get_parameter("weight")
+
+
+def small_table(count: int, width: int) -> nn.Embedding:
+    """Learned tokens, in a table, so that they do not decay, and at first of length 1, as in TiTok.
+
+    Longer ones drown what a token reads of the image: then its code says which token it is, for each image.
+    """
+    table = nn.Embedding(count, width)
+    nn.init.normal_(table.weight, std=width**-0.5)
+    return table

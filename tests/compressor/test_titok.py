@@ -1,9 +1,11 @@
 """The whole road with codes that have no place: compressor, prior and samples by the command line."""
 
 import pytest
+import torch
 
 from genstack.checkpoints.files import load
 from genstack.cli.main import main
+from genstack.compressor.titok import TiTok
 
 COMPRESSOR = """train compressor --config {configs}/compressor/titok.yaml --data.source shapes
     --data.resolution 16,24 --data.limit 20 --data.batch_size 4 --data.validation 0.2
@@ -16,6 +18,16 @@ PRIOR = """train prior --compressor runs/row --model.prior Autoregressive --mode
     --model.prior.backbone.depth 1 --model.prior.backbone.heads 2 --trainer.max_steps 2
     --trainer.accelerator cpu --name row-prior"""
 SAMPLE = "sample runs/row-prior --count 3 --seed 1 --out samples --device cpu"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_code_says_at_first_what_is_in_the_image_as_much_as_which_code_it_is(seed):
+    """Learned tokens do not drown what they read: latents differ by image as they do by place."""
+    torch.manual_seed(seed)
+    encoder = TiTok(tokens=16, patch=8, width=96, depth=2, heads=4).encoder(3)
+    colours = torch.rand(64, 3, 1, 1) * 2 - 1
+    latents = encoder(colours.expand(64, 3, 32, 32))
+    assert latents.var(dim=0).mean() > 0.3 * latents.var(dim=3).mean()
 
 
 @pytest.mark.training
