@@ -125,6 +125,15 @@ def test_settings_that_are_named_exist(page):
         assert any(known(one, place) for one in settings), place
 
 
+@pytest.mark.parametrize("index", ["README.md", "docs/README.md"])
+def test_an_index_leads_to_every_page(index):
+    linked = {
+        (ROOT / index).parent / target.partition("#")[0]
+        for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / index).read_text(encoding="utf-8"))
+    }
+    assert set(ROOT.glob("docs/*.md")) - {ROOT / "docs" / "README.md"} <= linked
+
+
 def test_there_are_commands_to_test():
     assert len(commands()) > 15
 

@@ -41,6 +41,7 @@ class Parser:
         self.positional: list[str] = []
         self._arguments = jsonargparse.ArgumentParser(prog=command, exit_on_error=False)
         self._laid: dict = {}
+        self._groups: dict[type, str] = {}
 
     def add_class(
         self, kind: type, name: str, skip: Collection[str] = (), build: bool = True, otherwise: str = ""
@@ -57,6 +58,7 @@ class Parser:
         load_parts()
         inside = {key: value for key, value in settings_of(kind).items() if key not in skip}
         self.settings[name] = Setting(inside=inside, help=summary(kind), otherwise=otherwise)
+        self._groups[kind] = name
         self._arguments.add_class_arguments(kind, name, skip=set(skip), instantiate=build, sub_configs=False)
 
     def add_function(self, function: Callable) -> None:
@@ -208,7 +210,7 @@ class Parser:
         try:
             return kind(*arguments, **named)
         except ValueError as error:
-            place = settings.find(self._laid, kind) or kind.__name__
+            place = settings.find(self._laid, kind) or self._groups.get(kind, kind.__name__)
             message = str(error)
             if not message.startswith(self.command):
                 message = f"{self.command}: {place}: {message}"

@@ -146,9 +146,8 @@ def complete(
             missing.append(here)
         elif setting.default is MISSING:
             names = ", ".join(name for base, _, _ in parts(setting.hint) for name in choices(base))
-            raise UserError(
-                f"{here} is missing; {f'choose {names}' if names else f'it takes {readable(setting.hint)}'}"
-            )
+            takes = setting.help.rstrip(".") or f"it takes {readable(setting.hint)}"
+            raise UserError(f"{here} is missing; {f'choose {names}' if names else takes}")
         else:
             filled[name] = _complete_value(setting.hint, written(setting.default), here, missing)
     return filled

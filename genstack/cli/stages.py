@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from genstack.checkpoints import description, hub
 from genstack.checkpoints.beginning import begun, begun_prior, prior_of, reading
-from genstack.checkpoints.files import TENSORS, load
+from genstack.checkpoints.files import TENSORS, load, weights_of
 from genstack.cli.following import next_command
 from genstack.cli.parser import Parser
 from genstack.codes.data import codes_or_images
@@ -125,6 +125,8 @@ class PriorStage(Stage):
             return {}
         if not Path(found).exists():
             raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
+        if not (Path(found) / CONFIG).exists():
+            weights_of(Path(found))  # which refuses what holds no model
         data = Run(Path(found)).config()["data"] if (Path(found) / CONFIG).exists() else {}
         source = Parser("genstack train prior", files=True).peek(arguments, "data.source")
         if source is not None and is_archive(Path(source).expanduser()):

@@ -73,7 +73,8 @@ def lines(path: Path) -> tuple[str, ...]:
             raise UserError(f"--captions {path} has over {LARGEST} bytes; give a smaller file")
         found = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--captions {path} cannot be read as text (UTF-8): {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--captions {path} cannot be read as text (UTF-8): {reason}") from error
     if not found:
         raise UserError(f"--captions {path} holds no captions; write one on each line")
     return found

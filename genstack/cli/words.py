@@ -15,7 +15,8 @@ def meant(problem: str, name: str, names: Iterable[str], place: str = "") -> str
         place: what stands before every name.
     """
     known = list(names)
-    if near := get_close_matches(name, known, n=1, cutoff=0.5):
+    begun = [one for one in known if name and one.startswith(name)]
+    if near := begun or get_close_matches(name, known, n=1, cutoff=0.5):
         return f"{problem}; did you mean {place.rpartition(': ')[2]}{near[0]}?"
     choice = ", ".join(known) if len(known) <= 20 else f"{', '.join(known[:20])}, ..."
     return f"{problem}; there is {choice}" if known else problem

@@ -110,7 +110,7 @@ class Archive:
         return torch.tensor(found)
 
 
-class Stored(Dataset[CodeBatch]):
+class Archived(Dataset[CodeBatch]):
     """Some images of an archive; whole batches are asked for, each by (epoch, index).
 
     Every epoch shows another view of an image, until all have been seen; with `vary` False the first always.
@@ -200,16 +200,18 @@ class CodeData(Data):
     ) -> DataLoader:
         batch_size, numbers = batch_size or self.batch_size, self.split.training
         order = Stream(len(numbers), batch_size, mix(self.settings.seed, 0), start, rank, processes)
-        return self.loader(Stored(self.archive, numbers, mix(self.settings.seed, 1), True), order, batch_size)
+        return self.loader(
+            Archived(self.archive, numbers, mix(self.settings.seed, 1), True), order, batch_size
+        )
 
     def validation_loader(
         self, batch_size: int | None = None, rank: int = 0, processes: int = 1
     ) -> DataLoader:
         numbers = self.split.validation
         places = [(0, index) for index in range(rank, len(numbers), processes)]
-        return self.loader(Stored(self.archive, numbers, 0, False), places, batch_size or self.batch_size)
+        return self.loader(Archived(self.archive, numbers, 0, False), places, batch_size or self.batch_size)
 
-    def loader(self, codes: Stored, order: Stream | list[tuple[int, int]], batch_size: int) -> DataLoader:
+    def loader(self, codes: Archived, order: Stream | list[tuple[int, int]], batch_size: int) -> DataLoader:
         """Batches of codes in this order."""
         return DataLoader(
             codes,

@@ -142,6 +142,7 @@ def test_the_nearest_name_or_else_the_choice():
     assert meant("x", "FSK", ["FSQ", "VectorQuantizer"]) == "x; did you mean FSQ?"
     assert meant("x", "zzz", ["FSQ", "LFQ"]) == "x; there is FSQ, LFQ"
     assert meant("x", "zzz", []) == "x"
+    assert meant("x", "temp", ["steps", "temperature"]) == "x; did you mean temperature?"
 
 
 def test_only_named_noise_is_silenced():
