@@ -48,16 +48,16 @@ class Others(Sequence[int]):
     """All numbers below a count that are not chosen, in order; looked up, not kept.
 
     Args:
-        count: of all numbers.
+        total: of all numbers.
         chosen: those that are left out.
     """
 
-    def __init__(self, count: int, chosen: Chosen):
-        self.count, self.chosen = count, chosen
+    def __init__(self, total: int, chosen: Chosen):
+        self.total, self.chosen = total, chosen
         self.before = chosen.numbers - np.arange(len(chosen))  # others that lie before each one left out
 
     def __len__(self) -> int:
-        return self.count - len(self.chosen)
+        return self.total - len(self.chosen)
 
     @overload
     def __getitem__(self, index: int) -> int: ...
@@ -75,7 +75,7 @@ class Others(Sequence[int]):
             yield from self[first : first + BLOCK]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Others) and (self.count, self.chosen) == (other.count, other.chosen)
+        return isinstance(other, Others) and (self.total, self.chosen) == (other.total, other.chosen)
 
     __hash__ = None  # type: ignore[assignment]  # as arrays and lists have none
 
