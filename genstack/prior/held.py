@@ -1,4 +1,4 @@
-"""Weights of linear layers held in the dtype of autocast, so that drawing does not convert them for every code."""
+"""Weights held in the dtype of autocast, so that drawing does not convert them again for every code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from torch import nn
 
 @contextmanager
 def held(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Under autocast, give the linear layers weights in its dtype meanwhile; the values are those it would make.
+    """Under autocast, give the linear layers weights in its dtype meanwhile, with the values it would make.
 
-    Autocast keeps what it converts only where gradients are recorded. Sharded weights are left to their strategy.
+    Autocast keeps what it converts only where gradients are recorded. Sharded weights are left as they are.
     """
     if not torch.is_autocast_enabled(device.type):
         yield

@@ -71,10 +71,9 @@ class IBQ(Quantizer):
                 self.seed(soft.detach())
             rows = self.rows.float()
             chosen = soft_choice(soft, rows, self.temperature)
-            vectors, codes = chosen.vectors, chosen.codes
+            vectors, hard, codes = chosen.vectors, chosen.hard, chosen.codes
             if self.training:
                 self.idle.observe(soft, codes)
-            hard = F.embedding(codes, rows)
             pulls = F.mse_loss(vectors, soft) + F.mse_loss(hard.detach(), soft)
             pulls = pulls + self.commitment_weight * F.mse_loss(hard, soft.detach())
         losses = {

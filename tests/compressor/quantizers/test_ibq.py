@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genstack.compressor.quantizers import IBQ, soft_choice
 
@@ -41,6 +42,33 @@ def test_values_and_gradients_are_those_of_one_hot_matrices(chunk, monkeypatch):
     ((expected * weights.movedim(1, -1).reshape(-1, 3)).sum() + 2.0 * pulls + 0.7 * entropies).backward()
     torch.testing.assert_close(found, latents.grad, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found_rows, quantizer.rows.grad, atol=1e-5, rtol=1e-5)
+
+
+class Storages(TorchDispatchMode):
+    """The storages of all that is computed, with their numbers of bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return result
+
+
+def test_a_step_takes_the_gradient_of_the_rows_and_little_else(monkeypatch):
+    """Nothing grows with latents times rows, and rows have one gradient for all that is done with them."""
+    monkeypatch.setattr(soft_choice, "CHUNK", 2**14)  # four latents at a time
+    quantizer = IBQ(4096, 8, seeding=False, dead_after=None)
+    latents = torch.randn(1, 8, 16, 32, requires_grad=True)
+    with Storages() as seen:
+        quantized = quantizer(latents)
+        (quantized.latents.square().mean() + sum(quantized.losses.values())).backward()
+    sizes = [storage.nbytes() for storage in seen.kept.values()]
+    assert sum(size > 4 * 2**14 for size in sizes) == 2  # the rows themselves, and their gradient
 
 
 def test_every_row_learns_from_every_latent():
