@@ -1,6 +1,7 @@
 """Every committed recipe says what it is, builds as it stands, and trains in a tiny form at any size."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.losses import perceptual
 from genstack.model import Model
-from genstack.prior import ClassLabels
+from genstack.prior import ClassLabels, EncodedCaptions, ImageCodes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}
@@ -124,14 +125,29 @@ def fitting(parts, data):
 
 
 def condition(parts, data):
-    """What steers a prior where its recipe says nothing."""
-    return (parts.model.condition or ClassLabels()).of(data.offer)
+    """What steers a prior: classes where its recipe says nothing; what has to be named stands in small."""
+    plan = parts.model.condition or ClassLabels()
+    if isinstance(plan, EncodedCaptions):
+        return replace(plan, length=5, dim=24)
+    if isinstance(plan, ImageCodes):
+        network = Convolutional(8, 8, (1, 1, 2, 2), 1, (), False)
+        plan = plan.reading(Autoencoder(data.channels, network, VectorQuantizer(16, 4)), "")
+    return plan.of(data.offer)
+
+
+def brought(settings, folder, request):
+    """What the command names beside its recipe: a text encoder, a compressor of condition images."""
+    plan = settings["model"].get("condition") or {"class_path": ""}
+    if plan["class_path"].endswith("EncodedCaptions"):
+        plan["init_args"]["encoder"] = str(request.getfixturevalue("text_encoder"))
+    if plan["class_path"].endswith("ImageCodes"):
+        plan["init_args"]["compressor"] = str(folder)
 
 
 @pytest.mark.training
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), (96, 32)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch):
+def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request):
     """As the command line trains, validation, pictures and files included."""
     stage, settings = resolved(recipe)
     parser = stage.parser()
@@ -153,6 +169,7 @@ def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch):
         compressor = fitting(parts, data)
         save_compressor(compressor, data, tmp_path / "compressor")
         tiny["compressor"] = str(tmp_path / "compressor")
+        brought(tiny, tmp_path / "compressor", request)
     before = []
     monkeypatch.setattr(
         stage.kind,
