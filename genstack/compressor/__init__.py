@@ -7,6 +7,7 @@ from genstack.compressor.convolutional import Convolutional
 from genstack.compressor.dvae import DVAE
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
+from genstack.compressor.magvit import MAGVITNetwork
 from genstack.compressor.maskgit import MaskGITNetwork
 from genstack.compressor.network import Decoder, Encoder, Network
 from genstack.compressor.strided import Strided
@@ -24,6 +25,7 @@ __all__ = [
     "Encoder",
     "Gaussian",
     "HierarchicalAutoencoder",
+    "MAGVITNetwork",
     "MaskGITNetwork",
     "Network",
     "Quantized",
