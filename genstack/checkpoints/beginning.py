@@ -42,6 +42,17 @@ def begun_prior(
     return made
 
 
+def other_codes(place: Path, model: Model) -> str:
+    """That a prior was trained on codes that mean something else than those of a model; "" where it was not."""
+    there, here = identity(load(place)), identity(model)
+    if there == here:
+        return ""
+    return (
+        f"the prior of {place} was trained on the codes of another compressor ({there[:8]}, here {here[:8]}): "
+        f"what it knows of codes does not hold here; leave out --init, unless both give nearly the same codes"
+    )
+
+
 def reading(condition: Condition | None, data: Data, folder: Path, init: str | None) -> Condition | None:
     """A condition with the frozen compressor that it needs, if it needs one.
 
@@ -64,7 +75,7 @@ def reading(condition: Condition | None, data: Data, folder: Path, init: str | N
 
 
 def prior_of(place: Path) -> Prior:
-    """The prior of a run."""
+    """The prior of a run, or of a published file."""
     prior = load(place).prior
     if prior is None:
         raise UserError(f"{place} has no prior; name a run of `train prior`, or leave out --init")

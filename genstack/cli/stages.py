@@ -1,16 +1,18 @@
 """The two things to train: their command lines, and the trainings that settings describe."""
 
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack.checkpoints import description, hub
-from genstack.checkpoints.beginning import begun, begun_prior, prior_of, reading
-from genstack.checkpoints.files import TENSORS, load, weights_of
+from genstack.checkpoints.beginning import begun, begun_prior, other_codes, prior_of, reading
+from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.following import next_command
 from genstack.cli.parser import Parser
 from genstack.codes.data import codes_or_images
@@ -100,7 +102,9 @@ class PriorStage(Stage):
 
     def add_options(self, parser: Parser) -> None:
         parser.add_option("compressor", str, "run or published file of the compressor")
-        parser.add_option("init", str | None, "run whose prior's weights it begins with", None)
+        parser.add_option(
+            "init", str | None, "run or published file whose prior's weights it begins with", None
+        )
 
     def inherited(self, arguments: list[str]) -> dict[str, Any]:
         """The data of the compressor's run, and the prior to begin with, unless something else is said."""
@@ -125,9 +129,11 @@ class PriorStage(Stage):
             return {}
         if not Path(found).exists():
             raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
-        if not (Path(found) / CONFIG).exists():
-            weights_of(Path(found))  # which refuses what holds no model
-        data = Run(Path(found)).config()["data"] if (Path(found) / CONFIG).exists() else {}
+        if (Path(found) / CONFIG).exists():
+            data = Run(Path(found)).config()["data"]
+        else:  # published, or exported: images as it reads them
+            shown = load(Path(found)).preprocessing
+            data = {"resolution": f"{shown.height},{shown.width}", "channels": shown.channels}
         source = Parser("genstack train prior", files=True).peek(arguments, "data.source")
         if source is not None and is_archive(Path(source).expanduser()):
             data.pop("augmentation", None)  # done when they were encoded, as is the size
@@ -139,6 +145,7 @@ class PriorStage(Stage):
         given, data = vars(parts.model), codes_or_images(parts.data, model)
         given["condition"] = reading(given["condition"], data, folder, settings.init)
         if settings.init is not None and Run(folder).checkpoint is None:
+            tell(other_codes(Path(settings.init), model))
             given["prior"] = begun_prior(given["prior"], Path(settings.init), model)
         return PriorTraining(compressor=model, data=data, **given)
 
@@ -147,6 +154,13 @@ class PriorStage(Stage):
 
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), PriorStage())}
+
+
+@rank_zero_only
+def tell(text: str) -> None:
+    """Print what there is to tell, once, however many processes train."""
+    if text:
+        print(text, file=sys.stderr)
 
 
 def written(described: Any) -> Any:

@@ -62,6 +62,7 @@ def test_formats_are_found_by_lying_in_their_folder():
         ("ldm_vq.ckpt", {"averaged": True}, "ema_"),
         ("ldm_vq_noattn.safetensors", {}, ""),
         ("llamagen_vq.pt", {}, ""),
+        ("open_magvit2.ckpt", {}, ""),
         ("diffusers_vqmodel", {}, ""),
         ("diffusers_vqmodel_lookup", {}, ""),
         ("diffusers_vqmodel_old", {}, ""),
@@ -98,6 +99,17 @@ def test_multiple_scales_are_those_of_var():
         (made.decode(expected["random_codes"], layout).clamp(-1, 1), "decoded_from_random_codes"),
     ):
         torch.testing.assert_close(computed, expected[name], **CLOSE)
+
+
+@torch.no_grad()
+def test_open_magvit2_has_raw_weights_where_there_are_no_averaged_ones(tmp_path):
+    state = {name: each.read() for name, each in read(GOLDEN / "open_magvit2.ckpt").tensors().items()}
+    raw = {name: value for name, value in state.items() if not name.startswith("model_ema.")}
+    torch.save({"state_dict": raw}, tmp_path / "raw.ckpt")
+    model, images = load(tmp_path / "raw.ckpt").compressor, golden("open_magvit2")["images"]
+    averaged = load(GOLDEN / "open_magvit2.ckpt").compressor
+    assert torch.equal(model.encoder.first.weight, raw["encoder.conv_in.weight"])
+    assert not torch.equal(model.encode(images), averaged.encode(images))
 
 
 @torch.no_grad()
@@ -498,6 +510,13 @@ def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
     again = files.load(tmp_path / "new").prior
     assert again.backbone == backbone and isinstance(again.condition, Unconditional)
     torch.testing.assert_close(again.head.weight, prior.head.weight.detach())
-    capsys.readouterr()
+    assert "codes of another compressor" not in capsys.readouterr().err
+    with torch.no_grad():
+        compressor.quantizer.codebook.rows[0] += 1
+    files.save(Model(compressor, Preprocessing(3, 16, 16)), tmp_path / "other")
+    other = ["train", "prior", "--compressor", str(tmp_path / "other"), *start[4:]]
+    assert not main([*other, *data, *short, "--name", "moved"])
+    told = [line for line in capsys.readouterr().err.splitlines() if "codes of another compressor" in line]
+    assert len(told) == 1 and str(run) in told[0]
     assert main([*start, *data, *short, "--name", "wider", "--model.prior.backbone.width", "32"]) == 2
     assert "do not fit this Autoregressive" in capsys.readouterr().err
