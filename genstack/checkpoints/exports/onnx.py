@@ -6,7 +6,7 @@ import torch
 
 from genstack.checkpoints import hub
 from genstack.checkpoints.exports.export import Export
-from genstack.checkpoints.exports.programs import programs
+from genstack.checkpoints.exports.programs import Program, programs
 from genstack.errors import UserError
 from genstack.model import Model
 
@@ -25,15 +25,7 @@ class ONNX(Export):
                 "onnx and onnxscript are not installed; pip install 'genstack-images[onnx]'"
             ) from error
         for program in programs(model, batch):
-            made = torch.onnx.export(
-                program.exported(),
-                input_names=list(program.inputs),
-                output_names=[program.output],
-                dynamo=True,
-                verbose=False,
-            )
-            assert made is not None
-            made.save(folder / f"{program.name}.onnx")
+            save(program, folder / f"{program.name}.onnx")
 
     def use(self, model: Model, place: str, batch: int) -> str:
         root = "" if hub.named(place) else f"{place}/"  # of the hub, files are downloaded first
@@ -49,3 +41,16 @@ class ONNX(Export):
                 f'images = decoder.run(None, {{"{between}": {between}}})[0]',
             ]
         )
+
+
+def save(program: Program, path: Path) -> None:
+    """Write a program as ONNX."""
+    made = torch.onnx.export(
+        program.exported(),
+        input_names=list(program.inputs),
+        output_names=[program.output],
+        dynamo=True,
+        verbose=False,
+    )
+    assert made is not None
+    made.save(path)

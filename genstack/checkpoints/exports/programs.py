@@ -15,6 +15,7 @@ from genstack.facts import Facts
 from genstack.model import Model
 from genstack.prior import Autoregressive, Prior
 from genstack.prior.diffusion import Diffusion
+from genstack.prior.exact import Exact
 from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
 from genstack.prior.random_order import RandomOrder
@@ -125,7 +126,7 @@ class LatentDecoder(nn.Module):
 class NextCode(nn.Module):
     """Logits of every code, each from the codes before it, or from those of coarser grids."""
 
-    def __init__(self, prior: Autoregressive | NextScale):
+    def __init__(self, prior: Exact | Autoregressive):
         super().__init__()
         self.prior = prior
 
@@ -162,30 +163,35 @@ class InOrder(nn.Module):
         return self.prior.logits(codes, condition, orders)
 
 
-STEPS: dict[type[Prior], tuple[Callable[..., nn.Module], str]] = {
-    Autoregressive: (NextCode, "logits of every code from the codes before it; condition: a row of values"),
-    NextScale: (NextCode, "logits of every code from those of coarser grids; condition: a row of values"),
-    Masked: (Filling, "logits of every code from those whose `hidden` is 0; where it is 1, they may be any"),
-    Diffusion: (
+#: The program of each kind of prior, and what it computes; an exact one is the last of these.
+STEPS: tuple[tuple[type[Prior], Callable[..., nn.Module], str], ...] = (
+    (Masked, Filling, "logits of every code from those whose `hidden` is 0; where it is 1, they may be any"),
+    (
+        Diffusion,
         Filling,
         "logits of every code from those whose `hidden` is 0; where it is 1, they may be any",
     ),
-    RandomOrder: (
+    (
+        RandomOrder,
         InOrder,
         "logits of the codes in the order of the places `orders`, each from those before it",
     ),
-}
+    (NextScale, NextCode, "logits of every code from those of coarser grids"),
+    (Autoregressive, NextCode, "logits of every code from the codes before it"),
+    (Exact, NextCode, "logits of every code from the codes before it"),
+)
 
 
 def step(prior: Prior, codes: Int[Tensor, "b n"]) -> Program:
     """One pass through a prior's network, from which any way of drawing is made."""
-    if type(prior) not in STEPS:
-        known = ", ".join(kind.__name__ for kind in STEPS)
+    module, what = next(
+        ((module, what) for kind, module, what in STEPS if isinstance(prior, kind)), (None, "")
+    )
+    if module is None:
         raise UserError(
-            f"a step of {type(prior).__name__} is no fixed program; {known} have one, and --to safetensors "
-            f"takes any"
+            f"{type(prior).__name__} gives no logits of all codes in one pass, and so is no fixed program; "
+            f"--to safetensors takes any"
         )
-    module, what = STEPS[type(prior)]
     beside = {
         Filling: {"hidden": torch.randint(2, codes.shape)},
         InOrder: {"orders": torch.rand(codes.shape).argsort(dim=1)},
