@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import genstack
 from genstack.atomic import replacing
-from genstack.checkpoints import hub, published
+from genstack.checkpoints import hub, notes, published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe, essence
 from genstack.checkpoints.strangers import DIFFUSERS, HALVES, clear
@@ -68,10 +68,10 @@ def load(place: Path) -> Model:
         UserError: the file is damaged, from another version, or does not fit its own description.
     """
     if hub.named(place):
-        place = hub.fetch(place)
+        place = hub.fetch(place)  # a folder, as a published one is read as a whole
     path = weights_of(place)
     if path.name != TENSORS:
-        return published.load(place)
+        return published.load(place, notes.options(place, load))
     with clear(path), safe_open(path, framework="pt") as file:
         described = json.loads((file.metadata() or {}).get("genstack", "null"))
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -94,6 +94,8 @@ def weights_of(place: Path) -> Path:
     Raises:
         UserError: there is none.
     """
+    if hub.named(place):
+        place = hub.fetch(place)
     if place.is_file():
         return place
     for name in (TENSORS, *DIFFUSERS, *(encoder for encoder, _ in HALVES)):

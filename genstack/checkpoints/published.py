@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import genstack.checkpoints.formats
-from genstack.checkpoints.formats.format import SHOWN, Format, Options
+from genstack.checkpoints.formats.format import FLAGS, SHOWN, Format, Options
+from genstack.checkpoints.notes import place_of
 from genstack.checkpoints.strangers import clear, read
 from genstack.discovery import discover
 from genstack.errors import UserError
@@ -28,9 +29,21 @@ def load(path: Path, options: Options = Options()) -> Model:
     file = read(path)
     with clear(path):
         kind = recognise(set(file.tensors()))
-        model = kind.read(file, options)
+        try:
+            model = kind.read(file, options)
+        except UserError as error:
+            raise UserError(f"{error}{where_to_say(str(error), options, path)}") from error
     model.made |= {"published": kind.what, "file": path.name}
     return model
+
+
+def where_to_say(message: str, options: Options, path: Path) -> str:
+    """Where a user says what a message asks for by an option that was not given."""
+    names = [flag[2:] for name, flag in FLAGS.items() if flag in message and name not in options.said]
+    if not names:
+        return ""
+    lines = " and ".join(f"`{name}: ...`" for name in names)
+    return f" (an option of genstack import FILE --out RUN; or write {lines} into {place_of(path)})"
 
 
 def recognise(names: set[str]) -> Format:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genstack.atomic import replacing
-from genstack.checkpoints.files import TENSORS, load, weights_of
+from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.device import choose
 from genstack.cli.parser import Parser
 from genstack.cli.signatures import settings_of
@@ -34,6 +34,7 @@ from genstack.evaluation.samples import Drawn, Others, known_of
 from genstack.evaluation.sets import FEWEST
 from genstack.evaluation.together import Columns, Together
 from genstack.model import Model
+from genstack.prior import ClassLabels
 from genstack.prior.presets import options_of
 from genstack.processes import Process
 from genstack.training.run import CONFIG, Run
@@ -79,9 +80,8 @@ def inherited(parser: Parser, arguments: list[str]) -> dict[str, Any]:
             return {"data": {"source": place}}
         channels, height, width = common_size(folders)
         return {"data": {"source": place, "resolution": [height, width], "channels": channels}}
-    path = weights_of(Path(place))
     if not (Path(place) / CONFIG).is_file():
-        channels, height, width = load(path).preprocessing.shape
+        channels, height, width = load(Path(place)).preprocessing.shape
         return {"data": {"resolution": [height, width], "channels": channels}}
     data = Run(Path(place)).config()["data"]
     if other := parser.peek(arguments, "data.source"):
@@ -363,3 +363,8 @@ def check(model: Model, data: ImageData) -> None:
             raise UserError(
                 f"the data's {name} is {here}, but the model reads {there}; leave out --data.{name}"
             )
+    if isinstance(model.condition, ClassLabels) and len(data.class_names) > len(model.classes):
+        raise UserError(
+            f"the data has {len(data.class_names)} classes, and the prior knows {len(model.classes)}; name "
+            f"data of its classes with --data.source, or leave them out with --data.labels none"
+        )

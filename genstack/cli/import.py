@@ -5,6 +5,7 @@ genstack import vqgan_imagenet_f16_1024.ckpt --out runs/vqgan-f16
 
 from pathlib import Path
 
+from genstack.checkpoints import notes
 from genstack.checkpoints.files import TENSORS, load, save
 from genstack.checkpoints.formats.format import FLAGS, Options
 from genstack.checkpoints.published import formats
@@ -34,6 +35,8 @@ def import_(  # noqa: PLR0913, PLR0917 - each is a flag
 ) -> None:
     """Make a run of a model that another project published; nothing in its file is imported or called.
 
+    The options can also be said once in FILE.yaml, such as `heads: 16`; then FILE stands wherever a run does.
+
     Args:
         file: a checkpoint (.ckpt, .pt, .pth, .bin, .pkl, .safetensors), or a folder of diffusers.
         out: folder of the new run.
@@ -58,10 +61,9 @@ def import_(  # noqa: PLR0913, PLR0917 - each is a flag
     if (Path(out) / TENSORS).exists():
         raise UserError(f"{out} holds a model already; choose another --out")
     before = load(Path(compressor)) if compressor else None
-    model = load_published(
-        Path(file),
-        Options(size(resolution), heads, classes, ema, before, sides(scales), ibq, text_encoder),
-    )
+    side, scale = notes.size(resolution), notes.sides(scales)
+    given = Options(side, heads, classes, ema, before, scale, ibq, text_encoder)
+    model = load_published(Path(file), given.over(notes.options(Path(file), load)))
     save(model, Path(out))
     print(f"{out}: {summary(model)}. {following(model, out)}")
 
@@ -73,24 +75,6 @@ def known() -> str:
         options = " ".join(flag for name, flag in FLAGS.items() if name in kind.asks)
         lines.append(f"{kind.what}\n    {options}")
     return "\n".join(lines)
-
-
-def size(resolution: str) -> tuple[int, int] | None:
-    """Height and width of a text like 256 or 256,384."""
-    if not resolution:
-        return None
-    sides = resolution.replace("x", ",").split(",")
-    if len(sides) > 2 or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
-        raise UserError(f"resolution {resolution} is no size; write 256, or height and width as 256,384")
-    return int(sides[0]), int(sides[-1])
-
-
-def sides(scales: str) -> tuple[int, ...]:
-    """The numbers of a text like 1,2,3."""
-    words = [word.strip() for word in scales.split(",")] if scales else []
-    if not all(word.isdigit() and len(word) < 6 for word in words):
-        raise UserError(f"scales {scales} are no sides of grids; write such as 1,2,3,4")
-    return tuple(int(word) for word in words)
 
 
 def summary(model: Model) -> str:

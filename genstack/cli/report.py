@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from genstack.atomic import replacing
+from genstack.checkpoints import hub
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli import verbs
 from genstack.cli.device import choose
@@ -40,8 +41,10 @@ def report(runs: list[str], out: str = "", samples: int = 40, seed: int = 0, dev
     card of `genstack evaluate`, and the commands that do it all again. Name several runs to compare them.
 
     Args:
-        runs: folder of a compressor's or a prior's run; several, one after the other, for a comparison.
-        out: HTML file; report.html in the run's folder if left out, or for several runs comparison.html here.
+        runs: folder of a compressor's or a prior's run, or a published file; several, one after the other,
+            for a comparison.
+        out: HTML file; report.html in the run's folder if left out, FILE.report.html for a published file, or
+            for several runs comparison.html here.
         samples: images that a prior draws for the page; 0 for none.
         seed: of the samples.
         device: auto, cpu, cuda or mps.
@@ -53,7 +56,7 @@ def report(runs: list[str], out: str = "", samples: int = 40, seed: int = 0, dev
         raise UserError("genstack report: name a run: genstack report runs/flowers")
     one = len(subjects) == 1
     page = run_page(subjects[0], samples, seed) if one else comparison_page(subjects, samples, seed)
-    place = Path(out) if out else subjects[0].folder / PAGE if one else Path(COMPARISON)
+    place = Path(out) if out else page_of(subjects[0].folder) if one else Path(COMPARISON)
     if place.is_dir():
         raise UserError(f"{place} is a folder; name a file for the page: --out {place / PAGE}")
     with replacing(place) as partial:
@@ -67,10 +70,8 @@ def subject(folder: Path, device: str) -> Subject:
     Raises:
         UserError: it is no run.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name the folder of a run")
     if not any((folder / name).is_file() for name in (CONFIG, METRICS, TENSORS)):
-        raise UserError(f"{folder} is no run: it has neither {CONFIG} nor {METRICS} nor {TENSORS}")
+        return published(folder, device)
     model = (
         attempt(lambda: load(folder).to(device))
         if (folder / TENSORS).is_file()
@@ -83,6 +84,31 @@ def subject(folder: Path, device: str) -> Subject:
         model=model,
         data=attempt(lambda: opened(folder)),
         cards=card.cards(folder),
+    )
+
+
+def published(place: Path, device: str) -> Subject:
+    """All that can be found out about a model that was not trained here.
+
+    Raises:
+        UserError: there is none.
+    """
+    strange = Absent(f"{place} was not trained here.")
+    try:
+        model = load(place).to(device)
+    except UserError as error:
+        raise UserError(f"{place} is no run: it has neither {CONFIG} nor {METRICS}, and {error}") from error
+    return Subject(place, strange, strange, model, strange, card.cards(place))
+
+
+def page_of(place: Path) -> Path:
+    """Where the page of a run lies, or that of a published file: beside it."""
+    return (
+        place / PAGE
+        if place.is_dir()
+        else Path(f"{place.name.replace(':', '-')}.{PAGE}")
+        if hub.named(place)
+        else place.with_name(f"{place.name}.{PAGE}")
     )
 
 

@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from PIL.Image import Image
 
 from genstack.atomic import replacing
-from genstack.checkpoints.files import load, save
+from genstack.checkpoints.files import TENSORS, load, save
 from genstack.cli.bar import bar
 from genstack.cli.device import choose
 from genstack.cli.edit import Edit, size_of
@@ -44,7 +44,7 @@ class Wanted:
 
     Args:
         run: folder of a prior's run, or of a compressor without codes (a VAE), whose latents are drawn from
-            the standard normal.
+            the standard normal; or a published file.
         count: number of images in all.
         seed: of the set; image i of a seed is the same whatever the batch size and the number of images.
         out: folder for the images, `00000.png` and on, and `samples.jsonl`; what is there already is kept.
@@ -118,6 +118,10 @@ def run(arguments: list[str]) -> int | None:
 def sample(settings: Namespace) -> None:
     """Draw this process's share of the images, and the sheet once all of them are there."""
     wanted, search, work = made(Wanted, settings), made(Search, settings), made(Work, settings)
+    if search.save_preset and not (Path(wanted.run) / TENSORS).is_file():
+        raise UserError(
+            f"a preset is kept in a run, and {wanted.run} is none; make it one by genstack import"
+        )
     process, folder = Process.here(), Path(wanted.out).resolve()
     model = drawable(wanted.run).to(choose(work.device, process.local))
     sweep = Sweep(axes_of(search.sweep))

@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -42,6 +42,16 @@ class Options:
     scales: tuple[int, ...] = ()
     products: bool = False
     encoder: str = ""
+
+    def over(self, others: "Options") -> "Options":
+        """The same, and where nothing is said, what others say."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(others, **{name: said[name] for name in said if name in self.said})
+
+    @property
+    def said(self) -> set[str]:
+        """The names of those that somebody said."""
+        return {field.name for field in fields(self) if getattr(self, field.name) != field.default}
 
 
 #: What a user calls each option, to tell what is asked for.
@@ -198,9 +208,8 @@ class Format(ABC):
         Raises:
             UserError: as above.
         """
-        for option in fields(Options):
-            if getattr(options, option.name) != option.default and option.name not in self.asks:
-                raise UserError(f"{FLAGS[option.name]} says nothing of a {self.what}; leave it out")
+        for name in sorted(options.said - set(self.asks)):
+            raise UserError(f"{FLAGS[name]} says nothing of a {self.what}; leave it out")
         weights = Weights(file.tensors(self.part(file, options)), file.config)
         model = self.model(weights, options)
         if left := weights.left(self.beside):
