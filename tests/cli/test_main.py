@@ -114,7 +114,7 @@ def test_functions_are_called_as_in_python(words, result, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--source is missing; it takes text"),
+        ([], "--source is missing; from where"),
         (["a", "--cuont", "3"], "--cuont is unknown; did you mean --count?"),
         (["a", "--source", "b"], "--source is given twice; keep one"),
     ],
