@@ -8,12 +8,17 @@ All ways take turns in each round; tables have medians of processor times, and o
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import MultiScale
 from genstack.layout import CodeLayout
 from genstack.prior import (
     Autoregressive,
@@ -25,6 +30,7 @@ from genstack.prior import (
 )
 from genstack.prior.autoregressive import Decoding
 from genstack.prior.masked import Masked
+from genstack.prior.next_scale import NextScale
 
 CODEBOOK, WIDTH, DEPTH, HEADS = 1024, 384, 8, 6
 
@@ -40,13 +46,23 @@ def autoregressive(side: int = 16) -> Autoregressive:
     return Autoregressive(layout(side), Unconditional(), backbone).eval()
 
 
-def linear_layers(prior: Autoregressive, batch: int, steps: int) -> None:
-    """What a step cannot do without: every linear layer once for each code."""
-    layers = [module for module in prior.modules() if isinstance(module, nn.Linear)]
-    inputs = [torch.randn(batch, layer.in_features) for layer in layers]
+def linear_layers(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype = torch.float32) -> None:
+    """What a step cannot do without: every linear layer once for each code, with weights of that dtype."""
+    weights = [module.weight.to(dtype) for module in prior.modules() if isinstance(module, nn.Linear)]
+    inputs = [torch.randn(batch, weight.shape[1], dtype=dtype) for weight in weights]
     for _ in range(steps):
-        for layer, rows in zip(layers, inputs, strict=True):
-            layer(rows)
+        for weight, rows in zip(weights, inputs, strict=True):
+            linear(rows, weight)
+
+
+def in_bf16(work: Callable[[], object]) -> Callable[[], object]:
+    """The same under autocast."""
+
+    def autocast() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            work()
+
+    return autocast
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -94,8 +110,16 @@ def generate(model: GPT2LMHeadModel, batch: int) -> Tensor:
     )
 
 
-def take_turns(ways: dict[str, Callable[[], object]], rounds: int, reference: str, unit: float = 1.0) -> None:
-    """Print median processor times over `unit`, and medians (and ranges) of ratios to the reference."""
+def spread(times: list[float], others: list[float]) -> str:
+    """The median of ratios by round, and their range."""
+    ratios = [mine / theirs for mine, theirs in zip(times, others, strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def take_turns(
+    ways: dict[str, Callable[[], object]], rounds: int, reference: str, unit: float = 1.0
+) -> dict[str, list[float]]:
+    """Processor times over `unit`; prints medians, and those (and ranges) of ratios to the reference."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, work in ways.items():
@@ -103,24 +127,35 @@ def take_turns(ways: dict[str, Callable[[], object]], rounds: int, reference: st
             work()
             times[name].append((time.process_time() - begun) / unit)
     for name, each in times.items():
-        ratios = [mine / theirs for mine, theirs in zip(each, times[reference], strict=True)]
-        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} | {median(each):.4f} s | {median(ratios):.2f} {spread} |", flush=True)
+        print(f"| {name} | {median(each):.4f} s | {spread(each, times[reference])} |", flush=True)
+    return times
 
 
 @torch.inference_mode()
 def decoding(rounds: int) -> None:
-    """Sampling beside the linear layers alone and GPT-2."""
+    """Sampling beside the linear layers alone and GPT-2, in fp32 and in bf16."""
     prior, peer = autoregressive(), gpt2()
     for batch in (4, 16):
         print(f"\n256 codes, batch {batch}", flush=True)
         condition, seeds = torch.zeros(batch, dtype=torch.int64), image_seeds(0, range(batch))
-        ways = {
+
+        def sample() -> None:
+            prior.sample(condition, SamplingOptions(), seeds)  # noqa: B023
+
+        ways: dict[str, Callable[[], object]] = {
             "linear layers alone": lambda: linear_layers(prior, batch, 256),  # noqa: B023
-            "genstack": lambda: prior.sample(condition, SamplingOptions(), seeds),  # noqa: B023
+            "genstack": sample,
+            "linear layers alone, bf16": lambda: linear_layers(prior, batch, 256, torch.bfloat16),  # noqa: B023
+            "genstack, bf16": in_bf16(sample),
             "transformers, GPT-2": lambda: generate(peer, batch),  # noqa: B023
         }
-        take_turns(ways, rounds, "genstack")
+        times = take_turns(ways, rounds, "genstack")
+        for name, reference in [
+            ("genstack", "linear layers alone"),
+            ("genstack, bf16", "linear layers alone, bf16"),
+            ("transformers, GPT-2", "genstack, bf16"),
+        ]:
+            print(f"{name} / {reference}: {spread(times[name], times[reference])}", flush=True)
 
 
 @torch.inference_mode()
@@ -139,36 +174,62 @@ def lengths(rounds: int) -> None:
 
 
 def training(rounds: int) -> None:
-    """Forward and backward of 8 images of 256 codes."""
-    codes = torch.randint(CODEBOOK, (8, 256))
-    prior, condition = autoregressive().train(), torch.zeros(8, dtype=torch.int64)
-    learned = Backbone(WIDTH, DEPTH, HEADS, "layer", "gelu", positions="learned", qk_norm=False, dropout=0.0)
-    plain = Autoregressive(layout(), Unconditional(), learned).train()
-    ways: dict[str, Callable[[], object]] = {
-        "genstack, default": lambda: prior.loss(codes, condition).backward(),
-        "genstack, as GPT-2": lambda: plain.loss(codes, condition).backward(),
+    """Forward and backward of 8 images of 256 codes, in fp32 and in bf16."""
+    codes, condition = torch.randint(CODEBOOK, (8, 256)), torch.zeros(8, dtype=torch.int64)
+    plans = {
+        "genstack, default": {},
+        "genstack, without QK-norm": {"qk_norm": False},
+        "genstack, as GPT-2": {
+            "norm": "layer",
+            "feedforward": "gelu_tanh",
+            "positions": "learned",
+            "qk_norm": False,
+            "bias": True,
+        },
     }
-    for name, model in {
-        "transformers, GPT-2": gpt2().train(),
-        "transformers, Llama": llama().train(),
-    }.items():
-        ways[name] = lambda model=model: model(input_ids=codes, labels=codes).loss.backward()
-    print("\ntraining step, batch 8, 256 codes", flush=True)
-    take_turns(ways, rounds, "genstack, default")
+    losses: dict[str, Callable[[], Tensor]] = {}
+    for name, changes in plans.items():
+        backbone = replace(Backbone(WIDTH, DEPTH, HEADS, dropout=0.0), **changes)
+        prior = Autoregressive(layout(), Unconditional(), backbone).train()
+        losses[name] = partial(prior.loss, codes, condition)
+    for name, peer in {"transformers, GPT-2": gpt2(), "transformers, Llama": llama()}.items():
+        losses[name] = lambda peer=peer.train(): peer(input_ids=codes, labels=codes).loss
+
+    def step(loss: Callable[[], Tensor], bf16: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, bf16):
+            value = loss()
+        value.backward()
+
+    for bf16 in (False, True):
+        print(f"\ntraining step, batch 8, 256 codes, {'bf16' if bf16 else 'fp32'}", flush=True)
+        take_turns(
+            {name: partial(step, loss, bf16) for name, loss in losses.items()}, rounds, next(iter(plans))
+        )
+
+
+def next_scale(backbone: Backbone) -> Prior:
+    """VAR's grids up to 16 x 16: 680 codes, of a compressor that learned nothing."""
+    sides = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    quantizer = MultiScale(sides, CODEBOOK, 32)
+    compressor = Autoencoder(3, Convolutional(32, 8, (1, 1, 1, 1, 1), 1, (), False), quantizer)
+    prior = NextScale(compressor.layout(256, 256), Unconditional(), backbone)
+    prior.attach(compressor)
+    return prior
 
 
 def priors(rounds: int) -> None:
-    """Drawing images by eight passes over all codes, and by one pass of one code each."""
+    """Drawing images: 256 codes one by one, 256 in eight passes, 680 in ten passes of one grid each."""
     backbone = Backbone(width=WIDTH, depth=DEPTH, heads=HEADS)
     measured: dict[str, Prior] = {
         "autoregressive": autoregressive(),
         "masked, 8 steps": Masked(layout(), Unconditional(), backbone),
+        "next-scale": next_scale(backbone),
     }
     for batch in (1, 4, 16):
         print(f"\nseconds an image, batch {batch}", flush=True)
         condition, seeds = torch.zeros(batch, dtype=torch.int64), image_seeds(0, range(batch))
         ways = {
-            name: lambda prior=prior: prior.sample(condition, SamplingOptions(), seeds)  # noqa: B023
+            name: partial(prior.sample, condition, SamplingOptions(), seeds)
             for name, prior in measured.items()
         }
         take_turns(ways, rounds, "autoregressive", unit=batch)

@@ -1,6 +1,6 @@
 """The convolutional trunk: a training step beside diffusers, memory formats, where large images take time.
 
-    python benchmarks/trunk.py [--rounds 7] [--batch 8] [--precision fp32] [--only training,images]
+    python benchmarks/trunk.py [--rounds 7] [--batch 8] [--precisions fp32,bf16] [--only training,images]
 
 Each round times all models one after the other; the tables have medians of processor times and, by round, of
 their ratios, and the least and the largest ratio. diffusers encodes and decodes latents, genstack codes.
@@ -135,18 +135,22 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--batch", type=int, default=8)
-    arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    arguments.add_argument("--precisions", default="fp32,bf16", help="of training; images are fp32")
     arguments.add_argument("--only", default="training,images")
     given = arguments.parse_args()
     torch.manual_seed(0)
     images = torch.rand(given.batch, 3, SIDE, SIDE) * 2 - 1
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.precision}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     if "training" in given.only:
         models: dict[str, nn.Module] = {"diffusers": Theirs()}
         for name, format in FORMATS.items():
             models[f"genstack, {name}"] = Ours(format, copies=False)
         models["genstack, rows, latents copied"] = Ours(torch.contiguous_format, copies=True)
-        works = {name: step(model, images, given.precision) for name, model in models.items()}
+        works = {
+            f"{precision} {name}": step(model, images, precision)
+            for precision in given.precisions.split(",")
+            for name, model in models.items()
+        }
         table(f"training step, {SIDE} px, batch {given.batch}", works, given.rounds)
     if "images" in given.only:
         with torch.inference_mode():
