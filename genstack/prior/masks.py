@@ -124,9 +124,10 @@ class Hiding(Mask):
         length, total = queries.shape[2], keys.shape[2]
         seen = self.seen(length, total, keys.device)
         shown = pad(~self.hidden, (0, total - self.hidden.shape[1]), value=True)
-        itself = torch.ones_like(seen).triu(total - length).tril(total - length)
-        seen = seen & (rearrange(shown, "b k -> b 1 1 k") | itself)
-        return attended(queries, keys, values, seen)
+        shown = rearrange(shown, "b k -> b 1 1 k")
+        if total - length < self.hidden.shape[1]:  # else no query is one of those that may be hidden
+            shown = shown | torch.ones_like(seen).triu(total - length).tril(total - length)
+        return attended(queries, keys, values, seen & shown)
 
     def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         """What the other mask lets see."""

@@ -520,3 +520,21 @@ def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
     assert len(told) == 1 and str(run) in told[0]
     assert main([*start, *data, *short, "--name", "wider", "--model.prior.backbone.width", "32"]) == 2
     assert "do not fit this Autoregressive" in capsys.readouterr().err
+
+
+@pytest.mark.training
+def test_captions_of_llamagen_are_read_by_the_text_encoder_that_is_named(tmp_path, capsys, text_encoder):
+    """One with other states is refused; the golden file's have 40 channels."""
+    files.save(
+        Model(Autoencoder(3, Strided(8, 4, 1, 8), VectorQuantizer(128, 4)).eval(), Preprocessing(3, 24, 24)),
+        tmp_path / "tokenizer",
+    )
+    given = ["import", str(GOLDEN / "llamagen_gpt_t2i.pt"), "--heads", "2"]
+    given += ["--compressor", str(tmp_path / "tokenizer")]
+    assert main([*given, "--text-encoder", str(text_encoder), "--out", str(tmp_path / "other")]) == 2
+    assert "states of 40 channels" in capsys.readouterr().err
+    assert not main([*given, "--out", str(tmp_path / "run")])
+    sample = ["sample", str(tmp_path / "run"), "--count", "1", "--out"]
+    assert not main([*sample, str(tmp_path / "without")])
+    assert main([*sample, str(tmp_path / "with"), "--caption", "a red circle"]) == 2
+    assert "GENSTACK_TEXT_ENCODER" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import Autoregressive, Backbone, ClassLabels, Condition, EncodedCaptions
+from genstack.prior.conditions.text_encoder import named
 
 NAMES = Names(
     down="encoder.conv_blocks.{level}",
@@ -98,7 +99,8 @@ class LlamaGenTextPrior(Format):
         """The transformer under our names."""
         length, dim = weights.dims("cls_embedding.uncond_embedding", 2)
         condition = EncodedCaptions(encoder, length, "bf16", lower=True, dim=dim)
-        condition = condition.encoded() if encoder else condition
+        if encoder:
+            condition = condition.by(named(encoder, condition.precision))
         found = {
             "prefix.read.weight": weights.take("cls_embedding.cap_proj.fc1.weight"),
             "prefix.write.weight": weights.take("cls_embedding.cap_proj.fc2.weight"),

@@ -64,7 +64,8 @@ class EncodedCaptions(Condition):
         captions = list(dict.fromkeys(filter(None, captions)))
         if not captions:
             raise UserError("the data has no captions; give it captions, or use the condition ClassLabels")
-        counts = text_encoder.named(self.encoder, self.precision).counts(captions)
+        encoder = text_encoder.named(self.encoder, self.precision)
+        counts = encoder.counts(captions)
         length = self.length or min(max(counts), MOST_TOKENS)
         cut = sum(length < count for count in counts)
         if cut:
@@ -73,22 +74,22 @@ class EncodedCaptions(Condition):
                 f"raise the condition's `length` up to {max(counts)} to keep them",
                 stacklevel=2,
             )
-        return replace(self, length=length).encoded()
+        return replace(self, length=length).by(encoder)
 
-    def encoded(self) -> "EncodedCaptions":
-        """With what its encoder is.
+    def by(self, encoder: TextEncoder) -> "EncodedCaptions":
+        """With what an encoder is.
 
         Raises:
-            UserError: it is not there, or does not fit.
+            UserError: it does not fit.
         """
-        encoder = self.checked(text_encoder.named(self.encoder, self.precision))
+        self.check(encoder)
         return replace(self, dim=encoder.dim, weights=encoder.weights)
 
-    def checked(self, encoder: TextEncoder) -> TextEncoder:
-        """An encoder that fits.
+    def check(self, encoder: TextEncoder) -> None:
+        """Refuse an encoder that does not fit.
 
         Raises:
-            UserError: another one, that does not.
+            UserError: its states or its number of tokens do not.
         """
         if encoder.limit is not None and self.length > encoder.limit:
             raise UserError(
@@ -100,11 +101,12 @@ class EncodedCaptions(Condition):
                 f"the prior reads states of {self.dim} channels, and those of the text encoder "
                 f"{self.encoder} have {encoder.dim}; name the one that it was trained with"
             )
-        return encoder
 
     def known(self) -> TextEncoder:
         """The encoder that the prior was trained with."""
-        return self.checked(text_encoder.known(self.encoder, self.precision, self.weights))
+        encoder = text_encoder.known(self.encoder, self.precision, self.weights)
+        self.check(encoder)
+        return encoder
 
     def plain(self, caption: str) -> str:
         """A caption as the encoder reads it; empty for none."""
