@@ -43,14 +43,14 @@ def begun_prior(
 
 
 def other_codes(place: Path, model: Model) -> str:
-    """That a prior was trained on codes that mean something else than a model's; "" where it was not."""
+    """That a prior was trained on codes which mean something else than a model's; "" where it was not."""
     there, here = identity(load(place)), identity(model)
     if there == here:
         return ""
     return (
         f"the prior of {place} was trained on the codes of another compressor ({there[:8]}, here "
-        f"{here[:8]}): what it knows of codes does not hold here; leave out --init, unless both give "
-        f"nearly the same codes"
+        f"{here[:8]}): what it knows of codes does not hold here; leave out --init, unless both give nearly "
+        f"the same codes"
     )
 
 

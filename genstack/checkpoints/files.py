@@ -19,7 +19,8 @@ from genstack.atomic import replacing
 from genstack.checkpoints import hub, notes, published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe, essence
-from genstack.checkpoints.strangers import DIFFUSERS, HALVES, clear
+from genstack.checkpoints.stored import clear
+from genstack.checkpoints.strangers import DIFFUSERS, HALVES
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError

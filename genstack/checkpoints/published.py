@@ -5,7 +5,8 @@ from pathlib import Path
 import genstack.checkpoints.formats
 from genstack.checkpoints.formats.format import FLAGS, SHOWN, Format, Options
 from genstack.checkpoints.notes import place_of
-from genstack.checkpoints.strangers import clear, read
+from genstack.checkpoints.stored import clear
+from genstack.checkpoints.strangers import read
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model

@@ -102,14 +102,11 @@ def published(place: Path, device: str) -> Subject:
 
 
 def page_of(place: Path) -> Path:
-    """Where the page of a run lies, or that of a published file: beside it."""
-    return (
-        place / PAGE
-        if place.is_dir()
-        else Path(f"{place.name.replace(':', '-')}.{PAGE}")
-        if hub.named(place)
-        else place.with_name(f"{place.name}.{PAGE}")
-    )
+    """Where the page of a run lies, that of a published file, beside it, or of one on the hub, here."""
+    if place.is_dir():
+        return place / PAGE
+    name = f"{place.name}.{PAGE}"
+    return Path(name) if hub.named(place) else place.with_name(name)
 
 
 def opened(folder: Path) -> ImageData:

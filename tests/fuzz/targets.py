@@ -25,7 +25,8 @@ from safetensors.torch import save_file
 from genstack.checkpoints import files, published
 from genstack.checkpoints.description import describable
 from genstack.checkpoints.formats.format import Options
-from genstack.checkpoints.strangers import File, Stored, clear, read
+from genstack.checkpoints.stored import Stored, clear
+from genstack.checkpoints.strangers import File, read
 from genstack.cli import recipes
 from genstack.cli.train import STAGES
 from genstack.codes import header as headers

@@ -1,10 +1,12 @@
-"""The convolutional autoencoder under the names of the projects that publish it: plan and weights."""
+"""The convolutional autoencoder under the names of the projects that publish it: plan, weights, the whole."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from genstack.checkpoints.formats.format import Weight, Weights
-from genstack.compressor import Convolutional
+from genstack.checkpoints.formats.format import Weight, Weights, filled
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.quantizers import IBQ, VectorQuantizer
 from genstack.errors import UserError
 
 MOST_LEVELS = 16
@@ -128,3 +130,36 @@ def network(weights: Weights, names: Names, plan: Convolutional) -> dict[str, We
 def first(template: str) -> str:
     """The name of the first of its kind."""
     return template.format(number=0)
+
+
+def compressor(
+    weights: Weights,
+    names: Names = Names(),
+    groups: int = 32,
+    normalize: bool = False,
+    products: bool = False,
+) -> Autoencoder:
+    """An autoencoder with one codebook, under any names of its network's parts."""
+    plan, channels = plan_of(weights, names, groups)
+    size, dim = weights.dims("quantize.embedding.weight", 2)
+    side = weights.dims("quant_conv.weight", 4)[-1]
+    found = network(weights, names, plan)
+    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
+    rows = "quantizer.rows" if products else "quantizer.codebook.weight"
+    found[rows] = weights.take("quantize.embedding.weight")
+
+    def build() -> Autoencoder:
+        quantizer = IBQ(size, dim) if products else VectorQuantizer(size, dim, normalize=normalize)
+        return Autoencoder(channels, plan, quantizer, projection=side)
+
+    return filled(build, found)
+
+
+def gaussian(weights: Weights, names: Names = Names(), groups: int = 32) -> Autoencoder:
+    """An autoencoder whose latents are normal distributions (latent-diffusion's KL), under any names."""
+    plan, channels = plan_of(weights, names, groups)
+    plan = replace(plan, double=True)
+    dim, inner = weights.dims("post_quant_conv.weight", 4)[1], weights.dims("quant_conv.weight", 4)
+    found = network(weights, names, plan)
+    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
+    return filled(lambda: Autoencoder(channels, plan, Gaussian(dim), projection=inner[-1]), found)

@@ -6,8 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, constant, filled
-from genstack.checkpoints.formats.taming import preprocessing
+from genstack.checkpoints.formats.format import (
+    Format,
+    Options,
+    Weight,
+    Weights,
+    constant,
+    filled,
+    preprocessing,
+)
 from genstack.compressor import DVAE, Autoencoder
 from genstack.compressor.output import LocationAndScale
 from genstack.compressor.quantizers import Gumbel

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from genstack.checkpoints.formats.convolutional import Names
-from genstack.checkpoints.formats.format import Format, Options, Weights
-from genstack.checkpoints.formats.taming import compressor, gaussian, preprocessing
+from genstack.checkpoints.formats.convolutional import Names, compressor, gaussian
+from genstack.checkpoints.formats.format import Format, Options, Weights, preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
 

@@ -11,12 +11,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from genstack.checkpoints.bounds import at_most, check_size
-from genstack.checkpoints.strangers import File, Stored
+from genstack.checkpoints.stored import Stored
+from genstack.checkpoints.strangers import File
+from genstack.compressor import Compressor
+from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
 
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 5  # names in a message
+USUAL = (256, 256)  # the size of the images that published compressors were trained on
 
 
 @dataclass(frozen=True)
@@ -262,3 +266,15 @@ def asked(value: int | None, flag: str, why: str) -> int:
     if not value:
         raise UserError(f"{why} cannot be read from the tensors; say it with {flag}")
     return value
+
+
+def preprocessing(made: Compressor, options: Options, usual: tuple[int, int] = USUAL) -> Preprocessing:
+    """Images of the size that was asked for, or the usual one."""
+    height, width = options.size or usual
+    made.sizes((height, width))
+    return Preprocessing(made.channels, height, width)
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """Names for classes that a file only counts."""
+    return tuple(str(label) for label in range(count))

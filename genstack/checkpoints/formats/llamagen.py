@@ -3,7 +3,7 @@
 import torch
 from einops import rearrange
 
-from genstack.checkpoints.formats.convolutional import Names
+from genstack.checkpoints.formats.convolutional import Names, compressor
 from genstack.checkpoints.formats.format import (
     FLAGS,
     Format,
@@ -11,10 +11,11 @@ from genstack.checkpoints.formats.format import (
     Weight,
     Weights,
     asked,
+    class_names,
     filled,
     joined,
+    preprocessing,
 )
-from genstack.checkpoints.formats.taming import class_names, compressor, preprocessing
 from genstack.checkpoints.strangers import File
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing

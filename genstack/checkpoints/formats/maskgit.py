@@ -1,7 +1,6 @@
 """MaskGIT's VQGAN as 1d-tokenizer publishes it (Chang et al. 2022, arXiv:2202.04200; Yu et al. 2024)."""
 
-from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled
-from genstack.checkpoints.formats.taming import preprocessing
+from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
 from genstack.compressor import Autoencoder, MaskGITNetwork
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.errors import UserError

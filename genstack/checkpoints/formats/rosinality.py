@@ -1,7 +1,6 @@
 """VQ-VAE-2 as vq-vae-2-pytorch (rosinality) writes it (Razavi et al. 2019, arXiv:1906.00446)."""
 
-from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled
-from genstack.checkpoints.formats.taming import preprocessing
+from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
 from genstack.compressor import HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.compressor.quantizers.learning import ByAverage

@@ -1,7 +1,7 @@
 """Open-MAGVIT2 of SEED-Voken (Luo et al. 2024, arXiv:2409.04410); its IBQ has the names of taming."""
 
-from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled
-from genstack.checkpoints.formats.taming import AROUND, averaged, preprocessing
+from genstack.checkpoints.formats.averages import AROUND, averaged
+from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
 from genstack.compressor import Autoencoder, MAGVITNetwork
 from genstack.compressor.quantizers import LFQ
 from genstack.errors import UserError

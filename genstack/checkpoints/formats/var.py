@@ -15,12 +15,13 @@ from genstack.checkpoints.formats.format import (
     Options,
     Weight,
     Weights,
+    class_names,
     constant,
     filled,
     joined,
+    preprocessing,
 )
-from genstack.checkpoints.formats.taming import class_names, preprocessing
-from genstack.checkpoints.strangers import Stored
+from genstack.checkpoints.stored import Stored
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import MultiScale
 from genstack.errors import UserError

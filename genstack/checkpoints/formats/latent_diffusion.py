@@ -1,0 +1,25 @@
+"""latent-diffusion (Rombach et al. 2021, arXiv:2112.10752): its KL; its VQ is named as taming's."""
+
+from genstack.checkpoints.formats.averages import AROUND, averaged
+from genstack.checkpoints.formats.convolutional import gaussian
+from genstack.checkpoints.formats.format import Format, Options, Weights, preprocessing
+from genstack.model import Model
+
+
+class LatentDiffusionKL(Format):
+    """AutoencoderKL, for reconstruction: it has no codes."""
+
+    what = "KL autoencoder of latent-diffusion"
+    marks = (
+        "encoder.down.0.block.0.conv1.weight",
+        "encoder.mid.block_1.conv1.weight",
+        "quant_conv.weight",
+        "post_quant_conv.weight",
+    )
+    unlike = ("quantize.embedding.weight", "quantize.embed.weight")
+    beside = AROUND
+    asks = ("size", "averaged")
+
+    def model(self, weights: Weights, options: Options) -> Model:
+        made = gaussian(averaged(weights) if options.averaged else weights)
+        return Model(made, preprocessing(made, options))
