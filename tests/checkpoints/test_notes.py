@@ -9,6 +9,7 @@ import genstack
 from genstack.checkpoints import files, notes
 from genstack.checkpoints.formats.format import FLAGS, Options
 from genstack.checkpoints.published import load
+from genstack.checkpoints.strangers import read
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
@@ -25,6 +26,7 @@ PLACES = {
     "ldm_vq.ckpt": "ema: true",
     "ldm_vq_noattn.safetensors": "",
     "llamagen_gpt_c2i.pt": "heads: 4\ncompressor: tokenizer\nresolution: 16",
+    "llamagen_gpt_t2i.pt": "heads: 2\ncompressor: tokenizer\nresolution: 12",
     "llamagen_vq.pt": "",
     "maskgit_vqgan.safetensors": "",
     "open_magvit2.ckpt": "resolution: 32",
@@ -32,6 +34,7 @@ PLACES = {
     "rosinality_vqvae2.safetensors": "",
     "taming_gumbelvq.safetensors": "",
     "taming_net2net_class.ckpt": "heads: 4\nclasses: 10",
+    "taming_net2net_depth.ckpt": "heads: 4",
     "taming_net2net_uncond.ckpt": "heads: 2\nclasses: 0\nresolution: 16",
     "taming_vqgan.safetensors": "ibq: true\nresolution: 64x32",
     "var_transformer.safetensors": "compressor: var_vqvae.pth",
@@ -51,11 +54,15 @@ def place(tmp_path):
             notes.place_of(tmp_path / name).write_text(note, encoding="utf-8")
         if "compressor: var_vqvae.pth" in note:
             put("var_vqvae.pth")
+        if "compressor: tokenizer" in note:
+            tokenizer(read(GOLDEN / name).tensors()["tok_embeddings.weight"].shape[0])
         return tmp_path / name
 
-    trunk = Convolutional(dim=8, width=8, multipliers=(1, 1), blocks=1, attention=(1,))
-    tokenizer = Autoencoder(3, trunk, VectorQuantizer(160, 4)).eval()
-    files.save(Model(tokenizer, Preprocessing(3, 32, 32)), tmp_path / "tokenizer")
+    def tokenizer(codes):
+        trunk = Convolutional(dim=8, width=8, multipliers=(1, 1), blocks=1, attention=(1,))
+        made = Autoencoder(3, trunk, VectorQuantizer(codes, 4)).eval()
+        files.save(Model(made, Preprocessing(3, 32, 32)), tmp_path / "tokenizer")
+
     return put
 
 
