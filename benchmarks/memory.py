@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHAPES = "--data.source shapes:200 --data.workers 0 --trainer.accelerator cpu --log.images 4"
 STEPS = "--trainer.max_steps 4 --trainer.validate_every 4"
+SMALL = f"{SHAPES} --data.resolution 32 --model.perceptual null"  # LPIPS needs weights that are fetched
+COMPRESSORS = ("fsq", "lfq", "bsq", "ibq", "simvq", "residual", "vae", "dvae", "vqvae2", "vqgan", "vit_vqgan")
 #: What is trained: the recipes as they are, but for the size of the images.
 RECIPES = {
     "demo/compressor": "compressor --config configs/demo/compressor.yaml",
@@ -22,10 +24,14 @@ RECIPES = {
     "demo/shapes_compressor": "compressor --config configs/compressor/vqgan.yaml "
     f"--config configs/demo/shapes_compressor.yaml {SHAPES}",
     "compressor/vqvae": f"compressor --config configs/compressor/vqvae.yaml {SHAPES} --data.resolution 32",
-    "compressor/fsq": f"compressor --config configs/compressor/fsq.yaml {SHAPES} --data.resolution 32",
-    "compressor/vqvae2": f"compressor --config configs/compressor/vqvae2.yaml {SHAPES} --data.resolution 32",
-    "prior/autoregressive": "prior --config configs/prior/autoregressive.yaml --compressor {digits}",
-    "prior/masked": "prior --config configs/prior/masked.yaml --compressor {digits}",
+    **{
+        f"compressor/{name}": f"compressor --config configs/compressor/{name}.yaml {SMALL}"
+        for name in COMPRESSORS
+    },
+    **{
+        f"prior/{name}": f"prior --config configs/prior/{name}.yaml --compressor {{digits}}"
+        for name in ("autoregressive", "masked", "diffusion", "random_order", "pixelcnn", "pixelsnail")
+    },
 }
 PLAN = """
 import sys

@@ -5,6 +5,7 @@ genstack train compressor --config configs/compressor/vqgan.yaml --data.source D
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -57,18 +58,35 @@ def resume(arguments: list[str]) -> int | None:
         "genstack train resume", "Continue a run that was stopped, with the settings it began with."
     )
     parser.add_option("run", str, "folder of the run")
-    folder = Path(parser.parse(arguments[1:]).run)
-    return train(*reopen(folder))
+    parser.add_option("devices", int | None, "another number of devices on each node; null as before", None)
+    parser.add_option("num_nodes", int | None, "another number of machines; null as before", None)
+    given = parser.parse(arguments[1:])
+    stage, settings = reopen(Path(given.run))
+    others = {
+        name: number for name in ("devices", "num_nodes") if (number := getattr(given, name)) is not None
+    }
+    for name, number in others.items():
+        if number < 1:
+            raise UserError(
+                f"genstack train resume: --{name} {number} is out of range; it must be at least 1"
+            )
+        setattr(settings.trainer, name, number)
+    if others:
+        Run(Path(given.run)).claim(kept(stage, settings))
+    return train(stage, settings, resumed=True)
 
 
-def train(stage: Stage, settings: Namespace) -> int | None:
-    """Train until the end, or until somebody stops it."""
+def kept(stage: Stage, settings: Namespace) -> dict[str, Any]:
+    """The settings that a run folder keeps: all but those that say where it lies."""
+    resolved = stage.parser().resolved(settings)
+    return {key: value for key, value in resolved.items() if key not in ("name", "runs", "dry_run")}
+
+
+def train(stage: Stage, settings: Namespace, resumed: bool = False) -> int | None:
+    """Train until the end, or until somebody stops it; a run that is resumed has its folder already."""
     folder = Path(settings.runs) / settings.name
     here = Run(folder)
-    resolved = stage.parser().resolved(settings)
-    new = here.begin(
-        {key: value for key, value in resolved.items() if key not in ("name", "runs", "dry_run")}
-    )
+    new = not resumed and here.begin(kept(stage, settings))
     try:
         if not fit(stage, settings, here):
             say(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")

@@ -45,19 +45,19 @@ class Chosen(Sequence[int]):
 
 
 class Others(Sequence[int]):
-    """All numbers below a count that are not chosen, in order; looked up, not kept.
+    """All numbers below `whole` that are not chosen, in order; looked up, not kept.
 
     Args:
-        total: of all numbers.
+        whole: how many numbers there are with those that are left out.
         chosen: those that are left out.
     """
 
-    def __init__(self, total: int, chosen: Chosen):
-        self.total, self.chosen = total, chosen
+    def __init__(self, whole: int, chosen: Chosen):
+        self.whole, self.chosen = whole, chosen
         self.before = chosen.numbers - np.arange(len(chosen))  # others that lie before each one left out
 
     def __len__(self) -> int:
-        return self.total - len(self.chosen)
+        return self.whole - len(self.chosen)
 
     @overload
     def __getitem__(self, index: int) -> int: ...
@@ -75,7 +75,7 @@ class Others(Sequence[int]):
             yield from self[first : first + BLOCK]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Others) and (self.total, self.chosen) == (other.total, other.chosen)
+        return isinstance(other, Others) and (self.whole, self.chosen) == (other.whole, other.chosen)
 
     __hash__ = None  # type: ignore[assignment]  # as arrays and lists have none
 

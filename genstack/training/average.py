@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 from genstack.errors import UserError
@@ -21,8 +22,14 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     @torch.no_grad()
     def move(averages: Tensors, parameters: Tensors, count: Tensor | int) -> None:
         n = float(count)
-        torch._foreach_lerp_(averages, parameters, 1 - min(decay, (1 + n) / (10 + n)))
+        mine, theirs = ([own(tensor) for tensor in tensors] for tensors in (averages, parameters))
+        torch._foreach_lerp_(mine, theirs, 1 - min(decay, (1 + n) / (10 + n)))
 
     average = AveragedModel(model, multi_avg_fn=move)
     average.requires_grad_(False)
     return average.eval()
+
+
+def own(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds: all of it, unless it is cut among processes."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

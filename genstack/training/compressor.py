@@ -85,8 +85,8 @@ class CompressorTraining(Training[Compressor]):
     def becomes(self) -> str:
         return self.health.becomes
 
-    def model_now(self, measured: dict[str, float]) -> Model:
-        return Model(self.used, self.data.preprocessing, self.data.class_names, made=self.made(measured))
+    def model_now(self, learned: Compressor, measured: dict[str, float]) -> Model:
+        return Model(learned, self.data.preprocessing, self.data.class_names, made=self.made(measured))
 
     def networks(self) -> Sequence[nn.Module]:
         return [self.model] if self.adversary is None else [self.model, self.adversary]

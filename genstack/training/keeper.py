@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from genstack.atomic import replacing
 from genstack.checkpoints.files import save
 from genstack.errors import UserError
+from genstack.training.shards import newest
 from genstack.training.training import Training
 
 LAST = Path("checkpoints/last.ckpt")
@@ -46,6 +47,11 @@ class WholeFiles(TorchCheckpointIO):
             raise OSError(f"{path} cannot be written: {reason}; what was saved before is whole") from error
 
     def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
+        if Path(path).is_dir():
+            raise UserError(
+                f"{path} was saved in parts, by processes that shared the weights; continue the run with "
+                f"strategy fsdp, on any number of devices"
+            )
         checkpoint = super().load_checkpoint(path, *arguments, **named)
         version = checkpoint.get("format_version")
         if version != FORMAT_VERSION:
@@ -54,6 +60,12 @@ class WholeFiles(TorchCheckpointIO):
                 f"continue the run with the genstack that it began with"
             )
         return checkpoint
+
+
+def latest(folder: Path) -> Path | None:
+    """What a run resumes from: a file, or a folder of parts; None where it has saved nothing."""
+    whole = folder / LAST
+    return whole if whole.exists() else newest(whole)
 
 
 class Keeper(pl.Callback):
@@ -78,12 +90,12 @@ class Keeper(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
         """Refuse processes that would begin at different steps."""
-        path = self.folder / LAST
-        seen = path.stat().st_size if path.exists() else None
+        path = latest(self.folder)
+        seen = None if path is None else (path.name, path.stat().st_size if path.is_file() else 0)
         if not trainer.strategy.reduce_boolean_decision(trainer.strategy.broadcast(seen) == seen, all=True):
             raise UserError(
-                f"processes see different files at {path}; put the run folder where every machine sees the "
-                f"same one, and name it with --runs"
+                f"processes see different files in {self.folder / LAST.parent}; put the run where every "
+                f"machine sees the same one, and name it with --runs"
             )
 
     def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
@@ -117,9 +129,10 @@ class Keeper(pl.Callback):
         judged = training.measured.get(training.best, -math.inf)
         if judged <= self.least:
             self.least = judged
-            if trainer.is_global_zero:
+            learned = training.learned()
+            if learned is not None and trainer.is_global_zero:
                 try:
-                    save(training.model_now(training.measured), self.folder)
+                    save(training.model_now(learned, training.measured), self.folder)
                 except SafetensorError as error:  # of a disk that is full
                     raise OSError(f"{self.folder} cannot be written to: {error}") from error
         self.checkpoint(trainer)
@@ -153,7 +166,8 @@ class Keeper(pl.Callback):
         """
         batches = trainer.global_step * trainer.accumulate_grad_batches
         between = batches % (trainer.val_check_batch or math.inf) != 0 and not trainer.should_stop
-        new = trainer.is_global_zero and trainer.global_step > self.saved_step
+        alone = trainer.is_global_zero and not training.sharded  # parts of the weights are in other processes
+        new = alone and trainer.global_step > self.saved_step
         return new and between and not training.moving and not training.skipped_in_row
 
     def rescue(self, trainer: pl.Trainer) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -55,11 +57,13 @@ class Optimization:
         """One optimizer for all networks, and its schedule; each has two groups, with and without decay.
 
         Groups carry the number of their network as "network", so that each is clipped by its own norm.
+        Weights that are cut among processes have groups of their own.
         """
         groups = [
             {"params": members, "weight_decay": weight_decay, "network": number}
             for number, network in enumerate(networks)
-            for members, weight_decay in zip(decayed(network), (self.weight_decay, 0.0), strict=True)
+            for both, weight_decay in zip(decayed(network), (self.weight_decay, 0.0), strict=True)
+            for members in cut_and_whole(both)
             if members
         ]
         optimizer = AdamW(groups, lr=self.learning_rate, betas=self.betas)
@@ -83,5 +87,24 @@ def clip(optimizer: torch.optim.Optimizer, limit: float | None) -> float:
     networks: dict[int, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
         networks.setdefault(group["network"], []).extend(group["params"])
-    norms = [nn.utils.clip_grad_norm_(members, limit or math.inf) for members in networks.values()]
+    norms = [clipped(members, limit or math.inf) for members in networks.values()]
     return float(torch.stack(norms).max())
+
+
+def clipped(parameters: list[nn.Parameter], limit: float) -> Tensor:
+    """Scale the gradients of a network to a norm of at most `limit`; the norm of all of them before that."""
+    cut, whole = cut_and_whole(parameters)
+    if not cut:
+        return nn.utils.clip_grad_norm_(whole, limit)
+    gradients = [[part.grad for part in parts if part.grad is not None] for parts in (cut, whole)]
+    norms = [get_total_norm(each) for each in gradients if each]
+    norm = torch.stack([each.full_tensor() if isinstance(each, DTensor) else each for each in norms]).norm()
+    for parts in (cut, whole):
+        clip_grads_with_norm_(parts, limit, norm)
+    return norm
+
+
+def cut_and_whole(parameters: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Those that are cut among processes, and those that each process holds."""
+    cut: list[nn.Parameter] = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+    return cut, [parameter for parameter in parameters if not isinstance(parameter, DTensor)]

@@ -27,9 +27,10 @@ class Pictures(pl.Callback):
     @torch.no_grad()
     def on_validation_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         assert isinstance(training, Training)
-        if self.count == 0 or not trainer.is_global_zero:
+        if self.count == 0 or not (trainer.is_global_zero or training.sharded):
             return
-        for name, picture in ({"": training.picture(self.count)} | training.charts()).items():
+        pictures = {"": training.picture(self.count)} | training.charts()
+        for name, picture in pictures.items() if trainer.is_global_zero else ():
             file = "-".join(filter(None, (name, f"{trainer.global_step:08d}.png")))
             with replacing(self.folder / "images" / file) as path:
                 picture.save(path, format="PNG")

@@ -74,9 +74,9 @@ class PriorTraining(Training[Prior]):
     def becomes(self) -> str:
         return f"{self.layout.length} codes of {self.layout.codebook_size}"
 
-    def model_now(self, measured: dict[str, float]) -> Model:
+    def model_now(self, learned: Prior, measured: dict[str, float]) -> Model:
         data, made = self.data, self.made(measured)
-        return Model(self.compressor.compressor, data.preprocessing, data.class_names, self.used, made)
+        return Model(self.compressor.compressor, data.preprocessing, data.class_names, learned, made)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["compressor"] = self.identity
@@ -93,6 +93,11 @@ class PriorTraining(Training[Prior]):
                 "the data no longer has the classes or captions that this run began with, or the condition "
                 "another network; put them back, or start a new run with another --name"
             )
+
+    def blank(self) -> Prior:
+        prior = super().blank()
+        prior.attach(self.compressor.compressor)
+        return prior
 
     @property
     def compressor(self) -> Model:

@@ -1,5 +1,6 @@
 """A run: one folder that explains itself, and the training that fills it."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from genstack.atomic import replacing
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
-from genstack.training.keeper import LAST, Keeper, WholeFiles
+from genstack.training.keeper import Keeper, WholeFiles, latest
 from genstack.training.loggers import Logging
 from genstack.training.metrics import METRICS, Metrics
 from genstack.training.pictures import Pictures
 from genstack.training.progress import ProgressLine
+from genstack.training.shards import REST, Sharded
 from genstack.training.training import Training
 
 try:
@@ -52,8 +54,9 @@ class Schedule:
         accelerator: auto, cpu, gpu or mps.
         devices: number of devices on each node, or auto.
         num_nodes: number of machines.
-        strategy: how devices work together: auto or ddp; both are DistributedDataParallel where there are
-            several.
+        strategy: how devices work together. auto or ddp: each holds the whole model (DistributedDataParallel,
+            where there are several). fsdp: each holds a part of the weights, their averages and moments, for
+            models that do not fit into one (FSDP2).
         deterministic: only algorithms that give the same numbers each time, where a device has the choice.
     """
 
@@ -80,11 +83,10 @@ class Schedule:
             raise UserError(
                 f"gradient_clip_val {self.gradient_clip_val} is out of range; give null for no limit"
             )
-        if self.strategy not in ("auto", "ddp"):
-            raise UserError(
-                f"strategy {self.strategy} is not supported: every device holds the whole model; use auto or "
-                f"ddp, with bf16-mixed, accumulate_grad_batches and checkpoint: true to save memory"
-            )
+        if self.strategy not in ("auto", "ddp", "fsdp"):
+            raise UserError(f"strategy {self.strategy} is not supported; use auto, ddp or fsdp")
+        if self.strategy == "fsdp" and self.precision not in ("32-true", "bf16-mixed"):
+            raise UserError(f"strategy fsdp does not go with precision {self.precision}; use bf16-mixed")
         if self.validate_every in (0, "0", "0%"):
             raise UserError("validate_every 0 would never write a model; give steps, or a share like 10%")
 
@@ -110,6 +112,8 @@ class Schedule:
         the first process with every batch, also in validation, where processes have different numbers of
         them. Which parameters a step uses is up to the model.
         """
+        if self.strategy == "fsdp":
+            return Sharded(self.processes)
         if self.processes == 1 and self.strategy == "auto":
             return "auto"
         return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
@@ -138,7 +142,7 @@ class Schedule:
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=callbacks,
-            plugins=[WholeFiles()],
+            plugins=[] if self.strategy == "fsdp" else [WholeFiles()],
             logger=logging.loggers(folder),
         )
 
@@ -155,15 +159,18 @@ class Run:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The file to resume from, if there is one."""
-        return self.folder / LAST if (self.folder / LAST).exists() else None
+        """What to resume from, if there is anything."""
+        return latest(self.folder)
 
     def step(self) -> int:
         """Optimizer steps done, as far as they are saved."""
-        if self.checkpoint is None:
+        path = self.checkpoint
+        if path is None:
             return 0
         try:
-            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            saved = torch.load(
+                path / REST if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=True
+            )
             return int(saved["global_step"])
         except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
             raise UserError(
@@ -258,8 +265,8 @@ class Run:
                 raise UserError(
                     f"{self.folder} is being trained by another process; wait, or stop it"
                 ) from None
-            for path in self.folder.rglob(".*.writing"):  # what a process wrote when it was killed
-                path.unlink()
+            for path in list(self.folder.rglob(".*.writing")):  # what a process wrote when it was killed
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             yield
 
 

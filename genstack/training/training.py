@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from genstack.checkpoints.description import build, describe
 from genstack.data.data import Data
 from genstack.data.seeding import mix
 from genstack.errors import UserError
@@ -17,6 +18,7 @@ from genstack.model import Model
 from genstack.training.average import averaged
 from genstack.training.noted import Means, Noted
 from genstack.training.optimization import Optimization, clip
+from genstack.training.sharding import assembled, average_whole, is_sharded, shard
 
 Learner = TypeVar("Learner", bound=nn.Module)
 
@@ -58,8 +60,31 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         """What an image becomes between the two halves of the compressor, in words."""
 
     @abstractmethod
-    def model_now(self, measured: dict[str, float]) -> Model:
-        """What the run hands on: the averaged weights of this moment, with what validation measured."""
+    def model_now(self, learned: Learner, measured: dict[str, float]) -> Model:
+        """What the run hands on: `learned` with all that its use needs, and what validation measured."""
+
+    def configure_model(self) -> None:
+        """Cut the weights among the processes, where the strategy is one that does."""
+        if self.device_mesh is None or self.sharded:
+            return
+        if any(module._compiled_call_impl is not None for module in self.model.modules()):
+            raise UserError("compiled weights cannot be cut; use `compile: false`, or strategy ddp")
+        self.described = describe(self.model)
+        for model in (self.model, self.average.module):
+            shard(model, self.device_mesh["data_parallel"])
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the weights: then all must use them at once."""
+        return is_sharded(self.model)
+
+    def learned(self) -> Learner | None:
+        """The averaged weights, whole. Where they are cut, the first process gets them, and all must ask."""
+        return assembled(self.used, self.blank) if self.sharded else self.used
+
+    def blank(self) -> Learner:
+        """A model like the one that learns, with any weights."""
+        return cast(Learner, build(self.described))
 
     def made(self, measured: dict[str, float]) -> dict[str, Any]:
         """How the model was made, for its description."""
@@ -168,6 +193,8 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        if self.sharded:
+            average_whole(self.parameters())
         norm = clip(optimizer, gradient_clip_val)
         self.note({"gradient_norm": norm})
         self.finite = self.agree(self.finite and norm < float("inf"))

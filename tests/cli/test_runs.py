@@ -92,7 +92,7 @@ def test_a_prior_refuses_images_its_compressor_never_saw(folder: Path, capsys) -
 
 
 @pytest.mark.parametrize(
-    "flag", ["gradient_clip_val=-1", "checkpoint_minutes=-1", "strategy=fsdp", "validate_every=0"]
+    "flag", ["gradient_clip_val=-1", "checkpoint_minutes=-1", "strategy=deepspeed", "validate_every=0"]
 )
 def test_impossible_trainer_options_are_refused(folder: Path, capsys, flag: str) -> None:
     assert again(folder, f"--trainer.{flag}") == 2

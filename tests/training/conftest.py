@@ -1,6 +1,10 @@
 """Tiny runs of both stages by the command line, in this process, and what they leave in their folders."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from safetensors.torch import load_file
 
 from genstack.cli.main import main
 from genstack.training.compressor import CompressorTraining
+from genstack.training.keeper import latest
 from genstack.training.prior import PriorTraining
 
 #: Everything that is random or counts is on: several epochs, augmentation, dropout, restarts, an adversary.
@@ -82,10 +87,20 @@ def content(folder: Path) -> dict[str, Any]:
     return {
         "model": load_file(folder / "model.safetensors"),
         "made": json.loads((folder / "model.json").read_text())["made"],
-        "checkpoint": torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True),
+        "checkpoint": saved(folder),
         "metrics": [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
         "pictures": {path.name: path.read_bytes() for path in (folder / "images").iterdir()},
     }
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    """What a run would resume from."""
+    place = latest(folder)
+    assert place is not None
+    if place.is_file():
+        return torch.load(place, weights_only=True)
+    parts = {path.name: load_file(path) for path in place.glob("*.safetensors")}
+    return {"rest": torch.load(place / "rest.ckpt", weights_only=True), **parts}
 
 
 def differences(one: Any, other: Any, place: str = "") -> list[str]:
@@ -102,6 +117,63 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("runs"))
+
+
+class Torchrun:
+    """Several processes of this machine, as torchrun starts them."""
+
+    command = (sys.executable, "-m", "torch.distributed.run")
+    worker = str(Path(__file__).parent / "worker.py")
+
+    def free_port(self) -> str:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            return str(listening.getsockname()[1])
+
+    def environment(self) -> dict[str, str]:
+        root = str(Path(__file__).parents[2])
+        return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo"}
+
+    def __call__(
+        self, folder: Path, jobs: list[dict[str, Any]], processes: int = 2, restarts: int = 0
+    ) -> None:
+        """Let them do some jobs, one after the other."""
+        file = folder / "jobs.json"
+        file.write_text(json.dumps(jobs))
+        shape = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
+        meeting = ["--master-addr", "127.0.0.1", "--master-port", self.free_port()]
+        done = subprocess.run(
+            [*self.command, *shape, *meeting, self.worker, str(file)],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=590,
+        )
+        assert done.returncode == 0, done.stderr[-9000:]
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Torchrun:
+    return Torchrun()
+
+
+@pytest.fixture(scope="session")
+def job(runs: Runs) -> Callable[..., dict[str, Any]]:
+    """What two processes are to do: a run by name, and what is to go wrong in it."""
+
+    def described(
+        stage: str, name: str, flags: tuple[str, ...], spoilt: int | None = None, **wrong: Any
+    ) -> dict[str, Any]:
+        two = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+        if stage == "resume":
+            words = [stage, str(runs.folder / name), *flags]
+        else:
+            words = runs.words(stage, name, *two, *flags)
+        nothing = {"spoilt": spoilt, "cut": None, "killed": None, "killed saving": None}
+        return {"words": words, "out": str(runs.folder / name), **nothing, **wrong}
+
+    return described
 
 
 @pytest.fixture(params=KINDS)

@@ -1,18 +1,10 @@
 """Two processes that train one run together agree on everything, and learn what one would learn alone."""
 
 import json
-import os
-import signal
-import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
-TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 #: Stage, flags on top of those of all tiny runs, and the step whose batch is spoilt in the second process.
 RUNS = {
@@ -39,92 +31,17 @@ RUNS = {
 pytestmark = pytest.mark.training
 
 
-class PowerCut(BaseException):
-    """Nothing catches it and nobody tidies up."""
-
-
-def work(file):
-    """In each process: train what the file says, with what is to go wrong, and save what was learned."""
-    from genstack.cli.main import main
-    from genstack.training.run import Run
-    from genstack.training.training import Training
-
-    rank, train, step = os.environ["RANK"], Run.train, Training.training_step
-    torch.set_num_threads(1)
-    for job in json.loads(Path(file).read_text()):
-
-        def trained(self, training, *arguments, job=job):
-            train(self, training, *arguments)
-            torch.save(training.state_dict(), f"{job['out']}.{rank}.pt")
-
-        def stepped(self, batch, number, job=job):
-            if job["cut"] == self.global_step:
-                raise PowerCut
-            loss = step(self, batch, number)
-            if job["killed"] is not None and rank == "1" and self.global_step == 6:
-                killed = Path(job["killed"])
-                if not killed.exists():
-                    killed.touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-            if rank == "1" and job["spoilt"] == self.global_step:
-                return loss * torch.nan
-            return loss
-
-        Run.train, Training.training_step = trained, stepped
-        try:
-            assert main(["train", *job["words"]]) is None, job
-        except PowerCut:
-            assert job["cut"] is not None
-    torch.distributed.destroy_process_group()
-
-
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-
-
-def together(folder, jobs):
-    """Let two processes do some jobs, one after the other."""
-    file = folder / "jobs.json"
-    file.write_text(json.dumps(jobs))
-    command = [*TORCHRUN, "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", free_port()]
-    done = subprocess.run(
-        [*command, __file__, str(file)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=590,
-    )
-    assert done.returncode == 0, done.stderr[-9000:]
-
-
-def job(runs, stage, name, flags, spoilt=None, cut=None, killed=None):
-    """What two processes are to do."""
-    words = runs.words(stage, name, *TWO, *flags)
-    out = str(runs.folder / name)
-    return {"words": words, "out": out, "spoilt": spoilt, "cut": cut, "killed": killed}
-
-
 @pytest.fixture(scope="module")
-def both(runs, tmp_path_factory):
+def both(runs, torchrun, job, tmp_path_factory):
     """The folders of all runs, and what each process has learned in them."""
-    folder = tmp_path_factory.mktemp("together")
-    jobs = [job(runs, stage, f"two {name}", flags, spoilt) for name, (stage, flags, spoilt) in RUNS.items()]
+    folder = tmp_path_factory.mktemp("torchrun")
+    jobs = [job(stage, f"two {name}", flags, spoilt) for name, (stage, flags, spoilt) in RUNS.items()]
     cut = ("--trainer.checkpoint_minutes", "0")
     for stage in ("compressor", "prior"):
-        jobs.append(job(runs, stage, f"two cut {stage}", cut, cut=6))
-        jobs.append(job(runs, stage, f"two cut {stage}", cut))
-    jobs.append(job(runs, "prior", "two straight prior", ()))
-    together(folder, jobs)
+        jobs.append(job(stage, f"two cut {stage}", cut, cut=6))
+        jobs.append(job(stage, f"two cut {stage}", cut))
+    jobs.append(job("prior", "two straight prior", ()))
+    torchrun(folder, jobs)
 
     def found(name):
         learned = [torch.load(runs.folder / f"two {name}.{rank}.pt") for rank in range(2)]
@@ -164,30 +81,37 @@ QUIET = (
 )
 
 
-def test_two_processes_learn_what_one_learns(runs, tmp_path):
+def test_two_processes_learn_what_one_learns(runs, torchrun, job, tmp_path):
     """Where nothing is random in a step, also with parts, and from a checkpoint that one process left."""
     alone = lines(runs.train("prior", "alone", *QUIET, "--data.limit", "25", "--data.validation", "0.25"))
     flags = (*QUIET, "--data.limit", "25", "--data.validation", "0.25")
     parts = (*flags, "--trainer.accumulate_grad_batches", "2")
-    jobs = [job(runs, "prior", "shared", flags), job(runs, "prior", "in parts", parts)]
-    together(tmp_path, jobs)
+    jobs = [job("prior", "shared", flags), job("prior", "in parts", parts)]
+    torchrun(tmp_path, jobs)
     for name in ("shared", "in parts"):
         for mine, theirs in zip(alone, lines(runs.folder / name), strict=True):
             assert mine == pytest.approx(theirs, rel=2e-4), name
 
 
-def test_two_hosts_go_on_after_one_loses_its_process(runs, both, unlike, tmp_path):
+def test_two_hosts_go_on_after_one_loses_its_process(runs, both, job, torchrun, unlike, tmp_path):
     """Two agents meet at an address; SIGKILL in the middle of a step; all begin again from the checkpoint."""
     hosts = ("--trainer.num_nodes", "2", "--trainer.devices", "1")
     file, killed = tmp_path / "jobs.json", tmp_path / "killed"
-    file.write_text(json.dumps([job(runs, "prior", "two hosts", hosts, killed=str(killed))]))
-    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "test"]
+    file.write_text(json.dumps([job("prior", "two hosts", hosts, killed=str(killed))]))
+    meeting = [
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        f"127.0.0.1:{torchrun.free_port()}",
+        "--rdzv-id",
+        "test",
+    ]
     shape = ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"]
     agents = []
     for address in ("127.0.0.1", "127.0.0.2"):
         with (tmp_path / address).open("w") as errors:
-            words = [*TORCHRUN, *shape, *meeting, "--local-addr", address, __file__, str(file)]
-            agents.append(subprocess.Popen(words, env=environment(), stderr=errors))
+            words = [*torchrun.command, *shape, *meeting, "--local-addr", address, torchrun.worker, str(file)]
+            agents.append(subprocess.Popen(words, env=torchrun.environment(), stderr=errors))
     ends = [agent.wait(timeout=500) for agent in agents]
     told = "\n".join((tmp_path / address).read_text() for address in ("127.0.0.1", "127.0.0.2"))
     assert ends == [0, 0], told[-9000:]
@@ -211,7 +135,3 @@ def test_fewer_validation_images_than_processes_are_refused(runs):
     training._trainer = Trainer()
     with pytest.raises(ValueError, match="validation images cannot be shared by 4 processes"):
         training.val_dataloader()
-
-
-if __name__ == "__main__":
-    work(sys.argv[1])

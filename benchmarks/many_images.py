@@ -1,0 +1,69 @@
+"""What it takes to split and to shuffle very many images; prints a table.
+
+    python benchmarks/many_images.py [IMAGES]
+
+Names are made up, `shards/000123.tar/000456`. "from names" hashes each, as folders, lists and tables do;
+"from places" reads the hashes that the index of a shard keeps. Memory is what stays, and the growth of the
+process's largest size while it worked (Linux); each line has a process of its own.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genstack.data.permutation import Permutation
+from genstack.data.split import BLOCK, hashed, split
+from genstack.training.forecast import process_memory
+
+WORKS = ("split from names", "split from places", "order, kept", "order, computed")
+BATCH, BATCHES = 256, 1000
+
+
+def names(count: int) -> Iterator[str]:
+    """Keys of samples in shards of 10,000."""
+    return (f"shards/{number // 10_000:06d}.tar/{number % 10_000:06d}" for number in range(count))
+
+
+def places(count: int) -> Iterator[np.ndarray]:
+    """Hashes as an index gives them."""
+    random = np.random.default_rng(0)
+    return (random.random(min(BLOCK, count - first)) for first in range(0, count, BLOCK))
+
+
+def measure(work: str, count: int) -> None:
+    """One line of the table."""
+    before, begun = process_memory()[0], time.process_time()
+    if work.startswith("split"):
+        sides = split(hashed(names(count)) if work == "split from names" else places(count), 0.05)
+        stays = sides.training.before.nbytes + sides.validation.numbers.nbytes  # type: ignore[attr-defined]
+    elif work == "order, kept":
+        stays = torch.randperm(count).nbytes
+    else:
+        order, stays = Permutation(count, 0), 0
+        for batch in range(BATCHES):
+            order[batch * BATCH : (batch + 1) * BATCH]
+    seconds = time.process_time() - begun
+    each = seconds / (BATCH * BATCHES if work == "order, computed" else count) * 1e6
+    growth = process_memory()[0] - before
+    print(f"| {work} | {seconds:.1f} | {each:.2f} | {stays / count:.2f} | {growth / 1e6:.0f} |", flush=True)
+
+
+def main() -> None:
+    """A line for each work."""
+    if len(sys.argv) > 2:
+        measure(sys.argv[2], int(sys.argv[1]))
+        return
+    count = sys.argv[1] if len(sys.argv) > 1 else str(10**7)
+    print(f"{count} images\n\n| | s | us an image | bytes an image that stay | growth, MB |")
+    print("|---|---|---|---|---|")
+    for work in WORKS:
+        subprocess.run([sys.executable, __file__, count, work], check=True, cwd=Path(__file__).parents[1])
+
+
+if __name__ == "__main__":
+    main()

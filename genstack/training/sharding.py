@@ -1,0 +1,102 @@
+"""Weights cut among processes: each holds a part, and all of a layer only while it computes (FSDP2).
+
+The cut is that of fully sharded data parallelism (Zhao et al. 2023, arXiv:2304.11277), as torch.distributed's
+`fully_shard` makes it, parameter by parameter. Every member of a list of layers is gathered by itself; what
+is left of a model is gathered once a step. Whole in every process stay what is small and used out of turn:
+quantizers, whose codebooks move after the step, and the last layer, whose gradient adaptive weights look at.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from genstack.compressor import Bottleneck, Compressor
+from genstack.prior import Prior
+
+Learner = TypeVar("Learner", bound=nn.Module)
+
+#: What training calls of a model beside `forward`; weights are gathered for these.
+CALLED = ("loss", "nats", "sample")
+
+
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Cut a model's parameters among the processes of a mesh, in place."""
+    whole = set(kept_whole(model))
+    for layer in layers(model):
+        fully_shard(layer, mesh=mesh, ignored_params=whole)
+    fully_shard(model, mesh=mesh, ignored_params=whole)
+    for name in CALLED:
+        if isinstance(model, Prior):
+            register_fsdp_forward_method(model, name)
+
+
+def kept_whole(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that are not cut."""
+    for module in model.modules():
+        if isinstance(module, Bottleneck):
+            yield from module.parameters()
+    if isinstance(model, Compressor):
+        yield model.last_layer
+
+
+def layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost members of lists of layers that are used by calling them."""
+    for child in module.children():
+        if isinstance(child, Bottleneck):
+            continue
+        if not isinstance(child, nn.ModuleList):
+            yield from layers(child)
+            continue
+        for member in child:
+            if isinstance(member, Prior | nn.ModuleList):
+                yield from layers(member)
+            elif is_called(member) and not isinstance(member, Bottleneck):
+                yield member
+
+
+def is_called(module: nn.Module) -> bool:
+    """Whether a module with weights is used by calling it, which is when its weights are gathered."""
+    return type(module).forward is not nn.Module.forward and any(True for _ in module.parameters())
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a model's parameters are cut among processes."""
+    return isinstance(model, FSDPModule)
+
+
+def assembled(model: Learner, blank: Callable[[], Learner]) -> Learner | None:
+    """A whole copy of a model that is cut, in main memory: in the first process, None in all others.
+
+    Args:
+        model: it; every process asks for it at once.
+        blank: makes one like it, with any weights.
+    """
+    whole: dict[str, Tensor] = {}
+    first = distributed.get_rank() == 0
+    for name, tensor in model.state_dict().items():
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if first:
+            whole[name] = full.detach().cpu()
+    if not first:
+        return None
+    with torch.device("meta"):
+        copy = blank()
+    copy.load_state_dict(whole, assign=True)
+    return copy.eval().requires_grad_(False)
+
+
+def average_whole(parameters: Iterator[nn.Parameter]) -> None:
+    """Let the gradients of parameters that every process holds be the mean over all processes, in one go."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+    if gradients:
+        flat = _flatten_dense_tensors(gradients)
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        torch._foreach_copy_(gradients, list(_unflatten_dense_tensors(flat, gradients)))

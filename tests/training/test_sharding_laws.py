@@ -1,0 +1,140 @@
+"""Every prior and network computes with cut weights what it does with whole ones: a law for new parts, too.
+
+One process stands for all here: its parts are whole, but every weight that is used out of turn is found.
+"""
+
+import copy
+import inspect
+
+import pytest
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+import genstack.compressor
+import genstack.prior
+from genstack.checkpoints.description import build, describe
+from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder, Network
+from genstack.compressor.quantizers.multiscale import MultiScale
+from genstack.compressor.quantizers.vq import VectorQuantizer
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.prior import Backbone, ClassLabels, Prior, SamplingOptions, image_seeds
+from genstack.training.sharding import assembled, is_sharded, shard
+
+PRIORS = discover(genstack.prior, Prior)
+NETWORKS = discover(genstack.compressor, Network)
+CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
+LAYOUTS = [
+    CodeLayout((16, 24), 6, ((2, 4),)),
+    CodeLayout((16, 24), 6, ((1, 2), (2, 3))),
+    CodeLayout((16, 24), 6, ((2, 2),), depth=2),
+]
+BACKBONE = Backbone(width=24, depth=2, heads=3, dropout=0.0)
+SIZES = {"backbone": BACKBONE, "finer": BACKBONE, "width": 24, "layers": 2, "heads": 3, "dropout": 0.0}
+PLANS = {
+    "dim": 6,
+    "width": 8,
+    "multipliers": (1, 2, 2),
+    "blocks": 1,
+    "attention": (1,),
+    "depth": 1,
+    "heads": 2,
+    "tokens": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    """Of this process alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def known(kind, sizes):
+    return {name: size for name, size in sizes.items() if name in inspect.signature(kind).parameters}
+
+
+def small(kind):
+    """A prior over the first layout that it takes, and the compressor that it is attached to."""
+    for layout in LAYOUTS:
+        try:
+            prior = kind(layout, CLASSES, **known(kind, SIZES))
+        except UserError:
+            continue
+        quantizer = MultiScale(tuple(range(1, len(layout.grids) + 1)), layout.codebook_size, 5)
+        compressor = Autoencoder(1, Convolutional(8, 8, (1, 1, 1, 1), 1, (), False), quantizer)
+        prior.attach(compressor)
+        return prior, compressor
+    raise AssertionError(f"{kind} takes none of the layouts")
+
+
+def like(described, compressor):
+    """A prior with other weights, attached to the same compressor."""
+    prior = build(described)
+    prior.attach(compressor)
+    return prior
+
+
+def check(whole, cut, compute):
+    """What `compute` makes of both, and the gradients of its sum, are equal."""
+    results = []
+    for model in (whole, cut):
+        torch.manual_seed(1)
+        results.append(compute(model))
+    torch.testing.assert_close(results[1], results[0])
+    for result in results:
+        result.square().sum().backward()
+    gradients = [[parameter.grad for parameter in model.parameters()] for model in (whole, cut)]
+    assert any(isinstance(gradient, DTensor) for gradient in gradients[1])
+    for expected, gradient in zip(*gradients, strict=True):
+        gathered = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+        torch.testing.assert_close(gathered, expected)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_every_prior(mesh, name):
+    whole, compressor = small(PRIORS[name])
+    with torch.no_grad():
+        for parameter in whole.parameters():  # gates begin at 0, behind which nothing would be seen
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    cut, described = copy.deepcopy(whole), describe(whole)
+    shard(cut, mesh)
+    assert is_sharded(cut)
+    layout = whole.layout
+    codes, condition = torch.randint(layout.codebook_size, (3, layout.length)), torch.tensor([0, 1, 2])
+    check(whole.train(), cut.train(), lambda prior: prior.loss(codes, condition))
+    whole.eval(), cut.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(cut.nats(codes, condition), whole.nats(codes, condition))
+        again = assembled(cut, lambda: like(described, compressor))
+        assert type(again) is type(whole)
+        assert again.state_dict().keys() == whole.state_dict().keys()
+        for key, tensor in whole.state_dict().items():
+            assert torch.equal(again.state_dict()[key], tensor), key
+    drawn = [prior.sample(condition, SamplingOptions(), image_seeds(0, range(3))) for prior in (whole, cut)]
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network(mesh, name):
+    plan = NETWORKS[name](**known(NETWORKS[name], PLANS))
+    whole = Autoencoder(3, plan, VectorQuantizer(codebook_size=16, dim=4))
+    images = torch.randn(2, 3, 32, 48)
+    whole.train()(images)  # a codebook may begin at what it sees first
+    cut = copy.deepcopy(whole)
+    shard(cut, mesh)
+    check(whole, cut, lambda model: model(images).images)
+
+
+def test_hierarchies(mesh):
+    plan = Convolutional(8, 8, (1, 2), 1, (), False)
+    whole = HierarchicalAutoencoder(3, plan, VectorQuantizer(codebook_size=16, dim=4))
+    images = torch.randn(2, 3, 32, 48)
+    whole.train()(images)
+    cut = copy.deepcopy(whole)
+    shard(cut, mesh)
+    check(whole, cut, lambda model: model(images).images)

@@ -1,0 +1,68 @@
+"""In each of several processes: train what a file of jobs says, with what is to go wrong in them."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.tensor import DTensor
+
+
+class PowerCut(BaseException):
+    """Nothing catches it and nobody tidies up."""
+
+
+def die_once(mark):
+    """End this process as a power cut would, the first time it comes here."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work(file):
+    """Do the jobs, and save what was learned in each process."""
+    from genstack.cli.main import main
+    from genstack.training.run import Run
+    from genstack.training.training import Training
+
+    rank, train, step, save = os.environ["RANK"], Run.train, Training.training_step, dcp.save
+    torch.set_num_threads(1)
+    for job in json.loads(Path(file).read_text()):
+        saved = []
+
+        def trained(self, training, *arguments, job=job):
+            train(self, training, *arguments)
+            learned = training.state_dict().items()
+            whole = {
+                key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in learned
+            }
+            torch.save(whole, f"{job['out']}.{rank}.pt")
+
+        def stepped(self, batch, number, job=job):
+            if job["cut"] == self.global_step:
+                raise PowerCut
+            loss = step(self, batch, number)
+            if job["killed"] is not None and rank == "1" and self.global_step == 6:
+                die_once(job["killed"])
+            if rank == "1" and job["spoilt"] == self.global_step:
+                return loss * torch.nan
+            return loss
+
+        def written(*arguments, job=job, saved=saved, **named):
+            saved.append(save(*arguments, **named))
+            if job["killed saving"] is not None and rank == "0" and len(saved) == 3:
+                die_once(job["killed saving"])
+
+        Run.train, Training.training_step, dcp.save = trained, stepped, written
+        try:
+            assert main(["train", *job["words"]]) is None, job
+        except PowerCut:
+            assert job["cut"] is not None
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])
