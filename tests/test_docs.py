@@ -74,7 +74,7 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     inherited = {"model": {"compressor": recipe["model"]["compressor"]}}
     monkeypatch.setattr(stages.CompressorStage, "inherited", lambda *_: inherited)
     monkeypatch.setattr(evaluate, "inherited", lambda *_: {"data": {"source": "digits"}})
-    monkeypatch.setattr(evaluate.Evaluation, "run_on", lambda *_: None)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: None)
     monkeypatch.setattr(stages.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
 
 
