@@ -50,6 +50,11 @@ class Model:
         """Where the codes of an image of the preprocessing's size lie."""
         return self.compressor.layout(self.preprocessing.height, self.preprocessing.width)
 
+    @property
+    def draws(self) -> bool:
+        """Whether it makes images of its own: by a prior, or of latents from the standard normal."""
+        return self.prior is not None or not self.compressor.coded
+
     def check_reads(self, preprocessing: Preprocessing) -> None:
         """Refuse images that are made of files in another way than the compressor knows; sizes may differ.
 

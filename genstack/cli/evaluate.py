@@ -208,7 +208,7 @@ def of_folders(wanted: Evaluation, data: ImageData, bench: Bench) -> Card | None
 def of_run(wanted: Evaluation, settings: Namespace, data: ImageData, bench: Bench) -> Card | None:
     """The card of a run, in the first process."""
     model, place = load(Path(wanted.run)).to(bench.device), Path(wanted.run)
-    draws = model.prior is not None or not model.compressor.coded
+    draws = model.draws
     for name in ("samples", "classifier"):
         if not draws and getattr(wanted, name):
             raise UserError(

@@ -146,7 +146,7 @@ def sample(settings: Namespace) -> None:
 def drawable(run: str) -> Model:
     """The model of a run, if it can draw."""
     model = load(Path(run))
-    if model.prior is None and model.compressor.coded:
+    if not model.draws:
         raise UserError(f"{run} is a compressor; train a prior on it: {next_command(model, run)}")
     return model
 

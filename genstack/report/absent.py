@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from genstack.errors import UserError
 
@@ -19,13 +19,16 @@ class Absent:
 
     reason: str
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
 
-def attempt(find: Callable[[], Found]) -> Found | Absent:
-    """What is found, or why it is not there."""
+def attempt(find: Callable[..., Found], *parts: Any) -> Found | Absent:
+    """What is found of some parts, or why it, or the first part that is missing, is not there."""
+    missing = next((part for part in parts if isinstance(part, Absent)), None)
+    if missing is not None:
+        return missing
     try:
-        return find()
+        return find(*parts)
     except (UserError, OSError) as error:
         return Absent(" ".join(str(error).split()))

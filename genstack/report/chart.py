@@ -11,6 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 312.0, 10.0, 166.0  # of what the axes enclose
 MOST_POINTS = 400  # of a curve; more cannot be told apart
 MOST_DOTS = 40  # of a curve that has a dot at each point
 ROWS = 24  # of the table below a chart
+MOST_DIGITS = 16  # of a label; numbers of a computer have no more
 DECADES = 2.0  # from which on an axis of positive numbers is logarithmic
 
 
@@ -112,7 +113,8 @@ class Axis:
     def ticks(self, count: int) -> tuple[Tick, ...]:
         """About `count` round numbers."""
         values = decades(self.low, self.high) if self.logarithmic else rounds(self.low, self.high, count)
-        return tuple(Tick(round(self.place(value), 1), label(value)) for value in values)
+        named = zip(values, labels(values), strict=True)
+        return tuple(Tick(round(self.place(value), 1), name) for value, name in named)
 
 
 def chart(title: str, curves: Sequence[Curve]) -> Chart | None:
@@ -234,10 +236,20 @@ def decades(low: float, high: float) -> list[float]:
     return [10.0**power for power in range(first, last + 1, max(1, ceil((last - first) / 5)))]
 
 
-def label(value: float) -> str:
+def labels(values: Sequence[float]) -> list[str]:
+    """Short numbers for an axis, with as many digits as tell them apart."""
+    named = [label(value, 3) for value in values]
+    for digits in range(4, MOST_DIGITS):
+        if len(set(named)) == len(set(values)):
+            break
+        named = [label(value, digits) for value in values]
+    return named
+
+
+def label(value: float, digits: int = 4) -> str:
     """A short number for an axis."""
     if abs(value) >= 10_000:
         for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
-                return f"{value / size:.3g}{letter}"
-    return f"{value:.4g}".replace("e-0", "e-")
+                return f"{value / size:.{digits}g}{letter}"
+    return f"{value:.{max(4, digits)}g}".replace("e-0", "e-")

@@ -2,22 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any
 
 import yaml
+from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor
 
 import genstack
 from genstack.checkpoints.files import identity
 from genstack.data import Batch
+from genstack.errors import UserError
 from genstack.model import Model
 from genstack.report import codes, curves, reconstructions, samples
 from genstack.report.absent import Absent, attempt
 from genstack.report.card import Card, Number
-from genstack.report.history import History
 from genstack.report.picture import Picture, pictures
-from genstack.report.story import MEANINGS, Meaning, commands, flat, headline, story
+from genstack.report.story import commands, flat, headline, meaning, story
 from genstack.report.subject import Subject
 
 SIDE_BY_SIDE = 6  # images, and samples, of each run in a comparison
@@ -43,32 +46,21 @@ def run_page(subject: Subject, count: int, seed: int) -> str:
     model, held_out = subject.model, subject.held_out
     step, measured = subject.measured
     history = subject.history
-    boxes, constant = curves.charts(history) if isinstance(history, History) else ([], {})
-    pairs: Any = first_absent(model, held_out)
-    health: Any = pairs
-    if isinstance(model, Model) and isinstance(held_out, Batch):
-        pairs = attempt(lambda: reconstructions.reconstructions(model, held_out, model.classes))
-        health = attempt(lambda: codes.codes(model, held_out.images))
-    drawn: Any = model
-    if isinstance(model, Model):
-        drawn = attempt(lambda: samples.samples(model, count, seed, subject.data, held_out))
+    boxes, constant = curves.charts(history) if history else ([], {})
     return render(
         "run.html",
         title=subject.name,
         subject=subject,
         headline=headline(subject),
         step=step,
-        measured=[
-            (MEANINGS.get(short_name(name), Meaning(name, "")), value)
-            for name, value in curves.sorted_numbers(measured)
-        ],
+        measured=[(meaning(name), value) for name, value in curves.sorted_numbers(measured)],
         story=story(subject),
         history=history,
         charts=boxes,
         constant=constant,
-        reconstructions=pairs,
-        codes=health,
-        samples=drawn,
+        reconstructions=attempt(reconstructions.reconstructions, model, held_out),
+        codes=attempt(lambda model, batch: codes.codes(model, batch.images), model, held_out),
+        samples=attempt(lambda model: samples.samples(model, count, seed, subject.data, held_out), model),
         sheets=subject.sheets(),
         cards=subject.cards,
         commands=commands(subject),
@@ -80,9 +72,7 @@ def comparison_page(subjects: Sequence[Subject], count: int, seed: int) -> str:
     """The page of several runs side by side."""
     names = told_apart(subjects)
     histories = {
-        place: (names[place], subject.history)
-        for place, subject in enumerate(subjects)
-        if isinstance(subject.history, History)
+        place: (names[place], subject.history) for place, subject in enumerate(subjects) if subject.history
     }
     measured = [subject.measured[1] for subject in subjects]
     together = {name: value for numbers in measured for name, value in numbers.items()}
@@ -93,19 +83,12 @@ def comparison_page(subjects: Sequence[Subject], count: int, seed: int) -> str:
         subjects=subjects,
         names=names,
         headlines=[headline(subject) for subject in subjects],
-        measured=[
-            (MEANINGS.get(short_name(name), Meaning(name, "")), [numbers.get(name) for numbers in measured])
-            for name in rows
-        ],
-        compressors=len({identity(one.model) for one in subjects if isinstance(one.model, Model)}),
+        measured=[(meaning(name), [numbers.get(name) for numbers in measured]) for name in rows],
+        compressors=len({identity(one.model) for one in subjects if one.model}),
         charts=curves.overlaid(histories),
-        silent=[
-            (names[n], one.history.reason)
-            for n, one in enumerate(subjects)
-            if isinstance(one.history, Absent)
-        ],
+        silent=[(names[n], one.history.reason) for n, one in enumerate(subjects) if not one.history],
         cards=card_rows([subject.cards for subject in subjects]),
-        measured_none=[names[n] for n, one in enumerate(subjects) if isinstance(one.cards, Absent)],
+        measured_none=[names[n] for n, one in enumerate(subjects) if not one.cards],
         differences=differences([subject.config for subject in subjects]),
         strips=side_by_side(subjects, names),
         samples=sample_strips(subjects, names, min(count, SIDE_BY_SIDE), seed),
@@ -121,48 +104,49 @@ def told_apart(subjects: Sequence[Subject]) -> list[str]:
 
 def side_by_side(subjects: Sequence[Subject], names: Sequence[str]) -> list[Strip]:
     """The same held-out images, as each run reconstructs them."""
-    first = next((subject.held_out for subject in subjects if isinstance(subject.held_out, Batch)), None)
+    first = next((subject.held_out for subject in subjects if subject.held_out), None)
     if first is None:
         return []
     images = first.images[:SIDE_BY_SIDE]
     strips = [Strip("held-out images", -1, pictures(images, [f"image {n}" for n in range(len(images))]))]
     for place, subject in enumerate(subjects):
-        model = subject.model
-        shown: Sequence[Picture] | Absent
-        if isinstance(model, Absent):
-            shown = model
-        elif model.preprocessing.shape != tuple(images.shape[1:]):
-            shown = Absent("it was trained on images of another size")
-        else:
-            others = reconstructions.reconstruct(model, images)
-            shown = pictures(others, [f"image {n} by {names[place]}" for n in range(len(images))])
+        labels = [f"image {n} by {names[place]}" for n in range(len(images))]
+        shown = attempt(partial(brought_back, images, labels), subject.model)
         strips.append(Strip(names[place], place, shown))
     return strips
+
+
+def brought_back(images: Float[Tensor, "b c H W"], labels: Sequence[str], model: Model) -> list[Picture]:
+    """Images as a model reconstructs them.
+
+    Raises:
+        UserError: they have another size than it reads.
+    """
+    if model.preprocessing.shape != tuple(images.shape[1:]):
+        raise UserError("it was trained on images of another size")
+    return pictures(reconstructions.reconstruct(model, images), labels)
 
 
 def sample_strips(subjects: Sequence[Subject], names: Sequence[str], count: int, seed: int) -> list[Strip]:
     """Samples of each run that can draw some."""
     strips = []
     for place, subject in enumerate(subjects):
-        model = subject.model
-        if isinstance(model, Model) and (model.prior is not None or not model.compressor.coded):
-            drawn = attempt(lambda: samples.samples(model, count, seed, Absent(""), subject.held_out))  # noqa: B023
-            shown = (
-                drawn
-                if isinstance(drawn, Absent)
-                else [one.picture for group in drawn.groups for one in group.drawn]
-            )
-            strips.append(Strip(names[place], place, shown))
+        if subject.model and subject.model.draws:
+            drawn = attempt(partial(drawn_by, count, seed, subject.held_out), subject.model)
+            strips.append(Strip(names[place], place, drawn))
     return strips
+
+
+def drawn_by(count: int, seed: int, held_out: Batch | Absent, model: Model) -> list[Picture]:
+    """Samples of a model, without their nearest training images."""
+    groups = samples.samples(model, count, seed, Absent("not looked for"), held_out).groups
+    return [one.picture for group in groups for one in group.drawn]
 
 
 def card_rows(runs: Sequence[Sequence[Card] | Absent]) -> list[tuple[Number, list[Number | None]]]:
     """Every number of the cards of several runs, with its value in each."""
     found = [
-        {}
-        if isinstance(cards, Absent)
-        else {number.name: number for card in reversed(cards) for number in card.numbers}
-        for cards in runs
+        {number.name: number for card in reversed(cards or []) for number in card.numbers} for cards in runs
     ]
     names = dict.fromkeys(name for numbers in found for name in numbers)
     return [
@@ -176,25 +160,15 @@ def card_rows(runs: Sequence[Sequence[Card] | Absent]) -> list[tuple[Number, lis
 
 def differences(configs: Sequence[Mapping[str, Any] | Absent]) -> list[tuple[str, list[str | None]]]:
     """Settings that are not the same in all runs; None where a run has none of that name."""
-    found = [{} if isinstance(config, Absent) else flat(config) for config in configs]
+    found = [flat(config) if config else {} for config in configs]
     names = dict.fromkeys(name for settings in found for name in settings)
     rows = [(name, [settings.get(name) for settings in found]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 
 
-def first_absent(*parts: object) -> Absent | None:
-    """Why the first of some parts is not there."""
-    return next((part for part in parts if isinstance(part, Absent)), None)
-
-
-def short_name(name: str) -> str:
-    """A logged name without its stage."""
-    return name.rpartition("/")[2]
-
-
 def plain_config(subject: Subject) -> str:
     """Every setting, as YAML."""
-    if isinstance(subject.config, Absent):
+    if not subject.config:
         return ""
     return yaml.safe_dump(subject.config, sort_keys=False, allow_unicode=True)
 

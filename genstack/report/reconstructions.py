@@ -61,7 +61,7 @@ def reconstruct(model: Model, images: Float[Tensor, "b c H W"]) -> Float[Tensor,
     return torch.cat([model.reconstruct(some).cpu() for some in images.split(BATCH)])
 
 
-def reconstructions(model: Model, held_out: Batch, classes: Sequence[str]) -> Reconstructions:
+def reconstructions(model: Model, held_out: Batch) -> Reconstructions:
     """What the compressor makes of held-out images."""
     images = held_out.images
     others = reconstruct(model, images)
@@ -72,7 +72,7 @@ def reconstructions(model: Model, held_out: Batch, classes: Sequence[str]) -> Re
     chosen = first + rest[:WORST]
     differences = errors(images[chosen], others[chosen])
     levels = float(differences.max())
-    names = [name_of(number, held_out, classes) for number in chosen]
+    names = [name_of(number, held_out, model.classes) for number in chosen]
     pairs = [
         Pair(
             name,

@@ -81,7 +81,7 @@ def samples(
     Raises:
         UserError: there is no prior, or none that draws without a wish.
     """
-    if model.prior is None and model.compressor.coded:
+    if not model.draws:
         raise UserError("a compressor alone draws nothing: it needs a prior over its codes")
     if count < 1:
         raise UserError("none were asked for")
@@ -91,7 +91,7 @@ def samples(
     nearest: list[Picture | None] = [None] * count
     known: int = 0
     copies: int | None = None
-    if isinstance(data, ImageData) and isinstance(held_out, Batch):
+    if data and held_out:
         numbers, known, copies = look_up(images, data, held_out)
         found = data.samples(data.split.training)
         similar = torch.cat([found[0, number].images for number in numbers])
@@ -108,7 +108,7 @@ def samples(
 
 def steered(model: Model, count: int, held_out: Batch | Absent) -> Facts:
     """What steers the samples: held-out images in turn, or whatever the condition takes without them."""
-    if isinstance(held_out, Absent):
+    if not held_out:
         return model.condition.choose(Wishes(), count)
     facts = held_out.facts
     return model.condition.shown(facts[[number % len(facts) for number in range(count)]])

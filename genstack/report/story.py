@@ -1,8 +1,9 @@
 """What was trained on what, in rows to read, and the commands that do it again."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 from typing import Any
 
@@ -11,9 +12,7 @@ from torch import nn
 import genstack
 from genstack.checkpoints.description import describe
 from genstack.checkpoints.files import identity
-from genstack.data import ImageData
 from genstack.model import Model
-from genstack.report.absent import Absent
 from genstack.report.subject import Subject
 
 MOST_CLASSES = 30  # that are named
@@ -37,6 +36,7 @@ class Meaning:
 MEANINGS = {
     "psnr": Meaning("PSNR", "closeness of reconstructions; higher is closer", "dB"),
     "reconstruction": Meaning("reconstruction loss", "as the loss weighs it; lower is closer"),
+    "perceptual": Meaning("perceptual distance", "as a network sees it; lower is closer"),
     "usage": Meaning("codebook in use", "share of all codes seen in held-out images, from 0 to 1"),
     "perplexity": Meaning("perplexity", "so many codes, all alike frequent, would be as varied", "codes"),
     "dead": Meaning("codes never seen", "in held-out images"),
@@ -51,10 +51,19 @@ MEANINGS = {
 Rows = list[tuple[str, str]]
 
 
+def meaning(name: str) -> Meaning:
+    """What a logged number says, that of one grid of several too; its name where nobody has said."""
+    number, _, grid = name.rpartition("/")[2].partition("_grid")
+    if number not in MEANINGS:
+        return Meaning(name, "")
+    known = MEANINGS[number]
+    return replace(known, title=f"{known.title}, grid {grid}") if grid else known
+
+
 def headline(subject: Subject) -> str:
     """The run in a sentence."""
     source = settings(subject, "data").get("source")
-    if source is None and isinstance(subject.model, Model):
+    if source is None and subject.model:
         source = subject.model.made.get("data")
     trained = f"A {subject.stage} trained on {source}" if source else f"A {subject.stage}"
     steps = steps_of(subject)
@@ -64,7 +73,7 @@ def headline(subject: Subject) -> str:
 def steps_of(subject: Subject) -> str:
     """How far the training has come, in words."""
     wanted = settings(subject, "trainer").get("max_steps")
-    done = subject.history.step if not isinstance(subject.history, Absent) else subject.measured[0]
+    done = subject.history.step if subject.history else subject.measured[0]
     if not done:
         return "with no step logged yet"
     return f"{done:,} of {wanted:,} steps" if isinstance(wanted, int) else f"{done:,} steps"
@@ -73,7 +82,7 @@ def steps_of(subject: Subject) -> str:
 def story(subject: Subject) -> dict[str, Rows]:
     """What was trained on what, by headings."""
     told = {"Data": data_rows(subject)}
-    if isinstance(subject.model, Model):
+    if subject.model:
         told["Compressor"] = compressor_rows(subject.model)
         if subject.model.prior is not None:
             told["Prior"] = prior_rows(subject.model.prior)
@@ -85,10 +94,10 @@ def data_rows(subject: Subject) -> Rows:
     """The images."""
     said = settings(subject, "data")
     rows = [("source", str(said["source"]))] if "source" in said else []
-    if isinstance(subject.data, ImageData):
+    if subject.data:
         split = subject.data.split
         rows.append(("images", f"{len(split.training):,} for training, {len(split.validation):,} held out"))
-    if isinstance(subject.model, Model):
+    if subject.model:
         channels, height, width = subject.model.preprocessing.shape
         bits = subject.model.preprocessing.bits
         rows.append(
@@ -100,7 +109,8 @@ def data_rows(subject: Subject) -> Rows:
             rows.append(("classes", f"{len(classes):,}: {named}"))
     varied = flat(said.get("augmentation") or {})
     if varied:
-        rows.append(("augmentation", ", ".join(f"{name} {value}" for name, value in varied.items())))
+        told = ", ".join(f"{name} {value}" for name, value in varied.items())
+        rows.append(("augmentation", re.sub(r"\d+\.\d{4,}", lambda long: f"{float(long[0]):.4g}", told)))
     return rows
 
 
@@ -139,7 +149,7 @@ def training_rows(subject: Subject) -> Rows:
     said, model = settings(subject, "data"), settings(subject, "model")
     if "batch_size" in said:
         rows.append(("batch", f"{said['batch_size']} images a step"))
-    if isinstance(subject.model, Model):
+    if subject.model:
         made = subject.model.made
         if isinstance(made.get("images"), int) and isinstance(made.get("step"), int):
             rows.append(("kept", f"the model of step {made['step']:,}, after {made['images']:,} images"))
@@ -151,7 +161,7 @@ def training_rows(subject: Subject) -> Rows:
             rows.append((name, str(model[name])))
     if "precision" in settings(subject, "trainer"):
         rows.append(("precision", str(settings(subject, "trainer")["precision"])))
-    torch = subject.model.made.get("torch") if isinstance(subject.model, Model) else None
+    torch = subject.model.made.get("torch") if subject.model else None
     versions = ([f"trained with torch {torch}"] if torch else []) + [
         f"reported by genstack {genstack.__version__}"
     ]
@@ -162,16 +172,16 @@ def commands(subject: Subject) -> list[tuple[str, str]]:
     """What each command does, and the command."""
     folder = shlex.quote(str(subject.folder))
     told = []
-    if not isinstance(subject.config, Absent):
+    if subject.config:
         config = shlex.quote(str(subject.folder / "config.yaml"))
         name = shlex.quote(f"{subject.name}-again")
         told.append(
             ("train the same again", f"genstack train {subject.stage} --config {config} --name {name}")
         )
         told.append(("train on, if it was stopped", f"genstack train resume {folder}"))
-    if isinstance(subject.model, Model):
+    if subject.model:
         told.append(("reconstruct held-out images", f"genstack reconstruct {folder}"))
-        if subject.model.prior is not None or not subject.model.compressor.coded:
+        if subject.model.draws:
             told.append(("draw samples", f"genstack sample {folder} --count 64 --seed 0 --out samples/"))
         told.append(("measure it", f"genstack evaluate {folder}"))
     return [*told, ("make this page", f"genstack report {folder}")]
@@ -179,7 +189,7 @@ def commands(subject: Subject) -> list[tuple[str, str]]:
 
 def settings(subject: Subject, group: str) -> Mapping[str, Any]:
     """One group of a run's settings; empty where there is none."""
-    found = subject.config.get(group) if isinstance(subject.config, dict) else None
+    found = subject.config.get(group) if subject.config else None
     return found if isinstance(found, dict) else {}
 
 

@@ -48,7 +48,7 @@ class Subject:
     @cached_property
     def held_out(self) -> Batch | Absent:
         """Images that were laid aside."""
-        if isinstance(self.data, Absent):
+        if not self.data:
             return Absent(f"the images cannot be reached any more ({self.data.reason})")
         data = self.data
         return attempt(lambda: data.examples("validation", MOST_HELD_OUT))
@@ -57,21 +57,19 @@ class Subject:
     def stage(self) -> str:
         """What was trained."""
         prior = (
-            self.model.prior is not None
-            if isinstance(self.model, Model)
-            else isinstance(self.config, dict) and "compressor" in self.config
+            self.model.prior is not None if self.model else bool(self.config) and "compressor" in self.config
         )
         return "prior" if prior else "compressor"
 
     @property
     def measured(self) -> tuple[int, dict[str, float]]:
         """What was measured, and at which step: of the model that is kept, or else the latest."""
-        made = self.model.made if isinstance(self.model, Model) else {}
+        made = self.model.made if self.model else {}
         step, measured = made.get("step"), made.get("measured")
         if isinstance(step, int) and isinstance(measured, dict) and measured:
             numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
             return step, {name: float(value) for name, value in numbers.items()}
-        if isinstance(self.history, History):
+        if self.history:
             return self.history.validated, self.history.measured
         return 0, {}
 

@@ -89,3 +89,13 @@ def test_a_histogram_of_even_codes_reaches_its_line():
 def test_a_spread_has_both_ends():
     assert spread(range(100), 5) == [0, 25, 50, 74, 99]
     assert spread([3, 4], 5) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(6.9289, 6.9325), (0.15620, 0.15633), (123_400.0, 123_460.0), (0.0, 5.0)]
+)
+def test_ticks_of_a_narrow_range_are_told_apart(low: float, high: float):
+    labels = [tick.label for tick in Axis(low, high, BOTTOM, TOP).ticks(5)]
+    assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 9
+    read = [float(label.replace("k", "e3")) for label in labels]
+    assert read == pytest.approx(rounds(low, high, 5), rel=1e-9)

@@ -12,7 +12,10 @@ import pytest
 from genstack.checkpoints.files import load
 from genstack.cli import report, stages
 from genstack.cli.main import main
+from genstack.errors import UserError
+from genstack.report.absent import Absent, attempt
 from genstack.report.page import differences, percent, sentence, short
+from genstack.report.story import meaning
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 DRAWN = {"path", "line"}  # closed by themselves inside svg
@@ -231,6 +234,25 @@ def test_numbers_are_short_and_reasons_are_sentences():
     ]
     assert [percent(share) for share in (1.0, 0.123, 0.0123)] == ["100", "12", "1.2"]
     assert sentence("there is none") == "There is none." and sentence("runs/a is gone") == "runs/a is gone."
+
+
+def test_numbers_of_one_grid_are_told_apart():
+    whole, grid, strange = (meaning(f"val/{name}") for name in ("usage", "usage_grid2", "usages_grid2"))
+    assert grid.title == f"{whole.title}, grid 2" and grid.words == whole.words
+    assert strange.title == "val/usages_grid2"
+
+
+def test_what_is_found_of_parts_waits_for_all_of_them():
+    def share(one: int, other: int) -> float:
+        if other == 0:
+            raise UserError("nothing to\nshare")
+        return one / other
+
+    gone, later = Absent("it is gone"), Absent("it comes later")
+    assert attempt(share, 3, 4) == 0.75
+    assert attempt(share, 3, 0) == Absent("nothing to share")
+    assert attempt(share, gone, later) is gone and attempt(share, 3, later) is later
+    assert not attempt(share, 3, 0)
 
 
 def test_settings_that_differ_are_told():
