@@ -10,7 +10,7 @@ from genstack.cli.verbs import verbs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PICTURES = [str(GOLDEN / "images" / f"{name}.png") for name in ("rgba", "plain_reference")]
-NOTES = {"openai_dvae": "resolution: 16", "taming_net2net_class.ckpt": "heads: 4\nclasses: 12"}
+NOTES = {"openai_dvae": "resolution: 16", "taming_net2net_class.ckpt": "heads: 4\nclasses: 32"}
 FILES = ["openai_dvae", "taming_net2net_class.ckpt"]  # a folder of two files, and one with a prior
 DATA = ["--data.source", "shapes:30", "--data.batch_size", "2"]
 SMALL = ["--data.resolution", "16", "--trainer.max_steps", "1"]
