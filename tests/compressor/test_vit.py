@@ -108,6 +108,14 @@ def test_the_defaults_are_the_small_ones_of_the_papers():
         assert ViT().grid(256, 256) == (32, 32)
 
 
+def test_layers_keep_the_variance_of_what_they_read_at_first():
+    torch.manual_seed(0)
+    layer = Transformer(64, 1, 4, checkpoint=False).layers[0]
+    tokens = torch.randn(2, 500, 64)
+    for linear in (layer.read, layer.write, layer.feedforward[0]):
+        assert float(linear(tokens).var().detach()) == pytest.approx(1.0, rel=0.1)
+
+
 def test_forgotten_activations_change_no_gradient():
     for plan in (SMALL, ROW):
         gradients = []
