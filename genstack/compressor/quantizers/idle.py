@@ -10,6 +10,9 @@ from genstack.compressor.quantizers.kmeans import summed
 class Idle(nn.Module):
     """Counts the latents that passed since each code was chosen, those of all processes together.
 
+    A code is dead when it was not chosen once while `dead_after * size` latents passed: time is counted in
+    latents, so that the batch size does not matter.
+
     Args:
         size: number of codes.
         dead_after: latents that pass, per code, before an unused one is dead; null never calls one dead.
