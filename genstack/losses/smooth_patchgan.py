@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 from genstack.errors import UserError
-from genstack.losses.blur import BlurredHalf
+from genstack.losses.blur import Blur
 from genstack.losses.discriminator import Discriminator
 
 SLOPE = 0.1  # of LeakyReLU below 0
@@ -36,7 +36,9 @@ class SmoothPatchGAN(Discriminator):
         network = nn.Sequential(convolution(channels, self.width, 5), nn.LeakyReLU(SLOPE))
         for before, after in pairwise(widths):
             groups = 32 if after % 32 == 0 else 4
-            network.extend([convolution(before, after, 3), BlurredHalf(), nn.GroupNorm(groups, after)])
+            network.extend(
+                [convolution(before, after, 3), Blur(border=1, stride=2), nn.GroupNorm(groups, after)]
+            )
             network.append(nn.LeakyReLU(SLOPE))
         network.extend([convolution(widths[-1], widths[-1], 1), nn.LeakyReLU(SLOPE)])
         return network.append(convolution(widths[-1], 1, 5))

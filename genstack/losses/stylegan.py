@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, leaky_relu
 
 from genstack.errors import UserError
-from genstack.losses.blur import BlurredHalf
+from genstack.losses.blur import Blur
 from genstack.losses.discriminator import Discriminator
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -83,18 +83,19 @@ class Network(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions to half the size, averaged with a straight way there."""
+    """Two convolutions to half the size, and a straight way there, summed to keep the variance."""
 
     def __init__(self, before: int, after: int):
         super().__init__()
         self.conv1 = scaled(nn.Conv2d(before, before, 3, padding=1))
-        self.conv2 = scaled(nn.Conv2d(before, after, 3, padding=1))
+        self.blur = Blur(border=2, stride=1)
+        self.conv2 = scaled(nn.Conv2d(before, after, 3, stride=2))
         self.shortcut = scaled(nn.Conv2d(before, after, 1, bias=False), gain=1.0)
-        self.halve = BlurredHalf()
+        self.halve = Blur(border=1, stride=2)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d k l"]:
         inner = leaky_relu(self.conv1(features), SLOPE)
-        inner = leaky_relu(self.conv2(self.halve(inner)), SLOPE)
+        inner = leaky_relu(self.conv2(self.blur(inner)), SLOPE)
         return (self.shortcut(self.halve(features)) + inner) / sqrt(2)
 
 
