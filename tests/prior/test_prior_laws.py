@@ -134,6 +134,16 @@ def test_the_loss_starts_at_the_uniform_distribution(build, layout):
     )
 
 
+def test_drawing_in_bfloat16_leaves_the_weights_as_they_are(build, small):
+    prior = build(small, CLASSES)
+    before = {name: parameter.clone() for name, parameter in prior.named_parameters()}
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = prior.sample(torch.arange(3), SamplingOptions(), image_seeds(0, range(3)))
+    assert codes.shape == (3, small.length) and 0 <= codes.min() and codes.max() < small.codebook_size
+    for name, parameter in prior.named_parameters():
+        assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name])
+
+
 def test_gradients_reach_every_parameter(build, layout):
     prior = build(layout, CLASSES)
     prior.loss(torch.randint(layout.codebook_size, (16, layout.length)), torch.arange(16) % 3).backward()
