@@ -70,7 +70,7 @@ def subject(folder: Path, device: str) -> Subject:
     Raises:
         UserError: it is no run.
     """
-    if not any((folder / name).is_file() for name in (CONFIG, METRICS, TENSORS)):
+    if not trained_here(folder):
         return published(folder, device)
     model = (
         attempt(lambda: load(folder).to(device))
@@ -101,9 +101,14 @@ def published(place: Path, device: str) -> Subject:
     return Subject(place, strange, strange, model, strange, card.cards(place))
 
 
+def trained_here(folder: Path) -> bool:
+    """Whether a folder is that of a run, however far it came."""
+    return any((folder / name).is_file() for name in (CONFIG, METRICS, TENSORS))
+
+
 def page_of(place: Path) -> Path:
     """Where the page of a run lies, that of a published file, beside it, or of one on the hub, here."""
-    if place.is_dir():
+    if trained_here(place):
         return place / PAGE
     name = f"{place.name}.{PAGE}"
     return Path(name) if hub.named(place) else place.with_name(name)
