@@ -21,7 +21,7 @@ import pytorch_lightning as pl
 import torch
 
 ROOT = Path(__file__).parents[1]
-STEPS, IMAGES = 12, 4
+STEPS, IMAGES = 8, 4
 RECIPE = "--config configs/compressor/vqvae.yaml --data.source shapes:200 --data.resolution 32"
 WORDS = f"{RECIPE} --trainer.accelerator cpu --trainer.max_steps {STEPS}"
 

@@ -64,8 +64,8 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(verbs, "call", parse)
-    monkeypatch.setattr(train, "train", lambda *_: None)
-    monkeypatch.setattr(train, "reopen", lambda _: (None, None))
+    monkeypatch.setattr(train, "train", lambda *_, **__: None)
+    monkeypatch.setattr(train, "reopen", lambda *_: (None, None))
     monkeypatch.setattr(plan, "tell", lambda *_: None)
     monkeypatch.setattr(sample, "sample", lambda *_: None)
     monkeypatch.setattr(encode, "encode", lambda *_: None)
