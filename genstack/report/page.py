@@ -160,10 +160,18 @@ def card_rows(runs: Sequence[Sequence[Card] | Absent]) -> list[tuple[Number, lis
 
 def differences(configs: Sequence[Mapping[str, Any] | Absent]) -> list[tuple[str, list[str | None]]]:
     """Settings that are not the same in all runs; None where a run has none of that name."""
-    found = [flat(config) if config else {} for config in configs]
+    found = [dict(typed(*each) for each in flat(config).items()) if config else {} for config in configs]
     names = dict.fromkeys(name for settings in found for name in settings)
     rows = [(name, [settings.get(name) for settings in found]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def typed(name: str, value: str) -> tuple[str, str]:
+    """A setting as the command line takes it: parts by their short names, and nothing between theirs."""
+    name = name.replace(".init_args", "")
+    if name.endswith(".class_path"):
+        return name.removesuffix(".class_path"), value.rpartition(".")[2]
+    return name, value
 
 
 def plain_config(subject: Subject) -> str:

@@ -260,3 +260,11 @@ def test_settings_that_differ_are_told():
         ("a.c", ["2", "none"]),
         ("d", [None, "[]"]),
     ]
+    parts = [
+        {"network": {"class_path": f"genstack.compressor.{name}", "init_args": {"dim": 8}}}
+        for name in ("vit.ViT", "dvae.DVAE")
+    ]
+    assert differences([*parts, {}]) == [
+        ("network", ["ViT", "DVAE", None]),
+        ("network.dim", ["8", "8", None]),
+    ]
