@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from genstack.checkpoints.files import save
 from genstack.cli.main import main
@@ -18,6 +19,7 @@ from genstack.cli.train import train
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
 from genstack.data import ImageData
+from genstack.data.images import to_uint8
 from genstack.errors import UserError
 from genstack.losses import perceptual
 from genstack.model import Model
@@ -29,6 +31,9 @@ COMMAND = re.compile(r"python train\.py (compressor|prior) .*")
 
 #: Sizes that make a model heavy, and the most that a tiny form has of each.
 MOST = {"width": 16, "dim": 8, "blocks": 1, "depth": 2, "codebook_size": 32, "batch_size": 2, "max_steps": 1}
+
+#: A few images, some of them laid aside.
+SOURCE = {"source": "shapes", "limit": 6, "validation": 0.4}
 
 
 @pytest.fixture(params=RECIPES)
@@ -153,16 +158,7 @@ def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request)
     parser = stage.parser()
     tiny = small(parser.resolved(settings))
     height, width = size
-    tiny["data"] |= {
-        "source": "shapes",
-        "limit": 6,
-        "validation": 0.4,
-        "resolution": f"{height},{width}",
-        "channels": channels,
-    }
-    tiny["trainer"] |= {"accelerator": "cpu", "validate_every": 1, "log_every_n_steps": 1}
-    tiny["log"]["images"] = 2
-    tiny |= {"runs": str(tmp_path), "name": "tiny"}
+    tiny["data"] |= SOURCE | {"resolution": f"{height},{width}", "channels": channels}
     if stage.name == "prior":
         parts = parser.build(settings)
         data = ImageData("shapes", size, channels, limit=6, augmentation=parts.data.augmentation)
@@ -170,6 +166,30 @@ def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request)
         save_compressor(compressor, data, tmp_path / "compressor")
         tiny["compressor"] = str(tmp_path / "compressor")
         brought(tiny, tmp_path / "compressor", request)
+    trains(stage, tiny, tmp_path, monkeypatch)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("recipe", [path for name, path in RECIPES.items() if name.startswith("compressor")])
+def test_compressors_train_in_bf16_on_a_folder_of_images(recipe, tmp_path, monkeypatch):
+    stage, settings = resolved(recipe)
+    tiny = small(stage.parser().resolved(settings))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, pixels in enumerate(
+        to_uint8(ImageData("shapes", 48, limit=6).examples("training", 6).images)
+    ):
+        Image.fromarray(pixels.numpy()).save(pictures / f"{number}.png")
+    tiny["data"] |= SOURCE | {"source": str(pictures), "resolution": 32}
+    tiny["trainer"]["precision"] = "bf16-mixed"
+    trains(stage, tiny, tmp_path, monkeypatch)
+
+
+def trains(stage, tiny, folder, monkeypatch):
+    """One step moves nearly all weights, leaves all of them finite, and writes a run."""
+    tiny["trainer"] |= {"accelerator": "cpu", "validate_every": 1, "log_every_n_steps": 1}
+    tiny["log"]["images"] = 2
+    tiny |= {"runs": str(folder), "name": "tiny"}
     before = []
     monkeypatch.setattr(
         stage.kind,
@@ -177,13 +197,13 @@ def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request)
         lambda self: before.extend((self, [p.clone() for p in self.model.parameters()])),
     )
     quiet()  # as the command line does
-    assert train(stage, parser.reread(tiny, recipe.name)) is None
+    assert train(stage, stage.parser().reread(tiny, "tiny.yaml")) is None
     training, weights = before
     moved = [not torch.equal(*pair) for pair in zip(weights, training.model.parameters(), strict=True)]
     assert sum(moved) > 0.8 * len(moved)
     assert all(parameter.isfinite().all() for parameter in training.model.parameters())
-    assert (tmp_path / "tiny" / "model.safetensors").exists()
-    assert (tmp_path / "tiny" / "images" / "00000001.png").exists()
+    assert (folder / "tiny" / "model.safetensors").exists()
+    assert (folder / "tiny" / "images" / "00000001.png").exists()
 
 
 def save_compressor(compressor, data, folder):
