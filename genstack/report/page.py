@@ -86,7 +86,11 @@ def comparison_page(subjects: Sequence[Subject], count: int, seed: int) -> str:
         measured=[(meaning(name), [numbers.get(name) for numbers in measured]) for name in rows],
         compressors=len({identity(one.model) for one in subjects if one.model}),
         charts=curves.overlaid(histories),
-        silent=[(names[n], one.history.reason) for n, one in enumerate(subjects) if not one.history],
+        silent=[
+            (names[n], one.history.reason)
+            for n, one in enumerate(subjects)
+            if isinstance(one.history, Absent)
+        ],
         cards=card_rows([subject.cards for subject in subjects]),
         measured_none=[names[n] for n, one in enumerate(subjects) if not one.cards],
         differences=differences([subject.config for subject in subjects]),

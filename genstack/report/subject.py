@@ -48,7 +48,7 @@ class Subject:
     @cached_property
     def held_out(self) -> Batch | Absent:
         """Images that were laid aside."""
-        if not self.data:
+        if isinstance(self.data, Absent):
             return Absent(f"the images cannot be reached any more ({self.data.reason})")
         data = self.data
         return attempt(lambda: data.examples("validation", MOST_HELD_OUT))
@@ -56,9 +56,8 @@ class Subject:
     @property
     def stage(self) -> str:
         """What was trained."""
-        prior = (
-            self.model.prior is not None if self.model else bool(self.config) and "compressor" in self.config
-        )
+        config = {} if isinstance(self.config, Absent) else self.config
+        prior = self.model.prior is not None if self.model else "compressor" in config
         return "prior" if prior else "compressor"
 
     @property
