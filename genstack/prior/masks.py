@@ -22,11 +22,11 @@ def attended(
 ) -> Float[Tensor, "b h q d"]:
     """Attention itself; on a CPU its backward pass in bfloat16 takes many times that in float32."""
     dtype = queries.dtype
-    if queries.device.type == "cpu" and dtype == torch.bfloat16 and torch.is_grad_enabled():
-        queries, keys, values = queries.float(), keys.float(), values.float()
-    with torch.autocast(queries.device.type, enabled=False):
-        made = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=causal)
-    return made.to(dtype)
+    if queries.device.type != "cpu" or dtype != torch.bfloat16 or not torch.is_grad_enabled():
+        return scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=causal)
+    with torch.autocast("cpu", enabled=False):
+        inputs = queries.float(), keys.float(), values.float()
+        return scaled_dot_product_attention(*inputs, attn_mask=seen, is_causal=causal).to(dtype)
 
 
 class Mask(ABC):
