@@ -33,7 +33,7 @@ RUNS = {
 #: Nothing is random in a step, and there is a held-out image for each of four processes.
 QUIET = (
     *("--model.prior.backbone.dropout", "0.0", "--model.prior.code_noise", "0.0"),
-    *("--model.condition.dropout", "0.0", "--data.limit", "25", "--data.validation", "0.25"),
+    *("--model.condition.dropout", "0.0", "--data.limit", "25", "--data.validation", "0.4"),
 )
 
 
@@ -96,7 +96,10 @@ def test_resumed_bit_for_bit(trained, unlike, stage):
     whole = {"compressor": "fsdp everything", "prior": "straight"}[stage]
     numbers = [path.name for path in (trained / f"cut {stage}" / "checkpoints").iterdir()]
     assert numbers == ["last-00000008.ckpt"]
-    assert [line for line in unlike(trained / whole, trained / f"cut {stage}") if "files" not in line] == []
+    one, other = learned(trained, whole)[0], learned(trained, f"cut {stage}")[0]
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    different = unlike(trained / whole, trained / f"cut {stage}")  # which part holds what is whole is free
+    assert [line for line in different if not line.startswith(".checkpoint")] == []
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -115,18 +118,6 @@ def test_another_number_of_processes_goes_on(runs, trained, torchrun, job, tmp_p
     for folder in (trained / there, trained / back):
         torch.testing.assert_close(load_file(folder / "model.safetensors"), expected, rtol=1e-5, atol=1e-5)
         assert Run(folder).step() == 8
-
-
-def test_a_kill_while_saving_leaves_the_checkpoint_before(trained, torchrun, job, unlike, tmp_path):
-    """The first process dies between the tensors and the name of the folder; torchrun begins again."""
-    mark = tmp_path / "killed"
-    torchrun(
-        tmp_path, [job("prior", "dying", (*FSDP, *EVERY_STEP), **{"killed saving": str(mark)})], restarts=2
-    )
-    assert mark.exists()
-    different = unlike(trained / "straight", trained / "dying")
-    assert [line for line in different if "files" not in line] == []
-    assert [path.name for path in (trained / "dying" / "checkpoints").iterdir()] == ["last-00000008.ckpt"]
 
 
 def test_the_other_kind_of_checkpoint_is_refused(trained, torchrun, runs, job, tmp_path):

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch.distributed.tensor import DTensor
 
 
@@ -28,10 +27,9 @@ def work(file):
     from genstack.training.run import Run
     from genstack.training.training import Training
 
-    rank, train, step, save = os.environ["RANK"], Run.train, Training.training_step, dcp.save
+    rank, train, step = os.environ["RANK"], Run.train, Training.training_step
     torch.set_num_threads(1)
     for job in json.loads(Path(file).read_text()):
-        saved = []
 
         def trained(self, training, *arguments, job=job):
             train(self, training, *arguments)
@@ -51,12 +49,7 @@ def work(file):
                 return loss * torch.nan
             return loss
 
-        def written(*arguments, job=job, saved=saved, **named):
-            saved.append(save(*arguments, **named))
-            if job["killed saving"] is not None and rank == "0" and len(saved) == 3:
-                die_once(job["killed saving"])
-
-        Run.train, Training.training_step, dcp.save = trained, stepped, written
+        Run.train, Training.training_step = trained, stepped
         try:
             assert main(["train", *job["words"]]) is None, job
         except PowerCut:
