@@ -145,11 +145,13 @@ class CompressorTraining(Training[Compressor]):
             self.warned = True
             self.print(f"warning: at step {self.global_step} {complaint}")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        reconstruction = self.used(batch.images)
-        self.health.hold(reconstruction)
-        terms = self.distances(batch.images, reconstruction)
-        terms["psnr"] = psnr(batch.images, reconstruction.images).mean()
+    def look(self, batch: Batch) -> Reconstruction:
+        return self.used(batch.images)
+
+    def judge(self, batch: Batch, made: Reconstruction) -> None:
+        self.health.hold(made)
+        terms = self.distances(batch.images, made)
+        terms["psnr"] = psnr(batch.images, made.images).mean()
         self.measure(terms, len(batch.images))
 
     def measured_together(self) -> dict[str, float]:

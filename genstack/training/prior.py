@@ -133,9 +133,13 @@ class PriorTraining(Training[Prior]):
     def on_validation_epoch_start(self) -> None:
         self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64, device=self.device)
 
-    def validation_step(self, batch: Batch | CodeBatch, batch_idx: int) -> None:
+    def look(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
+        """The codes of a batch, and their nats."""
         codes, condition = self.encode(batch)
-        nats = self.used.nats(codes, condition).mean()
+        return codes, self.used.nats(codes, condition)
+
+    def judge(self, batch: Batch | CodeBatch, made: tuple[Tensor, Tensor]) -> None:
+        codes, nats = made[0], made[1].mean()
         self.counts += torch.bincount(codes.flatten(), minlength=self.layout.codebook_size)
         bits = nats / math.log(2) / math.prod(self.layout.image_size)
         self.measure({"nats": nats / self.layout.length, "bits_per_pixel": bits}, len(batch))

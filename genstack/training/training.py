@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import PIL.Image
@@ -53,6 +54,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.noted = Noted()
         self.held_out = Means()
         self.measured: dict[str, float] = {}  # by the latest validation
+        self.latest: Any = None  # held-out batch
 
     @property
     @abstractmethod
@@ -134,12 +136,38 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.held_out.add({f"val/{name}": value for name, value in numbers.items()}, images)
 
     @abstractmethod
+    def look(self, batch: Any) -> Any:
+        """What the averaged weights make of a held-out batch; where they are cut, all processes must ask."""
+
+    @abstractmethod
+    def judge(self, batch: Any, made: Any) -> None:
+        """Measure what was made of a held-out batch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.judge(batch, self.look(batch))
+        self.latest = batch
+
+    @abstractmethod
     def measured_together(self) -> dict[str, float]:
         """What can only be said of all held-out images together, on all processes alike."""
 
     def on_validation_epoch_end(self) -> None:
+        if self.sharded:
+            self.accompany()
         together = {f"val/{name}": number for name, number in self.measured_together().items()}
         self.measured = self.held_out.take(self.device) | together
+
+    def accompany(self) -> None:
+        """Look at the latest batch again, for nothing, while the first process looks at one more of its own.
+
+        It waits for the weights that lie here, and no process knows what another one does.
+        """
+        loader = self.trainer.val_dataloaders
+        assert isinstance(loader, DataLoader)
+        images: int = len(loader.dataset)  # type: ignore[arg-type]
+        most = ceil(ceil(images / self.trainer.world_size) / self.micro_batch)
+        for _ in range(most - len(loader)):
+            self.look(self.latest)
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
