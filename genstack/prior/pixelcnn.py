@@ -64,6 +64,8 @@ class GatedPixelCNN(Exact):
         self.layout, self.condition = layout, condition
         self.width, self.layers, self.kernel, self.dropout = width, layers, kernel, dropout
         self.prefix = condition.embedding(width)
+        # Codes are vectors of unit size; a condition's are small at first, and gates would learn it late.
+        self.steered = nn.RMSNorm(width, eps=1e-6)
         self.codes = nn.Embedding(layout.codebook_size, width)
         self.blocks = nn.ModuleList(
             GatedBlock(width, kernel, dropout, first=number == 0, last=number == layers - 1)
@@ -77,7 +79,7 @@ class GatedPixelCNN(Exact):
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
-        steered = steering(self.prefix(condition))
+        steered = self.steered(steering(self.prefix(condition)))
         read = self.read(codes, self.layout.grids[0][0])
         return rearrange(self.along(read, self.above(read, steered), steered), "b h w K -> b (h w) K")
 
@@ -87,7 +89,7 @@ class GatedPixelCNN(Exact):
         """One code after the other; a known code is seen by those after it in the flat sequence alone."""
         (height, width), length = self.layout.grids[0], self.layout.length
         numbers = uniforms(seeds, length).to(self.head.weight.device)
-        steered = steering(self.prefix(guidance.values))
+        steered = self.steered(steering(self.prefix(guidance.values)))
         codes = torch.zeros_like(known.codes)
         reach = self.layers * (self.kernel // 2) + 1
         for row in range(height):

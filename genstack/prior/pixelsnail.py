@@ -62,6 +62,8 @@ class PixelSNAIL(Exact):
         self.width, self.blocks, self.layers = width, blocks, layers
         self.heads, self.dropout = heads, dropout
         self.prefix = condition.embedding(width)
+        # Codes are vectors of unit size; a condition's are small at first, and gates would learn it late.
+        self.steered = nn.RMSNorm(width, eps=1e-6)
         self.codes = nn.Embedding(layout.codebook_size, width)
         self.above = nn.Conv2d(width, width, (2, 3))
         self.left = nn.Conv2d(width, width, (1, 2))
@@ -75,7 +77,7 @@ class PixelSNAIL(Exact):
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of the codes of as many rows as are given, each from those before it, in float32."""
         read = rearrange(self.codes(codes), "b (h w) c -> b c h w", w=self.layout.grids[0][1])
-        return self.written(read, steering(self.prefix(condition)))
+        return self.written(read, self.steered(steering(self.prefix(condition))))
 
     def written(
         self, read: Float[Tensor, "b c h w"], steered: Float[Tensor, "b c"]
