@@ -294,6 +294,20 @@ def test_the_condition_steers(build, small):
     assert 0.1 < (free >= 3).float().mean() < 0.9
 
 
+def test_the_condition_is_read_early(build, small):
+    """Its way to the logits is no narrower than that of the codes: 40 small steps show the class."""
+    labels = torch.arange(32) % 2
+
+    def batch():
+        return torch.randint(3, (32, small.length)) + 3 * labels[:, None], labels
+
+    torch.manual_seed(0)
+    prior = train(build(small, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=40, rate=1e-3)
+    codes, _ = batch()
+    with torch.no_grad():
+        assert prior.nats(codes, 1 - labels).mean() > prior.nats(codes, labels).mean() + 1.2
+
+
 def test_random_codes_cost_the_logarithm_of_the_codebook_size(build, small):
     labels = torch.zeros(32, dtype=torch.int64)
 
