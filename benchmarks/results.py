@@ -85,8 +85,9 @@ PRIORS = {
     "captions": ("vqgan", BACKBONE | {"condition.depth": "2", "condition.heads": "4"}),
     "coordinates": ("vqgan", BACKBONE),
     "image": ("vqgan", BACKBONE),
+    "image_codes": ("vqgan", BACKBONE | {"condition.compressor": "{runs}/vqgan"}),
 }
-ON_AUTOREGRESSIVE = ("captions", "coordinates", "image")  # recipes to lay over that one
+ON_AUTOREGRESSIVE = ("captions", "coordinates", "image", "image_codes")  # recipes to lay over that one
 
 
 @dataclass(frozen=True)

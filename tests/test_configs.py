@@ -85,6 +85,13 @@ def test_the_header_names_paper_hardware_time_and_command(recipe):
     assert "--name" in command[0]
 
 
+def test_every_recipe_has_its_place_among_the_results(recipe):
+    """It is measured by the script, or the page says what is known of it."""
+    script = (CONFIGS.parent / "benchmarks" / "results.py").read_text(encoding="utf-8")
+    page = (CONFIGS.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f'"{recipe.stem}"' in script or f"configs/{recipe.relative_to(CONFIGS)}" in page
+
+
 def test_recipes_state_only_settings_that_exist(recipe, capsys):
     assert main(["config", "show", str(recipe)]) is None
     shown = yaml.safe_load(capsys.readouterr().out)
