@@ -14,10 +14,10 @@ from genstack.compressor.quantizers.idle import Idle
 from genstack.compressor.quantizers.kmeans import agreed, draw
 from genstack.layout import CodeLayout
 
-#: Of seeded probabilities: how far a squared distance of the latents' variance lowers a logit, times two.
+#: Of seeded probabilities: how far a squared distance as large as latents are lowers a logit, times two.
 SHARPNESS = 64.0
-#: Latents are taken for no closer together than with this variance.
-NARROWEST = 1e-6
+#: Latents are taken for no shorter than with this squared length.
+SHORTEST = 1e-6
 #: How far the probabilities of a code that starts again turn away from those of its neighbour.
 SPLIT = 0.1
 
@@ -123,10 +123,11 @@ class Gumbel(Quantizer):
     def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:
         """Let codes be likeliest around places.
 
-        The logit s (z c - |c|^2 / 2) is -s |z - c|^2 / 2 but for what all codes have in common.
+        The logit s (z c - |c|^2 / 2) is -s |z - c|^2 / 2 but for what all codes have in common. The
+        longer the latents the softer it is, however close they lie: where all lie to one side, which is
+        what moves first, sharper ones would turn to one code for good, since gradients then vanish.
         """
-        variance = (places - places.mean(0)).square().sum(1).mean().clamp(min=NARROWEST)
-        sharpness = SHARPNESS / variance
+        sharpness = SHARPNESS / places.square().sum(1).mean().clamp(min=SHORTEST)
         self.logits.weight[numbers] = sharpness * places
         self.logits.bias[numbers] = -sharpness * places.square().sum(1) / 2
         self.rows[numbers] = places

@@ -74,3 +74,18 @@ def test_the_loss_is_the_bound_of_dall_e():
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Gumbel(**wrong)
+
+
+def test_codes_begin_soft_where_all_latents_lie_to_one_side():
+    """There, a small move of all together must not make one code certain, whose gradient is nothing."""
+    torch.manual_seed(0)
+    quantizer = Gumbel(64, 8, divergence_warmup=0).train()
+    latents = 0.1 * torch.randn(2, 8, 8, 8)
+    latents[:, 0] += 5.0
+    quantizer(latents)
+    moved = (latents + 0.5).requires_grad_()
+    quantized = quantizer(moved)
+    divergence = quantized.losses["divergence"]
+    assert float(divergence.detach()) < 0.5 * quantizer.divergence_weight * math.log(64)
+    divergence.backward()
+    assert moved.grad.any()
