@@ -1,17 +1,17 @@
 """Every quantizer on the same small network, images, batches and steps: what it keeps, what it costs.
 
-    python benchmarks/quantizers.py [--steps 150] [--only FSQ LFQ] [--seed 0] [--out quantizers.json]
+    python benchmarks/quantizers.py [--data shapes photos] [--only FSQ LFQ] [--seed 0] [--out quantizers.json]
 
-Each is trained in a process of its own, so that its memory is its own, with the pixels' L1 and its own terms
-as the loss; then a small prior learns the codes. Measured on held-out images. The table goes to the terminal;
-`--out` also keeps the numbers, in a file that is whole after every quantizer: a run that was stopped goes on.
+Each is trained in a process of its own, so that its memory is its own, in bfloat16, with the pixels' L1 and
+its own terms as the loss; then a small prior learns the codes. Measured in float32 on held-out images: of the
+built-in shapes, and of crops of seven photographs. The table goes to the terminal; `--out` also keeps the
+numbers, in a file that is whole after every quantizer: a run that was stopped goes on.
 """
 
 import argparse
 import json
 import math
-import resource
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +21,12 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import UInt8
+from photos import crops
 from torch import Tensor
 
 from genstack.atomic import replacing
-from genstack.compressor import Autoencoder, Bottleneck, Convolutional
+from genstack.compressor import Autoencoder, Bottleneck
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import (
     BSQ,
@@ -40,7 +42,9 @@ from genstack.compressor.quantizers import (
 )
 from genstack.compressor.quantizers.estimator import RotationTrick
 from genstack.compressor.quantizers.learning import ByAverage
+from genstack.compressor.strided import Strided
 from genstack.data import ImageData
+from genstack.data.images import from_uint8, to_uint8
 from genstack.errors import UserError
 from genstack.evaluation.fidelity import psnr
 from genstack.layout import CodeLayout
@@ -51,12 +55,14 @@ from genstack.prior.transformer import Backbone
 from genstack.training.optimization import Optimization
 from genstack.training.usage import Window, usage
 
-NETWORK = Convolutional(
-    dim=32, width=16, multipliers=(1, 2, 2), blocks=1, attention=(), middle_attention=False
-)
+NETWORK = Strided(dim=64, stride=8, blocks=2, inner=32)
+SIDE = 64  # of the images
+BATCH = 16
+LEARNED = 2048  # images to train on, compressor and prior
 HELD_OUT = 256  # images to measure on
-LEARNED = 1024  # images whose codes the prior learns
 ROUNDS = 15  # steps whose time is compared
+FORK = multiprocessing.get_context("fork")
+DATA = ["shapes", "photos"]
 TITLE = ("PSNR", "LPIPS", "usage", "perplexity", "bits", "unigram", "prior", "nats/code", "step", "memory")
 
 #: 256 codes (FSQ: 240), everything else as it is by default but for what the name says. Gumbel's schedules
@@ -66,6 +72,9 @@ MADE: dict[str, Callable[[int], Bottleneck]] = {
     "VectorQuantizer, ByAverage": lambda steps: VectorQuantizer(256, learning=ByAverage()),
     "VectorQuantizer, RotationTrick": lambda steps: VectorQuantizer(256, estimator=RotationTrick()),
     "VectorQuantizer, entropy 0.1": lambda steps: VectorQuantizer(256, entropy_weight=0.1),
+    "VectorQuantizer, kmeans": lambda steps: VectorQuantizer(256, seeding="kmeans"),
+    "VectorQuantizer, dim 32": lambda steps: VectorQuantizer(256, dim=32),
+    "VectorQuantizer, any length": lambda steps: VectorQuantizer(256, normalize=False),
     "VectorQuantizer, as in 2017": lambda steps: VectorQuantizer(
         256, dim=256, normalize=False, seeding=None, dead_after=None
     ),
@@ -87,6 +96,7 @@ class Measured:
     """What one quantizer came to.
 
     Args:
+        data: shapes or photos.
         name: of the quantizer.
         psnr: of held-out images, dB.
         lpips: of held-out images, Alex; None without its weights.
@@ -101,6 +111,7 @@ class Measured:
         seconds: of wall clock for everything.
     """
 
+    data: str
     name: str
     psnr: float
     lpips: float | None
@@ -149,8 +160,9 @@ class Learner:
 
     def step(self, images: Tensor) -> None:
         """Learn from a batch."""
-        made = self.model(images)
-        loss = F.l1_loss(made.images, images) + sum(made.losses.values())
+        with torch.autocast("cpu", torch.bfloat16):
+            made = self.model(images)
+            loss = F.l1_loss(made.images.float(), images) + sum(made.losses.values())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -159,8 +171,19 @@ class Learner:
 
 
 def peak() -> float:
-    """The most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has had, in MB (Linux; `ru_maxrss` has that of its parent too)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def grown(name: str, steps: int, seed: int) -> float:
+    """How much memory training takes, in MB; to be asked first in a process."""
+    images = torch.rand(BATCH, 3, SIDE, SIDE) * 2 - 1
+    before = peak()
+    learner = Learner(name, steps, seed)
+    for _ in range(3):
+        learner.step(images)
+    return peak() - before
 
 
 def slower(learner: Learner, images: Tensor, steps: int) -> float:
@@ -216,51 +239,71 @@ def perceived(images: Tensor, made: Tensor) -> float | None:
     return float(torch.cat([judge.distances(*pair) for pair in pairs]).mean())
 
 
-def batches(data: ImageData) -> Iterator[Tensor]:
-    """Training images, without end."""
-    for batch in data.training_loader():
-        yield batch.images
+@dataclass(frozen=True)
+class Pictures:
+    """Images to learn from and to measure on, as bytes."""
+
+    trained: UInt8[Tensor, "n h w c"]
+    held_out: UInt8[Tensor, "m h w c"]
+
+    def batches(self, seed: int) -> Iterator[Tensor]:
+        """Training images without end, half of them mirrored."""
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            batch = self.trained[torch.randint(len(self.trained), (BATCH,), generator=generator)]
+            mirrored = torch.rand((BATCH, 1, 1, 1), generator=generator) < 0.5
+            yield from_uint8(torch.where(mirrored, batch.flip(2), batch))
+
+
+def pictures(data: str, seed: int) -> Pictures:
+    """The images of a data set."""
+    if data == "photos":
+        sides = [
+            crops(count, SIDE, seed, held_out) for count, held_out in ((LEARNED, False), (HELD_OUT, True))
+        ]
+        return Pictures(*sides)
+    shapes = ImageData("shapes", SIDE, seed=seed)
+    return Pictures(
+        to_uint8(shapes.examples("training", LEARNED).images),
+        to_uint8(shapes.examples("validation", HELD_OUT).images),
+    )
 
 
 @torch.no_grad()
-def judged(learner: Learner, data: ImageData) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Held-out images, what becomes of them, and their codes or nats."""
-    images = data.examples("validation", HELD_OUT).images
+def judged(learner: Learner, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """What becomes of images, and their codes or nats."""
     parts = [learner.model.eval()(part) for part in images.split(64)]
     middle = [part.nats if part.codes is None else part.codes for part in parts]
-    return images, torch.cat([part.images for part in parts]), middle
+    return torch.cat([part.images for part in parts]), middle
 
 
-def measure(name: str, steps: int, seed: int) -> Measured:
+def measure(data: str, name: str, images: Pictures, steps: int, seed: int) -> Measured:
     """Train one, alone in this process."""
     begun = time.perf_counter()
-    data = ImageData("shapes", 32, batch_size=16, seed=seed)
-    loader = batches(data)
-    first = next(loader)
-    before = peak()
+    memory = grown(name, steps, seed)
+    loader = images.batches(seed)
     learner = Learner(name, steps, seed)
-    learner.step(first)
-    for _ in range(steps - 1):
+    for _ in range(steps):
         learner.step(next(loader))
-    memory = peak() - before
-    images, made, middle = judged(learner, data)
-    found = {"psnr": float(psnr(images, made).mean()), "lpips": perceived(images, made)}
-    found |= (
-        of_codes(learner, data, torch.cat(middle), steps, seed) if learner.model.coded else of_nats(middle)
-    )
-    ratio = slower(Learner(name, steps, seed), first, steps)
-    return Measured(name, step=ratio, memory=memory, seconds=time.perf_counter() - begun, **found)
+    held_out = from_uint8(images.held_out)
+    made, middle = judged(learner, held_out)
+    found = {"psnr": float(psnr(held_out, made).mean()), "lpips": perceived(held_out, made)}
+    if learner.model.coded:
+        found |= of_codes(learner, from_uint8(images.trained), torch.cat(middle), steps, seed)
+    else:
+        found |= of_nats(middle)
+    ratio = slower(Learner(name, steps, seed), next(loader), steps)
+    return Measured(data, name, step=ratio, memory=memory, seconds=time.perf_counter() - begun, **found)
 
 
-def of_codes(learner: Learner, data: ImageData, held_out: Tensor, steps: int, seed: int) -> dict:
+def of_codes(learner: Learner, images: Tensor, held_out: Tensor, steps: int, seed: int) -> dict:
     """What there is to say of codes."""
-    layout = learner.model.layout(32, 32)
+    layout = learner.model.layout(SIDE, SIDE)
     window = Window(layout)
     health = usage(window.numbers(held_out), window.codebook_size)
     with torch.no_grad():
-        seen = data.examples("training", LEARNED).images
-        trained = torch.cat([learner.model.encode(part) for part in seen.split(64)])
-    nats = learn_codes(trained, held_out, layout, steps, seed)
+        trained = torch.cat([learner.model.encode(part) for part in images.split(64)])
+    nats = learn_codes(trained, held_out, layout, steps // 2, seed)
     return {
         "usage": health.share,
         "perplexity": health.perplexity,
@@ -278,34 +321,39 @@ def of_nats(middle: list[Tensor]) -> dict:
 
 
 def main() -> None:
-    """Measure each in a process of its own, and print the table."""
+    """Measure each in a process of its own, and print a table for each data set."""
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument("--steps", type=int, default=150, help="optimizer steps, of each and of its prior")
-    arguments.add_argument("--seed", type=int, default=0, help="of weights, images' order and noise")
+    arguments.add_argument("--data", nargs="+", choices=DATA, default=DATA, help="what to learn")
+    arguments.add_argument("--steps", type=int, default=400, help="optimizer steps; half as many of a prior")
+    arguments.add_argument("--seed", type=int, default=0, help="of weights, images and noise")
     arguments.add_argument("--only", nargs="+", choices=list(MADE), default=list(MADE), help="some of them")
     arguments.add_argument("--out", type=Path, help="a JSON file for the numbers")
-    arguments.add_argument("--alone", help=argparse.SUPPRESS)
     given = arguments.parse_args()
-    if given.alone:
-        print(json.dumps(asdict(measure(given.alone, given.steps, given.seed))))
-        return
-    known = {each.name: each for each in kept(given.out, given.steps, given.seed)}
-    print("| | " + " | ".join(TITLE) + " |\n" + "|---" * (len(TITLE) + 1) + "|", flush=True)
-    for name in given.only:
-        if name not in known:
-            known[name] = apart(name, given.steps, given.seed)
-        print(known[name].row, flush=True)
-        if given.out:
-            keep(given.out, given.steps, given.seed, list(known.values()))
+    torch.set_num_threads(1)
+    known = {(each.data, each.name): each for each in kept(given.out, given.steps, given.seed)}
+    for data in given.data:
+        print(f"\n| {data} | " + " | ".join(TITLE) + " |\n" + "|---" * (len(TITLE) + 1) + "|", flush=True)
+        images = None
+        for name in given.only:
+            if (data, name) not in known:
+                images = images or pictures(data, given.seed)
+                known[data, name] = apart(data, name, images, given.steps, given.seed)
+            print(known[data, name].row, flush=True)
+            if given.out:
+                keep(given.out, given.steps, given.seed, list(known.values()))
 
 
-def apart(name: str, steps: int, seed: int) -> Measured:
-    """Measure in a process of its own."""
-    words = ["--alone", name, "--steps", str(steps), "--seed", str(seed)]
-    done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
-    return Measured(**json.loads(done.stdout))
+def apart(data: str, name: str, images: Pictures, steps: int, seed: int) -> Measured:
+    """Measure in a process of its own, which begins as a copy of this one."""
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: sending.send(measure(data, name, images, steps, seed)))
+    process.start()
+    sending.close()
+    found = receiving.recv()
+    process.join()
+    return found
 
 
 def kept(path: Path | None, steps: int, seed: int) -> list[Measured]:
