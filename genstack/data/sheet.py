@@ -13,6 +13,7 @@ from genstack.errors import UserError
 
 READABLE = 64  # pixels that the shorter side of a tile has at least
 GAP, LINE, TEXT = 4, 14, 11
+MOST_LINES = 4  # of a label
 
 
 def sheet(
@@ -27,20 +28,22 @@ def sheet(
     height, width = images.shape[-2:]
     factor = max(1, ceil(READABLE / min(height, width)))
     tile_height, tile_width = height * factor, width * factor
-    pitch = tile_height + GAP + (LINE if labels is not None else 0)
+    font = ImageFont.load_default(TEXT)
+    told = [wrapped(label, tile_width, font) for label in labels or ()]
+    pitch = tile_height + GAP + LINE * max(map(len, told), default=0)
     lines = title.splitlines()
     top = GAP + LINE * len(lines)
     size = (GAP + columns * (tile_width + GAP), top + ceil(len(images) / columns) * pitch)
     page = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT)
+    pen = ImageDraw.Draw(page)
     for number, line in enumerate(lines):
         pen.text((GAP, GAP // 2 + number * LINE), fit(line, size[0] - 2 * GAP, font), "black", font)
     for number, pixels in enumerate(to_uint8(images).cpu().numpy()):
         row, column = divmod(number, columns)
         left, upper = GAP + column * (tile_width + GAP), top + row * pitch
         page.paste(tile(pixels).resize((tile_width, tile_height), Image.Resampling.NEAREST), (left, upper))
-        if labels is not None:
-            pen.text((left, upper + tile_height), fit(labels[number], tile_width, font), "black", font)
+        for below, line in enumerate(told[number] if told else ()):
+            pen.text((left, upper + tile_height + below * LINE), line, "black", font)
     return page
 
 
@@ -68,6 +71,18 @@ def tile(pixels: np.ndarray) -> Image.Image:
     if mode == "RGBA":
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """The words of a text in lines of a width in pixels; what does not fit is cut."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and (font.getlength(longer) <= width or len(lines) == MOST_LINES):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [fit(line, width, font) for line in lines]
 
 
 def fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

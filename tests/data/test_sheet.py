@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
-from genstack.data.sheet import GAP, LINE, sheet, table
+from genstack.data.sheet import GAP, LINE, MOST_LINES, TEXT, sheet, table, wrapped
 
 
 def test_tiles_are_the_images_enlarged_by_a_whole_factor():
@@ -24,6 +24,20 @@ def test_titles_and_labels_are_drawn_beside_the_images():
     labelled = np.asarray(sheet(images, 2, ["seven", "a very long name of a class that does not fit"]))
     assert labelled[: GAP + 64].min() == 255 and labelled[GAP + 64 :].min() < 100
     assert np.asarray(sheet(images, 2, title="title"))[: GAP + LINE].min() < 100
+
+
+def test_long_labels_go_on_below_and_all_tiles_have_room_for_them():
+    font = ImageFont.load_default(TEXT)
+    words = "a red circle left of a blue square"
+    lines = wrapped(words, 64, font)
+    assert " ".join(lines) == words
+    assert all(font.getlength(line) <= 64 for line in lines)
+    assert 1 < len(lines) <= MOST_LINES
+    page = sheet(torch.ones(3, 1, 8, 8), 2, [words, "one", ""])
+    assert page.height == GAP + 2 * (64 + GAP + LINE * len(lines))
+    cut = wrapped(words * 5, 64, font)
+    assert len(cut) == MOST_LINES
+    assert cut[-1].endswith("…")
 
 
 def test_large_images_keep_their_size_and_transparency_is_white():
