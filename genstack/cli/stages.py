@@ -3,7 +3,9 @@
 import inspect
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -183,12 +185,22 @@ def build(stage: "Stage", settings: Namespace, folder: Path = Path()) -> tuple[N
     return parts, stage.training(settings, parts, folder)
 
 
-def reopen(folder: Path) -> tuple["Stage", Namespace]:
-    """The stage and settings of a run, from its folder."""
+def kept(stage: Stage, settings: Namespace) -> dict[str, Any]:
+    """The settings that a run folder keeps: all but those that say where it lies."""
+    resolved = stage.parser().resolved(settings)
+    return {key: value for key, value in resolved.items() if key not in ("name", "runs", "dry_run")}
+
+
+def reopen(folder: Path, others: Mapping[str, int] = MappingProxyType({})) -> tuple["Stage", Namespace]:
+    """The stage and settings of a run, from its folder; `others` of its trainer's are kept there."""
     config = Run(folder).config()
     stage = STAGES["prior" if "compressor" in config else "compressor"]
     settings = stage.parser().reread(config, str(folder / CONFIG))
     settings.runs, settings.name = str(folder.parent), folder.name  # the folder may have been moved
+    for name, number in others.items():
+        setattr(settings.trainer, name, number)
+    if others:
+        Run(folder).claim(kept(stage, settings))
     return stage, settings
 
 

@@ -5,14 +5,13 @@ genstack train compressor --config configs/compressor/vqgan.yaml --data.source D
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack.cli import plan
 from genstack.cli.parser import Parser
-from genstack.cli.stages import STAGES, Stage, build, reopen
+from genstack.cli.stages import STAGES, Stage, build, kept, reopen
 from genstack.cli.words import nearest
 from genstack.errors import UserError
 from genstack.training.keeper import Stopped
@@ -61,7 +60,6 @@ def resume(arguments: list[str]) -> int | None:
     parser.add_option("devices", int | None, "another number of devices on each node; null as before", None)
     parser.add_option("num_nodes", int | None, "another number of machines; null as before", None)
     given = parser.parse(arguments[1:])
-    stage, settings = reopen(Path(given.run))
     others = {
         name: number for name in ("devices", "num_nodes") if (number := getattr(given, name)) is not None
     }
@@ -70,16 +68,7 @@ def resume(arguments: list[str]) -> int | None:
             raise UserError(
                 f"genstack train resume: --{name} {number} is out of range; it must be at least 1"
             )
-        setattr(settings.trainer, name, number)
-    if others:
-        Run(Path(given.run)).claim(kept(stage, settings))
-    return train(stage, settings, resumed=True)
-
-
-def kept(stage: Stage, settings: Namespace) -> dict[str, Any]:
-    """The settings that a run folder keeps: all but those that say where it lies."""
-    resolved = stage.parser().resolved(settings)
-    return {key: value for key, value in resolved.items() if key not in ("name", "runs", "dry_run")}
+    return train(*reopen(Path(given.run), others), resumed=True)
 
 
 def train(stage: Stage, settings: Namespace, resumed: bool = False) -> int | None:

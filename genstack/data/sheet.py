@@ -13,7 +13,7 @@ from genstack.errors import UserError
 
 READABLE = 64  # pixels that the shorter side of a tile has at least
 GAP, LINE, TEXT = 4, 14, 11
-MOST_LINES = 4  # of a label
+MOST_LINES = 5  # of a label
 
 
 def sheet(
