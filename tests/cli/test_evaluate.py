@@ -222,7 +222,7 @@ def test_samples_say_in_the_card_how_they_were_drawn(place):
         (["empty"], "holds no model.safetensors"),
         (["compressor"], "--data.source"),
         (["compressor", *SHAPES, "--samples", "50"], "compressor is a compressor, and has no samples"),
-        (["prior", *SHAPES, "--samples", "3"], "use 16 samples or more"),
+        (["prior", *SHAPES, "--samples", "3"], "samples 3 is too small; use 16 or more"),
         (["prior", *SHAPES, "--data.resolution", "16"], "the data's width is 16, but the model reads 24"),
         (["compressor", *SHAPES, "--data.channels", "1"], "the data's channels is 1"),
         (["compressor", *SHAPES, "--classifier", "fake"], "leave out --classifier"),

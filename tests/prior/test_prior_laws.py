@@ -31,11 +31,12 @@ SMALLEST = [
 ]
 
 
-def train(prior: Prior, batch, steps: int, rate: float = 3e-3) -> Prior:
-    """Adam on whatever `batch()` gives."""
+def train(prior: Prior, batch, steps: int, rate: float = 3e-3, final: float = 1.0) -> Prior:
+    """Adam on whatever `batch()` gives; the rate goes straight to a share of itself, `final`."""
     optimizer = torch.optim.AdamW(prior.parameters(), rate, betas=(0.9, 0.95), weight_decay=0.0)
     prior.train()
-    for _ in range(steps):
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - (1 - final) * step / steps)
         optimizer.zero_grad()
         prior.loss(*batch()).backward()
         optimizer.step()
@@ -284,7 +285,7 @@ def test_the_condition_steers(build, small):
     def batch():
         return torch.randint(3, (32, small.length)) + 3 * labels[:, None], labels
 
-    prior = train(build(small, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=150)
+    prior = train(build(small, ClassLabels(("low", "high"), dropout=0.3)), batch, steps=150, final=0.0)
     codes, _ = batch()
     assert prior.nats(codes, 1 - labels).mean() > prior.nats(codes, labels).mean() + 2
     for guidance in (1.0, 3.0):
