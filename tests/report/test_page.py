@@ -198,7 +198,7 @@ def test_runs_side_by_side(trained, tmp_path):
     for run in (trained.compressor, trained.prior):
         described = json.loads((run / "model.json").read_text())
         assert {str(value) for value in described["made"]["measured"].values()} <= set(found.values)
-    assert "model.prior – Autoregressive" in found.said
+    assert "model.prior \u2013 Autoregressive" in found.said
     assert "Without a metric card: compressor, prior" in found.said
     assert "Autoregressive" in found.said and "data.source" not in found.said  # the same in both
 
