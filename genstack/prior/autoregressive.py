@@ -11,12 +11,13 @@ from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.conditions.image_codes import CodeEmbedding
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal, hiding
+from genstack.prior.masks import Causal
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known, Prior
+from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer, steering
+from genstack.prior.transformer import Backbone, Transformer
 
 
 class Autoregressive(Prior):
@@ -52,10 +53,15 @@ class Autoregressive(Prior):
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
 
-        nowhere = torch.full((condition.length,), layout.length)
+        self.told = backbone.before(condition.length)
+        nowhere = torch.full((self.told,), layout.length)
         order = torch.arange(layout.length)
         self.register_buffer("places", torch.cat([nowhere, order[:-1]]), persistent=False)
         self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
+
+    def read(self, condition: Tensor) -> Reading:
+        """Values of the condition, read once for all codes."""
+        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy in nats per code; in training with condition dropout and code noise."""
@@ -71,12 +77,14 @@ class Autoregressive(Prior):
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
-        prefix = self.prefix(condition)
-        tokens = torch.cat([prefix, self.codes(codes[:, :-1])], dim=1)
+        reading = self.read(condition)
+        tokens = torch.cat([reading.before, self.codes(codes[:, :-1])], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
-        mask = hiding(Causal(), self.condition.hidden(condition))
-        features = self.transformer(tokens, self.get_buffer("places"), mask, steering=steering(prefix))
-        return self.head(features[:, self.condition.length - 1 :]).float()
+        mask = reading.masked(Causal())
+        features = self.transformer(
+            tokens, self.get_buffer("places"), mask, steering=reading.steering, pairs=reading.pairs
+        )
+        return self.head(features[:, self.told - 1 :]).float()
 
     def draw(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
@@ -106,17 +114,16 @@ class Decoding:
     """
 
     def __init__(self, prior: Autoregressive, condition: Tensor):
-        self.prior, self.prefix = prior, prior.prefix(condition)
-        self.steering = steering(self.prefix)
-        self.mask = hiding(Causal(), prior.condition.hidden(condition))
-        self.caches = prior.transformer.caches(prior.condition.length + prior.layout.length - 1)
+        self.prior, self.reading = prior, prior.read(condition)
+        self.mask = self.reading.masked(Causal())
+        self.caches = prior.transformer.caches(prior.told + prior.layout.length - 1)
         self.tokens = 0
 
     def start(self, known: Int[Tensor, "b known"] | None = None) -> Float[Tensor, "b K"]:
         """Logits of the first code, or of the one after those that are known, which are read in one pass."""
         if known is None:
-            return self._read(self.prefix)
-        return self._read(torch.cat([self.prefix, self.prior.codes(known)], dim=1))
+            return self._read(self.reading.before)
+        return self._read(torch.cat([self.reading.before, self.prior.codes(known)], dim=1))
 
     def step(self, codes: Int[Tensor, " b"]) -> Float[Tensor, "b K"]:
         """Logits of the code after these, the latest of each row."""
@@ -128,5 +135,7 @@ class Decoding:
         tokens = self.prior.target(tokens, self.prior.get_buffer("targets")[now])
         places = self.prior.get_buffer("places")[now]
         # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
-        features = self.prior.transformer.forward(tokens, places, self.mask, self.caches, self.steering)
+        features = self.prior.transformer.forward(
+            tokens, places, self.mask, self.caches, self.reading.steering, self.reading.pairs
+        )
         return self.prior.head(features[:, -1]).float()

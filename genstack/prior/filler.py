@@ -17,10 +17,11 @@ from torch.nn.functional import cross_entropy
 
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
-from genstack.prior.masks import Full, hiding
+from genstack.prior.masks import Full
 from genstack.prior.positions import IndexEmbedding
+from genstack.prior.reading import Reading
 from genstack.prior.sampling import uniforms
-from genstack.prior.transformer import Backbone, Transformer, steering
+from genstack.prior.transformer import Backbone, Transformer
 
 
 class Filler(nn.Module):
@@ -46,14 +47,19 @@ class Filler(nn.Module):
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
 
-        nowhere = torch.full((condition.length,), layout.length)
+        self.told = backbone.before(condition.length)
+        nowhere = torch.full((self.told,), layout.length)
         self.register_buffer("places", torch.cat([nowhere, torch.arange(layout.length)]), persistent=False)
+
+    def reading(self, condition: Tensor) -> Reading:
+        """Values of the condition, read once for all passes over the same images."""
+        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
 
     def forward(
         self,
         codes: Int[Tensor, "b n"],
         hidden: Bool[Tensor, "b n"],
-        condition: Tensor,
+        reading: Reading,
         asked: Bool[Tensor, "b n"],
     ) -> Float[Tensor, "asked K"]:
         """Logits of the codes that are asked for, image by image, in float32.
@@ -61,22 +67,21 @@ class Filler(nn.Module):
         Args:
             codes: of each image; those that are hidden may be any.
             hidden: True where a code is not to be seen.
-            condition: values of the condition.
+            reading: of the condition.
             asked: True where logits are wanted.
         """
         read = codes.masked_fill(hidden, self.layout.codebook_size)
         places = self.get_buffer("places")
-        prefix = self.prefix(condition)
-        tokens = torch.cat([prefix, self.codes(read)], dim=1) + self.place(places)
-        mask = hiding(Full(), self.condition.hidden(condition))
-        features = self.transformer(tokens, places, mask, steering=steering(prefix))
-        return self.head(features[:, self.condition.length :][asked]).float()
+        tokens = torch.cat([reading.before, self.codes(read)], dim=1) + self.place(places)
+        mask = reading.masked(Full())
+        features = self.transformer(tokens, places, mask, steering=reading.steering, pairs=reading.pairs)
+        return self.head(features[:, self.told :][asked]).float()
 
     def surprise(
-        self, codes: Int[Tensor, "b n"], hidden: Bool[Tensor, "b n"], condition: Tensor
+        self, codes: Int[Tensor, "b n"], hidden: Bool[Tensor, "b n"], reading: Reading
     ) -> Float[Tensor, " b"]:
         """Mean cross entropy of the hidden codes of each image, in nats."""
-        losses = cross_entropy(self(codes, hidden, condition, hidden), codes[hidden], reduction="none")
+        losses = cross_entropy(self(codes, hidden, reading, hidden), codes[hidden], reduction="none")
         places = torch.zeros(hidden.shape, device=losses.device).masked_scatter(hidden, losses)
         return places.sum(dim=1) / hidden.sum(dim=1)
 
@@ -94,11 +99,11 @@ class Filler(nn.Module):
         """
         length = self.layout.length
         numbers = uniforms(fingerprints(codes), masks * (length + 1))
-        total = torch.zeros(len(codes), device=codes.device)
+        reading, total = self.reading(condition), torch.zeros(len(codes), device=codes.device)
         for index, part in enumerate(rearrange(numbers, "b (masks n) -> masks b n", masks=masks)):
             share, scores = part.split([1, length], dim=1)
             counts = ((index + share[:, 0]) / masks * length).long().clamp(max=length - 1) + 1
-            total = total + self.surprise(codes, lowest(scores, counts), condition)
+            total = total + self.surprise(codes, lowest(scores, counts), reading)
         return total * (length / masks)
 
 

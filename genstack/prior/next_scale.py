@@ -1,6 +1,7 @@
 """One grid after the other, all codes of a grid at once (VAR, Tian et al. 2024, arXiv:2404.02905)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -16,12 +17,13 @@ from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import BlockCausal, Full, Mask, hiding
+from genstack.prior.masks import BlockCausal, Full
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import IndexEmbedding
 from genstack.prior.prior import Known
+from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer, steering
+from genstack.prior.transformer import Backbone, Transformer
 
 REMEDY = "train one with --config configs/compressor/multiscale.yaml, or use the prior Autoregressive"
 
@@ -54,7 +56,8 @@ class NextScale(Exact):
             )
         self.layout, self.condition, self.backbone = layout, condition, backbone
         #: A condition of one token is the first grid's token; longer ones stand before it.
-        self.told = condition.length if condition.length > 1 else 0
+        before = backbone.before(condition.length)
+        self.told = before if before > 1 else 0
         self.prefix = condition.embedding(backbone.width)
         # A vector for each place: tokens of the first grid look alike, and so do those of a flat image;
         # rotary angles alone would not tell them apart.
@@ -93,12 +96,14 @@ class NextScale(Exact):
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes of coarser grids, in float32."""
-        prefix = self.prefix(condition)
+        reading = self._read(condition)
         sums = self.lookup.sums(self.layout.split(codes)[:-1], self.layout)
-        tokens = torch.cat([self._start(prefix), *map(self._embed, sums)], dim=1)
+        tokens = torch.cat([self._start(reading), *map(self._embed, sums)], dim=1)
         places, blocks = self.get_buffer("places"), self.get_buffer("blocks")
-        mask = self._seen(BlockCausal(blocks), condition)
-        features = self.transformer(self._placed(tokens, places), places, mask, steering=steering(prefix))
+        mask = reading.masked(BlockCausal(blocks))
+        features = self.transformer(
+            self._placed(tokens, places), places, mask, steering=reading.steering, pairs=reading.pairs
+        )
         return self.head(features[:, self.told :]).float()
 
     def draw(
@@ -108,19 +113,20 @@ class NextScale(Exact):
         device, grids = self.head.weight.device, self.layout.grids
         numbers = uniforms(seeds, self.layout.length).to(device).split(self.sizes, dim=1)
         given, masks = known.codes.split(self.sizes, dim=1), known.mask.split(self.sizes, dim=1)
-        prefix = self.prefix(guidance.values)
-        steered = steering(prefix)
+        reading = self._read(guidance.values)
         caches = self.transformer.caches(self.told + self.layout.length)
-        tokens, filled = self._start(prefix), 0
+        tokens, filled = self._start(reading), 0
         total: Tensor | None = None
         drawn: list[Tensor] = []
         for index, (height, _) in enumerate(grids):
             places = self.get_buffer("places")[filled : filled + tokens.shape[1]]
             filled += tokens.shape[1]
             seen = BlockCausal(self.get_buffer("blocks")) if index == 0 else Full()
-            mask = self._seen(seen, guidance.values)
+            mask = reading.masked(seen)
             # Not by __call__: a compiled transformer would be compiled again for every grid.
-            features = self.transformer.forward(self._placed(tokens, places), places, mask, caches, steered)
+            features = self.transformer.forward(
+                self._placed(tokens, places), places, mask, caches, reading.steering, reading.pairs
+            )
             logits = self.head(features[:, -self.sizes[index] :]).float()
             logits = guidance.steer(logits, index / (len(grids) - 1))
             codes = draw(rearrange(logits, "b n K -> (b n) K"), options, numbers[index].flatten())
@@ -132,15 +138,16 @@ class NextScale(Exact):
                 tokens = self._embed(guidance.rows(resized(total, grids[index + 1], "area")))
         return torch.cat(drawn, dim=1)
 
-    def _seen(self, mask: Mask, condition: Tensor) -> Mask:
-        """A mask without the tokens of the condition that only fill up."""
-        hidden = self.condition.hidden(condition)
-        return hiding(mask, None if hidden is None else hidden[:, : self.told])
+    def _read(self, condition: Tensor) -> Reading:
+        """Values of the condition, read once for all grids."""
+        reading = self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
+        hidden = None if reading.hidden is None else reading.hidden[:, : self.told]
+        return replace(reading, before=reading.before[:, : self.told], hidden=hidden)
 
-    def _start(self, prefix: Float[Tensor, "b length width"]) -> Float[Tensor, "b n width"]:
+    def _start(self, reading: Reading) -> Float[Tensor, "b n width"]:
         """The condition, if it has several tokens, and the tokens of the first grid, which are its mean."""
-        first = repeat(steering(prefix), "b width -> b n width", n=self.sizes[0])
-        return torch.cat([prefix[:, : self.told], first], dim=1)
+        first = repeat(reading.steering, "b width -> b n width", n=self.sizes[0])
+        return torch.cat([reading.before, first], dim=1)
 
     def _embed(self, latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "b n width"]:
         assert self.read is not None, "a prior is attached to a compressor before it reads codes"

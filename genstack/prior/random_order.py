@@ -10,13 +10,14 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal, hiding
+from genstack.prior.masks import Causal
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
 from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known, Prior
+from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer, steering
+from genstack.prior.transformer import Backbone, Transformer
 
 
 class RandomOrder(Prior):
@@ -51,6 +52,7 @@ class RandomOrder(Prior):
             )
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.anneal, self.order = anneal, order
+        self.told = backbone.before(condition.length)
         self.progress = 0.0
         self.prefix = condition.embedding(backbone.width)
         self.codes = nn.Embedding(layout.codebook_size, backbone.width)
@@ -70,6 +72,10 @@ class RandomOrder(Prior):
         if self.progress < first:
             return 1.0
         return max(0.0, (last - self.progress) / (last - first)) if first < last else 0.0
+
+    def read(self, condition: Tensor) -> Reading:
+        """Values of the condition, read once for all codes."""
+        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy in nats per code, in training with random orders and condition dropout."""
@@ -100,11 +106,11 @@ class RandomOrder(Prior):
         """
         read = self.codes(codes.gather(1, orders)[:, :-1])
         places, targets = self._paths(orders)
-        prefix = self.prefix(condition)
-        tokens = self.target(torch.cat([prefix, read], dim=1), targets)
-        mask = hiding(Causal(), self.condition.hidden(condition))
-        features = self.transformer(tokens, places, mask, steering=steering(prefix))
-        return self.head(features[:, self.condition.length - 1 :]).float()
+        reading = self.read(condition)
+        tokens = self.target(torch.cat([reading.before, read], dim=1), targets)
+        mask = reading.masked(Causal())
+        features = self.transformer(tokens, places, mask, steering=reading.steering, pairs=reading.pairs)
+        return self.head(features[:, self.told - 1 :]).float()
 
     def draw(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
@@ -118,18 +124,23 @@ class RandomOrder(Prior):
         codes, given = known.codes.gather(1, orders), known.mask.gather(1, orders)
         chances = rearrange(numbers[1], "b n -> n b").contiguous()
         places, targets = (guidance.rows(path) for path in self._paths(orders))
-        caches = self.transformer.caches(self.condition.length + length - 1)
+        caches = self.transformer.caches(self.told + length - 1)
         start = min(int(given.sum(dim=1).amin()), length - 1)  # so many codes are read in one pass
-        prefix = self.prefix(guidance.values)
-        steered, mask = steering(prefix), hiding(Causal(), self.condition.hidden(guidance.values))
-        tokens = torch.cat([prefix, self.codes(guidance.rows(codes[:, :start]))], dim=1)
+        reading = self.read(guidance.values)
+        mask = reading.masked(Causal())
+        tokens = torch.cat([reading.before, self.codes(guidance.rows(codes[:, :start]))], dim=1)
         filled = 0
         for index in range(start, length):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
             # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
             features = self.transformer.forward(
-                self.target(tokens, targets[:, now]), places[:, now], mask, caches, steered
+                self.target(tokens, targets[:, now]),
+                places[:, now],
+                mask,
+                caches,
+                reading.steering,
+                reading.pairs,
             )
             logits = guidance.steer(self.head(features[:, -1]).float(), index / max(1, length - 1))
             drawn = draw(logits, options, chances[index])
@@ -140,7 +151,7 @@ class RandomOrder(Prior):
     def _paths(self, orders: Int[Tensor, "b n"]) -> tuple[Int[Tensor, "b tokens"], Int[Tensor, "b tokens"]]:
         """Where the code of each token lies, and the code that it predicts."""
         nowhere = torch.tensor(self.layout.length, device=orders.device)
-        nowhere = repeat(nowhere, " -> b n", b=len(orders), n=self.condition.length)
+        nowhere = repeat(nowhere, " -> b n", b=len(orders), n=self.told)
         return torch.cat([nowhere, orders[:, :-1]], dim=1), torch.cat([nowhere[:, 1:], orders], dim=1)
 
     def _cross_entropy(

@@ -12,12 +12,13 @@ from genstack.layout import CodeLayout
 from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal, hiding
+from genstack.prior.masks import Causal
 from genstack.prior.options import SamplingOptions
 from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known
+from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer, steering
+from genstack.prior.transformer import Backbone, Transformer
 
 
 class ResidualTransformer(Exact):
@@ -53,26 +54,32 @@ class ResidualTransformer(Exact):
         self.codes = nn.Embedding(layout.depth * layout.codebook_size, width)
         self.target = PlaceEmbedding(positions, width)
         self.transformer = Transformer(positions, backbone)
-        self.inner = Transformer(within, replace(backbone, depth=layers))
+        self.inner = Transformer(within, replace(backbone, depth=layers, crossing=False))
         self.head = nn.Linear(width, layout.codebook_size, bias=False)
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
 
-        nowhere, order = torch.full((condition.length,), positions.length), torch.arange(positions.length)
+        self.told = backbone.before(condition.length)
+        nowhere, order = torch.full((self.told,), positions.length), torch.arange(positions.length)
         self.register_buffer("places", torch.cat([nowhere, order[:-1]]), persistent=False)
         self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
         self.register_buffer("depths", torch.arange(layout.depth), persistent=False)
 
+    def read(self, condition: Tensor) -> Reading:
+        """Values of the condition, read once for all codes."""
+        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
+
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
-        prefix = self.prefix(condition)
-        steered = steering(prefix)
+        reading = self.read(condition)
         symbols = self.embed(rearrange(codes, "b (p depth) -> b p depth", depth=self.layout.depth))
-        tokens = torch.cat([prefix, symbols[:, :-1].sum(dim=2)], dim=1)
+        tokens = torch.cat([reading.before, symbols[:, :-1].sum(dim=2)], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
-        mask = hiding(Causal(), self.condition.hidden(condition))
-        summaries = self.transformer(tokens, self.get_buffer("places"), mask, steering=steered)
-        summaries = summaries[:, self.condition.length - 1 :]
+        mask = reading.masked(Causal())
+        summaries = self.transformer(
+            tokens, self.get_buffer("places"), mask, steering=reading.steering, pairs=reading.pairs
+        )
+        summaries = summaries[:, self.told - 1 :]
         # Equation 8: the first token is the summary, token d the sum of the symbols before depth d.
         sums = symbols.cumsum(dim=2)[:, :, :-1]
         inner = torch.cat([rearrange(summaries, "b p width -> b p 1 width"), sums], dim=2)
@@ -80,7 +87,7 @@ class ResidualTransformer(Exact):
             rearrange(inner, "b p depth width -> (b p) depth width"),
             self.get_buffer("depths"),
             Causal(),
-            steering=repeat(steered, "b width -> (b p) width", p=inner.shape[1]),
+            steering=repeat(reading.steering, "b width -> (b p) width", p=inner.shape[1]),
         )
         return rearrange(self.head(features).float(), "(b p) depth K -> b (p depth) K", b=len(codes))
 
@@ -91,22 +98,23 @@ class ResidualTransformer(Exact):
         device, depth, length = self.head.weight.device, self.layout.depth, self.layout.length
         numbers = rearrange(uniforms(seeds, length), "b n -> n b").to(device).contiguous()
         codes = torch.empty(length, len(seeds), dtype=torch.int64, device=device)
-        tokens = self.prefix(guidance.values)
-        steered, mask = steering(tokens), hiding(Causal(), self.condition.hidden(guidance.values))
-        caches = self.transformer.caches(self.condition.length + length // depth - 1)
+        reading = self.read(guidance.values)
+        tokens, mask = reading.before, reading.masked(Causal())
+        caches = self.transformer.caches(self.told + length // depth - 1)
         filled = 0
         for position in range(length // depth):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
             tokens = self.target(tokens, self.get_buffer("targets")[now])
             # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
-            features = self.transformer.forward(tokens, self.get_buffer("places")[now], mask, caches, steered)
+            places = self.get_buffer("places")[now]
+            features = self.transformer.forward(tokens, places, mask, caches, reading.steering, reading.pairs)
             inner, within = features[:, -1:], self.inner.caches(depth)
             total = torch.zeros_like(inner)
             for number in range(depth):
                 index = position * depth + number
                 features = self.inner.forward(
-                    inner, self.get_buffer("depths")[number : number + 1], Causal(), within, steered
+                    inner, self.get_buffer("depths")[number : number + 1], Causal(), within, reading.steering
                 )
                 logits = guidance.steer(self.head(features[:, 0]).float(), index / max(1, length - 1))
                 drawn = draw(logits, options, numbers[index])

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, normalize, rms_norm, silu
 from torch.utils.checkpoint import checkpoint
@@ -16,8 +16,10 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.adaptive import Changes, Offset, SteeredNorm, modulated
 from genstack.prior.cache import Cache
+from genstack.prior.crossing import Answers, CrossedLayer, Crossing, Pair
 from genstack.prior.masks import Mask
 from genstack.prior.positions import PlaceEmbedding, Rotary, Rotation
+from genstack.prior.reading import Reading
 
 EPSILON = 1e-5
 
@@ -46,6 +48,8 @@ class Backbone:
             or zero, so that such tokens weigh alike for all (as in LlamaGen, arXiv:2406.06525).
         adaptive: let the condition also scale, shift and gate what each layer computes (adaptive norms): own
             (each layer has weights for it), shared (one set for all layers) or none.
+        crossing: let each layer read the tokens of the condition by cross-attention; before the codes stands
+            their mean alone, not all of them. For captions and images, which are many tokens.
     """
 
     width: int = 384
@@ -62,6 +66,7 @@ class Backbone:
     rounding: int = 256
     unplaced: Literal["kept", "zero"] = "kept"
     adaptive: Literal["none", "own", "shared"] = "none"
+    crossing: bool = False
 
     def __post_init__(self) -> None:
         if self.rounding < 1:
@@ -85,6 +90,10 @@ class Backbone:
     def head_width(self) -> int:
         """Channels of one head."""
         return self.width // self.heads
+
+    def before(self, length: int) -> int:
+        """How many tokens stand before the codes for a condition of so many."""
+        return 1 if self.crossing else length
 
     @property
     def hidden(self) -> int:
@@ -134,6 +143,11 @@ def meeting_norm(backbone: Backbone) -> nn.Module:
     if backbone.qk_norm == "unit":
         return UnitNorm(backbone.heads, backbone.head_width)
     return HeadNorm(2 * backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
+
+
+def crossing_norm(backbone: Backbone) -> nn.Module:
+    """What is done to the queries, or to the keys, of cross-attention before they meet."""
+    return HeadNorm(backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
 
 
 class Attention(nn.Module):
@@ -241,6 +255,21 @@ class SteeredLayer(nn.Module):
         return tokens + dropout(added * gates[1], self.dropout, self.training)
 
 
+def layer(backbone: Backbone) -> nn.Module:
+    """A layer of the kind that is planned."""
+    made: nn.Module = Layer(backbone) if backbone.adaptive == "none" else SteeredLayer(backbone)
+    if not backbone.crossing:
+        return made
+    crossing = Crossing(backbone.width, backbone.heads, crossing_norm(backbone), backbone.bias)
+    return CrossedLayer(normalization(backbone), crossing, made, backbone.dropout)
+
+
+def answers(backbone: Backbone) -> nn.ModuleList:
+    """What makes keys and values of the condition for each layer, if layers read it across."""
+    count, width, heads = backbone.depth if backbone.crossing else 0, backbone.width, backbone.heads
+    return nn.ModuleList(Answers(width, heads, crossing_norm(backbone), backbone.bias) for _ in range(count))
+
+
 class Transformer(nn.Module):
     """Tokens to tokens. Each call says what they see and where they lie, so that any kind of prior fits.
 
@@ -256,8 +285,8 @@ class Transformer(nn.Module):
         self.places = PlaceEmbedding(layout, backbone.width, absolute=not rotary)
         self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
         steered, width = backbone.adaptive != "none", backbone.width
-        layer = SteeredLayer if steered else Layer
         self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
+        self.answers = answers(backbone)
         self.norm = SteeredNorm(width, backbone.norm) if steered else normalization(backbone)
         self.shared = Changes(width, 6, gates=2) if backbone.adaptive == "shared" else None
         for name, module in self.named_modules():
@@ -277,6 +306,7 @@ class Transformer(nn.Module):
         mask: Mask,
         caches: Sequence[Cache] | None = None,
         steering: Float[Tensor, "b width"] | None = None,
+        pairs: Sequence[Pair] = (),
     ) -> Float[Tensor, "b n width"]:
         """Normalised features of each token.
 
@@ -286,18 +316,34 @@ class Transformer(nn.Module):
                 images or one row for each; `layout.length` for a token without a place, such as a condition.
             mask: which tokens see which.
             caches: one for each layer, to go on after the tokens of earlier calls.
-            steering: the condition as one vector, `steering` of its tokens; read by adaptive norms alone.
+            steering: the condition as one vector, from its `reading`; read by adaptive norms alone.
+            pairs: the condition as keys and values, from its `reading`; read by cross-attention alone.
         """
         tokens = dropout(self.places(tokens, positions), self.backbone.dropout, self.training)
         rotation = None if self.rotary is None else self.rotary(positions)
         last = () if self.backbone.adaptive == "none" else (steering,)
         each = last if self.shared is None else (self.shared(steering),)
-        for index, layer in enumerate(self.layers):
+        for index, module in enumerate(self.layers):
+            cache = None if caches is None else caches[index]
+            read = (*pairs[index : index + 1], rotation, mask, cache, *each)
             if self.backbone.checkpoint and self.training:
-                tokens = checkpoint(layer, tokens, rotation, mask, None, *each, use_reentrant=False)
+                tokens = checkpoint(module, tokens, *read, use_reentrant=False)
             else:
-                tokens = layer(tokens, rotation, mask, None if caches is None else caches[index], *each)
+                tokens = module(tokens, *read)
         return self.norm(tokens, *last)
+
+    def reading(self, condition: Float[Tensor, "b n width"], hidden: Bool[Tensor, "b n"] | None) -> Reading:
+        """A condition as this network reads it: across, with one token before the codes, or all before them.
+
+        Args:
+            condition: its tokens.
+            hidden: True for those that only fill up; None where all are seen.
+        """
+        if not self.backbone.crossing:
+            return Reading(condition, steering(condition), hidden=hidden)
+        told = steering(condition) if hidden is None else shown(condition, hidden)
+        pairs = [answers(condition, hidden) for answers in self.answers]
+        return Reading(rearrange(told, "b width -> b 1 width"), told, pairs)
 
     def caches(self, length: int) -> list[Cache]:
         """Empty caches for so many tokens."""
@@ -307,3 +353,9 @@ class Transformer(nn.Module):
 def steering(condition: Float[Tensor, "b n width"]) -> Float[Tensor, "b width"]:
     """The tokens of a condition as one vector: what steers adaptive norms."""
     return condition.mean(dim=1)
+
+
+def shown(condition: Float[Tensor, "b n width"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b width"]:
+    """The mean of the tokens of a condition that are not hidden; 0 where all are."""
+    kept = condition.masked_fill(rearrange(hidden, "b n -> b n 1"), 0).sum(dim=1)
+    return kept / rearrange((~hidden).sum(dim=1).clamp(min=1), "b -> b 1")

@@ -145,6 +145,9 @@ PRIORS = {
 }
 MODELS = {
     "autoregressive": PRIORS["Autoregressive"],
+    "crossed": lambda: with_prior(
+        Masked, FSQ((5, 3)), ClassLabels(CLASSES), replace(BACKBONE, crossing=True)
+    ),
     "gaussian": lambda: compressor(Gaussian(4), SMALL),
     "hierarchical": two_grids,
 }
@@ -171,6 +174,7 @@ def run_torch(path, program):
     [
         ("autoregressive", "onnx", run_onnx),
         ("autoregressive", "torch-export", run_torch),
+        ("crossed", "onnx", run_onnx),
         ("gaussian", "torch-export", run_torch),
         ("hierarchical", "torch-export", run_torch),
     ],

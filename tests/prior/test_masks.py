@@ -75,3 +75,11 @@ def test_a_cache_gives_back_all_so_far_from_the_same_memory():
     assert cache.keys.data_ptr() == first
     with pytest.raises(AssertionError, match="full"):
         cache.append(keys[:, :, :1], values[:, :, :1])
+
+
+def test_training_in_bfloat16_attends_in_float32():
+    """On a CPU, where its backward pass in bfloat16 takes far longer."""
+    made = [torch.randn(2, 3, 5, 8).bfloat16().requires_grad_() for _ in range(3)]
+    found = Causal().attend(*made)
+    exact = Causal().attend(*(each.float() for each in made))
+    assert found.dtype == torch.bfloat16 and torch.equal(found, exact.bfloat16())

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,12 +13,29 @@ from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.discovery import discover
 from genstack.errors import UserError
+from genstack.facts import Facts
 from genstack.layout import CodeLayout
 from genstack.prior import ClassLabels, Known, Prior, SamplingOptions, Unconditional, image_seeds
+from genstack.prior.conditions.captions import Captions
 from genstack.prior.exact import Exact
 
 PRIORS = discover(genstack.prior, Prior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
+CAPTIONS = Captions(vocabulary=256, length=5, depth=1, heads=3, dropout=0.2)
+
+
+class Filled(Captions):
+    """Words below 100 only fill up; no word sees another before the prior."""
+
+    def hidden(self, values):
+        return values < 100
+
+    def embedding(self, width):
+        return torch.nn.Embedding(257, width)
+
+
+FILLED = Filled(length=5, dropout=0.2)
+WORDS = ("ab", "cdefg", "", "gfedc")
 #: The same number of codes on one grid, on two, and at two depths: every prior takes one of them.
 SMALL = [
     CodeLayout((16, 24), 6, ((2, 4),)),
@@ -88,6 +106,34 @@ class Builder:
 def build(request, tiny):
     """Every prior in its folder, built small."""
     return Builder(request.param, tiny)
+
+
+def values(words):
+    """Captions as a prior reads them."""
+    return CAPTIONS.values(Facts(torch.zeros(len(words), dtype=torch.int64), tuple(words)))
+
+
+def across(build, tiny, condition):
+    """A prior that reads a condition across, by weights that matter."""
+    if "backbone" not in build.small:
+        pytest.skip("it has no backbone")
+    builder = Builder(build.kind, replace(tiny, crossing=True))
+    prior = builder(builder.fitting(SMALL), condition).eval()
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return prior
+
+
+@pytest.fixture
+def crossed(build, tiny):
+    """Every prior with a backbone, which reads captions across."""
+    return across(build, tiny, CAPTIONS)
+
+
+@pytest.fixture
+def filled(build, tiny):
+    """Every prior with a backbone, which reads across tokens of which some only fill up."""
+    return across(build, tiny, FILLED)
 
 
 @pytest.fixture
@@ -307,6 +353,49 @@ def test_the_condition_is_read_early(build, small):
     codes, _ = batch()
     with torch.no_grad():
         assert prior.nats(codes, 1 - labels).mean() > prior.nats(codes, labels).mean() + 1.2
+
+
+@torch.no_grad()
+def test_what_is_read_across_has_an_order_and_logits_of_one_pass(crossed):
+    codes = torch.randint(6, (1, crossed.layout.length))
+    forth, back = (crossed.nats(codes, values([word])) for word in ("cdefg", "gfedc"))
+    assert (forth - back).abs() > 1e-3
+    if isinstance(crossed, Exact):
+        drawn = crossed.sample(values(WORDS), SamplingOptions(temperature=0.0), image_seeds(0, range(4)))
+        assert torch.equal(drawn, crossed.logits(drawn, values(WORDS)).argmax(dim=-1))
+
+
+def test_samples_depend_on_their_own_caption_read_across(crossed):
+    options, seeds = SamplingOptions(guidance=2.0), image_seeds(3, range(4))
+    together = crossed.sample(values(WORDS), options, seeds)
+    alone = [crossed.sample(values([word]), options, seeds[[row]]) for row, word in enumerate(WORDS)]
+    assert torch.equal(torch.cat(alone), together)
+    assert not torch.equal(crossed.sample(values(("xyz",) * 4), options, seeds), together)
+
+
+def test_gradients_reach_every_parameter_that_reads_across(crossed):
+    crossed.loss(torch.randint(6, (16, crossed.layout.length)), values(WORDS * 4)).backward()
+    for name, parameter in crossed.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_what_only_fills_up_is_not_read_across(filled):
+    """Not even where that is all there is; in guidance, the null condition is such a one here."""
+    told = torch.tensor([[3, 100, 7, 120, 9], [101, 102, 103, 104, 105], [1, 2, 3, 4, 5], [0, 0, 0, 0, 200]])
+    other = torch.where(told < 100, torch.randint(100, told.shape), told)
+    codes, options = torch.randint(6, (4, filled.layout.length)), SamplingOptions(guidance=2.0)
+    with torch.no_grad():
+        nats = filled.nats(codes, told)
+        assert nats.isfinite().all() and torch.equal(filled.nats(codes, other), nats)
+        changed = filled.nats(codes, torch.where(told < 100, told, told + 20)) != nats
+        assert changed.tolist() == [True, True, False, True]
+    if isinstance(filled, Exact):
+        cold = filled.sample(told, SamplingOptions(temperature=0.0), image_seeds(0, range(4)))
+        assert torch.equal(cold, filled.logits(cold, told).argmax(dim=-1))
+    drawn = filled.sample(told, options, image_seeds(0, range(4)))
+    assert torch.equal(filled.sample(other, options, image_seeds(0, range(4))), drawn)
+    filled.train().loss(codes, told).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in filled.parameters())
 
 
 def test_random_codes_cost_the_logarithm_of_the_codebook_size(build, small):

@@ -5,6 +5,7 @@ One process stands for all here: its parts are whole, but every weight that is u
 
 import copy
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ LAYOUTS = [
     CodeLayout((16, 24), 6, ((2, 2),), depth=2),
 ]
 BACKBONE = Backbone(width=24, depth=2, heads=3, dropout=0.0)
+CROSSED = replace(BACKBONE, crossing=True)
 SIZES = {"backbone": BACKBONE, "finer": BACKBONE, "width": 24, "layers": 2, "heads": 3, "dropout": 0.0}
 PLANS = {
     "dim": 6,
@@ -58,11 +60,11 @@ def known(kind, sizes):
     return {name: size for name, size in sizes.items() if name in inspect.signature(kind).parameters}
 
 
-def small(kind):
+def small(kind, sizes):
     """A prior over the first layout that it takes, and the compressor that it is attached to."""
     for layout in LAYOUTS:
         try:
-            prior = kind(layout, CLASSES, **known(kind, SIZES))
+            prior = kind(layout, CLASSES, **known(kind, sizes))
         except UserError:
             continue
         quantizer = MultiScale(tuple(range(1, len(layout.grids) + 1)), layout.codebook_size, 5)
@@ -96,8 +98,11 @@ def check(whole, cut, compute):
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_every_prior(mesh, name):
-    whole, compressor = small(PRIORS[name])
+@pytest.mark.parametrize("backbone", [BACKBONE, CROSSED], ids=["plain", "crossed"])
+def test_every_prior(mesh, name, backbone):
+    if backbone is CROSSED and not known(PRIORS[name], {"backbone": backbone}):
+        pytest.skip("it has no backbone")
+    whole, compressor = small(PRIORS[name], SIZES | {"backbone": backbone, "finer": backbone})
     with torch.no_grad():
         for parameter in whole.parameters():  # gates begin at 0, behind which nothing would be seen
             parameter.add_(0.02 * torch.randn_like(parameter))

@@ -56,14 +56,14 @@ def test_no_caption_is_under_the_mask_of_the_caption(text_encoder):
     assert condition.hidden(values).sum(dim=1).tolist() == [5, 0, 8]
 
 
+@pytest.mark.parametrize("options", [{}, {"crossing": True, "adaptive": "own"}], ids=["before", "across"])
 @pytest.mark.parametrize("kind", [Autoregressive, Masked, RandomOrder, ResidualTransformer])
-def test_what_fills_up_changes_nothing(text_encoder, kind):
-    """A prior that reads longer captions computes the same of a short one."""
+def test_what_fills_up_changes_nothing(text_encoder, kind, options):
+    """A prior that reads longer captions computes the same of a short one; read across, by its mean, too."""
     layout = DEEP if kind is ResidualTransformer else ONE
     conditions = [of(text_encoder, length=length) for length in (9, 14)]
-    short, long = (
-        kind(layout, condition, Backbone(24, 2, 3, dropout=0.0)).eval() for condition in conditions
-    )
+    plan = Backbone(24, 2, 3, dropout=0.0, **options)
+    short, long = (kind(layout, condition, plan).eval() for condition in conditions)
     for name, weight in short.named_parameters():
         if name.endswith("head.weight"):
             torch.nn.init.normal_(weight)
