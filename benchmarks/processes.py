@@ -38,17 +38,17 @@ class Clock(pl.Callback):
 
 def work(count: int, strategy: str) -> None:
     """In each process: some steps; the first one tells."""
-    from genstack.cli import train
+    from genstack.cli import stages
     from genstack.cli.quiet import quiet
     from genstack.training.loggers import Logging
 
     quiet()
     torch.set_num_threads(1)
-    stage = train.STAGES["compressor"]
+    stage = stages.STAGES["compressor"]
     words = (
         f"{WORDS} --data.batch_size {IMAGES * count} --trainer.devices {count} --trainer.strategy {strategy}"
     )
-    parts, training = train.build(stage, stage.parser().parse(words.split()))
+    parts, training = stages.build(stage, stage.parser().parse(words.split()))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = parts.trainer.trainer(Path(folder), [clock], Logging(images=0))
