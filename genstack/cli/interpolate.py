@@ -23,7 +23,7 @@ def interpolate(
     The ends are the reconstructions of the two pictures. With codes, latents are mixed before quantization.
 
     Args:
-        run: folder of a compressor's or a prior's run.
+        run: folder of a compressor's or a prior's run, or a published file.
         first: picture to begin with; scaled and cropped as in training.
         last: picture to end with.
         count: images on the way, both ends included.
