@@ -1,5 +1,6 @@
 """Encoder, bottleneck, decoder: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937) and what followed."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -58,6 +59,8 @@ class Autoencoder(Compressor):
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
         """What the decoder makes of quantized latents; `output` says how it is read."""
+        if torch.is_autocast_enabled(latents.device.type):
+            latents = latents.contiguous()  # a quantizer's channels lie last, where bfloat16 norms are slow
         return self.decoder(self.from_quantizer(latents), image_size)
 
     def images(
