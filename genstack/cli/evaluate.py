@@ -14,12 +14,13 @@ from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.device import choose
 from genstack.cli.options import add_options, chosen
 from genstack.cli.parser import Parser, made
+from genstack.cli.place import about
 from genstack.cli.stages import data_of
 from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.evaluation.agreement import Judge, judges_of
 from genstack.evaluation.bench import Bench
-from genstack.evaluation.card import Card
+from genstack.evaluation.card import EVALUATION, Card
 from genstack.evaluation.classifiers import given
 from genstack.evaluation.examination import Draw, Examination, check, foreign
 from genstack.evaluation.extractors import available
@@ -145,10 +146,10 @@ class Evaluation:
         """Where the card goes."""
         if self.out:
             return Path(self.out)
-        place = Path(self.fake or self.run).expanduser()
         if self.fake:
-            return place.with_name(place.name + ".evaluation")
-        return place / "evaluation" if place.is_dir() else place.with_suffix(".evaluation")
+            place = Path(self.fake).expanduser()
+            return place.with_name(f"{place.name}.{EVALUATION}")
+        return about(Path(self.run).expanduser(), EVALUATION)
 
 
 def evaluate(settings: Namespace, data: ImageData) -> None:

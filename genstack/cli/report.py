@@ -7,14 +7,15 @@ import json
 from pathlib import Path
 
 from genstack.atomic import replacing
-from genstack.checkpoints import hub
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli import verbs
 from genstack.cli.device import choose
+from genstack.cli.place import about, is_run
 from genstack.cli.stages import data_of
 from genstack.cli.words import split
 from genstack.data import ImageData
 from genstack.errors import UserError
+from genstack.evaluation.card import EVALUATION
 from genstack.report import card, history
 from genstack.report.absent import Absent, attempt
 from genstack.report.page import comparison_page, run_page
@@ -56,7 +57,7 @@ def report(runs: list[str], out: str = "", samples: int = 40, seed: int = 0, dev
         raise UserError("genstack report: name a run: genstack report runs/flowers")
     one = len(subjects) == 1
     page = run_page(subjects[0], samples, seed) if one else comparison_page(subjects, samples, seed)
-    place = Path(out) if out else page_of(subjects[0].folder) if one else Path(COMPARISON)
+    place = Path(out) if out else about(subjects[0].folder, PAGE) if one else Path(COMPARISON)
     if place.is_dir():
         raise UserError(f"{place} is a folder; name a file for the page: --out {place / PAGE}")
     with replacing(place) as partial:
@@ -70,7 +71,7 @@ def subject(folder: Path, device: str) -> Subject:
     Raises:
         UserError: it is no run.
     """
-    if not trained_here(folder):
+    if not is_run(folder):
         return published(folder, device)
     model = (
         attempt(lambda: load(folder).to(device))
@@ -98,20 +99,7 @@ def published(place: Path, device: str) -> Subject:
         model = load(place).to(device)
     except UserError as error:
         raise UserError(f"{place} is no run: it has neither {CONFIG} nor {METRICS}, and {error}") from error
-    return Subject(place, strange, strange, model, strange, card.cards(place))
-
-
-def trained_here(folder: Path) -> bool:
-    """Whether a folder is that of a run, however far it came."""
-    return any((folder / name).is_file() for name in (CONFIG, METRICS, TENSORS))
-
-
-def page_of(place: Path) -> Path:
-    """Where the page of a run lies, that of a published file, beside it, or of one on the hub, here."""
-    if trained_here(place):
-        return place / PAGE
-    name = f"{place.name}.{PAGE}"
-    return Path(name) if hub.named(place) else place.with_name(name)
+    return Subject(place, strange, strange, model, strange, card.cards(about(place, EVALUATION)))
 
 
 def opened(folder: Path) -> ImageData:

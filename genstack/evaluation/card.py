@@ -15,6 +15,7 @@ from genstack.atomic import replacing
 from genstack.evaluation.resampling import LEVEL, SEED, Interval
 
 FORMAT_VERSION = 1
+EVALUATION = "evaluation"  # the folder of cards
 PACKAGES = (
     "genstack-images",
     "torch",

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genstack.evaluation.card import EVALUATION
 from genstack.report.absent import Absent
 
 LARGEST = 2**24  # bytes of a card
-FOLDERS = ("*.json", "evaluation/*.json")
+FOLDERS = ("*.json", f"{EVALUATION}/*.json")
 
 
 @dataclass(frozen=True)

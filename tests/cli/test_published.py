@@ -6,6 +6,7 @@ import pytest
 
 from genstack.checkpoints import files
 from genstack.cli.main import main
+from genstack.cli.report import subject
 from genstack.cli.verbs import verbs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -22,7 +23,7 @@ PRIOR += [
 #: What is done to a file by each verb, and which of the files it makes no sense for.
 COMMANDS = {
     "encode": ["encode", "FILE", "codes", *DATA],
-    "evaluate": ["evaluate", "FILE", "--lpips", "", "--out", "card", *DATA],
+    "evaluate": ["evaluate", "FILE", "--lpips", "", *DATA],
     "export": ["export", "FILE", "--to", "safetensors", "--out", "exported"],
     "import": ["import", "FILE", "--out", "run"],
     "interpolate": ["interpolate", "FILE", *PICTURES],
@@ -39,7 +40,7 @@ NEEDS_A_PRIOR = {"sample", "train a prior on"}
 #: What each leaves behind.
 LEFT = {
     "encode": "codes/codes.json",
-    "evaluate": "card/card.json",
+    "evaluate": "FILE.evaluation/card.json",
     "export": "exported/model.safetensors",
     "import": "run/model.safetensors",
     "interpolate": "interpolation.png",
@@ -80,6 +81,9 @@ def test_a_published_file_is_taken(command, file, here, capsys):
     assert not code, told.err
     left = LEFT.get(command, "").replace("FILE", file)
     assert Path(left).exists()
+    if command == "evaluate":
+        (card,) = subject(Path(file), "cpu").cards
+        assert card.file == "card.json", "a report finds what was measured"
 
 
 def test_presets_are_kept_in_runs_alone(here, capsys):
