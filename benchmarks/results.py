@@ -281,8 +281,8 @@ def tables(done: Sequence[Recipe], runs: Path) -> str:
         ("compressor", COMPRESSOR_TITLE, compressor_row),
         ("prior", PRIOR_TITLE, prior_row),
     ):
-        rows = [row(recipe, runs) for recipe in done if recipe.stage == stage]
-        parts.append(f"## {stage.capitalize()}s\n\n{table(title, rows)}")
+        if rows := [row(recipe, runs) for recipe in done if recipe.stage == stage]:
+            parts.append(f"## {stage.capitalize()}s\n\n{table(title, rows)}")
     words = [shlex.join(["genstack", *recipe.words(Path("runs/results"))]) for recipe in done]
     return "\n\n".join([*parts, "## Commands\n\n```bash\n" + "\n".join(words) + "\n```"])
 
