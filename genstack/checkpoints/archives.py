@@ -6,6 +6,7 @@ Before that, every tensor is held against its storage, and every storage against
 import math
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ MOST_STRUCTURE = 2**28  # bytes of the pickle in a zip
 MOST_SHARED = 8  # bytes of tensors for each byte of the file: some lie there under several names
 
 
-class Storages:
+class Storages(ABC):
     """The rows of numbers in a file, read once each when a tensor asks for them."""
 
     def __init__(self, path: Path):
@@ -32,9 +33,9 @@ class Storages:
         self.loaded: dict[str, Tensor] = {}
         self.claimed = 0  # bytes of all tensors together
 
+    @abstractmethod
     def fetch(self, storage: Storage) -> bytearray:
         """The bytes of a storage."""
-        raise NotImplementedError
 
     def tensor(self, record: Record) -> Tensor:
         """The tensor of a record that was checked."""
