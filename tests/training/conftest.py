@@ -132,7 +132,9 @@ class Torchrun:
 
     def environment(self) -> dict[str, str]:
         root = str(Path(__file__).parents[2])
-        return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo"}
+        own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo"}
+        fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # or a restart may read addresses of the dead
+        return {**os.environ, **own, **fresh}
 
     def __call__(
         self, folder: Path, jobs: list[dict[str, Any]], processes: int = 2, restarts: int = 0
