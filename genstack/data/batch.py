@@ -208,7 +208,8 @@ class Loader(DataLoader[Batch]):
             batches = super().__iter__()
         while True:
             try:
-                batch = next(batches)
+                with undisturbed():
+                    batch = next(batches)
             except StopIteration:
                 return
             except UserError as error:  # a worker's comes with its traceback

@@ -67,7 +67,7 @@ def keeping_handler() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Without any such handler, which another loader may have left: a death is looked into in peace."""
+    """Without any such handler, which another loader may have left and which raises between any two lines."""
     with keeping_handler():
         if hears_children():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
