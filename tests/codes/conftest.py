@@ -1,5 +1,6 @@
 """A small compressor that nobody has trained, its run folder, and codes of pictures made by it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,14 +41,33 @@ def run(model: Model, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def encoder(folder: Path) -> Callable[..., Path]:
+    """The command for the compressor in `folder`/run, as a function that returns the folder of the codes."""
+
+    def encoded(*flags: str, out: str = "codes", code: int | None = None) -> Path:
+        words = ["encode", str(folder / "run"), str(folder / out), *DATA, "--images_per_shard", "7", *flags]
+        given = dict(zip(words[3::2], words[4::2], strict=True))  # later flags win
+        assert main([*words[:3], *(word for pair in given.items() for word in pair)]) == code
+        return folder / out
+
+    return encoded
+
+
 @pytest.fixture
 def encode(run: Path, tmp_path: Path) -> Callable[..., Path]:
     """The command; the folder of the codes."""
+    return encoder(tmp_path)
 
-    def encoded(*flags: str, out: str = "codes", code: int | None = None) -> Path:
-        words = ["encode", str(run), str(tmp_path / out), *DATA, "--images_per_shard", "7", *flags]
-        given = dict(zip(words[3::2], words[4::2], strict=True))  # later flags win
-        assert main([*words[:3], *(word for pair in given.items() for word in pair)]) == code
-        return tmp_path / out
 
-    return encoded
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Codes as the command makes them without flags: once, for they are always the same."""
+    folder = tmp_path_factory.mktemp("made")
+    save(compressor(), folder / "run")
+    return encoder(folder)()
+
+
+@pytest.fixture
+def codes(made: Path, tmp_path: Path) -> Path:
+    """A copy of them, to be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "codes"))

@@ -90,10 +90,10 @@ def test_lightning_moves_batches(opened):
 
 
 @pytest.mark.training
-def test_losses_are_those_of_encoding_on_the_fly(encode, run, tmp_path):
+def test_losses_are_those_of_encoding_on_the_fly(codes, run, tmp_path):
     """Whoever trains on codes gets the numbers, the weights and the pictures of training on images."""
     told = {}
-    for name, source in (("images", "shapes:40"), ("codes", str(encode()))):
+    for name, source in (("images", "shapes:40"), ("codes", str(codes))):
         flags = ["--data.source", source, "--name", name, "--runs", str(tmp_path), "--compressor", str(run)]
         if name == "images":
             flags += ["--data.resolution", "8,12"]  # codes know it themselves
@@ -124,25 +124,23 @@ def test_a_run_on_codes_resumes_and_samples(encode, run, tmp_path, capsys):
     assert "holds codes, which only priors train on" in capsys.readouterr().err
 
 
-def test_another_compressor_is_refused(encode, model):
-    folder = encode()
+def test_another_compressor_is_refused(codes, model):
     with torch.no_grad():
         list(model.compressor.parameters())[-1].view(-1)[0] += 1e-6
     with pytest.raises(UserError, match="made by another compressor"):
-        CodeData(ImageData(str(folder), **SETTINGS), model)
+        CodeData(ImageData(str(codes), **SETTINGS), model)
 
 
-def test_settings_that_nothing_would_read_are_refused(encode, model):
-    folder = str(encode())
+def test_settings_that_nothing_would_read_are_refused(codes, model):
     with pytest.raises(UserError, match=r"not that of the codes in .*, 8,12"):
-        CodeData(ImageData(folder, resolution=16), model)
+        CodeData(ImageData(str(codes), resolution=16), model)
     with pytest.raises(UserError, match="not varied any more"):
-        CodeData(ImageData(folder, **SETTINGS, augmentation=Augmentation(flip=0.5)), model)
+        CodeData(ImageData(str(codes), **SETTINGS, augmentation=Augmentation(flip=0.5)), model)
 
 
-def test_a_compressor_does_not_train_on_codes(encode):
+def test_a_compressor_does_not_train_on_codes(codes):
     with pytest.raises(UserError, match="holds codes"):
-        ImageData(str(encode()), **SETTINGS).split  # noqa: B018
+        ImageData(str(codes), **SETTINGS).split  # noqa: B018
 
 
 def test_condition_images_are_asked_for(opened):
@@ -158,19 +156,18 @@ def flip(path: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.6, 0.8, 0.999])
-def test_a_flipped_bit_is_refused(encode, share):
-    folder = encode()
-    path = folder / "000003.safetensors"
+def test_a_flipped_bit_is_refused(codes, share):
+    path = codes / "000003.safetensors"
     flip(path, int(share * path.stat().st_size))
     with pytest.raises(UserError, match="000003") as error:
-        archive = Archive(folder)
+        archive = Archive(codes)
         archive.batch(range(21), [0] * 21)  # other shards can still be read
         archive.batch([22], [0])
     assert "\n" not in str(error.value)
 
 
-def test_shards_are_checked_once(encode, monkeypatch):
-    archive, checked = Archive(encode()), []
+def test_shards_are_checked_once(codes, monkeypatch):
+    archive, checked = Archive(codes), []
     monkeypatch.setattr(shards, "checksum", lambda *_: checked.append(1) or archive.shards[0].checksum)
     archive.batch([0, 1], [0, 0])
     archive.batch([2, 3], [0, 0])
@@ -178,9 +175,8 @@ def test_shards_are_checked_once(encode, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "empty", "swapped", "other"])
-def test_damaged_shards_are_refused(encode, damage):
-    folder = encode()
-    path = folder / "000002.safetensors"
+def test_damaged_shards_are_refused(encode, codes, damage):
+    path = codes / "000002.safetensors"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
     if damage == "missing":
@@ -188,11 +184,11 @@ def test_damaged_shards_are_refused(encode, damage):
     if damage == "empty":
         path.write_bytes(b"")
     if damage == "swapped":
-        shutil.copy(folder / "000001.safetensors", path)
+        shutil.copy(codes / "000001.safetensors", path)
     if damage == "other":
         shutil.copy(encode("--views", "flip", out="others") / "000002.safetensors", path)
     with pytest.raises(UserError, match="000002"):
-        Archive(folder)
+        Archive(codes)
 
 
 def test_unfinished_codes_are_refused(encode, monkeypatch, model):
@@ -227,30 +223,27 @@ def test_unfinished_codes_are_refused(encode, monkeypatch, model):
     ],
     ids=str,
 )
-def test_hostile_headers_are_refused(encode, change):
+def test_hostile_headers_are_refused(codes, change):
     """In one line, before anything is allocated."""
-    folder = encode()
-    said = json.loads((folder / "codes.json").read_text())
-    (folder / "codes.json").write_text(json.dumps(said | change))
+    said = json.loads((codes / "codes.json").read_text())
+    (codes / "codes.json").write_text(json.dumps(said | change))
     with pytest.raises(UserError, match="codes") as error:
-        Archive(folder)
+        Archive(codes)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"[" * 100_000, b"null", b"{}"])
-def test_headers_that_are_none_are_refused(encode, content):
-    folder = encode()
-    (folder / "codes.json").write_bytes(content)
+def test_headers_that_are_none_are_refused(codes, content):
+    (codes / "codes.json").write_bytes(content)
     with pytest.raises(UserError, match=r"codes\.json"):
-        Archive(folder)
+        Archive(codes)
 
 
 @pytest.mark.parametrize("change", ["codes", "labels", "ends", "shape", "type", "extra"])
-def test_hostile_shards_are_refused(encode, change):
+def test_hostile_shards_are_refused(codes, change):
     """Whoever writes a shard can write its checksum too: what is in it is looked at all the same."""
-    folder = encode()
-    path = folder / "000000.safetensors"
-    header, arrays = read(folder / "codes.json"), dict(load_file(path))
+    path = codes / "000000.safetensors"
+    header, arrays = read(codes / "codes.json"), dict(load_file(path))
     if change == "codes":
         arrays["codes"][0, 0, 0] = 300
     if change == "labels":
@@ -267,9 +260,9 @@ def test_hostile_shards_are_refused(encode, change):
     told = {"genstack": json.dumps({"plan": header.plan, "skipped": {}, "checksum": checksum})}
     save_file(arrays, path, metadata=told)
     entries = (replace(header.shards[0], checksum=checksum), *header.shards[1:])
-    replace(header, shards=entries).write(folder)
+    replace(header, shards=entries).write(codes)
     with pytest.raises(UserError, match="000000"):
-        Archive(folder).batch([0], [0])
+        Archive(codes).batch([0], [0])
 
 
 def test_headers_survive_their_file(encode):
@@ -284,7 +277,7 @@ def test_the_report_counts(opened):
     assert "8 x 12" in lines[0] and "1 views" in lines[0] and len(lines) == 33
 
 
-def test_a_saved_compressor_is_the_same_one(encode, run, model, tmp_path):
+def test_a_saved_compressor_is_the_same_one(codes, run, model, tmp_path):
     """Codes fit the copy of the compressor that a prior's run holds."""
     save(load(run), tmp_path / "copy")
-    CodeData(ImageData(str(encode()), **SETTINGS), load(tmp_path / "copy"))
+    CodeData(ImageData(str(codes), **SETTINGS), load(tmp_path / "copy"))

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
 
@@ -96,7 +98,11 @@ def test_mistakes_are_one_line(tmp_path, example):
 
 
 def test_without_a_network_the_hub_is_one_line(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for read in (
+        huggingface_hub.constants,
+        datasets.config,
+    ):  # read from the environment when they were imported
+        monkeypatch.setattr(read, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="hf:nobody/nothing cannot be opened") as error:
         open_source("hf:nobody/nothing")
     assert "\n" not in str(error.value)
