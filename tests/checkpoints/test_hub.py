@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from genstack.compressor.quantizers import FSQ
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, ClassLabels
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -148,6 +150,33 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, server, model, capsys)
     assert files.identity(files.load(Path("hf:ann/flowers@main"))) == files.identity(model)
     fetched = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
     assert fetched == {"model.json", "model.safetensors"}
+
+
+@pytest.fixture
+def drawing(model):
+    """A prior over the codes of that compressor."""
+    backbone = Backbone(width=16, depth=1, heads=2)
+    prior = Autoregressive(model.layout, ClassLabels(("a", "b", "c")), backbone).eval()
+    return replace(model, classes=("a", "b", "c"), prior=prior.requires_grad_(False))
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("default")
+def test_commands_take_names_of_the_hub(tmp_path, server, drawing, monkeypatch, capsys):
+    """What is made of a model on the hub is what is made of its run, and lies where the command was given."""
+    monkeypatch.chdir(tmp_path)
+    files.save(drawing, Path("run"))
+    assert not main(["export", "run", "--to", "safetensors", "--out", "out", "--push", "hf:ann/flowers"])
+    for place in ("run", "hf:ann/flowers"):
+        out = Path(place.rpartition("/")[2])
+        words = ["--count", "3", "--classes", "b", "--out", str(out / "samples"), "--device", "cpu"]
+        assert not main(["sample", place, *words])
+        data = ["--data.source", "shapes:12", "--data.validation", "0.5"]
+        assert not main(["encode", place, "--out", str(out / "codes"), *data])
+    assert not main(["evaluate", "hf:ann/flowers", *data, "--data.labels", "none", "--samples", "16"])
+    here, there = (sorted(folder.rglob("*.png")) for folder in (Path("run/samples"), Path("flowers/samples")))
+    assert len(here) == 3 and [path.read_bytes() for path in here] == [path.read_bytes() for path in there]
+    assert Path("flowers.evaluation/card.json").is_file()
 
 
 @pytest.mark.filterwarnings("default")
