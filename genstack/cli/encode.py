@@ -14,6 +14,7 @@ from genstack.cli.bar import bar
 from genstack.cli.device import choose
 from genstack.cli.following import next_command
 from genstack.cli.parser import Parser
+from genstack.cli.place import images_of
 from genstack.codes.encoding import Encoding
 from genstack.codes.header import Header
 from genstack.codes.views import VIEWS
@@ -21,7 +22,6 @@ from genstack.data import ImageData
 from genstack.data.image_data import AS_IS
 from genstack.errors import UserError
 from genstack.processes import Process
-from genstack.training.run import CONFIG, Run
 
 HELP = """Encode images with a compressor, once, into a folder that priors train on instead of the images.
 
@@ -90,14 +90,8 @@ def inherited(arguments: list[str]) -> dict[str, Any]:
     found = parser().peek(arguments, "run")
     if found is None or {"-h", "--help"} & {*arguments}:
         return {}
-    if (Path(found) / CONFIG).exists():
-        data = Run(Path(found)).config()["data"]
-        return {"data": {name: value for name, value in data.items() if name != "augmentation"}}
-    seen = load(Path(found)).preprocessing
-    window = None if seen.window is None else list(seen.window)
-    return {
-        "data": {"resolution": f"{seen.height},{seen.width}", "channels": seen.channels, "window": window}
-    }
+    data = images_of(Path(found))
+    return {"data": {name: value for name, value in data.items() if name != "augmentation"}}
 
 
 def told(header: Header, folder: Path) -> list[str]:

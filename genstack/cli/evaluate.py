@@ -14,7 +14,7 @@ from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.device import choose
 from genstack.cli.options import add_options, chosen
 from genstack.cli.parser import Parser, made
-from genstack.cli.place import about
+from genstack.cli.place import about, images_of
 from genstack.cli.stages import data_of
 from genstack.data import ImageData
 from genstack.errors import UserError
@@ -31,7 +31,7 @@ from genstack.evaluation.sets import FEWEST
 from genstack.evaluation.together import Together
 from genstack.model import Model
 from genstack.processes import Process
-from genstack.training.run import CONFIG, Run
+from genstack.training.run import CONFIG
 
 CARD = "card.json"
 SAMPLES = 1000  # unless it is said how many
@@ -73,10 +73,7 @@ def inherited(parser: Parser, arguments: list[str]) -> dict[str, Any]:
             return {"data": {"source": place}}
         channels, height, width = common_size(folders)
         return {"data": {"source": place, "resolution": [height, width], "channels": channels}}
-    if not (Path(place) / CONFIG).is_file():
-        channels, height, width = load(Path(place)).preprocessing.shape
-        return {"data": {"resolution": [height, width], "channels": channels}}
-    data = Run(Path(place)).config()["data"]
+    data = images_of(Path(place))
     if other := parser.peek(arguments, "data.source"):
         data |= {"source": other, "limit": None, "condition_images": None}
     return {"data": data}

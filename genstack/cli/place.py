@@ -1,11 +1,12 @@
-"""Where what is made of a model lies: in the folder of a run, or beside a published file or folder."""
+"""A model's place, a run or a published file: where what is made of it lies, and what images it reads."""
 
 from pathlib import Path
+from typing import Any
 
 from genstack.checkpoints import hub
-from genstack.checkpoints.files import TENSORS
+from genstack.checkpoints.files import TENSORS, load
 from genstack.training.metrics import METRICS
-from genstack.training.run import CONFIG
+from genstack.training.run import CONFIG, Run
 
 
 def is_run(place: Path) -> bool:
@@ -19,3 +20,16 @@ def about(place: Path, name: str) -> Path:
         return place / name
     longer = f"{place.name}.{name}"
     return Path(longer) if hub.named(place) else place.with_name(longer)
+
+
+def images_of(place: Path) -> dict[str, Any]:
+    """Settings of the data that a run trained on, or of pictures as a published model reads them."""
+    if (place / CONFIG).is_file():
+        return dict(Run(place).config()["data"])
+    read = load(place).preprocessing
+    return {
+        "resolution": [read.height, read.width],
+        "channels": read.channels,
+        "window": None if read.window is None else list(read.window),
+        "background": list(read.background),
+    }

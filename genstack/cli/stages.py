@@ -17,6 +17,7 @@ from genstack.checkpoints.beginning import begun, begun_prior, other_codes, prio
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.following import next_command
 from genstack.cli.parser import Parser
+from genstack.cli.place import images_of
 from genstack.codes.data import codes_or_images
 from genstack.codes.header import is_archive, seen
 from genstack.data import ImageData
@@ -131,11 +132,7 @@ class PriorStage(Stage):
             return {}
         if not Path(found).exists():
             raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
-        if (Path(found) / CONFIG).exists():
-            data = Run(Path(found)).config()["data"]
-        else:  # published, or exported: images as it reads them
-            shown = load(Path(found)).preprocessing
-            data = {"resolution": f"{shown.height},{shown.width}", "channels": shown.channels}
+        data = images_of(Path(found))
         source = Parser("genstack train prior", files=True).peek(arguments, "data.source")
         if source is not None and is_archive(Path(source).expanduser()):
             data.pop("augmentation", None)  # done when they were encoded, as is the size
