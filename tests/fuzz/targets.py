@@ -274,7 +274,7 @@ def code_headers() -> list[bytes]:
 def code_shard(content: bytes, folder: Path) -> None:
     """A shard of codes."""
     one = shards.Shard(wrote(folder, "000000.safetensors", content), archive()[0])
-    assert len(one.keys) == len(one.captions(range(len(one))))
+    assert len(one.keys()) == len(one.captions(range(len(one))))
     one.check(one.checksum)
 
 
@@ -283,7 +283,7 @@ def tar(content: bytes, folder: Path) -> None:
     content = summed(content[1:]) if content[:1] and content[0] % 2 == 0 else content[1:]
     path = wrote(folder, "0.tar", content)
     rows, _ = shard.index(path, len(content))
-    found = shard.Shard(path, "0", rows)
+    found = shard.Shard(path, "0", shard.summarized(rows, "0"), rows)
     for row in range(len(rows)):
         for part in shard.PARTS:
             found.part(row, part)

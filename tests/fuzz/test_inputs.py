@@ -2,6 +2,7 @@
 
 import runpy
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,17 @@ MOST = 2**28  # bytes that an input of a few kilobytes may cost
 def test_every_input_has_its_reader():
     assert INPUTS
     assert {path.parent.name for path in INPUTS} <= set(TARGETS)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_a_search_begins_with_is_read_or_refused(name, tmp_path):
+    """So that the fuzzer's targets stay in step with the readers."""
+    target = TARGETS[name]
+    for number, content in enumerate(target.seeds()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with suppress(UserError):
+            target.read(content, folder)
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")
