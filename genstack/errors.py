@@ -1,5 +1,8 @@
 """The error that is a user's to mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 LONGEST = 2000  # letters of a message; names in strangers' files may have any length
 
 
@@ -13,3 +16,16 @@ class UserError(ValueError):
         line = " ".join(super().__str__().split())
         shown = "".join(letter if letter.isprintable() else "?" for letter in line[:LONGEST])
         return shown + "..." if len(line) > LONGEST else shown
+
+
+@contextmanager
+def extra(name: str, need: str) -> Iterator[None]:
+    """Around the import of a package that only an extra of genstack brings.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{need}; pip install 'genstack-images[{name}]'") from error

@@ -3,8 +3,14 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from genstack.checkpoints import hub
+from genstack.data.sources import open_source
+from genstack.errors import UserError
+from genstack.prior.conditions import text_encoder, vocabulary
 
 ABSENT = (
     "pytorch_lightning",
@@ -53,3 +59,23 @@ def test_import_has_no_side_effects(tmp_path):
     done = python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "ask"),
+    [
+        ("datasets", "hf", lambda: open_source("hf:nobody/nothing")),
+        ("pyarrow", "parquet", lambda: open_source("a.parquet")),
+        ("tokenizers", "captions", vocabulary.library),
+        ("transformers", "text", text_encoder.library),
+        ("huggingface_hub", "hub", lambda: hub.fetch("hf:ann/flowers")),
+    ],
+)
+def test_a_package_that_is_not_installed_is_asked_for_by_its_extra(
+    package, extra, ask, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"{package}.*; pip install 'genstack-images\[{extra}\]'$"):
+        ask()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from genstack.checkpoints.strangers import DIFFUSERS
-from genstack.errors import UserError
+from genstack.errors import UserError, extra
 
 MARK = "hf:"
 #: What is fetched: descriptions and tensors. Programs of other kinds are not ours to load.
@@ -70,13 +70,8 @@ def push(folder: Path, place: Path | str) -> str:
 @contextmanager
 def hub(place: Path | str) -> Iterator[tuple]:
     """The client and the server it asks; what goes wrong becomes one line."""
-    try:
+    with extra("hub", f"{place} is on the Hugging Face hub, and huggingface_hub is not installed"):
         import huggingface_hub
-    except ImportError as error:
-        raise UserError(
-            f"{place} is on the Hugging Face hub, and huggingface_hub is not installed; "
-            f"pip install 'genstack-images[hub]'"
-        ) from error
     try:
         yield huggingface_hub, os.environ.get("HF_ENDPOINT")
     except UserError:

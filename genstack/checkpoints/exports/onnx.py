@@ -7,7 +7,7 @@ import torch
 from genstack.checkpoints import hub
 from genstack.checkpoints.exports.export import Export
 from genstack.checkpoints.exports.programs import Program, programs
-from genstack.errors import UserError
+from genstack.errors import extra
 from genstack.model import Model
 
 
@@ -18,12 +18,8 @@ class ONNX(Export):
     what = "encoder.onnx, decoder.onnx and, with a prior, prior.onnx, for onnxruntime"
 
     def write(self, model: Model, folder: Path, batch: int) -> None:
-        try:
+        with extra("onnx", "onnx and onnxscript are not installed"):
             import onnxscript  # noqa: F401 (torch.onnx needs it, and says so late)
-        except ImportError as error:
-            raise UserError(
-                "onnx and onnxscript are not installed; pip install 'genstack-images[onnx]'"
-            ) from error
         for program in programs(model, batch):
             save(program, folder / f"{program.name}.onnx")
 

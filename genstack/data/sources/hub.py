@@ -10,7 +10,7 @@ from torch import Tensor
 from genstack.data.images import Preprocessing
 from genstack.data.records import Records
 from genstack.data.source import Source, Stored, bits_of_first
-from genstack.errors import UserError
+from genstack.errors import UserError, extra
 
 PREFIX = "hf:"
 
@@ -74,10 +74,8 @@ def opened(name: str, place: str) -> Any:
     Raises:
         UserError: nothing, for whatever reason.
     """
-    try:
+    with extra("hf", f"{name} needs datasets"):
         import datasets
-    except ImportError as error:
-        raise UserError(f"{name} needs datasets; pip install 'genstack-images[hf]'") from error
     folder = Path(place).expanduser()
     saved = any((folder / part).exists() for part in ("state.json", "dataset_dict.json"))
     if place.startswith((".", "/", "~")) and not folder.is_dir():

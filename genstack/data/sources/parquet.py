@@ -16,7 +16,7 @@ from genstack.data.images import Preprocessing
 from genstack.data.records import Records
 from genstack.data.source import Source, Stored, bits_of_first
 from genstack.data.sources.folder import natural
-from genstack.errors import UserError
+from genstack.errors import UserError, extra
 
 if TYPE_CHECKING:
     import pyarrow
@@ -114,10 +114,8 @@ def table_of(file: Path) -> "pyarrow.Table":
     Raises:
         UserError: it is no such file, damaged, or pyarrow is missing.
     """
-    try:
+    with extra("parquet", f"{file} needs pyarrow"):
         import pyarrow
-    except ImportError as error:
-        raise UserError(f"{file} needs pyarrow; pip install 'genstack-images[parquet]'") from error
     try:
         return mapped(unpacked(file) if file.name.lower().endswith(".parquet") else file)
     except (pyarrow.ArrowException, OSError) as error:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from genstack.errors import UserError
+from genstack.errors import UserError, extra
 from genstack.evaluation.classifier import Classifier
 
 
@@ -40,10 +40,8 @@ def torch_export(path: Path, device: torch.device | str) -> Runner:
 
 def onnx(path: Path, device: torch.device | str) -> Runner:
     """A program of ONNX, on the CPU."""
-    try:
+    with extra("onnx", f"{path} needs onnxruntime"):
         import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{path} needs onnxruntime; pip install 'genstack-images[onnx]'") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     image = session.get_inputs()[0]
     shape = tuple(side if isinstance(side, int) else None for side in image.shape)

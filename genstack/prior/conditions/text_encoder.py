@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genstack.errors import UserError
+from genstack.errors import UserError, extra
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -210,10 +210,6 @@ def library() -> Any:
         UserError: it is not installed.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
+    with extra("text", "a text encoder needs the package transformers"):
         import transformers
-    except ImportError as error:
-        raise UserError(
-            "a text encoder needs the package transformers; pip install 'genstack-images[text]'"
-        ) from error
     return transformers

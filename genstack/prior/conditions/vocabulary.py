@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from genstack.errors import UserError
+from genstack.errors import UserError, extra
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -78,10 +78,6 @@ def library() -> Any:
         UserError: it is not installed.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
+    with extra("captions", "captions need the package tokenizers"):
         import tokenizers
-    except ImportError as error:
-        raise UserError(
-            "captions need the package tokenizers; pip install 'genstack-images[captions]'"
-        ) from error
     return tokenizers
