@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from genstack.cli.parser import load_parts
-from genstack.cli.recipes import opening, read
+from genstack.cli.recipes import known, opening, read
 from genstack.cli.signatures import choices, summary
 from genstack.cli.words import nearest
 from genstack.errors import UserError
@@ -59,20 +59,20 @@ def show(path: Path) -> None:
     raise refusals[0]
 
 
-def list_(folder: Path = Path("configs")) -> None:
-    """The recipes in a folder, with what they say that they are.
+def list_(folder: Path | None = None) -> None:
+    """The recipes that come with genstack, or those in a folder, with what they say that they are.
 
     Args:
         folder: where to look, at any depth.
     """
-    recipes = sorted(folder.rglob("*.yaml"))
+    recipes = known() if folder is None else {str(file): file for file in sorted(folder.rglob("*.yaml"))}
     if not recipes:
         raise UserError(
-            f"{folder} holds no recipes (*.yaml); name another folder: genstack config list FOLDER"
+            f"{folder or 'genstack'} holds no recipes (*.yaml); name a folder: genstack config list FOLDER"
         )
-    width = max(len(str(recipe)) for recipe in recipes)
-    for recipe in recipes:
-        print(f"{recipe!s:{width}}  {opening(recipe)}".rstrip())
+    width = max(map(len, recipes))
+    for name, file in recipes.items():
+        print(f"{name:{width}}  {opening(file)}".rstrip())
 
 
 def classes(kind: str | None = None) -> None:

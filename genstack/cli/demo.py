@@ -41,8 +41,6 @@ def demo(
     """
     if count < 1:
         raise UserError(f"count {count} is too small; it must be at least 1")
-    if not RECIPES.is_dir():
-        raise UserError(f"{RECIPES} is not here; run the demo in genstack's own folder")
     folder = Path(runs)
     for stage in (["compressor"], ["prior", "--compressor", str(folder / "compressor")]):
         recipe = ["--config", str(RECIPES / f"{stage[0]}.yaml"), "--name", stage[0], "--runs", runs]

@@ -1,12 +1,17 @@
-"""Files of settings, in YAML."""
+"""Files of settings, in YAML, and those among them that come with genstack."""
 
 import re
+import sysconfig
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
 
-from genstack.cli.words import meant
+import genstack
 from genstack.errors import UserError
+
+#: What holds `configs`: a clone, or what an installed package brings beside its modules.
+HOMES = (Path(genstack.__file__).parents[1], Path(sysconfig.get_path("data")) / "share" / "genstack")
 
 
 class Loader(yaml.SafeLoader):
@@ -38,17 +43,27 @@ def opening(file: Path) -> str:
     return re.split(r" \(|[;.] |,$", first.strip("# "))[0] if first.startswith("#") else ""
 
 
+def known() -> dict[str, Path]:
+    """The recipes that come with genstack, by the names that they have in its clone."""
+    home = next((home for home in HOMES if (home / "configs").is_dir()), None)
+    files = sorted((home / "configs").rglob("*.yaml")) if home else []
+    return {file.relative_to(home).as_posix(): file for file in files if home}
+
+
 def read(file: Path) -> dict:
     """The settings in a YAML file: plain values only, tags of Python are refused.
+
+    Args:
+        file: one that is there, or a recipe that comes with genstack by its name, wherever one works.
 
     Raises:
         UserError: no such file, no YAML, or no settings in it.
     """
+    named = file
+    if not file.exists():
+        file = known().get(file.as_posix(), file)
     if not file.is_file():
-        nearby = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
-        raise UserError(
-            meant(f"{file} does not exist" if not file.exists() else f"{file} is no file", str(file), nearby)
-        )
+        raise UserError(f"{named} {'is no file' if file.exists() else 'does not exist'}; {alike(named)}")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except yaml.MarkedYAMLError as error:
@@ -62,3 +77,12 @@ def read(file: Path) -> dict:
         raise UserError(f"{file} holds no settings; it takes lines such as `name: value`")
     content.pop("format_version", None)  # a run's own file says it, and serves as a recipe too
     return content
+
+
+def alike(file: Path) -> str:
+    """Which file was probably meant, or where to look."""
+    there = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
+    by_stem = {Path(name).stem: name for name in [*known(), *there]}
+    if near := get_close_matches(file.stem, by_stem, n=1):
+        return f"did you mean {by_stem[near[0]]}?"
+    return "`genstack config list` shows the recipes"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from genstack.cli.main import main
@@ -63,3 +64,31 @@ def test_show_prints_what_a_run_was_made_of(tmp_path, capsys):
 def test_show_of_nothing(tmp_path, capsys):
     assert main(["config", "show", str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
+
+
+def test_recipes_that_come_with_genstack_are_found_from_everywhere(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "list"]) is None
+    assert "\nconfigs/demo/prior.yaml " in capsys.readouterr().out
+    assert main(["config", "show", "configs/demo/compressor.yaml"]) is None
+    here = capsys.readouterr().out
+    assert main(["config", "show", str(DEMO / "compressor.yaml")]) is None
+    assert capsys.readouterr().out == here
+    Path("configs/demo").mkdir(parents=True)
+    Path("configs/demo/compressor.yaml").write_text("trainer: {max_steps: 7}\n")
+    assert main(["config", "show", "configs/demo/compressor.yaml"]) is None
+    assert "max_steps: 7" in capsys.readouterr().out, "a file that is there comes first"
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("vqgna", "did you mean configs/compressor/vqgan.yaml?"),
+        ("configs/compressor/vqgna.yaml", "did you mean configs/compressor/vqgan.yaml?"),
+        ("nothing/like/it.yaml", "`genstack config list` shows the recipes"),
+    ],
+)
+def test_a_recipe_that_is_not_there_has_a_way_out(name, way_out, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "compressor", "--config", name]) == 2
+    assert f"{name} does not exist; {way_out}\n" in capsys.readouterr().err
