@@ -249,7 +249,7 @@ class Model:
         if self.prior is None:
             raise UserError(
                 "this is a compressor without a prior; train one: "
-                "python train.py prior --compressor RUN --config configs/prior/autoregressive.yaml"
+                "genstack train prior --compressor RUN --config configs/prior/autoregressive.yaml"
             )
         return self.prior
 

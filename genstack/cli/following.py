@@ -12,8 +12,8 @@ def next_command(model: Model, place: str) -> str:
         place: where it lies.
     """
     if not model.compressor.coded:
-        return f"python sample.py {place} --count 64 --out samples/"
-    return f"python train.py prior --compressor {place} --config configs/prior/{recipe(model)}.yaml"
+        return f"genstack sample {place} --count 64 --out samples/"
+    return f"genstack train prior --compressor {place} --config configs/prior/{recipe(model)}.yaml"
 
 
 def recipe(model: Model) -> str:

@@ -91,5 +91,5 @@ def summary(model: Model) -> str:
 def following(model: Model, out: str) -> str:
     """What a user does next."""
     if model.prior:
-        return f"Next:  python sample.py {out} --count 16"
+        return f"Next:  genstack sample {out} --count 16"
     return f"Next:  genstack reconstruct {out} --source DIR"

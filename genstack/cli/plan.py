@@ -79,9 +79,9 @@ def batch(forecast: Forecast) -> list[str]:
     """What one step takes in, and how far it goes."""
     schedule, how = forecast.schedule, forecast.training.optimization
     warmup = steps(how.warmup, schedule.max_steps)
+    factors = f"{forecast.processes} x {schedule.accumulate_grad_batches} x {forecast.micro_batch}"
     return [
-        f"batch    {forecast.batch_size} images a step: {forecast.processes} processes x "
-        f"{schedule.accumulate_grad_batches} parts x {forecast.micro_batch}",
+        f"batch    {forecast.batch_size} images a step (processes x parts x batch_size: {factors})",
         f"rate     {how.learning_rate:g} after {warmup} steps of warm-up, "
         f"{how.final * how.learning_rate:g} at the end",
     ]

@@ -149,7 +149,7 @@ class PriorStage(Stage):
         return PriorTraining(compressor=model, data=data, **given)
 
     def next(self, folder: Path) -> str:
-        return f"Look at {folder}/images, then:  python sample.py {folder} --count 64 --out samples/"
+        return f"Look at {folder}/images, then:  genstack sample {folder} --count 64 --out samples/"
 
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), PriorStage())}

@@ -81,7 +81,7 @@ def train(stage: Stage, settings: Namespace, resumed: bool = False) -> int | Non
             say(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")
             return None
     except Stopped as stopped:
-        say(f"{stopped}; everything is saved. Continue with:  python train.py resume {folder}", error=True)
+        say(f"{stopped}; everything is saved. Continue with:  genstack train resume {folder}", error=True)
         return 128 + stopped.number
     except BaseException:
         if new:

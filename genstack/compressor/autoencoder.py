@@ -107,7 +107,7 @@ class Autoencoder(Compressor):
         if not isinstance(self.quantizer, Quantizer):
             raise UserError(
                 f"{type(self.quantizer).__name__} makes no codes, and priors need them; train a compressor "
-                f"with a quantizer such as VectorQuantizer, or draw from this one: python sample.py RUN"
+                f"with a quantizer such as VectorQuantizer, or draw from this one: genstack sample RUN"
             )
         return self.quantizer
 

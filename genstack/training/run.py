@@ -190,7 +190,7 @@ class Run:
             if differences:
                 raise UserError(
                     f"{self.folder} holds a run with another configuration ({'; '.join(differences[:3])}); "
-                    f"choose another --name, or continue it with: python train.py resume {self.folder}"
+                    f"choose another --name, or continue it with: genstack train resume {self.folder}"
                 )
             return False
         self.claim(config)

@@ -339,7 +339,7 @@ def test_a_transformer_of_llamagen_with_its_tokenizer_is_a_run(tmp_path, capsys)
     expected = golden("llamagen_gpt_c2i")
     logits = model.prior.logits(expected["codes"].flatten(1), expected["condition"])
     torch.testing.assert_close(logits, expected["logits"], **CLOSE)
-    assert f"python sample.py {run}" in capsys.readouterr().out
+    assert f"genstack sample {run}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

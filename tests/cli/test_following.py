@@ -45,4 +45,4 @@ def test_the_recipe_fits_the_codes(compressor, prior):
 
 
 def test_latents_without_codes_are_drawn_at_once():
-    assert next_command(model("vae"), "X").startswith("python sample.py X ")
+    assert next_command(model("vae"), "X").startswith("genstack sample X ")

@@ -120,7 +120,7 @@ def test_signals_stop_after_the_step(runs, straight, unlike, stage, kinds, numbe
     folder = runs.folder / name
     assert (
         f"stopped by {number.name} after step {step + 1}; everything is saved. "
-        f"Continue with:  python train.py resume {folder}\n" in capsys.readouterr().err
+        f"Continue with:  genstack train resume {folder}\n" in capsys.readouterr().err
     )
     assert torch.load(folder / keeper.LAST, weights_only=True)["global_step"] == step + 1
     assert main(["train", "resume", str(folder)]) is None
@@ -177,7 +177,7 @@ def test_ctrl_c_reaches_the_readers_too(runs, straight, unlike):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert f"Continue with:  python train.py resume {folder}" in errors
+    assert f"Continue with:  genstack train resume {folder}" in errors
     resume(folder)
     assert unlike(whole, folder) == [], "nor do readers change what is learned"
 
@@ -249,7 +249,7 @@ def test_other_settings_are_refused_by_name(runs, straight, stage, capsys):
     assert message.count("\n") == 1
     assert "model.ema: 0.9 there, 0.8 here" in message
     assert "data.workers: 0 there, 1 here" in message
-    assert f"python train.py resume {folder}" in message
+    assert f"genstack train resume {folder}" in message
 
 
 def test_a_run_that_could_not_begin_takes_no_name(runs, stage, capsys):
