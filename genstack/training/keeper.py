@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from genstack.atomic import replacing
 from genstack.checkpoints.files import save
 from genstack.errors import UserError
-from genstack.training.shards import newest
+from genstack.training.shards import Sharded, newest
 from genstack.training.training import Training
 
 LAST = Path("checkpoints/last.ckpt")
@@ -153,10 +153,10 @@ class Keeper(pl.Callback):
     ) -> None:
         assert isinstance(training, Training)
         training_began = bool(self.handlers)
-        self.listen_no_more()
         if training_began and isinstance(exception, Exception) and self.worth_saving(trainer, training):
             with suppress(OSError):  # the first error is the one to be told
-                self.rescue(trainer)
+                self.rescue(trainer)  # and a launcher that stops all other processes is heard, but waits
+        self.listen_no_more()
 
     def worth_saving(self, trainer: pl.Trainer, training: Training) -> bool:
         """Whether the steps since the last checkpoint can be saved as they are, after an error.
@@ -166,14 +166,14 @@ class Keeper(pl.Callback):
         """
         batches = trainer.global_step * trainer.accumulate_grad_batches
         between = batches % (trainer.val_check_batch or math.inf) != 0 and not trainer.should_stop
-        alone = trainer.is_global_zero and not training.sharded  # parts of the weights are in other processes
-        new = alone and trainer.global_step > self.saved_step
-        return new and between and not training.moving and not training.skipped_in_row
+        holds = trainer.is_global_zero or training.sharded  # each process a part
+        new = trainer.global_step > self.saved_step
+        return holds and new and between and not training.moving and not training.skipped_in_row
 
     def rescue(self, trainer: pl.Trainer) -> None:
         """Save the last whole step: what the step at hand has begun counts for nothing.
 
-        Only this process does, and waits for no other one, which may be gone.
+        This process does so by itself, and waits for no other one, which may be gone.
         """
         loop = trainer.fit_loop.epoch_loop
         steps = trainer.global_step
@@ -184,7 +184,9 @@ class Keeper(pl.Callback):
                 for name, count in vars(counts).items():
                     setattr(counts, name, min(count, most))
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        trainer.strategy.save_checkpoint(checkpoint, self.folder / LAST)
+        strategy = trainer.strategy
+        write = strategy.leave_part if isinstance(strategy, Sharded) else strategy.save_checkpoint
+        write(checkpoint, self.folder / LAST)
 
     def teardown(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
         self.listen_no_more()

@@ -3,24 +3,32 @@
 `torch.distributed.checkpoint` divides the work and puts the parts together again for any number of processes.
 Tensors lie in safetensors files; everything else in one more file, which is read without running anything.
 A folder appears by renaming. Its number is one more than that of the one before, which then goes.
+
+After an error processes can no longer rely on each other. Each then writes what it has by itself, and leaves;
+whoever finds that the parts of all are there lets the folder appear. Parts of another step lie elsewhere.
 """
 
+import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import torch.distributed.checkpoint as dcp
 from pytorch_lightning.strategies import ModelParallelStrategy
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from genstack.atomic import flush_folder
+from genstack.atomic import flush_folder, replacing
 from genstack.errors import UserError
 
 REST = "rest.ckpt"
@@ -37,6 +45,12 @@ class Sharded(ModelParallelStrategy):
     def __init__(self, processes: int):
         super().__init__(data_parallel_size=processes, tensor_parallel_size=1)
 
+    def setup(self, trainer: pl.Trainer) -> None:
+        super().setup(trainer)
+        # While a layer computes, or after an error in it, the model does not name its parts but the whole
+        self.parameters = dict(self.training.named_parameters())
+        self.attempt = self.broadcast(secrets.token_hex(4))
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         return {}  # `save_checkpoint` looks at the tensors where they are
 
@@ -49,8 +63,9 @@ class Sharded(ModelParallelStrategy):
         Raises:
             OSError: one of them cannot write; what was saved before is whole.
         """
-        partial = Path(self.together(lambda: str(begin(Path(filepath)))))
-        tensors, groups = learned(self.training, self.optimizers[0])
+        place = Path(filepath)
+        partial = Path(self.together(lambda: str(begin(place))))
+        tensors, groups = self.learned()
         try:
             writer = dcp.HuggingFaceStorageWriter(path=str(partial), save_distributed=True)
             dcp.save(tensors, storage_writer=writer)
@@ -60,9 +75,39 @@ class Sharded(ModelParallelStrategy):
             raise OSError(
                 f"{filepath} cannot be written: {reason}; what was saved before is whole"
             ) from error
-        rest = checkpoint | {"groups": groups}
-        del rest["state_dict"], rest["optimizer_states"]  # empty
-        self.together(lambda: finish(partial, Path(filepath), rest))
+        self.together(lambda: finish(partial, place, rest_of(checkpoint, groups)))
+
+    def leave_part(self, checkpoint: dict[str, Any], filepath: Any) -> None:
+        """Write what this process has for a folder beside `filepath`, and wait for no other one.
+
+        The last one to do so after the same step lets the folder appear.
+        """
+        place = Path(filepath)
+        target = following(place)
+        partial = hidden(target, f"{self.attempt}-{checkpoint['global_step']}")
+        tensors, groups = self.learned()
+        write_part(partial, self.global_rank, tensors)
+        if len(list(partial.glob("shard-*"))) == self.world_size:
+            mine = hidden(target, f"{self.attempt}-{self.global_rank}")
+            try:
+                partial.replace(mine)
+            except FileNotFoundError:  # another one has seen it, too
+                return
+            finish(mine, place, rest_of(checkpoint, groups))
+
+    def learned(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        """All tensors of the training and its optimizer by name, and the groups of the latter."""
+        optimizer = self.optimizers[0]
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        weights = self.training.state_dict() | self.parameters
+        tensors = {f"weights.{name}": tensor.detach() for name, tensor in weights.items()}
+        for parameter, state in optimizer.state.items():
+            tensors |= {f"optimizer.{names[id(parameter)]}:{key}": value for key, value in state.items()}
+        groups = [
+            {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
+            for group in optimizer.param_groups
+        ]
+        return tensors, groups
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Fill the model and its optimizer from a folder, whatever number of processes wrote it."""
@@ -120,13 +165,49 @@ def numbered(place: Path) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for match, path in found if match]
 
 
+def following(place: Path) -> Path:
+    """The folder after those that stand for a file."""
+    number = 1 + max((number for number, _ in numbered(place)), default=0)
+    return place.with_name(f"{place.stem}-{number:08d}{place.suffix}")
+
+
+def hidden(target: Path, mark: str) -> Path:
+    """Where a folder is written, beside its place; `mark` keeps different attempts apart."""
+    return target.with_name(f".{target.name}.{mark}.writing")
+
+
 def begin(place: Path) -> Path:
     """A folder to write to, hidden beside its place."""
-    number = 1 + max((number for number, _ in numbered(place)), default=0)
-    partial = place.with_name(f".{place.stem}-{number:08d}{place.suffix}.writing")
+    partial = hidden(following(place), "all")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
+
+
+def rest_of(checkpoint: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """All of a checkpoint but its tensors."""
+    empty = ("state_dict", "optimizer_states")
+    return {key: value for key, value in checkpoint.items() if key not in empty} | {"groups": groups}
+
+
+def write_part(partial: Path, rank: int, tensors: Mapping[str, Tensor]) -> None:
+    """Write what one process has of all tensors, as torch's reader of parts expects it.
+
+    What every process has whole is written by the first one.
+    """
+    parts, places = {}, {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, DTensor):
+            local = tensor.to_local()
+            offsets = [list(chunk.offsets) for chunk in tensor.__create_chunk_list__()]
+        else:
+            local, offsets = tensor, [[0] * tensor.ndim]
+        if local.numel() and (rank == 0 or isinstance(tensor, DTensor)):
+            parts[name] = local.detach().cpu().contiguous()
+            places[name] = {"saved_offsets": offsets[0]}
+    described = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(places)}
+    with replacing(partial / f"shard-{rank + 1:05d}-model-00001-of-00001.safetensors") as file:
+        save_file(parts, file, metadata=described)
 
 
 def finish(partial: Path, place: Path, rest: Mapping[str, Any]) -> None:
@@ -139,7 +220,7 @@ def finish(partial: Path, place: Path, rest: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
     flush_folder(partial)
     before = [path for _, path in numbered(place)]
-    partial.replace(place.with_name(partial.name.removeprefix(".").removesuffix(".writing")))
+    partial.replace(following(place))
     flush_folder(place.parent)
     for path in before:
         (path / REST).unlink(missing_ok=True)  # from here on it is none
@@ -169,19 +250,6 @@ def read_rest(folder: Path) -> dict[str, Any]:
         if not path.is_file() or path.stat().st_size != size:
             raise UserError(f"{path} is missing or cut off; copy all files of {folder.name} together")
     return rest
-
-
-def learned(training: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """All tensors of a training and its optimizer by name, and the groups of the latter."""
-    names = {id(parameter): name for name, parameter in training.named_parameters()}
-    tensors = {f"weights.{name}": tensor for name, tensor in training.state_dict().items()}
-    for parameter, state in optimizer.state.items():
-        tensors |= {f"optimizer.{names[id(parameter)]}:{key}": value for key, value in state.items()}
-    groups = [
-        {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
-        for group in optimizer.param_groups
-    ]
-    return tensors, groups
 
 
 def to_fill(

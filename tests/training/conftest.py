@@ -138,8 +138,8 @@ class Torchrun:
 
     def __call__(
         self, folder: Path, jobs: list[dict[str, Any]], processes: int = 2, restarts: int = 0
-    ) -> None:
-        """Let them do some jobs, one after the other."""
+    ) -> str:
+        """Let them do some jobs, one after the other; what they tell."""
         file = folder / "jobs.json"
         file.write_text(json.dumps(jobs))
         shape = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
@@ -153,6 +153,7 @@ class Torchrun:
             timeout=590,
         )
         assert done.returncode == 0, done.stderr[-9000:]
+        return done.stderr
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +173,7 @@ def job(runs: Runs) -> Callable[..., dict[str, Any]]:
             words = [stage, str(runs.folder / name), *flags]
         else:
             words = runs.words(stage, name, *two, *flags)
-        nothing = {"spoilt": spoilt, "cut": None, "killed": None}
+        nothing = {"spoilt": spoilt, "cut": None, "killed": None, "failing": None}
         return {"words": words, "out": str(runs.folder / name), **nothing, **wrong}
 
     return described

@@ -120,6 +120,19 @@ def test_another_number_of_processes_goes_on(runs, trained, torchrun, job, tmp_p
         assert Run(folder).step() == 8
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_in_one_process_loses_no_step(runs, trained, torchrun, job, unlike, tmp_path, rank):
+    """Each leaves its part of the last whole step, and torchrun lets all go on from there."""
+    name, mark = f"failing in {rank}", tmp_path / "failed"
+    told = torchrun(tmp_path, [job("prior", name, FSDP, failing=[rank, str(mark)])], restarts=3)
+    assert mark.exists() and f"{name} continues at step 6" in told
+    assert not list((runs.folder / name).rglob("*.writing"))
+    different = unlike(trained / "straight", runs.folder / name)
+    assert [line for line in different if not line.startswith(".checkpoint")] == []
+    one, other = learned(trained, "straight")[0], learned(trained, name)[0]
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
 def test_the_other_kind_of_checkpoint_is_refused(trained, torchrun, runs, job, tmp_path):
     from genstack.training.keeper import WholeFiles
 

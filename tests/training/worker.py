@@ -21,6 +21,13 @@ def die_once(mark):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fail_once(mark):
+    """Run out of memory the first time that this process comes here."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        raise MemoryError("too little memory")
+
+
 def work(file):
     """Do the jobs, and save what was learned in each process."""
     from genstack.cli.main import main
@@ -45,6 +52,8 @@ def work(file):
             loss = step(self, batch, number)
             if job["killed"] is not None and rank == "1" and self.global_step == 6:
                 die_once(job["killed"])
+            if job["failing"] is not None and rank == job["failing"][0] and self.global_step == 6:
+                fail_once(job["failing"][1])
             if rank == "1" and job["spoilt"] == self.global_step:
                 return loss * torch.nan
             return loss
