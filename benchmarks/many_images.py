@@ -1,9 +1,10 @@
-"""What it takes to split and to shuffle very many images; prints a table.
+"""What it takes to name, to split and to shuffle very many images; prints a table.
 
     python benchmarks/many_images.py [IMAGES]
 
 Names are made up, `shards/000123.tar/000456`. "from names" hashes each, as folders, lists and tables do;
-"from places" reads the hashes that the index of a shard keeps. Memory is what stays, and the growth of the
+"from places" reads the hashes that the index of a shard keeps. A folder sorts its names first, a list has a
+path, a label and a caption of some words in each row. Memory is what stays, and the growth of the
 process's largest size while it worked (Linux); each line has a process of its own.
 """
 
@@ -16,17 +17,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genstack.data.names import Names
 from genstack.data.permutation import Permutation
+from genstack.data.sources.folder import natural
+from genstack.data.sources.manifest import Row, Rows
 from genstack.data.split import BLOCK, hashed, split
 from genstack.training.forecast import process_memory
 
-WORKS = ("split from names", "split from places", "order, kept", "order, computed")
+WORKS = (
+    "names of a folder",
+    "rows of a list",
+    "split from names",
+    "split from places",
+    "order, kept",
+    "order, computed",
+)
 BATCH, BATCHES = 256, 1000
 
 
 def names(count: int) -> Iterator[str]:
     """Keys of samples in shards of 10,000."""
     return (f"shards/{number // 10_000:06d}.tar/{number % 10_000:06d}" for number in range(count))
+
+
+def rows(count: int) -> Iterator[Row]:
+    """Rows of a list, with some letters each."""
+    kinds = ("circle", "square", "star")
+    return (
+        Row(number, name, kinds[number % 3], f"a red {kinds[number % 3]} left of a blue one")
+        for number, name in enumerate(names(count))
+    )
 
 
 def places(count: int) -> Iterator[np.ndarray]:
@@ -38,7 +58,11 @@ def places(count: int) -> Iterator[np.ndarray]:
 def measure(work: str, count: int) -> None:
     """One line of the table."""
     before, begun = process_memory()[0], time.process_time()
-    if work.startswith("split"):
+    if work == "names of a folder":
+        stays = Names(sorted(names(count), key=natural)).nbytes
+    elif work == "rows of a list":
+        stays = Rows(rows(count)).nbytes
+    elif work.startswith("split"):
         sides = split(hashed(names(count)) if work == "split from names" else places(count), 0.05)
         stays = sides.training.before.nbytes + sides.validation.numbers.nbytes  # type: ignore[attr-defined]
     elif work == "order, kept":

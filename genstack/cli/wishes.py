@@ -49,7 +49,7 @@ class Shown:
         return Wishes(
             tuple(name.strip() for name in self.classes.split(",") if name.strip()),
             lines(Path(self.captions)) if self.captions else (self.caption,) if self.caption.strip() else (),
-            torch.stack([load(folder.paths[index], preprocessing) for index in shown]) if folder else None,
+            torch.stack([load(folder.path(index), preprocessing) for index in shown]) if folder else None,
             tuple(folder.key(index) for index in shown) if folder else (),
             tuple(crop(edges) for edges in self.coordinates.replace(";", " ").split()),
         )

@@ -47,7 +47,7 @@ def common_size(folders: Sequence[FolderSource]) -> tuple[int, int, int]:
     for folder in folders:
         for number in range(len(folder)):
             stored = folder.stored(number)
-            sizes.setdefault((stored.height, stored.width), str(folder.paths[number]))
+            sizes.setdefault((stored.height, stored.width), str(folder.path(number)))
             grey = grey and stored.mode[0] in "1LIF" and "A" not in stored.mode
             if len(sizes) > 1:
                 (one, other), (path, other_path) = sizes, sizes.values()
@@ -122,7 +122,7 @@ def drawn_by(folder: Source) -> dict[str, Any]:
     if not isinstance(folder, FolderSource):
         return {}
     try:
-        with Image.open(folder.paths[0], formats=FORMATS) as picture:
+        with Image.open(folder.path(0), formats=FORMATS) as picture:
             told = json.loads(picture.info.get(CHUNK, "{}"))
     except (OSError, ValueError, TypeError):
         return {}

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.data.images import SUFFIXES, Preprocessing, read
+from genstack.data.names import Names
 from genstack.data.source import Source, Stored, bits_of_first, stored
 from genstack.errors import UserError
 
@@ -25,8 +26,8 @@ class FolderSource(Source):
         self.root = Path(name).expanduser()
         if not self.root.is_dir():
             raise UserError(f"data source {name} is a file; give the folder that holds the pictures")
-        self.paths = sorted(pictures(self.root), key=lambda path: natural(self.relative(path)))
-        if not self.paths:
+        self.files = Names(sorted(pictures(self.root), key=natural))
+        if not self.files:
             raise UserError(f"folder {name} holds no pictures ({' '.join(SUFFIXES)}), at any depth")
         if by_folder:
             self.class_names = self.folders()
@@ -58,49 +59,57 @@ class FolderSource(Source):
         )
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     @cached_property
     def bits(self) -> int:  # type: ignore[override]
         return bits_of_first(self)
 
-    def relative(self, path: Path) -> str:
-        return normalize("NFC", path.relative_to(self.root).as_posix())
+    def path(self, number: int) -> Path:
+        """Where a picture lies."""
+        return self.root / self.files[number]
 
     def key(self, number: int) -> str:
-        return self.relative(self.paths[number])
+        return normalize("NFC", self.files[number])
 
     def label(self, number: int) -> int:
         return self.class_names.index(self.key(number).split("/")[0]) if self.class_names else 0
 
     def stored(self, number: int) -> Stored:
-        return stored(self.paths[number])
+        return stored(self.path(number))
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         raw = preprocessing.window is not None
-        return read(self.paths[number], preprocessing.channels, preprocessing.background, raw)
+        return read(self.path(number), preprocessing.channels, preprocessing.background, raw)
 
     def folders(self) -> tuple[str, ...]:
         """The first-level folders that hold pictures."""
-        stray = [path for path in self.paths if path.parent == self.root]
+        stray = [file for file in self.files if "/" not in file]
         if stray:
             raise UserError(
-                f"{len(stray)} pictures, such as {stray[0].name}, lie in {self.root} itself; "
+                f"{len(stray)} pictures, such as {stray[0]}, lie in {self.root} itself; "
                 f"move them into a folder per class, or leave out `labels: folder`"
             )
-        return tuple(dict.fromkeys(self.relative(path).split("/")[0] for path in self.paths))
+        return tuple(dict.fromkeys(normalize("NFC", file.split("/")[0]) for file in self.files))
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts numbers in names by their value; folder by folder."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part)
-        for part in re.split(r"(\d+)", name.replace("/", "\0"))
-    ]
+def natural(name: str) -> str:
+    """A key that sorts numbers in names by their value, before letters; folder by folder, whatever the form.
+
+    A number becomes its length and its digits, behind a mark that is less than any letter.
+    """
+    flat = normalize("NFC", name).replace("/", "\1")
+    return re.sub(r"\d+", marked, flat)
 
 
-def pictures(root: Path) -> Iterator[Path]:
-    """The picture files below a folder; a folder that links back to one above it is entered once."""
+def marked(number: re.Match[str]) -> str:
+    """A number so that those with fewer digits come first."""
+    digits = number[0].lstrip("0") or "0"
+    return f"\0{chr(len(digits))}{digits}"
+
+
+def pictures(root: Path) -> Iterator[str]:
+    """The picture files below a folder, from there; one that links back to a folder above is entered once."""
     seen: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(place)
@@ -109,6 +118,7 @@ def pictures(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place).relative_to(root).as_posix()
         for name in files:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(place, name)
+                yield name if here == "." else f"{here}/{name}"

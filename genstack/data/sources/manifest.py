@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.data.images import Preprocessing, read
+from genstack.data.names import Names
 from genstack.data.source import Source, Stored, bits_of_first, stored
 from genstack.data.sources.folder import natural
 from genstack.errors import UserError
@@ -32,6 +34,35 @@ class Row:
     label: str = ""
     caption: str = ""
     condition_image: str = ""
+
+
+class Rows:
+    """Very many rows, kept as the names in them; each is made when it is asked for."""
+
+    def __init__(self, rows: Iterable[Row]):
+        self.lines = array("q")
+        self.fields = Names(self.told(rows))
+
+    def told(self, rows: Iterable[Row]) -> Iterator[str]:
+        """All columns of one row after the other; their lines are kept on the way."""
+        for row in rows:
+            self.lines.append(row.line)
+            yield from (row.path, row.label, row.caption, row.condition_image)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, number: int) -> Row:
+        first = len(COLUMNS) * number
+        return Row(self.lines[number], *self.fields[first : first + len(COLUMNS)])
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self.__getitem__, range(len(self)))
+
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return self.fields.nbytes + self.lines.itemsize * len(self.lines)
 
 
 class ManifestSource(Source):
@@ -101,30 +132,35 @@ class ManifestSource(Source):
         return read(place, preprocessing.channels, preprocessing.background, raw, name)
 
 
-def rows(file: Path) -> list[Row]:
+def rows(file: Path) -> Rows:
     """All rows of a list.
 
     Raises:
         UserError: rows that cannot be read, by their line numbers, or a list without rows.
     """
-    entries = csv_entries if file.suffix.lower() == ".csv" else json_entries
-    found, bad = [], []
+    bad: list[str] = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            for line, entry in entries(lines, file):
-                row = row_of(line, entry)
-                if isinstance(row, str):
-                    bad.append(f"line {line} {row}")
-                else:
-                    found.append(row)
+        found = Rows(good(file, bad))
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not written in UTF-8; save it so ({error.reason})") from error
     if bad:
         more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         raise UserError(f"{file}: {'; '.join(bad[:NAMED])}{more}; mend or remove these lines")
-    if not found:
+    if not len(found):
         raise UserError(f"{file} lists no pictures; give each a line with its path")
     return found
+
+
+def good(file: Path, bad: list[str]) -> Iterator[Row]:
+    """The rows of a list that can be read; what is wrong with others goes to `bad`."""
+    entries = csv_entries if file.suffix.lower() == ".csv" else json_entries
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        for line, entry in entries(lines, file):
+            row = row_of(line, entry)
+            if isinstance(row, str):
+                bad.append(f"line {line} {row}")
+            else:
+                yield row
 
 
 def row_of(line: int, entry: Mapping[str, object] | str) -> Row | str:

@@ -1,11 +1,14 @@
 """Folders of any nesting, links, names and mistakes."""
 
+import random
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from genstack.data.sources import open_source
+from genstack.data.sources.folder import natural
 from genstack.data.split import hashed, split
 from genstack.errors import UserError
 
@@ -35,6 +38,21 @@ def test_any_nesting_in_natural_order(tmp_path):
         "b 2/x.png",
         "ü/画像 🎨.png",
     ]
+
+
+def test_the_order_of_names_is_that_of_their_parts():
+    """A number by its value and before letters, `/` before every other letter, text as it is."""
+
+    def parts(name):
+        return [
+            (0, int(part), "") if part.isdecimal() else (1, 0, part)
+            for part in re.split(r"(\d+)", name.replace("/", "\0"))
+        ]
+
+    chance = random.Random(0)
+    names = {"".join(chance.choices("a.-/01290é", k=chance.randint(1, 9))) for _ in range(3000)}
+    found = sorted(names, key=natural)
+    assert [parts(name) for name in found] == sorted(map(parts, names))
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
