@@ -25,6 +25,8 @@ def limit() -> int | None:
 class Room:
     """What is left of the bytes that fetched files may take; threads share it.
 
+    Processes that read the same shards count the same ones in the same order, whoever fetches them.
+
     Args:
         folder: of the files.
         most: bytes; None for no limit.
@@ -32,11 +34,16 @@ class Room:
 
     def __init__(self, folder: Path, most: int | None):
         self.most, self.lock = most, threading.Lock()
-        self.used = sum(path.stat().st_size for path in folder.glob("*")) if most is not None else 0
+        self.sizes = {path.name: path.stat().st_size for path in folder.glob("*")} if most is not None else {}
+        self.used = sum(self.sizes.values())
 
-    def take(self, size: int) -> bool:
-        """Whether a file of this size still fits; then it counts."""
+    def take(self, place: Path, size: int) -> bool:
+        """Whether a file of this size is there, or still fits; then it counts, once."""
         with self.lock:
-            fits = self.most is None or self.used + size <= self.most
-            self.used += size if fits else 0
+            more = 0 if place.name in self.sizes else size
+            there = place.exists()  # from before, or because another process has fetched it meanwhile
+            fits = there or self.most is None or self.used + more <= self.most
+            if fits:
+                self.sizes[place.name] = size
+                self.used += more
             return fits

@@ -187,8 +187,10 @@ def alternatives(part: str) -> list[str]:
 def fetched(url: str, name: str, room: Room) -> Shard:
     """A shard on a server: fetched as long as there is room for it, or else left there."""
     folder = cache() / "fetched"
-    if room.most is not None and not place_of(url, folder).exists():
-        remote = probe(url)
-        if not room.take(remote.length):
+    place = place_of(url, folder)
+    if room.most is not None:
+        remote = None if place.exists() else probe(url)
+        size = place.stat().st_size if remote is None else remote.length
+        if not room.take(place, size) and remote is not None:
             return open_remote(remote, name, folder / "passing")
     return open_shard(fetch(url, folder), name)

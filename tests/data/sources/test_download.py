@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genstack.data import ImageData
-from genstack.data.cache import cache
+from genstack.data.cache import Room, cache
 from genstack.data.download import fetch
 from genstack.data.images import Preprocessing
 from genstack.data.remote import Remote
@@ -208,6 +208,17 @@ def test_servers_without_parts_or_versions_are_refused(server, remote, how):
     setattr(server, how, {"ranges": False, "tag": 'W/"1"'}[how])
     with pytest.raises(UserError, match="leave out GENSTACK_DATA_GB"):
         open_source(remote[0])
+
+
+def test_processes_together_keep_to_the_limit(tmp_path):
+    """Of two that read the same shards one lags behind, and finds what the other has fetched meanwhile."""
+    ahead, behind = Room(tmp_path, 100), Room(tmp_path, 100)
+    places = [tmp_path / f"{number}.tar" for number in range(5)]
+    for place in places:
+        if ahead.take(place, 30):
+            place.write_bytes(bytes(30))
+    assert [behind.take(place, 30) for place in places] == [True, True, True, False, False]
+    assert [Room(tmp_path, 100).take(place, 30) for place in places] == [True, True, True, False, False]
 
 
 def test_a_limit_is_a_number(server, monkeypatch):
