@@ -1,10 +1,18 @@
-"""What every test stands on: fixed seeds, few threads, a home of its own; no network by pyproject.toml."""
+"""What every test stands on: fixed seeds, few threads, a home of its own; no network by pyproject.toml.
 
+And parts that tests of several folders take: every network, a text encoder.
+"""
+
+import inspect
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+import genstack.compressor
+from genstack.compressor import Network
+from genstack.discovery import discover
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
@@ -31,6 +39,29 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         "WANDB_DIR",
     ):
         monkeypatch.delenv(name, raising=False)
+
+
+#: Small values for the arguments that plans of networks have, by their name; a plan takes those it knows.
+SMALL = {
+    "dim": 6,
+    "width": 8,
+    "multipliers": (1, 2, 2),
+    "blocks": 1,
+    "attention": (1,),
+    "depth": 1,
+    "heads": 2,
+    "tokens": 5,
+}
+NETWORKS = discover(genstack.compressor, Network)
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> Network:
+    """Each network of its folder, with every size that it knows made small."""
+    torch.manual_seed(0)
+    plan = NETWORKS[request.param]
+    known = inspect.signature(plan).parameters
+    return plan(**{name: size for name, size in SMALL.items() if name in known})
 
 
 WORDS = ("a", "and", "circle", "high", "left", "low", "of", "red", "blue", "ring", "square", "tone")

@@ -13,10 +13,9 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-import genstack.compressor
 import genstack.prior
 from genstack.checkpoints.description import build, describe
-from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder, Network
+from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder
 from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.compressor.quantizers.vq import VectorQuantizer
 from genstack.discovery import discover
@@ -26,7 +25,6 @@ from genstack.prior import Backbone, ClassLabels, Prior, SamplingOptions, image_
 from genstack.training.sharding import assembled, is_sharded, shard
 
 PRIORS = discover(genstack.prior, Prior)
-NETWORKS = discover(genstack.compressor, Network)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
 LAYOUTS = [
     CodeLayout((16, 24), 6, ((2, 4),)),
@@ -36,16 +34,6 @@ LAYOUTS = [
 BACKBONE = Backbone(width=24, depth=2, heads=3, dropout=0.0)
 CROSSED = replace(BACKBONE, crossing=True)
 SIZES = {"backbone": BACKBONE, "finer": BACKBONE, "width": 24, "layers": 2, "heads": 3, "dropout": 0.0}
-PLANS = {
-    "dim": 6,
-    "width": 8,
-    "multipliers": (1, 2, 2),
-    "blocks": 1,
-    "attention": (1,),
-    "depth": 1,
-    "heads": 2,
-    "tokens": 5,
-}
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +112,8 @@ def test_every_prior(mesh, name, backbone):
     assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_network(mesh, name):
-    plan = NETWORKS[name](**known(NETWORKS[name], PLANS))
-    whole = Autoencoder(3, plan, VectorQuantizer(codebook_size=16, dim=4))
+def test_every_network(mesh, network):
+    whole = Autoencoder(3, network, VectorQuantizer(codebook_size=16, dim=4))
     images = torch.randn(2, 3, 32, 48)
     whole.train()(images)  # a codebook may begin at what it sees first
     cut = copy.deepcopy(whole)
