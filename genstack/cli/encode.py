@@ -62,8 +62,8 @@ def encode(settings: Namespace, data: ImageData) -> None:
     process, folder = Process.here(), Path(settings.out)
     model = load(Path(settings.run)).to(choose(settings.device, process.local))
     encoding = Encoding(model, data, folder, VIEWS[settings.views], settings.images_per_shard)
-    missing = process.share(range(encoding.header.count))
-    missing = [number for number in missing if number in set(encoding.missing)]
+    absent = {*encoding.missing}
+    missing = [number for number in process.share(range(encoding.header.count)) if number in absent]
     begun = time.monotonic()
     with bar() as progress:
         images = sum(len(encoding.numbers(number)) for number in missing)
@@ -74,9 +74,10 @@ def encode(settings: Namespace, data: ImageData) -> None:
         print(
             f"{written} images encoded, {speed:.3g} a second ({speed * len(encoding.header.views):.3g} views)"
         )
-    if encoding.missing:
+    left = len(encoding.missing)
+    if left:
         print(
-            f"{encoding.header.count - len(encoding.missing)} of {encoding.header.count} shards are there; "
+            f"{encoding.header.count - left} of {encoding.header.count} shards are there; "
             f"other processes are at the rest, or were stopped: then repeat the command"
         )
         return
