@@ -144,7 +144,7 @@ class PriorStage(Stage):
         given, data = vars(parts.model), codes_or_images(parts.data, model)
         given["condition"] = reading(given["condition"], data, folder, settings.init)
         if settings.init is not None and Run(folder).checkpoint is None:
-            tell(other_codes(Path(settings.init), model))
+            say(other_codes(Path(settings.init), model), error=True)
             given["prior"] = begun_prior(given["prior"], Path(settings.init), model)
         return PriorTraining(compressor=model, data=data, **given)
 
@@ -156,10 +156,10 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), P
 
 
 @rank_zero_only
-def tell(text: str) -> None:
-    """Print what there is to tell, once, however many processes train."""
+def say(text: str, error: bool = False) -> None:
+    """Print what there is to say, once, however many processes train."""
     if text:
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr if error else sys.stdout)
 
 
 def written(described: Any) -> Any:

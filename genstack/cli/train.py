@@ -3,15 +3,13 @@
 genstack train compressor --config configs/compressor/vqgan.yaml --data.source DIR --name flowers
 """
 
-import sys
 from pathlib import Path
 
 from jsonargparse import Namespace
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack.cli import plan
 from genstack.cli.parser import Parser
-from genstack.cli.stages import STAGES, Stage, build, kept, reopen
+from genstack.cli.stages import STAGES, Stage, build, kept, reopen, say
 from genstack.cli.words import nearest
 from genstack.errors import UserError
 from genstack.training.keeper import Stopped
@@ -99,12 +97,6 @@ def fit(stage: Stage, settings: Namespace, run: Run) -> bool:
     say(describe(training, parts.trainer, run), error=True)
     run.train(training, parts.trainer, parts.log)
     return True
-
-
-@rank_zero_only
-def say(text: str, error: bool = False) -> None:
-    """Print once, however many processes train."""
-    print(text, file=sys.stderr if error else sys.stdout)
 
 
 def describe(training: Training, schedule: Schedule, run: Run) -> str:
