@@ -1,5 +1,6 @@
 """Files appear whole or not at all: written beside their place, flushed to the disk, then renamed."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -7,19 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to; on leaving, that file takes the place of `path` in one step.
 
     If the body raises, `path` stays as it was and nothing is left beside it.
+
+    Raises:
+        OSError: it cannot be written, such as for want of space; `path` is named.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".writing", dir=path.parent)
     os.close(handle)
     partial = Path(name)
     try:
-        yield partial
+        with named(path):
+            yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.chmod(0o644)
@@ -38,7 +47,8 @@ def appearing(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".writing", dir=folder.parent))
     try:
-        yield partial
+        with named(folder):
+            yield partial
         for path in partial.rglob("*"):
             if path.is_file():
                 with path.open("rb+") as file:
@@ -49,6 +59,19 @@ def appearing(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     flush_folder(folder.parent)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of writing say where to: of a full disk neither Python nor safetensors does."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def flush_folder(folder: Path) -> None:

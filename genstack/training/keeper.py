@@ -11,7 +11,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from safetensors import SafetensorError
 
 from genstack.atomic import replacing
 from genstack.checkpoints.files import save
@@ -131,10 +130,7 @@ class Keeper(pl.Callback):
             self.least = judged
             learned = training.learned()
             if learned is not None and trainer.is_global_zero:
-                try:
-                    save(training.model_now(learned, training.measured), self.folder)
-                except SafetensorError as error:  # of a disk that is full
-                    raise OSError(f"{self.folder} cannot be written to: {error}") from error
+                save(training.model_now(learned, training.measured), self.folder)
         self.checkpoint(trainer)
         if trainer.global_step < trainer.max_steps and self.stopping(trainer):
             raise Stopped(self.asked_to_stop or signal.SIGTERM, trainer.global_step)
