@@ -13,6 +13,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from genstack.cli.recipes import Loader
 from genstack.cli.signatures import (
     MISSING,
     Setting,
@@ -48,7 +49,7 @@ def lay(settings: dict[str, Setting], old: dict, new: Mapping, place: str, owner
     for name, value in new.items():
         if name not in settings:
             whose = f" to {owner}" if owner else ""
-            raise UserError(meant(f"{place}{name} is unknown{whose}", name, _names(settings), place))
+            raise UserError(meant(f"{place}{name} is unknown{whose}", str(name), _names(settings), place))
         setting, here = settings[name], f"{place}{name}"
         if setting.inside is not None:
             if not isinstance(value, Mapping):
@@ -65,14 +66,14 @@ def _names(settings: dict[str, Setting]) -> list[str]:
 
 
 def _prefixed(setting: Setting, here: str) -> list[str]:
-    return [f"{here}.{name}" for name in list(setting.inside or {})[:5]]
+    return [f"{here.rpartition(': ')[2]}.{name}" for name in list(setting.inside or {})[:5]]
 
 
 def lay_value(hint: Any, old: Any, new: Any, place: str) -> Any:
     """A new value over the old one: a class, several classes, or something plain."""
     kinds = parts(hint)
     if kinds and isinstance(new, str) and new[:1] in ("{", "["):
-        new = yaml.safe_load(new)
+        new = inline(new, place)
     if kinds and type(None) in members(hint) and new in (None, "null"):
         return None
     if any(not inner for _, _, inner in kinds):
@@ -86,6 +87,14 @@ def lay_value(hint: Any, old: Any, new: Any, place: str) -> Any:
     if inner and isinstance(new, list):
         return [lay_part(inner, None, value, f"{place}.{index}") for index, value in enumerate(new)]
     return plain_value(hint, new, place)
+
+
+def inline(text: str, place: str) -> Any:
+    """What a text says that is written as YAML in a line."""
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{place}: {text} is no YAML; brackets and quotation marks come in pairs") from None
 
 
 def lay_part(kinds: list[tuple[type, int]], old: Any, new: Any, place: str) -> dict:
@@ -114,6 +123,8 @@ def lay_part(kinds: list[tuple[type, int]], old: Any, new: Any, place: str) -> d
         raise UserError(f"{place}.{extra[0]} stands beside class_path; put it under {place}.init_args")
     kind, given = choice[name]
     arguments = (new.get("init_args") or {}) if wrapped else new
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"{place}.init_args is a group of settings of {name}, and {arguments!r} is none")
     if given and (taken := set(arguments) & set(list(settings_of(kind))[:given])):
         raise UserError(f"{place}.{taken.pop()} is set by genstack itself, from the data; leave it out")
     kept = before["init_args"] if is_named(kind, before.get("class_path", "")) else {}

@@ -56,6 +56,11 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
             "--model.compressor.quantizer.dim stands beside class_path; "
             "put it under --model.compressor.quantizer.init_args",
         ),
+        (
+            ["--model.compressor.quantizer={class_path: Identity"],
+            "--model.compressor.quantizer: {class_path: Identity is no YAML; "
+            "brackets and quotation marks come in pairs",
+        ),
         (["stray"], "what is stray for? it takes only --settings; see genstack train compressor --help"),
     ],
 )
@@ -74,6 +79,13 @@ def test_mistakes_on_the_command_line(parser, config, flags, message):
         ("model: {learning_rate: }", "model.learning_rate has no value; it takes a number"),
         ("seed: [1, 2]", "seed: [1, 2] does not fit; it takes a whole number or null"),
         ("model: {compressor: {network: {widht: 2}}}", "model.compressor: a class comes before its settings"),
+        ("model: {1: 2}", "model.1 is unknown; there is compressor,"),
+        ("model: {null: 2}", "model.None is unknown; there is compressor,"),
+        ("model: [deep]", "model is a group of settings; set model.compressor, model.extra,"),
+        (
+            "model: {compressor: {class_path: Autoencoder, init_args: nothing}}",
+            "model.compressor.init_args is a group of settings of Autoencoder, and 'nothing' is none",
+        ),
     ],
 )
 def test_mistakes_in_files_name_the_file(parser, tmp_path, content, message):
