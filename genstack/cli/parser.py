@@ -101,6 +101,10 @@ class Parser:
         try:
             laid = settings.lay(self.settings, {}, inherited or {}, "", "")
             namespace = self._checked(self._lay_words(self._lay_files(laid, words), words))
+        except settings.UnchosenError as error:
+            recipe = self.files and not words.all("config")
+            hint = "; or begin with a recipe, --config FILE: `genstack config list`" if recipe else ""
+            raise UserError(f"{self.command}: {error}{hint}") from None
         except ValueError as error:
             raise UserError(f"{self.command}: {error}") from None
         if self.files and words.all("print_config"):

@@ -32,6 +32,10 @@ from genstack.cli.words import meant
 from genstack.errors import UserError
 
 
+class UnchosenError(UserError):
+    """A part that must be chosen is not."""
+
+
 def lay(settings: dict[str, Setting], old: dict, new: Mapping, place: str, owner: str) -> dict:
     """New settings over old ones.
 
@@ -144,7 +148,7 @@ def complete(
         missing: takes the names of what must still be set; without it, that is an error.
 
     Raises:
-        UserError: something that must be set is missing; says what could stand there.
+        UserError: something that must be set is not; says what could stand there.
     """
     filled = {}
     for name, setting in settings.items():
@@ -157,8 +161,10 @@ def complete(
             missing.append(here)
         elif setting.default is MISSING:
             names = ", ".join(name for base, _, _ in parts(setting.hint) for name in choices(base))
+            if names:
+                raise UnchosenError(f"{here} is missing; choose {names}")
             takes = setting.help.rstrip(".") or f"it takes {readable(setting.hint)}"
-            raise UserError(f"{here} is missing; {f'choose {names}' if names else takes}")
+            raise UserError(f"{here} is missing; {takes}")
         else:
             filled[name] = _complete_value(setting.hint, written(setting.default), here, missing)
     return filled

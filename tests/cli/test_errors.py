@@ -97,7 +97,7 @@ def test_mistakes_in_files_name_the_file(parser, tmp_path, content, message):
 
 
 def test_what_is_missing_is_named_with_its_choice(parser):
-    with pytest.raises(UserError, match=r"--model.compressor is missing; choose Autoencoder"):
+    with pytest.raises(UserError, match=r"--model.compressor is missing; choose Autoencoder.*config list"):
         parser.parse([])
     with pytest.raises(UserError, match=r"--model.compressor.network is missing; choose .*Plain"):
         parser.parse(["--model.compressor=Autoencoder", "--model.compressor.quantizer=Identity"])
