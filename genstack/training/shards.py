@@ -1,7 +1,7 @@
 """Checkpoints of weights that are cut among processes: a folder in which each process writes its own parts.
 
-`torch.distributed.checkpoint` divides the work and puts the parts together again for any number of processes.
-Tensors lie in safetensors files; everything else in one more file, which is read without running anything.
+Tensors lie in safetensors files, of which `torch.distributed.checkpoint` reads what each of any number of
+processes needs; everything else in one more file, which is read without running anything.
 A folder appears by renaming. Its number is one more than that of the one before, which then goes.
 
 After an error processes can no longer rely on each other. Each then writes what it has by itself, and leaves;
@@ -22,7 +22,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from pytorch_lightning.strategies import ModelParallelStrategy
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
@@ -66,15 +66,17 @@ class Sharded(ModelParallelStrategy):
         place = Path(filepath)
         partial = Path(self.together(lambda: str(begin(place))))
         tensors, groups = self.learned()
+        failure = None
         try:
-            writer = dcp.HuggingFaceStorageWriter(path=str(partial), save_distributed=True)
-            dcp.save(tensors, storage_writer=writer)
-        except CheckpointException as error:  # each process hears of the failures of all
+            write_part(partial, self.global_rank, tensors)
+        except OSError as error:
+            failure = str(error)
+        failures: list[str | None] = [None] * self.world_size
+        distributed.all_gather_object(failures, failure)
+        reason = next(filter(None, failures), None)
+        if reason is not None:  # each process hears of the failures of all
             self.together(lambda: shutil.rmtree(partial, ignore_errors=True))
-            reason = next(iter(error.failures.values()))[0]
-            raise OSError(
-                f"{filepath} cannot be written: {reason}; what was saved before is whole"
-            ) from error
+            raise OSError(f"{reason}; what was saved before is whole")
         self.together(lambda: finish(partial, place, rest_of(checkpoint, groups)))
 
     def leave_part(self, checkpoint: dict[str, Any], filepath: Any) -> None:
@@ -193,7 +195,8 @@ def rest_of(checkpoint: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict
 def write_part(partial: Path, rank: int, tensors: Mapping[str, Tensor]) -> None:
     """Write what one process has of all tensors, as torch's reader of parts expects it.
 
-    What every process has whole is written by the first one.
+    What every process has whole is written by the first one. Torch's own writer would hold all of it twice
+    more in memory.
     """
     parts, places = {}, {}
     for name, tensor in tensors.items():
