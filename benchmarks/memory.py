@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [NAME ...]
 
-Each recipe is planned in one process and trained for four steps, with a validation, in another; both read
-`VmHWM`, the largest size that the system has seen of them (Linux).
+Each recipe is planned in one process and trained for two steps, with a validation, in another (or in two
+that train together); both read `VmHWM`, the largest size that the system has seen of them (Linux).
 """
 
 import os
@@ -12,53 +12,91 @@ import sys
 import tempfile
 from pathlib import Path
 
+from genstack.cli import stages
+from genstack.cli.main import main as genstack
+from genstack.cli.quiet import quiet
+from genstack.training.forecast import Forecast, process_memory
+
 ROOT = Path(__file__).parents[1]
-SHAPES = "--data.source shapes:200 --data.workers 0 --trainer.accelerator cpu --log.images 4"
-STEPS = "--trainer.max_steps 4 --trainer.validate_every 4"
-SMALL = f"{SHAPES} --data.resolution 32 --model.perceptual null"  # LPIPS needs weights that are fetched
-COMPRESSORS = ("fsq", "lfq", "bsq", "ibq", "simvq", "residual", "vae", "dvae", "vqvae2", "vqgan", "vit_vqgan")
+CPU = "--data.workers 0 --trainer.accelerator cpu --log.images 4"
+SHAPES = f"--data.source shapes:200 --data.resolution 32 {CPU}"
+STEPS = "--trainer.max_steps 2 --trainer.validate_every 2"
+SMALL = f"{SHAPES} --model.perceptual null"  # LPIPS needs weights that are fetched
+QUICK = "--trainer.max_steps 1 --trainer.validate_every 1 --data.batch_size 4 --data.limit 40"
+AUTOREGRESSIVE = "prior --config configs/prior/autoregressive.yaml"
+QUANTIZERS = ("fsq", "lfq", "bsq", "ibq", "simvq", "residual", "multiscale")
+NETWORKS = ("vae", "dvae", "vqvae2", "vqgan", "vit_vqgan", "titok")
 #: What is trained: the recipes as they are, but for the size of the images.
 RECIPES = {
-    "demo/compressor": "compressor --config configs/demo/compressor.yaml",
-    "demo/prior": "prior --config configs/demo/prior.yaml --compressor {digits}",
+    "demo/compressor": f"compressor --config configs/demo/compressor.yaml {CPU}",
+    "demo/prior": f"prior --config configs/demo/prior.yaml --compressor {{digits}} {CPU}",
     "demo/shapes_compressor": "compressor --config configs/compressor/vqgan.yaml "
     f"--config configs/demo/shapes_compressor.yaml {SHAPES}",
-    "compressor/vqvae": f"compressor --config configs/compressor/vqvae.yaml {SHAPES} --data.resolution 32",
+    "demo/shapes_prior": f"{AUTOREGRESSIVE} --config configs/demo/shapes_prior.yaml "
+    f"--compressor {{shapes}} {CPU}",
+    "demo/pairs_compressor": "compressor --config configs/compressor/vqvae.yaml "
+    f"--config configs/demo/pairs_compressor.yaml {CPU} --data.source shapes:pairs:200",
+    "demo/pairs_prior": f"{AUTOREGRESSIVE} --config configs/prior/captions.yaml "
+    f"--config configs/demo/pairs_prior.yaml --compressor {{pairs}} {CPU}",
     **{
         f"compressor/{name}": f"compressor --config configs/compressor/{name}.yaml {SMALL}"
-        for name in COMPRESSORS
+        for name in (*QUANTIZERS, *NETWORKS)
     },
+    "compressor/vqvae": f"compressor --config configs/compressor/vqvae.yaml {SHAPES}",
+    "compressor/vqgan_plus": f"compressor --config configs/compressor/vqgan_plus.yaml {SHAPES}",
     **{
-        f"prior/{name}": f"prior --config configs/prior/{name}.yaml --compressor {{digits}}"
+        f"prior/{name}": f"prior --config configs/prior/{name}.yaml --compressor {{digits}} {CPU}"
         for name in ("autoregressive", "masked", "diffusion", "random_order", "pixelcnn", "pixelsnail")
     },
+    "prior/residual": f"prior --config configs/prior/residual.yaml --compressor {{residual}} {CPU}",
+    "prior/next_scale": f"prior --config configs/prior/next_scale.yaml --compressor {{multiscale}} {CPU}",
+    "prior/hierarchical": f"prior --config configs/prior/hierarchical.yaml --compressor {{vqvae2}} {CPU}",
+    "prior/captions": f"{AUTOREGRESSIVE} --config configs/prior/captions.yaml --compressor {{pairs}} {CPU}",
+    **{
+        f"prior/{name}": f"{AUTOREGRESSIVE} --config configs/prior/{name}.yaml --compressor {{shapes}} {CPU}"
+        for name in ("coordinates", "image")
+    },
+    "prior/image_codes": f"{AUTOREGRESSIVE} --config configs/prior/image_codes.yaml --compressor {{shapes}} "
+    f"--model.condition.compressor {{shapes}} {CPU}",
+    **{
+        f"prior/autoregressive, 768 wide, {words}": f"{AUTOREGRESSIVE} --compressor {{digits}} {CPU} "
+        f"--model.prior.backbone.width 768 --model.prior.backbone.heads 12 {flags}"
+        for words, flags in {
+            "one process": "",
+            "ddp of two": "--trainer.devices 2 --trainer.strategy ddp",
+            "fsdp of two": "--trainer.devices 2 --trainer.strategy fsdp",
+        }.items()
+    },
 }
-PLAN = """
-import sys
-from genstack.cli import stages
-from genstack.cli.quiet import quiet
-from genstack.training.forecast import Forecast
-quiet()
-stage = stages.STAGES[sys.argv[1]]
-parts, training = stages.build(stage, stage.parser().parse(sys.argv[2:], stage.inherited(sys.argv[2:])))
-print(Forecast(training, parts.trainer).memory().needed)
-"""
-TRAIN = """
-import sys
-from genstack.cli.main import main
-from genstack.training.forecast import process_memory
-assert main(["train", *sys.argv[1:]]) is None
-print(process_memory()[0])
-"""
+#: Compressors whose codes priors learn, trained for a step.
+BASES = {
+    "digits": f"compressor --config configs/demo/compressor.yaml {CPU}",
+    "pairs": RECIPES["demo/pairs_compressor"],
+    "shapes": RECIPES["compressor/vqvae"],
+    **{name: RECIPES[f"compressor/{name}"] for name in ("residual", "multiscale", "vqvae2")},
+}
 
 
-def measured(code: str, words: list[str]) -> int:
-    """What a process prints last."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def plan(words: list[str]) -> int:
+    """What a training would take."""
+    quiet()
+    stage = stages.STAGES[words[0]]
+    parts, training = stages.build(stage, stage.parser().parse(words[1:], stage.inherited(words[1:])))
+    return Forecast(training, parts.trainer).memory().needed
+
+
+def train(words: list[str]) -> int:
+    """What it took."""
+    assert genstack(["train", *words]) is None
+    return process_memory()[0]
+
+
+def measured(what: str, words: list[str]) -> int:
+    """What a process of its own measures; of several that train together the first one tells."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, __file__, what, *words],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
         check=False,
@@ -70,21 +108,21 @@ def measured(code: str, words: list[str]) -> int:
 
 def main() -> None:
     """One line for each recipe."""
+    if sys.argv[1:2] in (["plan"], ["train"]):
+        number = {"plan": plan, "train": train}[sys.argv[1]](sys.argv[2:])
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(number)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        digits = f"{folder}/digits"
-        place = ["--runs", folder]
-        small = ["compressor", "--config", "configs/demo/compressor.yaml", *STEPS.split()]
-        measured(TRAIN, [*small, "--name", "digits", *place])
+        bases = {name: f"{folder}/{name}" for name in BASES}
         print("| recipe | foretold, MB | taken, MB | error |\n|---|---|---|---|")
         for number, name in enumerate(sys.argv[1:] or RECIPES):
-            words = [
-                *RECIPES[name].format(digits=digits).split(),
-                *STEPS.split(),
-                "--name",
-                f"r{number}",
-                *place,
-            ]
-            foretold, taken = (measured(code, words) / 1e6 for code in (PLAN, TRAIN))
+            for base, words in BASES.items():
+                if f"{{{base}}}" in RECIPES[name] and not Path(bases[base]).exists():
+                    measured("train", [*words.split(), *QUICK.split(), "--name", base, "--runs", folder])
+            words = [*RECIPES[name].format(**bases).split(), *STEPS.split()]
+            place = ["--name", f"r{number}", "--runs", folder]
+            foretold, taken = (measured(what, [*words, *place]) / 1e6 for what in ("plan", "train"))
             print(f"| {name} | {foretold:.0f} | {taken:.0f} | {foretold / taken - 1:+.0%} |", flush=True)
 
 

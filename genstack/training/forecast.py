@@ -1,11 +1,17 @@
 """What a training will take, found by doing a little of it: memory from small batches, time from three steps.
 
 Memory. Two steps are done with a batch of two images, and two with one of four, while every storage that
-torch allocates is counted as long as it lives. What a step holds grows with its batch in a straight line, so
-that two points give the peak of any batch. On the CPU a process is larger than its tensors (libraries, the
-source of the images): the estimate is the largest size that the process had by then, as the system tells it,
-and the growth of the tensors from there on. On a GPU it is what torch's allocator has had in use. Validation
-needs less than a step. `benchmarks/memory.py` holds it against real runs.
+torch allocates is counted as long as it lives. What lives at a moment of a step grows with the batch in a
+straight line, so that two points give any batch; the peak is that of the moment which then has most, since
+small batches have theirs where gradients are, and large ones where activations are. On the CPU a process is
+larger than its tensors (libraries, the source of the images): the estimate is the largest size that the
+process had by then, as the system tells it, and the growth of the tensors from there on. On a GPU it is what
+torch's allocator has had in use. Validation needs less than a step. `benchmarks/memory.py` holds it against
+real runs.
+
+Several processes. All is measured in one that holds the whole model. Where weights are cut, what lies in
+other processes is taken off, and what is gathered of it meanwhile put on again (`sharding.spared`); where
+they are whole, gradients are sent in pieces that take as much again.
 
 An adversary pushes from the first step on here, since that is when training takes most.
 """
@@ -28,9 +34,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from genstack.errors import UserError
 from genstack.training.compressor import CompressorTraining
 from genstack.training.loggers import Logging
 from genstack.training.run import Schedule
+from genstack.training.sharding import spared
 from genstack.training.training import Training
 
 SMALL = 2  # images of the smaller batch that memory is measured with
@@ -62,6 +70,8 @@ class Alive(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.bytes, self.peak = 0, 0
+        self.moments: list[int] = []  # bytes after each operation of a step
+        self.in_step = False
         self.known: set[int] = set()
 
     def add(self, tensor: Tensor) -> None:
@@ -86,7 +96,24 @@ class Alive(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
                 self.add(leaf)
+        if self.in_step:
+            self.moments.append(self.bytes)
         return result
+
+
+def peak_of(size: int, sizes: tuple[int, int], small: Alive, large: Alive) -> int:
+    """The most bytes with a batch of `size`, of what was counted with two other sizes.
+
+    Both did the same operations, unless something goes through its batch in pieces: then a line leads through
+    their peaks.
+    """
+    if sizes[0] == sizes[1]:
+        return large.peak
+    moments = [small.moments, large.moments]
+    if len(moments[0]) != len(moments[1]):
+        moments = [[small.peak], [large.peak]]
+    steps = (size - sizes[1]) / (sizes[1] - sizes[0])
+    return round(max(more + steps * max(0, more - less) for less, more in zip(*moments, strict=True)))
 
 
 class Enough(Exception):
@@ -98,16 +125,21 @@ class Probe(pl.Callback):
 
     Args:
         steps: how many.
+        alive: counts memory, and is told when a step is going on.
     """
 
-    def __init__(self, steps: int):
-        self.steps = steps
+    def __init__(self, steps: int, alive: Alive):
+        self.steps, self.alive = steps, alive
         self.times: list[float] = []
 
     def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         self.last = time.monotonic()
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.alive.in_step = True
+
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: Any) -> None:
+        self.alive.in_step = False
         if training.device.type == "cuda":
             torch.cuda.synchronize()
         now = time.monotonic()
@@ -143,27 +175,52 @@ class Forecast:
 
     def memory(self) -> Memory:
         """The peak of one process."""
-        sizes = [min(SMALL, self.micro_batch), min(2 * SMALL, self.micro_batch)]
-        peaks = [self.tensors(size) for size in sizes]
-        slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) if sizes[1] > sizes[0] else 0.0
-        growth = max(0, round(slope * (self.micro_batch - sizes[1])))
-        if self.training.device.type == "cuda":
-            name = torch.cuda.get_device_name(self.training.device)
-            return Memory(peaks[1] + growth, torch.cuda.mem_get_info(self.training.device)[1], name)
-        used, free = process_memory()
-        return Memory(used + growth, free + used, "this machine")
-
-    def tensors(self, batch_size: int) -> int:
-        """The most bytes that tensors take in two steps of so many images."""
+        begun = process_memory()[0]
+        sizes = (min(SMALL, self.micro_batch), min(2 * SMALL, self.micro_batch))
         if torch.cuda.is_available() and self.schedule.accelerator != "cpu":
-            torch.cuda.reset_peak_memory_stats()
-            self.steps(2, batch_size)
-            return torch.cuda.max_memory_allocated()
+            peaks = [self.allocated(size) for size in sizes]
+            slope = (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0])
+            needed = peaks[1] + max(0, round(slope * (self.micro_batch - sizes[1]))) + self.together()
+            device = self.training.device
+            return Memory(needed, torch.cuda.mem_get_info(device)[1], torch.cuda.get_device_name(device))
+        small, large = (self.counted(size) for size in sizes)
+        growth = max(0, peak_of(self.micro_batch, sizes, small, large) - large.peak)
+        used, free = process_memory()
+        needed = max(begun, used + growth + self.together())  # each begins with the whole model
+        return Memory(needed, (free + used) // self.neighbours, self.device)
+
+    def together(self) -> int:
+        """Bytes that each of several processes takes more than one alone would; below 0 where they share."""
+        if self.processes == 1:
+            return 0
+        if self.schedule.strategy == "fsdp":
+            return -spared(self.training.model, self.processes)
+        learning = chain(*(network.parameters() for network in self.training.networks()))
+        return sum(parameter.nbytes for parameter in learning)
+
+    @property
+    def neighbours(self) -> int:
+        """How many processes share the memory of this machine."""
+        return self.processes // self.schedule.num_nodes
+
+    @property
+    def device(self) -> str:
+        """Whose memory it is, where that is no GPU."""
+        return "this machine" if self.neighbours == 1 else f"this machine for each of {self.neighbours}"
+
+    def allocated(self, batch_size: int) -> int:
+        """The most bytes that a GPU's tensors take in two steps of so many images."""
+        torch.cuda.reset_peak_memory_stats()
+        self.steps(2, batch_size)
+        return torch.cuda.max_memory_allocated()
+
+    def counted(self, batch_size: int) -> Alive:
+        """What tensors take in two steps of so many images."""
         with Alive() as alive:
             for tensor in chain(*(weights(part) for part in self.parts())):
                 alive.add(tensor)
-            self.steps(2, batch_size)
-        return alive.peak
+            self.steps(2, batch_size, alive)
+        return alive
 
     def parts(self) -> Iterator[nn.Module]:
         """Every module in memory, those outside of the training's tree too."""
@@ -175,9 +232,9 @@ class Forecast:
         times = self.steps(1 + STEPS, self.micro_batch)
         return sum(times[1:]) / STEPS * self.schedule.accumulate_grad_batches
 
-    def steps(self, count: int, batch_size: int) -> list[float]:
+    def steps(self, count: int, batch_size: int, alive: Alive | None = None) -> list[float]:
         """Do some steps in this process alone, and nothing else; the seconds of each."""
-        probe = Probe(count)
+        probe = Probe(count, alive or Alive())
         schedule = replace(
             self.schedule, accumulate_grad_batches=1, devices=1, num_nodes=1, strategy="auto", max_steps=10**6
         )
@@ -187,6 +244,11 @@ class Forecast:
                 trainer.fit(self.training)
             except Enough:
                 return probe.times
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"the whole model and {batch_size} images do not fit onto {self.training.device}; "
+                    f"plan with --trainer.accelerator cpu, or make the model smaller"
+                ) from error
         raise AssertionError("a probe ends before its training")
 
     @contextmanager

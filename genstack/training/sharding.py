@@ -60,6 +60,25 @@ def layers(module: nn.Module) -> Iterator[nn.Module]:
                 yield member
 
 
+def spared(model: nn.Module, processes: int) -> int:
+    """Bytes that each process needs less in training when a model is cut, beside one that holds it whole.
+
+    Of what is cut it holds a part: weights, average, gradients and both moments. What belongs to no layer is
+    gathered for a whole step, and so are its gradients until they are shared out; of layers two are gathered
+    at a time, and the gradients of one are there whole, and once more in the order in which they are sent.
+    """
+    whole = set(kept_whole(model))
+    members = [size(layer, whole) for layer in layers(model)]
+    everything, largest = size(model, whole), max(members, default=0)
+    gathered = 2 * (everything - sum(members)) + 4 * largest
+    return (5 * everything - gathered) * (processes - 1) // processes
+
+
+def size(module: nn.Module, whole: set[nn.Parameter]) -> int:
+    """Bytes of the parameters that are cut."""
+    return sum(parameter.nbytes for parameter in module.parameters() if parameter not in whole)
+
+
 def is_called(module: nn.Module) -> bool:
     """Whether a module with weights is used by calling it, which is when its weights are gathered."""
     return type(module).forward is not nn.Module.forward and any(True for _ in module.parameters())

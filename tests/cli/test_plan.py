@@ -3,9 +3,12 @@
 import re
 
 import pytest
+import torch
 
 from genstack.cli import plan
 from genstack.cli.main import main
+from genstack.cli.stages import STAGES, build
+from genstack.training.compressor import CompressorTraining
 from genstack.training.forecast import Forecast, Memory
 
 TINY = [
@@ -35,11 +38,40 @@ def test_a_plan_says_everything_and_writes_nothing(command, tmp_path, capsys):
         assert re.search(f"^{line}", told, re.MULTILINE), line
 
 
+def test_a_plan_counts_what_one_of_several_processes_holds():
+    """Of cut weights a part; whole ones, and their gradients once more, as these are sent in pieces."""
+
+    def forecast(*flags):
+        stage = STAGES["compressor"]
+        words = [*TINY, *flags]
+        parts, training = build(stage, stage.parser().parse(words, stage.inherited(words)))
+        return Forecast(training, parts.trainer)
+
+    alone = forecast()
+    assert alone.together() == 0 and alone.device == "this machine"
+    ddp = forecast("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    weights = sum(parameter.nbytes for parameter in ddp.training.model.parameters())
+    assert ddp.together() == weights and ddp.device == "this machine for each of 2"
+    two, four = (forecast("--trainer.devices", count, "--trainer.strategy", "fsdp") for count in "24")
+    assert -5 * weights < four.together() < two.together() < 0
+    hosts = forecast("--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "fsdp")
+    assert hosts.together() == two.together() and hosts.device == "this machine"
+
+
 def test_what_does_not_fit_is_not_tried(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Forecast, "memory", lambda _: Memory(10**15, 10**9, "this machine"))
     monkeypatch.setattr(Forecast, "seconds", lambda _: pytest.fail("it would fill the memory"))
     assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) is None
     assert "it does not fit; raise trainer.accumulate_grad_batches" in capsys.readouterr().out
+
+
+def test_a_device_too_small_for_the_probe_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(CompressorTraining, "training_step", full)
+    assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) == 2
+    assert "the whole model and 2 images do not fit onto cpu; plan with" in capsys.readouterr().err
 
 
 def test_a_plan_of_a_prior_takes_codes(tmp_path, capsys):

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
-from genstack.training.forecast import Alive, Memory, process_memory
+from genstack.training.forecast import Alive, Memory, peak_of, process_memory
+from genstack.training.sharding import spared
 
 
 def test_storages_are_counted_as_long_as_they_live():
@@ -44,6 +46,40 @@ def test_a_chain_of_products_keeps_what_its_gradient_needs():
 
     one, two, four = peak(100), peak(200), peak(400)
     assert four == pytest.approx(one + 3 * (two - one), rel=0.02)
+
+
+def test_the_peak_of_a_large_batch_is_elsewhere_than_that_of_a_small_one():
+    """Gradients of 40 kB outweigh the activations of few images, and not those of many."""
+
+    def counted(batch: int) -> Alive:
+        weight = torch.zeros(100, 100, requires_grad=True)
+        with Alive() as alive:
+            alive.add(weight)
+            alive.in_step = True
+            features = torch.zeros(batch, 100)
+            hidden = (features @ weight).relu() * 3
+            hidden.sum().backward()
+            del features, hidden
+            weight.grad + weight.grad
+        return alive
+
+    two, four, many = counted(2), counted(4), counted(400)
+    assert two.peak == pytest.approx(four.peak, rel=0.03), "a line through these would lie flat"
+    assert peak_of(400, (2, 4), two, four) == pytest.approx(many.peak, rel=0.01)
+    assert many.peak > 3 * four.peak
+    four.moments.append(0)  # as if something had gone through its batch in pieces
+    assert peak_of(4, (2, 4), two, four) == four.peak
+    assert peak_of(4, (4, 4), four, four) == four.peak
+
+
+def test_what_lies_in_other_processes():
+    """Weights, average, gradients and two moments of 3 equal layers and of what belongs to none of them."""
+    layers = nn.ModuleList(nn.Linear(50, 50, bias=False) for _ in range(3))
+    model = nn.ModuleDict({"layers": layers, "head": nn.Linear(50, 20, bias=False)})
+    layer, head = 4 * 50 * 50, 4 * 50 * 20
+    whole, gathered = 5 * (3 * layer + head), 4 * layer + 2 * head
+    assert spared(model, 1) == 0
+    assert spared(model, 4) == (whole - gathered) * 3 // 4
 
 
 def test_whether_it_fits():
