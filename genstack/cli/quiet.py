@@ -17,6 +17,7 @@ WARNINGS = (
     ".*pkg_resources is deprecated",  # Lightning's imports
     ".*isinstance\\(treespec, LeafSpec\\).* is deprecated",  # Lightning with a newer torch
     "`torch.jit..*` is deprecated",  # torchvision and lpips
+    "`broadcast_buffers` is deprecated",  # DistributedDataParallel; its new name does more
 )
 #: Who logs lines that nobody needs; a filter works on the very logger that is written to.
 LOGGERS = (
