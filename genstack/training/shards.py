@@ -88,7 +88,11 @@ class Sharded(ModelParallelStrategy):
         target = following(place)
         partial = hidden(target, f"{self.attempt}-{checkpoint['global_step']}")
         tensors, groups = self.learned()
-        write_part(partial, self.global_rank, tensors)
+        try:
+            write_part(partial, self.global_rank, tensors)
+        except OSError:  # nobody will make it whole
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         if len(list(partial.glob("shard-*"))) == self.world_size:
             mine = hidden(target, f"{self.attempt}-{self.global_rank}")
             try:
