@@ -30,11 +30,12 @@ from genstack.training.shards import newest, read_rest
 
 ROOT = Path(__file__).parents[1]
 GENSTACK = [sys.executable, "-m", "genstack.cli.main"]
-FSDP = "--trainer.strategy fsdp --trainer.devices 2 --trainer.max_steps 24 --trainer.validate_every 8"
+FSDP = "--trainer.strategy fsdp --trainer.devices 2"
 KINDS = ("compressor", "prior", "fsdp", "sampling", "encoding")
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-TINY = """--config configs/demo/{stage}.yaml --trainer.accelerator cpu --trainer.max_steps 60 --log.images 2
-    --trainer.validate_every 20 --trainer.checkpoint_minutes 0 --trainer.log_every_n_steps 1"""
+TINY = """--config configs/demo/{stage}.yaml --trainer.accelerator cpu --log.images 2
+    --trainer.max_steps {steps} --trainer.validate_every {every} --trainer.checkpoint_minutes 0
+    --trainer.log_every_n_steps 1"""
 SMALL = {
     "compressor": """--data.limit 64 --data.batch_size 4 --model.compressor.network.width 8
         --model.compressor.network.dim 8""",
@@ -43,8 +44,9 @@ SMALL = {
 
 
 def command(stage: str, runs: Path, name: str, *flags: str) -> list[str]:
-    """The command of a run, which begins it or continues it."""
-    words = [*GENSTACK, "train", stage, *TINY.format(stage=stage).split(), *SMALL[stage].split(), *flags]
+    """The command of a run, which begins it or continues it; processes that train together do fewer steps."""
+    tiny = TINY.format(stage=stage, steps=24 if flags else 60, every=8 if flags else 20)
+    words = [*GENSTACK, "train", stage, *tiny.split(), *SMALL[stage].split(), *flags]
     words += ["--runs", str(runs), "--name", name]
     return words if stage == "compressor" else [*words, "--compressor", str(runs / "whole-compressor")]
 
