@@ -5,9 +5,9 @@ torch allocates is counted as long as it lives. What lives at a moment of a step
 straight line, so that two points give any batch; the peak is that of the moment which then has most, since
 small batches have theirs where gradients are, and large ones where activations are. On the CPU a process is
 larger than its tensors (libraries, the source of the images): the estimate is the largest size that the
-process had by then, as the system tells it, and the growth of the tensors from there on. On a GPU it is what
-torch's allocator has had in use. Validation needs less than a step. `benchmarks/memory.py` holds it against
-real runs.
+process had by then, as the system tells it, and the growth of the tensors from there on, with an allowance.
+On a GPU it is what torch's allocator has had in use. Validation needs less than a step.
+`benchmarks/memory.py` holds it against real runs.
 
 Several processes. All is measured in one that holds the whole model. Where weights are cut, what lies in
 other processes is taken off, and what is gathered of it meanwhile put on again (`sharding.spared`); where
@@ -43,6 +43,9 @@ from genstack.training.training import Training
 
 SMALL = 2  # images of the smaller batch that memory is measured with
 STEPS = 3  # that are timed
+SPLINTERS = (
+    1.15  # times what tensors need more, a process grows on the CPU: what is let go is not always used again
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Alive(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.bytes, self.peak = 0, 0
-        self.moments: list[int] = []  # bytes after each operation of a step
+        self.steps: list[list[int]] = []  # bytes after each operation, step by step
         self.in_step = False
         self.known: set[int] = set()
 
@@ -97,23 +100,33 @@ class Alive(TorchDispatchMode):
             if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
                 self.add(leaf)
         if self.in_step:
-            self.moments.append(self.bytes)
+            self.steps[-1].append(self.bytes)
         return result
+
+    def begin_step(self) -> None:
+        """A step begins."""
+        self.steps.append([])
+        self.in_step = True
+
+    def end_step(self) -> None:
+        """It is over; what comes until the next one is of no step."""
+        self.in_step = False
 
 
 def peak_of(size: int, sizes: tuple[int, int], small: Alive, large: Alive) -> int:
-    """The most bytes with a batch of `size`, of what was counted with two other sizes.
+    """The most bytes with a batch of `size`, of what was counted in steps of two other sizes.
 
-    Both did the same operations, unless something goes through its batch in pieces: then a line leads through
-    their peaks.
+    Where both did the same operations, each of them is a moment. Otherwise, as where a codebook begins at
+    what it sees first, or a batch is gone through in pieces, only the peaks of the step are compared.
     """
     if sizes[0] == sizes[1]:
         return large.peak
-    moments = [small.moments, large.moments]
-    if len(moments[0]) != len(moments[1]):
-        moments = [[small.peak], [large.peak]]
-    steps = (size - sizes[1]) / (sizes[1] - sizes[0])
-    return round(max(more + steps * max(0, more - less) for less, more in zip(*moments, strict=True)))
+    times, most = (size - sizes[1]) / (sizes[1] - sizes[0]), 0.0
+    for less, more in zip(small.steps, large.steps, strict=True):
+        same = len(less) == len(more)
+        pairs = zip(less, more, strict=True) if same else [(max(less), max(more))]
+        most = max(most, *(there + times * max(0, there - here) for here, there in pairs))
+    return round(most)
 
 
 class Enough(Exception):
@@ -136,10 +149,10 @@ class Probe(pl.Callback):
         self.last = time.monotonic()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.alive.in_step = True
+        self.alive.begin_step()
 
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: Any) -> None:
-        self.alive.in_step = False
+        self.alive.end_step()
         if training.device.type == "cuda":
             torch.cuda.synchronize()
         now = time.monotonic()
@@ -186,7 +199,9 @@ class Forecast:
         small, large = (self.counted(size) for size in sizes)
         growth = max(0, peak_of(self.micro_batch, sizes, small, large) - large.peak)
         used, free = process_memory()
-        needed = max(begun, used + growth + self.together())  # each begins with the whole model
+        needed = max(
+            begun, used + round(SPLINTERS * growth) + self.together()
+        )  # each begins with the whole model
         return Memory(needed, (free + used) // self.neighbours, self.device)
 
     def together(self) -> int:
