@@ -45,7 +45,7 @@ SMALL = {
 
 def command(stage: str, runs: Path, name: str, *flags: str) -> list[str]:
     """The command of a run, which begins it or continues it; processes that train together do fewer steps."""
-    tiny = TINY.format(stage=stage, steps=24 if flags else 60, every=8 if flags else 20)
+    tiny = TINY.format(stage=stage, steps=36 if flags else 60, every=12 if flags else 20)
     words = [*GENSTACK, "train", stage, *tiny.split(), *SMALL[stage].split(), *flags]
     words += ["--runs", str(runs), "--name", name]
     return words if stage == "compressor" else [*words, "--compressor", str(runs / "whole-compressor")]
