@@ -10,8 +10,8 @@ import yaml
 import genstack
 from genstack.errors import UserError
 
-#: What holds `configs`: a clone, or what an installed package brings beside its modules.
-HOMES = (Path(genstack.__file__).parents[1], Path(sysconfig.get_path("data")) / "share" / "genstack")
+#: What holds `configs`: what an installed package brings beside its modules, or a clone.
+HOMES = (Path(sysconfig.get_path("data")) / "share" / "genstack", Path(genstack.__file__).parents[1])
 
 
 class Loader(yaml.SafeLoader):
@@ -45,9 +45,8 @@ def opening(file: Path) -> str:
 
 def known() -> dict[str, Path]:
     """The recipes that come with genstack, by the names that they have in its clone."""
-    home = next((home for home in HOMES if (home / "configs").is_dir()), None)
-    files = sorted((home / "configs").rglob("*.yaml")) if home else []
-    return {file.relative_to(home).as_posix(): file for file in files if home}
+    home = next(home for home in HOMES if (home / "configs").is_dir() or home == HOMES[-1])
+    return {file.relative_to(home).as_posix(): file for file in sorted((home / "configs").rglob("*.yaml"))}
 
 
 def read(file: Path) -> dict:
