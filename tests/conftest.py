@@ -1,10 +1,13 @@
 """What every test stands on: fixed seeds, few threads, a home of its own; no network by pyproject.toml.
 
-And parts that tests of several folders take: every network, a text encoder.
+And parts that tests of several folders take: a full disk, every network, a text encoder.
 """
 
 import inspect
 import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,22 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         "WANDB_DIR",
     ):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """A time in which no file may become larger than so many bytes."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 #: Small values for the arguments that plans of networks have, by their name; a plan takes those it knows.

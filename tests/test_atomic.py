@@ -1,8 +1,5 @@
 """Files appear whole or not at all; a disk that is full is told with the name of the file."""
 
-import resource
-from contextlib import contextmanager
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,19 +12,8 @@ WRITERS = {
 }
 
 
-@contextmanager
-def full_disk(size):
-    """No file may become larger than `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_full_disk_names_the_file_and_leaves_the_one_before(writer, tmp_path):
+def test_a_full_disk_names_the_file_and_leaves_the_one_before(writer, full_disk, tmp_path):
     place = tmp_path / "file"
     with replacing(place) as partial:
         partial.write_bytes(b"before")
@@ -37,7 +23,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_one_before(writer, tmp_path):
     assert place.read_bytes() == b"before" and list(tmp_path.iterdir()) == [place]
 
 
-def test_a_folder_that_does_not_fit_does_not_appear(tmp_path):
+def test_a_folder_that_does_not_fit_does_not_appear(full_disk, tmp_path):
     place = tmp_path / "folder"
     with pytest.raises(OSError, match="folder"), full_disk(3000), appearing(place) as partial:
         WRITERS["safetensors"](partial / "inside")

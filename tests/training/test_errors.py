@@ -2,8 +2,6 @@
 
 import errno
 import os
-import resource
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -73,19 +71,10 @@ def test_half_changed_weights_are_not_saved(runs, straight, unlike, monkeypatch)
     assert unlike(straight("prior"), runs.folder / "half changed") == []
 
 
-@contextmanager
-def full_disk(size):
-    """No file may become larger than `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("file", ["checkpoint", "model"])
-def test_a_full_disk_leaves_what_was_saved(runs, straight, unlike, stage, file, monkeypatch, capsys):
+def test_a_full_disk_leaves_what_was_saved(
+    runs, straight, unlike, full_disk, stage, file, monkeypatch, capsys
+):
     """What no longer fits is told in a line; what was there before is whole, and the run goes on from it."""
     runs.compressor()
     name, step, place = f"{stage} full {file}", 6 if file == "checkpoint" else 8, None
