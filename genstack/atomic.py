@@ -4,11 +4,17 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -59,6 +65,40 @@ def appearing(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     flush_folder(folder.parent)
+
+
+def begun(folder: Path, name: str = "*") -> Iterator[Path]:
+    """What is being written in a folder, or was when its writer was killed, to become `name`."""
+    return folder.glob(f".{name if name == '*' else escape(name)}.*.writing")
+
+
+@contextmanager
+def shared(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
+    """Hold a folder that several processes may fill at once; who finds no other one there tidies up first.
+
+    The system lets go of it when a process ends, however it does.
+
+    Args:
+        folder: it; removed again if nothing comes into it.
+        leftovers: the files to remove, as `begun` finds them. They stay where a system has no such locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # another one is at work, and may be writing these
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in list(leftovers):
+                path.unlink()
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):  # there is something in it
+            folder.rmdir()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
+from genstack.atomic import begun, shared
 from genstack.checkpoints.files import load
 from genstack.cli.bar import bar
 from genstack.cli.device import choose
@@ -56,10 +57,16 @@ def run(arguments: list[str]) -> int | None:
 
 
 def encode(settings: Namespace, data: ImageData) -> None:
-    """Make this process's share of the codes, and the header once all of them are there."""
+    """Encode; what killed processes had begun to write is removed."""
     if data.augmentation != AS_IS:
         raise UserError("genstack encode: each image is encoded as --views says; leave out data.augmentation")
-    process, folder = Process.here(), Path(settings.out)
+    with shared(folder := Path(settings.out), begun(folder)):
+        work(settings, data, folder)
+
+
+def work(settings: Namespace, data: ImageData, folder: Path) -> None:
+    """Make this process's share of the codes, and the header once all of them are there."""
+    process = Process.here()
     model = load(Path(settings.run)).to(choose(settings.device, process.local))
     encoding = Encoding(model, data, folder, VIEWS[settings.views], settings.images_per_shard)
     absent = {*encoding.missing}

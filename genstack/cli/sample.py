@@ -15,7 +15,7 @@ from typing import Literal
 from jsonargparse import Namespace
 from PIL.Image import Image
 
-from genstack.atomic import replacing
+from genstack.atomic import begun, replacing, shared
 from genstack.checkpoints.files import TENSORS, load, save
 from genstack.cli.bar import bar
 from genstack.cli.device import choose
@@ -138,7 +138,7 @@ def sample(settings: Namespace) -> None:
         print(f"process {process.rank} of {process.count} is done {done}; {missing} images to come")
         return
     page = folder.with_name(folder.name + ".png")
-    with replacing(page) as partial:
+    with shared(folder, begun(page.parent, page.name)), replacing(page) as partial:
         sheets(galleries, sweep).save(partial, format="PNG")
     print(f"{wanted.count * len(galleries)} images in {wanted.out} {done}; {page} shows them")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from genstack.atomic import replacing
+from genstack.atomic import begun, replacing, shared
 from genstack.data.framing import load
 from genstack.data.images import save
 from genstack.data.sheet import sheet
@@ -68,22 +68,23 @@ class Gallery:
     def draw(
         self, indices: Sequence[int], batch_size: int = 32, done: Callable[[int], None] = lambda images: None
     ) -> None:
-        """Draw images, and write the list of all.
+        """Draw images, and write the list of all; what killed processes had begun to write is removed.
 
         Args:
             indices: their numbers, such as all that are `missing`.
             batch_size: images drawn at a time; changes speed and memory, not images.
             done: hears of every few images.
         """
-        for first in range(0, len(indices), batch_size):
-            batch = indices[first : first + batch_size]
-            for index, image in zip(batch, self.series.images(batch), strict=True):
-                text = {CHUNK: self.settings(index)}
-                save(image.cpu(), self.path(index), self.series.preprocessing, text)
-            done(len(batch))
-        lines = "".join(self.settings(index) + "\n" for index in range(len(self.series)))
-        with replacing(self.folder / LIST) as path:
-            path.write_text(lines, encoding="utf-8")
+        with shared(self.folder, begun(self.folder)):
+            for first in range(0, len(indices), batch_size):
+                batch = indices[first : first + batch_size]
+                for index, image in zip(batch, self.series.images(batch), strict=True):
+                    text = {CHUNK: self.settings(index)}
+                    save(image.cpu(), self.path(index), self.series.preprocessing, text)
+                done(len(batch))
+            lines = "".join(self.settings(index) + "\n" for index in range(len(self.series)))
+            with replacing(self.folder / LIST) as path:
+                path.write_text(lines, encoding="utf-8")
 
     def sheet(self, columns: int) -> Image.Image:
         """The first images on one sheet, each over what steers it."""

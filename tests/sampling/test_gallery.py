@@ -98,6 +98,19 @@ def test_shares_of_the_work_are_all_of_it(series):
             assert abs(np.array(first, dtype=int) - np.array(second, dtype=int)).max() <= 1
 
 
+def test_what_a_killed_process_had_begun_goes_when_it_is_continued(series):
+    sample("--classes", "dog,#0", "--out", "there")
+    expected = files("there")
+    begun = ["there/.00001.png.abc.writing", "there/.samples.jsonl.abc.writing", ".there.png.abc.writing"]
+    for name in ("there/00001.png", "there/samples.jsonl", "there.png"):
+        Path(name).unlink()
+    for name in begun:
+        Path(name).write_bytes(b"half")
+    Path(".there.png2.abc.writing").touch()  # another's
+    sample("--classes", "dog,#0", "--out", "there")
+    assert files("there") == expected and list(Path().glob(".*")) == [Path(".there.png2.abc.writing")]
+
+
 def test_the_hearer_hears_of_every_image(series):
     heard: list[int] = []
     Gallery(series, Path("here")).draw([4, 0, 2], batch_size=2, done=heard.append)
