@@ -43,3 +43,20 @@ class Process:
     def share(self, indices: Iterable[int]) -> list[int]:
         """The images that this process draws: whatever is missing, no other process draws them."""
         return [index for index in indices if index % self.count == self.rank]
+
+
+def warning_of_restarts() -> str:
+    """What to tell where torchrun may restart processes, but keeps one store of addresses for all attempts.
+
+    New processes then read the addresses of dead ones, and wait for these. Only torchrun's rendezvous c10d
+    can do otherwise, where a variable says so; static, which is its default, cannot.
+    """
+    told = os.environ.get
+    restarts, alone = told("TORCHELASTIC_MAX_RESTARTS", "0"), told("WORLD_SIZE", "1") == "1"
+    if restarts == "0" or alone or told("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return ""
+    return (
+        f"warning: a restart by torchrun (--max-restarts {restarts}) may wait for dead processes; start it "
+        "with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --standalone, or with --rdzv-backend c10d where there "
+        "are several machines"
+    )

@@ -3,8 +3,10 @@
 from itertools import chain
 
 import pytest
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from genstack.processes import LAUNCHERS, Process
+from genstack.processes import LAUNCHERS, Process, warning_of_restarts
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,23 @@ def test_a_wrong_environment_is_told(monkeypatch, said):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"RANK={said[0]}, WORLD_SIZE=2"):
         Process.here()
+
+
+@pytest.mark.parametrize("disabled", ["0", "1"])
+@pytest.mark.parametrize("backend", [StaticTCPRendezvous, DynamicRendezvousHandler])
+@pytest.mark.parametrize(("restarts", "processes"), [("0", "2"), ("3", "2"), ("3", "1")])
+def test_restarts_that_would_hang_are_told(monkeypatch, disabled, backend, restarts, processes):
+    """Torch's rendezvous says itself whether the agent's store is shared by all attempts."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", disabled)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", str(backend.use_agent_store.fget(None)))
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    told = warning_of_restarts()
+    safe = backend is DynamicRendezvousHandler and disabled == "1"
+    assert bool(told) == (not safe and restarts == "3" and processes == "2")
+    assert not told or ("--standalone" in told and "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in told)
+
+
+def test_without_torchrun_nothing_is_told_of_restarts(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS", raising=False)
+    assert warning_of_restarts() == ""

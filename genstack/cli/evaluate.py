@@ -15,7 +15,7 @@ from genstack.cli.device import choose
 from genstack.cli.options import add_options, chosen
 from genstack.cli.parser import Parser, made
 from genstack.cli.place import about, images_of
-from genstack.cli.stages import data_of
+from genstack.cli.stages import data_of, say
 from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.evaluation.agreement import Judge, judges_of
@@ -30,7 +30,7 @@ from genstack.evaluation.reference import Reference
 from genstack.evaluation.sets import FEWEST
 from genstack.evaluation.together import Together
 from genstack.model import Model
-from genstack.processes import Process
+from genstack.processes import Process, warning_of_restarts
 from genstack.training.run import CONFIG
 
 CARD = "card.json"
@@ -159,6 +159,7 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
     wanted, process = made(Evaluation, settings), Process.here()
     device, together = choose(wanted.device, process.local), Together(process.rank, process.count)
     command = {name: value for name, value in settings.as_dict().items() if name != "data"}
+    say(warning_of_restarts(), error=True)
     with together.joined():
         extractors, missing = available(device)
         perceptual, blind = distances(wanted.nets, data.preprocessing.shape, device)

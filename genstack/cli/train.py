@@ -12,6 +12,7 @@ from genstack.cli.parser import Parser
 from genstack.cli.stages import STAGES, Stage, build, kept, reopen, say
 from genstack.cli.words import nearest
 from genstack.errors import UserError
+from genstack.processes import warning_of_restarts
 from genstack.training.keeper import Stopped
 from genstack.training.run import Run, Schedule
 from genstack.training.training import Training
@@ -94,6 +95,7 @@ def fit(stage: Stage, settings: Namespace, run: Run) -> bool:
     if 0 < settings.trainer.max_steps <= run.step():
         return False
     parts, training = build(stage, settings, run.folder)
+    say(warning_of_restarts(), error=True)
     say(describe(training, parts.trainer, run), error=True)
     run.train(training, parts.trainer, parts.log)
     return True
