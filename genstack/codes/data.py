@@ -232,7 +232,7 @@ class CodeData(Data):
         header, (height, width) = self.archive.header, self.archive.header.layout.image_size
         return (
             f"{self.source}: codes of {len(self.split.training)} training and {len(self.split.validation)} "
-            f"validation images at {height} x {width}, {len(header.views)} views of each"
+            f"validation images at {height} x {width}, {header.views_of_each}"
         )
 
     def report(self) -> str:

@@ -83,6 +83,11 @@ class Header:
         return -(-self.images // self.images_per_shard)
 
     @property
+    def views_of_each(self) -> str:
+        """How many views of each image there are, in words."""
+        return f"{len(self.views)} view{'s' * (len(self.views) > 1)} of each"
+
+    @property
     def plan(self) -> str:
         """A hash of all that is known before encoding begins; shards of another plan do not belong."""
         begun = replace(self, shards=(), skipped=0)
