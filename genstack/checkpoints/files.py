@@ -19,7 +19,7 @@ from genstack.atomic import replacing
 from genstack.checkpoints import hub, notes, published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.description import build, describe, essence
-from genstack.checkpoints.stored import clear
+from genstack.checkpoints.stored import about, clear
 from genstack.checkpoints.strangers import DIFFUSERS, HALVES
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
@@ -76,12 +76,14 @@ def load(place: Path) -> Model:
     with clear(path), safe_open(path, framework="pt") as file:
         described = json.loads((file.metadata() or {}).get("genstack", "null"))
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    with about(path):
         # nothing is allocated before the file has shown that it holds as much
         with torch.device("meta"), at_most(len(shapes)):
             blank = build_model(described, path)
         compare(shapes, blank)
         check_size(blank.modules(), path.stat().st_size)
         model = build_model(described, path)
+    with clear(path), safe_open(path, framework="pt") as file:
         state_dict = {key: file.get_tensor(key) for key in shapes}
     modules = model.modules()
     modules.load_state_dict(state_dict)

@@ -5,7 +5,7 @@ from pathlib import Path
 import genstack.checkpoints.formats
 from genstack.checkpoints.formats.format import FLAGS, SHOWN, Format, Options
 from genstack.checkpoints.notes import place_of
-from genstack.checkpoints.stored import clear
+from genstack.checkpoints.stored import BROKEN, about, clear, reason
 from genstack.checkpoints.strangers import read
 from genstack.discovery import discover
 from genstack.errors import UserError
@@ -29,11 +29,18 @@ def load(path: Path, options: Options = Options()) -> Model:
     """
     file = read(path)
     with clear(path):
-        kind = recognise(set(file.tensors()))
+        names = set(file.tensors())
+    with about(path):
+        kind = recognise(names)
         try:
             model = kind.read(file, options)
         except UserError as error:
             raise UserError(f"{error}{where_to_say(str(error), options, path)}") from error
+        except BROKEN as error:  # whatever the tensors, no format should fail like this
+            raise UserError(
+                f"it looks like {kind.what}, and cannot be read ({reason(error)}): it is damaged, or "
+                "genstack has a fault; GENSTACK_TRACEBACK=1 shows where"
+            ) from error
     model.made |= {"published": kind.what, "file": path.name}
     return model
 

@@ -40,17 +40,34 @@ class Stored:
 
 
 @contextmanager
-def clear(path: Path) -> Iterator[None]:
-    """Tell what is wrong with a file in one line that names it."""
+def about(path: Path) -> Iterator[None]:
+    """Let whatever is refused name the file that it is about."""
     try:
         yield
     except UserError as error:
         message = str(error)
         raise UserError(message if str(path) in message else f"{path}: {message}") from error
+
+
+@contextmanager
+def clear(path: Path) -> Iterator[None]:
+    """Tell what is wrong with a file in one line that names it; for reading and nothing else.
+
+    Any error counts as damage, so that faults of genstack in what follows would be told as such.
+    """
+    try:
+        with about(path):
+            yield
+    except UserError:
+        raise
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or incomplete: {error}") from error
     except (*BROKEN, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # it is not there, or may not be read
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
-        raise UserError(f"{path} is damaged or incomplete ({reason})") from error
+        raise UserError(f"{path} is damaged or incomplete ({reason(error)})") from error
+
+
+def reason(error: BaseException) -> str:
+    """An error in a few words."""
+    return " ".join(f"{type(error).__name__} {error}".split())[:120]

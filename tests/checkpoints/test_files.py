@@ -102,6 +102,15 @@ def test_cut_files_are_refused(stored, tenth):
         load(stored[0])
 
 
+def test_a_fault_of_ours_is_no_damage(stored, monkeypatch):
+    def faulty(*_):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("genstack.checkpoints.files.compare", faulty)
+    with pytest.raises(RuntimeError, match=r"^a fault$"):
+        load(stored[0])
+
+
 def test_nothing_to_load(tmp_path):
     with pytest.raises(UserError, match="holds no"):
         load(tmp_path)

@@ -19,7 +19,7 @@ import genstack.checkpoints.formats
 from genstack.checkpoints import files
 from genstack.checkpoints.formats.format import FLAGS, Format, Options, Weights
 from genstack.checkpoints.formats.llamagen import LlamaGenPrior, LlamaGenTextPrior, plan
-from genstack.checkpoints.published import formats, load
+from genstack.checkpoints.published import formats, load, recognise
 from genstack.checkpoints.strangers import read
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional, Strided
@@ -51,6 +51,17 @@ def test_every_format_says_what_it_is(kind):
 
 def test_formats_are_found_by_lying_in_their_folder():
     assert formats() == discover(genstack.checkpoints.formats, Format)
+
+
+def test_a_fault_of_a_format_is_not_told_as_damage_alone(monkeypatch):
+    def faulty(*_):
+        raise KeyError("a fault")
+
+    path = GOLDEN / "taming_vqgan.safetensors"
+    monkeypatch.setattr(type(recognise({*read(path).tensors()})), "read", faulty)
+    with pytest.raises(UserError, match=r"KeyError 'a fault'.*genstack has a fault") as error:
+        load(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
