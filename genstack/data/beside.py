@@ -1,7 +1,9 @@
 """Pictures beside pictures: where the condition image of each image comes from."""
 
+from hashlib import blake2b
 from pathlib import PurePosixPath
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,9 +26,7 @@ class Beside:
 
     def __init__(self, source: Source, place: str):
         self.source, self.place = source, place
-        self.folder = None if place == OWN else FolderSource(checked(place))
-        keys = range(0) if self.folder is None else range(len(self.folder))
-        self.numbers = {bare(self.folder.key(number)): number for number in keys if self.folder is not None}
+        self.find = None if place == OWN else Finder(FolderSource(checked(place)))
 
     def __call__(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         """The condition image of image `number`, as sources give pictures.
@@ -34,15 +34,43 @@ class Beside:
         Raises:
             UserError: there is none, or it cannot be read.
         """
-        if self.folder is None:
+        if self.find is None:
             return self.source.condition_image(number, preprocessing)
         name = bare(self.source.key(number))
-        if name not in self.numbers:
+        found = self.find(name)
+        if found is None:
             raise UserError(
                 f"{self.source.key(number)} has no condition image: {self.place} holds no picture {name}, "
                 f"whatever its suffix"
             )
-        return self.folder.image(self.numbers[name], preprocessing)
+        return self.find.folder.image(found, preprocessing)
+
+
+class Finder:
+    """Pictures of a folder by their names without suffixes; 16 bytes each, shared with a loader's workers.
+
+    Args:
+        folder: it.
+    """
+
+    def __init__(self, folder: FolderSource):
+        self.folder = folder
+        hashes = (hashed(bare(folder.key(number))) for number in range(len(folder)))
+        found = np.fromiter(hashes, np.uint64, len(folder))
+        self.order = np.argsort(found, kind="stable")
+        self.hashes = found[self.order]
+
+    def __call__(self, name: str) -> int | None:
+        """The number of the last picture with a name; None where there is none."""
+        wanted = np.uint64(hashed(name))
+        first, end = np.searchsorted(self.hashes, wanted), np.searchsorted(self.hashes, wanted, "right")
+        alike = (int(number) for number in self.order[first:end][::-1])
+        return next((number for number in alike if bare(self.folder.key(number)) == name), None)
+
+
+def hashed(name: str) -> int:
+    """A name as a number below 2**64; two names seldom have the same one."""
+    return int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 def checked(place: str) -> str:

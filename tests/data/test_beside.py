@@ -7,8 +7,10 @@ from PIL import Image
 from torch.nn import functional
 
 from genstack.data import ImageData
+from genstack.data.beside import Finder
 from genstack.data.framing import Augmentation
 from genstack.data.scene import COLOURS
+from genstack.data.sources.folder import FolderSource
 
 VARIED = Augmentation(crop="random", zoom=(1.0, 2.0), flip=0.5)
 
@@ -40,6 +42,23 @@ def test_a_condition_image_is_cut_as_its_image_is(folders):
     mirrored = (batch.condition_images.flip(-1) - batch.images).abs().mean()
     assert apart < 0.03 < 4 * apart < mirrored
     assert torch.equal(batch.facts.images, batch.condition_images)
+
+
+@pytest.mark.parametrize("hashes", ["as they are", "all alike"])
+def test_pictures_are_found_by_name_whatever_their_hashes(folders, monkeypatch, hashes):
+    if hashes == "all alike":
+        monkeypatch.setattr("genstack.data.beside.hashed", lambda name: 2**64 - 1)
+    picture(folders / "maps" / "a" / "3.png", 4, 6, 3)  # beside 3.bmp
+    folder = FolderSource(str(folders / "maps"))
+    find = Finder(folder)
+    last = {folder.key(number).rpartition(".")[0]: number for number in range(9)}
+    assert len(last) == 8 and {name: find(name) for name in last} == last
+    assert find("a") is None and find("3") is None and find("a/3.png") is None
+
+
+def test_finding_takes_16_bytes_a_picture(folders):
+    find = Finder(FolderSource(str(folders / "maps")))
+    assert find.hashes.nbytes + find.order.nbytes == 16 * 8
 
 
 def test_without_any_each_image_is_its_own(folders):
