@@ -59,9 +59,14 @@ class Reference:
         return self.data.opened.key(self.numbers[index])
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Some of the images, beginning anew after the last one."""
-        batch = join([self.samples[0, index % len(self)] for index in indices])
+        """Some of the images, beginning anew after the last one; of few unreadable ones the next is taken."""
+        batch = self.read(indices)
         self.data.unreadable.add(batch.skipped)
+        return batch
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """The same, whatever is in `skipped`."""
+        batch = join([self.samples[0, index % len(self)] for index in indices])
         batch.images = as_saved(batch.images, self.data.preprocessing)
         return batch
 

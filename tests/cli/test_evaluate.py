@@ -242,6 +242,22 @@ def test_mistakes_are_one_line(place, capsys, words, said):
     assert said in message and message.count("\n") == 1
 
 
+@pytest.mark.parametrize("flags", [[], ["--data.resolution", "16,24"]], ids=["as they are", "scaled"])
+@pytest.mark.parametrize("kept", [4, 0.7], ids=["no picture", "cut off"])
+def test_unreadable_pictures_of_both_folders_are_named_together(place, capsys, flags, kept):
+    """None is left out in silence, and none takes the place of another."""
+    for name in ("real", "fake"):
+        pictures(place / name, 20)
+    for path in (place / "real" / "3.png", place / "real" / "17.png", place / "fake" / "17.png"):
+        content = path.read_bytes()
+        path.write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
+    assert main(["evaluate", "real", "fake", *flags, *QUICK]) == 2
+    message = capsys.readouterr().err
+    assert "3 of 40 pictures cannot be read" in message and message.count("\n") == 1
+    assert all(name in message for name in ("real/3.png", "real/17.png", "fake/17.png"))
+    assert not (place / "fake.evaluation" / "card.json").exists()
+
+
 def test_other_sizes_are_brought_together_when_asked(place):
     pictures(place / "fake", 20)
     pictures(place / "larger", 20, size=(20, 24), names="other{}.png")
