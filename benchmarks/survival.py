@@ -203,7 +203,7 @@ def parts(folder: Path) -> dict[tuple[str, str], object]:
 
 
 def compare(kind: str, whole: Path, other: Path, hits: str) -> bool:
-    """Say whether two folders hold the same."""
+    """Say whether two folders hold the same, and nothing half written is left."""
     one, two = content(whole), content(other)
     wrong = sorted(one.keys() ^ two.keys()) + [name for name in one if name in two and one[name] != two[name]]
     left = list(other.rglob("*.writing"))
@@ -211,7 +211,7 @@ def compare(kind: str, whole: Path, other: Path, hits: str) -> bool:
         f"{kind}: {hits}, {len(one)} files, different: {wrong or 'none'}, half written: {len(left)}",
         flush=True,
     )
-    return not wrong
+    return not wrong and not left
 
 
 def train(kind: str, runs: Path, kills: int, chance: random.Random) -> bool:
