@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# Without bytecode on disk every process would compile and rewrite all modules of the tests anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test check lint clean
 .DELETE_ON_ERROR:
 
