@@ -62,15 +62,17 @@ class Choice(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, latents: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, ...]:
-        codes, entropies, sums = [], latents.new_zeros(()), torch.zeros_like(rows[:, 0])
+        chosen = torch.empty(len(latents), dtype=torch.int64, device=latents.device)
+        entropies, sums = latents.new_zeros(()), torch.zeros_like(rows[:, 0])
+        begin = 0
         for few, products, logs in chunks(latents, rows, spaces=2):
             torch.mm(few, rows.T, out=products)
-            codes.append(products.argmax(1))
+            part = slice(begin, begin := begin + len(few))
+            chosen[part] = products.argmax(1)
             torch.log_softmax(products.div_(temperature), dim=1, out=logs)
             shares = torch.exp(logs, out=products)
             entropies -= torch.dot(shares.flatten(), logs.flatten())
             sums += shares.sum(0)
-        chosen = torch.cat(codes)
         ctx.save_for_backward(latents, rows, chosen)
         ctx.temperature = temperature  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(chosen)

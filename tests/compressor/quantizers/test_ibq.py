@@ -1,5 +1,7 @@
 """Index backpropagation against the textbook form with one-hot matrices."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -69,6 +71,30 @@ def test_a_step_takes_the_gradient_of_the_rows_and_little_else(monkeypatch):
         (quantized.latents.square().mean() + sum(quantized.losses.values())).backward()
     sizes = [storage.nbytes() for storage in seen.kept.values()]
     assert sum(size > 4 * 2**14 for size in sizes) == 2  # the rows themselves, and their gradient
+
+
+class Chosen(TorchDispatchMode):
+    """How many results of a choice live at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.most = [], 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.argmax.default:
+            self.seen.append(weakref.ref(result))
+            self.most = max(self.most, sum(each() is not None for each in self.seen))
+        return result
+
+
+def test_no_chunk_leaves_anything_behind(monkeypatch):
+    """A few bytes that stay between two chunks cost all of the chunk's memory, which then lies in pieces."""
+    monkeypatch.setattr(soft_choice, "CHUNK", 4 * 64)
+    with Chosen() as chosen:
+        soft_choice.soft_choice(torch.randn(32, 3), torch.randn(64, 3), 0.1)
+    assert len(chosen.seen) == 8
+    assert chosen.most <= 2  # the latest, and the one that it takes the name of
 
 
 def test_every_row_learns_from_every_latent():
