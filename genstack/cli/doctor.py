@@ -104,9 +104,11 @@ def compiler(which: Callable[[str], str | None] = shutil.which) -> Finding:
     """What torch.compile needs."""
     for name in filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")):
         if path := which(name):
-            return Finding("ok", "compiler", f"{path}, so that --model.compile works")
+            return Finding("ok", "compiler", f"{path}, so that --model.compile and sample --compile work")
     cure = "apt install g++ (or xcode-select --install)"
-    return Finding("warning", "compiler", "none for C++; --model.compile will not work", cure)
+    return Finding(
+        "warning", "compiler", "none for C++; --model.compile and sample --compile will not work", cure
+    )
 
 
 def venv(find: Callable[[str], object] = find_spec) -> Finding:

@@ -134,8 +134,7 @@ class Decoding:
         self.tokens = now.stop
         tokens = self.prior.target(tokens, self.prior.get_buffer("targets")[now])
         places = self.prior.get_buffer("places")[now]
-        # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
-        features = self.prior.transformer.forward(
+        features = self.prior.transformer.step(
             tokens, places, self.mask, self.caches, self.reading.steering, self.reading.pairs
         )
         return self.prior.head(features[:, -1]).float()

@@ -123,8 +123,7 @@ class NextScale(Exact):
             filled += tokens.shape[1]
             seen = BlockCausal(self.get_buffer("blocks")) if index == 0 else Full()
             mask = reading.masked(seen)
-            # Not by __call__: a compiled transformer would be compiled again for every grid.
-            features = self.transformer.forward(
+            features = self.transformer.step(
                 self._placed(tokens, places), places, mask, caches, reading.steering, reading.pairs
             )
             logits = self.head(features[:, -self.sizes[index] :]).float()

@@ -133,8 +133,7 @@ class RandomOrder(Prior):
         for index in range(start, length):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
-            # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
-            features = self.transformer.forward(
+            features = self.transformer.step(
                 self.target(tokens, targets[:, now]),
                 places[:, now],
                 mask,

@@ -106,14 +106,13 @@ class ResidualTransformer(Exact):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
             tokens = self.target(tokens, self.get_buffer("targets")[now])
-            # Not by __call__: a compiled transformer would be compiled again for every length of the cache.
             places = self.get_buffer("places")[now]
-            features = self.transformer.forward(tokens, places, mask, caches, reading.steering, reading.pairs)
+            features = self.transformer.step(tokens, places, mask, caches, reading.steering, reading.pairs)
             inner, within = features[:, -1:], self.inner.caches(depth)
             total = torch.zeros_like(inner)
             for number in range(depth):
                 index = position * depth + number
-                features = self.inner.forward(
+                features = self.inner.step(
                     inner, self.get_buffer("depths")[number : number + 1], Causal(), within, reading.steering
                 )
                 logits = guidance.steer(self.head(features[:, 0]).float(), index / max(1, length - 1))

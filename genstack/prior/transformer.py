@@ -1,6 +1,6 @@
 """The transformer that priors share (Vaswani et al. 2017, arXiv:1706.03762; Llama, arXiv:2302.13971)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, log
 from typing import Literal
@@ -278,6 +278,9 @@ class Transformer(nn.Module):
         backbone: the plan.
     """
 
+    #: What takes steps instead of `forward`; set while the network is compiled for drawing.
+    quick: Callable[..., Tensor] | None = None
+
     def __init__(self, layout: CodeLayout, backbone: Backbone):
         super().__init__()
         self.layout, self.backbone = layout, backbone
@@ -331,6 +334,21 @@ class Transformer(nn.Module):
             else:
                 tokens = module(tokens, *read)
         return self.norm(tokens, *last)
+
+    def step(
+        self,
+        tokens: Float[Tensor, "b n width"],
+        positions: Int[Tensor, "*b n"],
+        mask: Mask,
+        caches: Sequence[Cache],
+        steering: Float[Tensor, "b width"] | None = None,
+        pairs: Sequence[Pair] = (),
+    ) -> Float[Tensor, "b n width"]:
+        """As a call, for tokens that go on after those that `caches` hold.
+
+        It is none, since a network compiled for training would be compiled again for every length.
+        """
+        return (self.quick or self.forward)(tokens, positions, mask, caches, steering, pairs)
 
     def reading(self, condition: Float[Tensor, "b n width"], hidden: Bool[Tensor, "b n"] | None) -> Reading:
         """A condition as this network reads it: across, with one token before the codes, or all before them.

@@ -66,7 +66,11 @@ class Gallery:
         return True
 
     def draw(
-        self, indices: Sequence[int], batch_size: int = 32, done: Callable[[int], None] = lambda images: None
+        self,
+        indices: Sequence[int],
+        batch_size: int = 32,
+        done: Callable[[int], None] = lambda images: None,
+        even: bool = False,
     ) -> None:
         """Draw images, and write the list of all; what killed processes had begun to write is removed.
 
@@ -74,11 +78,14 @@ class Gallery:
             indices: their numbers, such as all that are `missing`.
             batch_size: images drawn at a time; changes speed and memory, not images.
             done: hears of every few images.
+            even: fill the last batch up with copies, since compiled networks are made for one size of batch.
         """
         with shared(self.folder, begun(self.folder)):
             for first in range(0, len(indices), batch_size):
                 batch = indices[first : first + batch_size]
-                for index, image in zip(batch, self.series.images(batch), strict=True):
+                copies = [batch[-1]] * (batch_size - len(batch) if even else 0)
+                images = self.series.images([*batch, *copies])
+                for index, image in zip(batch, images, strict=not copies):
                     text = {CHUNK: self.settings(index)}
                     save(image.cpu(), self.path(index), self.series.preprocessing, text)
                 done(len(batch))

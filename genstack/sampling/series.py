@@ -1,6 +1,7 @@
 """A series of images drawn from a model: what each one is follows from its number and the seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from genstack.facts import Facts
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 from genstack.sampling.canvas import Canvas
+from genstack.sampling.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Series:
 
     def images(self, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
         """The images with these numbers, in [-1, 1]."""
-        with torch.autocast(self.model.device.type, torch.bfloat16, self.precision == "bf16"):
+        with self._rounding():
             facts, canvas = self.facts[indices], self.canvas
             if canvas is None:
                 return self.model.sample(facts, self.options, self.seed, indices, self.size, self.overlap)
@@ -55,6 +57,17 @@ class Series:
             return self.model.edit(
                 images, canvas.hole, facts, self.options, self.seed, indices, canvas.grow, self.overlap
             ).float()
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Images are drawn by compiled networks for as long as this lasts: `genstack.sampling.compiled`."""
+        with ExitStack() as stack:
+            with self._rounding():
+                stack.enter_context(compiled(self.model))
+            yield
+
+    def _rounding(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, torch.bfloat16, self.precision == "bf16")
 
     @cached_property
     def told(self) -> Sequence[Mapping[str, str]]:

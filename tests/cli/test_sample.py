@@ -1,6 +1,7 @@
 """`genstack sample` on a small model with random weights: every flag, and the pictures that it leaves."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from genstack.checkpoints.files import save
+from genstack.cli.doctor import Finding
 from genstack.cli.main import main
 from genstack.cli.sweep import axes_of, join
 from genstack.compressor import Autoencoder, Convolutional
@@ -15,6 +17,7 @@ from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.model import Model
 from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.sampling import Series
 from genstack.sampling.sweep import Sweep
 
 
@@ -214,3 +217,40 @@ def test_cells_are_all_combinations():
         "temperature=0.5,top_k=3": {"temperature": 0.5, "top_k": 3},
     }
     assert Sweep({}).cells == {"": {}}
+
+
+def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
+    """The last batch is filled up with copies, which nobody sees."""
+    sizes, entered = [], []
+
+    @contextmanager
+    def compiled(model):
+        entered.append(model)
+        yield
+
+    images = Series.images
+    monkeypatch.setattr("genstack.sampling.series.compiled", compiled)
+    monkeypatch.setattr("genstack.cli.sample.compiler", lambda: Finding("ok", "compiler", ""))
+    monkeypatch.setattr(
+        Series, "images", lambda self, indices: sizes.append(len(indices)) or images(self, indices)
+    )
+    assert sample("--count", "5", "--batch-size", "2", "--out", "plain") is None
+    assert not entered and sizes == [2, 2, 1]
+    sizes.clear()
+    words = ("--sweep", "temperature=0.5,1.0", "--compile", "true")
+    assert sample("--count", "5", "--batch-size", "2", *words) is None
+    assert len(entered) == 1 and sizes == [2] * 6
+    assert len(list((place / "out").rglob("*.png"))) == 10
+    sizes.clear()
+    assert sample("--count", "5", "--batch-size", "2", "--compile", "true", "--out", "plain") is None
+    assert len(entered) == 1 and sizes == []
+    plain, again = pictures(place / "plain"), pictures(place / "out" / "temperature=1.0")
+    assert abs(plain - again).max() <= 1
+
+
+def test_compiling_without_a_compiler_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(
+        "genstack.cli.sample.compiler", lambda: Finding("warning", "compiler", "none", "apt install g++")
+    )
+    assert sample("--compile", "true") == 2
+    assert "--compile needs a C++ compiler, and there is none: apt install g++" in capsys.readouterr().err

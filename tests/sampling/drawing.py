@@ -1,0 +1,101 @@
+"""Draws by every prior with its networks as they are and compiled, in a process whose shapes are not checked.
+
+The checks do not compile. Prints, as JSON, what each prior drew; `test_compiled.py` judges it.
+"""
+
+import json
+import sys
+from inspect import signature
+
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import genstack.prior
+from genstack.compressor import Autoencoder, Compressor, Strided
+from genstack.compressor.hierarchical import HierarchicalAutoencoder
+from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.facts import Wishes
+from genstack.model import Model
+from genstack.prior import Autoregressive, Backbone, ClassLabels, Condition, Prior, SamplingOptions
+from genstack.prior.conditions.captions import Captions
+from genstack.sampling import Series
+from genstack.sampling.compiled import compiled
+
+NETWORK = Strided(8, 4, 1, 4)
+CLASSES = ("a", "b", "c")
+
+
+def compressors() -> list[Compressor]:
+    """One for each kind of layout."""
+    return [
+        Autoencoder(1, NETWORK, VectorQuantizer(11, 4)),
+        HierarchicalAutoencoder(1, NETWORK, VectorQuantizer(11, 4), Strided(8, 2, 1, 4)),
+        Autoencoder(1, NETWORK, Residual(2, 11, 4)),
+        Autoencoder(1, NETWORK, MultiScale((1, 2, 4), 11, 4)),
+    ]
+
+
+def model(kind: type[Prior], condition: Condition) -> Model:
+    """A model with this kind of prior and random weights."""
+    plans = {
+        name: Backbone(24, 2, 3, dropout=0.0)
+        for name in ("backbone", "finer")
+        if name in signature(kind).parameters
+    }
+    for compressor in compressors():
+        try:
+            layout = compressor.layout(16, 16)
+            made = Model(compressor, Preprocessing(1, 16, 16), CLASSES, kind(layout, condition, **plans))
+        except UserError:
+            continue
+        for parameter in made.modules().parameters():
+            nn.init.normal_(parameter, std=0.3)
+        return made
+    raise AssertionError(f"no compressor here suits {kind.__name__}")
+
+
+def series(kind: type[Prior], condition: Condition, wishes: Wishes) -> Series:
+    """Six images, guided."""
+    made = model(kind, condition)
+    return Series(made, made.condition.choose(wishes, 6), SamplingOptions(guidance=1.5), seed=3)
+
+
+def drawn(images: Series) -> torch.Tensor:
+    """Two batches."""
+    return torch.cat([images.images([0, 1, 2]), images.images([3, 4, 5])])
+
+
+def main() -> None:
+    """Print what is found."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    backend, *names = sys.argv[1:]
+    captions = Captions(vocabulary=256, length=7, depth=1, heads=3, dropout=0.2)
+    kinds = discover(genstack.prior, Prior)
+    cases = {name: series(kind, ClassLabels(CLASSES, 0.2), Wishes()) for name, kind in kinds.items()}
+    cases["captions"] = series(Autoregressive, captions, Wishes(captions=("ab", "", "cdefg")))
+    found = {}
+    for name, images in cases.items():
+        if name not in (names or cases):
+            continue
+        plain, counter = drawn(images), CompileCounterWithBackend(backend)
+        with compiled(images.model, counter):
+            same = float((drawn(images) - plain).abs().max())
+        with torch.no_grad():
+            for parameter in images.model.modules().parameters():
+                parameter.mul_(0.5)
+        later = drawn(images)
+        with compiled(images.model, backend):
+            again = float((drawn(images) - later).abs().max())
+        after = float((drawn(images) - later).abs().max())
+        changed = float((later - plain).abs().max())
+        found[name] = {"graphs": counter.frame_count, "off": [same, again, after], "changed": changed}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Compiled networks draw what they draw as they are, each compiled once, and weights that changed count."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import genstack.prior
+from genstack.cli.doctor import compiler
+from genstack.compressor import Autoencoder, Strided
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.model import Model
+from genstack.prior import Prior
+from genstack.sampling.compiled import compiled
+
+
+def drawn(*words: str) -> dict:
+    """What each prior draws, by its name, in a process of its own."""
+    script = [sys.executable, str(Path(__file__).with_name("drawing.py")), *words]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def traced() -> dict:
+    """By a compiler that leaves every operation as it is."""
+    return drawn("aot_eager")
+
+
+#: The decoder, and what else is compiled: steps, or passes, of each transformer.
+GRAPHS = {"GatedPixelCNN": 1, "PixelSNAIL": 1, "NextScale": 1, "Hierarchical": 3, "ResidualTransformer": 3}
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", [*discover(genstack.prior, Prior), "captions"])
+def test_every_prior_draws_the_same_compiled(traced, name):
+    found = traced[name]
+    assert found["off"] == [0, 0, 0] and found["changed"] > 0.1
+    assert found["graphs"] == GRAPHS.get(name, 2)
+
+
+@pytest.mark.training
+@pytest.mark.skipif(compiler().state != "ok", reason="no C++ compiler")
+def test_kernels_for_this_machine_draw_the_same_and_forget_weights():
+    """Weights are compiled in: another time with other weights has kernels of its own."""
+    found = drawn("inductor", "RandomOrder")["RandomOrder"]
+    assert max(found["off"]) < 1e-4 and found["changed"] > 0.1
+
+
+def test_what_nothing_is_made_for_is_refused():
+    model = Model(Autoencoder(1, Strided(4, 4, 1, 4), VectorQuantizer(5, 4)), Preprocessing(1, 16, 16))
+    with (
+        pytest.raises(UserError, match="for cpu and cuda, not for meta; leave out --compile"),
+        compiled(model.to("meta")),
+    ):
+        pass
