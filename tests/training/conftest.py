@@ -133,7 +133,7 @@ class Torchrun:
     def environment(self) -> dict[str, str]:
         root = str(Path(__file__).parents[2])
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo"}
-        fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # or a restart may read addresses of the dead
+        fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # or a restart reads addresses of the dead
         return {**os.environ, **own, **fresh}
 
     def __call__(
@@ -143,7 +143,7 @@ class Torchrun:
         file = folder / "jobs.json"
         file.write_text(json.dumps(jobs))
         shape = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
-        meeting = ["--master-addr", "127.0.0.1", "--master-port", self.free_port()]
+        meeting = ["--standalone", "--local-addr", "127.0.0.1"]
         done = subprocess.run(
             [*self.command, *shape, *meeting, self.worker, str(file)],
             env=self.environment(),

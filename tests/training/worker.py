@@ -63,7 +63,8 @@ def work(file):
             assert main(["train", *job["words"]]) is None, job
         except PowerCut:
             assert job["cut"] is not None
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # not where a restart finds that all is done
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
