@@ -173,7 +173,7 @@ def job(runs: Runs) -> Callable[..., dict[str, Any]]:
             words = [stage, str(runs.folder / name), *flags]
         else:
             words = runs.words(stage, name, *two, *flags)
-        nothing = {"spoilt": spoilt, "cut": None, "killed": None, "failing": None}
+        nothing = dict.fromkeys(("cut", "killed", "failing", "saving")) | {"spoilt": spoilt}
         return {"words": words, "out": str(runs.folder / name), **nothing, **wrong}
 
     return described

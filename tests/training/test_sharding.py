@@ -121,6 +121,21 @@ def test_another_number_of_processes_goes_on(runs, trained, torchrun, job, tmp_p
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
+def test_killed_in_the_middle_of_a_checkpoint(runs, trained, torchrun, job, unlike, tmp_path, rank):
+    """SIGKILL, of one with its part written, of the other before the folder appears: the third is none."""
+    name, mark = f"killed saving in {rank}", tmp_path / "killed"
+    jobs = [job("prior", name, (*FSDP, *EVERY_STEP), saving=[rank, str(mark)])]
+    told = torchrun(tmp_path, jobs, restarts=3)
+    assert mark.exists() and f"{name} continues at step 2" in told
+    folders = [path.name for path in (runs.folder / name / "checkpoints").iterdir()]
+    assert folders == ["last-00000008.ckpt"]
+    different = unlike(trained / "straight", runs.folder / name)
+    assert [line for line in different if not line.startswith(".checkpoint")] == []
+    one, other = learned(trained, "straight")[0], learned(trained, name)[0]
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
 def test_an_error_in_one_process_loses_no_step(runs, trained, torchrun, job, unlike, tmp_path, rank):
     """Each leaves its part of the last whole step, and torchrun lets all go on from there."""
     name, mark = f"failing in {rank}", tmp_path / "failed"

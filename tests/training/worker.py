@@ -31,10 +31,12 @@ def fail_once(mark):
 def work(file):
     """Do the jobs, and save what was learned in each process."""
     from genstack.cli.main import main
+    from genstack.training import shards
     from genstack.training.run import Run
     from genstack.training.training import Training
 
     rank, train, step = os.environ["RANK"], Run.train, Training.training_step
+    write_part, finish, written = shards.write_part, shards.finish, []
     torch.set_num_threads(1)
     for job in json.loads(Path(file).read_text()):
 
@@ -58,7 +60,19 @@ def work(file):
                 return loss * torch.nan
             return loss
 
+        def wrote(partial, *arguments, job=job):
+            write_part(partial, *arguments)
+            written.append(partial)
+            if job["saving"] is not None and rank == job["saving"][0] == "1" and len(written) == 3:
+                die_once(job["saving"][1])
+
+        def finished(partial, *arguments, job=job):
+            if job["saving"] is not None and rank == job["saving"][0] == "0" and len(written) == 3:
+                die_once(job["saving"][1])
+            finish(partial, *arguments)
+
         Run.train, Training.training_step = trained, stepped
+        shards.write_part, shards.finish = wrote, finished
         try:
             assert main(["train", *job["words"]]) is None, job
         except PowerCut:
