@@ -4,6 +4,7 @@ And parts that tests of several folders take: a full disk, every network, a text
 """
 
 import inspect
+import itertools
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -19,19 +20,29 @@ from genstack.discovery import discover
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
+# `torch.manual_seed` writes down the stack once for each kind of device that is not there.
+SEED = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
 torch.set_num_threads(1)  # as many processes as cores run tests; more threads would wait for each other
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test draws the same numbers, whichever tests ran before it."""
-    torch.manual_seed(0)
+    SEED(0)
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names of homes; `mktemp` would read the whole list of those before to number the next."""
+    parent = tmp_path_factory.mktemp("homes")
+    return (parent / str(number) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever writes to a home folder or a cache writes to an empty one."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = next(homes)
+    folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
     for name in (
