@@ -17,9 +17,9 @@ from genstack.errors import UserError
 class DVAE(Network):
     """Bottleneck blocks of four convolutions, pooling and nearest upsampling, without normalization.
 
-    With `Gumbel` of `dim` = width * last multiplier and `projection: 0` it is DALL-E's dVAE: the quantizer's
-    logits are the encoder's last convolution, its rows feed the decoder's first. The published one has 8,192
-    codes, and its decoder writes `LocationAndScale`.
+    With `Gumbel` of `sharpness: null`, `dim` = width * last multiplier and `projection: 0` it is DALL-E's
+    dVAE: the quantizer's logits are the encoder's last convolution, its rows feed the decoder's first. The
+    published one has 8,192 codes, and its decoder writes `LocationAndScale`.
 
     Args:
         width: channels of the first level; any other level has `width` times its multiplier.

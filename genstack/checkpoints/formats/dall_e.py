@@ -67,7 +67,11 @@ class DallE(Format):
         }
         made = filled(
             lambda: Autoencoder(
-                channels, plan, Gumbel(codebook_size, plan.dim), projection=0, output=LocationAndScale()
+                channels,
+                plan,
+                Gumbel(codebook_size, plan.dim, sharpness=None),
+                projection=0,
+                output=LocationAndScale(),
             ),
             found,
         )

@@ -56,4 +56,4 @@ def gumbel(weights: Weights) -> Autoencoder:
         "quantizer.logits.bias": weights.take("quantize.proj.bias"),
         "quantizer.rows": weights.take("quantize.embed.weight"),
     }
-    return filled(lambda: Autoencoder(channels, plan, Gumbel(size, dim)), found)
+    return filled(lambda: Autoencoder(channels, plan, Gumbel(size, dim, sharpness=None)), found)

@@ -5,34 +5,30 @@ import math
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.idle import Idle
-from genstack.compressor.quantizers.kmeans import agreed, draw
+from genstack.compressor.quantizers.kmeans import draw
 from genstack.layout import CodeLayout
-
-#: Of seeded probabilities: how far a squared distance as large as latents are lowers a logit, times two.
-SHARPNESS = 64.0
-#: Latents are taken for no shorter than with this squared length.
-SHORTEST = 1e-6
-#: How far the probabilities of a code that starts again turn away from those of its neighbour.
-SPLIT = 0.1
 
 
 class Gumbel(Quantizer):
     """Latents become probabilities of codes: training mixes rows by a noisy softmax, use takes the likeliest.
 
     The mixtures harden while the temperature falls; the divergence of the probabilities from uniform ones
-    keeps all codes in reach. Both follow cosines, as in DALL-E's discrete VAE (appendix A.2). A code is
-    likeliest around a latent of the first batch, when training begins, and a code that is never the likeliest
-    comes to share another's place.
+    keeps all codes in reach. Both follow cosines, as in DALL-E's discrete VAE (appendix A.2). Unlike there, a
+    code is the likelier the nearer its row points to where the latent does, so that codes that are taken for
+    each other look alike, and no latent is too long to learn from.
 
     Args:
         codebook_size: number of rows, which is the number of values of a code.
-        dim: numbers in a row, and channels that the probabilities are made of.
+        dim: numbers in a row.
+        sharpness: logits are cosines of latents and rows times this; more makes codes surer from the start.
+            With null a layer learns the logits apart from the rows and no code starts again: DALL-E's way,
+            and that of taming-transformers, for their weights.
         temperature: of the softmax at the start.
         final_temperature: of the softmax in the end.
         annealing: optimizer steps in which the temperature falls.
@@ -40,109 +36,85 @@ class Gumbel(Quantizer):
             default is that of taming-transformers; DALL-E's beta of 6.6, beside a likelihood in nats per
             value, is 6.6 / (channels of the image * stride^2): 0.034 for colour at stride 8.
         divergence_warmup: optimizer steps in which that weight rises from 0.
-        seeding: begin with codes that are likeliest around random latents of the first batch in training.
         dead_after: a code that was not the likeliest once while this many latents per code passed starts
-            again beside one that is; null never restarts one.
+            again from a random latent; null never restarts one.
     """
 
     step: Int[Tensor, ""]
-    seeded: Bool[Tensor, ""]
 
     def __init__(
         self,
         codebook_size: int = 512,
         dim: int = 64,
+        sharpness: float | None = 128.0,
         temperature: float = 1.0,
         final_temperature: float = 0.0625,
         annealing: int = 20000,
         divergence_weight: float = 5e-4,
         divergence_warmup: int = 5000,
-        seeding: bool = True,
         dead_after: float | None = 64.0,
     ):
         super().__init__()
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
+        check("dim", dim, dim >= 1 + bool(sharpness), "2 or more, or `sharpness: null` and 1 or more")
+        check("sharpness", sharpness, sharpness is None or sharpness > 0, "more than 0, or null")
         check("temperature", temperature, temperature > 0, "more than 0")
         check("final_temperature", final_temperature, final_temperature > 0, "more than 0")
         check("annealing", annealing, annealing >= 0, "0 or more")
         check("divergence_weight", divergence_weight, divergence_weight >= 0, "0 or more")
         check("divergence_warmup", divergence_warmup, divergence_warmup >= 0, "0 or more")
         check("dead_after", dead_after, dead_after is None or dead_after > 0, "more than 0, or null")
-        self.codebook_size, self.dim = codebook_size, dim
+        self.codebook_size, self.dim, self.sharpness = codebook_size, dim, sharpness
         self.temperature, self.final_temperature, self.annealing = temperature, final_temperature, annealing
         self.divergence_weight, self.divergence_warmup = divergence_weight, divergence_warmup
-        self.seeding, self.dead_after = seeding, dead_after
-        self.logits = nn.Linear(dim, codebook_size)
+        self.dead_after = dead_after
         self.rows = nn.Parameter(torch.randn(codebook_size, dim))
+        self.logits = nn.Linear(dim, codebook_size) if sharpness is None else None
         self.register_buffer("step", torch.tensor(0))  # optimizer steps so far
-        self.register_buffer("seeded", torch.tensor(False))
-        self.idle = Idle(codebook_size, dead_after)
+        self.idle = Idle(codebook_size, None if sharpness is None else dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
-            features = rearrange(latents.float(), "b d h w -> b h w d")
+            soft = rearrange(latents.float(), "b d h w -> b h w d")
+            logits, vectors = self.scores(soft), self.vectors
+            codes = logits.argmax(-1)
             if self.training:
-                self.seed(rearrange(features.detach(), "b h w d -> (b h w) d"))
-            logits = F.linear(features, self.logits.weight.float(), self.logits.bias.float())
-            codes = rearrange(logits.argmax(-1), "b h w -> b (h w)")
-            if self.training:
-                self.idle.observe(rearrange(features, "b h w d -> (b h w) d"), codes.flatten())
+                self.idle.observe(rearrange(soft, "b h w d -> (b h w) d"), codes.flatten())
                 noise = -torch.empty_like(logits).exponential_().log()
-                shares = ((logits + noise) / self.temperature_now()).softmax(-1)
-                mixed = rearrange(shares @ self.rows.float(), "b h w d -> b d h w")
+                mixed = ((logits + noise) / self.temperature_now()).softmax(-1) @ vectors
             else:
-                mixed = rearrange(F.embedding(logits.argmax(-1), self.rows.float()), "b h w d -> b d h w")
+                mixed = F.embedding(codes, vectors)
             divergence = math.log(self.codebook_size) - entropy(logits).mean()
         weight = self.divergence_weight * cosine(self.step, self.divergence_warmup)
-        return Quantized(mixed, {"divergence": weight * divergence}, codes=codes)
+        return Quantized(
+            rearrange(mixed, "b h w d -> b d h w"),
+            {"divergence": weight * divergence},
+            codes=rearrange(codes, "b h w -> b (h w)"),
+        )
 
     def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
         (grid,) = layout.split(codes)
-        return rearrange(F.embedding(grid, self.rows.float()), "b h w 1 d -> b d h w")
+        return rearrange(F.embedding(grid, self.vectors), "b h w 1 d -> b d h w")
+
+    def scores(self, latents: Float[Tensor, "*shape {self.dim}"]) -> Float[Tensor, "*shape k"]:
+        """The logits of codes."""
+        if self.sharpness is not None:
+            return self.sharpness * F.normalize(latents, dim=-1) @ F.normalize(self.rows.float(), dim=1).T
+        weight, bias = self.get_parameter("logits.weight"), self.get_parameter("logits.bias")
+        return F.linear(latents, weight.float(), bias.float())
+
+    @property
+    def vectors(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
+        """What codes stand for: rows, or their directions, whose mean square is 1."""
+        rows = self.rows.float()
+        return rows if self.sharpness is None else F.normalize(rows, dim=1) * self.dim**0.5
 
     def after_step(self, skipped: bool) -> None:
         self.step += int(not skipped)
         dead, latents = self.idle.after_step(skipped)
-        if len(dead) > self.codebook_size // 2:
-            self.place(dead, draw(latents, len(dead)))
-        elif len(dead):
-            self.split(dead, latents)
-
-    @torch.compiler.disable  # it acts on what it sees
-    @torch.no_grad()
-    def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
-        """Let each code be likeliest around a random latent, once, unless these are not finite."""
-        if not self.seeding or self.seeded:
-            return
-        places = draw(latents, self.codebook_size)
-        if places.isfinite().all():
-            self.place(torch.arange(self.codebook_size, device=places.device), places)
-            self.seeded.fill_(True)
-
-    @torch.no_grad()
-    def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:
-        """Let codes be likeliest around places.
-
-        The logit s (z c - |c|^2 / 2) is -s |z - c|^2 / 2 but for what all codes have in common. The
-        longer the latents the softer it is, however close they lie: where all lie to one side, which is
-        what moves first, sharper ones would turn to one code for good, since gradients then vanish.
-        """
-        sharpness = SHARPNESS / places.square().sum(1).mean().clamp(min=SHORTEST)
-        self.logits.weight[numbers] = sharpness * places
-        self.logits.bias[numbers] = -sharpness * places.square().sum(1) / 2
-        self.rows[numbers] = places
-
-    @torch.no_grad()
-    def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
-        """Let dead codes share the places of codes in use: their logits are equal at a random latent."""
-        places = draw(latents, len(dead))
-        weight, bias = self.logits.weight.float(), self.logits.bias.float()
-        shared = F.linear(places, weight, bias).argmax(1)
-        away = F.normalize(agreed(torch.randn_like(places)), dim=1)
-        turn = SPLIT * weight[shared].norm(dim=1, keepdim=True) * away
-        self.logits.weight[dead] = weight[shared] + turn
-        self.logits.bias[dead] = bias[shared] - (turn * places).sum(1)
-        self.rows[dead] = self.rows[shared]
+        if len(dead):
+            with torch.no_grad():
+                self.rows[dead] = F.normalize(draw(latents, len(dead)), dim=1) * self.dim**0.5
 
     def temperature_now(self) -> Float[Tensor, ""]:
         """The temperature of this step."""

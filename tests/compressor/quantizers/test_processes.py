@@ -48,8 +48,8 @@ def made(name, restarts):
 
 def without_restarts(name):
     """The arguments that leave out all that looks at the latents of a single process."""
-    known = {"BSQ": {}, "LFQ": {}, "FSQ": {}}
-    nothing = False if name in {"Gumbel", "SimVQ", "IBQ"} else None
+    known = {"BSQ": {}, "LFQ": {}, "FSQ": {}, "Gumbel": {"dead_after": None}}
+    nothing = False if name in {"SimVQ", "IBQ"} else None
     return known.get(name, {"seeding": nothing, "dead_after": None})
 
 
