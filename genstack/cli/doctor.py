@@ -7,6 +7,8 @@ import importlib
 import os
 import platform
 import shutil
+import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -100,15 +102,25 @@ def torchvision(load: Callable[[str], ModuleType] = importlib.import_module) -> 
     return Finding("problem", "torchvision", f"does not fit this torch ({MISMATCH})", cure)
 
 
-def compiler(which: Callable[[str], str | None] = shutil.which) -> Finding:
-    """What torch.compile needs."""
-    for name in filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")):
-        if path := which(name):
-            return Finding("ok", "compiler", f"{path}, so that --model.compile and sample --compile work")
-    cure = "apt install g++ (or xcode-select --install)"
-    return Finding(
-        "warning", "compiler", "none for C++; --model.compile and sample --compile will not work", cure
-    )
+def compiler(
+    which: Callable[[str], str | None] = shutil.which, headers: Path = Path(sysconfig.get_path("include"))
+) -> Finding:
+    """What torch.compile needs: the compiler that it looks for, and Python's headers."""
+    uses = "--model.compile and sample --compile"
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    path = which(os.environ.get("CXX") or usual)
+    if path and (headers / "Python.h").is_file():
+        return Finding("ok", "compiler", f"{path}, so that {uses} work")
+    if path:
+        return Finding(
+            "warning",
+            "compiler",
+            f"no {headers / 'Python.h'}; {uses} will not work",
+            "apt install python3-dev",
+        )
+    other = next((name for name in ("clang++", "c++") if which(name)), None)
+    cure = f"export CXX={other}" if other else "apt install g++ (or xcode-select --install)"
+    return Finding("warning", "compiler", f"no {usual} for C++; {uses} will not work", cure)
 
 
 def venv(find: Callable[[str], object] = find_spec) -> Finding:

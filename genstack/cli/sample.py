@@ -88,7 +88,8 @@ class Work:
         batch_size: images drawn at a time.
         precision: of the networks, fp32 or bf16; bf16 is faster where the hardware has it, and rounds more.
         device: auto, cpu, cuda or mps.
-        compile: compile the networks with torch.compile, about half a minute on a CPU; pays for many images.
+        compile: compile transformers and decoder with torch.compile, half a minute or more; pays for many
+            images.
     """
 
     batch_size: int = 32
@@ -100,7 +101,7 @@ class Work:
         if self.batch_size < 1:
             raise UserError(f"batch_size {self.batch_size} is too small; it must be at least 1")
         if self.compile and (found := compiler()).state != "ok":
-            raise UserError(f"--compile needs a C++ compiler, and there is none: {found.cure}")
+            raise UserError(f"--compile needs a C++ compiler: {found.fact}: {found.cure}")
 
 
 def command() -> Parser:
@@ -177,13 +178,14 @@ def draw(galleries: Sequence[Gallery], process: Process, work: Work) -> str:
     shares = [process.share(gallery.missing) for gallery in galleries]
     new, begun = sum(map(len, shares)), time.monotonic()
     size = min(work.batch_size, max(map(len, shares)))
-    if work.compile and new:
-        print("the first batch waits for the compiler, half a minute or more", file=sys.stderr)
     with bar() as progress, galleries[0].series.compiled() if work.compile and new else nullcontext():
+        if work.compile and new:
+            print("the first batch waits for the compiler, half a minute or more", file=sys.stderr)
         for gallery, mine in zip(galleries, shares, strict=True):
             task = progress.add_task(gallery.folder.name, total=len(mine), visible=bool(mine))
             gallery.draw(mine, size or 1, partial(progress.advance, task), even=work.compile)
-    return f"({new} new)" + (f" at {new / (time.monotonic() - begun):.3g} images/s" if new else "")
+    pace = f" at {new / (time.monotonic() - begun):.3g} images/s" if new else ""
+    return f"({new} new)" + pace + (", compiling included" if pace and work.compile else "")
 
 
 def sheets(galleries: Sequence[Gallery], sweep: Sweep) -> Image:

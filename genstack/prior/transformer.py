@@ -344,9 +344,9 @@ class Transformer(nn.Module):
         steering: Float[Tensor, "b width"] | None = None,
         pairs: Sequence[Pair] = (),
     ) -> Float[Tensor, "b n width"]:
-        """As a call, for tokens that go on after those that `caches` hold.
+        """As `forward`, for tokens that go on after those that `caches` hold.
 
-        It is none, since a network compiled for training would be compiled again for every length.
+        Not `__call__`, since a network compiled for training would be compiled again for every length.
         """
         return (self.quick or self.forward)(tokens, positions, mask, caches, steering, pairs)
 

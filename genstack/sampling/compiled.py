@@ -1,19 +1,17 @@
-"""A model compiled for drawing by torch.compile: minutes at the start, then faster passes of its networks."""
+"""A model compiled for drawing by torch.compile: half a minute or more at the start, then faster passes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from genstack.compressor.network import Decoder
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior.cache import Cache
-from genstack.prior.crossing import Pair
 from genstack.prior.held import held
-from genstack.prior.masks import Mask
+from genstack.prior.steps import Backend, Steps
 from genstack.prior.transformer import Transformer
 
 #: On a CPU, kernels that are called without Python between them, and products chosen by trying, in silence.
@@ -26,14 +24,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "cuda": {},
 }
+#: How many variants torch.compile makes of one function: a transformer and a size of batch are one each.
+VARIANTS = 64
 
 
 @contextmanager
-def compiled(model: Model, backend: str = "inductor") -> Iterator[None]:
+def compiled(model: Model, backend: Backend = "inductor") -> Iterator[None]:
     """Compile what draws, for as long as this lasts: the prior's transformers and the compressor's decoder.
 
     Weights are compiled in, in the precision of the autocast in which this is entered: neither may change
-    meanwhile. Each size of batch is compiled for itself.
+    meanwhile. Each size of batch is compiled for itself. In the end all that this process has compiled is
+    forgotten, what others compiled too.
 
     Args:
         model: whose networks these are.
@@ -42,7 +43,8 @@ def compiled(model: Model, backend: str = "inductor") -> Iterator[None]:
     Raises:
         UserError: nothing here is made for the model's device.
     """
-    from torch._inductor import config  # takes a second to import
+    from torch._dynamo import config as dynamo  # these take a second to import
+    from torch._inductor import config as inductor
 
     device = model.device
     if device.type not in OPTIONS:
@@ -55,7 +57,11 @@ def compiled(model: Model, backend: str = "inductor") -> Iterator[None]:
     parts = list(model.modules().modules())
     transformers = [part for part in parts if isinstance(part, Transformer)]
     whole: list[nn.Module] = [*transformers, *(part for part in parts if isinstance(part, Decoder))]
-    with held(model.prior or nn.Module(), device), config.patch(freezing=True):
+    with (
+        held(model.prior or nn.Module(), device),
+        inductor.patch(freezing=True),
+        dynamo.patch(recompile_limit=VARIANTS),
+    ):
         try:
             for transformer in transformers:
                 transformer.quick = Steps(transformer, backend, given)
@@ -68,54 +74,3 @@ def compiled(model: Model, backend: str = "inductor") -> Iterator[None]:
             for part in whole:
                 part._compiled_call_impl = None
             torch.compiler.reset()  # else another model, or later weights, might be drawn with these
-
-
-class Steps:
-    """A transformer's steps of one token, compiled; others are taken as they are.
-
-    Args:
-        transformer: whose steps.
-        backend: of torch.compile.
-        options: of it.
-    """
-
-    def __init__(self, transformer: Transformer, backend: str, options: dict[str, Any] | None):
-        self.transformer = transformer
-        self.compiled = torch.compile(
-            self._one, fullgraph=True, dynamic=False, backend=backend, options=options
-        )
-
-    def __call__(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        mask: Mask,
-        caches: Sequence[Cache],
-        steering: Tensor | None,
-        pairs: Sequence[Pair],
-    ) -> Tensor:
-        filled = caches[0].filled
-        if tokens.shape[1] > 1 or filled == 0:
-            return self.transformer.forward(tokens, positions, mask, caches, steering, pairs)
-        # A number would be compiled in; a side of a tensor can be any, but for 0 and 1.
-        ruler = torch.empty(filled + 2)
-        torch._dynamo.mark_dynamic(ruler, 0)
-        memory = [(cache.length, cache.keys, cache.values) for cache in caches]
-        features = self.compiled(tokens, positions, mask, memory, ruler, steering, pairs)
-        for cache in caches:
-            cache.filled += 1
-        return features
-
-    def _one(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        mask: Mask,
-        memory: Sequence[tuple[int, Tensor | None, Tensor | None]],
-        ruler: Tensor,
-        steering: Tensor | None,
-        pairs: Sequence[Pair],
-    ) -> Tensor:
-        filled = ruler.shape[0] - 2
-        caches = [Cache(length, filled, keys, values) for length, keys, values in memory]
-        return self.transformer.forward(tokens, positions, mask, caches, steering, pairs)

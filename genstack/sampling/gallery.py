@@ -84,8 +84,8 @@ class Gallery:
             for first in range(0, len(indices), batch_size):
                 batch = indices[first : first + batch_size]
                 copies = [batch[-1]] * (batch_size - len(batch) if even else 0)
-                images = self.series.images([*batch, *copies])
-                for index, image in zip(batch, images, strict=not copies):
+                images = self.series.images([*batch, *copies])[: len(batch)]
+                for index, image in zip(batch, images, strict=True):
                     text = {CHUNK: self.settings(index)}
                     save(image.cpu(), self.path(index), self.series.preprocessing, text)
                 done(len(batch))

@@ -61,6 +61,7 @@ class Series:
     @contextmanager
     def compiled(self) -> Iterator[None]:
         """Images are drawn by compiled networks for as long as this lasts: `genstack.sampling.compiled`."""
+        _ = self.model.fingerprint  # of the weights as they are, before they are rounded
         with ExitStack() as stack:
             with self._rounding():
                 stack.enter_context(compiled(self.model))

@@ -75,12 +75,22 @@ def test_devices(monkeypatch):
     assert doctor.device(lambda name: fake_torch()).state == "warning"
 
 
-def test_compiler(monkeypatch):
+def test_compiler(monkeypatch, tmp_path):
+    """What torch looks for, and nothing else: it has no other way to find a compiler."""
     monkeypatch.delenv("CXX", raising=False)
-    assert doctor.compiler(lambda name: None).cure.startswith("apt install g++")
-    assert "/bin/clang++" in doctor.compiler(lambda name: f"/bin/{name}" if name == "clang++" else None).fact
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    (tmp_path / "Python.h").touch()
+    assert doctor.compiler(lambda name: None, tmp_path).cure.startswith("apt install g++")
+    only = doctor.compiler(lambda name: f"/bin/{name}" if name == "clang++" else None, tmp_path)
+    assert (only.state, only.cure) == ("warning", "export CXX=clang++")
+    assert "/bin/g++" in doctor.compiler(lambda name: f"/bin/{name}", tmp_path).fact
+    bare = doctor.compiler(lambda name: f"/bin/{name}", tmp_path / "nothing")
+    assert (bare.state, bare.cure) == ("warning", "apt install python3-dev")
     monkeypatch.setenv("CXX", "icpx")
-    assert "/bin/icpx" in doctor.compiler(lambda name: f"/bin/{name}").fact
+    assert "/bin/icpx" in doctor.compiler(lambda name: f"/bin/{name}", tmp_path).fact
+    monkeypatch.delenv("CXX")
+    monkeypatch.setattr(doctor.sys, "platform", "darwin")
+    assert "/bin/clang++" in doctor.compiler(lambda name: f"/bin/{name}", tmp_path).fact
 
 
 def test_venv():

@@ -250,7 +250,8 @@ def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
 
 def test_compiling_without_a_compiler_is_refused(capsys, monkeypatch):
     monkeypatch.setattr(
-        "genstack.cli.sample.compiler", lambda: Finding("warning", "compiler", "none", "apt install g++")
+        "genstack.cli.sample.compiler",
+        lambda: Finding("warning", "compiler", "no g++ for C++", "apt install g++"),
     )
     assert sample("--compile", "true") == 2
-    assert "--compile needs a C++ compiler, and there is none: apt install g++" in capsys.readouterr().err
+    assert "--compile needs a C++ compiler: no g++ for C++: apt install g++" in capsys.readouterr().err

@@ -5,7 +5,9 @@ The checks do not compile. Prints, as JSON, what each prior drew; `test_compiled
 
 import json
 import sys
+from dataclasses import replace
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +15,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import genstack.prior
 from genstack.compressor import Autoencoder, Compressor, Strided
+from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.discovery import discover
 from genstack.errors import UserError
-from genstack.facts import Wishes
+from genstack.facts import Facts, Wishes
 from genstack.model import Model
 from genstack.prior import Autoregressive, Backbone, ClassLabels, Condition, Prior, SamplingOptions
 from genstack.prior.conditions.captions import Captions
@@ -39,10 +42,16 @@ def compressors() -> list[Compressor]:
     ]
 
 
-def model(kind: type[Prior], condition: Condition) -> Model:
-    """A model with this kind of prior and random weights."""
+def model(kind: type[Prior], condition: Condition, **changes: Any) -> Model:
+    """A model with this kind of prior and random weights.
+
+    Args:
+        kind: of prior.
+        condition: that steers it.
+        changes: of the plan of its transformers.
+    """
     plans = {
-        name: Backbone(24, 2, 3, dropout=0.0)
+        name: Backbone(24, 2, 3, dropout=0.0, **changes)
         for name in ("backbone", "finer")
         if name in signature(kind).parameters
     }
@@ -58,9 +67,9 @@ def model(kind: type[Prior], condition: Condition) -> Model:
     raise AssertionError(f"no compressor here suits {kind.__name__}")
 
 
-def series(kind: type[Prior], condition: Condition, wishes: Wishes) -> Series:
+def series(kind: type[Prior], condition: Condition, wishes: Wishes, **changes: Any) -> Series:
     """Six images, guided."""
-    made = model(kind, condition)
+    made = model(kind, condition, **changes)
     return Series(made, made.condition.choose(wishes, 6), SamplingOptions(guidance=1.5), seed=3)
 
 
@@ -78,6 +87,12 @@ def main() -> None:
     kinds = discover(genstack.prior, Prior)
     cases = {name: series(kind, ClassLabels(CLASSES, 0.2), Wishes()) for name, kind in kinds.items()}
     cases["captions"] = series(Autoregressive, captions, Wishes(captions=("ab", "", "cdefg")))
+    steered = {"crossing": True, "adaptive": "shared", "qk_norm": "unit", "positions": "learned"}
+    cases["crossed"] = series(Autoregressive, captions, Wishes(captions=("ab", "", "cdefg")), **steered)
+    cases["wide"] = replace(cases["Autoregressive"], size=(16, 24))
+    cases["latents"] = Series(
+        Model(Autoencoder(1, NETWORK, Gaussian(4)), Preprocessing(1, 16, 16)), Facts.nothing(6), seed=3
+    )
     found = {}
     for name, images in cases.items():
         if name not in (names or cases):

@@ -15,7 +15,7 @@ from genstack.data.images import Preprocessing
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior import Prior
+from genstack.prior import Autoregressive, Backbone, Prior, Unconditional
 from genstack.sampling.compiled import compiled
 
 
@@ -34,11 +34,18 @@ def traced() -> dict:
 
 
 #: The decoder, and what else is compiled: steps, or passes, of each transformer.
-GRAPHS = {"GatedPixelCNN": 1, "PixelSNAIL": 1, "NextScale": 1, "Hierarchical": 3, "ResidualTransformer": 3}
+GRAPHS = {
+    "GatedPixelCNN": 1,
+    "PixelSNAIL": 1,
+    "NextScale": 1,
+    "latents": 1,
+    "Hierarchical": 3,
+    "ResidualTransformer": 3,
+}
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("name", [*discover(genstack.prior, Prior), "captions"])
+@pytest.mark.parametrize("name", [*discover(genstack.prior, Prior), "captions", "crossed", "wide", "latents"])
 def test_every_prior_draws_the_same_compiled(traced, name):
     found = traced[name]
     assert found["off"] == [0, 0, 0] and found["changed"] > 0.1
@@ -53,8 +60,24 @@ def test_kernels_for_this_machine_draw_the_same_and_forget_weights():
     assert max(found["off"]) < 1e-4 and found["changed"] > 0.1
 
 
-def test_what_nothing_is_made_for_is_refused():
-    model = Model(Autoencoder(1, Strided(4, 4, 1, 4), VectorQuantizer(5, 4)), Preprocessing(1, 16, 16))
+@pytest.fixture
+def model() -> Model:
+    compressor = Autoencoder(1, Strided(4, 4, 1, 4), VectorQuantizer(5, 4))
+    prior = Autoregressive(compressor.layout(16, 16), Unconditional(), Backbone(24, 1, 3))
+    return Model(compressor, Preprocessing(1, 16, 16), (), prior)
+
+
+def test_an_error_leaves_the_networks_as_they_were(model):
+    parts = list(model.modules().modules())
+    with pytest.raises(KeyboardInterrupt), compiled(model, "eager"):
+        assert model.prior.transformer.quick is not None
+        assert sum(part._compiled_call_impl is not None for part in parts) == 2
+        raise KeyboardInterrupt
+    assert model.prior.transformer.quick is None
+    assert all(part._compiled_call_impl is None for part in parts)
+
+
+def test_what_nothing_is_made_for_is_refused(model):
     with (
         pytest.raises(UserError, match="for cpu and cuda, not for meta; leave out --compile"),
         compiled(model.to("meta")),

@@ -19,6 +19,7 @@ from genstack.errors import UserError
 from genstack.facts import Wishes
 from genstack.model import Model
 from genstack.prior import Autoregressive, Backbone, ClassLabels, SamplingOptions
+from genstack.prior.held import held
 from genstack.processes import Process
 from genstack.sampling import Canvas, Gallery, Series, Sweep
 
@@ -140,3 +141,16 @@ def test_weights_make_the_fingerprint_and_nothing_else_does(series):
         next(other.prior.parameters())[..., 0] += 1
     assert other.fingerprint != before
     assert model.options("mine") == SamplingOptions(top_k=3)
+
+
+def test_images_of_held_weights_belong_to_the_model_as_it_is(series, monkeypatch):
+    """Compiled networks have weights in another precision meanwhile; what was drawn by them goes on."""
+    monkeypatch.setattr(
+        "genstack.sampling.series.compiled", lambda model: held(model.prior, torch.device("cpu"))
+    )
+    begun = replace(series, precision="bf16")
+    with begun.compiled():
+        Gallery(begun, Path("here")).draw([0, 1, 2], batch_size=2, even=True)
+    again = Gallery(replace(begun, model=genstack.load("run")), Path("here"))
+    assert again.missing == [3, 4]
+    assert drawn(again).missing == []
