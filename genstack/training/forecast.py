@@ -43,9 +43,8 @@ from genstack.training.training import Training
 
 SMALL = 2  # images of the smaller batch that memory is measured with
 STEPS = 3  # that are timed
-SPLINTERS = (
-    1.15  # times what tensors need more, a process grows on the CPU: what is let go is not always used again
-)
+#: Times what tensors need more, a process grows on the CPU: what is let go is not always used again.
+SPLINTERS = 1.15
 
 
 @dataclass(frozen=True)
@@ -199,9 +198,8 @@ class Forecast:
         small, large = (self.counted(size) for size in sizes)
         growth = max(0, peak_of(self.micro_batch, sizes, small, large) - large.peak)
         used, free = process_memory()
-        needed = max(
-            begun, used + round(SPLINTERS * growth) + self.together()
-        )  # each begins with the whole model
+        # each begins with the whole model
+        needed = max(begun, used + round(SPLINTERS * growth) + self.together())
         return Memory(needed, (free + used) // self.neighbours, self.device)
 
     def together(self) -> int:
