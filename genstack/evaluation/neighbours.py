@@ -5,7 +5,6 @@ import warnings
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -28,6 +27,8 @@ class Neighbours:
     """
 
     def __init__(self, known: Float[Tensor, "n d"], labels: Int[Tensor, " n"], votes: int = 3):
+        from sklearn.neighbors import KNeighborsClassifier  # takes two seconds, and brings pandas along
+
         self.known = known.double()
         with warnings.catch_warnings():  # many classes are no regression
             warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
