@@ -6,15 +6,12 @@ from torch import Tensor, nn
 
 
 class TableEmbedding(nn.Module):
-    """One learned token per label: `b -> b 1 width`.
-
-    It begins larger than the vectors of codes (0.02): one token steers all others, and would be read late.
-    """
+    """One learned token per label: `b -> b 1 width`."""
 
     def __init__(self, labels: int, width: int):
         super().__init__()
         self.table = nn.Embedding(labels, width)
-        nn.init.normal_(self.table.weight, std=0.3)
+        nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, values: Int[Tensor, " b"]) -> Float[Tensor, "b 1 width"]:
         return rearrange(self.table(values), "b width -> b 1 width")
