@@ -79,9 +79,10 @@ def shared(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
     The system lets go of it when a process ends, however it does.
 
     Args:
-        folder: it; removed again if nothing comes into it.
+        folder: it; made where it is not there, and then removed again if nothing comes into it.
         leftovers: the files to remove, as `begun` finds them. They stay where a system has no such locks.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield
@@ -97,8 +98,9 @@ def shared(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-        with suppress(OSError):  # there is something in it
-            folder.rmdir()
+        if made:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
 
 
 @contextmanager

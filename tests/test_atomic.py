@@ -71,3 +71,9 @@ def test_a_folder_into_which_nothing_came_is_not_left(tmp_path):
     with pytest.raises(KeyError), shared(tmp_path / "folder", []):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_that_was_there_stays(tmp_path):
+    with pytest.raises(KeyError), shared(tmp_path, []):
+        raise KeyError
+    assert tmp_path.is_dir()
