@@ -176,7 +176,7 @@ def series_of(settings: Namespace, model: Model) -> Series:
 def draw(galleries: Sequence[Gallery], process: Process, work: Work) -> str:
     """Draw a process's share of what is missing; says how many images that were, and how fast."""
     shares = [process.share(gallery.missing) for gallery in galleries]
-    new, begun = sum(map(len, shares)), time.monotonic()
+    new, start = sum(map(len, shares)), time.monotonic()
     size = min(work.batch_size, max(map(len, shares)))
     with bar() as progress, galleries[0].series.compiled() if work.compile and new else nullcontext():
         if work.compile and new:
@@ -184,7 +184,7 @@ def draw(galleries: Sequence[Gallery], process: Process, work: Work) -> str:
         for gallery, mine in zip(galleries, shares, strict=True):
             task = progress.add_task(gallery.folder.name, total=len(mine), visible=bool(mine))
             gallery.draw(mine, size or 1, partial(progress.advance, task), even=work.compile)
-    pace = f" at {new / (time.monotonic() - begun):.3g} images/s" if new else ""
+    pace = f" at {new / (time.monotonic() - start):.3g} images/s" if new else ""
     return f"({new} new)" + pace + (", compiling included" if pace and work.compile else "")
 
 
