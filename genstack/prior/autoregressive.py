@@ -134,7 +134,5 @@ class Decoding:
         self.tokens = now.stop
         tokens = self.prior.target(tokens, self.prior.get_buffer("targets")[now])
         places = self.prior.get_buffer("places")[now]
-        features = self.prior.transformer.step(
-            tokens, places, self.mask, self.caches, self.reading.steering, self.reading.pairs
-        )
-        return self.prior.head(features[:, -1]).float()
+        step, head = self.prior.transformer.step, self.prior.head
+        return step(tokens, places, self.mask, self.caches, self.reading, head)

@@ -123,9 +123,7 @@ class NextScale(Exact):
             filled += tokens.shape[1]
             seen = BlockCausal(self.get_buffer("blocks")) if index == 0 else Full()
             mask = reading.masked(seen)
-            features = self.transformer.step(
-                self._placed(tokens, places), places, mask, caches, reading.steering, reading.pairs
-            )
+            features = self.transformer.step(self._placed(tokens, places), places, mask, caches, reading)
             logits = self.head(features[:, -self.sizes[index] :]).float()
             logits = guidance.steer(logits, index / (len(grids) - 1))
             codes = draw(rearrange(logits, "b n K -> (b n) K"), options, numbers[index].flatten())

@@ -133,15 +133,9 @@ class RandomOrder(Prior):
         for index in range(start, length):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
-            features = self.transformer.step(
-                self.target(tokens, targets[:, now]),
-                places[:, now],
-                mask,
-                caches,
-                reading.steering,
-                reading.pairs,
-            )
-            logits = guidance.steer(self.head(features[:, -1]).float(), index / max(1, length - 1))
+            tokens = self.target(tokens, targets[:, now])
+            logits = self.transformer.step(tokens, places[:, now], mask, caches, reading, self.head)
+            logits = guidance.steer(logits, index / max(1, length - 1))
             drawn = draw(logits, options, chances[index])
             codes[:, index] = torch.where(given[:, index], codes[:, index], drawn)
             tokens = self.codes(guidance.rows(codes[:, index : index + 1]))

@@ -99,6 +99,7 @@ class ResidualTransformer(Exact):
         numbers = rearrange(uniforms(seeds, length), "b n -> n b").to(device).contiguous()
         codes = torch.empty(length, len(seeds), dtype=torch.int64, device=device)
         reading = self.read(guidance.values)
+        inside = replace(reading, pairs=())  # nothing is read across within a position
         tokens, mask = reading.before, reading.masked(Causal())
         caches = self.transformer.caches(self.told + length // depth - 1)
         filled = 0
@@ -107,15 +108,14 @@ class ResidualTransformer(Exact):
             filled = now.stop
             tokens = self.target(tokens, self.get_buffer("targets")[now])
             places = self.get_buffer("places")[now]
-            features = self.transformer.step(tokens, places, mask, caches, reading.steering, reading.pairs)
+            features = self.transformer.step(tokens, places, mask, caches, reading)
             inner, within = features[:, -1:], self.inner.caches(depth)
             total = torch.zeros_like(inner)
             for number in range(depth):
                 index = position * depth + number
-                features = self.inner.step(
-                    inner, self.get_buffer("depths")[number : number + 1], Causal(), within, reading.steering
-                )
-                logits = guidance.steer(self.head(features[:, 0]).float(), index / max(1, length - 1))
+                depths = self.get_buffer("depths")[number : number + 1]
+                logits = self.inner.step(inner, depths, Causal(), within, inside, self.head)
+                logits = guidance.steer(logits, index / max(1, length - 1))
                 drawn = draw(logits, options, numbers[index])
                 codes[index] = torch.where(known.mask[:, index], known.codes[:, index], drawn)
                 rows = self.codes(guidance.rows(codes[index]) + number * self.layout.codebook_size)

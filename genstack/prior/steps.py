@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genstack.prior.cache import Cache
-from genstack.prior.crossing import Pair
 from genstack.prior.masks import Mask
+from genstack.prior.reading import Reading
 from genstack.prior.transformer import Transformer
 
 Backend = str | Callable[..., Any]
@@ -17,16 +17,21 @@ Backend = str | Callable[..., Any]
 class Steps:
     """A transformer's steps of one token, compiled; others are taken as they are.
 
+    The transformer and its head are compiled in as they are at the first step: whether they changed is not
+    looked at again, which would take longer than what is looked at.
+
     Args:
         transformer: whose steps.
         backend: of torch.compile.
         options: of it.
     """
 
-    def __init__(self, transformer: Transformer, backend: Backend, options: dict[str, Any] | None):
+    def __init__(self, transformer: Transformer, backend: Backend, options: dict[str, Any]):
         self.transformer = transformer
+        unguarded = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)  # torch 2.8
+        given = {**options, "guard_filter_fn": unguarded} if unguarded else options
         self.compiled = torch.compile(
-            self._one, fullgraph=True, dynamic=False, backend=backend, options=options
+            self._one, fullgraph=True, dynamic=False, backend=backend, options=given
         )
 
     def __call__(
@@ -35,20 +40,20 @@ class Steps:
         positions: Tensor,
         mask: Mask,
         caches: Sequence[Cache],
-        steering: Tensor | None,
-        pairs: Sequence[Pair],
+        reading: Reading,
+        head: nn.Module | None,
     ) -> Tensor:
         filled = caches[0].filled
         if tokens.shape[1] > 1 or filled == 0:
-            return self.transformer.forward(tokens, positions, mask, caches, steering, pairs)
+            return self.transformer.taken(tokens, positions, mask, caches, reading, head)
         # A number would be compiled in; a side of a tensor can be any, but for 0 and 1.
         ruler = torch.empty(filled + 2)
         torch._dynamo.mark_dynamic(ruler, 0)
         memory = [(cache.length, cache.keys, cache.values) for cache in caches]
-        features = self.compiled(tokens, positions, mask, memory, ruler, steering, pairs)
+        made = self.compiled(tokens, positions, mask, memory, ruler, reading, head)
         for cache in caches:
             cache.filled += 1
-        return features
+        return made
 
     def _one(
         self,
@@ -57,9 +62,9 @@ class Steps:
         mask: Mask,
         memory: Sequence[tuple[int, Tensor | None, Tensor | None]],
         ruler: Tensor,
-        steering: Tensor | None,
-        pairs: Sequence[Pair],
+        reading: Reading,
+        head: nn.Module | None,
     ) -> Tensor:
         filled = ruler.shape[0] - 2
         caches = [Cache(length, filled, keys, values) for length, keys, values in memory]
-        return self.transformer.forward(tokens, positions, mask, caches, steering, pairs)
+        return self.transformer.taken(tokens, positions, mask, caches, reading, head)

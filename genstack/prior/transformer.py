@@ -278,7 +278,7 @@ class Transformer(nn.Module):
         backbone: the plan.
     """
 
-    #: What takes steps instead of `forward`; set while the network is compiled for drawing.
+    #: What takes steps instead of `taken`; set while the network is compiled for drawing.
     quick: Callable[..., Tensor] | None = None
 
     def __init__(self, layout: CodeLayout, backbone: Backbone):
@@ -341,14 +341,36 @@ class Transformer(nn.Module):
         positions: Int[Tensor, "*b n"],
         mask: Mask,
         caches: Sequence[Cache],
-        steering: Float[Tensor, "b width"] | None = None,
-        pairs: Sequence[Pair] = (),
-    ) -> Float[Tensor, "b n width"]:
+        reading: Reading,
+        head: nn.Module | None = None,
+    ) -> Tensor:
         """As `forward`, for tokens that go on after those that `caches` hold.
 
         Not `__call__`, since a network compiled for training would be compiled again for every length.
+
+        Args:
+            tokens: of codes; at the start of conditions, too.
+            positions: see `forward`.
+            mask: see `forward`.
+            caches: one for each layer.
+            reading: the condition.
+            head: makes logits, b x K and in float32, of the last token's features. Without it there are the
+                features of all tokens, b x n x width.
         """
-        return (self.quick or self.forward)(tokens, positions, mask, caches, steering, pairs)
+        return (self.quick or self.taken)(tokens, positions, mask, caches, reading, head)
+
+    def taken(
+        self,
+        tokens: Float[Tensor, "b n width"],
+        positions: Int[Tensor, "*b n"],
+        mask: Mask,
+        caches: Sequence[Cache],
+        reading: Reading,
+        head: nn.Module | None,
+    ) -> Tensor:
+        """A step as it is, not compiled; see `step`."""
+        features = self.forward(tokens, positions, mask, caches, reading.steering, reading.pairs)
+        return features if head is None else head(features[:, -1]).float()
 
     def reading(self, condition: Float[Tensor, "b n width"], hidden: Bool[Tensor, "b n"] | None) -> Reading:
         """A condition as this network reads it: across, with one token before the codes, or all before them.

@@ -53,7 +53,7 @@ def compiled(model: Model, backend: Backend = "inductor") -> Iterator[None]:
         )
     known = torch._inductor.list_options()  # they differ by version
     ours = {name: value for name, value in OPTIONS[device.type].items() if name in known}
-    given = ours if backend == "inductor" else None
+    given = ours if backend == "inductor" else {}
     parts = list(model.modules().modules())
     transformers = [part for part in parts if isinstance(part, Transformer)]
     whole: list[nn.Module] = [*transformers, *(part for part in parts if isinstance(part, Decoder))]
