@@ -50,8 +50,8 @@ from genstack.evaluation.fidelity import psnr
 from genstack.layout import CodeLayout
 from genstack.losses.perceptual import LPIPS
 from genstack.prior.autoregressive import Autoregressive
+from genstack.prior.backbone import Backbone
 from genstack.prior.conditions.nothing import Unconditional
-from genstack.prior.transformer import Backbone
 from genstack.training.optimization import Optimization
 from genstack.training.usage import Window, usage
 

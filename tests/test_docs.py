@@ -23,7 +23,7 @@ from genstack.compressor.quantizers.vq import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.model import Model
 from genstack.prior import Autoregressive, ClassLabels
-from genstack.prior.transformer import Backbone
+from genstack.prior.backbone import Backbone
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

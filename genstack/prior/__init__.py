@@ -1,6 +1,7 @@
 """Stage two: distributions over codes, and drawing from them."""
 
 from genstack.prior.autoregressive import Autoregressive
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition
 from genstack.prior.conditions import (
     Captions,
@@ -14,7 +15,6 @@ from genstack.prior.conditions import (
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import image_seeds
-from genstack.prior.transformer import Backbone
 
 __all__ = [
     "Autoregressive",

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition
 from genstack.prior.conditions.image_codes import CodeEmbedding
 from genstack.prior.guidance import Guidance
@@ -17,7 +18,7 @@ from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known, Prior
 from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer
+from genstack.prior.transformer import Transformer
 
 
 class Autoregressive(Prior):

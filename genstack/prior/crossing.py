@@ -48,12 +48,14 @@ class Answers(nn.Module):
         self.answer = nn.Linear(width, 2 * width, bias=bias)
 
     def forward(self, condition: Float[Tensor, "b m width"], hidden: Bool[Tensor, "b m"] | None) -> Pair:
-        both = rearrange(
-            self.answer(self.norm(condition)), "b m (two h d) -> two b h m d", two=2, h=self.heads
-        )
+        answers = self.answer(self.norm(condition))
+        keys, values = rearrange(answers, "b m (two h d) -> two b m h d", two=2, h=self.heads)
+        keys = self.key_norm(keys).type_as(values)
         # Copies, since FSDP watches what a module returns, which it cannot in views.
-        keys, values = (each.clone(memory_format=torch.contiguous_format) for each in both)
-        return Pair(self.key_norm(keys).type_as(values), values, hidden)
+        keys, values = (
+            each.transpose(1, 2).clone(memory_format=torch.contiguous_format) for each in (keys, values)
+        )
+        return Pair(keys, values, hidden)
 
 
 class Crossing(nn.Module):
@@ -73,8 +75,8 @@ class Crossing(nn.Module):
         self.write = nn.Linear(width, width, bias=bias)
 
     def forward(self, tokens: Float[Tensor, "b n width"], pair: Pair) -> Float[Tensor, "b n width"]:
-        queries = rearrange(self.ask(tokens), "b n (h d) -> b h n d", h=self.heads)
-        queries = self.query_norm(queries).type_as(pair.values)
+        queries = self.query_norm(rearrange(self.ask(tokens), "b n (h d) -> b n h d", h=self.heads))
+        queries = rearrange(queries, "b n h d -> b h n d").type_as(pair.values)
         return self.write(rearrange(asked(queries, pair), "b h n d -> b n (h d)"))
 
 

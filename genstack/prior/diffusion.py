@@ -7,13 +7,13 @@ from torch import Tensor
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition
 from genstack.prior.filler import Filler, lowest, spread
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone
 
 
 class Diffusion(Prior):

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from genstack.layout import CodeLayout
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition
 from genstack.prior.masks import Full
 from genstack.prior.positions import IndexEmbedding
 from genstack.prior.reading import Reading
 from genstack.prior.sampling import uniforms
-from genstack.prior.transformer import Backbone, Transformer
+from genstack.prior.transformer import Transformer
 
 
 class Filler(nn.Module):

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition
 from genstack.prior.filler import Filler, lowest, spread
 from genstack.prior.guidance import Guidance
@@ -18,7 +19,6 @@ from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence, Order
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone
 
 Schedule = Literal["cosine", "arccos", "linear", "square", "cubic", "root"]
 

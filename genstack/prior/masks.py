@@ -5,6 +5,7 @@ Any of these may leave out tokens that are there to fill up: `Hiding`.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -15,18 +16,21 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 def attended(
     queries: Float[Tensor, "b h q d"],
-    keys: Float[Tensor, "b h k d"],
-    values: Float[Tensor, "b h k d"],
+    keys: Float[Tensor, "b keyed k d"],
+    values: Float[Tensor, "b keyed k d"],
     seen: Bool[Tensor, "*images q k"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h q d"]:
-    """Attention itself; on a CPU its backward pass in bfloat16 takes many times that in float32."""
-    dtype = queries.dtype
+    """Attention itself; on a CPU its backward pass in bfloat16 takes many times that in float32.
+
+    Of fewer heads of keys than of queries, the first is read by the first h / keyed of these, and so on.
+    """
+    dtype, shared = queries.dtype, keys.shape[1] < queries.shape[1]
+    attend = partial(scaled_dot_product_attention, attn_mask=seen, is_causal=causal, enable_gqa=shared)
     if queries.device.type != "cpu" or dtype != torch.bfloat16 or not torch.is_grad_enabled():
-        return scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=causal)
+        return attend(queries, keys, values)
     with torch.autocast("cpu", enabled=False):
-        inputs = queries.float(), keys.float(), values.float()
-        return scaled_dot_product_attention(*inputs, attn_mask=seen, is_causal=causal).to(dtype)
+        return attend(queries.float(), keys.float(), values.float()).to(dtype)
 
 
 class Mask(ABC):
@@ -36,8 +40,8 @@ class Mask(ABC):
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b h k d"],
-        values: Float[Tensor, "b h k d"],
+        keys: Float[Tensor, "b keyed k d"],
+        values: Float[Tensor, "b keyed k d"],
     ) -> Float[Tensor, "b h q d"]: ...
 
     @abstractmethod
@@ -52,8 +56,8 @@ class Full(Mask):
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b h k d"],
-        values: Float[Tensor, "b h k d"],
+        keys: Float[Tensor, "b keyed k d"],
+        values: Float[Tensor, "b keyed k d"],
     ) -> Float[Tensor, "b h q d"]:
         return attended(queries, keys, values)
 
@@ -68,8 +72,8 @@ class Causal(Mask):
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b h k d"],
-        values: Float[Tensor, "b h k d"],
+        keys: Float[Tensor, "b keyed k d"],
+        values: Float[Tensor, "b keyed k d"],
     ) -> Float[Tensor, "b h q d"]:
         length, total = queries.shape[2], keys.shape[2]
         if length in (1, total):
@@ -93,8 +97,8 @@ class BlockCausal(Mask):
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b h k d"],
-        values: Float[Tensor, "b h k d"],
+        keys: Float[Tensor, "b keyed k d"],
+        values: Float[Tensor, "b keyed k d"],
     ) -> Float[Tensor, "b h q d"]:
         seen = self.seen(queries.shape[2], keys.shape[2], keys.device)
         return attended(queries, keys, values, seen)
@@ -118,8 +122,8 @@ class Hiding(Mask):
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b h k d"],
-        values: Float[Tensor, "b h k d"],
+        keys: Float[Tensor, "b keyed k d"],
+        values: Float[Tensor, "b keyed k d"],
     ) -> Float[Tensor, "b h q d"]:
         length, total = queries.shape[2], keys.shape[2]
         seen = self.seen(length, total, keys.device)

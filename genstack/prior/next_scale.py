@@ -14,6 +14,7 @@ from genstack.compressor.compressor import Compressor
 from genstack.compressor.quantizers.multiscale import MultiScale, resized
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
@@ -23,7 +24,7 @@ from genstack.prior.positions import IndexEmbedding
 from genstack.prior.prior import Known
 from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer
+from genstack.prior.transformer import Transformer
 
 REMEDY = "train one with --config configs/compressor/multiscale.yaml, or use the prior Autoregressive"
 

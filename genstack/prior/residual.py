@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
@@ -18,7 +19,7 @@ from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known
 from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Backbone, Transformer
+from genstack.prior.transformer import Transformer
 
 
 class ResidualTransformer(Exact):

@@ -1,107 +1,22 @@
 """The transformer that priors share (Vaswani et al. 2017, arXiv:1706.03762; Llama, arXiv:2302.13971)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import ceil, log
-from typing import Literal
 
-import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, normalize, rms_norm, silu
+from torch.nn.functional import dropout, gelu, silu
 from torch.utils.checkpoint import checkpoint
 
-from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.adaptive import Changes, Offset, SteeredNorm, modulated
+from genstack.prior.attention import EPSILON, Attention, crossing_norm
+from genstack.prior.backbone import Backbone
 from genstack.prior.cache import Cache
 from genstack.prior.crossing import Answers, CrossedLayer, Crossing, Pair
 from genstack.prior.masks import Mask
 from genstack.prior.positions import PlaceEmbedding, Rotary, Rotation
 from genstack.prior.reading import Reading
-
-EPSILON = 1e-5
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A plan of a transformer.
-
-    Args:
-        width: channels of a token, a multiple of `heads`.
-        depth: number of layers.
-        heads: attention heads of each layer.
-        norm: normalization before each half of a layer: rms (root mean square, no mean) or layer.
-        feedforward: second half of a layer: swiglu (gated, two thirds as wide, as many weights), gelu, or
-            gelu_tanh, its approximation.
-        ratio: hidden width of the second half over `width`, for gelu; swiglu takes two thirds of it, rounded
-            up to a multiple of `rounding`, or of `width` where that is less.
-        positions: how a token knows its place: rotary (angles of row and column) or learned (a vector each).
-        qk_norm: normalize queries and keys of each head; keeps attention stable in long and in bf16 training.
-            unit: to vectors of length one, with a learned temperature for each head (arXiv:2010.04245).
-        dropout: share of values dropped from the tokens at the start and from what each half of a layer adds.
-        bias: give the linear layers (and layer norms) biases.
-        checkpoint: forget activations and compute them again in the backward pass: less memory, more time.
-        rounding: see `ratio`.
-        unplaced: rotary queries and keys of a token without a place, such as a condition: kept as they are,
-            or zero, so that such tokens weigh alike for all (as in LlamaGen, arXiv:2406.06525).
-        adaptive: let the condition also scale, shift and gate what each layer computes (adaptive norms): own
-            (each layer has weights for it), shared (one set for all layers) or none.
-        crossing: let each layer read the tokens of the condition by cross-attention; before the codes stands
-            their mean alone, not all of them. For captions and images, which are many tokens.
-    """
-
-    width: int = 384
-    depth: int = 8
-    heads: int = 6
-    norm: Literal["rms", "layer"] = "rms"
-    feedforward: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
-    ratio: float = 4.0
-    positions: Literal["rotary", "learned"] = "rotary"
-    qk_norm: bool | Literal["unit"] = True
-    dropout: float = 0.1
-    bias: bool = False
-    checkpoint: bool = False
-    rounding: int = 256
-    unplaced: Literal["kept", "zero"] = "kept"
-    adaptive: Literal["none", "own", "shared"] = "none"
-    crossing: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rounding < 1:
-            raise UserError(f"rounding {self.rounding} is out of range; it is at least 1")
-        if min(self.width, self.depth, self.heads) < 1:
-            raise UserError(
-                f"width, depth and heads are at least 1, not {self.width}, {self.depth} and {self.heads}"
-            )
-        if self.ratio <= 0 or not 0 <= self.dropout < 1:
-            raise UserError(
-                f"ratio is above 0, dropout at least 0 and below 1, not {self.ratio} and {self.dropout}"
-            )
-        step = self.heads * (4 if self.positions == "rotary" else 1)
-        if self.width % step:
-            raise UserError(
-                f"width {self.width} is not a multiple of {step} ({self.heads} heads, {self.positions}); "
-                f"use {ceil(self.width / step) * step} or change `heads`"
-            )
-
-    @property
-    def head_width(self) -> int:
-        """Channels of one head."""
-        return self.width // self.heads
-
-    def before(self, length: int) -> int:
-        """How many tokens stand before the codes for a condition of so many."""
-        return 1 if self.crossing else length
-
-    @property
-    def hidden(self) -> int:
-        """Hidden width of the second half of a layer."""
-        if self.feedforward != "swiglu":
-            return round(self.ratio * self.width)
-        step = min(self.rounding, self.width)
-        return ceil(int(self.ratio * self.width * 2 / 3) / step) * step
 
 
 def normalization(backbone: Backbone) -> nn.Module:
@@ -109,69 +24,6 @@ def normalization(backbone: Backbone) -> nn.Module:
     if backbone.norm == "rms":
         return nn.RMSNorm(backbone.width, eps=EPSILON)
     return nn.LayerNorm(backbone.width, eps=EPSILON, bias=backbone.bias)
-
-
-class HeadNorm(nn.Module):
-    """Root mean square norm over the channels of each head, in float32 (arXiv:2302.05442)."""
-
-    def __init__(self, heads: int, head_width: int):
-        super().__init__()
-        self.heads = heads
-        self.gain = nn.Parameter(torch.ones(heads * head_width))
-
-    def forward(self, heads: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-        gain = rearrange(self.gain, "(h d) -> h 1 d", h=self.heads)
-        return rms_norm(heads.float(), heads.shape[-1:], eps=EPSILON) * gain
-
-
-class UnitNorm(nn.Module):
-    """Queries and keys of length one, queries times a learned scale of their head (arXiv:2010.04245)."""
-
-    def __init__(self, heads: int, head_width: int):
-        super().__init__()
-        self.root = head_width**0.5  # attention divides by it again
-        self.scale = nn.Parameter(torch.full((heads,), log(4)))
-
-    def forward(self, heads: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-        queries, keys = normalize(heads.float(), dim=-1).chunk(2, dim=1)
-        scale = self.root * self.scale.clamp(max=log(100)).exp()
-        return torch.cat([queries * rearrange(scale, "h -> h 1 1"), keys], dim=1)
-
-
-def meeting_norm(backbone: Backbone) -> nn.Module:
-    """What is done to queries and keys, one tensor of twice the heads, before they meet."""
-    if backbone.qk_norm == "unit":
-        return UnitNorm(backbone.heads, backbone.head_width)
-    return HeadNorm(2 * backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
-
-
-def crossing_norm(backbone: Backbone) -> nn.Module:
-    """What is done to the queries, or to the keys, of cross-attention before they meet."""
-    return HeadNorm(backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
-
-
-class Attention(nn.Module):
-    """Self-attention of several heads. Queries and keys are one tensor of twice the heads until they meet."""
-
-    def __init__(self, backbone: Backbone):
-        super().__init__()
-        self.heads = backbone.heads
-        self.read = nn.Linear(backbone.width, 3 * backbone.width, bias=backbone.bias)
-        self.norm = meeting_norm(backbone)
-        self.write = nn.Linear(backbone.width, backbone.width, bias=backbone.bias)
-
-    def forward(
-        self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
-    ) -> Float[Tensor, "b n width"]:
-        heads = rearrange(self.read(tokens), "b n (h d) -> b h n d", h=3 * self.heads)
-        meeting, values = heads.split([2 * self.heads, self.heads], dim=1)
-        meeting = self.norm(meeting)
-        if rotation is not None:
-            meeting = rotation(meeting)
-        queries, keys = meeting.type_as(values).chunk(2, dim=1)
-        if cache is not None:
-            keys, values = cache.append(keys, values)
-        return self.write(rearrange(mask.attend(queries, keys, values), "b h n d -> b n (h d)"))
 
 
 class SwiGLU(nn.Module):

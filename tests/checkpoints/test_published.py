@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from einops import rearrange
 from safetensors.torch import load_file, save_file
 
 import genstack
@@ -304,6 +305,27 @@ def test_llamagens_transformers(file, side, heads):
     null = prior.logits(codes, prior.condition.null(labels))
     torch.testing.assert_close(null, expected["logits_null"], **CLOSE)
     check_greedy(prior, labels, expected)
+
+
+@torch.no_grad()
+def test_llamagens_transformers_whose_heads_share_keys(tmp_path):
+    """Two heads of keys for four of queries: as if each were there twice."""
+    state = {name: stored.read() for name, stored in read(GOLDEN / "llamagen_gpt_c2i.pt").tensors().items()}
+    made = []
+    for copies in (1, 2):
+        changed = dict(state)
+        for name in (name for name in state if name.endswith("wqkv.weight")):
+            queries, *others = rearrange(
+                state[name], "(kind head row) ... -> kind head row ...", kind=3, head=4
+            )
+            parts = [queries, *(each[:2].repeat_interleave(copies, dim=0) for each in others)]
+            changed[name] = torch.cat([part.flatten(0, 1) for part in parts])
+        file = tmp_path / f"{copies}.safetensors"
+        save_file(changed, file)
+        made.append(llamagen(file, 8, 4).eval())
+    assert [prior.backbone.kv_heads for prior in made] == [2, None]
+    codes, labels = (golden("llamagen_gpt_c2i")[name] for name in ("codes", "condition"))
+    torch.testing.assert_close(*(prior.logits(codes.flatten(1), labels) for prior in made))
 
 
 def check_greedy(prior, values, expected):

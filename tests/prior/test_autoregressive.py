@@ -15,6 +15,8 @@ CHANGES = {
     "default": {},
     "layer norm": {"norm": "layer", "feedforward": "gelu", "bias": True},
     "learned": {"positions": "learned", "qk_norm": False},
+    "shared keys": {"kv_heads": 1},
+    "shared keys of length one": {"kv_heads": 1, "qk_norm": "unit"},
 }
 
 

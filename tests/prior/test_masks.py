@@ -37,6 +37,14 @@ def test_a_token_sees_what_its_mask_says(mask, sees, length):
 
 
 @pytest.mark.parametrize("length", [1, 3, 7])
+@pytest.mark.parametrize("mask", [Full(), Causal(), BlockCausal(BLOCKS)], ids=["full", "causal", "blocks"])
+def test_heads_of_queries_share_keys_in_order(mask, length):
+    queries, keys, values = torch.randn(2, 6, length, 4), torch.randn(2, 2, 7, 4), torch.randn(2, 2, 7, 4)
+    own = (each[:, [0, 0, 0, 1, 1, 1]] for each in (keys, values))
+    torch.testing.assert_close(mask.attend(queries, keys, values), mask.attend(queries, *own))
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
 @pytest.mark.parametrize(
     ("mask", "sees"),
     [

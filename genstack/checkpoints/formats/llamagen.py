@@ -1,5 +1,7 @@
 """LlamaGen (Sun et al. 2024, arXiv:2406.06525): tokenizers of unit vectors, transformers over their codes."""
 
+from dataclasses import replace
+
 import torch
 from einops import rearrange
 
@@ -144,7 +146,8 @@ def transformer(
     _, width = weights.dims("tok_embeddings.weight", 2)
     layers = weights.count("layers.{}.attention.wqkv.weight")
     hidden, _ = weights.dims("layers.0.feed_forward.w1.weight", 2)
-    backbone = plan(width, layers, asked(heads, FLAGS["heads"], "the number of attention heads"), hidden)
+    heads = asked(heads, FLAGS["heads"], "the number of attention heads")
+    backbone = plan(width, layers, heads, hidden, keyed(weights, width, heads))
     found = {f"transformer.{name}": weight for name, weight in blocks(weights, backbone).items()}
     found |= prefix | {
         "codes.weight": weights.take("tok_embeddings.weight"),
@@ -153,13 +156,19 @@ def transformer(
     return filled(lambda: Autoregressive(layout, condition, backbone), found)
 
 
-def plan(width: int, depth: int, heads: int, hidden: int) -> Backbone:
+def keyed(weights: Weights, width: int, heads: int) -> int | None:
+    """Heads of keys and values, from what is left beside those of queries; None for as many."""
+    rows, _ = weights.dims("layers.0.attention.wqkv.weight", 2)
+    return None if rows == 3 * width else (rows - width) * heads // (2 * width)
+
+
+def plan(width: int, depth: int, heads: int, hidden: int, kv_heads: int | None = None) -> Backbone:
     """LlamaGen's transformer; where its hidden width is not the usual one, the ratio that gives it."""
-    made = Backbone(width, depth, heads, qk_norm=False, unplaced="zero")
+    made = Backbone(width, depth, heads, qk_norm=False, unplaced="zero", kv_heads=kv_heads)
     if made.hidden == hidden:
         return made
     ratio = 1.5 * (hidden + 0.5) / width  # a half, so that rounding down gives `hidden`
-    return Backbone(width, depth, heads, qk_norm=False, unplaced="zero", ratio=ratio, rounding=1)
+    return replace(made, ratio=ratio, rounding=1)
 
 
 def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
@@ -168,16 +177,16 @@ def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
     Theirs turn neighbouring channels of queries and keys together, ours channels half a head apart: a matter
     of their order, which no product of queries and keys depends on.
     """
-    width, half = backbone.width, backbone.head_width // 2
-    heads = torch.arange(2 * width).reshape(2 * backbone.heads, half, 2)
+    keys = backbone.keyed * backbone.head_width
+    heads = torch.arange(backbone.width + keys).reshape(-1, backbone.head_width // 2, 2)
     turned = rearrange(heads, "heads plane side -> (heads side plane)")
-    order = torch.cat([turned, torch.arange(2 * width, 3 * width)])
+    order = torch.cat([turned, len(turned) + torch.arange(keys)])
     found = {"norm.weight": weights.take("norm.weight")}
     for layer in range(backbone.depth):
         place = f"layers.{layer}"
         read = weights.take(f"{place}.attention.wqkv.weight")
-        if read.shape != (3 * width, width):
-            raise UserError(f"{read.of} has shape {read.shape}; heads that share keys are not supported")
+        if read.shape != (len(order), backbone.width):
+            raise UserError(f"{read.of} has shape {read.shape}, not {(len(order), backbone.width)}")
         gate, inner = (weights.take(f"{place}.feed_forward.{name}.weight") for name in ("w1", "w3"))
         found |= {
             f"{place}.attention.read.weight": read.ordered(order),

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from genstack.errors import UserError
 from genstack.facts import Facts, Offer, Wishes
+from genstack.prior.backbone import Backbone
 from genstack.prior.condition import Condition, check_dropout, in_turn, only
 from genstack.prior.conditions.vocabulary import BYTES, learn, tokens
 from genstack.prior.masks import Full
-from genstack.prior.transformer import Backbone, Layer, normalization
+from genstack.prior.transformer import Layer, normalization
 
 MOST_READ = 200_000  # captions that the vocabulary is learned from
 MOST_TOKENS = 64  # of a caption, where nothing else is said
