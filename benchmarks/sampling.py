@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from genstack.prior import (
 )
 from genstack.prior.autoregressive import Decoding
 from genstack.prior.masked import Masked
+from genstack.prior.masks import attended
 from genstack.prior.next_scale import NextScale
 from genstack.sampling.compiled import compiled
 
@@ -46,13 +48,13 @@ def layout(side: int = 16) -> CodeLayout:
     return CodeLayout((16 * side, 16 * side), CODEBOOK, ((side, side),))
 
 
-def autoregressive(side: int = 16) -> Autoregressive:
+def autoregressive(side: int = 16, kv_heads: int | None = None) -> Autoregressive:
     """The prior that is measured."""
-    backbone = Backbone(width=WIDTH, depth=DEPTH, heads=HEADS, dropout=0.0)
+    backbone = Backbone(width=WIDTH, depth=DEPTH, heads=HEADS, dropout=0.0, kv_heads=kv_heads)
     return Autoregressive(layout(side), Unconditional(), backbone).eval()
 
 
-def linear_layers(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype = torch.float32) -> None:
+def linear_layers(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype) -> None:
     """What a step cannot do without: every linear layer once for each code, with weights of that dtype."""
     weights = [module.weight.to(dtype) for module in prior.modules() if isinstance(module, nn.Linear)]
     inputs = [torch.randn(batch, weight.shape[1], dtype=dtype) for weight in weights]
@@ -61,14 +63,10 @@ def linear_layers(prior: Autoregressive, batch: int, steps: int, dtype: torch.dt
             linear(rows, weight)
 
 
-def in_bf16(work: Callable[[], object]) -> Callable[[], object]:
-    """The same under autocast."""
-
-    def autocast() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            work()
-
-    return autocast
+def in_fp32(work: Callable[[], object]) -> None:
+    """The same, whatever autocast is on."""
+    with torch.autocast("cpu", enabled=False):
+        work()
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -158,10 +156,25 @@ def ready(
         yield prior
 
 
+def linear_layers_and_attention(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype) -> None:
+    """Those and one query for each head to all keys so far, in memory as a cache has it."""
+    plan = prior.backbone
+    shape = (batch, plan.keyed, steps + 1, plan.head_width)
+    memory = [(torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)) for _ in range(plan.depth)]
+    queries = torch.randn(batch, plan.heads, 1, plan.head_width, dtype=dtype)
+    weights = [module.weight.to(dtype) for module in prior.modules() if isinstance(module, nn.Linear)]
+    inputs = [torch.randn(batch, weight.shape[1], dtype=dtype) for weight in weights]
+    for step in range(steps):
+        for weight, rows in zip(weights, inputs, strict=True):
+            linear(rows, weight)
+        for keys, values in memory:
+            attended(queries, keys[:, :, : step + 1], values[:, :, : step + 1])
+
+
 @torch.inference_mode()
 def decoding(rounds: int) -> None:
     """Sampling, as it is and compiled, beside the linear layers alone and GPT-2, in fp32 and in bf16."""
-    prior, peer = autoregressive(), gpt2()
+    prior, shared, peer = autoregressive(), autoregressive(kv_heads=2), gpt2()
     for batch in (4, 16):
         print(f"\n256 codes, batch {batch}", flush=True)
         condition, seeds = torch.zeros(batch, dtype=torch.int64), image_seeds(0, range(batch))
@@ -169,30 +182,29 @@ def decoding(rounds: int) -> None:
         def sample(prior: Prior) -> None:
             prior.sample(condition, SamplingOptions(), seeds)  # noqa: B023
 
-        with ExitStack() as stack:
-            quick, quick16 = (
-                stack.enter_context(
-                    ready(deepcopy(prior), sample, torch.autocast("cpu", torch.bfloat16, bf16))
+        for dtype in (torch.float32, torch.bfloat16):
+            with ExitStack() as stack:
+                precision = partial(torch.autocast, "cpu", torch.bfloat16, dtype == torch.bfloat16)
+                quick, fewer = (
+                    stack.enter_context(ready(deepcopy(each), sample, precision()))
+                    for each in (prior, shared)
                 )
-                for bf16 in (False, True)
-            )
-            ways: dict[str, Callable[[], object]] = {
-                "linear layers alone": lambda: linear_layers(prior, batch, 256),  # noqa: B023
-                "genstack": lambda: sample(prior),
-                "genstack, compiled": lambda: sample(quick),  # noqa: B023
-                "linear layers alone, bf16": lambda: linear_layers(prior, batch, 256, torch.bfloat16),  # noqa: B023
-                "genstack, bf16": in_bf16(lambda: sample(prior)),
-                "genstack, bf16, compiled": in_bf16(lambda: sample(quick16)),  # noqa: B023
-                "transformers, GPT-2": lambda: generate(peer, batch),  # noqa: B023
-            }
-            times = take_turns(ways, rounds, "genstack", clock=time.perf_counter)
-        for name in [name for name in ways if name.startswith("genstack")]:
-            alone = "linear layers alone, bf16" if "bf16" in name else "linear layers alone"
-            print(f"{name} / {alone}: {spread(times[name], times[alone])}", flush=True)
-            print(
-                f"transformers, GPT-2 / {name}: {spread(times['transformers, GPT-2'], times[name])}",
-                flush=True,
-            )
+                stack.enter_context(precision())
+                alone = partial(linear_layers, prior, batch, 256, dtype)
+                bound = partial(linear_layers_and_attention, prior, batch, 256, dtype)
+                ways: dict[str, Callable[[], object]] = {
+                    "linear layers alone": alone,
+                    "linear layers and attention alone": bound,
+                    "genstack": partial(sample, prior),
+                    "genstack, compiled": partial(sample, quick),
+                    "genstack, kv_heads 2, compiled": partial(sample, fewer),
+                    "transformers, GPT-2, fp32": partial(in_fp32, partial(generate, peer, batch)),
+                }
+                print(f"| {dtype} | time | over the linear layers |")
+                times = take_turns(ways, rounds, "linear layers alone", clock=time.perf_counter)
+            for name in (name for name in ways if name.startswith("genstack")):
+                theirs = spread(times["transformers, GPT-2, fp32"], times[name])
+                print(f"transformers, GPT-2, fp32 / {name}: {theirs}", flush=True)
 
 
 @torch.inference_mode()
@@ -213,8 +225,10 @@ def lengths(rounds: int) -> None:
 def training(rounds: int) -> None:
     """Forward and backward of 8 images of 256 codes, in fp32 and in bf16."""
     codes, condition = torch.randint(CODEBOOK, (8, 256)), torch.zeros(8, dtype=torch.int64)
-    plans = {
+    plans: dict[str, dict[str, Any]] = {
         "genstack, default": {},
+        "genstack, default, compiled": {},
+        "genstack, kv_heads 2": {"kv_heads": 2},
         "genstack, without QK-norm": {"qk_norm": False},
         "genstack, as GPT-2": {
             "norm": "layer",
@@ -228,6 +242,8 @@ def training(rounds: int) -> None:
     for name, changes in plans.items():
         backbone = replace(Backbone(WIDTH, DEPTH, HEADS, dropout=0.0), **changes)
         prior = Autoregressive(layout(), Unconditional(), backbone).train()
+        if name.endswith("compiled"):
+            prior.transformer.compile()
         losses[name] = partial(prior.loss, codes, condition)
     for name, peer in {"transformers, GPT-2": gpt2(), "transformers, Llama": llama()}.items():
         losses[name] = lambda peer=peer.train(): peer(input_ids=codes, labels=codes).loss
@@ -239,9 +255,10 @@ def training(rounds: int) -> None:
 
     for bf16 in (False, True):
         print(f"\ntraining step, batch 8, 256 codes, {'bf16' if bf16 else 'fp32'}", flush=True)
-        take_turns(
-            {name: partial(step, loss, bf16) for name, loss in losses.items()}, rounds, next(iter(plans))
-        )
+        ways = {name: partial(step, loss, bf16) for name, loss in losses.items()}
+        for work in ways.values():  # some of them compile
+            work()
+        take_turns(ways, rounds, next(iter(plans)))
 
 
 def next_scale(backbone: Backbone) -> Prior:
