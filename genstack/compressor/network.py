@@ -73,3 +73,10 @@ def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[
             f"use {rows * side}x{columns * side}, or {way_out}"
         )
     return rows, columns
+
+
+def check_fit(plan: Network, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]) -> None:
+    """Refuse latents that are not of the size of those of such images."""
+    found, grid = tuple(latents.shape[-2:]), plan.grid(*image_size)
+    if found != grid:
+        raise UserError(f"latents of {found} do not fit images of {image_size}; use {grid}")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network, tiles
+from genstack.compressor.network import Decoder, Encoder, Network, check_fit, tiles
 from genstack.errors import UserError
 
 
@@ -95,8 +95,7 @@ class StridedDecoder(Decoder):
     def forward(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b c H W"]:
-        if (grid := self.plan.grid(*image_size)) != tuple(latents.shape[-2:]):
-            raise UserError(f"latents of {latents.shape[-2:]} do not fit images of {image_size}; use {grid}")
+        check_fit(self.plan, latents, image_size)
         features = latents
         for block in self.blocks:
             features = block(features)

@@ -7,7 +7,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network
+from genstack.compressor.network import Decoder, Encoder, Network, check_fit
 from genstack.compressor.transformer import (
     FromPatches,
     Head,
@@ -17,7 +17,6 @@ from genstack.compressor.transformer import (
     patch_grid,
     places,
 )
-from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,8 @@ class TiTokDecoder(Decoder):
     def forward(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b c H W"]:
+        check_fit(self.plan, latents, image_size)
         rows, columns = patch_grid(*image_size, self.plan.patch)
-        if (1, self.plan.tokens) != tuple(latents.shape[-2:]):
-            raise UserError(
-                f"latents of {tuple(latents.shape[-2:])} do not fit; this network has (1, {self.plan.tokens})"
-            )
         blanks = self.blank.weight + places(rows, columns, self.plan.width, latents.device)
         tokens = self.first(rearrange(latents, "b d 1 n -> b n d")) + self.order.weight
         tokens = torch.cat([repeat(blanks, "n width -> b n width", b=len(latents)), tokens], dim=1)

@@ -6,7 +6,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network
+from genstack.compressor.network import Decoder, Encoder, Network, check_fit
 from genstack.compressor.transformer import (
     FromPatches,
     Head,
@@ -16,7 +16,6 @@ from genstack.compressor.transformer import (
     patch_grid,
     places,
 )
-from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,10 @@ class ViTDecoder(Decoder):
     def forward(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b c H W"]:
-        if (grid := self.plan.grid(*image_size)) != tuple(latents.shape[-2:]):
-            raise UserError(
-                f"latents of {tuple(latents.shape[-2:])} do not fit images of {image_size}; use {grid}"
-            )
+        check_fit(self.plan, latents, image_size)
         tokens = self.first(rearrange(latents, "b d h w -> b (h w) d"))
-        tokens = tokens + places(*grid, self.plan.width, latents.device)
+        rows, columns = latents.shape[-2:]
+        tokens = tokens + places(rows, columns, self.plan.width, latents.device)
         return self.pixels(self.transformer(tokens), image_size)
 
     @property
