@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network, tiles
+from genstack.compressor.levels import steps
+from genstack.compressor.network import Decoder, Encoder, check_fit
 from genstack.compressor.output import squeeze
+from genstack.compressor.pyramid import Pyramid
 from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
-class DVAE(Network):
+class DVAE(Pyramid):
     """Bottleneck blocks of four convolutions, pooling and nearest upsampling, without normalization.
 
     With `Gumbel` of `sharpness: null`, `dim` = width * last multiplier and `projection: 0` it is DALL-E's
@@ -34,27 +36,14 @@ class DVAE(Network):
     entrance: int = 128
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("blocks", "entrance")}
-        for name, count in {**counts, "multipliers": min(self.multipliers, default=0)}.items():
-            if count < 1:
-                raise UserError(f"{name} {getattr(self, name)} is too small; use 1 or more")
         if self.width < 4:
             raise UserError(f"width {self.width} is too small; blocks have a quarter of it, so use 4 or more")
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level, full resolution first."""
-        return tuple(self.width * multiplier for multiplier in self.multipliers)
+        self.check("blocks", "entrance")
 
     @property
     def dim(self) -> int:
         """Channels of the latents that the encoder writes and the decoder reads."""
         return self.widths[-1]
-
-    @property
-    def stride(self) -> int:
-        """How many pixels one latent stands for, along each side."""
-        return 2 ** (len(self.multipliers) - 1)
 
     @property
     def gain(self) -> float:
@@ -67,9 +56,6 @@ class DVAE(Network):
     def decoder(self, channels: int) -> "DVAEDecoder":
         return DVAEDecoder(self, channels)
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        return tiles(height, width, self.stride, "stride", "fewer `multipliers`")
-
 
 class DVAEEncoder(Encoder):
     """Images to latents, fine to coarse; it reads images squeezed into [0.1, 0.9]."""
@@ -78,9 +64,7 @@ class DVAEEncoder(Encoder):
         super().__init__()
         self.plan, self.channels, self.dim = plan, channels, plan.dim
         self.first = convolution(channels, plan.width, 7)
-        self.levels = nn.ModuleList(
-            level(before, after, (3, 3, 3, 1), plan) for before, after in pairwise((plan.width, *plan.widths))
-        )
+        self.levels = nn.ModuleList(level(before, after, (3, 3, 3, 1), plan) for before, after in plan.down)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
         features = self.first(squeeze(images))
@@ -105,8 +89,7 @@ class DVAEDecoder(Decoder):
     def forward(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b c H W"]:
-        if (grid := self.plan.grid(*image_size)) != tuple(latents.shape[-2:]):
-            raise UserError(f"latents of {latents.shape[-2:]} do not fit images of {image_size}; use {grid}")
+        check_fit(self.plan, latents, image_size)
         features = self.first(latents)
         for number, part in enumerate(self.levels):
             features = part(features if number == 0 else F.interpolate(features, scale_factor=2.0))
@@ -119,10 +102,8 @@ class DVAEDecoder(Decoder):
 
 def level(dim_in: int, dim_out: int, sides: tuple[int, ...], plan: DVAE) -> nn.Sequential:
     """The blocks at one size."""
-    dims = (dim_in,) + (dim_out,) * plan.blocks
-    return nn.Sequential(
-        *(BottleneckBlock(before, after, sides, plan.gain) for before, after in pairwise(dims))
-    )
+    dims = steps(dim_in, dim_out, plan.blocks)
+    return nn.Sequential(*(BottleneckBlock(before, after, sides, plan.gain) for before, after in dims))
 
 
 class BottleneckBlock(nn.Module):

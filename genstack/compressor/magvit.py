@@ -1,20 +1,17 @@
 """The convolutions of MAGVIT-v2 (arXiv:2310.05737), as Open-MAGVIT2 has them (arXiv:2409.04410)."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
-import torch.nn.functional as F
 from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.convolutional import normalization, run
-from genstack.compressor.network import Decoder, Encoder, Network, tiles
-from genstack.errors import UserError
+from genstack.compressor.levels import Level, ResidualBlock, normalization, steps
+from genstack.compressor.pyramid import Pyramid, PyramidDecoder, PyramidEncoder
 
 
 @dataclass(frozen=True)
-class MAGVITNetwork(Network):
+class MAGVITNetwork(Pyramid):
     """Residual blocks without attention; the decoder looks at the latents again before each of its levels.
 
     There it normalizes its features, and scales and shifts each channel by what the latents' channels are
@@ -39,119 +36,35 @@ class MAGVITNetwork(Network):
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("dim", "width", "blocks", "groups")}
-        for name, count in {**counts, "multipliers": min(self.multipliers, default=0)}.items():
-            if count < 1:
-                raise UserError(f"{name} {getattr(self, name)} is too small; use 1 or more")
+        self.check("dim", "width", "blocks", "groups")
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level, full resolution first."""
-        return tuple(self.width * multiplier for multiplier in self.multipliers)
-
-    @property
-    def stride(self) -> int:
-        """How many pixels one latent stands for, along each side."""
-        return 2 ** (len(self.multipliers) - 1)
-
-    def encoder(self, channels: int) -> "MAGVITEncoder":
-        return MAGVITEncoder(self, channels)
-
-    def decoder(self, channels: int) -> "MAGVITDecoder":
-        return MAGVITDecoder(self, channels)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        return tiles(height, width, self.stride, "stride", "fewer `multipliers`")
-
-
-class MAGVITEncoder(Encoder):
-    """Images to latents, fine to coarse."""
-
-    def __init__(self, plan: MAGVITNetwork, channels: int):
-        super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        widths = plan.widths
-        self.first = nn.Conv2d(channels, plan.width, 3, padding=1, bias=False)
-        self.levels = nn.ModuleList(
-            PlainBlocks(plan, before, after) for before, after in pairwise((plan.width, *widths))
-        )
-        self.downsamples = nn.ModuleList(nn.Conv2d(dim, dim, 3, stride=2, padding=1) for dim in widths[:-1])
-        self.middle = PlainBlocks(plan, widths[-1], widths[-1])
-        self.norm = normalization(widths[-1], plan.groups)
-        self.last = nn.Conv2d(widths[-1], plan.dim, 1)
-
-    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
-        features = self.first(images)
-        for level, downsample in zip(self.levels, [*self.downsamples, nn.Identity()], strict=True):
-            features = downsample(level(features))
-        return self.last(F.silu(self.norm(self.middle(features))))
-
-
-class MAGVITDecoder(Decoder):
-    """Latents to images, coarse to fine; parts are stored in the order in which they run."""
-
-    def __init__(self, plan: MAGVITNetwork, channels: int):
-        super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        widths = plan.widths[::-1]
-        steps = list(pairwise((widths[0], *widths)))
-        self.first = nn.Conv2d(plan.dim, widths[0], 3, padding=1)
-        self.middle = PlainBlocks(plan, widths[0], widths[0])
-        self.looks = nn.ModuleList(Look(plan.dim, before, plan.groups) for before, _ in steps)
-        self.levels = nn.ModuleList(PlainBlocks(plan, before, after) for before, after in steps)
-        self.upsamples = nn.ModuleList(Unfold(dim) for dim in widths[:-1])
-        self.norm = normalization(widths[-1], plan.groups)
-        self.last = nn.Conv2d(widths[-1], channels, 3, padding=1)
-
-    def forward(
-        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
-        if (grid := self.plan.grid(*image_size)) != tuple(latents.shape[-2:]):
-            raise UserError(f"latents of {latents.shape[-2:]} do not fit images of {image_size}; use {grid}")
-        features = self.middle(self.first(latents))
-        for look, level, upsample in zip(
-            self.looks, self.levels, [*self.upsamples, nn.Identity()], strict=True
-        ):
-            features = upsample(level(look(features, latents)))
-        return self.last(F.silu(self.norm(features)))
-
-    @property
-    def last_layer(self) -> nn.Parameter:
-        return self.last.get_parameter("weight")
-
-
-class PlainBlocks(nn.Module):
-    """Residual blocks at one size."""
-
-    def __init__(self, plan: MAGVITNetwork, dim_in: int, dim_out: int):
-        super().__init__()
-        self.checkpoint = plan.checkpoint
-        dims = (dim_in,) + (dim_out,) * plan.blocks
-        self.blocks = nn.ModuleList(
-            PlainBlock(before, after, plan.groups) for before, after in pairwise(dims)
+    def encoder(self, channels: int) -> PyramidEncoder:
+        return PyramidEncoder(
+            first=nn.Conv2d(channels, self.width, 3, padding=1, bias=False),
+            levels=[self.level(*dims) for dims in self.down],
+            downsamples=[nn.Conv2d(dim, dim, 3, stride=2, padding=1) for dim in self.widths[:-1]],
+            middle=self.level(self.widths[-1], self.widths[-1]),
+            norm=normalization(self.widths[-1], self.groups),
+            last=nn.Conv2d(self.widths[-1], self.dim, 1),
         )
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        for block in self.blocks:
-            features = run(block, features, self.checkpoint)
-        return features
+    def decoder(self, channels: int) -> PyramidDecoder:
+        return PyramidDecoder(
+            self,
+            first=nn.Conv2d(self.dim, self.widths[-1], 3, padding=1),
+            middle=self.level(self.widths[-1], self.widths[-1]),
+            looks=[Look(self.dim, width, self.groups) for width, _ in self.up],
+            levels=[self.level(*dims) for dims in self.up],
+            upsamples=[Unfold(dim) for dim in self.widths[:0:-1]],
+            norm=normalization(self.widths[0], self.groups),
+            last=nn.Conv2d(self.widths[0], channels, 3, padding=1),
+        )
 
-
-class PlainBlock(nn.Module):
-    """Twice normalization, swish and convolution, without biases, added to the input or its projection."""
-
-    def __init__(self, dim_in: int, dim_out: int, groups: int):
-        super().__init__()
-        self.norm1 = normalization(dim_in, groups)
-        self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=False)
-        self.norm2 = normalization(dim_out, groups)
-        self.conv2 = nn.Conv2d(dim_out, dim_out, 3, padding=1, bias=False)
-        self.shortcut = nn.Conv2d(dim_in, dim_out, 1, bias=False) if dim_in != dim_out else nn.Identity()
-
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        inner = self.conv1(F.silu(self.norm1(features)))
-        inner = self.conv2(F.silu(self.norm2(inner)))
-        return inner + self.shortcut(features)
+    def level(self, dim_in: int, dim_out: int) -> Level:
+        """The blocks at one size."""
+        dims = steps(dim_in, dim_out, self.blocks)
+        blocks = [ResidualBlock(before, after, self.groups, bias=False) for before, after in dims]
+        return Level(blocks, self.checkpoint)
 
 
 class Look(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from genstack.cli import device
 from genstack.cli.device import MOST, choose, departure
-from genstack.compressor.convolutional import ConvolutionalDecoder
+from genstack.compressor.pyramid import PyramidDecoder
 from genstack.errors import UserError
 
 
@@ -24,14 +24,14 @@ def test_the_cpu_agrees_with_itself_and_draws_from_no_generator():
 
 @pytest.mark.parametrize(("wrong", "warned"), [(0.5, True), (1e-4, False)])
 def test_an_apple_gpu_that_decodes_wrongly_is_warned_of(monkeypatch, wrong, warned):
-    right, calls = ConvolutionalDecoder.forward, []
+    right, calls = PyramidDecoder.forward, []
 
     def forward(self, latents, image_size):
         calls.append(latents)
         images = right(self, latents, image_size)
         return images if len(calls) == 1 else images + wrong * images.abs().max()
 
-    monkeypatch.setattr(ConvolutionalDecoder, "forward", forward)
+    monkeypatch.setattr(PyramidDecoder, "forward", forward)
     monkeypatch.setattr(device, "found", lambda word, local: "mps:0")
     monkeypatch.setattr(device, "departure", lambda chosen: departure("cpu"))  # there is no such GPU here
     assert (wrong > MOST) == warned

@@ -1,0 +1,84 @@
+"""What stands on the levels of a pyramid and between them, after VQGAN (arXiv:2012.09841, table 7)."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+
+class Level(nn.Module):
+    """Blocks at one size, one after the other."""
+
+    def __init__(self, blocks: Iterable[nn.Module], checkpoint: bool):
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        for block in self.blocks:
+            features = run(block, features, self.checkpoint)
+        return features
+
+
+class ResidualBlock(nn.Module):
+    """Twice normalization, swish and convolution, added to the input (or to its 1x1 convolution)."""
+
+    def __init__(self, dim_in: int, dim_out: int, groups: int, dropout: float = 0.0, bias: bool = True):
+        super().__init__()
+        self.norm1 = normalization(dim_in, groups)
+        self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=bias)
+        self.norm2 = normalization(dim_out, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(dim_out, dim_out, 3, padding=1, bias=bias)
+        self.shortcut = nn.Conv2d(dim_in, dim_out, 1, bias=bias) if dim_in != dim_out else nn.Identity()
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        inner = self.conv1(F.silu(self.norm1(features)))
+        inner = self.conv2(self.dropout(F.silu(self.norm2(inner))))
+        return self.shortcut(features) + inner
+
+
+class Downsample(nn.Module):
+    """Half the height and width; the one pixel of padding is at the right and at the bottom."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, stride=2)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
+        return self.conv(F.pad(features, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the height and width."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
+        return self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
+
+
+def steps(dim_in: int, dim_out: int, blocks: int) -> list[tuple[int, int]]:
+    """Channels before and after each block of a level: the first changes their number."""
+    return list(pairwise((dim_in,) + (dim_out,) * blocks))
+
+
+def run(part: nn.Module, features: Tensor, forget: bool) -> Tensor:
+    """The part's output; its activations are computed again for gradients if they are to be forgotten."""
+    if forget and part.training and not isinstance(part, nn.Identity):
+        return recompute(part, features, use_reentrant=False)
+    return part(features)
+
+
+def normalization(dim: int, groups: int) -> nn.GroupNorm:
+    """Group normalization with the published epsilon; fewer groups where `groups` do not divide `dim`."""
+    if dim % groups:
+        groups = max(
+            count for count in range(1, groups) if dim % count == 0 and (count == 1 or dim // count >= 4)
+        )
+    return nn.GroupNorm(groups, dim, eps=1e-6)
