@@ -72,9 +72,11 @@ class Quantizer(Bottleneck):
     """A bottleneck whose latents can be written as codes.
 
     Law, in eval mode, within 1e-6: `lookup(quantizer(latents).codes, layout) == quantizer(latents).latents`.
+    A position has `depth` codes, each of `codebook_size` values.
     """
 
     codebook_size: int
+    depth: int = 1
 
     @abstractmethod
     def forward(self, latents: Float[Tensor, "b d h w"]) -> Quantized: ...
@@ -84,5 +86,5 @@ class Quantizer(Bottleneck):
         """The latents that codes stand for."""
 
     def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        """Where the codes of latents of this height and width lie: one grid of one symbol per position."""
-        return CodeLayout(image_size, self.codebook_size, ((height, width),))
+        """Where the codes of latents of this height and width lie: on one grid, unless it has more."""
+        return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)

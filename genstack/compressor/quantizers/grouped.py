@@ -53,6 +53,7 @@ class Grouped(Quantizer):
         if dim % groups:
             raise UserError(f"dim {dim} cannot be cut into {groups} groups; use a multiple of {groups}")
         self.groups, self.codebook_size, self.dim, self.learning = groups, codebook_size, dim, learning
+        self.depth = groups
         self.commitment_weight, self.normalize, self.estimator = commitment_weight, normalize, estimator
         self.seeding, self.dead_after = seeding, dead_after
         self.tables = nn.ModuleList(
@@ -83,9 +84,6 @@ class Grouped(Quantizer):
         (grid,) = layout.split(codes)
         vectors = [table.vectors(grid[..., number]) for number, table in enumerate(self.quantizers)]
         return rearrange(vectors, "group b h w d -> b (group d) h w")
-
-    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        return CodeLayout(image_size, self.codebook_size, ((height, width),), self.groups)
 
     def after_step(self, skipped: bool) -> None:
         for table in self.quantizers:

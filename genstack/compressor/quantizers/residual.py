@@ -112,9 +112,6 @@ class Residual(Quantizer):
             total = total + self.table(number).vectors(codes[..., number])
         return total
 
-    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)
-
     def table(self, number: int) -> VectorQuantizer:
         """The table of a depth."""
         return cast(VectorQuantizer, self.tables[number % len(self.tables)])
