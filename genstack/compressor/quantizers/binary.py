@@ -1,56 +1,19 @@
-"""Codes of bits, how symbols write them, and their entropies (arXiv:2310.05737, arXiv:2406.07548)."""
-
-from dataclasses import dataclass
+"""Entropies of codes of independent bits (arXiv:2310.05737, arXiv:2406.07548)."""
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_reduce
-
-from genstack.errors import UserError
 
 GROUP = 9  # bits whose joint distribution is measured over a batch; 2^9 patterns, as in BSQ
 
 
-@dataclass(frozen=True)
-class Symbols:
-    """How the bits of a position are written: in `depth` symbols, the first bit is the lowest of the first.
-
-    Args:
-        bits: of one position.
-        depth: symbols that they are written in, of equally many bits.
-    """
-
-    bits: int
-    depth: int
-
-    def __post_init__(self) -> None:
-        if self.bits < 1 or self.depth < 1 or self.bits % self.depth:
-            raise UserError(
-                f"{self.bits} bits cannot be written in depth {self.depth}; use a depth that divides them"
-            )
-        if self.bits // self.depth > 30:
-            raise UserError(
-                f"{self.bits} bits in depth {self.depth} make {2 ** (self.bits // self.depth)} values of a "
-                f"code; use a greater depth"
-            )
-
-    @property
-    def size(self) -> int:
-        """Values of one symbol."""
-        return 2 ** (self.bits // self.depth)
-
-    def codes(self, bits: Bool[Tensor, "b h w {self.bits}"]) -> Int[Tensor, "b n"]:
-        """The flat sequence of symbols of a grid of bits."""
-        parts = rearrange(bits.long(), "b h w (depth bit) -> b (h w depth) bit", depth=self.depth)
-        return (parts << torch.arange(parts.shape[-1], device=bits.device)).sum(-1)
-
-    def bits_of(self, grid: Int[Tensor, "b h w {self.depth}"]) -> Bool[Tensor, "b h w {self.bits}"]:
-        """The way back from `codes`."""
-        places = torch.arange(self.bits // self.depth, device=grid.device)
-        return rearrange(grid[..., None] >> places & 1, "b h w depth bit -> b h w (depth bit)").bool()
+def entropy_term(logits: Float[Tensor, "*shape bits"], diversity: float) -> Float[Tensor, ""]:
+    """Low where codes are certain for each latent and even over the batch (arXiv:2310.05737, equation 5)."""
+    flat = rearrange(logits, "... bits -> (...) bits")
+    return mean_entropy(flat) - diversity * entropy_of_mean(flat)
 
 
 def mean_entropy(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:

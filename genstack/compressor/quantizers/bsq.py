@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
-from genstack.compressor.quantizers.binary import Symbols, entropy_of_mean, mean_entropy
+from genstack.compressor.quantizers.binary import entropy_term
 from genstack.compressor.quantizers.check import check
+from genstack.compressor.quantizers.corners import Corners
 from genstack.compressor.quantizers.straight_through import straight_through
 from genstack.layout import CodeLayout
 
@@ -36,32 +37,24 @@ class BSQ(Quantizer):
         temperature: float = 0.03,
     ):
         super().__init__()
+        check("bits", bits, bits >= 1, "1 or more")
         check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
         check("diversity", diversity, diversity >= 0, "0 or more")
         check("temperature", temperature, temperature > 0, "more than 0")
-        self.symbols = Symbols(bits, depth)
-        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.symbols.size
+        self.corners = Corners(bits, depth, reach=bits**-0.5)
+        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.corners.size
         self.entropy_weight, self.diversity, self.temperature = entropy_weight, diversity, temperature
-        self.side = bits**-0.5  # half the side of the cube
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             soft = F.normalize(rearrange(latents.float(), "b d h w -> b h w d"), dim=-1)
-            bits = soft > 0
+            hard, codes = self.corners.nearest(soft)
             # softmax over corners of u c / temperature, which is a product over bits (equation 8)
-            logits = rearrange(soft, "b h w d -> (b h w) d") * (2 * self.side / self.temperature)
-            entropy = mean_entropy(logits) - self.diversity * entropy_of_mean(logits)
-            quantized = rearrange(straight_through(self.corners(bits), soft), "b h w d -> b d h w")
-        losses = {"entropy": self.entropy_weight * entropy}
-        return Quantized(quantized, losses, codes=self.symbols.codes(bits))
+            logits = soft * (2 * self.corners.reach / self.temperature)
+            losses = {"entropy": self.entropy_weight * entropy_term(logits, self.diversity)}
+            quantized = rearrange(straight_through(hard, soft), "b h w d -> b d h w")
+        return Quantized(quantized, losses, codes=codes)
 
     def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
         (grid,) = layout.split(codes)
-        return rearrange(self.corners(self.symbols.bits_of(grid)), "b h w d -> b d h w")
-
-    def corners(self, bits: Tensor) -> Float[Tensor, "*shape {self.dim}"]:
-        """The corners of the cube that bits name."""
-        return (bits * 2.0 - 1) * self.side
-
-    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)
+        return self.corners.lookup(grid)

@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
-from genstack.compressor.quantizers.binary import Symbols, entropy_of_mean, mean_entropy
+from genstack.compressor.quantizers.binary import entropy_term
 from genstack.compressor.quantizers.check import check
+from genstack.compressor.quantizers.corners import Corners
 from genstack.compressor.quantizers.straight_through import straight_through
 from genstack.layout import CodeLayout
 
@@ -39,33 +40,29 @@ class LFQ(Quantizer):
         temperature: float = 0.3,
     ):
         super().__init__()
+        check("bits", bits, bits >= 1, "1 or more")
         check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
         check("diversity", diversity, diversity >= 0, "0 or more")
         check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
         check("temperature", temperature, temperature > 0, "more than 0")
-        self.symbols = Symbols(bits, depth)
-        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.symbols.size
+        self.corners = Corners(bits, depth)
+        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.corners.size
         self.entropy_weight, self.diversity = entropy_weight, diversity
         self.commitment_weight, self.temperature = commitment_weight, temperature
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             soft = rearrange(latents.float(), "b d h w -> b h w d")
-            bits = soft > 0
-            hard = bits * 2.0 - 1
+            hard, codes = self.corners.nearest(soft)
             # softmax over codes of -|z - c|^2 / temperature, which is a product over bits
-            logits = rearrange(soft, "b h w d -> (b h w) d") * (4 / self.temperature)
-            entropy = mean_entropy(logits) - self.diversity * entropy_of_mean(logits)
+            logits = soft * (4 / self.temperature)
             losses = {
-                "entropy": self.entropy_weight * entropy,
+                "entropy": self.entropy_weight * entropy_term(logits, self.diversity),
                 "commitment": self.commitment_weight * F.mse_loss(soft, hard),
             }
             quantized = rearrange(straight_through(hard, soft), "b h w d -> b d h w")
-        return Quantized(quantized, losses, codes=self.symbols.codes(bits))
+        return Quantized(quantized, losses, codes=codes)
 
     def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
         (grid,) = layout.split(codes)
-        return rearrange(self.symbols.bits_of(grid) * 2.0 - 1, "b h w d -> b d h w")
-
-    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)
+        return self.corners.lookup(grid)

@@ -11,12 +11,13 @@ import torch
 from torch import distributed
 
 from genstack.compressor.quantizers import BSQ, LFQ
-from genstack.compressor.quantizers.binary import Symbols, entropy_of_mean, mean_entropy
+from genstack.compressor.quantizers.binary import entropy_of_mean, mean_entropy
+from genstack.compressor.quantizers.corners import Corners
 
 LOGITS = torch.randn(40, 11, generator=torch.Generator().manual_seed(5)) * 3
 
 
-def corners(bits, scale):
+def all_corners(bits, scale):
     return torch.tensor(list(product([-1.0, 1.0], repeat=bits))) * scale
 
 
@@ -28,12 +29,12 @@ def test_entropies_are_those_of_a_softmax_over_all_codes():
     """LFQ by the distance to each of its codes, BSQ by the similarity."""
     latents = torch.randn(2, 6, 5, 3)
     flat = latents.movedim(1, -1).reshape(-1, 6)
-    softmax = (-torch.cdist(flat, corners(6, 1.0)).square() / 0.7).softmax(1)
+    softmax = (-torch.cdist(flat, all_corners(6, 1.0)).square() / 0.7).softmax(1)
     expected = entropy(softmax).mean() - 2.0 * entropy(softmax.mean(0))
     loss = LFQ(bits=6, entropy_weight=3.0, diversity=2.0, temperature=0.7)(latents).losses["entropy"]
     torch.testing.assert_close(loss, 3.0 * expected)
     unit = torch.nn.functional.normalize(flat, dim=1)
-    softmax = (unit @ corners(6, 6**-0.5).T / 0.2).softmax(1)
+    softmax = (unit @ all_corners(6, 6**-0.5).T / 0.2).softmax(1)
     expected = entropy(softmax).mean() - 2.0 * entropy(softmax.mean(0))
     loss = BSQ(bits=6, entropy_weight=3.0, diversity=2.0, temperature=0.2)(latents).losses["entropy"]
     torch.testing.assert_close(loss, 3.0 * expected)
@@ -68,12 +69,12 @@ def test_a_quarter_of_a_million_codes_fit():
 
 @pytest.mark.parametrize(("bits", "depth"), [(6, 1), (6, 2), (6, 3), (6, 6), (30, 1)])
 def test_symbols_come_back_as_their_bits(bits, depth):
-    symbols = Symbols(bits, depth)
+    corners = Corners(bits, depth)
     seen = torch.rand(2, 3, 5, bits) < 0.5
-    codes = symbols.codes(seen)
+    codes = corners.codes(seen)
     assert codes.shape == (2, 15 * depth)
-    assert int(codes.max()) < symbols.size
-    assert torch.equal(symbols.bits_of(codes.reshape(2, 3, 5, depth)), seen)
+    assert int(codes.max()) < corners.size
+    assert torch.equal(corners.bits_of(codes.reshape(2, 3, 5, depth)), seen)
     assert int(codes[0, 0]) == sum(
         int(bit) << place for place, bit in enumerate(seen[0, 0, 0, : bits // depth])
     )
@@ -151,6 +152,7 @@ def test_processes_share_one_batch(tmp_path):
     [
         ({"bits": 7, "depth": 2}, "7 bits cannot be written in depth 2"),
         ({"bits": 40}, "use a greater depth"),
+        ({"bits": 0}, "bits 0"),
         ({"temperature": 0.0}, "temperature 0"),
         ({"entropy_weight": -1.0}, "entropy_weight -1"),
     ],
