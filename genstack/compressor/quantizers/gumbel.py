@@ -68,6 +68,7 @@ class Gumbel(Quantizer):
         self.temperature, self.final_temperature, self.annealing = temperature, final_temperature, annealing
         self.divergence_weight, self.divergence_warmup = divergence_weight, divergence_warmup
         self.dead_after = dead_after
+        self.length = 1.0 if sharpness is None else dim**0.5  # mean squares of 1, where rows are directions
         self.rows = nn.Parameter(torch.randn(codebook_size, dim))
         self.logits = nn.Linear(dim, codebook_size) if sharpness is None else None
         self.register_buffer("step", torch.tensor(0))  # optimizer steps so far
@@ -75,8 +76,8 @@ class Gumbel(Quantizer):
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
-            soft = rearrange(latents.float(), "b d h w -> b h w d")
-            logits, vectors = self.scores(soft), self.vectors
+            soft, directions = rearrange(latents.float(), "b d h w -> b h w d"), self.directions
+            logits, vectors = self.scores(soft, directions), directions * self.length
             codes = logits.argmax(-1)
             if self.training:
                 self.idle.observe(rearrange(soft, "b h w d -> (b h w) d"), codes.flatten())
@@ -96,25 +97,32 @@ class Gumbel(Quantizer):
         (grid,) = layout.split(codes)
         return rearrange(F.embedding(grid, self.vectors), "b h w 1 d -> b d h w")
 
-    def scores(self, latents: Float[Tensor, "*shape {self.dim}"]) -> Float[Tensor, "*shape k"]:
-        """The logits of codes."""
+    def scores(
+        self, latents: Float[Tensor, "*shape {self.dim}"], directions: Float[Tensor, "k {self.dim}"]
+    ) -> Float[Tensor, "*shape k"]:
+        """The logits of codes whose rows point in directions, or of those of the layer."""
         if self.sharpness is not None:
-            return self.sharpness * F.normalize(latents, dim=-1) @ F.normalize(self.rows.float(), dim=1).T
+            return self.sharpness * F.normalize(latents, dim=-1) @ directions.T
         weight, bias = self.get_parameter("logits.weight"), self.get_parameter("logits.bias")
         return F.linear(latents, weight.float(), bias.float())
 
     @property
-    def vectors(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
-        """What codes stand for: rows, or their directions, whose mean square is 1."""
+    def directions(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
+        """Where rows point to, at length 1; beside a layer, rows as they are."""
         rows = self.rows.float()
-        return rows if self.sharpness is None else F.normalize(rows, dim=1) * self.dim**0.5
+        return rows if self.sharpness is None else F.normalize(rows, dim=1)
+
+    @property
+    def vectors(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
+        """What codes stand for."""
+        return self.directions * self.length
 
     def after_step(self, skipped: bool) -> None:
         self.step += int(not skipped)
         dead, latents = self.idle.after_step(skipped)
         if len(dead):
             with torch.no_grad():
-                self.rows[dead] = F.normalize(draw(latents, len(dead)), dim=1) * self.dim**0.5
+                self.rows[dead] = F.normalize(draw(latents, len(dead)), dim=1) * self.length
 
     def temperature_now(self) -> Float[Tensor, ""]:
         """The temperature of this step."""

@@ -34,7 +34,7 @@ def test_steps_are_saved_and_skipped_ones_do_not_count():
 def test_the_divergence_is_that_from_uniform_and_warms_up_along_a_cosine():
     quantizer = Gumbel(7, 3, sharpness=1.5, divergence_weight=2.0, divergence_warmup=4)
     latents = torch.randn(2, 3, 5, 4)
-    probabilities = quantizer.scores(latents.movedim(1, -1)).softmax(-1)
+    probabilities = quantizer.scores(latents.movedim(1, -1), quantizer.directions).softmax(-1)
     divergence = (probabilities * (probabilities * 7).log()).sum(-1).mean()
     for step in range(6):
         expected = 2.0 * (1 - math.cos(math.pi * min(step / 4, 1))) / 2 * divergence
@@ -47,7 +47,7 @@ def test_training_draws_codes_with_their_probabilities(sharpness):
     """At a low temperature nearly one row remains, and it is drawn as often as the softmax says."""
     quantizer = Gumbel(4, 3, sharpness, temperature=0.01, final_temperature=0.01).train()
     latents = torch.randn(1, 3, 1, 1)
-    probabilities = quantizer.scores(latents[0, :, 0, 0]).softmax(-1)
+    probabilities = quantizer.scores(latents[0, :, 0, 0], quantizer.directions).softmax(-1)
     mixed = quantizer(latents.expand(1, 3, 100, 200)).latents[0].flatten(1).T
     drawn = torch.cdist(mixed, quantizer.vectors).argmin(1)
     torch.testing.assert_close(torch.bincount(drawn, minlength=4) / 20000, probabilities, atol=0.02, rtol=0)
@@ -57,7 +57,9 @@ def test_the_likeliest_row_is_the_nearest_direction():
     quantizer = Gumbel(codebook_size=7, dim=3).eval()
     latents = torch.randn(2, 3, 5, 4)
     cosines = F.cosine_similarity(latents.movedim(1, -1)[..., None, :], quantizer.rows, dim=-1)
-    torch.testing.assert_close(quantizer.scores(latents.movedim(1, -1)), quantizer.sharpness * cosines)
+    torch.testing.assert_close(
+        quantizer.scores(latents.movedim(1, -1), quantizer.directions), quantizer.sharpness * cosines
+    )
     assert torch.equal(quantizer(latents).codes, cosines.argmax(-1).flatten(1))
 
 
@@ -73,7 +75,7 @@ def test_the_loss_is_the_bound_of_dall_e():
     """Appendix A.2: beta times the divergence summed over positions, over all values of the image."""
     quantizer = Gumbel(7, 3, sharpness=1.5, divergence_weight=6.6 / (3 * 8**2), divergence_warmup=0)
     latents = torch.randn(2, 3, 4, 6)  # of images of 3 x 32 x 48 values
-    logs = quantizer.scores(latents.movedim(1, -1)).log_softmax(-1)
+    logs = quantizer.scores(latents.movedim(1, -1), quantizer.directions).log_softmax(-1)
     summed = (logs.exp() * (logs - math.log(1 / 7))).sum((1, 2, 3)).mean()
     torch.testing.assert_close(quantizer(latents).losses["divergence"], 6.6 * summed / (3 * 32 * 48))
 
