@@ -76,7 +76,13 @@ class Examination:
             real = {name.removeprefix("real:"): column for name, column in found.items()}
             self.judge_samples(card, draw, real)
         card.protocol["model"] = {"path": self.run, "sha256": self.model.fingerprint}
+        card.protocol["real"]["unreadable"] = self.unreadable()
         return card if self.bench.together.first else None
+
+    def unreadable(self) -> dict[str, str]:
+        """Why real images could not be read, by key: others stood in for them, in any process."""
+        met = self.bench.together.gathered(self.reference.data.unreadable.reasons)
+        return dict(sorted(pair for reasons in met for pair in reasons.items()))
 
     def show(self, card: Card) -> None:
         """Sheets of the images that stand out, each beside its reconstruction."""

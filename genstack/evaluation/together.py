@@ -7,11 +7,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from genstack.errors import UserError
+
+T = TypeVar("T")
 
 #: What is known of each of some images, by name, one row for each.
 Columns = dict[str, Tensor]
@@ -67,10 +70,13 @@ class Together:
         mine = {
             number: look(batch) for number, batch in enumerate(batches) if number % self.count == self.rank
         }
-        parts = [mine]
-        if self.count > 1:
-            parts = [{} for _ in range(self.count)]
-            distributed.all_gather_object(parts, mine)
-        found = {number: part for each in parts for number, part in each.items()}
+        found = {number: part for each in self.gathered(mine) for number, part in each.items()}
         ordered = [found[number] for number in sorted(found)]
         return {name: torch.cat([part[name] for part in ordered]) for name in ordered[0]}
+
+    def gathered(self, mine: T) -> list[T]:
+        """What each process has, the first first."""
+        parts = [mine] * self.count
+        if self.count > 1:
+            distributed.all_gather_object(parts, mine)
+        return parts

@@ -258,6 +258,21 @@ def test_unreadable_pictures_of_both_folders_are_named_together(place, capsys, f
     assert not (place / "fake.evaluation" / "card.json").exists()
 
 
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_a_card_tells_which_pictures_could_not_be_read(place):
+    """Of few, the next stands in; twenty-five are the fewest of which one is few."""
+    folder = pictures(place / "real", 25)
+    damaged = place / "real" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    words = ["--data.source", folder, "--split", "all", *QUICK]
+    assert main(["evaluate", "compressor", *words]) is None
+    unreadable = card(place / "compressor" / "evaluation")[0]["protocol"]["real"]["unreadable"]
+    assert list(unreadable) == ["3.png"] and "3.png" in unreadable["3.png"]
+    damaged.unlink()
+    assert main(["evaluate", "compressor", *words]) is None
+    assert card(place / "compressor" / "evaluation")[0]["protocol"]["real"]["unreadable"] == {}
+
+
 def test_other_sizes_are_brought_together_when_asked(place):
     pictures(place / "fake", 20)
     pictures(place / "larger", 20, size=(20, 24), names="other{}.png")
