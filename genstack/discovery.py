@@ -3,18 +3,20 @@
 import importlib
 import inspect
 import pkgutil
+from functools import cache
 from types import ModuleType
 from typing import TypeVar
 
 Part = TypeVar("Part")
 
 
-def modules(package: ModuleType) -> list[ModuleType]:
+@cache  # a command asks some ten times, and each walk reads every folder
+def modules(package: ModuleType) -> tuple[ModuleType, ...]:
     """Every module of a package, imported, with those of its subpackages."""
-    return [
+    return tuple(
         importlib.import_module(entry.name)
         for entry in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
-    ]
+    )
 
 
 def discover(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:

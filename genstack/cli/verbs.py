@@ -18,7 +18,9 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from genstack.cli.words import nearest
 from genstack.errors import UserError
@@ -52,9 +54,11 @@ class Verb:
         return call(actions[arguments[0]], f"genstack {self.name} {arguments[0]}", arguments[1:])
 
 
-def verbs() -> dict[str, Verb]:
-    """Every verb by name."""
-    return {verb.name: verb for file in sorted(Path(__file__).parent.glob("*.py")) if (verb := read(file))}
+@cache
+def verbs() -> Mapping[str, Verb]:
+    """Every verb by name, read once by each process."""
+    found = {verb.name: verb for file in sorted(Path(__file__).parent.glob("*.py")) if (verb := read(file))}
+    return MappingProxyType(found)
 
 
 def read(file: Path) -> Verb | None:
