@@ -67,14 +67,15 @@ def small(value, name=""):
 
 @cache
 def resolved(recipe):
-    """The stage of a recipe, and all its settings."""
+    """The stage of a recipe, its command line, and all settings that this reads."""
     stage, paths = files(recipe)
+    parser = stage.parser()
     arguments = [word for path in paths for word in ("--config", str(path))]
     given = {"data.source": "shapes", "compressor": "runs/flowers"}
     for name, value in given.items():
-        if name.split(".")[0] in stage.parser().settings:
+        if name.split(".")[0] in parser.settings:
             arguments += [f"--{name}", value]
-    return stage, stage.parser().parse(arguments)
+    return stage, parser, parser.parse(arguments)
 
 
 def test_the_header_names_paper_hardware_time_and_command(recipe):
@@ -101,9 +102,9 @@ def test_recipes_state_only_settings_that_exist(recipe, capsys):
 
 def test_recipes_build_as_they_stand(recipe, monkeypatch):
     """In full size, without memory for it."""
-    stage, settings = resolved(recipe)
+    stage, parser, settings = resolved(recipe)
     monkeypatch.setattr(perceptual.LPIPS, "to", lambda self, device: self)
-    parts = stage.parser().build(settings)
+    parts = parser.build(settings)
     with torch.device("meta"):
         if stage.name == "compressor":
             model = parts.model.compressor(3)
@@ -161,8 +162,7 @@ def brought(settings, folder, request):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request):
     """As the command line trains, validation, pictures and files included."""
-    stage, settings = resolved(recipe)
-    parser = stage.parser()
+    stage, parser, settings = resolved(recipe)
     tiny = small(parser.resolved(settings))
     height, width = size
     tiny["data"] |= SOURCE | {"resolution": f"{height},{width}", "channels": channels}
@@ -179,8 +179,8 @@ def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request)
 @pytest.mark.training
 @pytest.mark.parametrize("recipe", [path for name, path in RECIPES.items() if name.startswith("compressor")])
 def test_compressors_train_in_bf16_on_a_folder_of_images(recipe, tmp_path, monkeypatch):
-    stage, settings = resolved(recipe)
-    tiny = small(stage.parser().resolved(settings))
+    stage, parser, settings = resolved(recipe)
+    tiny = small(parser.resolved(settings))
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number, pixels in enumerate(
