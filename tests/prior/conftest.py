@@ -6,7 +6,7 @@ from genstack.layout import CodeLayout
 from genstack.prior import Backbone
 
 LAYOUTS = {
-    "one grid": CodeLayout((40, 56), 11, ((5, 7),)),
+    "one grid": CodeLayout((24, 40), 11, ((3, 5),)),
     "two grids": CodeLayout((24, 32), 11, ((1, 2), (3, 4))),
     "depth 2": CodeLayout((16, 24), 11, ((2, 3),), depth=2),
     "one row": CodeLayout((32, 32), 11, ((1, 9),)),
