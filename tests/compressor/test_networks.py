@@ -55,8 +55,8 @@ def test_the_file_names_its_paper(network):
     assert re.search(r"arXiv:\d{4}\.\d{5}", importlib.import_module(type(network).__module__).__doc__)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [1, 3])
+# Channels are those of the first and the last layer alone: the law above has them at every size.
+@pytest.mark.parametrize(("size", "channels"), [((32, 32), 3), ((32, 48), 1), ((64, 32), 3)])
 def test_one_step_trains_every_parameter(network, quantizer, size, channels):
     model = Autoencoder(channels, network, quantizer)
     images = torch.rand(2, channels, *size) * 2 - 1
@@ -71,7 +71,7 @@ def test_one_step_trains_every_parameter(network, quantizer, size, channels):
     assert model.last_layer.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(32, 48), (64, 32)])
 def test_decoded_codes_are_the_reconstruction(network, quantizer, size):
     model = Autoencoder(3, network, quantizer).eval()
     images = torch.rand(2, 3, *size) * 2 - 1
