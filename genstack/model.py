@@ -151,6 +151,19 @@ class Model:
         """
         return options_of(preset, given or {}, self.presets, guided=self.condition.dropout > 0)
 
+    def check(self, options: SamplingOptions) -> None:
+        """Refuse options by which this cannot draw.
+
+        Raises:
+            UserError: the prior has no such choice, or there is no prior, whose choices they are.
+        """
+        if self.prior is not None:
+            self.prior.check(options)
+        elif not self.compressor.coded and options != SamplingOptions(options.temperature):
+            raise UserError(
+                "latents without codes are drawn by temperature alone; leave out the other options"
+            )
+
     def keep(self, name: str, options: SamplingOptions) -> None:
         """Keep options under a name; saving the model saves them."""
         plain = asdict(SamplingOptions())
@@ -238,11 +251,10 @@ class Model:
     def _imagine(
         self, options: SamplingOptions, seeds: Int[Tensor, " b"], size: tuple[int, int] | None
     ) -> Float[Tensor, "b c H W"]:
-        if self.compressor.coded or options == SamplingOptions(options.temperature):
-            image_size = size or (self.preprocessing.height, self.preprocessing.width)
-            drawn = self.compressor.draw(seeds.to(self.device), image_size, options.temperature)
-            return drawn.clamp(-1, 1)
-        raise UserError("latents without codes are drawn by temperature alone; leave out the other options")
+        self.check(options)
+        image_size = size or (self.preprocessing.height, self.preprocessing.width)
+        drawn = self.compressor.draw(seeds.to(self.device), image_size, options.temperature)
+        return drawn.clamp(-1, 1)
 
     @property
     def _prior(self) -> Prior:

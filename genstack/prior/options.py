@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from genstack.errors import UserError
+
+Schedule = Literal["constant", "linear", "cosine", "power"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SamplingOptions:
     top_p: float = 1.0
     min_p: float = 0.0
     guidance: float = 1.0
-    guidance_schedule: Literal["constant", "linear", "cosine", "power"] = "constant"
+    guidance_schedule: Schedule = "constant"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     steps: int = 0
 
@@ -42,7 +44,11 @@ class SamplingOptions:
             "top_k": (self.top_k >= 0, "at least 0 (0 keeps all codes)"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (0 <= self.min_p <= 1, "at least 0 and at most 1"),
-            "guidance": (self.guidance >= 0, "at least 0"),
+            "guidance": (0 <= self.guidance < math.inf, "at least 0, and finite"),
+            "guidance_schedule": (
+                self.guidance_schedule in get_args(Schedule),
+                f"one of {', '.join(get_args(Schedule))}",
+            ),
             "guidance_interval": (0 <= first <= last <= 1, "two numbers from 0 to 1, the smaller first"),
             "steps": (self.steps >= 0, "at least 0 (0 leaves the choice to the prior)"),
         }

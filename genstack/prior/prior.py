@@ -85,6 +85,25 @@ class Prior(nn.Module, ABC):
         """
 
     @final
+    def check(self, options: SamplingOptions) -> None:
+        """Refuse options by which this prior cannot draw.
+
+        Raises:
+            UserError: guidance other than 1 of a prior that was trained without condition dropout.
+            UserError: a number of steps asked of a prior that has no choice.
+        """
+        if options.guidance != 1 and self.condition.dropout == 0:
+            raise UserError(
+                f"guidance {options.guidance} needs a prior trained with a condition and its dropout, unlike "
+                f"this one; use guidance 1, or train one with a condition whose `dropout` is above 0"
+            )
+        if options.steps and self.steps is None:
+            raise UserError(
+                f"{type(self).__name__} takes as many steps as there are codes to draw, not {options.steps}; "
+                f"leave `steps` out"
+            )
+
+    @final
     def sample(
         self,
         condition: Tensor,
@@ -101,19 +120,9 @@ class Prior(nn.Module, ABC):
             known: codes that are kept as they are; None for none.
 
         Raises:
-            UserError: guidance other than 1 from a prior that was trained without condition dropout.
-            UserError: a number of steps asked of a prior that has no choice.
+            UserError: the prior cannot draw by these options: `check`.
         """
-        if options.guidance != 1 and self.condition.dropout == 0:
-            raise UserError(
-                f"guidance {options.guidance} needs a prior trained with condition dropout, unlike this one; "
-                f"use guidance 1, or train one with the condition's `dropout` above 0"
-            )
-        if options.steps and self.steps is None:
-            raise UserError(
-                f"{type(self).__name__} takes as many steps as there are codes to draw, not {options.steps}; "
-                f"leave `steps` out"
-            )
+        self.check(options)
         device = next(self.parameters()).device
         known = known or Known.nothing(len(seeds), self.layout.length)
         training = self.training

@@ -44,6 +44,9 @@ class Series:
     overlap: float = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    def __post_init__(self) -> None:
+        self.model.check(self.options)
+
     def __len__(self) -> int:
         return len(self.facts)
 

@@ -187,6 +187,7 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "9"], "leaves none of the 24 known"),
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "-1"], "grow -1 is too small"),
         (["--image", "missing.png", "--keep", "top:0.5"], "missing.png cannot be read"),
+        (["--sweep", "guidance=1,inf"], "guidance inf is out of range; it must be at least 0, and finite"),
         (["--guidance-interval", "0.9,0.1"], "guidance_interval (0.9, 0.1) is out of range"),
     ],
 )
@@ -196,6 +197,13 @@ def test_mistakes_are_told_in_one_line(place, words, message, capsys):
     assert sample(*words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+    assert not (place / "out").exists()
+
+
+def test_a_sweep_that_ends_in_what_the_prior_cannot_do_draws_nothing(place, capsys):
+    assert sample("--sweep", "temperature=1", "steps=0,4") == 2
+    assert "takes as many steps as there are codes" in capsys.readouterr().err
+    assert not (place / "out").exists()
 
 
 def test_the_words_behind_sweep_are_one():

@@ -181,3 +181,13 @@ def test_options_out_of_range_are_refused(options):
     (name, value), *_ = options.items()
     with pytest.raises(ValueError, match=f"{name} {value} is out of range"):
         SamplingOptions(**options)
+
+
+def test_a_schedule_that_there_is_not_is_refused_before_anything_is_drawn():
+    """Set behind its back: the types that tests check would refuse it before."""
+    options = SamplingOptions()
+    object.__setattr__(options, "guidance_schedule", "cosin")
+    with pytest.raises(
+        ValueError, match=r"guidance_schedule cosin .* one of constant, linear, cosine, power"
+    ):
+        options.__post_init__()
