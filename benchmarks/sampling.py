@@ -256,8 +256,11 @@ def training(rounds: int) -> None:
     for bf16 in (False, True):
         print(f"\ntraining step, batch 8, 256 codes, {'bf16' if bf16 else 'fp32'}", flush=True)
         ways = {name: partial(step, loss, bf16) for name, loss in losses.items()}
-        for work in ways.values():  # some of them compile
+        for name, work in ways.items():
+            begun = time.perf_counter()
             work()
+            if name.endswith("compiled"):
+                print(f"compiled in {time.perf_counter() - begun:.0f} s", flush=True)
         take_turns(ways, rounds, next(iter(plans)))
 
 

@@ -22,7 +22,7 @@ def coordinates(layout: CodeLayout) -> Float[Tensor, "n two=2"]:
     return (corners + 0.5) * (sizes.amax(0) / sizes)[places.grid] - 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rotation:
     """Cosines and sines of the angles by which the channels of each token are turned."""
 
