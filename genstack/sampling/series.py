@@ -1,5 +1,6 @@
 """A series of images drawn from a model: what each one is follows from its number and the seed."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -78,12 +79,21 @@ class Series:
         """What steers every image, in words."""
         return self.model.condition.tell(self.facts)
 
+    @cached_property
+    def pictured(self) -> Sequence[Mapping[str, str]]:
+        """A hash of every condition image, since a file of the same name may come to show something else."""
+        if self.facts.images is None:
+            return [{}] * len(self)
+        values = (image.cpu().contiguous().numpy().tobytes() for image in self.facts.images)
+        return [{"condition_image_hash": hashlib.sha256(each).hexdigest()[:16]} for each in values]
+
     def settings(self, index: int) -> dict[str, Any]:
         """All that an image follows from, in plain values."""
         found: dict[str, Any] = {
             "seed": self.seed,
             "index": index,
             **self.told[index],
+            **self.pictured[index],
             **asdict(self.options),
         }
         if self.precision != "fp32":

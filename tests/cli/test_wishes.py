@@ -74,6 +74,10 @@ def test_condition_images_are_drawn_from_a_folder_in_turn(here):
     assert sample("--condition-images", "maps", "--count", "3") is None
     names = [told["condition_image"] for told in chunks(here / "samples")]
     assert names == ["10.jpg", "deep/2.png", "10.jpg"]
+    (here / "maps" / "deep" / "2.png").unlink()
+    Image.new("RGB", (60, 40), "red").save(here / "maps" / "deep" / "2.png")
+    assert sample("--condition-images", "maps", "--count", "3") == 2, "another map of the same name"
+    assert sample("--condition-images", "maps", "--count", "1") is None
 
 
 def test_coordinates_are_drawn_in_turn(here):
