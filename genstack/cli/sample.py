@@ -161,7 +161,7 @@ def drawable(run: str) -> Model:
 def series_of(settings: Namespace, model: Model) -> Series:
     """The images that are asked for."""
     wanted, edit, work = made(Wanted, settings), made(Edit, settings), made(Work, settings)
-    wishes = made(Shown, settings).wishes(model.preprocessing, wanted.count)
+    wishes = made(Shown, settings).wishes(model.preprocessing, wanted.count, model.classes)
     return Series(
         model=model,
         facts=model.condition.choose(wishes, wanted.count),

@@ -1,5 +1,6 @@
 """What a user asks of samples, from the words of the command line."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ class Shown:
     """What images shall show, as the command line says it.
 
     Args:
-        classes: class names or labels like `#3`, separated by commas, drawn in turn; all if left out.
+        classes: class names, which may hold commas, or labels like `#3`, separated by commas, drawn in turn;
+            all if left out.
         caption: what every image shall show, in words.
         captions: file with a caption on each line, drawn in turn.
         condition_images: folder of pictures that steer the images, in turn: segmentation maps, edges, small
@@ -34,8 +36,13 @@ class Shown:
     condition_images: str = ""
     coordinates: str = ""
 
-    def wishes(self, preprocessing: Preprocessing, count: int) -> Wishes:
+    def wishes(self, preprocessing: Preprocessing, count: int, classes: Sequence[str]) -> Wishes:
         """Wishes for up to `count` images.
+
+        Args:
+            preprocessing: of condition images.
+            count: of images.
+            classes: the names that there are.
 
         Raises:
             UserError: a file or folder cannot be read, or a number is none.
@@ -47,12 +54,30 @@ class Shown:
         folder = FolderSource(existing(self.condition_images)) if self.condition_images else None
         shown = range(min(count, len(folder))) if folder else range(0)
         return Wishes(
-            tuple(name.strip() for name in self.classes.split(",") if name.strip()),
+            named(self.classes, classes),
             lines(Path(self.captions)) if self.captions else (self.caption,) if self.caption.strip() else (),
             torch.stack([load(folder.path(index), preprocessing) for index in shown]) if folder else None,
             tuple(folder.key(index) for index in shown) if folder else (),
             tuple(crop(edges) for edges in self.coordinates.replace(";", " ").split()),
         )
+
+
+def named(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The names in a list with commas; names that have commas themselves come before their parts.
+
+    Raises:
+        UserError: there is none.
+    """
+    words, found = text.split(","), []
+    most = 1 + max((name.count(",") for name in classes), default=0)
+    while words:
+        starts = [",".join(words[:count]).strip() for count in range(min(most, len(words)), 0, -1)]
+        found.append(next((name for name in starts if name in classes), starts[-1]))
+        words = words[found[-1].count(",") + 1 :]
+    names = tuple(filter(None, found))
+    if text and not names:
+        raise UserError(f"--classes {text} names no class; give names, or labels like #3, or leave it out")
+    return names
 
 
 def existing(folder: str) -> str:

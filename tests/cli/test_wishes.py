@@ -9,9 +9,11 @@ from PIL import Image
 
 from genstack.checkpoints.files import save
 from genstack.cli.main import main
+from genstack.cli.wishes import named
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
+from genstack.errors import UserError
 from genstack.facts import Offer
 from genstack.model import Model
 from genstack.prior import Autoregressive, Backbone, Captions, ConditionImage, Coordinates
@@ -105,3 +107,23 @@ def test_mistakes_are_told_in_one_line(here, words, message, capsys):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (here / "samples").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("cat, #3", ("cat", "#3")),
+        ("tench, Tinca tinca,cat", ("tench, Tinca tinca", "cat")),
+        (" tench, Tinca tinca , x", ("tench, Tinca tinca", "x")),
+        ("cat,tench,,#0", ("cat", "tench", "#0")),
+        ("a,b,c,a,b,#7", ("a,b,c", "a,b", "#7")),
+    ],
+)
+def test_names_of_classes_may_have_commas(text, expected):
+    assert named(text, ("cat", "tench, Tinca tinca", "a", "a,b", "a,b,c", "#7")) == expected
+
+
+def test_a_list_of_no_classes_is_refused():
+    with pytest.raises(UserError, match="--classes , names no class"):
+        named(",", ("cat",))
