@@ -22,7 +22,7 @@ class Edit:
         keep: part of the picture that stays: top, bottom, left or right, and how much, as in top:0.5.
         mask: picture of the same size as --image, white where it is drawn anew.
         place: where the picture lies on a larger --size: share of the free way from the top and from the
-            left.
+            left; in the middle if left out.
         grow: codes by which the part that is drawn grows, since codes near it have seen it; measured if left
             out.
     """
@@ -32,7 +32,7 @@ class Edit:
     image: str = ""
     keep: str = ""
     mask: str = ""
-    place: tuple[float, float] = (0.5, 0.5)
+    place: tuple[float, float] | None = None
     grow: int | None = None
 
     def canvas(self, model: Model) -> Canvas | None:
@@ -44,7 +44,11 @@ class Edit:
         if not self.image:
             if self.keep or self.mask:
                 raise UserError("--keep and --mask say what stays of a picture; name it by --image")
+            if self.grow is not None or self.place is not None:
+                raise UserError("--grow and --place are for a picture to edit; name it by --image")
             return None
+        if self.place is not None and (self.keep or self.mask):
+            raise UserError("--place is for a picture on a larger --size; leave out --keep and --mask, or it")
         if self.mask and self.keep:
             raise UserError("--mask and --keep both say what stays; leave one out")
         file, size = Path(self.image), size_of(self.size)
@@ -57,7 +61,7 @@ class Edit:
                 "--image alone leaves nothing to draw; say what stays by --keep or --mask, "
                 "or give a larger --size to draw around it"
             )
-        return Canvas.around(model, file, size, self.place, self.grow)
+        return Canvas.around(model, file, size, self.place or (0.5, 0.5), self.grow)
 
 
 def size_of(text: str) -> tuple[int, int] | None:

@@ -71,9 +71,14 @@ class Canvas:
             grow: as of the class.
 
         Raises:
-            UserError: the mask has another size than the picture, or no white.
+            UserError: the mask has another size than the picture, is transparent, or has no white.
         """
         picture = at(model, file, size)
+        if (read(mask, 4)[3] < 1).any():
+            raise UserError(
+                f"{mask} is transparent in places, which may mean either; lay it on black, and paint white "
+                f"what shall change"
+            )
         hole, original = read(mask, 1), read(file, 1)
         if hole.shape != original.shape:
             raise UserError(

@@ -183,6 +183,9 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--image", "picture.png", "--keep", "top:0.5", "--mask", "mask.png"], "leave one out"),
         (["--image", "picture.png", "--mask", "small.png"], "a mask has the size of its picture"),
         (["--image", "picture.png", "--mask", "black.png"], "black.png has no white"),
+        (["--image", "picture.png", "--mask", "clear.png"], "clear.png is transparent in places"),
+        (["--grow", "2"], "--grow and --place are for a picture to edit"),
+        (["--image", "picture.png", "--keep", "top:0.5", "--place", "0,0"], "--place is for a picture on a"),
         (["--image", "picture.png", "--size", "8x24"], "size 8x24 is smaller than the image, 16x24"),
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "9"], "leaves none of the 24 known"),
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "-1"], "grow -1 is too small"),
@@ -194,6 +197,7 @@ def test_bf16_is_nearly_the_same_distribution(place):
 def test_mistakes_are_told_in_one_line(place, words, message, capsys):
     Image.new("L", (8, 8)).save("small.png")
     Image.new("L", (48, 32)).save("black.png")
+    Image.new("LA", (48, 32)).save("clear.png")
     assert sample(*words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
