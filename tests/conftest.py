@@ -10,13 +10,41 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any, get_args
 
+import jaxtyping
 import pytest
 import torch
 
-import genstack.compressor
-from genstack.compressor import Network
-from genstack.discovery import discover
+followed = jaxtyping.jaxtyped
+
+
+def checked(*, typechecker: Callable) -> Callable:
+    """What pytest puts on each function of genstack: sizes are followed only where shapes are written.
+
+    Types are checked all the same. But jaxtyping binds the arguments of each call to learn names of sizes,
+    which takes ten times as long, and readers of files call what has no sizes a hundred thousand times.
+    """
+
+    def decorate(member: Any) -> Any:
+        plain = inspect.isfunction(member) and not any(map(shaped, member.__annotations__.values()))
+        return typechecker(member) if plain else followed(member, typechecker=typechecker)
+
+    return decorate
+
+
+def shaped(hint: Any) -> bool:
+    """Whether a hint holds a shape, or is a string, which might."""
+    if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+        return True
+    return isinstance(hint, str) or any(map(shaped, get_args(hint)))
+
+
+jaxtyping.jaxtyped = checked  # before the first import of genstack
+
+import genstack.compressor  # noqa: E402
+from genstack.compressor import Network  # noqa: E402
+from genstack.discovery import discover  # noqa: E402
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users

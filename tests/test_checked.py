@@ -1,0 +1,26 @@
+"""What every test checks of each function that it calls, by conftest.py: shapes and types."""
+
+import pytest
+import torch
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import TypeCheckError
+
+from genstack.cli.words import nearest
+from genstack.compressor.quantizers.nearest import nearest as nearest_rows
+from genstack.layout import CodeLayout
+
+
+def test_sizes_of_one_name_have_to_agree():
+    assert nearest_rows(torch.randn(3, 5), torch.randn(7, 5)).shape == (3,)
+    with pytest.raises(TypeCheckError, match="parameter 'rows'"):
+        nearest_rows(torch.randn(3, 5), torch.randn(5, 7))
+
+
+def test_functions_without_shapes_have_types():
+    with pytest.raises(BeartypeCallHintViolation):
+        nearest(3, ["three"], "number")
+
+
+def test_dataclasses_have_types():
+    with pytest.raises(TypeCheckError):
+        CodeLayout((16, 24), "6", ((2, 4),))
