@@ -3,6 +3,7 @@
 And parts that tests of several folders take: a full disk, every network, a text encoder.
 """
 
+import gc
 import inspect
 import itertools
 import os
@@ -51,6 +52,12 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turn
 # `torch.manual_seed` writes down the stack once for each kind of device that is not there.
 SEED = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
 torch.set_num_threads(1)  # as many processes as cores run tests; more threads would wait for each other
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, so that no search for garbage need look through a million objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
