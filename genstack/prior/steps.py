@@ -28,8 +28,7 @@ class Steps:
 
     def __init__(self, transformer: Transformer, backend: Backend, options: dict[str, Any]):
         self.transformer = transformer
-        unguarded = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)  # torch 2.8
-        given = {**options, "guard_filter_fn": unguarded} if unguarded else options
+        given = {**options, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
         self.compiled = torch.compile(
             self._one, fullgraph=True, dynamic=False, backend=backend, options=given
         )
