@@ -16,6 +16,7 @@ class Pyramid(Network):
 
     width: int
     multipliers: tuple[int | float, ...]
+    blocks: int
 
     def check(self, *counts: str) -> None:
         """Refuse a plan with less than 1 of any of `counts`, or of the channels of a level."""
