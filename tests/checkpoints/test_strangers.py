@@ -239,6 +239,7 @@ def good(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # Python, of a changed byte within quotes
 @pytest.mark.parametrize("name", ["zip.pt", "legacy.pt", "file.safetensors"])
 @settings(max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -264,6 +265,7 @@ def test_changed_bytes_are_read_or_refused(good, name, data):
     assert peak < 4 * MEGABYTE
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @settings(max_examples=150, deadline=2000)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_pickle_or_refused(content):
