@@ -23,8 +23,7 @@ PLANS = discover(genstack.losses, Discriminator)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("size", [(32, 32), (48, 64), (96, 32)])
+@pytest.mark.parametrize(("channels", "size"), [(3, (32, 32)), (1, (48, 64)), (4, (96, 32))])
 def test_judges_images_of_any_shape(plan, channels, size):
     network = plan().build(channels)
     images = torch.randn(2, channels, *size, requires_grad=True)

@@ -26,17 +26,17 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("chunk", [1, 700, 5000, 2**20])
-@pytest.mark.parametrize("most_rows", [1, 64, 333, 2**14])
+@pytest.mark.parametrize("chunk", [1, 140, 1000, 2**20])
+@pytest.mark.parametrize("most_rows", [1, 13, 67, 2**14])
 def test_chunks_change_nothing_even_at_ties(monkeypatch, chunk, most_rows):
     """Small whole numbers make every sum exact, and many distances equal."""
     torch.manual_seed(0)
     monkeypatch.setattr(module, "CHUNK", {"cpu": chunk})
     monkeypatch.setattr(module, "ROWS", most_rows)
-    rows, latents = torch.randint(-2, 3, (1000, 5)).float(), torch.randint(-3, 4, (37, 5)).float()
+    rows, latents = torch.randint(-2, 3, (200, 5)).float(), torch.randint(-3, 4, (37, 5)).float()
     expected = brute_force(latents, rows)
     assert torch.equal(nearest(latents, rows), expected)
-    assert len(rows.unique(dim=0)) < 1000  # or there were no ties
+    assert len(rows.unique(dim=0)) < 200  # or there were no ties
 
 
 @pytest.mark.parametrize(("count", "size", "dim"), [(1, 1, 1), (301, 1000, 3), (77, 2049, 8), (13, 20001, 7)])
