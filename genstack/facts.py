@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+#: Top, left, bottom and right edge of a part of an image, as shares of its height and width.
+Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -45,6 +48,32 @@ class Facts:
             tuple(self.image_names[index] for index in chosen) if self.image_names else (),
             None if self.crops is None else self.crops[chosen],
         )
+
+    @property
+    def placed(self) -> bool:
+        """Whether what is known of a part of an image differs from what is known of the whole."""
+        return self.images is not None or self.crops is not None
+
+    def part(self, box: Box, size: tuple[int, int]) -> "Facts":
+        """What is known of a part of each image.
+
+        Args:
+            box: of the part; beyond the image, its edge goes on.
+            size: height and width of the part in pixels of the condition images.
+        """
+        images, crops = self.images, self.crops
+        if images is not None:
+            rows, columns = (
+                (torch.arange(side) + round(edge * whole)).clamp(0, whole - 1)
+                for side, edge, whole in zip(size, box[:2], images.shape[-2:], strict=True)
+            )
+            images = images[..., rows, :][..., columns]
+        if crops is not None:
+            top, left, bottom, right = crops.unbind(dim=1)
+            tall, wide = bottom - top, right - left
+            edges = [top + tall * box[0], left + wide * box[1], top + tall * box[2], left + wide * box[3]]
+            crops = torch.stack(edges, dim=1).clamp(0, 1)
+        return replace(self, images=images, crops=crops)
 
     def to(self, device: torch.device | str) -> "Facts":
         return replace(

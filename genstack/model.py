@@ -16,7 +16,7 @@ from genstack.data.framing import frame
 from genstack.data.images import Preprocessing, pixels
 from genstack.editing import known_codes, reaches
 from genstack.errors import UserError
-from genstack.facts import Facts
+from genstack.facts import Box, Facts
 from genstack.layout import CodeLayout
 from genstack.prior import Condition, Known, Prior, SamplingOptions, Unconditional, image_seeds
 from genstack.prior.presets import options_of
@@ -244,8 +244,21 @@ class Model:
         known: Known | None,
         overlap: float,
     ) -> Float[Tensor, "b c H W"]:
-        condition = self._prior.condition.values(facts.to(self.device))
-        codes = sample_layout(self._prior, condition, options, seeds.to(self.device), layout, known, overlap)
+        prior, facts = self._prior, facts.to(self.device)
+        if facts.images is not None and tuple(facts.images.shape[-2:]) != layout.image_size:
+            (height, width), (rows, columns) = facts.images.shape[-2:], layout.image_size
+            raise UserError(
+                f"condition images have the size of the images that they steer, {rows}x{columns}, "
+                f"not {height}x{width}"
+            )
+        alike = None if facts.placed else prior.condition.values(facts)
+
+        def values(box: Box) -> Tensor:
+            if alike is not None:
+                return alike
+            return prior.condition.values(facts.part(box, prior.layout.image_size))
+
+        codes = sample_layout(prior, values, options, seeds.to(self.device), layout, known, overlap)
         return self.compressor.decode(codes, layout).clamp(-1, 1)
 
     def _imagine(

@@ -161,13 +161,16 @@ def drawable(run: str) -> Model:
 def series_of(settings: Namespace, model: Model) -> Series:
     """The images that are asked for."""
     wanted, edit, work = made(Wanted, settings), made(Edit, settings), made(Work, settings)
-    wishes = made(Shown, settings).wishes(model.preprocessing, wanted.count, model.classes)
+    size = size_of(edit.size)
+    height, width = size or (model.preprocessing.height, model.preprocessing.width)
+    seen = replace(model.preprocessing, height=height, width=width)
+    wishes = made(Shown, settings).wishes(seen, wanted.count, model.classes)
     return Series(
         model=model,
         facts=model.condition.choose(wishes, wanted.count),
         seed=wanted.seed,
         canvas=edit.canvas(model),
-        size=size_of(edit.size),
+        size=size,
         overlap=edit.overlap,
         precision=work.precision,
     )

@@ -3,6 +3,7 @@
 What earlier windows have drawn is known in those that overlap them.
 """
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from genstack.errors import UserError
+from genstack.facts import Box
 from genstack.layout import CodeLayout
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior
@@ -19,7 +21,7 @@ from genstack.prior.sampling import image_seeds
 
 def sample_layout(
     prior: Prior,
-    condition: Tensor,
+    condition: Callable[[Box], Tensor],
     options: SamplingOptions,
     seeds: Int[Tensor, " b"],
     layout: CodeLayout,
@@ -33,7 +35,8 @@ def sample_layout(
 
     Args:
         prior: over one grid of codes.
-        condition: values of its condition.
+        condition: values of its condition for a window, by the window's place in the image; beyond its edges
+            where the image is smaller.
         options: how codes are drawn.
         seeds: one for each image.
         layout: of the images to draw, as their compressor says.
@@ -44,7 +47,7 @@ def sample_layout(
         UserError: codes that do not lie on one grid cannot be drawn through a window.
     """
     if layout == prior.layout:
-        return prior.sample(condition, options, seeds, known)
+        return prior.sample(condition((0.0, 0.0, 1.0, 1.0)), options, seeds, known)
     check(prior, layout)
     if not 0 <= overlap < 1:
         raise UserError(f"overlap {overlap} is out of range; it must be at least 0 and below 1")
@@ -59,13 +62,15 @@ def sample_layout(
         (codes[inner],) = layout.split(known.codes.cpu())
         done[inner] = unflat(known.mask.cpu(), layout)
     rows, columns = (starts(whole, side, overlap) for whole, side in zip(canvas, window, strict=True))
-    waiting = [(number, area(corner, window)) for number, corner in enumerate(product(rows, columns))]
+    corners = list(product(rows, columns))
+    waiting = [(number, area(corner, window)) for number, corner in enumerate(corners)]
     while waiting:
         number, place = max(waiting, key=lambda entry: int(done[entry[1]].sum()))
         waiting.remove((number, place))
         if not done[place].all():
             given = Known(flat(codes[place]), flat(done[place]))
-            drawn = prior.sample(condition, options, window_seeds(seeds, number), given)
+            values = condition(box(corners[number], window, (top, left), grid))
+            drawn = prior.sample(values, options, window_seeds(seeds, number), given)
             (codes[place],) = prior.layout.split(drawn.cpu())
             done[place] = True
     return layout.join([codes[inner]]).to(seeds.device)
@@ -104,6 +109,14 @@ def area(corner: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice, 
     """A part of all grids of a batch, by its first row and column and its sides."""
     (top, left), (rows, columns) = corner, size
     return slice(None), slice(top, top + rows), slice(left, left + columns)
+
+
+def box(
+    corner: tuple[int, int], window: tuple[int, int], start: tuple[int, int], grid: tuple[int, int]
+) -> Box:
+    """Where a window lies in an image, whose grid starts somewhere on the canvas."""
+    top, left = ((place - first) / side for place, first, side in zip(corner, start, grid, strict=True))
+    return top, left, top + window[0] / grid[0], left + window[1] / grid[1]
 
 
 def window_seeds(seeds: Int[Tensor, " b"], number: int) -> Int[Tensor, " b"]:

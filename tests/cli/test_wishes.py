@@ -7,16 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from genstack.checkpoints.files import save
+from genstack.checkpoints.files import load, save
 from genstack.cli.main import main
 from genstack.cli.wishes import named
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
-from genstack.facts import Offer
+from genstack.facts import Facts, Offer
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, Captions, ConditionImage, Coordinates
+from genstack.prior import Autoregressive, Backbone, Captions, ConditionImage, Coordinates, SamplingOptions
 
 OFFER = Offer((), lambda: ["a red circle", "a blue ring"] * 2, (3, 16, 24), crops_vary=True)
 
@@ -80,6 +80,29 @@ def test_condition_images_are_drawn_from_a_folder_in_turn(here):
     Image.new("RGB", (60, 40), "red").save(here / "maps" / "deep" / "2.png")
     assert sample("--condition-images", "maps", "--count", "3") == 2, "another map of the same name"
     assert sample("--condition-images", "maps", "--count", "1") is None
+
+
+def test_larger_images_are_steered_by_larger_images_each_window_by_its_part(here, monkeypatch):
+    seen = []
+    values = ConditionImage.values
+    monkeypatch.setattr(
+        ConditionImage, "values", lambda self, facts: seen.append(facts.images) or values(self, facts)
+    )
+    run(here / "run", ConditionImage(patch=8))
+    (here / "maps").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(here / "maps" / "1.png")
+    assert sample("--condition-images", "maps", "--count", "2", "--size", "32x40") is None
+    wanted = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+    parts = {(0, 0), (8, 0), (16, 0), (0, 16), (8, 16), (16, 16)}
+    assert len(seen) == len(parts)
+    for top, left in parts:
+        part = wanted[:, top : top + 16, left : left + 24]
+        assert sum(torch.allclose(one[0], part, atol=1e-6) for one in seen) == 1, (top, left)
+    model = load(here / "run")
+    facts = Facts(torch.zeros(1, dtype=torch.int64), images=torch.zeros(1, 3, 16, 24))
+    with pytest.raises(UserError, match="the images that they steer, 32x40, not 16x24"):
+        model.sample(facts, SamplingOptions(), 0, [0], (32, 40))
 
 
 def test_coordinates_are_drawn_in_turn(here):

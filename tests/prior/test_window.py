@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from genstack.facts import Facts
 from genstack.layout import CodeLayout
 from genstack.prior import (
     Autoregressive,
@@ -66,7 +67,7 @@ def larger(rows: int, columns: int, window: CodeLayout = WINDOW) -> CodeLayout:
 
 
 def draw(prior: Prior, layout: CodeLayout, known: Known | None = None, overlap: float = 0.5) -> torch.Tensor:
-    return sample_layout(prior, NOTHING, SamplingOptions(), SEEDS, layout, known, overlap)
+    return sample_layout(prior, lambda box: NOTHING, SamplingOptions(), SEEDS, layout, known, overlap)
 
 
 @pytest.mark.parametrize("size", [(3, 5), (3, 9), (4, 5), (7, 11), (2, 9), (6, 4), (1, 1)])
@@ -90,12 +91,11 @@ def test_a_window_of_the_whole_grid_is_the_ordinary_sample(tiny):
     known = Known(torch.randint(97, (2, 15)), mask)
     for given in (None, known):
         plain = prior.sample(labels, options, SEEDS, given)
-        assert torch.equal(sample_layout(prior, labels, options, SEEDS, WINDOW, given), plain)
+        assert torch.equal(sample_layout(prior, lambda box: labels, options, SEEDS, WINDOW, given), plain)
     same_grid = replace(WINDOW, image_size=(30, 40))  # not the prior's layout, and yet one window
-    assert torch.equal(
-        sample_layout(prior, labels, options, SEEDS, same_grid), prior.sample(labels, options, SEEDS)
-    )
-    taller = sample_layout(prior, labels, options, SEEDS, larger(6, 5))
+    through = sample_layout(prior, lambda box: labels, options, SEEDS, same_grid)
+    assert torch.equal(through, prior.sample(labels, options, SEEDS))
+    taller = sample_layout(prior, lambda box: labels, options, SEEDS, larger(6, 5))
     assert torch.equal(taller[:, :15], prior.sample(labels, options, SEEDS)), (
         "the first window is that sample"
     )
@@ -111,7 +111,7 @@ def test_every_code_is_drawn_once_and_by_numbers_of_its_own():
 def test_an_image_depends_on_its_own_seed_alone():
     layout, prior = larger(5, 8), Chance(WINDOW)
     together = draw(prior, layout)
-    alone = sample_layout(prior, NOTHING[:1], SamplingOptions(), SEEDS[1:], layout)
+    alone = sample_layout(prior, lambda box: NOTHING[:1], SamplingOptions(), SEEDS[1:], layout)
     assert torch.equal(together[1:], alone)
 
 
@@ -160,3 +160,33 @@ def test_codes_through_which_no_window_slides_are_refused(window, layout, messag
 def test_an_overlap_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"overlap 1\.0 is out of range"):
         draw(Slope(WINDOW), larger(5, 8), overlap=1.0)
+
+
+class Reader(Slope):
+    """Codes are what the condition says of their places."""
+
+    def draw(self, guidance, options, seeds, known):
+        return guidance.values
+
+
+@pytest.mark.parametrize("size", [(3, 5), (7, 11), (2, 9), (6, 4), (1, 1)])
+def test_every_window_reads_its_own_part_of_what_lies_in_the_image(size):
+    """A map that is as large as the image, of one value for each code, comes back as it was."""
+    layout, window = larger(*size), WINDOW.image_size
+    wanted = torch.randint(97, (2, 1, *size))
+    images = wanted.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3).float()
+    facts = replace(Facts.nothing(2), images=images, crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2))
+    boxes = []
+
+    def values(box):
+        part = facts.part(box, window)
+        boxes.append(part.crops[0].tolist())
+        return part.images[:, 0, ::8, ::8].long().flatten(1)
+
+    codes = sample_layout(Reader(WINDOW), values, SamplingOptions(), SEEDS, layout)
+    assert torch.equal(codes, wanted.flatten(1))
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    assert (min(tops), min(lefts), max(bottoms), max(rights)) == pytest.approx((0, 0, 1, 1))
+    for top, left, bottom, right in boxes:
+        assert bottom - top == pytest.approx(min(3 / size[0], 1)), "the window's share of the image"
+        assert right - left == pytest.approx(min(5 / size[1], 1))
