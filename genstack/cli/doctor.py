@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from genstack.errors import UserError
+
 MISMATCH = "operator torchvision::nms does not exist"
 
 
@@ -106,7 +108,7 @@ def compiler(
     which: Callable[[str], str | None] = shutil.which, headers: Path = Path(sysconfig.get_path("include"))
 ) -> Finding:
     """What torch.compile needs: the compiler that it looks for, and Python's headers."""
-    uses = "--model.compile and sample --compile"
+    uses = "--model.compile, sample --compile and evaluate --compile"
     usual = "clang++" if sys.platform == "darwin" else "g++"
     path = which(os.environ.get("CXX") or usual)
     if path and (headers / "Python.h").is_file():
@@ -121,6 +123,16 @@ def compiler(
     other = next((name for name in ("clang++", "c++") if which(name)), None)
     cure = f"export CXX={other}" if other else "apt install g++ (or xcode-select --install)"
     return Finding("warning", "compiler", f"no {usual} for C++; {uses} will not work", cure)
+
+
+def check_compiler() -> None:
+    """Refuse to compile where nothing can be compiled.
+
+    Raises:
+        UserError: there is no compiler.
+    """
+    if (found := compiler()).state != "ok":
+        raise UserError(f"--compile needs a C++ compiler: {found.fact}: {found.cure}")
 
 
 def venv(find: Callable[[str], object] = find_spec) -> Finding:

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from genstack.checkpoints.files import TENSORS, load
 from genstack.cli.device import choose
+from genstack.cli.doctor import check_compiler
 from genstack.cli.options import add_options, chosen
 from genstack.cli.parser import Parser, made
 from genstack.cli.place import about, images_of
@@ -107,6 +108,7 @@ class Evaluation:
         out: folder for the card and the pictures; RUN/evaluation, or FAKE.evaluation, if left out.
         batch_size: images looked at, and drawn, at a time.
         device: auto, cpu, cuda or mps.
+        compile: draw by networks compiled with torch.compile, half a minute or more; pays for many samples.
     """
 
     run: str
@@ -120,6 +122,7 @@ class Evaluation:
     out: str = ""
     batch_size: int = 32
     device: str = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.training < FEWEST:
@@ -128,6 +131,8 @@ class Evaluation:
             raise UserError(f"batch_size {self.batch_size} is too small; it must be at least 1")
         if self.samples is not None and self.samples < FEWEST:
             raise UserError(f"samples {self.samples} is too small; use {FEWEST} or more")
+        if self.compile:
+            check_compiler()
         if unknown := set(self.nets) - set(NETS):
             raise UserError(
                 f"lpips {', '.join(sorted(unknown))} is unknown; use {' or '.join(NETS)}, or both"
@@ -186,6 +191,8 @@ def of_folders(wanted: Evaluation, data: ImageData, bench: Bench) -> Card | None
         raise UserError("a classifier judges the samples of a prior's run; leave out --classifier")
     if wanted.samples is not None:
         raise UserError("samples are drawn from a prior's run, not from folders; leave out --samples")
+    if wanted.compile:
+        raise UserError("what is compiled draws samples of a run, not folders; leave out --compile")
     other = ImageData(wanted.fake, data.resolution, data.channels, "none", window=data.window)
     folders = Folders(data, other, bench.extractors, bench.perceptual, bench.device)
     real, fake = folders.sides
@@ -208,7 +215,7 @@ def of_run(wanted: Evaluation, settings: Namespace, data: ImageData, bench: Benc
     """The card of a run, in the first process."""
     model, place = load(Path(wanted.run)).to(bench.device), Path(wanted.run)
     draws = model.draws
-    for name in ("samples", "classifier"):
+    for name in ("samples", "classifier", "compile"):
         if not draws and getattr(wanted, name):
             raise UserError(
                 f"{wanted.run} is a compressor, and has no samples; leave out --{name}, or train a prior "
@@ -225,7 +232,9 @@ def of_run(wanted: Evaluation, settings: Namespace, data: ImageData, bench: Benc
             seed=wanted.seed,
             judges=judges(wanted.classifier, model, data, bench),
             training=wanted.training,
+            compile=wanted.compile,
         )
+        model.check(draw.options)
     return Examination(wanted.run, model, reference, trained, bench).card(draw)
 
 

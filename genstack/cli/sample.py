@@ -20,7 +20,7 @@ from genstack.atomic import begun, replacing, shared
 from genstack.checkpoints.files import TENSORS, load, save
 from genstack.cli.bar import bar
 from genstack.cli.device import choose
-from genstack.cli.doctor import compiler
+from genstack.cli.doctor import check_compiler
 from genstack.cli.edit import Edit, size_of
 from genstack.cli.following import next_command
 from genstack.cli.options import add_options, chosen
@@ -100,8 +100,8 @@ class Work:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"batch_size {self.batch_size} is too small; it must be at least 1")
-        if self.compile and (found := compiler()).state != "ok":
-            raise UserError(f"--compile needs a C++ compiler: {found.fact}: {found.cure}")
+        if self.compile:
+            check_compiler()
 
 
 def command() -> Parser:

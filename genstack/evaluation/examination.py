@@ -1,6 +1,7 @@
 """A run held against real images: what its compressor keeps, what its prior expects, and what it draws."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from genstack.evaluation.samples import Drawn, Others, known_of
 from genstack.evaluation.together import Columns
 from genstack.model import Model
 from genstack.prior import ClassLabels, SamplingOptions
+from genstack.sampling.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Draw:
         seed: of the set.
         judges: that can tell whether images show what was asked.
         training: images of the training that samples are compared with, at most.
+        compile: draw by compiled networks.
     """
 
     options: SamplingOptions
@@ -36,6 +39,7 @@ class Draw:
     seed: int
     judges: Sequence[Judge]
     training: int
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Examination:
                 kept.judge_prior(card, found["nats"], found["codes"], nats)
         if draw is not None:
             real = {name.removeprefix("real:"): column for name, column in found.items()}
-            self.judge_samples(card, draw, real)
+            with compiled(self.model) if draw.compile else nullcontext():
+                self.judge_samples(card, draw, real)
         card.protocol["model"] = {"path": self.run, "sha256": self.model.fingerprint}
         card.protocol["real"]["unreadable"] = self.unreadable()
         return card if self.bench.together.first else None
@@ -105,7 +110,15 @@ class Examination:
     def judge_samples(self, card: Card, draw: Draw, real: Columns) -> None:
         """Draw samples, and write into a card what they are like."""
         bench = self.bench
-        drawn = Drawn(self.model, self.reference, bench.extractors, draw.options, draw.seed, draw.judges)
+        drawn = Drawn(
+            self.model,
+            self.reference,
+            bench.extractors,
+            draw.options,
+            draw.seed,
+            draw.judges,
+            bench.batch_size if draw.compile else 0,
+        )
         found = bench.look(draw.count, drawn.look)
         truth = bench.look(len(self.reference), drawn.look_at_real) if draw.judges else {}
         card.kind = "prior"

@@ -18,6 +18,7 @@ from genstack.evaluation.together import Columns
 from genstack.facts import Facts
 from genstack.model import Model
 from genstack.prior import SamplingOptions
+from genstack.sampling.series import filled
 
 SHOWN = 12  # samples nearest to a training image that a card names
 
@@ -61,6 +62,7 @@ class Drawn:
         options: how codes are drawn.
         seed: of the set.
         judges: that can tell whether images show what was asked.
+        size: of all batches, for compiled networks; 0 for any.
     """
 
     model: Model
@@ -69,12 +71,14 @@ class Drawn:
     options: SamplingOptions
     seed: int
     judges: Sequence[Judge]
+    size: int = 0
 
     def images(self, indices: Sequence[int]) -> tuple[Float[Tensor, "b c H W"], Facts]:
         """Samples with these numbers, and what steered them."""
-        facts = self.reference.batch(indices).facts
-        drawn = self.model.sample(facts, self.options, self.seed, indices)
-        return as_saved(drawn.cpu(), self.reference.data.preprocessing), facts
+        numbers = filled(indices, self.size)
+        facts = self.reference.batch(numbers).facts
+        drawn = self.model.sample(facts, self.options, self.seed, numbers)[: len(indices)]
+        return as_saved(drawn.cpu(), self.reference.data.preprocessing), facts[range(len(indices))]
 
     def look(self, indices: Sequence[int]) -> Columns:
         """All that is known of some of the samples."""

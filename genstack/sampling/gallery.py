@@ -13,7 +13,7 @@ from genstack.data.framing import load
 from genstack.data.images import save
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
-from genstack.sampling.series import Series
+from genstack.sampling.series import Series, filled
 
 CHUNK = "genstack"  # the text chunk of a PNG that says how it was drawn
 LIST = "samples.jsonl"
@@ -83,8 +83,7 @@ class Gallery:
         with shared(self.folder, begun(self.folder)):
             for first in range(0, len(indices), batch_size):
                 batch = indices[first : first + batch_size]
-                copies = [batch[-1]] * (batch_size - len(batch) if even else 0)
-                images = self.series.images([*batch, *copies])[: len(batch)]
+                images = self.series.images(filled(batch, batch_size if even else 0))[: len(batch)]
                 for index, image in zip(batch, images, strict=True):
                     text = {CHUNK: self.settings(index)}
                     save(image.cpu(), self.path(index), self.series.preprocessing, text)

@@ -21,6 +21,11 @@ from genstack.sampling.canvas import Canvas
 from genstack.sampling.compiled import compiled
 
 
+def filled(indices: Sequence[int], size: int) -> list[int]:
+    """Numbers of images, with copies of the last: compiled networks are made for one size of batch."""
+    return [*indices, *[indices[-1]] * (size - len(indices))]
+
+
 @dataclass(frozen=True)
 class Series:
     """Images by number; image i is the same whatever is drawn beside it.

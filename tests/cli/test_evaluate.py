@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from genstack.checkpoints.files import save
+from genstack.cli.doctor import Finding
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.gaussian import Gaussian
@@ -208,6 +210,37 @@ def test_samples_say_in_the_card_how_they_were_drawn(place):
     assert "PSNR" not in numbers, "the names are alike, but these are no pairs"
 
 
+def test_compiled_networks_draw_the_samples_in_batches_of_one_size(place, monkeypatch):
+    sizes, entered = [], []
+
+    @contextmanager
+    def compiled(model):
+        entered.append(model)
+        yield
+        entered.append("done")
+
+    sample = Model.sample
+    monkeypatch.setattr("genstack.evaluation.examination.compiled", compiled)
+    monkeypatch.setattr("genstack.cli.doctor.compiler", lambda: Finding("ok", "compiler", ""))
+    monkeypatch.setattr(
+        Model,
+        "sample",
+        lambda self, facts, options, seed, indices: (
+            sizes.append((len(indices), len(entered))) or sample(self, facts, options, seed, indices)
+        ),
+    )
+    words = ["evaluate", "prior", *SHAPES, *QUICK, "--samples", "20", "--batch-size", "16"]
+    assert main([*words, "--out", "plain"]) is None
+    assert not entered and sizes[:2] == [(16, 0), (4, 0)]
+    sizes.clear()
+    assert main([*words, "--compile", "true", "--out", "quick"]) is None
+    assert entered[1:] == ["done"] and set(sizes) == {(16, 1)}
+    plain, quick = card(place / "plain"), card(place / "quick")
+    assert quick[0]["protocol"]["command"]["compile"] is True
+    for name, number in plain[1].items():
+        assert quick[1][name]["value"] == pytest.approx(number["value"], rel=1e-3, abs=1e-5), name
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -222,6 +255,9 @@ def test_samples_say_in_the_card_how_they_were_drawn(place):
         (["empty"], "holds no model.safetensors"),
         (["compressor"], "--data.source"),
         (["compressor", *SHAPES, "--samples", "50"], "compressor is a compressor, and has no samples"),
+        (["compressor", *SHAPES, "--compile", "true"], "leave out --compile"),
+        (["fake", "fake", "--compile", "true"], "leave out --compile"),
+        (["prior", *SHAPES, "--steps", "4"], "takes as many steps as there are codes"),
         (["prior", *SHAPES, "--samples", "3"], "samples 3 is too small; use 16 or more"),
         (["prior", *SHAPES, "--data.resolution", "16"], "the data's width is 16, but the model reads 24"),
         (["compressor", *SHAPES, "--data.channels", "1"], "the data's channels is 1"),

@@ -242,7 +242,7 @@ def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
 
     images = Series.images
     monkeypatch.setattr("genstack.sampling.series.compiled", compiled)
-    monkeypatch.setattr("genstack.cli.sample.compiler", lambda: Finding("ok", "compiler", ""))
+    monkeypatch.setattr("genstack.cli.doctor.compiler", lambda: Finding("ok", "compiler", ""))
     monkeypatch.setattr(
         Series, "images", lambda self, indices: sizes.append(len(indices)) or images(self, indices)
     )
@@ -262,7 +262,7 @@ def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
 
 def test_compiling_without_a_compiler_is_refused(capsys, monkeypatch):
     monkeypatch.setattr(
-        "genstack.cli.sample.compiler",
+        "genstack.cli.doctor.compiler",
         lambda: Finding("warning", "compiler", "no g++ for C++", "apt install g++"),
     )
     assert sample("--compile", "true") == 2
