@@ -128,7 +128,8 @@ def chosen(
     for caption, needed in zip(wishes.captions, counts(wishes.captions), strict=True):
         if needed > length:
             raise UserError(
-                f"caption {caption[:60]!r} has {needed} tokens, and this prior reads {length}; shorten it"
+                f"caption {caption[:60]!r} has {needed} tokens, and this prior reads {length}; shorten it, "
+                f"or train one whose condition has a larger `length`"
             )
     return replace(Facts.nothing(count), captions=tuple(in_turn(wishes.captions, count)))
 
