@@ -18,17 +18,19 @@ class Facts:
     Args:
         labels: their classes; zeros where there are none.
         captions: what they show, in words; "" where nothing is known, () for that of all.
-        images: a condition image of each, in [-1, 1]; None where there are none.
-        image_names: where the condition images come from, for people; () for nowhere.
+        images: condition images, in [-1, 1], one of each or those that `turns` speaks of; None for none.
+        image_names: where the condition image of each comes from, for people; () for nowhere.
         crops: top, left, bottom and right edge of each in the picture that it was cut from, as shares of that
             picture's height and width; None where nothing is known.
+        turns: which of `images` is that of each, where many share them; None where each has its own, in order.
     """
 
     labels: Int[Tensor, " b"]
     captions: tuple[str, ...] = ()
-    images: Float[Tensor, "b c H W"] | None = None
+    images: Float[Tensor, "i c H W"] | None = None
     image_names: tuple[str, ...] = ()
     crops: Float[Tensor, "b 4"] | None = None
+    turns: Int[Tensor, " b"] | None = None
 
     @classmethod
     def nothing(cls, count: int) -> "Facts":
@@ -44,10 +46,17 @@ class Facts:
         return Facts(
             self.labels[chosen],
             tuple(self.captions[index] for index in chosen) if self.captions else (),
-            None if self.images is None else self.images[chosen],
+            None
+            if self.images is None
+            else self.images[chosen if self.turns is None else self.turns[chosen]],
             tuple(self.image_names[index] for index in chosen) if self.image_names else (),
             None if self.crops is None else self.crops[chosen],
         )
+
+    @property
+    def image_of_each(self) -> Float[Tensor, "b c H W"] | None:
+        """The condition image of each."""
+        return self.images if self.images is None or self.turns is None else self.images[self.turns]
 
     @property
     def placed(self) -> bool:
@@ -81,6 +90,7 @@ class Facts:
             labels=self.labels.to(device),
             images=None if self.images is None else self.images.to(device),
             crops=None if self.crops is None else self.crops.to(device),
+            turns=None if self.turns is None else self.turns.to(device),
         )
 
 

@@ -90,7 +90,9 @@ class Series:
         if self.facts.images is None:
             return [{}] * len(self)
         values = (image.cpu().contiguous().numpy().tobytes() for image in self.facts.images)
-        return [{"condition_image_hash": hashlib.sha256(each).hexdigest()[:16]} for each in values]
+        found = [{"condition_image_hash": hashlib.sha256(each).hexdigest()[:16]} for each in values]
+        turns = self.facts.turns
+        return found if turns is None else [found[turn] for turn in turns.tolist()]
 
     def settings(self, index: int) -> dict[str, Any]:
         """All that an image follows from, in plain values."""

@@ -76,10 +76,10 @@ class ConditionImage(Condition):
 
     def values(self, facts: Facts) -> Float[Tensor, "b c H W"]:
         """The view, with a channel of ones behind it: there is an image."""
-        if facts.images is None:
+        view = facts.image_of_each
+        if view is None:
             nothing = torch.zeros(len(facts), self.channels + 1, *self.shape[1:])
             return nothing.to(facts.labels.device)
-        view = facts.images
         if self.view == "low_resolution":
             view = low_resolution(view, self.factor)
         if self.view == "edges":
@@ -119,9 +119,9 @@ def chosen(wishes: Wishes, count: int, dropout: float) -> Facts:
                 "--condition-images DIR"
             )
         return Facts.nothing(count)
-    indices = list(in_turn(range(len(wishes.images)), count))
-    names = tuple(wishes.image_names[index] for index in indices) if wishes.image_names else ()
-    return replace(Facts.nothing(count), images=wishes.images[indices], image_names=names)
+    turns = list(in_turn(range(len(wishes.images)), count))
+    names = tuple(wishes.image_names[turn] for turn in turns) if wishes.image_names else ()
+    return replace(Facts.nothing(count), images=wishes.images, image_names=names, turns=torch.tensor(turns))
 
 
 def told(facts: Facts) -> list[dict[str, str]]:

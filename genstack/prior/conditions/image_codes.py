@@ -88,10 +88,11 @@ class ImageCodes(Condition):
     def values(self, facts: Facts) -> Int[Tensor, "b n"]:
         """The codes; of no image, the number behind them."""
         device = facts.labels.device
-        if facts.images is None:
+        images = facts.image_of_each
+        if images is None:
             return torch.full((len(facts), self.length), self.layout.codebook_size, device=device)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            return self.network.encode(self.seen(facts.images.float()))
+            return self.network.encode(self.seen(images.float()))
 
     def seen(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d H W"]:
         """Images with the channels that the compressor reads."""

@@ -74,5 +74,5 @@ def test_images_are_taken_in_turn_and_told_by_name():
     condition = ConditionImage(shape=(3, 16, 24))
     images = torch.arange(2.0)[:, None, None, None].expand(2, 3, 16, 24)
     chosen = condition.choose(Wishes(images=images, image_names=("a.png", "b.png")), 3)
-    assert torch.equal(chosen.images, images[[0, 1, 0]])
+    assert torch.equal(chosen.image_of_each, images[[0, 1, 0]]) and chosen.images is images
     assert condition.tell(chosen) == [{"condition_image": name} for name in ("a.png", "b.png", "a.png")]
