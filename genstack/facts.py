@@ -22,7 +22,7 @@ class Facts:
         image_names: where the condition image of each comes from, for people; () for nowhere.
         crops: top, left, bottom and right edge of each in the picture that it was cut from, as shares of that
             picture's height and width; None where nothing is known.
-        turns: which of `images` is that of each, where many share them; None where each has its own, in order.
+        turns: which of `images` is that of each, where many share them; None where each has its own.
     """
 
     labels: Int[Tensor, " b"]

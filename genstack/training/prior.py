@@ -33,7 +33,7 @@ class PriorTraining(Training[Prior]):
         condition: what steers the prior; null for class labels where the data has them, else for nothing.
         optimization: learning rate and its schedule.
         ema: decay of the averaged weights, which are the ones that get used; 0 for none.
-        compile: compile the transformer with torch.compile; pays on a GPU, after some minutes.
+        compile: compile the transformer with torch.compile; pays in long runs, after a while at the start.
         seed: of the initial weights and of all noise in training.
     """
 
