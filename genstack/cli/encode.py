@@ -60,6 +60,8 @@ def encode(settings: Namespace, data: ImageData) -> None:
     """Encode; what killed processes had begun to write is removed."""
     if data.augmentation != AS_IS:
         raise UserError("genstack encode: each image is encoded as --views says; leave out data.augmentation")
+    if not settings.out:
+        raise UserError("--out is empty; name a folder for the codes")
     with shared(folder := Path(settings.out), begun(folder)):
         work(settings, data, folder)
 

@@ -129,6 +129,8 @@ def sample(settings: Namespace) -> None:
         raise UserError(
             f"a preset is kept in a run, and {wanted.run} is none; make it one by genstack import"
         )
+    if not wanted.out:
+        raise UserError("--out is empty; name a folder for the images")
     process, folder = Process.here(), Path(wanted.out).resolve()
     model = drawable(wanted.run).to(choose(work.device, process.local))
     sweep = Sweep(axes_of(search.sweep))

@@ -96,7 +96,7 @@ def lines(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"--captions {path} has over {LARGEST} bytes; give a smaller file")
-        found = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
+        found = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").split("\n"))))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--captions {path} cannot be read as text (UTF-8): {reason}") from error

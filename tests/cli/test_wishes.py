@@ -51,15 +51,19 @@ def here(tmp_path, monkeypatch):
 
 def test_captions_are_drawn_in_turn_and_told(here):
     run(here / "run", Captions(length=16))
-    (here / "asked.txt").write_text("a red circle\n\n  größe 漢\n", encoding="utf-8")
+    (here / "asked.txt").write_text("a red circle\r\n\n  größe\u2028漢\n", encoding="utf-8")
     assert sample("--captions", "asked.txt", "--count", "3", "--guidance", "2") is None
     assert [told["caption"] for told in chunks(here / "samples")] == [
         "a red circle",
-        "größe 漢",
+        "größe\u2028漢",
         "a red circle",
     ]
-    lines = (here / "samples" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["caption"] for line in lines] == ["a red circle", "größe 漢", "a red circle"]
+    lines = (here / "samples" / "samples.jsonl").read_text(encoding="utf-8").strip().split("\n")
+    assert [json.loads(line)["caption"] for line in lines] == [
+        "a red circle",
+        "größe\u2028漢",
+        "a red circle",
+    ]
     assert sample("--caption", "a blue ring", "--count", "2", "--out", "blue") is None
     assert {told["caption"] for told in chunks(here / "blue")} == {"a blue ring"}
     assert sample("--count", "2", "--out", "any") is None
@@ -119,6 +123,7 @@ def test_coordinates_are_drawn_in_turn(here):
         (["--captions", "nowhere.txt"], "--captions nowhere.txt cannot be read as text"),
         (["--captions", "empty.txt"], "--captions empty.txt holds no captions"),
         (["--condition-images", "nowhere"], "--condition-images nowhere is no folder"),
+        (["--out", ""], "--out is empty; name a folder for the images"),
         (["--coordinates", "1,2"], "--coordinates 1,2 are no four numbers"),
         (["--classes", "cat"], "classes were asked for, but this prior was trained on captions"),
     ],

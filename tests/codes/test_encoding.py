@@ -12,6 +12,7 @@ from PIL import Image
 
 from genstack.checkpoints.files import save
 from genstack.cli.encode import told
+from genstack.cli.main import main
 from genstack.codes.data import Archive
 from genstack.codes.encoding import Encoding
 from genstack.codes.header import Entry, Header, read
@@ -201,3 +202,12 @@ def test_the_header_says_what_there_is(encode, model):
 def test_variations_belong_to_views(encode, capsys):
     encode("--data.augmentation.flip", "0.5", code=2)
     assert "leave out data.augmentation" in capsys.readouterr().err
+
+
+def test_codes_need_a_folder(run, tmp_path, monkeypatch, capsys):
+    """An empty word, such as of a variable that is not set, is not the folder at hand."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main(["encode", str(run), "--out", "", "--data.source", "shapes:40"]) == 2
+    assert "--out is empty; name a folder for the codes" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
