@@ -54,12 +54,17 @@ def autoregressive(side: int = 16, kv_heads: int | None = None) -> Autoregressiv
     return Autoregressive(layout(side), Unconditional(), backbone).eval()
 
 
-def linear_layers(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype) -> None:
-    """What a step cannot do without: every linear layer once for each code, with weights of that dtype."""
+def products(prior: Autoregressive, batch: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """What each linear layer multiplies in a step: rows, and weights of that dtype."""
     weights = [module.weight.to(dtype) for module in prior.modules() if isinstance(module, nn.Linear)]
-    inputs = [torch.randn(batch, weight.shape[1], dtype=dtype) for weight in weights]
+    return [(torch.randn(batch, weight.shape[1], dtype=dtype), weight) for weight in weights]
+
+
+def linear_layers(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype) -> None:
+    """What a step cannot do without: every linear layer once for each code."""
+    pairs = products(prior, batch, dtype)
     for _ in range(steps):
-        for weight, rows in zip(weights, inputs, strict=True):
+        for rows, weight in pairs:
             linear(rows, weight)
 
 
@@ -162,10 +167,9 @@ def linear_layers_and_attention(prior: Autoregressive, batch: int, steps: int, d
     shape = (batch, plan.keyed, steps + 1, plan.head_width)
     memory = [(torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)) for _ in range(plan.depth)]
     queries = torch.randn(batch, plan.heads, 1, plan.head_width, dtype=dtype)
-    weights = [module.weight.to(dtype) for module in prior.modules() if isinstance(module, nn.Linear)]
-    inputs = [torch.randn(batch, weight.shape[1], dtype=dtype) for weight in weights]
+    pairs = products(prior, batch, dtype)
     for step in range(steps):
-        for weight, rows in zip(weights, inputs, strict=True):
+        for rows, weight in pairs:
             linear(rows, weight)
         for keys, values in memory:
             attended(queries, keys[:, :, : step + 1], values[:, :, : step + 1])

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from genstack.prior.cache import Cache
+from genstack.prior.crossing import Pair
 from genstack.prior.masks import Mask
-from genstack.prior.reading import Reading
 from genstack.prior.transformer import Transformer
 
 Backend = str | Callable[..., Any]
@@ -39,17 +39,18 @@ class Steps:
         positions: Tensor,
         mask: Mask,
         caches: Sequence[Cache],
-        reading: Reading,
+        steering: Tensor | None,
+        pairs: Sequence[Pair],
         head: nn.Module | None,
     ) -> Tensor:
         filled = caches[0].filled
         if tokens.shape[1] > 1 or filled == 0:
-            return self.transformer.taken(tokens, positions, mask, caches, reading, head)
+            return self.transformer.forward(tokens, positions, mask, caches, steering, pairs, head)
         # A number would be compiled in; a side of a tensor can be any, but for 0 and 1.
         ruler = torch.empty(filled + 2)
         torch._dynamo.mark_dynamic(ruler, 0)
         memory = [(cache.length, cache.keys, cache.values) for cache in caches]
-        made = self.compiled(tokens, positions, mask, memory, ruler, reading, head)
+        made = self.compiled(tokens, positions, mask, memory, ruler, steering, pairs, head)
         for cache in caches:
             cache.filled += 1
         return made
@@ -61,9 +62,10 @@ class Steps:
         mask: Mask,
         memory: Sequence[tuple[int, Tensor | None, Tensor | None]],
         ruler: Tensor,
-        reading: Reading,
+        steering: Tensor | None,
+        pairs: Sequence[Pair],
         head: nn.Module | None,
     ) -> Tensor:
         filled = ruler.shape[0] - 2
         caches = [Cache(length, filled, keys, values) for length, keys, values in memory]
-        return self.transformer.taken(tokens, positions, mask, caches, reading, head)
+        return self.transformer.forward(tokens, positions, mask, caches, steering, pairs, head)

@@ -130,7 +130,7 @@ class Transformer(nn.Module):
         backbone: the plan.
     """
 
-    #: What takes steps instead of `taken`; set while the network is compiled for drawing.
+    #: What takes steps instead of `forward`; set while the network is compiled for drawing.
     quick: Callable[..., Tensor] | None = None
 
     def __init__(self, layout: CodeLayout, backbone: Backbone):
@@ -162,8 +162,9 @@ class Transformer(nn.Module):
         caches: Sequence[Cache] | None = None,
         steering: Float[Tensor, "b width"] | None = None,
         pairs: Sequence[Pair] = (),
-    ) -> Float[Tensor, "b n width"]:
-        """Normalised features of each token.
+        head: nn.Module | None = None,
+    ) -> Tensor:
+        """Normalised features of each token, b x n x width, or what a head makes of those of the last.
 
         Args:
             tokens: embedded codes and conditions.
@@ -173,6 +174,7 @@ class Transformer(nn.Module):
             caches: one for each layer, to go on after the tokens of earlier calls.
             steering: the condition as one vector, from its `reading`; read by adaptive norms alone.
             pairs: the condition as keys and values, from its `reading`; read by cross-attention alone.
+            head: makes logits, b x K and in float32, of the last token's features.
         """
         tokens = dropout(self.places(tokens, positions), self.backbone.dropout, self.training)
         rotation = None if self.rotary is None else self.rotary(positions)
@@ -185,7 +187,8 @@ class Transformer(nn.Module):
                 tokens = checkpoint(module, tokens, *read, use_reentrant=False)
             else:
                 tokens = module(tokens, *read)
-        return self.norm(tokens, *last)
+        features = self.norm(tokens, *last)
+        return features if head is None else head(features[:, -1]).float()
 
     def step(
         self,
@@ -199,30 +202,9 @@ class Transformer(nn.Module):
         """As `forward`, for tokens that go on after those that `caches` hold.
 
         Not `__call__`, since a network compiled for training would be compiled again for every length.
-
-        Args:
-            tokens: of codes; at the start of conditions, too.
-            positions: see `forward`.
-            mask: see `forward`.
-            caches: one for each layer.
-            reading: the condition.
-            head: makes logits, b x K and in float32, of the last token's features. Without it there are the
-                features of all tokens, b x n x width.
         """
-        return (self.quick or self.taken)(tokens, positions, mask, caches, reading, head)
-
-    def taken(
-        self,
-        tokens: Float[Tensor, "b n width"],
-        positions: Int[Tensor, "*b n"],
-        mask: Mask,
-        caches: Sequence[Cache],
-        reading: Reading,
-        head: nn.Module | None,
-    ) -> Tensor:
-        """A step as it is, not compiled; see `step`."""
-        features = self.forward(tokens, positions, mask, caches, reading.steering, reading.pairs)
-        return features if head is None else head(features[:, -1]).float()
+        walk = self.quick or self.forward
+        return walk(tokens, positions, mask, caches, reading.steering, reading.pairs, head)
 
     def reading(self, condition: Float[Tensor, "b n width"], hidden: Bool[Tensor, "b n"] | None) -> Reading:
         """A condition as this network reads it: across, with one token before the codes, or all before them.

@@ -10,6 +10,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, Backbone, Unconditional
 from genstack.prior.attention import EPSILON, HeadNorm
+from genstack.prior.autoregressive import Decoding
 
 LAYOUT = CodeLayout((16, 16), 11, ((4, 4),))
 
@@ -54,7 +55,12 @@ def test_shared_keys_are_the_same_keys_for_each_head(qk_norm):
     own.load_state_dict(state)
     codes, condition = torch.randint(11, (3, 16)), torch.zeros(3, dtype=torch.int64)
     torch.testing.assert_close(shared.logits(codes, condition), own.logits(codes, condition))
-    assert shared.transformer.caches(4)[0].keys is None  # taken at the first tokens, for the heads there are
+    kept = []
+    for prior in (shared, own):
+        decoding = Decoding(prior, condition)
+        decoding.start(codes[:, :5])
+        kept.append([cache.keys.shape[1] for cache in decoding.caches])
+    assert kept == [[2, 2], [6, 6]]
 
 
 @pytest.mark.parametrize("kv_heads", [0, 4, 12, -1])
