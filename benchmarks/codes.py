@@ -17,13 +17,13 @@ from statistics import median
 import torch
 from PIL import Image
 
-from genstack.codes.data import CodeData
-from genstack.codes.encoding import Encoding
-from genstack.codes.views import VIEWS
 from genstack.compressor import Autoencoder
-from genstack.compressor.convolutional import Convolutional
+from genstack.compressor.networks.convolutional import Convolutional
 from genstack.compressor.quantizers.vq import VectorQuantizer
 from genstack.data import ImageData
+from genstack.data.codes.data import CodeData
+from genstack.data.codes.encoding import Encoding
+from genstack.data.codes.views import VIEWS
 from genstack.data.images import Preprocessing, to_uint8
 from genstack.model import Model
 

@@ -13,9 +13,11 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from genstack.conditions import Unconditional
 from genstack.layout import CodeLayout
-from genstack.prior import Autoregressive, Backbone, SamplingOptions, Unconditional, image_seeds
-from genstack.prior.masks import Causal
+from genstack.prior import Autoregressive, SamplingOptions, image_seeds
+from genstack.transformer import Backbone
+from genstack.transformer.masks import Causal
 
 
 def seconds(work: Callable[[], object]) -> float:

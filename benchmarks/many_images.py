@@ -22,7 +22,7 @@ from genstack.data.permutation import Permutation
 from genstack.data.sources.folder import natural
 from genstack.data.sources.manifest import Row, Rows
 from genstack.data.split import BLOCK, hashed, split
-from genstack.training.forecast import process_memory
+from genstack.training.estimate import process_memory
 
 WORKS = (
     "names of a folder",

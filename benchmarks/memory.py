@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from genstack.cli import stages
 from genstack.cli.main import main as genstack
+from genstack.cli.parsing import stages
 from genstack.cli.quiet import quiet
-from genstack.training.forecast import Forecast, process_memory
+from genstack.training.estimate import Forecast, process_memory
 
 ROOT = Path(__file__).parents[1]
 CPU = "--data.workers 0 --trainer.accelerator cpu --log.images 4"

@@ -22,11 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genstack.atomic import replacing
-from genstack.checkpoints.files import load
+from genstack.checkpoints.model_file import load
 from genstack.compressor import Autoencoder, Compressor, Convolutional
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
+from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
-from genstack.compressor.strided import Strided
+from genstack.conditions import ClassLabels, Condition
 from genstack.data import ImageData
 from genstack.data.framing import Augmentation
 from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
@@ -35,15 +36,7 @@ from genstack.evaluation.kernel import kid
 from genstack.evaluation.neighbours import Neighbours, small
 from genstack.evaluation.rounding import as_saved
 from genstack.layout import CodeLayout
-from genstack.prior import (
-    Autoregressive,
-    Backbone,
-    ClassLabels,
-    Condition,
-    Prior,
-    SamplingOptions,
-    image_seeds,
-)
+from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds
 from genstack.prior.diffusion import Diffusion
 from genstack.prior.hierarchical import Hierarchical
 from genstack.prior.masked import Masked
@@ -52,8 +45,9 @@ from genstack.prior.pixelcnn import GatedPixelCNN
 from genstack.prior.pixelsnail import PixelSNAIL
 from genstack.prior.random_order import RandomOrder
 from genstack.prior.residual import ResidualTransformer
-from genstack.training.average import averaged
+from genstack.training.ema import ema_model
 from genstack.training.optimization import Optimization, clip
+from genstack.transformer import Backbone
 
 NETWORK = Convolutional(dim=32, width=32, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False)
 DATA = ImageData(
@@ -105,7 +99,7 @@ MADE: dict[str, tuple[str, Callable[[CodeLayout, Condition], Prior]]] = {
     "NextScale": (
         "1-2-4",
         lambda layout, condition: NextScale(
-            layout, condition, Backbone(width=120, depth=3, heads=5, adaptive="own")
+            layout, condition, Backbone(width=120, depth=3, heads=5, adaln="own")
         ),
     ),
     "Hierarchical": (
@@ -240,7 +234,7 @@ def trained(compressor: Compressor, steps: int) -> Compressor:
     images = varied()[0]
     plan = Optimization(learning_rate=2e-3, warmup="5%")
     optimizer, schedule = plan.optimizer([compressor], steps)
-    average = averaged(compressor, 0.99)
+    average = ema_model(compressor, 0.99)
     for _ in range(steps):
         batch = images[torch.randint(len(images), (BATCH,))]
         made = compressor(batch)
@@ -275,7 +269,7 @@ def learn(prior: Prior, codes: Codes, seconds: float) -> tuple[Prior, int]:
     """The prior with averaged weights after so much processor time, and the steps that it took."""
     plan = Optimization(learning_rate=1e-3, weight_decay=0.05)
     optimizer, _ = plan.optimizer([prior], RESOLUTION)
-    average = averaged(prior, 0.99)
+    average = ema_model(prior, 0.99)
     begun, steps = time.process_time(), 0
     while (progress := (time.process_time() - begun) / seconds) < 1:
         for group in optimizer.param_groups:

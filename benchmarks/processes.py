@@ -38,7 +38,7 @@ class Clock(pl.Callback):
 
 def work(count: int, strategy: str) -> None:
     """In each process: some steps; the first one tells."""
-    from genstack.cli import stages
+    from genstack.cli.parsing import stages
     from genstack.cli.quiet import quiet
     from genstack.training.loggers import Logging
 

@@ -47,7 +47,7 @@ def steps(dim: int) -> dict[str, Callable[[], None]]:
     rows = nn.Parameter(torch.randn(ROWS, dim) * dim**-0.5)
     by_gradient = {"learnable_codebook": True, "ema_update": False}
     theirs = VectorQuantize(dim, ROWS, accept_image_fmap=True, **by_gradient).train()
-    averaged = VectorQuantize(dim, ROWS, accept_image_fmap=True).train()
+    ema_model = VectorQuantize(dim, ROWS, accept_image_fmap=True).train()
     grid = torch.randn(LATENTS // 256, dim, 16, 16)
     ours(grid)  # seeds it
 
@@ -73,7 +73,7 @@ def steps(dim: int) -> dict[str, Callable[[], None]]:
         "genstack": genstack,
         "full matrix": full_matrix,
         "vector-quantize-pytorch, gradient": peer(theirs),
-        "vector-quantize-pytorch, average": peer(averaged),
+        "vector-quantize-pytorch, average": peer(ema_model),
     }
 
 

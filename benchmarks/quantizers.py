@@ -28,6 +28,7 @@ from torch import Tensor
 from genstack.atomic import replacing
 from genstack.compressor import Autoencoder, Bottleneck
 from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import (
     BSQ,
     FSQ,
@@ -42,7 +43,7 @@ from genstack.compressor.quantizers import (
 )
 from genstack.compressor.quantizers.estimator import RotationTrick
 from genstack.compressor.quantizers.learning import ByAverage
-from genstack.compressor.strided import Strided
+from genstack.conditions.unconditional import Unconditional
 from genstack.data import ImageData
 from genstack.data.images import from_uint8, to_uint8
 from genstack.errors import UserError
@@ -50,10 +51,9 @@ from genstack.evaluation.fidelity import psnr
 from genstack.layout import CodeLayout
 from genstack.losses.perceptual import LPIPS
 from genstack.prior.autoregressive import Autoregressive
-from genstack.prior.backbone import Backbone
-from genstack.prior.conditions.nothing import Unconditional
 from genstack.training.optimization import Optimization
 from genstack.training.usage import Window, usage
+from genstack.transformer.backbone import Backbone
 
 NETWORK = Strided(dim=64, stride=8, blocks=2, inner=32)
 SIDE = 64  # of the images

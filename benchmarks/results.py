@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from genstack.atomic import replacing
-from genstack.checkpoints.files import load
+from genstack.checkpoints.model_file import load
 from genstack.cli.main import main as genstack
 from genstack.report.chart import Curve, chart
 from genstack.report.history import Points

@@ -23,22 +23,17 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
+from genstack.conditions import Unconditional
 from genstack.data.images import Preprocessing
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import (
-    Autoregressive,
-    Backbone,
-    Prior,
-    SamplingOptions,
-    Unconditional,
-    image_seeds,
-)
+from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds
 from genstack.prior.autoregressive import Decoding
 from genstack.prior.masked import Masked
-from genstack.prior.masks import attended
 from genstack.prior.next_scale import NextScale
 from genstack.sampling.compiled import compiled
+from genstack.transformer import Backbone
+from genstack.transformer.masks import attended
 
 CODEBOOK, WIDTH, DEPTH, HEADS = 1024, 384, 8, 6
 

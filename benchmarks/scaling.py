@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from genstack.compressor import Autoencoder
-from genstack.compressor.convolutional import Convolutional
+from genstack.compressor.networks.convolutional import Convolutional
 from genstack.compressor.quantizers.vq import VectorQuantizer
 
 BATCH, ROUNDS = 1, 2

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from genstack.training.shards import newest, read_rest
+from genstack.training.sharded_checkpoint import newest, read_rest
 
 ROOT = Path(__file__).parents[1]
 GENSTACK = [sys.executable, "-m", "genstack.cli.main"]

@@ -15,6 +15,6 @@ def load(place: "str | Path") -> "Model":
     Args:
         place: of the run, or of the file (docs/published_weights.md lists the kinds).
     """
-    from genstack.checkpoints import files  # not before it is needed: `import genstack` stays quick
+    from genstack.checkpoints import model_file  # not before it is needed: `import genstack` stays quick
 
-    return files.load(Path(place))
+    return model_file.load(Path(place))

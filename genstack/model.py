@@ -12,13 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor import Compressor
+from genstack.conditions import Condition, Unconditional
 from genstack.data.framing import frame
 from genstack.data.images import Preprocessing, pixels
-from genstack.editing import known_codes, reaches
 from genstack.errors import UserError
-from genstack.facts import Box, Facts
+from genstack.inputs import Box, ConditionInputs
 from genstack.layout import CodeLayout
-from genstack.prior import Condition, Known, Prior, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import Known, Prior, SamplingOptions, image_seeds
+from genstack.prior.editing import known_codes, reaches
 from genstack.prior.presets import options_of
 from genstack.prior.window import sample_layout
 
@@ -178,7 +179,7 @@ class Model:
     @torch.no_grad()
     def sample(
         self,
-        facts: Facts,
+        facts: ConditionInputs,
         options: SamplingOptions,
         seed: int,
         indices: Iterable[int],
@@ -207,7 +208,7 @@ class Model:
         self,
         images: Float[Tensor, "b c H W"],
         hole: Bool[Tensor, "H W"],
-        facts: Facts,
+        facts: ConditionInputs,
         options: SamplingOptions,
         seed: int,
         indices: Iterable[int],
@@ -216,7 +217,8 @@ class Model:
     ) -> Float[Tensor, "b c H W"]:
         """Images with a hole drawn anew, in [-1, 1]; outside of the hole, no pixel changes.
 
-        Completion, inpainting, outpainting and change of class are this, with holes from `genstack.editing`.
+        Completion, inpainting, outpainting and change of class are this, with masks from
+        `genstack.prior.editing`.
 
         Args:
             images: to edit, in [-1, 1], of any size that the compressor reads; anything in the hole.
@@ -237,7 +239,7 @@ class Model:
 
     def _draw(
         self,
-        facts: Facts,
+        facts: ConditionInputs,
         options: SamplingOptions,
         seeds: Int[Tensor, " b"],
         layout: CodeLayout,

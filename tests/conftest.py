@@ -46,6 +46,15 @@ jaxtyping.jaxtyped = checked  # before the first import of genstack
 import genstack.compressor  # noqa: E402
 from genstack.compressor import Network  # noqa: E402
 from genstack.discovery import discover  # noqa: E402
+from genstack.layout import CodeLayout  # noqa: E402
+from genstack.transformer import Backbone  # noqa: E402
+
+LAYOUTS = {
+    "one grid": CodeLayout((24, 40), 11, ((3, 5),)),
+    "two grids": CodeLayout((24, 32), 11, ((1, 2), (3, 4))),
+    "depth 2": CodeLayout((16, 24), 11, ((2, 3),), depth=2),
+    "one row": CodeLayout((32, 32), 11, ((1, 9),)),
+}
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
@@ -155,3 +164,14 @@ def text_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         transformers.T5EncoderModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+def layout(request) -> CodeLayout:
+    return request.param
+
+
+@pytest.fixture
+def tiny() -> Backbone:
+    """A backbone for priors that are built in milliseconds."""
+    return Backbone(width=24, depth=2, heads=3, dropout=0.0)

@@ -5,7 +5,7 @@ import torch
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import TypeCheckError
 
-from genstack.cli.words import nearest
+from genstack.cli.parsing.words import nearest
 from genstack.compressor.quantizers.nearest import nearest as nearest_rows
 from genstack.layout import CodeLayout
 

@@ -10,20 +10,20 @@ import torch
 import yaml
 from PIL import Image
 
-from genstack.checkpoints.files import save
+from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
+from genstack.cli.parsing.recipes import read
+from genstack.cli.parsing.stages import STAGES
 from genstack.cli.quiet import quiet
-from genstack.cli.recipes import read
-from genstack.cli.stages import STAGES
-from genstack.cli.train import train
+from genstack.cli.verbs.train import train
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
+from genstack.conditions import ClassLabels, EncodedCaptions, ImageCodes
 from genstack.data import ImageData
 from genstack.data.images import to_uint8
 from genstack.errors import UserError
 from genstack.losses import perceptual
 from genstack.model import Model
-from genstack.prior import ClassLabels, EncodedCaptions, ImageCodes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}

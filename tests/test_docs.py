@@ -11,19 +11,22 @@ import torch
 import yaml
 from PIL import Image
 
-from genstack.checkpoints.files import save
-from genstack.cli import encode, evaluate, plan, sample, stages, train, verbs
-from genstack.cli.config import KINDS
+from genstack.checkpoints.model_file import save
+from genstack.cli import verb
 from genstack.cli.main import dispatch
-from genstack.cli.parser import Parser, load_parts
-from genstack.cli.signatures import Setting, choices, parts, settings_of
+from genstack.cli.parsing import stages
+from genstack.cli.parsing.parser import Parser, load_parts
+from genstack.cli.parsing.signatures import Setting, choices, parts, settings_of
+from genstack.cli.verbs import encode, evaluate, plan, sample, train
+from genstack.cli.verbs.config import KINDS
 from genstack.compressor import Autoencoder
-from genstack.compressor.convolutional import Convolutional
+from genstack.compressor.networks.convolutional import Convolutional
 from genstack.compressor.quantizers.vq import VectorQuantizer
+from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
 from genstack.model import Model
-from genstack.prior import Autoregressive, ClassLabels
-from genstack.prior.backbone import Backbone
+from genstack.prior import Autoregressive
+from genstack.transformer.backbone import Backbone
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -63,7 +66,7 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
         parser.parse(words)
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(verbs, "call", parse)
+    monkeypatch.setattr(verb, "call", parse)
     monkeypatch.setattr(train, "train", lambda *_, **__: None)
     monkeypatch.setattr(train, "reopen", lambda *_: (None, None))
     monkeypatch.setattr(plan, "tell", lambda *_: None)
@@ -139,7 +142,7 @@ def test_there_are_commands_to_test():
 
 
 def test_verbs_and_make_targets_in_the_text_exist():
-    known = set(verbs.verbs())
+    known = set(verb.verbs())
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

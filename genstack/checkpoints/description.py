@@ -11,7 +11,9 @@ from typing import Any
 from torch import nn
 
 import genstack.compressor
+import genstack.conditions
 import genstack.prior
+import genstack.transformer
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -81,7 +83,8 @@ def build(description: Any) -> Any:
 @cache  # folders are not looked through again for every part
 def describable() -> dict[str, type]:
     """Every class that a description may name."""
-    parts = discover(genstack.compressor, object) | discover(genstack.prior, object)
+    packages = (genstack.compressor, genstack.transformer, genstack.conditions, genstack.prior)
+    parts = {name: part for package in packages for name, part in discover(package, object).items()}
     return {"CodeLayout": CodeLayout} | {name: part for name, part in parts.items() if is_part(part)}
 
 

@@ -6,7 +6,7 @@ import genstack.checkpoints.exports
 from genstack.atomic import appearing
 from genstack.checkpoints.exports.card import card
 from genstack.checkpoints.exports.export import Export
-from genstack.checkpoints.files import DESCRIPTION, described_text
+from genstack.checkpoints.model_file import DESCRIPTION, described_text
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model

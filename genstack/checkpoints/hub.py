@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genstack.checkpoints.strangers import DIFFUSERS
+from genstack.checkpoints.foreign import DIFFUSERS
 from genstack.errors import UserError, extra
 
 MARK = "hf:"

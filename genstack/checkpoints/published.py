@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import genstack.checkpoints.formats
+from genstack.checkpoints.foreign import read
 from genstack.checkpoints.formats.format import FLAGS, SHOWN, Format, Options
-from genstack.checkpoints.notes import place_of
+from genstack.checkpoints.import_options import place_of
 from genstack.checkpoints.stored import BROKEN, about, clear, reason
-from genstack.checkpoints.strangers import read
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model

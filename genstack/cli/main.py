@@ -4,9 +4,9 @@ import os
 import sys
 
 from genstack import __version__
+from genstack.cli.parsing.words import nearest
 from genstack.cli.quiet import quiet
-from genstack.cli.verbs import verbs
-from genstack.cli.words import nearest
+from genstack.cli.verb import verbs
 from genstack.errors import UserError
 
 FLOW = "images -> encoder -> quantizer -> codes -> prior -> codes -> decoder -> images"

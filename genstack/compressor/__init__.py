@@ -3,16 +3,16 @@
 from genstack.compressor.autoencoder import Autoencoder
 from genstack.compressor.bottleneck import Bottleneck, Bottlenecked, Quantized, Quantizer
 from genstack.compressor.compressor import Compressor, Reconstruction
-from genstack.compressor.convolutional import Convolutional
-from genstack.compressor.dvae import DVAE
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
-from genstack.compressor.magvit import MAGVITNetwork
-from genstack.compressor.maskgit import MaskGITNetwork
 from genstack.compressor.network import Decoder, Encoder, Network
-from genstack.compressor.strided import Strided
-from genstack.compressor.titok import TiTok
-from genstack.compressor.vit import ViT
+from genstack.compressor.networks.convolutional import Convolutional
+from genstack.compressor.networks.dvae import DVAE
+from genstack.compressor.networks.magvit import MAGVITNetwork
+from genstack.compressor.networks.maskgit import MaskGITNetwork
+from genstack.compressor.networks.strided import Strided
+from genstack.compressor.networks.titok import TiTok
+from genstack.compressor.networks.vit import ViT
 
 __all__ = [
     "DVAE",

@@ -11,8 +11,8 @@ from genstack.compressor.autoencoder import project
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.compressor import Compressor, Reconstruction
 from genstack.compressor.network import Network
+from genstack.compressor.networks.strided import Strided
 from genstack.compressor.output import Output, Pixels
-from genstack.compressor.strided import Strided
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 

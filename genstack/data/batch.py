@@ -18,7 +18,7 @@ from genstack.data.images import Preprocessing
 from genstack.data.reading import Reading, how_ended, keeping_handler, undisturbed
 from genstack.data.source import Source
 from genstack.errors import UserError
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 
 MOST_UNREADABLE = 0.05
 
@@ -51,10 +51,10 @@ class Batch:
         return encode(self.images)
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ConditionInputs:
         """What is known of the images, for a condition to read."""
         images = self.images if self.condition_images is None else self.condition_images
-        return Facts(self.labels, self.captions, images, crops=self.crops)
+        return ConditionInputs(self.labels, self.captions, images, crops=self.crops)
 
     def to(self, device: torch.device | str) -> "Batch":
         return self._with(lambda tensor: tensor.to(device))

@@ -5,10 +5,10 @@ from typing import Literal
 
 from torch.utils.data import DataLoader
 
-from genstack.codes.batch import CodeBatch
 from genstack.data.batch import Batch
+from genstack.data.codes.batch import CodeBatch
 from genstack.data.images import Preprocessing
-from genstack.facts import Offer
+from genstack.inputs import DataInfo
 
 
 class Data(ABC):
@@ -32,7 +32,7 @@ class Data(ABC):
 
     @property
     @abstractmethod
-    def offer(self) -> Offer:
+    def offer(self) -> DataInfo:
         """What there is for a condition to read."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from genstack.data.sources import open_source
 from genstack.data.split import Split, split
 from genstack.data.stream import Stream
 from genstack.errors import UserError
-from genstack.facts import Offer
+from genstack.inputs import DataInfo
 
 AS_IS = Augmentation()
 
@@ -90,9 +90,9 @@ class ImageData(Data):
         return () if self.labels == "none" else self.opened.class_names
 
     @property
-    def offer(self) -> Offer:
+    def offer(self) -> DataInfo:
         """What the images have for a condition to read."""
-        return Offer(
+        return DataInfo(
             self.class_names,
             captions=lambda: (self.opened.caption(number) for number in self.split.training),
             image_shape=self.preprocessing.shape,

@@ -15,7 +15,7 @@ from genstack.data.scene import Scene, Thing
 from genstack.data.sources.shapes import ShapesSource
 from genstack.errors import UserError
 from genstack.evaluation.classifier import Classifier
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.model import Model
 
 UNTOLD = torch.nan  # of an image of which nothing was asked that could be read
@@ -33,7 +33,7 @@ class Judge(ABC):
         """What a card says of it."""
 
     @abstractmethod
-    def __call__(self, images: Float[Tensor, "b c H W"], facts: Facts) -> Float[Tensor, " b"]:
+    def __call__(self, images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Float[Tensor, " b"]:
         """1 for each image that shows what was asked, 0 for each that does not; `UNTOLD` of the others."""
 
 
@@ -49,7 +49,7 @@ class OracleJudge(Judge):
     def told(self) -> dict[str, Any]:
         return {"by": "hue and moments of coloured regions, held against the caption"}
 
-    def __call__(self, images: Float[Tensor, "b c H W"], facts: Facts) -> Float[Tensor, " b"]:
+    def __call__(self, images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Float[Tensor, " b"]:
         pairs = zip(self.oracle(images), facts.captions, strict=True)
         return torch.tensor([float(caption(seen) == asked) for seen, asked in pairs])
 
@@ -71,13 +71,15 @@ class ClassifierJudge(Judge):
     def told(self) -> dict[str, Any]:
         return self.classifier.told
 
-    def __call__(self, images: Float[Tensor, "b c H W"], facts: Facts) -> Float[Tensor, " b"]:
+    def __call__(self, images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Float[Tensor, " b"]:
         read = self.classifier(images)
         asked = torch.tensor([wanted(told, self.classifier.classes) for told in self.condition.tell(facts)])
         return torch.where(asked < 0, UNTOLD, (read == asked).float())
 
 
-def judges_of(model: Model, data: ImageData, sample: Facts, classifier: Classifier | None) -> list[Judge]:
+def judges_of(
+    model: Model, data: ImageData, sample: ConditionInputs, classifier: Classifier | None
+) -> list[Judge]:
     """Those that can tell whether images show what steers a model.
 
     Args:

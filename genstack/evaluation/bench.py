@@ -14,8 +14,8 @@ from genstack.atomic import replacing
 from genstack.data.sheet import sheet
 from genstack.evaluation.card import Card, machine
 from genstack.evaluation.extractor import Extractor
+from genstack.evaluation.process_group import Columns, ProcessGroup
 from genstack.evaluation.reference import Reference
-from genstack.evaluation.together import Columns, Together
 from genstack.losses.perceptual import LPIPS
 
 
@@ -37,7 +37,7 @@ class Bench:
     extractors: Sequence[Extractor]
     perceptual: Mapping[str, LPIPS]
     refused: Mapping[str, str]
-    together: Together
+    together: ProcessGroup
     batch_size: int
     device: str
     folder: Path

@@ -7,17 +7,18 @@ from functools import partial
 
 from torch import Tensor
 
+from genstack.conditions import ClassLabels
 from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.evaluation.agreement import Judge
 from genstack.evaluation.bench import Bench
 from genstack.evaluation.card import Card
+from genstack.evaluation.process_group import Columns
 from genstack.evaluation.reconstructions import Reconstructions, trained_nats
 from genstack.evaluation.reference import Reference
 from genstack.evaluation.samples import Drawn, Others, known_of
-from genstack.evaluation.together import Columns
 from genstack.model import Model
-from genstack.prior import ClassLabels, SamplingOptions
+from genstack.prior import SamplingOptions
 from genstack.sampling.compiled import compiled
 
 

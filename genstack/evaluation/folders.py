@@ -19,9 +19,9 @@ from genstack.errors import UserError
 from genstack.evaluation import sets
 from genstack.evaluation.card import Card
 from genstack.evaluation.extractor import Extractor
+from genstack.evaluation.process_group import Columns, ProcessGroup
 from genstack.evaluation.reconstructions import closeness, judge_closeness, split
 from genstack.evaluation.reference import Reference
-from genstack.evaluation.together import Columns, Together
 from genstack.losses.perceptual import LPIPS
 
 CHUNK = "genstack"  # the text chunk of a PNG in which `genstack sample` says how it was drawn
@@ -110,7 +110,7 @@ class Folders:
         keys = [{side.key(index) for index in range(len(side))} for side in self.sides]
         return keys[0] == keys[1]
 
-    def look(self, together: Together, batch_size: int) -> list[Columns]:
+    def look(self, together: ProcessGroup, batch_size: int) -> list[Columns]:
         """What the networks see in either; of pairs also how close they are."""
         real, fake = self.sides
 

@@ -15,9 +15,9 @@ from genstack.evaluation.card import Card, Number
 from genstack.evaluation.extractor import Extractor
 from genstack.evaluation.fidelity import psnr, ssim
 from genstack.evaluation.neighbours import small
+from genstack.evaluation.process_group import Columns, ProcessGroup
 from genstack.evaluation.reference import Reference, standing_out
 from genstack.evaluation.rounding import as_saved
-from genstack.evaluation.together import Columns, Together
 from genstack.losses.perceptual import LPIPS
 from genstack.model import Model
 from genstack.training.usage import Usage, Window, usage
@@ -152,7 +152,7 @@ class Reconstructions:
         )
 
 
-def trained_nats(reconstructions: Reconstructions, together: Together, batch_size: int) -> Tensor:
+def trained_nats(reconstructions: Reconstructions, together: ProcessGroup, batch_size: int) -> Tensor:
     """Nats per code of the real images, and nothing else of them."""
 
     def look(indices: Sequence[int]) -> Columns:

@@ -12,10 +12,10 @@ from genstack.evaluation.agreement import Judge
 from genstack.evaluation.card import Card, Number
 from genstack.evaluation.extractor import Extractor
 from genstack.evaluation.neighbours import SIDE, Neighbours, small
+from genstack.evaluation.process_group import Columns
 from genstack.evaluation.reference import Reference
 from genstack.evaluation.rounding import as_saved
-from genstack.evaluation.together import Columns
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 from genstack.sampling.series import filled
@@ -73,7 +73,7 @@ class Drawn:
     judges: Sequence[Judge]
     size: int = 0
 
-    def images(self, indices: Sequence[int]) -> tuple[Float[Tensor, "b c H W"], Facts]:
+    def images(self, indices: Sequence[int]) -> tuple[Float[Tensor, "b c H W"], ConditionInputs]:
         """Samples with these numbers, and what steered them."""
         numbers = filled(indices, self.size)
         facts = self.reference.batch(numbers).facts
@@ -111,7 +111,7 @@ class Drawn:
 
     def judge_neighbours(self, card: Card, found: Columns, others: "Others") -> None:
         """Write into a card whether the training images nearest to a sample have its class."""
-        if not self.model.classes or "class" not in self.model.condition.tell(Facts.nothing(1))[0]:
+        if not self.model.classes or "class" not in self.model.condition.tell(ConditionInputs.nothing(1))[0]:
             return
         for space in spaces(self.extractors):
             near = space.neighbours(others.known)
@@ -182,11 +182,13 @@ def known_of(reference: Reference, extractors: Sequence[Extractor], indices: Seq
     return view(extractors, batch.images, batch.facts)
 
 
-def view(extractors: Sequence[Extractor], images: Float[Tensor, "b c H W"], facts: Facts) -> Columns:
+def view(
+    extractors: Sequence[Extractor], images: Float[Tensor, "b c H W"], facts: ConditionInputs
+) -> Columns:
     """Small pixels, classes, and what every network sees."""
     return sets.look(extractors, images) | {"small": small(images), "labels": facts.labels}
 
 
-def verdicts(judges: Sequence[Judge], images: Float[Tensor, "b c H W"], facts: Facts) -> Columns:
+def verdicts(judges: Sequence[Judge], images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Columns:
     """What each judge says of images."""
     return {judge.name: judge(images, facts) for judge in judges}

@@ -12,9 +12,9 @@ from genstack.evaluation.extractor import Extractor
 from genstack.evaluation.frechet import check_count, frechet
 from genstack.evaluation.kernel import kid
 from genstack.evaluation.manifold import DENSE_NEIGHBOURS, NEIGHBOURS, Covering, covering
+from genstack.evaluation.process_group import Columns
 from genstack.evaluation.resampling import by_groups, of_mean
 from genstack.evaluation.score import score
-from genstack.evaluation.together import Columns
 
 FEWEST = 16  # images on either side, so that each half of the real ones has neighbourhoods
 COVERING = {

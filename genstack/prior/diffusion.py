@@ -5,15 +5,15 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.backbone import Backbone
-from genstack.prior.condition import Condition
-from genstack.prior.filler import Filler, lowest, spread
 from genstack.prior.guidance import Guidance
+from genstack.prior.masked_transformer import MaskedTransformer, lowest, spread
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import draw, uniforms
+from genstack.transformer.backbone import Backbone
 
 
 class Diffusion(Prior):
@@ -44,7 +44,7 @@ class Diffusion(Prior):
             raise UserError(f"steps {steps} and masks {masks} must both be at least 1")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.steps, self.masks = steps, masks
-        self.filler = Filler(layout, condition, backbone)
+        self.filler = MaskedTransformer(layout, condition, backbone)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """The bound in nats per code, its integral over time done but for the number of hidden codes."""

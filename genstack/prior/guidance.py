@@ -5,7 +5,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.prior.condition import Condition
+from genstack.conditions.condition import Condition
 from genstack.prior.options import SamplingOptions
 
 

@@ -9,16 +9,16 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.autoregressive import Autoregressive, Decoding
-from genstack.prior.backbone import Backbone
-from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
+from genstack.transformer.backbone import Backbone
 
 
 class Hierarchical(Exact):

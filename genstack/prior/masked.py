@@ -9,16 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.backbone import Backbone
-from genstack.prior.condition import Condition
-from genstack.prior.filler import Filler, lowest, spread
 from genstack.prior.guidance import Guidance
+from genstack.prior.masked_transformer import MaskedTransformer, lowest, spread
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence, Order
 from genstack.prior.prior import Known, Prior
 from genstack.prior.sampling import draw, uniforms
+from genstack.transformer.backbone import Backbone
 
 Schedule = Literal["cosine", "arccos", "linear", "square", "cubic", "root"]
 
@@ -63,7 +63,7 @@ class Masked(Prior):
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.schedule, self.order, self.smoothing = schedule, order, smoothing
         self.steps, self.masks = steps, masks
-        self.filler = Filler(layout, condition, backbone)
+        self.filler = MaskedTransformer(layout, condition, backbone)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy of the hidden codes, as many as the schedule says at a random time."""

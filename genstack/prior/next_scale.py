@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
 from genstack.compressor.quantizers.multiscale import MultiScale, resized
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.backbone import Backbone
-from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import BlockCausal, Full
 from genstack.prior.options import SamplingOptions
-from genstack.prior.positions import IndexEmbedding
 from genstack.prior.prior import Known
-from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Transformer
+from genstack.transformer.backbone import Backbone
+from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.masks import BlockCausal, Full
+from genstack.transformer.positions import IndexEmbedding
+from genstack.transformer.transformer import Transformer
 
 REMEDY = "train one with --config configs/compressor/multiscale.yaml, or use the prior Autoregressive"
 
@@ -47,7 +47,7 @@ class NextScale(Exact):
         self,
         layout: CodeLayout,
         condition: Condition,
-        backbone: Backbone = Backbone(adaptive="own"),
+        backbone: Backbone = Backbone(adaln="own"),
     ):
         super().__init__()
         if len(layout.grids) == 1 or layout.depth > 1:
@@ -136,13 +136,13 @@ class NextScale(Exact):
                 tokens = self._embed(guidance.rows(resized(total, grids[index + 1], "area")))
         return torch.cat(drawn, dim=1)
 
-    def _read(self, condition: Tensor) -> Reading:
+    def _read(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all grids."""
         reading = self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
         hidden = None if reading.hidden is None else reading.hidden[:, : self.told]
         return replace(reading, before=reading.before[:, : self.told], hidden=hidden)
 
-    def _start(self, reading: Reading) -> Float[Tensor, "b n width"]:
+    def _start(self, reading: EncodedCondition) -> Float[Tensor, "b n width"]:
         """The condition, if it has several tokens, and the tokens of the first grid, which are its mean."""
         first = repeat(reading.steering, "b width -> b n width", n=self.sizes[0])
         return torch.cat([reading.before, first], dim=1)

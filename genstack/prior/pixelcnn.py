@@ -8,15 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import dropout, pad
 
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import steering
+from genstack.transformer.transformer import steering
 
 
 class GatedPixelCNN(Exact):

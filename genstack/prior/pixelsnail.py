@@ -8,16 +8,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import dropout, elu, pad, scaled_dot_product_attention
 
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
 from genstack.prior.pixelcnn import gated
 from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import steering
+from genstack.transformer.transformer import steering
 
 
 class PixelSNAIL(Exact):

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.condition import Condition
 from genstack.prior.guidance import Guidance
-from genstack.prior.held import held
 from genstack.prior.options import SamplingOptions
+from genstack.transformer.held import held
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.backbone import Backbone
-from genstack.prior.condition import Condition
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
-from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known, Prior
-from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Transformer
+from genstack.transformer.backbone import Backbone
+from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.masks import Causal
+from genstack.transformer.positions import PlaceEmbedding
+from genstack.transformer.transformer import Transformer
 
 
 class RandomOrder(Prior):
@@ -74,7 +74,7 @@ class RandomOrder(Prior):
             return 1.0
         return max(0.0, (last - self.progress) / (last - first)) if first < last else 0.0
 
-    def read(self, condition: Tensor) -> Reading:
+    def read(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all codes."""
         return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
 

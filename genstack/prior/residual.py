@@ -7,19 +7,19 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.backbone import Backbone
-from genstack.prior.condition import Condition
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
-from genstack.prior.masks import Causal
 from genstack.prior.options import SamplingOptions
-from genstack.prior.positions import PlaceEmbedding
 from genstack.prior.prior import Known
-from genstack.prior.reading import Reading
 from genstack.prior.sampling import draw, uniforms
-from genstack.prior.transformer import Transformer
+from genstack.transformer.backbone import Backbone
+from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.masks import Causal
+from genstack.transformer.positions import PlaceEmbedding
+from genstack.transformer.transformer import Transformer
 
 
 class ResidualTransformer(Exact):
@@ -55,7 +55,7 @@ class ResidualTransformer(Exact):
         self.codes = nn.Embedding(layout.depth * layout.codebook_size, width)
         self.target = PlaceEmbedding(positions, width)
         self.transformer = Transformer(positions, backbone)
-        self.inner = Transformer(within, replace(backbone, depth=layers, crossing=False))
+        self.inner = Transformer(within, replace(backbone, depth=layers, cross_attention=False))
         self.head = nn.Linear(width, layout.codebook_size, bias=False)
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
@@ -66,7 +66,7 @@ class ResidualTransformer(Exact):
         self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
         self.register_buffer("depths", torch.arange(layout.depth), persistent=False)
 
-    def read(self, condition: Tensor) -> Reading:
+    def read(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all codes."""
         return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
 

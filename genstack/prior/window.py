@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from genstack.errors import UserError
-from genstack.facts import Box
+from genstack.inputs import Box
 from genstack.layout import CodeLayout
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known, Prior

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 import genstack
-from genstack.checkpoints.files import identity
+from genstack.checkpoints.model_file import identity
 from genstack.data import Batch
 from genstack.errors import UserError
 from genstack.model import Model

@@ -10,7 +10,7 @@ from torch import Tensor
 from genstack.data import Batch, ImageData
 from genstack.errors import UserError
 from genstack.evaluation.neighbours import Neighbours, small
-from genstack.facts import Facts, Wishes
+from genstack.inputs import ConditionInputs, Prompts
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 from genstack.report.absent import Absent
@@ -106,15 +106,15 @@ def samples(
     return Samples([Group(told, drawn) for told, drawn in groups.items()], count, seed, known, copies)
 
 
-def steered(model: Model, count: int, held_out: Batch | Absent) -> Facts:
+def steered(model: Model, count: int, held_out: Batch | Absent) -> ConditionInputs:
     """What steers the samples: held-out images in turn, or whatever the condition takes without them."""
     if not held_out:
-        return model.condition.choose(Wishes(), count)
+        return model.condition.choose(Prompts(), count)
     facts = held_out.facts
     return model.condition.shown(facts[[number % len(facts) for number in range(count)]])
 
 
-def draw(model: Model, facts: Facts, seed: int) -> Float[Tensor, "b c H W"]:
+def draw(model: Model, facts: ConditionInputs, seed: int) -> Float[Tensor, "b c H W"]:
     """Samples, some at a time."""
     batches = torch.arange(len(facts)).split(BATCH)
     drawn = [model.sample(facts[some.tolist()], SamplingOptions(), seed, some.tolist()) for some in batches]

@@ -11,7 +11,7 @@ from torch import nn
 
 import genstack
 from genstack.checkpoints.description import describe
-from genstack.checkpoints.files import identity
+from genstack.checkpoints.model_file import identity
 from genstack.model import Model
 from genstack.report.subject import Subject
 

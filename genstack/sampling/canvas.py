@@ -11,9 +11,9 @@ from torch import Tensor
 
 from genstack.data.framing import frame, load
 from genstack.data.images import read
-from genstack.editing import all_but, extended
 from genstack.errors import UserError
 from genstack.model import Model
+from genstack.prior.editing import all_but, extended
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import nn
 from genstack.compressor.network import Decoder
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior.held import held
-from genstack.prior.steps import Backend, Steps
-from genstack.prior.transformer import Transformer
+from genstack.transformer.compiled_step import Backend, Steps
+from genstack.transformer.held import held
+from genstack.transformer.transformer import Transformer
 
 #: On a CPU, kernels that are called without Python between them, and products chosen by trying, in silence.
 OPTIONS: dict[str, dict[str, Any]] = {

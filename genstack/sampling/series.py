@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.data.images import Preprocessing
-from genstack.editing import blind, known_codes
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
+from genstack.prior.editing import blind, known_codes
 from genstack.sampling.canvas import Canvas
 from genstack.sampling.compiled import compiled
 
@@ -42,7 +42,7 @@ class Series:
     """
 
     model: Model
-    facts: Facts
+    facts: ConditionInputs
     options: SamplingOptions = field(default_factory=SamplingOptions)
     seed: int = 0
     canvas: Canvas | None = None

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from genstack.checkpoints.description import describe
-from genstack.checkpoints.files import identity
-from genstack.codes.batch import CodeBatch
+from genstack.checkpoints.model_file import identity
+from genstack.conditions import ClassLabels, Condition, Unconditional
 from genstack.data import Batch
+from genstack.data.codes.batch import CodeBatch
 from genstack.data.data import Data
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import ClassLabels, Condition, Prior, SamplingOptions, Unconditional, image_seeds
-from genstack.prior.transformer import Transformer
+from genstack.prior import Prior, SamplingOptions, image_seeds
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
+from genstack.transformer.transformer import Transformer
 
 
 class PriorTraining(Training[Prior]):

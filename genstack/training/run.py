@@ -18,12 +18,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from genstack.atomic import replacing
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
-from genstack.training.keeper import Keeper, WholeFiles, latest
+from genstack.training.callbacks.checkpoint import CheckpointCallback, WholeFiles, latest
+from genstack.training.callbacks.metrics import METRICS, Metrics
+from genstack.training.callbacks.pictures import Pictures
+from genstack.training.callbacks.progress import ProgressLine
 from genstack.training.loggers import Logging
-from genstack.training.metrics import METRICS, Metrics
-from genstack.training.pictures import Pictures
-from genstack.training.progress import ProgressLine
-from genstack.training.shards import REST, Sharded
+from genstack.training.sharded_checkpoint import REST, Sharded
 from genstack.training.training import Training
 
 try:
@@ -233,7 +233,7 @@ class Run:
             Stopped: Ctrl-C or SIGTERM; everything is saved.
             UserError: losses stayed not finite, or an option does not fit the devices.
         """
-        keeper = Keeper(self.folder, schedule.checkpoint_minutes)
+        keeper = CheckpointCallback(self.folder, schedule.checkpoint_minutes)
         pictures = Pictures(self.folder, logging.images)
         callbacks = [ProgressLine(), Metrics(self.folder), pictures, keeper]
         with self.alone():

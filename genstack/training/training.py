@@ -16,10 +16,10 @@ from genstack.data.data import Data
 from genstack.data.seeding import mix
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.training.average import averaged
-from genstack.training.noted import Means, Noted
+from genstack.training.ema import ema_model
 from genstack.training.optimization import Optimization, clip
 from genstack.training.sharding import assembled, average_whole, is_sharded, shard
+from genstack.training.step_metrics import MeanMetrics, StepMetrics
 
 Learner = TypeVar("Learner", bound=nn.Module)
 
@@ -44,15 +44,15 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     def __init__(self, model: Learner, data: Data, optimization: Optimization, ema: float, seed: int):
         super().__init__()
         self.model, self.data, self.optimization, self.seed = model, data, optimization, seed
-        self.average = averaged(model, ema)
+        self.average = ema_model(model, ema)
         self.register_buffer("consumed", torch.tensor(0))  # training images so far, of all processes
         self.register_buffer("skipped", torch.tensor(0))  # optimizer steps thrown away so far
         self.skipped_in_row = 0
         self.finite = True
         self.reading = 0  # images of the step at hand so far; they count once it is done
         self.moving = False  # whether weights are being changed: then nothing here can be saved
-        self.noted = Noted()
-        self.held_out = Means()
+        self.noted = StepMetrics()
+        self.held_out = MeanMetrics()
         self.measured: dict[str, float] = {}  # by the latest validation
         self.latest: Any = None  # held-out batch
 

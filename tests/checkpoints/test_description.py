@@ -10,9 +10,11 @@ from torch import nn
 from genstack.checkpoints.description import build, describable, describe, essence
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.prior import Autoregressive
+from genstack.transformer import Backbone
 
 LAYOUT = CodeLayout((8, 12), 16, ((4, 6),))
 NETWORK = Convolutional(dim=6, width=4, multipliers=(1, 2), blocks=1, attention=(1,))

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, VQModel
 import genstack
 import genstack.prior
 from genstack.atomic import appearing
-from genstack.checkpoints import files
+from genstack.checkpoints import model_file
 from genstack.checkpoints.exporting import exports, write
 from genstack.checkpoints.exports.card import card
 from genstack.checkpoints.exports.export import Export
@@ -21,11 +21,12 @@ from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder, MaskGITNetwork, Strided
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import FSQ, MultiScale, Residual, VectorQuantizer
+from genstack.conditions import ClassLabels, Unconditional
 from genstack.data.images import Preprocessing
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels, Prior, Unconditional
+from genstack.prior import Autoregressive, Prior
 from genstack.prior.diffusion import Diffusion
 from genstack.prior.hierarchical import Hierarchical
 from genstack.prior.masked import Masked
@@ -34,6 +35,7 @@ from genstack.prior.pixelcnn import GatedPixelCNN
 from genstack.prior.pixelsnail import PixelSNAIL
 from genstack.prior.random_order import RandomOrder
 from genstack.prior.residual import ResidualTransformer
+from genstack.transformer import Backbone
 
 PLAN = Convolutional(16, 32, (1, 2), 1, (1,))
 SMALL = Strided(8, 4, 1, 4)
@@ -146,7 +148,7 @@ PRIORS = {
 MODELS = {
     "autoregressive": PRIORS["Autoregressive"],
     "crossed": lambda: with_prior(
-        Masked, FSQ((5, 3)), ClassLabels(CLASSES), replace(BACKBONE, crossing=True)
+        Masked, FSQ((5, 3)), ClassLabels(CLASSES), replace(BACKBONE, cross_attention=True)
     ),
     "gaussian": lambda: compressor(Gaussian(4), SMALL),
     "hierarchical": two_grids,
@@ -229,10 +231,10 @@ def test_genstack_computes_the_same(tmp_path, images):
     model = MODELS["autoregressive"]()
     write(model, exports()["safetensors"], tmp_path / "out", licence="cc-by-4.0")
     again = genstack.load(tmp_path / "out")
-    assert files.identity(again) == files.identity(model)
+    assert model_file.identity(again) == model_file.identity(model)
     assert (again.classes, again.made) == (model.classes, model.made)
     described = json.loads((tmp_path / "out" / "model.json").read_text())
-    assert described["identity"] == files.identity(model)
+    assert described["identity"] == model_file.identity(model)
 
 
 def test_the_card_says_what_data_numbers_licence_and_use():
@@ -280,7 +282,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 def test_the_command_line(tmp_path, capsys):
     run, out = str(tmp_path / "run"), tmp_path / "out"
-    files.save(MODELS["autoregressive"](), tmp_path / "run")
+    model_file.save(MODELS["autoregressive"](), tmp_path / "run")
     assert not main(["export", run, "--to", "safetensors", "--out", str(out), "--licence", "mit"])
     assert "model.safetensors" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"README.md", "model.json", "model.safetensors"}

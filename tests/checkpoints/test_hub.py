@@ -12,14 +12,16 @@ import pytest
 import torch
 
 import genstack
-from genstack.checkpoints import files, hub
+from genstack.checkpoints import hub, model_file
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import FSQ
+from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.prior import Autoregressive
+from genstack.transformer import Backbone
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -136,7 +138,7 @@ def model():
 
 @pytest.mark.filterwarnings("default")  # of the client's own
 def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, server, model, capsys):
-    files.save(model, tmp_path / "run")
+    model_file.save(model, tmp_path / "run")
     words = ["--to", "safetensors", "--out", str(tmp_path / "out"), "--push", "hf:ann/flowers"]
     assert not main(["export", str(tmp_path / "run"), *words])
     assert "hf:ann/flowers" in capsys.readouterr().out
@@ -147,7 +149,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, server, model, capsys)
     found = genstack.load("hf:ann/flowers")
     images = torch.rand(1, 3, 16, 24) * 2 - 1
     assert torch.equal(found.compressor.encode(images), model.compressor.encode(images))
-    assert files.identity(files.load(Path("hf:ann/flowers@main"))) == files.identity(model)
+    assert model_file.identity(model_file.load(Path("hf:ann/flowers@main"))) == model_file.identity(model)
     fetched = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
     assert fetched == {"model.json", "model.safetensors"}
 
@@ -165,7 +167,7 @@ def drawing(model):
 def test_commands_take_names_of_the_hub(tmp_path, server, drawing, monkeypatch, capsys):
     """What is made of a model on the hub is what is made of its run, and lies where the command was given."""
     monkeypatch.chdir(tmp_path)
-    files.save(drawing, Path("run"))
+    model_file.save(drawing, Path("run"))
     assert not main(["export", "run", "--to", "safetensors", "--out", "out", "--push", "hf:ann/flowers"])
     for place in ("run", "hf:ann/flowers"):
         out = Path(place.rpartition("/")[2])

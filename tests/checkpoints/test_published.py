@@ -17,22 +17,24 @@ from safetensors.torch import load_file, save_file
 
 import genstack
 import genstack.checkpoints.formats
-from genstack.checkpoints import files
+from genstack.checkpoints import model_file
+from genstack.checkpoints.foreign import read
 from genstack.checkpoints.formats.format import FLAGS, Format, Options, Weights
 from genstack.checkpoints.formats.llamagen import LlamaGenPrior, LlamaGenTextPrior, plan
 from genstack.checkpoints.published import formats, load, recognise
-from genstack.checkpoints.strangers import read
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional, Strided
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import Unconditional
 from genstack.data.images import Preprocessing
 from genstack.discovery import discover
 from genstack.errors import UserError
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, Known, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import Autoregressive, Known, SamplingOptions, image_seeds
+from genstack.transformer import Backbone
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLOSE = {"atol": 5e-5, "rtol": 1e-4}
@@ -71,7 +73,7 @@ def test_a_fault_of_a_format_is_not_told_as_damage_alone(monkeypatch):
         ("taming_vqgan.safetensors", {}, ""),
         ("taming_gumbelvq.safetensors", {}, ""),
         ("ldm_vq.ckpt", {}, ""),
-        ("ldm_vq.ckpt", {"averaged": True}, "ema_"),
+        ("ldm_vq.ckpt", {"ema": True}, "ema_"),
         ("ldm_vq_noattn.safetensors", {}, ""),
         ("llamagen_vq.pt", {}, ""),
         ("open_magvit2.ckpt", {}, ""),
@@ -216,8 +218,8 @@ def test_kl_autoencoders_compute_what_diffusers_computes(tmp_path):
     torch.testing.assert_close(mean, posterior.mean, **CLOSE)
     torch.testing.assert_close(log_variance.clamp(-30, 20), posterior.logvar, **CLOSE)
     torch.testing.assert_close(ours.compressor(images).images, theirs.decode(posterior.mean).sample, **CLOSE)
-    files.save(ours, tmp_path / "run")
-    assert torch.equal(files.load(tmp_path / "run").reconstruct(images), ours.reconstruct(images))
+    model_file.save(ours, tmp_path / "run")
+    assert torch.equal(model_file.load(tmp_path / "run").reconstruct(images), ours.reconstruct(images))
     with pytest.raises(UserError, match="makes no codes"):
         ours.compressor.encode(images)
 
@@ -265,10 +267,10 @@ def test_tamings_transformer_of_another_image(tmp_path):
         load(GOLDEN / "taming_net2net_depth.ckpt", Options(heads=4)),
         golden("taming_net2net_depth"),
     )
-    files.save(published, tmp_path / "run")
+    model_file.save(published, tmp_path / "run")
     codes, images = expected["codes"].flatten(1), expected["condition_images"]
-    facts = Facts(torch.zeros(2, dtype=torch.int64), images=images)
-    for model in (published, files.load(tmp_path / "run")):
+    facts = ConditionInputs(torch.zeros(2, dtype=torch.int64), images=images)
+    for model in (published, model_file.load(tmp_path / "run")):
         assert (model.preprocessing.height, model.prior.condition.table) == (16, "shared")
         assert torch.equal(model.compressor.encode(expected["images"]), codes)
         condition = model.condition.values(facts)
@@ -362,11 +364,11 @@ def test_a_transformer_of_llamagen_with_its_tokenizer_is_a_run(tmp_path, capsys)
     """Tokenizer and transformer come in two files; the golden ones have other codebooks."""
     trunk = Convolutional(dim=8, width=8, multipliers=(1, 1), blocks=1, attention=(1,))
     compressor = Autoencoder(3, trunk, VectorQuantizer(160, 4)).eval()
-    files.save(Model(compressor, Preprocessing(3, 32, 32)), tmp_path / "tokenizer")
+    model_file.save(Model(compressor, Preprocessing(3, 32, 32)), tmp_path / "tokenizer")
     file, run = str(GOLDEN / "llamagen_gpt_c2i.pt"), tmp_path / "run"
     flags = ["--heads", "4", "--compressor", str(tmp_path / "tokenizer"), "--resolution", "16"]
     assert not main(["import", file, *flags, "--out", str(run)])
-    model = files.load(run)
+    model = model_file.load(run)
     assert model.layout == CodeLayout((16, 16), 160, ((8, 8),))
     assert model.classes[:3] == ("0", "1", "2") and len(model.classes) == 10
     expected = golden("llamagen_gpt_c2i")
@@ -395,7 +397,7 @@ def test_averaged_weights_of_a_training_file(tmp_path):
     expected = golden("llamagen_vq")
     with torch.no_grad():
         assert torch.equal(
-            load(path, Options(averaged=True)).compressor.encode(expected["images"]),
+            load(path, Options(ema=True)).compressor.encode(expected["images"]),
             expected["codes"].flatten(1),
         )
         assert not torch.equal(load(path).compressor.encode(expected["images"]), expected["codes"].flatten(1))
@@ -405,8 +407,8 @@ def test_averaged_weights_of_a_training_file(tmp_path):
     ("file", "options", "message"),
     [
         ("taming_vqgan.safetensors", {"heads": 3}, "--heads says nothing of a VQGAN"),
-        ("ldm_vq_noattn.safetensors", {"averaged": True}, "no averaged weights"),
-        ("llamagen_vq.pt", {"averaged": True}, "no averaged weights"),
+        ("ldm_vq_noattn.safetensors", {"ema": True}, "no averaged weights"),
+        ("llamagen_vq.pt", {"ema": True}, "no averaged weights"),
         ("taming_vqgan.safetensors", {"size": (50, 64)}, "use 48x64"),
         ("taming_net2net_class.ckpt", {"heads": 4}, "say --classes 0"),
         ("taming_net2net_class.ckpt", {"classes": 10}, "say it with --heads"),
@@ -476,7 +478,7 @@ def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
     run = tmp_path / "run"
     assert not main(["import", str(GOLDEN / "ldm_vq.ckpt"), "--ema", "--resolution", "20", "--out", str(run)])
     assert "images 20x20" in capsys.readouterr().out
-    model, expected = files.load(run), golden("ldm_vq")
+    model, expected = model_file.load(run), golden("ldm_vq")
     assert torch.equal(model.compressor.encode(expected["images"]), expected["ema_codes"].flatten(1))
     assert model.made["published"] == "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
     assert main(["import", str(GOLDEN / "ldm_vq.ckpt"), "--out", str(run)]) == 2
@@ -520,7 +522,7 @@ def test_training_begins_with_published_weights(tmp_path, capsys):
     ]
     assert not main([*start, *short, "--runs", str(tmp_path), "--name", "tuned"])
     expected = golden("taming_vqgan")
-    tuned = files.load(tmp_path / "tuned").compressor
+    tuned = model_file.load(tmp_path / "tuned").compressor
     assert torch.equal(tuned.encode(expected["images"]), expected["codes"].flatten(1))
     capsys.readouterr()
     wider = ["--model.compressor.network.width", "64"]
@@ -535,18 +537,18 @@ def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
     backbone = Backbone(16, 1, 2, qk_norm=False)
     prior = Autoregressive(compressor.layout(16, 16), Unconditional(), backbone).eval()
     run, runs = tmp_path / "old", str(tmp_path)
-    files.save(Model(compressor, Preprocessing(3, 16, 16), prior=prior), run)
+    model_file.save(Model(compressor, Preprocessing(3, 16, 16), prior=prior), run)
     start = ["train", "prior", "--compressor", str(run), "--init", str(run), "--runs", runs]
     data = ["--data.source", "shapes", "--data.resolution", "16", "--data.batch_size", "2"]
     short = ["--trainer.max_steps", "1", "--model.optimization.learning_rate", "1e-12"]
     assert not main([*start, *data, *short, "--name", "new"])
-    again = files.load(tmp_path / "new").prior
+    again = model_file.load(tmp_path / "new").prior
     assert again.backbone == backbone and isinstance(again.condition, Unconditional)
     torch.testing.assert_close(again.head.weight, prior.head.weight.detach())
     assert "codes of another compressor" not in capsys.readouterr().err
     with torch.no_grad():
         compressor.quantizer.codebook.rows[0] += 1
-    files.save(Model(compressor, Preprocessing(3, 16, 16)), tmp_path / "other")
+    model_file.save(Model(compressor, Preprocessing(3, 16, 16)), tmp_path / "other")
     other = ["train", "prior", "--compressor", str(tmp_path / "other"), *start[4:]]
     assert not main([*other, *data, *short, "--name", "moved"])
     told = [line for line in capsys.readouterr().err.splitlines() if "codes of another compressor" in line]
@@ -558,7 +560,7 @@ def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
 @pytest.mark.training
 def test_captions_of_llamagen_are_read_by_the_text_encoder_that_is_named(tmp_path, capsys, text_encoder):
     """One with other states is refused; the golden file's have 40 channels."""
-    files.save(
+    model_file.save(
         Model(Autoencoder(3, Strided(8, 4, 1, 8), VectorQuantizer(128, 4)).eval(), Preprocessing(3, 24, 24)),
         tmp_path / "tokenizer",
     )

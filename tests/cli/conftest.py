@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from torch import nn
 
-from genstack.cli.parser import Parser
+from genstack.cli.parsing.parser import Parser
 from genstack.compressor import Bottleneck, Bottlenecked, Compressor, Network
 
 

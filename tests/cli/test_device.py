@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
-from genstack.cli import device
-from genstack.cli.device import MOST, choose, departure
-from genstack.compressor.pyramid import PyramidDecoder
+from genstack.cli.parsing import device
+from genstack.cli.parsing.device import MOST, choose, departure
+from genstack.compressor.networks.pyramid import PyramidDecoder
 from genstack.errors import UserError
 
 

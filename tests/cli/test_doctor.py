@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from genstack.cli import doctor
 from genstack.cli.main import main
+from genstack.cli.verbs import doctor
 
 
 def failing(error):

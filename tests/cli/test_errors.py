@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genstack.cli.main import main
-from genstack.cli.recipes import read
+from genstack.cli.parsing.recipes import read
 from genstack.errors import UserError
 
 HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from genstack.checkpoints.files import save
-from genstack.cli.doctor import Finding
+from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
+from genstack.cli.verbs.doctor import Finding
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
+from genstack.conditions import ClassLabels
 from genstack.data import ImageData
 from genstack.data.images import Preprocessing
 from genstack.data.scene import CLASSES
@@ -25,14 +26,15 @@ from genstack.evaluation import extractors
 from genstack.evaluation.extractor import Extractor, View
 from genstack.evaluation.extractors.inception import FILE
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.prior import Autoregressive
+from genstack.transformer import Backbone
 
 SIZE = (16, 24)
 QUICK = ["--device", "cpu", "--lpips", ""]
 SHAPES = ["--data.source", "shapes:24", "--data.labels", "own"]
 
 
-class Means(Extractor):
+class MeanMetrics(Extractor):
     """The means of small patches; quick, and different for different images."""
 
     distance, kernel, score = "FD-Means", "KID-Means", "ClassifierScore-Means"
@@ -60,7 +62,9 @@ def place(tmp_path, monkeypatch):
     save(Model(compressor, preprocessing, CLASSES, prior), tmp_path / "prior")
     save(Model(Autoencoder(3, network, Gaussian(4)), preprocessing), tmp_path / "vae")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("genstack.cli.evaluate.available", lambda device: ([Means()], {"FID": "no weights"}))
+    monkeypatch.setattr(
+        "genstack.cli.verbs.evaluate.available", lambda device: ([MeanMetrics()], {"FID": "no weights"})
+    )
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -185,7 +189,7 @@ def test_one_folder_against_itself(place, capsys):
 
 def test_files_are_measured_as_tensors_are(place):
     """Reconstructions, saved and compared by folder, against those that never left memory."""
-    from genstack.checkpoints.files import load
+    from genstack.checkpoints.model_file import load
     from genstack.data.images import save as save_image
 
     data, model = ImageData("shapes:24", SIZE), load(place / "compressor")
@@ -221,7 +225,7 @@ def test_compiled_networks_draw_the_samples_in_batches_of_one_size(place, monkey
 
     sample = Model.sample
     monkeypatch.setattr("genstack.evaluation.examination.compiled", compiled)
-    monkeypatch.setattr("genstack.cli.doctor.compiler", lambda: Finding("ok", "compiler", ""))
+    monkeypatch.setattr("genstack.cli.verbs.doctor.compiler", lambda: Finding("ok", "compiler", ""))
     monkeypatch.setattr(
         Model,
         "sample",

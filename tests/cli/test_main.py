@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import genstack
-from genstack.cli import verbs
+from genstack.cli import verb
 from genstack.cli.main import main
+from genstack.cli.parsing.words import meant, split
 from genstack.cli.quiet import quiet
-from genstack.cli.words import meant, split
 from genstack.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -81,10 +81,8 @@ def test_tracebacks_on_demand(monkeypatch):
 def test_a_verb_is_a_file_that_shows_its_command(tmp_path):
     (tmp_path / "encode.py").write_text('"""Images to codes.\n\n    genstack encode DIR\n"""\n1 / 0')
     (tmp_path / "other.py").write_text('"""Something else; see genstack encode."""')
-    assert verbs.read(tmp_path / "encode.py") == verbs.Verb(
-        "encode", "Images to codes", "genstack encode DIR"
-    )
-    assert verbs.read(tmp_path / "other.py") is None
+    assert verb.read(tmp_path / "encode.py") == verb.Verb("encode", "Images to codes", "genstack encode DIR")
+    assert verb.read(tmp_path / "other.py") is None
 
 
 def function(source: str, target: str = "here", *, count: int = 1, force: bool = False) -> None:
@@ -107,7 +105,7 @@ def function(source: str, target: str = "here", *, count: int = 1, force: bool =
     ],
 )
 def test_functions_are_called_as_in_python(words, result, capsys):
-    assert verbs.call(function, "genstack copy", words) is None
+    assert verb.call(function, "genstack copy", words) is None
     assert capsys.readouterr().out == f"{result}\n"
 
 
@@ -121,7 +119,7 @@ def test_functions_are_called_as_in_python(words, result, capsys):
 )
 def test_functions_called_wrongly(words, message):
     with pytest.raises(UserError) as error:
-        verbs.call(function, "genstack copy", words)
+        verb.call(function, "genstack copy", words)
     assert str(error.value) == f"genstack copy: {message}"
 
 

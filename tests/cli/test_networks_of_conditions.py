@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from genstack.checkpoints import files
+from genstack.checkpoints import model_file
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import text_encoder as encoders
 from genstack.data.images import Preprocessing
 from genstack.model import Model
-from genstack.prior.conditions import text_encoder as encoders
 
 pytestmark = pytest.mark.training
 
@@ -30,7 +30,7 @@ TINY = [
 def compressor(folder, size):
     """A compressor's run that learned nothing."""
     made = Autoencoder(3, Strided(8, 4, 1, 8), VectorQuantizer(size, 4)).eval()
-    files.save(Model(made, Preprocessing(3, 16, 16)), folder)
+    model_file.save(Model(made, Preprocessing(3, 16, 16)), folder)
     return str(folder)
 
 
@@ -49,7 +49,7 @@ def test_captions_by_a_frozen_text_encoder(tmp_path, text_encoder, capsys, monke
     words = ["--config", "configs/prior/encoded_captions.yaml", "--model.condition.encoder", str(encoder)]
     assert not train(tmp_path, *words, "--data.source", "shapes:pairs")
     run = tmp_path / "prior"
-    condition = files.load(run).condition
+    condition = model_file.load(run).condition
     assert condition.weights and condition.dim == 24 and condition.precision == "bf16"
     assert {name.split(".")[0] for name in load_file(run / "model.safetensors")} == {"compressor", "prior"}
     sample = ["sample", str(run), "--count", "2", "--caption", "a red circle", "--guidance", "2"]
@@ -73,8 +73,8 @@ def test_a_run_contains_the_compressor_of_its_condition_images(tmp_path, capsys)
     words = ["--config", "configs/prior/image_codes.yaml", "--model.condition.compressor", maps]
     assert not train(tmp_path, *words, "--data.source", "shapes")
     run, pictures = tmp_path / "prior", tmp_path / "pictures"
-    network = files.load(tmp_path / "maps").compressor
-    kept = files.load(run)
+    network = model_file.load(tmp_path / "maps").compressor
+    kept = model_file.load(run)
     assert kept.condition.length == 16 and kept.condition.layout.codebook_size == 7
     for name, value in network.state_dict().items():
         assert torch.equal(kept.condition.network.state_dict()[name], value), name
@@ -83,7 +83,7 @@ def test_a_run_contains_the_compressor_of_its_condition_images(tmp_path, capsys)
     settings = (run / "config.yaml").read_text(encoding="utf-8")
     (run / "config.yaml").write_text(settings.replace("max_steps: 2\n", "max_steps: 3\n"), encoding="utf-8")
     assert not main(["train", "resume", str(run)])
-    assert files.load(run).made["step"] == 3
+    assert model_file.load(run).made["step"] == 3
     (tmp_path / "asked").mkdir()
     for number in range(2):
         Image.fromarray(np.full((20, 20, 3), 100 * number, np.uint8)).save(tmp_path / f"asked/{number}.png")
@@ -95,7 +95,7 @@ def test_a_run_contains_the_compressor_of_its_condition_images(tmp_path, capsys)
     flags = ["--init", str(run), "--compressor", str(run), "--data.source", "shapes", "--name", "next"]
     begun = [*TINY[2:6], *flags, "--data.condition_images", "own", "--model.condition.compressor", ""]
     assert not main(["train", "prior", *begun, "--runs", str(tmp_path), "--trainer.max_steps", "1"])
-    state = files.load(tmp_path / "next").condition.network.state_dict()
+    state = model_file.load(tmp_path / "next").condition.network.state_dict()
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
 
 

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from genstack.cli.parser import Parser
-from genstack.cli.recipes import read
+from genstack.cli.parsing.parser import Parser
+from genstack.cli.parsing.recipes import read
 from genstack.compressor import Autoencoder
 from genstack.data import ImageData
 

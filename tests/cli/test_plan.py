@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 
-from genstack.cli import plan
 from genstack.cli.main import main
-from genstack.cli.stages import STAGES, build
+from genstack.cli.parsing.stages import STAGES, build
+from genstack.cli.verbs import plan
 from genstack.training.compressor import CompressorTraining
-from genstack.training.forecast import Forecast, Memory
+from genstack.training.estimate import Forecast, Memory
 
 TINY = [
     *("--config", "configs/demo/compressor.yaml", "--data.limit", "24", "--data.batch_size", "8"),

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from genstack.checkpoints import files
+from genstack.checkpoints import model_file
 from genstack.cli.main import main
-from genstack.cli.report import subject
-from genstack.cli.verbs import verbs
+from genstack.cli.verb import verbs
+from genstack.cli.verbs.report import subject
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PICTURES = [str(GOLDEN / "images" / f"{name}.png") for name in ("rgba", "plain_reference")]
@@ -96,4 +96,4 @@ def test_more_classes_than_a_prior_knows_are_refused(here, capsys):
     words = ["evaluate", "taming_net2net_class.ckpt", "--lpips", "", *DATA]
     assert main(words) == 2
     assert "classes, and the prior knows 3" in capsys.readouterr().err
-    assert files.load(Path("taming_net2net_class.ckpt")).classes == ("0", "1", "2")
+    assert model_file.load(Path("taming_net2net_class.ckpt")).classes == ("0", "1", "2")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genstack.cli import stages
 from genstack.cli.main import main
+from genstack.cli.parsing import stages
 from genstack.training.run import Run
 
 TINY = [

@@ -8,17 +8,19 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from genstack.checkpoints.files import save
-from genstack.cli.doctor import Finding
+from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
-from genstack.cli.sweep import axes_of, join
+from genstack.cli.parsing.sweep import axes_of, join
+from genstack.cli.verbs.doctor import Finding
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.prior import Autoregressive
 from genstack.sampling import Series
 from genstack.sampling.sweep import Sweep
+from genstack.transformer import Backbone
 
 
 @pytest.fixture(autouse=True)
@@ -242,7 +244,7 @@ def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
 
     images = Series.images
     monkeypatch.setattr("genstack.sampling.series.compiled", compiled)
-    monkeypatch.setattr("genstack.cli.doctor.compiler", lambda: Finding("ok", "compiler", ""))
+    monkeypatch.setattr("genstack.cli.verbs.doctor.compiler", lambda: Finding("ok", "compiler", ""))
     monkeypatch.setattr(
         Series, "images", lambda self, indices: sizes.append(len(indices)) or images(self, indices)
     )
@@ -262,7 +264,7 @@ def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
 
 def test_compiling_without_a_compiler_is_refused(capsys, monkeypatch):
     monkeypatch.setattr(
-        "genstack.cli.doctor.compiler",
+        "genstack.cli.verbs.doctor.compiler",
         lambda: Finding("warning", "compiler", "no g++ for C++", "apt install g++"),
     )
     assert sample("--compile", "true") == 2

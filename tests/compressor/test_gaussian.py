@@ -7,13 +7,13 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from genstack.checkpoints.description import build, describe
-from genstack.checkpoints.files import identity, load, save
+from genstack.checkpoints.model_file import identity, load, save
 from genstack.compressor import Autoencoder, Convolutional, Gaussian
 from genstack.compressor.gaussian import divergence
 from genstack.compressor.quantizers import FSQ
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions, image_seeds
 from genstack.training.health import LatentHealth, health
@@ -121,11 +121,11 @@ def test_it_is_saved_loaded_and_known_again(tmp_path):
 
 def test_an_image_depends_on_its_seed_and_number_alone():
     drawing, options = model(), SamplingOptions()
-    together = drawing.sample(Facts.nothing(4), options, 3, range(4))
-    alone = drawing.sample(Facts.nothing(1), options, 3, [2])
+    together = drawing.sample(ConditionInputs.nothing(4), options, 3, range(4))
+    alone = drawing.sample(ConditionInputs.nothing(1), options, 3, [2])
     torch.testing.assert_close(together[2:3], alone, atol=1e-5, rtol=0)
     assert not torch.equal(together[0], together[1])
-    assert drawing.sample(Facts.nothing(1), options, 3, [0], size=(20, 8)).shape == (1, 3, 20, 8)
+    assert drawing.sample(ConditionInputs.nothing(1), options, 3, [0], size=(20, 8)).shape == (1, 3, 20, 8)
 
 
 def test_latents_are_drawn_from_the_standard_normal_by_temperature():
@@ -138,7 +138,7 @@ def test_latents_are_drawn_from_the_standard_normal_by_temperature():
 
 def test_options_of_codes_are_refused():
     with pytest.raises(UserError, match="drawn by temperature alone"):
-        model().sample(Facts.nothing(1), SamplingOptions(top_k=3), 0, [0])
+        model().sample(ConditionInputs.nothing(1), SamplingOptions(top_k=3), 0, [0])
 
 
 def test_interpolation_goes_from_one_reconstruction_to_the_other():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genstack.cli.data import check
+from genstack.cli.verbs.data import check
 from genstack.data import ImageData
 from genstack.data.sheet import GAP, LINE
 from genstack.errors import UserError

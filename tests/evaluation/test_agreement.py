@@ -6,6 +6,8 @@ from torch import nn
 
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import ClassLabels, Unconditional
+from genstack.conditions.captions import Captions
 from genstack.data import ImageData
 from genstack.data.images import Preprocessing, save
 from genstack.errors import UserError
@@ -13,10 +15,10 @@ from genstack.evaluation.agreement import UNTOLD, ClassifierJudge, OracleJudge, 
 from genstack.evaluation.classifiers import given
 from genstack.evaluation.extractor import Extractor, View
 from genstack.evaluation.reference import Reference
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels, Unconditional
-from genstack.prior.conditions.captions import Captions
+from genstack.prior import Autoregressive
+from genstack.transformer import Backbone
 
 SIZE = (6, 10)
 NAMES = ("dull", "reddish", "greenish", "blueish")
@@ -30,7 +32,7 @@ class Brightest(nn.Module):
         return torch.cat([means.amin(1, keepdim=True) - 1, means], dim=1)
 
 
-class Means(Extractor):
+class MeanMetrics(Extractor):
     distance, kernel, score = "FD-Means", "KID-Means", "ClassifierScore-Means"
     told = {}
 
@@ -100,7 +102,7 @@ def pictures_of(folder, count=4):
 
 
 def test_pictures_of_each_class_vote(data, tmp_path):
-    classifier = given(pictures_of(tmp_path / "known"), (), data, [Means()], "cpu")
+    classifier = given(pictures_of(tmp_path / "known"), (), data, [MeanMetrics()], "cpu")
     assert classifier.classes == ("blueish", "greenish", "reddish")
     read = [classifier.classes[number] for number in classifier(tinted([3, 1, 2, 1])).tolist()]
     assert read == ["blueish", "reddish", "greenish", "reddish"]
@@ -120,7 +122,7 @@ def test_what_is_no_classifier_is_one_line(data, tmp_path):
         "damaged.onnx": "cannot be read",
     }.items():
         with pytest.raises(UserError, match=said):
-            given(str(tmp_path / name), NAMES, data, [Means()], "cpu")
+            given(str(tmp_path / name), NAMES, data, [MeanMetrics()], "cpu")
     with pytest.raises(UserError, match="needs the features"):
         given(str(tmp_path / "few"), NAMES, data, [], "cpu")
     with pytest.raises(UserError, match="does not name its classes"):
@@ -155,14 +157,14 @@ def test_agreement_with_labels_is_the_share_that_shows_them(data, tmp_path):
     classifier = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
     judge = ClassifierJudge(classifier, steered(ClassLabels(NAMES), NAMES))
     shown, asked = [1, 2, 3, 1], [1, 2, 2, 3]
-    assert judge(tinted(shown), Facts(torch.tensor(asked))).tolist() == [1, 1, 0, 0]
+    assert judge(tinted(shown), ConditionInputs(torch.tensor(asked))).tolist() == [1, 1, 0, 0]
 
 
 def test_captions_that_name_no_class_do_not_count(data, tmp_path):
     classifier = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
     condition = Captions(vocabulary=300, depth=1, heads=2).of(data.offer)
     judge = ClassifierJudge(classifier, steered(condition))
-    facts = Facts(torch.zeros(3, dtype=torch.int64), ("reddish", "something", "quite blueish"))
+    facts = ConditionInputs(torch.zeros(3, dtype=torch.int64), ("reddish", "something", "quite blueish"))
     found = judge(tinted([1, 1, 1]), facts)
     torch.testing.assert_close(found, torch.tensor([1, UNTOLD, 0]), equal_nan=True)
 

@@ -129,7 +129,9 @@ def test_frechet_distance_is_that_of_torch_fidelity(ours, theirs):
 
 def test_the_card_has_the_numbers_of_torch_fidelity(weights, folders, trusted, monkeypatch):
     expected = calculate_metrics(isc=True, kid=True, **settings(weights, folders))
-    monkeypatch.setattr("genstack.cli.evaluate.available", lambda device: ([InceptionFeatures(device)], {}))
+    monkeypatch.setattr(
+        "genstack.cli.verbs.evaluate.available", lambda device: ([InceptionFeatures(device)], {})
+    )
     words = [str(folders / "real"), str(folders / "fake"), "--lpips", "", "--device", "cpu"]
     assert main(["evaluate", *words, "--batch-size", "5"]) is None
     card = json.loads((folders / "fake.evaluation" / "card.json").read_text())

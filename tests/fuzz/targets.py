@@ -22,23 +22,25 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from genstack.checkpoints import files, published
+from genstack.checkpoints import model_file, published
 from genstack.checkpoints.description import describable
+from genstack.checkpoints.foreign import File, read
 from genstack.checkpoints.formats.format import Options
 from genstack.checkpoints.stored import Stored, clear
-from genstack.checkpoints.strangers import File, read
-from genstack.cli import recipes
-from genstack.cli.train import STAGES
-from genstack.codes import header as headers
-from genstack.codes import shard as shards
-from genstack.codes.views import View
+from genstack.cli.parsing import recipes
+from genstack.cli.verbs.train import STAGES
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
+from genstack.conditions import ClassLabels
 from genstack.data import images, shard
+from genstack.data.codes import header as headers
+from genstack.data.codes import shard as shards
+from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels
+from genstack.prior import Autoregressive
 from genstack.training.run import Run
+from genstack.transformer import Backbone
 
 TESTS = Path(__file__).parents[1]
 GOLDEN, HOSTILE, CONFIGS = TESTS / "golden", TESTS / "golden" / "hostile", TESTS.parent / "configs"
@@ -133,11 +135,11 @@ def tensors(content: bytes, folder: Path) -> None:
         content = struct.pack("<Q", len(content)) + content + bytes(size)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         pass
-    path = wrote(folder, files.TENSORS, content)
+    path = wrote(folder, model_file.TENSORS, content)
     try:
         every_tensor(path)
     finally:
-        files.load(folder)
+        model_file.load(folder)
 
 
 def tensor_headers() -> list[bytes]:
@@ -166,14 +168,14 @@ def models() -> tuple[Model, ...]:
 
 def description(content: bytes, folder: Path) -> None:
     """The description of a model, in front of the tensors of a good one."""
-    state = {name: value.contiguous() for name, value in files.state(models()[0]).items()}
-    save_file(state, folder / files.TENSORS, {"genstack": content.decode(errors="replace")})
-    files.load(folder)
+    state = {name: value.contiguous() for name, value in model_file.state(models()[0]).items()}
+    save_file(state, folder / model_file.TENSORS, {"genstack": content.decode(errors="replace")})
+    model_file.load(folder)
 
 
 def descriptions() -> list[bytes]:
     """Descriptions of small models."""
-    return [files.described_text(model).encode() for model in models()]
+    return [model_file.described_text(model).encode() for model in models()]
 
 
 def shapes(content: bytes, folder: Path) -> None:

@@ -180,7 +180,7 @@ def test_refuses_originals_out_of_range_and_odd_channels():
 
 
 def test_without_weights_it_names_the_command_and_invents_nothing(monkeypatch):
-    monkeypatch.setattr("genstack.checkpoints.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("genstack.checkpoints.pretrained.find_spec", lambda name: None)
     loss = LPIPS("alex")
     with pytest.raises(ValueError, match="run `genstack weights fetch lpips-alex` once"):
         loss(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))

@@ -16,7 +16,7 @@ from genstack.losses.gradient_penalty import R1
 from genstack.losses.lecam import Anchors, LeCAM
 from genstack.losses.patchgan import PatchGAN
 from genstack.training.health import LatentHealth, amounts
-from genstack.training.noted import Means, Noted
+from genstack.training.step_metrics import MeanMetrics, StepMetrics
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def found(rank=None):
         health.after_step(skipped)
     health.hold(Reconstruction(real, None, {}, nats=nats))
 
-    noted, means = Noted(), Means()
+    noted, means = StepMetrics(), MeanMetrics()
     for part in (real, fake):
         noted.add({"mean": part.mean()})
     parts = [nats[:1], nats[1:]] if rank == 0 else [nats]  # batches of other sizes and another number of them

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
-from genstack.prior import Autoregressive, Backbone, ClassLabels, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import Autoregressive, SamplingOptions, image_seeds
 from genstack.prior.autoregressive import Decoding
+from genstack.transformer import Backbone
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)
 CHANGES = {

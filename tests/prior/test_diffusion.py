@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels, Known, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.diffusion import Diffusion
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import Backbone, ClassLabels
 from genstack.prior.hierarchical import Hierarchical
+from genstack.transformer import Backbone
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
 LAYOUT = CodeLayout((16, 24), 7, ((1, 2), (2, 3), (3, 4)))

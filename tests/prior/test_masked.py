@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels, Known, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.masked import Masked, hidden_share
 from genstack.prior.order import Confidence, Halton, Random, Raster
 

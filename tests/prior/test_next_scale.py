@@ -11,17 +11,19 @@ import pytest
 import torch
 
 from genstack.checkpoints import published
-from genstack.checkpoints.files import load, save
 from genstack.checkpoints.formats.format import Options
+from genstack.checkpoints.model_file import load, save
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.compressor.quantizers.multiscale import MultiScale
+from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import Backbone, ClassLabels, Known, SamplingOptions, image_seeds
+from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.next_scale import NextScale
+from genstack.transformer import Backbone
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -45,7 +47,7 @@ def test_coarser_grids_are_read_as_var_reads_them():
     torch.testing.assert_close(read, golden["prior_input_from_codes"], atol=5e-5, rtol=1e-4)
 
 
-@pytest.fixture(params=[Backbone(24, 2, 3, dropout=0.0), Backbone(24, 2, 3, dropout=0.0, adaptive="own")])
+@pytest.fixture(params=[Backbone(24, 2, 3, dropout=0.0), Backbone(24, 2, 3, dropout=0.0, adaln="own")])
 def prior(request):
     made = NextScale(LAYOUT, CLASSES, request.param)
     made.attach(Lookup(MultiScale((1, 2, 3), 7, 5)))

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels, Known, SamplingOptions, image_seeds
+from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.pixelcnn import GatedPixelCNN
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)

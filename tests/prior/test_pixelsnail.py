@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels
 from genstack.prior.pixelsnail import PixelSNAIL
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)

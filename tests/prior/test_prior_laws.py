@@ -11,12 +11,13 @@ import torch
 import genstack.prior
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers.multiscale import MultiScale
+from genstack.conditions import ClassLabels, Unconditional
+from genstack.conditions.captions import Captions
 from genstack.discovery import discover
 from genstack.errors import UserError
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels, Known, Prior, SamplingOptions, Unconditional, image_seeds
-from genstack.prior.conditions.captions import Captions
+from genstack.prior import Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.exact import Exact
 
 PRIORS = discover(genstack.prior, Prior)
@@ -111,14 +112,14 @@ def build(request, tiny):
 
 def values(words):
     """Captions as a prior reads them."""
-    return CAPTIONS.values(Facts(torch.zeros(len(words), dtype=torch.int64), tuple(words)))
+    return CAPTIONS.values(ConditionInputs(torch.zeros(len(words), dtype=torch.int64), tuple(words)))
 
 
 def across(build, tiny, condition):
     """A prior that reads a condition across, by weights that matter."""
     if "backbone" not in build.small:
         pytest.skip("it has no backbone")
-    builder = Builder(build.kind, replace(tiny, crossing=True))
+    builder = Builder(build.kind, replace(tiny, cross_attention=True))
     prior = builder(builder.fitting(SMALL), condition).eval()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

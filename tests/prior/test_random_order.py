@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
-from genstack.prior import ClassLabels, Known, SamplingOptions, Unconditional, image_seeds
+from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.order import Halton, Random, Raster
 from genstack.prior.random_order import RandomOrder
 

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import Backbone, ClassLabels, Known, SamplingOptions, image_seeds
+from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.residual import ResidualTransformer
+from genstack.transformer import Backbone
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
 LAYOUT = CodeLayout((16, 24), 7, ((1, 2), (2, 3)), depth=3)
@@ -14,7 +16,7 @@ LAYOUT = CodeLayout((16, 24), 7, ((1, 2), (2, 3)), depth=3)
 
 @pytest.fixture(params=["none", "own", "shared"])
 def prior(request):
-    backbone = Backbone(24, 2, 3, dropout=0.0, adaptive=request.param)
+    backbone = Backbone(24, 2, 3, dropout=0.0, adaln=request.param)
     made = ResidualTransformer(LAYOUT, CLASSES, backbone, layers=1)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

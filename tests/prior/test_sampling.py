@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from genstack.prior import ClassLabels
+from genstack.conditions import ClassLabels
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
 from genstack.prior.sampling import (

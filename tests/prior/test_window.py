@@ -7,17 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from genstack.facts import Facts
+from genstack.conditions import ClassLabels, Unconditional
+from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
-from genstack.prior import (
-    Autoregressive,
-    ClassLabels,
-    Known,
-    Prior,
-    SamplingOptions,
-    Unconditional,
-    image_seeds,
-)
+from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.sampling import uniforms
 from genstack.prior.window import sample_layout, starts, window_seeds
 
@@ -175,7 +168,7 @@ def test_every_window_reads_its_own_part_of_what_lies_in_the_image(size):
     layout, window = larger(*size), WINDOW.image_size
     wanted = torch.randint(97, (2, 1, *size))
     images = wanted.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3).float()
-    facts = replace(Facts.nothing(2), images=images, crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2))
+    facts = replace(ConditionInputs.nothing(2), images=images, crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2))
     boxes = []
 
     def values(box):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from genstack.checkpoints.files import load
-from genstack.cli import report, stages
+from genstack.checkpoints.model_file import load
 from genstack.cli.main import main
+from genstack.cli.parsing import stages
+from genstack.cli.verbs import report
 from genstack.errors import UserError
 from genstack.report.absent import Absent, attempt
 from genstack.report.page import differences, percent, sentence, short

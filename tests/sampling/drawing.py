@@ -18,15 +18,17 @@ from genstack.compressor import Autoencoder, Compressor, Strided
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
+from genstack.conditions import ClassLabels, Condition
+from genstack.conditions.captions import Captions
 from genstack.data.images import Preprocessing
 from genstack.discovery import discover
 from genstack.errors import UserError
-from genstack.facts import Facts, Wishes
+from genstack.inputs import ConditionInputs, Prompts
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels, Condition, Prior, SamplingOptions
-from genstack.prior.conditions.captions import Captions
+from genstack.prior import Autoregressive, Prior, SamplingOptions
 from genstack.sampling import Series
 from genstack.sampling.compiled import compiled
+from genstack.transformer import Backbone
 
 NETWORK = Strided(8, 4, 1, 4)
 CLASSES = ("a", "b", "c")
@@ -67,7 +69,7 @@ def model(kind: type[Prior], condition: Condition, **changes: Any) -> Model:
     raise AssertionError(f"no compressor here suits {kind.__name__}")
 
 
-def series(kind: type[Prior], condition: Condition, wishes: Wishes, **changes: Any) -> Series:
+def series(kind: type[Prior], condition: Condition, wishes: Prompts, **changes: Any) -> Series:
     """Six images, guided."""
     made = model(kind, condition, **changes)
     return Series(made, made.condition.choose(wishes, 6), SamplingOptions(guidance=1.5), seed=3)
@@ -85,13 +87,15 @@ def main() -> None:
     backend, *names = sys.argv[1:]
     captions = Captions(vocabulary=256, length=7, depth=1, heads=3, dropout=0.2)
     kinds = discover(genstack.prior, Prior)
-    cases = {name: series(kind, ClassLabels(CLASSES, 0.2), Wishes()) for name, kind in kinds.items()}
-    cases["captions"] = series(Autoregressive, captions, Wishes(captions=("ab", "", "cdefg")))
-    steered = {"crossing": True, "adaptive": "shared", "qk_norm": "unit", "positions": "learned"}
-    cases["crossed"] = series(Autoregressive, captions, Wishes(captions=("ab", "", "cdefg")), **steered)
+    cases = {name: series(kind, ClassLabels(CLASSES, 0.2), Prompts()) for name, kind in kinds.items()}
+    cases["captions"] = series(Autoregressive, captions, Prompts(captions=("ab", "", "cdefg")))
+    steered = {"cross_attention": True, "adaln": "shared", "qk_norm": "unit", "positions": "learned"}
+    cases["crossed"] = series(Autoregressive, captions, Prompts(captions=("ab", "", "cdefg")), **steered)
     cases["wide"] = replace(cases["Autoregressive"], size=(16, 24))
     cases["latents"] = Series(
-        Model(Autoencoder(1, NETWORK, Gaussian(4)), Preprocessing(1, 16, 16)), Facts.nothing(6), seed=3
+        Model(Autoencoder(1, NETWORK, Gaussian(4)), Preprocessing(1, 16, 16)),
+        ConditionInputs.nothing(6),
+        seed=3,
     )
     found = {}
     for name, images in cases.items():

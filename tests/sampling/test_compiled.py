@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 import genstack.prior
-from genstack.cli.doctor import compiler
+from genstack.cli.verbs.doctor import compiler
 from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import Unconditional
 from genstack.data.images import Preprocessing
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, Prior, Unconditional
+from genstack.prior import Autoregressive, Prior
 from genstack.sampling.compiled import compiled
+from genstack.transformer import Backbone
 
 
 def drawn(*words: str) -> dict:

@@ -10,18 +10,20 @@ from PIL import Image
 from torch import nn
 
 import genstack
-from genstack.checkpoints.files import save
+from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
+from genstack.dist import Process
 from genstack.errors import UserError
-from genstack.facts import Wishes
+from genstack.inputs import Prompts
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels, SamplingOptions
-from genstack.prior.held import held
-from genstack.processes import Process
+from genstack.prior import Autoregressive, SamplingOptions
 from genstack.sampling import Canvas, Gallery, Series, Sweep
+from genstack.transformer import Backbone
+from genstack.transformer.held import held
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def series(tmp_path, monkeypatch) -> Series:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48), dtype=np.uint8)).save("picture.png")
     model = genstack.load("run")
-    return Series(model, model.condition.choose(Wishes(classes=("dog", "#0")), 5), seed=3)
+    return Series(model, model.condition.choose(Prompts(classes=("dog", "#0")), 5), seed=3)
 
 
 def files(folder: str) -> dict[str, bytes]:

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from genstack.cli.main import main
+from genstack.training.callbacks.checkpoint import latest
 from genstack.training.compressor import CompressorTraining
-from genstack.training.keeper import latest
 from genstack.training.prior import PriorTraining
 
 #: Everything that is random or counts is on: several epochs, augmentation, dropout, restarts, an adversary.

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from genstack.checkpoints.files import load
+from genstack.checkpoints.model_file import load
 from genstack.cli.main import main
-from genstack.training.keeper import LAST
+from genstack.training.callbacks.checkpoint import LAST
 from genstack.training.training import PATIENCE, Training
 
 pytestmark = pytest.mark.training

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from genstack.cli.main import main
-from genstack.training.keeper import LAST, Keeper
-from genstack.training.metrics import Metrics
+from genstack.training.callbacks.checkpoint import LAST, CheckpointCallback
+from genstack.training.callbacks.metrics import Metrics
 from genstack.training.training import Training
 
 pytestmark = pytest.mark.training
@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_what_was_saved(
     runs.compressor()
     name, step, place = f"{stage} full {file}", 6 if file == "checkpoint" else 8, None
     method = "checkpoint" if file == "checkpoint" else "on_validation_end"
-    original = getattr(Keeper, method)
+    original = getattr(CheckpointCallback, method)
 
     def limited(self, trainer, *arguments):
         if trainer.global_step < step:
@@ -88,8 +88,8 @@ def test_a_full_disk_leaves_what_was_saved(
             return original(self, trainer, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, method, limited)
-        patch.setattr(Keeper, "rescue", lambda *_: None)
+        patch.setattr(CheckpointCallback, method, limited)
+        patch.setattr(CheckpointCallback, "rescue", lambda *_: None)
         words = runs.words(stage, name, "--trainer.checkpoint_minutes", "0")
         assert main(["train", *words]) == 2
     place = runs.folder / name

@@ -11,8 +11,8 @@ from torch import distributed
 
 from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder, Reconstruction
 from genstack.compressor.gaussian import Gaussian
+from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
-from genstack.compressor.strided import Strided
 from genstack.data import ImageData
 from genstack.training.compressor import CompressorTraining
 from genstack.training.health import health

@@ -10,8 +10,8 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genstack.cli.main import main
+from genstack.training.callbacks.metrics import METRICS, Metrics
 from genstack.training.loggers import WANDB_ID, Logging, wandb_identifier
-from genstack.training.metrics import METRICS, Metrics
 
 
 def lines(folder):

@@ -4,10 +4,12 @@ import pytest
 
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import Captions
 from genstack.data import ImageData
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, Captions
+from genstack.prior import Autoregressive
 from genstack.training.prior import PriorTraining
+from genstack.transformer import Backbone
 
 
 def training(source):

@@ -123,7 +123,7 @@ def test_two_hosts_go_on_after_one_loses_its_process(runs, both, job, torchrun, 
 
 
 def test_fewer_validation_images_than_processes_are_refused(runs):
-    from genstack.cli.stages import STAGES, build
+    from genstack.cli.parsing.stages import STAGES, build
 
     stage = STAGES["prior"]
     words = runs.words("prior", "few", "--data.limit", "6")[1:]

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from genstack.cli.main import main
 from genstack.prior.random_order import RandomOrder
-from genstack.training import keeper
+from genstack.training.callbacks import checkpoint
 from genstack.training.prior import PriorTraining
 
 ROOT = Path(__file__).parents[2]
@@ -62,13 +62,13 @@ MOMENTS = {
         patch, kind, "training_step", lambda self, *_: self.global_step == 5
     ),
     "before the first checkpoint": lambda patch, kind: cut(
-        patch, keeper.Keeper, "checkpoint", lambda self, trainer: trainer.global_step == 1
+        patch, checkpoint.CheckpointCallback, "checkpoint", lambda self, trainer: trainer.global_step == 1
     ),
     "before a validation": lambda patch, kind: cut(
         patch, kind, "on_validation_epoch_start", lambda self: self.global_step == 4
     ),
     "after a validation": lambda patch, kind: cut(
-        patch, keeper.Keeper, "checkpoint", lambda self, trainer: trainer.global_step == 4
+        patch, checkpoint.CheckpointCallback, "checkpoint", lambda self, trainer: trainer.global_step == 4
     ),
     "in the last validation": lambda patch, kind: cut(
         patch, kind, "validation_step", lambda self, *_: self.global_step == 8
@@ -122,7 +122,7 @@ def test_signals_stop_after_the_step(runs, straight, unlike, stage, kinds, numbe
         f"stopped by {number.name} after step {step + 1}; everything is saved. "
         f"Continue with:  genstack train resume {folder}\n" in capsys.readouterr().err
     )
-    assert torch.load(folder / keeper.LAST, weights_only=True)["global_step"] == step + 1
+    assert torch.load(folder / checkpoint.LAST, weights_only=True)["global_step"] == step + 1
     assert main(["train", "resume", str(folder)]) is None
     assert unlike(whole, folder) == []
 
@@ -163,7 +163,7 @@ def test_killed_and_resumed_as_a_user_would(runs, unlike, stage):
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert 4 <= torch.load(folder / keeper.LAST, weights_only=True)["global_step"] < 20
+    assert 4 <= torch.load(folder / checkpoint.LAST, weights_only=True)["global_step"] < 20
     resume(folder)
     assert unlike(whole, folder) == []
 
@@ -295,7 +295,7 @@ def test_checkpoints_of_another_version_are_refused(runs, stage, capsys):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["trainer"]["max_steps"] = 2
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    checkpoint = torch.load(folder / keeper.LAST, weights_only=True)
-    torch.save(checkpoint | {"format_version": 2}, folder / keeper.LAST)
+    saved = torch.load(folder / checkpoint.LAST, weights_only=True)
+    torch.save(saved | {"format_version": 2}, folder / checkpoint.LAST)
     assert main(["train", "resume", str(folder)]) == 2
     assert "has format version 2, this genstack reads 1" in capsys.readouterr().err

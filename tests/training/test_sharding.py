@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from genstack.errors import UserError
-from genstack.training.keeper import latest
+from genstack.training.callbacks.checkpoint import latest
 from genstack.training.run import Run
-from genstack.training.shards import read_rest
+from genstack.training.sharded_checkpoint import read_rest
 
 pytestmark = pytest.mark.training
 
@@ -149,7 +149,7 @@ def test_an_error_in_one_process_loses_no_step(runs, trained, torchrun, job, unl
 
 
 def test_the_other_kind_of_checkpoint_is_refused(trained, torchrun, runs, job, tmp_path):
-    from genstack.training.keeper import WholeFiles
+    from genstack.training.callbacks.checkpoint import WholeFiles
 
     with pytest.raises(UserError, match=r"saved in parts.*strategy fsdp"):
         WholeFiles().load_checkpoint(latest(trained / "straight"))

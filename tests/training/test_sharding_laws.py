@@ -18,11 +18,13 @@ from genstack.checkpoints.description import build, describe
 from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder
 from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.compressor.quantizers.vq import VectorQuantizer
+from genstack.conditions import ClassLabels
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import Backbone, ClassLabels, Prior, SamplingOptions, image_seeds
+from genstack.prior import Prior, SamplingOptions, image_seeds
 from genstack.training.sharding import assembled, is_sharded, shard
+from genstack.transformer import Backbone
 
 PRIORS = discover(genstack.prior, Prior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -32,7 +34,7 @@ LAYOUTS = [
     CodeLayout((16, 24), 6, ((2, 2),), depth=2),
 ]
 BACKBONE = Backbone(width=24, depth=2, heads=3, dropout=0.0)
-CROSSED = replace(BACKBONE, crossing=True)
+CROSSED = replace(BACKBONE, cross_attention=True)
 SIZES = {"backbone": BACKBONE, "finer": BACKBONE, "width": 24, "layers": 2, "heads": 3, "dropout": 0.0}
 
 

@@ -31,12 +31,12 @@ def fail_once(mark):
 def work(file):
     """Do the jobs, and save what was learned in each process."""
     from genstack.cli.main import main
-    from genstack.training import shards
+    from genstack.training import sharded_checkpoint
     from genstack.training.run import Run
     from genstack.training.training import Training
 
     rank, train, step = os.environ["RANK"], Run.train, Training.training_step
-    write_part, finish, written = shards.write_part, shards.finish, []
+    write_part, finish, written = sharded_checkpoint.write_part, sharded_checkpoint.finish, []
     torch.set_num_threads(1)
     for job in json.loads(Path(file).read_text()):
 
@@ -72,7 +72,7 @@ def work(file):
             finish(partial, *arguments)
 
         Run.train, Training.training_step = trained, stepped
-        shards.write_part, shards.finish = wrote, finished
+        sharded_checkpoint.write_part, sharded_checkpoint.finish = wrote, finished
         try:
             assert main(["train", *job["words"]]) is None, job
         except PowerCut:

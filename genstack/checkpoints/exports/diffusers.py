@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from genstack.atomic import replacing
 from genstack.checkpoints.exports.export import Export
+from genstack.checkpoints.foreign import DIFFUSERS
 from genstack.checkpoints.formats.convolutional import layers
 from genstack.checkpoints.formats.diffusers import NAMES
-from genstack.checkpoints.strangers import DIFFUSERS
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.output import Pixels

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from genstack.compressor import Autoencoder, Compressor
 from genstack.errors import UserError
-from genstack.facts import Facts
+from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import Autoregressive, Prior
 from genstack.prior.diffusion import Diffusion
@@ -196,7 +196,7 @@ def step(prior: Prior, codes: Int[Tensor, "b n"]) -> Program:
         Filling: {"hidden": torch.randint(2, codes.shape)},
         InOrder: {"orders": torch.rand(codes.shape).argsort(dim=1)},
     }
-    condition = prior.condition.values(Facts.nothing(len(codes)))
+    condition = prior.condition.values(ConditionInputs.nothing(len(codes)))
     made = module(prior)
     inputs = {"codes": codes, **beside.get(type(made), {}), "condition": condition}
     return Program("prior", made, inputs, "logits", what)

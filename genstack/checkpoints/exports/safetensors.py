@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from genstack.checkpoints import files
+from genstack.checkpoints import model_file
 from genstack.checkpoints.exports.export import Export
 from genstack.model import Model
 
@@ -14,17 +14,17 @@ class Safetensors(Export):
     what = "model.safetensors and model.json: all of the model, for genstack"
 
     def write(self, model: Model, folder: Path, batch: int) -> None:
-        files.save(model, folder)
+        model_file.save(model, folder)
 
     def use(self, model: Model, place: str, batch: int) -> str:
         if model.prior is not None:
             lines = [
                 "import genstack",
-                "from genstack.facts import Wishes",
+                "from genstack.inputs import Prompts",
                 "from genstack.prior import SamplingOptions",
                 "",
                 f'model = genstack.load("{place}")',
-                "facts = model.condition.choose(Wishes(), 4)",
+                "facts = model.condition.choose(Prompts(), 4)",
                 "images = model.sample(facts, SamplingOptions(), seed=0, indices=range(4))",
             ]
             return "\n".join(lines)

@@ -7,10 +7,10 @@ from genstack.errors import UserError
 AROUND = (r"loss\.", r"model_ema\.", r"colorize$")
 
 
-def averaged(weights: Weights) -> Weights:
+def ema_weights(weights: Weights) -> Weights:
     """The same names with the averaged values."""
     if "model_ema.decay" not in weights:
-        raise UserError(f"the file has no averaged weights (model_ema.*); leave {FLAGS['averaged']} out")
+        raise UserError(f"the file has no averaged weights (model_ema.*); leave {FLAGS['ema']} out")
     tensors = dict(weights.tensors)
     for name in weights.tensors:
         other = "model_ema." + name.replace(".", "")

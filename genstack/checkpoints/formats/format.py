@@ -11,8 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from genstack.checkpoints.bounds import at_most, check_size
+from genstack.checkpoints.foreign import File
 from genstack.checkpoints.stored import Stored
-from genstack.checkpoints.strangers import File
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
@@ -31,7 +31,7 @@ class Options:
         size: height and width of the images; None for what the format takes as usual.
         heads: attention heads of the transformer; 0 where nobody said it.
         classes: number of classes that steer a prior, 0 for no condition; None where nobody said it.
-        averaged: take the averaged (EMA) weights, where the file has them beside the others.
+        ema: take the averaged (EMA) weights, where the file has them beside the others.
         compressor: the compressor whose codes a prior was trained on, where its file has the prior alone.
         scales: sides of the grids of a multi-scale compressor; empty where nobody said them.
         products: a code is the row of the largest inner product with its latent (IBQ), not the nearest row.
@@ -41,7 +41,7 @@ class Options:
     size: tuple[int, int] | None = None
     heads: int = 0
     classes: int | None = None
-    averaged: bool = False
+    ema: bool = False
     compressor: Model | None = None
     scales: tuple[int, ...] = ()
     products: bool = False
@@ -63,7 +63,7 @@ FLAGS = {
     "size": "--resolution",
     "heads": "--heads",
     "classes": "--classes",
-    "averaged": "--ema",
+    "ema": "--ema",
     "compressor": "--compressor",
     "scales": "--scales",
     "products": "--ibq",

@@ -1,6 +1,6 @@
 """latent-diffusion (Rombach et al. 2021, arXiv:2112.10752): its KL; its VQ is named as taming's."""
 
-from genstack.checkpoints.formats.averages import AROUND, averaged
+from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.convolutional import gaussian
 from genstack.checkpoints.formats.format import Format, Options, Weights, preprocessing
 from genstack.model import Model
@@ -18,8 +18,8 @@ class LatentDiffusionKL(Format):
     )
     unlike = ("quantize.embedding.weight", "quantize.embed.weight")
     beside = AROUND
-    asks = ("size", "averaged")
+    asks = ("size", "ema")
 
     def model(self, weights: Weights, options: Options) -> Model:
-        made = gaussian(averaged(weights) if options.averaged else weights)
+        made = gaussian(ema_weights(weights) if options.ema else weights)
         return Model(made, preprocessing(made, options))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from einops import rearrange
 
+from genstack.checkpoints.foreign import File
 from genstack.checkpoints.formats.convolutional import Names, compressor
 from genstack.checkpoints.formats.format import (
     FLAGS,
@@ -18,14 +19,15 @@ from genstack.checkpoints.formats.format import (
     joined,
     preprocessing,
 )
-from genstack.checkpoints.strangers import File
 from genstack.compressor import Compressor
+from genstack.conditions import ClassLabels, Condition, EncodedCaptions
+from genstack.conditions.text_encoder import named
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import Autoregressive, Backbone, ClassLabels, Condition, EncodedCaptions
-from genstack.prior.conditions.text_encoder import named
+from genstack.prior import Autoregressive
+from genstack.transformer import Backbone
 
 NAMES = Names(
     down="encoder.conv_blocks.{level}",
@@ -50,12 +52,12 @@ class LlamaGenTokenizer(Format):
         "quantize.embedding.weight",
     )
     beside = (r"quantize\.codebook_used$",)
-    asks = ("size", "averaged")
+    asks = ("size", "ema")
 
     def part(self, file: File, options: Options) -> str:
-        if options.averaged and not (isinstance(file.data, dict) and "ema" in file.data):
-            raise UserError(f"the file has no averaged weights (ema); leave {FLAGS['averaged']} out")
-        return "ema" if options.averaged else ""
+        if options.ema and not (isinstance(file.data, dict) and "ema" in file.data):
+            raise UserError(f"the file has no averaged weights (ema); leave {FLAGS['ema']} out")
+        return "ema" if options.ema else ""
 
     def model(self, weights: Weights, options: Options) -> Model:
         made = compressor(weights, NAMES, normalize=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from genstack.checkpoints.formats.format import Weight, Weights
-from genstack.compressor.pyramid import Pyramid
+from genstack.compressor.networks.pyramid import Pyramid
 from genstack.errors import UserError
 
 

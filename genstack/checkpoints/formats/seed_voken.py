@@ -1,6 +1,6 @@
 """Open-MAGVIT2 of SEED-Voken (Luo et al. 2024, arXiv:2409.04410); its IBQ has the names of taming."""
 
-from genstack.checkpoints.formats.averages import AROUND, averaged
+from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
 from genstack.checkpoints.formats.pyramid import halves, sizes
 from genstack.compressor import Autoencoder, MAGVITNetwork
@@ -25,7 +25,7 @@ class OpenMAGVIT2(Format):
 
     def model(self, weights: Weights, options: Options) -> Model:
         if "model_ema.decay" in weights:
-            weights = averaged(weights)
+            weights = ema_weights(weights)
         found = sizes(weights)
         if not 1 <= found.dim <= MOST_BITS:
             raise UserError(f"codes of {found.dim} bits are not supported; {MOST_BITS} are the most")

@@ -1,6 +1,6 @@
 """taming-transformers (Esser et al. 2021, arXiv:2012.09841); latent-diffusion's VQ has the same names."""
 
-from genstack.checkpoints.formats.averages import AROUND, averaged
+from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.convolutional import Names, compressor, network, plan_of
 from genstack.checkpoints.formats.format import Format, Options, Weights, filled, preprocessing
 from genstack.compressor import Autoencoder
@@ -25,10 +25,10 @@ class TamingVQGAN(Format):
     )
     unlike = ("quantize.ema_vocab_hit_SV",)
     beside = AROUND
-    asks = ("size", "averaged", "products")
+    asks = ("size", "ema", "products")
 
     def model(self, weights: Weights, options: Options) -> Model:
-        made = compressor(averaged(weights) if options.averaged else weights, products=options.products)
+        made = compressor(ema_weights(weights) if options.ema else weights, products=options.products)
         return Model(made, preprocessing(made, options))
 
 

@@ -21,20 +21,15 @@ from genstack.checkpoints.formats.format import (
     joined,
 )
 from genstack.checkpoints.formats.taming import gumbel
-from genstack.checkpoints.weights import digest
+from genstack.checkpoints.pretrained import digest
 from genstack.compressor import Autoencoder
+from genstack.conditions import ClassLabels, Condition, ImageCodes, Unconditional
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import (
-    Autoregressive,
-    Backbone,
-    ClassLabels,
-    Condition,
-    ImageCodes,
-    Unconditional,
-)
+from genstack.prior import Autoregressive
+from genstack.transformer import Backbone
 
 #: What every transformer has, and what those have beside it that read another image.
 TRANSFORMER = (

@@ -24,11 +24,12 @@ from genstack.checkpoints.formats.format import (
 from genstack.checkpoints.stored import Stored
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import MultiScale
+from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.prior import Backbone, ClassLabels
 from genstack.prior.next_scale import NextScale
+from genstack.transformer import Backbone
 
 #: The scales of the published tokenizer by their number, which is all that its file tells.
 PUBLISHED = {10: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)}
@@ -156,7 +157,7 @@ def transformer(weights: Weights, made: Autoencoder, layout: CodeLayout) -> Next
         qk_norm="unit",
         dropout=0.0,
         bias=True,
-        adaptive="shared" if shared else "own",
+        adaln="shared" if shared else "own",
     )
     found = places(weights, width) | {"prefix.table.weight": weights.take("class_emb.weight")}
     found |= weights.both("word_embed", "read") | weights.both("head", "head")

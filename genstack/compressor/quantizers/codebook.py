@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from genstack.compressor.quantizers.idle import Idle
+from genstack.compressor.quantizers.idle import DeadCodeTracker
 from genstack.compressor.quantizers.kmeans import draw, kmeans, summed
 
 Seeding = Literal["latents", "kmeans"]
@@ -24,8 +24,8 @@ class Codebook(nn.Module):
         dim: numbers in a row.
         seeding: the rows become randomly chosen latents of the first batch in training ("latents"), or the
             means of its clusters ("kmeans"); null leaves them random.
-        dead_after: latents that pass, per row, before an unused row is dead (see `Idle`); null never restarts
-            one.
+        dead_after: latents that pass, per row, before an unused row is dead (see `DeadCodeTracker`); null
+            never restarts one.
         decay: rows are running means of the latents that chose them, with this decay per optimizer step
             (arXiv:1711.00937, appendix A.1); null leaves them to the optimizer.
     """
@@ -53,7 +53,7 @@ class Codebook(nn.Module):
             self.register_buffer("counts", torch.ones(size))  # running means of choices per row,
             self.register_buffer("sums", weight.clone())  # and of the sums of the latents that chose it
         self.register_buffer("seeded", torch.tensor(False))
-        self.idle = Idle(size, dead_after)
+        self.idle = DeadCodeTracker(size, dead_after)
         self.gathered: Tensor | None = None  # since the last step, of each row: the sum and number of latents
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.idle import Idle
+from genstack.compressor.quantizers.idle import DeadCodeTracker
 from genstack.compressor.quantizers.kmeans import draw
 from genstack.layout import CodeLayout
 
@@ -72,7 +72,7 @@ class Gumbel(Quantizer):
         self.rows = nn.Parameter(torch.randn(codebook_size, dim))
         self.logits = nn.Linear(dim, codebook_size) if sharpness is None else None
         self.register_buffer("step", torch.tensor(0))  # optimizer steps so far
-        self.idle = Idle(codebook_size, None if sharpness is None else dead_after)
+        self.idle = DeadCodeTracker(codebook_size, None if sharpness is None else dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.idle import Idle
+from genstack.compressor.quantizers.idle import DeadCodeTracker
 from genstack.compressor.quantizers.kmeans import agreed, draw
 from genstack.compressor.quantizers.soft_choice import soft_choice
 from genstack.layout import CodeLayout
@@ -62,7 +62,7 @@ class IBQ(Quantizer):
         self.seeding, self.dead_after = seeding, dead_after
         self.rows = nn.Parameter(torch.randn(codebook_size, dim) * dim**-0.5)
         self.register_buffer("seeded", torch.tensor(False))
-        self.idle = Idle(codebook_size, dead_after)
+        self.idle = DeadCodeTracker(codebook_size, dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from genstack.compressor.quantizers.kmeans import summed
 
 
-class Idle(nn.Module):
+class DeadCodeTracker(nn.Module):
     """Counts the latents that passed since each code was chosen, those of all processes together.
 
     A code is dead when it was not chosen once while `dead_after * size` latents passed: time is counted in

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.estimator import Estimator, StraightThrough
-from genstack.compressor.quantizers.idle import Idle
+from genstack.compressor.quantizers.idle import DeadCodeTracker
 from genstack.compressor.quantizers.kmeans import draw
 from genstack.compressor.quantizers.nearest import nearest
 from genstack.layout import CodeLayout
@@ -63,7 +63,7 @@ class SimVQ(Quantizer):
         self.register_buffer("table", torch.randn(codebook_size, dim) * dim**-0.5)
         self.register_buffer("seeded", torch.tensor(False))
         self.linear = nn.Linear(dim, dim)
-        self.idle = Idle(codebook_size, dead_after)
+        self.idle = DeadCodeTracker(codebook_size, dead_after)
 
     @property
     def rows(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:

@@ -15,7 +15,7 @@ def open_source(name: str, labels: str = "own") -> Source:
         UserError: nothing of that name exists, or `labels` asks for folders where there are none.
     """
     import genstack.data.sources as package
-    from genstack.codes.header import is_archive
+    from genstack.data.codes.header import is_archive
     from genstack.data.sources.folder import FolderSource
 
     kinds = discover(package, Source).values()  # type: ignore[type-abstract]

@@ -1,0 +1,173 @@
+"""A trained model on disk: `model.safetensors` with everything needed to use it, and `model.json` to read.
+
+The description rides in the header of the tensor file, so that the two can never disagree; `model.json` is a
+copy of it for people and scripts, and is not read back.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import genstack
+from genstack.atomic import replacing
+from genstack.checkpoints import hub, import_options, published
+from genstack.checkpoints.bounds import at_most, check_size
+from genstack.checkpoints.description import build, describe, essence
+from genstack.checkpoints.foreign import DIFFUSERS, HALVES
+from genstack.checkpoints.stored import about, clear
+from genstack.compressor import Compressor
+from genstack.data.images import Preprocessing
+from genstack.errors import UserError
+from genstack.model import Model, entries
+from genstack.prior import Prior
+
+FORMAT_VERSION = 1
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write a model into a folder; what lies there stays whole until the new one is complete."""
+    text = described_text(model)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state(model).items()}
+    with replacing(folder / TENSORS) as path:
+        save_file(tensors, path, metadata={"genstack": text})
+    with replacing(folder / DESCRIPTION) as path:
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def described_text(model: Model) -> str:
+    """The description of a model, as JSON."""
+    described = {
+        "format_version": FORMAT_VERSION,
+        "genstack_version": genstack.__version__,
+        "compressor": describe(model.compressor),
+        "prior": None if model.prior is None else describe(model.prior),
+        "layout": describe(model.layout) if model.compressor.coded else None,
+        "preprocessing": asdict(model.preprocessing),
+        "classes": list(model.classes),
+        "identity": identity(model),
+        "made": model.made,
+    }
+    return json.dumps(described, indent=2, ensure_ascii=False)
+
+
+def load(place: Path) -> Model:
+    """Read a model, on the CPU, in eval mode, without gradients.
+
+    Args:
+        place: folder of a run, where `save` wrote it, a file or folder that another project published, or a
+            repository of the Hugging Face hub (`hf:user/name`), which is fetched.
+
+    Raises:
+        UserError: there is no model.
+        UserError: the file is damaged, from another version, or does not fit its own description.
+    """
+    if hub.named(place):
+        place = hub.fetch(place)  # a folder, as a published one is read as a whole
+    path = weights_of(place)
+    if path.name != TENSORS:
+        return published.load(place, import_options.options(place, load))
+    with clear(path), safe_open(path, framework="pt") as file:
+        described = json.loads((file.metadata() or {}).get("genstack", "null"))
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    with about(path):
+        # nothing is allocated before the file has shown that it holds as much
+        with torch.device("meta"), at_most(len(shapes)):
+            blank = build_model(described, path)
+        compare(shapes, blank)
+        check_size(blank.modules(), path.stat().st_size)
+        model = build_model(described, path)
+    with clear(path), safe_open(path, framework="pt") as file:
+        state_dict = {key: file.get_tensor(key) for key in shapes}
+    modules = model.modules()
+    modules.load_state_dict(state_dict)
+    modules.eval().requires_grad_(False)
+    return model
+
+
+def weights_of(place: Path) -> Path:
+    """The file that holds the weights of a run, or of what another project published.
+
+    Raises:
+        UserError: there is none.
+    """
+    if hub.named(place):
+        place = hub.fetch(place)
+    if place.is_file():
+        return place
+    for name in (TENSORS, *DIFFUSERS, *(encoder for encoder, _ in HALVES)):
+        if (place / name).is_file():
+            return place / name
+    if not place.exists():
+        raise UserError(f"{place} is not there; name a run folder, or a published file")
+    raise UserError(f"{place} holds no {TENSORS}; name a run folder that has been validated at least once")
+
+
+def build_model(described: Any, path: Path) -> Model:
+    """The model of a description, with fresh weights."""
+    if not isinstance(described, dict) or "compressor" not in described:
+        raise UserError(f"{path} was not written by genstack: its header has no description")
+    if described.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {described.get('format_version')}, "
+            f"this genstack reads {FORMAT_VERSION}; "
+            f"use genstack {described.get('genstack_version')}"
+        )
+    try:
+        model = Model(
+            build(described["compressor"]),
+            Preprocessing(**described["preprocessing"]),
+            tuple(described["classes"]),
+            build(described["prior"]),
+            described["made"],
+        )
+        check_parts(model)
+    except UserError:
+        raise
+    except Exception as error:  # a wrong value can fail anywhere in a constructor
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UserError(f"the description in {path} is incomplete or wrong: {reason}") from error
+    return model
+
+
+def check_parts(model: Model) -> None:
+    """Refuse a description of something else than a compressor and a prior over its codes."""
+    if not isinstance(model.compressor, Compressor) or not isinstance(model.prior, Prior | None):
+        raise UserError(
+            f"a model is a compressor and a prior or none, "
+            f"not {type(model.compressor).__name__} and {type(model.prior).__name__}"
+        )
+    if model.prior is not None and model.prior.layout != model.layout:
+        raise UserError(f"the prior is over {model.prior.layout}, the compressor's codes are {model.layout}")
+
+
+def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:
+    """Hold the tensors of a file against those of the model it describes."""
+    expected = {key: tuple(value.shape) for key, value in model.modules().state_dict().items()}
+    missing, extra = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
+    if missing or extra:
+        raise UserError(f"tensors do not fit the description: missing {missing[:5]}, left over {extra[:5]}")
+    for key, shape in expected.items():
+        if shapes[key] != shape:
+            raise UserError(f"tensor {key} has shape {shapes[key]}, the description says {shape}")
+
+
+def state(model: Model) -> dict[str, torch.Tensor]:
+    """The weights of a model by name."""
+    return model.modules().state_dict()
+
+
+def identity(model: Model) -> str:
+    """A hash of the compressor's weights and structure, and of the preprocessing; codes belong to one."""
+    preprocessing = asdict(model.preprocessing)
+    del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
+    digest = hashlib.sha256(json.dumps([essence(model.compressor), preprocessing], sort_keys=True).encode())
+    for entry in entries(model.compressor):
+        digest.update(entry)
+    return digest.hexdigest()

@@ -1,0 +1,55 @@
+"""The device to run on, from a word of the command line, and whether it computes what the CPU computes."""
+
+import warnings
+from copy import deepcopy
+
+import torch
+
+from genstack.compressor.networks.convolutional import Convolutional
+from genstack.errors import UserError
+
+MOST = 0.01  # of the largest value; TF32 and the order of sums stay well below
+
+
+def choose(device: str, local: int = 0) -> str:
+    """The device to run on; with several processes on one machine, each has its own.
+
+    An Apple GPU is compared with the CPU first: some releases of torch decode wrongly there, silently.
+    """
+    chosen = found(device, local)
+    if torch.device(chosen).type == "mps" and (far := departure(chosen)) > MOST:
+        warnings.warn(
+            f"{chosen} decodes otherwise than the CPU, by {far:.1%} of the largest value: do not trust its "
+            f"images; use --device cpu, or another release of torch",
+            stacklevel=2,
+        )
+    return chosen
+
+
+def found(device: str, local: int) -> str:
+    """The device that a word means.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return f"cuda:{local % torch.cuda.device_count()}"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or this torch was built without it
+        raise UserError(f"device {device} is not there; use auto, cpu, cuda or mps") from error
+    return device
+
+
+@torch.inference_mode()
+def departure(device: str) -> float:
+    """How far a small decoder on a device is from itself on the CPU, over the largest value it writes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = Convolutional(8, 32, (1, 2), attention=()).decoder(3)
+        latents = torch.randn(1, decoder.dim, 5, 6)
+    here = decoder(latents, (10, 12))
+    there = deepcopy(decoder).to(device)(latents.to(device), (10, 12)).cpu()
+    return float((there - here).abs().max() / here.abs().max())

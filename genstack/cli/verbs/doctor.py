@@ -1,0 +1,188 @@
+"""Look whether this machine has what training needs, and name the cure where it has not.
+
+genstack doctor
+"""
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from genstack.errors import UserError
+
+MISMATCH = "operator torchvision::nms does not exist"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing, and what helps if it is not as it should be."""
+
+    state: Literal["ok", "warning", "problem"]
+    subject: str
+    fact: str
+    cure: str = ""
+
+    def line(self) -> str:
+        return f"{self.state:8} {self.subject:12} {self.fact}" + (f"; {self.cure}" if self.cure else "")
+
+
+def doctor(runs: Path = Path("runs")) -> int:
+    """Look whether this machine has what training needs; exits with 1 if something is broken.
+
+    Args:
+        runs: the folder that runs are written to.
+    """
+    checks = (versions, device, torchvision, compiler, venv, weights, wandb, lambda: disk(runs))
+    findings = [check() for check in checks]
+    print("\n".join(finding.line() for finding in findings))
+    return int(any(finding.state == "problem" for finding in findings))
+
+
+def versions(find: Callable[[str], str] = version) -> Finding:
+    """Python and the libraries that matter when something is reported."""
+    found, missing = [f"python {platform.python_version()}"], []
+    for name in (
+        "torch",
+        "torchvision",
+        "pytorch-lightning",
+        "numpy",
+        "pillow",
+        "jsonargparse",
+        "safetensors",
+    ):
+        try:
+            found.append(f"{name} {find(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("problem", "versions", f"{', '.join(missing)} missing", "make install")
+    return Finding("ok", "versions", ", ".join(found))
+
+
+def device(load: Callable[[str], Any] = importlib.import_module) -> Finding:
+    """What training will run on."""
+    try:
+        torch = load("torch")
+    except (ImportError, OSError, RuntimeError) as error:
+        return Finding("problem", "device", f"torch does not load ({_first(error)})", "make clean install")
+    threads = f"{torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use --trainer.precision 16-mixed"
+        name, count = torch.cuda.get_device_name(0), torch.cuda.device_count()
+        return Finding("ok", "device", f"CUDA, {count} x {name}, {memory:.0f} GiB, {bf16}, {threads}")
+    if torch.backends.mps.is_available():
+        return Finding("ok", "device", f"Apple GPU (MPS), {threads}")
+    if shutil.which("nvidia-smi"):
+        cure = "install a driver as new as torch's CUDA, or the torch of pytorch.org that fits the driver"
+        return Finding("warning", "device", f"CPU, {threads}; a GPU is there that torch cannot use", cure)
+    return Finding("ok", "device", f"CPU, {threads}, bf16")
+
+
+def torchvision(load: Callable[[str], ModuleType] = importlib.import_module) -> Finding:
+    """Whether torchvision fits torch: the two come in pairs, and from the same index."""
+    try:
+        return Finding("ok", "torchvision", f"loads, {load('torchvision').__version__}")
+    except (ImportError, OSError, RuntimeError) as error:
+        if MISMATCH not in str(error):
+            return Finding(
+                "problem", "torchvision", f"does not load ({_first(error)})", "pip install torchvision"
+            )
+    cure = (
+        "install both from one index: pip install --force-reinstall torch torchvision, "
+        "with --index-url https://download.pytorch.org/whl/cpu for a CPU"
+    )
+    return Finding("problem", "torchvision", f"does not fit this torch ({MISMATCH})", cure)
+
+
+def compiler(
+    which: Callable[[str], str | None] = shutil.which, headers: Path = Path(sysconfig.get_path("include"))
+) -> Finding:
+    """What torch.compile needs: the compiler that it looks for, and Python's headers."""
+    uses = "--model.compile, sample --compile and evaluate --compile"
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    path = which(os.environ.get("CXX") or usual)
+    if path and (headers / "Python.h").is_file():
+        return Finding("ok", "compiler", f"{path}, so that {uses} work")
+    if path:
+        return Finding(
+            "warning",
+            "compiler",
+            f"no {headers / 'Python.h'}; {uses} will not work",
+            "apt install python3-dev",
+        )
+    other = next((name for name in ("clang++", "c++") if which(name)), None)
+    cure = f"export CXX={other}" if other else "apt install g++ (or xcode-select --install)"
+    return Finding("warning", "compiler", f"no {usual} for C++; {uses} will not work", cure)
+
+
+def check_compiler() -> None:
+    """Refuse to compile where nothing can be compiled.
+
+    Raises:
+        UserError: there is no compiler.
+    """
+    if (found := compiler()).state != "ok":
+        raise UserError(f"--compile needs a C++ compiler: {found.fact}: {found.cure}")
+
+
+def venv(find: Callable[[str], object] = find_spec) -> Finding:
+    """What `make install` needs."""
+    if missing := [name for name in ("venv", "ensurepip") if find(name) is None]:
+        fact = f"python has no {' and no '.join(missing)}; make install will not work"
+        return Finding("warning", "venv", fact, "apt install python3-venv")
+    return Finding("ok", "venv", "python makes virtual environments")
+
+
+def weights(places: Callable[[], dict[str, list[str]]] | None = None) -> Finding:
+    """Where the weights of perceptual losses are."""
+    try:
+        found = (places or _places)()
+    except (ImportError, OSError, RuntimeError) as error:
+        return Finding("problem", "weights", f"cannot be looked for ({_first(error)})", "make clean install")
+    if missing := [name for name, where in found.items() if not where]:
+        cure = f"genstack weights fetch {missing[0]}, or train with --model.perceptual null"
+        return Finding("warning", "weights", f"{', '.join(missing)} not on this machine", cure)
+    return Finding("ok", "weights", ", ".join(f"{name}: {where[0]}" for name, where in found.items()))
+
+
+def _places() -> dict[str, list[str]]:
+    from genstack.checkpoints import pretrained, trunks
+
+    return {
+        trunk.name: [str(path) for path in pretrained.places(trunk.name).values()] for trunk in trunks.TRUNKS
+    }
+
+
+def wandb(find: Callable[[str], object] = find_spec) -> Finding:
+    """Whether and how Weights & Biases would log; it is never asked unless a run names it."""
+    if find("wandb") is None:
+        return Finding("warning", "wandb", "not installed", "pip install wandb, if you want it")
+    return Finding(
+        "ok", "wandb", f"installed, mode {os.environ.get('WANDB_MODE', 'offline unless a run asks')}"
+    )
+
+
+def disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Finding:
+    """Room for runs."""
+    there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    free = usage(there).free / 1e9
+    fact, cure = f"{free:.1f} GB free for {folder}", "delete old runs, or write elsewhere with --runs DIR"
+    if not os.access(there, os.W_OK):
+        return Finding("problem", "disk", f"{there} cannot be written to", "write elsewhere with --runs DIR")
+    if free < 1:
+        return Finding("problem", "disk", fact, cure)
+    return Finding("warning", "disk", fact, cure) if free < 10 else Finding("ok", "disk", fact)
+
+
+def _first(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,53 @@
+"""Send images through a compressor and back, to see what it keeps.
+
+genstack reconstruct runs/flowers --count 16 --out reconstructions.png
+"""
+
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from genstack.atomic import replacing
+from genstack.checkpoints.model_file import load
+from genstack.cli.parsing.device import choose
+from genstack.cli.parsing.stages import data_of
+from genstack.data import ImageData
+from genstack.data.sheet import sheet
+from genstack.errors import UserError
+from genstack.evaluation.fidelity import psnr
+from genstack.evaluation.reference import Reference
+from genstack.training.run import CONFIG
+
+
+def reconstruct(
+    run: str, source: str = "", count: int = 16, out: str = "reconstructions.png", device: str = "auto"
+) -> None:
+    """Send images through a compressor and back: a sheet of pairs, and how close they are.
+
+    Args:
+        run: folder of a compressor's or a prior's run, or a published file.
+        source: images to reconstruct, a folder or a built-in name; the run's held-out images if left out.
+        count: number of images.
+        out: PNG file of the sheet, each image beside its reconstruction.
+        device: auto, cpu, cuda or mps.
+    """
+    if count < 1:
+        raise UserError(f"count {count} is too small; it must be at least 1")
+    model = load(Path(run)).to(choose(device))
+    if source:
+        channels, height, width = model.preprocessing.shape
+        data = ImageData(source, (height, width), channels, labels="none")  # type: ignore[arg-type]
+    elif (Path(run) / CONFIG).is_file():
+        data = data_of(Path(run))
+    else:
+        raise UserError(f"{run} was not trained here, and has no held-out images; name some with --source")
+    reference = Reference(data, "all" if source else "validation", count)
+    images = reference.batch(range(len(reference))).images
+    reconstructions = model.reconstruct(images).cpu()
+    closeness = psnr(images, reconstructions)
+    pairs = torch.stack(list(chain(*zip(images, reconstructions, strict=True))))
+    with replacing(Path(out)) as path:
+        sheet(pairs, columns=min(8, len(pairs))).save(path, format="PNG")
+    mean, worst = closeness.mean(), closeness.min()
+    print(f"PSNR {mean:.2f} dB over {len(images)} images, worst {worst:.2f} dB; {out} shows them")

@@ -1,0 +1,1 @@
+"""Networks of autoencoders: one file per architecture."""

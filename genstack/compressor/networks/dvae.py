@@ -1,0 +1,134 @@
+"""The network of DALL-E's discrete VAE (Ramesh et al. 2021, arXiv:2102.12092, appendix A)."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genstack.compressor.network import Decoder, Encoder, check_fit
+from genstack.compressor.networks.levels import steps
+from genstack.compressor.networks.pyramid import Pyramid
+from genstack.compressor.output import squeeze
+from genstack.errors import UserError
+
+
+@dataclass(frozen=True)
+class DVAE(Pyramid):
+    """Bottleneck blocks of four convolutions, pooling and nearest upsampling, without normalization.
+
+    With `Gumbel` of `sharpness: null`, `dim` = width * last multiplier and `projection: 0` it is DALL-E's
+    dVAE: the quantizer's logits are the encoder's last convolution, its rows feed the decoder's first. The
+    published one has 8,192 codes, and its decoder writes `LocationAndScale`.
+
+    Args:
+        width: channels of the first level; any other level has `width` times its multiplier.
+        multipliers: one per level, full resolution first; n levels shrink each side by 2^(n-1).
+        blocks: residual blocks per level.
+        entrance: channels with which the decoder begins.
+    """
+
+    width: int = 256
+    multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    blocks: int = 2
+    entrance: int = 128
+
+    def __post_init__(self) -> None:
+        if self.width < 4:
+            raise UserError(f"width {self.width} is too small; blocks have a quarter of it, so use 4 or more")
+        self.check("blocks", "entrance")
+
+    @property
+    def dim(self) -> int:
+        """Channels of the latents that the encoder writes and the decoder reads."""
+        return self.widths[-1]
+
+    @property
+    def gain(self) -> float:
+        """Weight of what a block adds: small in a deep network, so that it trains without normalization."""
+        return 1 / (len(self.multipliers) * self.blocks) ** 2
+
+    def encoder(self, channels: int) -> "DVAEEncoder":
+        return DVAEEncoder(self, channels)
+
+    def decoder(self, channels: int) -> "DVAEDecoder":
+        return DVAEDecoder(self, channels)
+
+
+class DVAEEncoder(Encoder):
+    """Images to latents, fine to coarse; it reads images squeezed into [0.1, 0.9]."""
+
+    def __init__(self, plan: DVAE, channels: int):
+        super().__init__()
+        self.plan, self.channels, self.dim = plan, channels, plan.dim
+        self.first = convolution(channels, plan.width, 7)
+        self.levels = nn.ModuleList(level(before, after, (3, 3, 3, 1), plan) for before, after in plan.down)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+        features = self.first(squeeze(images))
+        for number, part in enumerate(self.levels):
+            features = part(features if number == 0 else F.max_pool2d(features, 2))
+        return F.relu(features)
+
+
+class DVAEDecoder(Decoder):
+    """Latents to images, coarse to fine; parts are stored in the order in which they run."""
+
+    def __init__(self, plan: DVAE, channels: int):
+        super().__init__()
+        self.plan, self.channels, self.dim = plan, channels, plan.dim
+        self.first = convolution(plan.dim, plan.entrance, 1)
+        self.levels = nn.ModuleList(
+            level(before, after, (1, 3, 3, 3), plan)
+            for before, after in pairwise((plan.entrance, *plan.widths[::-1]))
+        )
+        self.last = convolution(plan.width * plan.multipliers[0], channels, 1)
+
+    def forward(
+        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b c H W"]:
+        check_fit(self.plan, latents, image_size)
+        features = self.first(latents)
+        for number, part in enumerate(self.levels):
+            features = part(features if number == 0 else F.interpolate(features, scale_factor=2.0))
+        return self.last(F.relu(features))
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.last.get_parameter("weight")
+
+
+def level(dim_in: int, dim_out: int, sides: tuple[int, ...], plan: DVAE) -> nn.Sequential:
+    """The blocks at one size."""
+    dims = steps(dim_in, dim_out, plan.blocks)
+    return nn.Sequential(*(BottleneckBlock(before, after, sides, plan.gain) for before, after in dims))
+
+
+class BottleneckBlock(nn.Module):
+    """Four times ReLU and convolution with a quarter of the channels, times `gain`, added to the input."""
+
+    def __init__(self, dim_in: int, dim_out: int, sides: tuple[int, ...], gain: float):
+        super().__init__()
+        self.gain = gain
+        dims = (dim_in,) + (dim_out // 4,) * (len(sides) - 1) + (dim_out,)
+        self.convolutions = nn.ModuleList(
+            convolution(before, after, side)
+            for (before, after), side in zip(pairwise(dims), sides, strict=True)
+        )
+        self.shortcut = convolution(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        inner = features
+        for part in self.convolutions:
+            inner = part(F.relu(inner))
+        return self.shortcut(features) + self.gain * inner
+
+
+def convolution(dim_in: int, dim_out: int, side: int) -> nn.Conv2d:
+    """A convolution that keeps the size, and at the start the variance."""
+    part = nn.Conv2d(dim_in, dim_out, side, padding=side // 2)
+    nn.init.normal_(part.weight, std=1 / math.sqrt(dim_in * side**2))
+    nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+    return part

@@ -1,0 +1,109 @@
+"""The convolutions of MaskGIT (Chang et al. 2022, arXiv:2202.04200) and VQGAN+ (arXiv:2409.16211)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genstack.compressor.networks.levels import Downsample, Level, Upsample, normalization, steps
+from genstack.compressor.networks.pyramid import Pyramid, PyramidDecoder, PyramidEncoder
+from genstack.errors import UserError
+
+
+@dataclass(frozen=True)
+class MaskGITNetwork(Pyramid):
+    """Residual blocks without attention and without biases, as many in the decoder as in the encoder.
+
+    It computes what the published MaskGIT tokenizers compute, their shortcut included: where a block changes
+    the number of channels, what is added is a 1x1 convolution of the block's result rather than of its input.
+
+    Args:
+        dim: channels of the latents that the encoder writes and the decoder reads.
+        width: channels of the first level; any other level has `width` times its multiplier.
+        multipliers: one per level, full resolution first; n levels shrink each side by 2^(n-1).
+        blocks: residual blocks per level, and at the smallest size between the halves.
+        downsampling: how a level is halved: the average of 2x2 (MaskGIT), or a strided convolution (VQGAN+).
+        groups: groups of every normalization; where they do not divide the channels, the most groups that do
+            and have 4 channels or more.
+        checkpoint: forget activations in training, compute them again for gradients: less memory, more time.
+        unit: pixels within the network are in [0, 1], as in the published tokenizers, not in [-1, 1].
+    """
+
+    dim: int = 256
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    blocks: int = 2
+    downsampling: Literal["average", "convolution"] = "average"
+    groups: int = 32
+    checkpoint: bool = False
+    unit: bool = False
+
+    def __post_init__(self) -> None:
+        self.check("dim", "width", "blocks", "groups")
+        if self.downsampling not in ("average", "convolution"):
+            raise UserError(f"downsampling {self.downsampling!r} is unknown; use average or convolution")
+
+    def encoder(self, channels: int) -> PyramidEncoder:
+        read = UnitReader if self.unit else nn.Conv2d
+        return PyramidEncoder(
+            first=read(channels, self.width, 3, padding=1, bias=False),
+            levels=[self.level(*dims) for dims in self.down],
+            downsamples=[self.downsample(dim) for dim in self.widths[:-1]],
+            middle=self.level(self.widths[-1], self.widths[-1]),
+            norm=normalization(self.widths[-1], self.groups),
+            last=nn.Conv2d(self.widths[-1], self.dim, 1),
+        )
+
+    def decoder(self, channels: int) -> PyramidDecoder:
+        write = UnitWriter if self.unit else nn.Conv2d
+        return PyramidDecoder(
+            self,
+            first=nn.Conv2d(self.dim, self.widths[-1], 3, padding=1),
+            middle=self.level(self.widths[-1], self.widths[-1]),
+            levels=[self.level(*dims) for dims in self.up],
+            upsamples=[Upsample(dim) for dim in self.widths[:0:-1]],
+            norm=normalization(self.widths[0], self.groups),
+            last=write(self.widths[0], channels, 3, padding=1),
+        )
+
+    def level(self, dim_in: int, dim_out: int) -> Level:
+        """The blocks at one size."""
+        blocks = [UnbiasedBlock(*dims, self.groups) for dims in steps(dim_in, dim_out, self.blocks)]
+        return Level(blocks, self.checkpoint)
+
+    def downsample(self, dim: int) -> nn.Module:
+        """What halves a level of so many channels."""
+        return nn.AvgPool2d(2) if self.downsampling == "average" else Downsample(dim)
+
+
+class UnbiasedBlock(nn.Module):
+    """Twice normalization, swish and convolution, added to the input, or to a projection of the result."""
+
+    def __init__(self, dim_in: int, dim_out: int, groups: int):
+        super().__init__()
+        self.norm1 = normalization(dim_in, groups)
+        self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=False)
+        self.norm2 = normalization(dim_out, groups)
+        self.conv2 = nn.Conv2d(dim_out, dim_out, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(dim_out, dim_out, 1, bias=False) if dim_in != dim_out else None
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        inner = self.conv1(F.silu(self.norm1(features)))
+        inner = self.conv2(F.silu(self.norm2(inner)))
+        return inner + (features if self.shortcut is None else self.shortcut(inner))
+
+
+class UnitReader(nn.Conv2d):
+    """A convolution to which pixels are in [0, 1]."""
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d H W"]:
+        return super().forward((images + 1) / 2)
+
+
+class UnitWriter(nn.Conv2d):
+    """A convolution that means pixels in [0, 1] by what it writes."""
+
+    def forward(self, features: Float[Tensor, "b d H W"]) -> Float[Tensor, "b c H W"]:
+        return 2 * super().forward(features) - 1

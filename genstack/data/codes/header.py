@@ -1,0 +1,201 @@
+"""What an archive of codes says of itself: the compressor, the layout, the views, and its shards.
+
+`codes.json` is there once every shard is. Until then its first half lies in `encoding.json`, so that an
+interrupted encoding goes on only as it was begun.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import genstack
+from genstack.atomic import replacing
+from genstack.checkpoints.description import build, describe
+from genstack.data.codes.views import View
+from genstack.data.images import Preprocessing
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+
+FORMAT_VERSION = 1
+WHOLE, BEGUN = "codes.json", "encoding.json"
+LARGEST = 2**26  # bytes of a header; that of a billion images in shards of 65,536 takes 1 MB
+MOST_VIEWS = 1024
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished shard.
+
+    Args:
+        images: how many it holds.
+        checksum: of all that is in it.
+    """
+
+    images: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an archive says of itself.
+
+    Args:
+        compressor: hash of the compressor's weights, structure and preprocessing.
+        layout: of the codes of one view.
+        preprocessing: what the compressor was given.
+        classes: names in the order of their labels.
+        views: how each image was cut.
+        source: where the images come from, for people.
+        images: how many the source has.
+        keys: hash of their keys.
+        images_per_shard: images of the source that one shard stands for.
+        condition_images: whether a picture goes with each view.
+        shards: what became of each shard; () until all are there.
+        skipped: images that could not be read.
+    """
+
+    compressor: str
+    layout: CodeLayout
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    views: tuple[View, ...]
+    source: str
+    images: int
+    keys: str
+    images_per_shard: int
+    condition_images: bool = False
+    shards: tuple[Entry, ...] = ()
+    skipped: int = 0
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned type that holds every code."""
+        return np.min_scalar_type(self.layout.codebook_size - 1)
+
+    @property
+    def count(self) -> int:
+        """Number of shards."""
+        return -(-self.images // self.images_per_shard)
+
+    @property
+    def views_of_each(self) -> str:
+        """How many views of each image there are, in words."""
+        return f"{len(self.views)} view{'s' * (len(self.views) > 1)} of each"
+
+    @property
+    def plan(self) -> str:
+        """A hash of all that is known before encoding begins; shards of another plan do not belong."""
+        begun = replace(self, shards=(), skipped=0)
+        return blake2b(json.dumps(written(begun), sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Into its file, there whole or not at all."""
+        said = {"format_version": FORMAT_VERSION, "genstack_version": genstack.__version__}
+        with replacing(folder / (WHOLE if self.shards else BEGUN)) as path:
+            path.write_text(json.dumps(said | written(self), indent=1) + "\n", encoding="utf-8")
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a folder holds codes, or some of them."""
+    return (folder / WHOLE).is_file() or (folder / BEGUN).is_file()
+
+
+def seen(folder: Path) -> dict[str, Any]:
+    """What settings of images say of those that the codes in a folder stand for."""
+    folder = folder.expanduser()
+    images = read(folder / (WHOLE if (folder / WHOLE).is_file() else BEGUN)).preprocessing
+    window = None if images.window is None else list(images.window)
+    return {
+        "resolution": f"{images.height},{images.width}",
+        "channels": images.channels,
+        "window": window,
+    }
+
+
+def read(path: Path) -> Header:
+    """The header in a file.
+
+    Raises:
+        UserError: it is damaged, from another version, or says what cannot be.
+    """
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} has {path.stat().st_size} bytes, and no header is over {LARGEST}")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        version = said.get("format_version")
+        header = header_of(said) if version == FORMAT_VERSION else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UserError(f"{path} is damaged, or no header of codes: {reason}") from error
+    if header is None:
+        raise UserError(
+            f"{path} has format version {version}, this genstack reads {FORMAT_VERSION}; "
+            f"encode the images again, or use genstack {said.get('genstack_version')}"
+        )
+    return header
+
+
+def written(header: Header) -> dict[str, Any]:
+    """A header as JSON holds it."""
+    described = {name: getattr(header, name) for name in Header.__dataclass_fields__}
+    return described | {
+        "layout": describe(header.layout),
+        "preprocessing": asdict(header.preprocessing),
+        "classes": list(header.classes),
+        "views": [asdict(view) for view in header.views],
+        "shards": [asdict(entry) for entry in header.shards],
+    }
+
+
+def header_of(said: Mapping[str, Any]) -> Header:
+    """The way back from `written`; whatever is wrong in it raises an error of one kind or another."""
+    layout = build(said["layout"])
+    views = tuple(
+        View(float(view["zoom"]), pair(view["place"]), bool(view["mirrored"])) for view in said["views"]
+    )
+    header = Header(
+        compressor=text(said["compressor"]),
+        layout=layout,
+        preprocessing=Preprocessing(**said["preprocessing"]),
+        classes=tuple(text(name) for name in said["classes"]),
+        views=views,
+        source=text(said["source"]),
+        images=number(said["images"]),
+        keys=text(said["keys"]),
+        images_per_shard=max(1, number(said["images_per_shard"])),
+        condition_images=said["condition_images"] is True,
+        shards=tuple(Entry(number(entry["images"]), text(entry["checksum"])) for entry in said["shards"]),
+        skipped=number(said["skipped"]),
+    )
+    if not isinstance(layout, CodeLayout) or not 1 <= len(views) <= MOST_VIEWS:
+        raise ValueError("its layout or its views are none")
+    if layout.image_size != (header.preprocessing.height, header.preprocessing.width):
+        raise ValueError("layout and preprocessing are of different sizes")
+    if header.shards and len(header.shards) != header.count:
+        raise ValueError(f"{len(header.shards)} shards are there, and {header.count} are counted")
+    return header
+
+
+def text(value: Any) -> str:
+    """A string, and nothing else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]} is no text")
+    return value
+
+
+def number(value: Any) -> int:
+    """A count, and nothing else."""
+    if type(value) is not int or not 0 <= value < 2**48:
+        raise TypeError(f"{str(value)[:40]} is no count")
+    return value
+
+
+def pair(value: Any) -> tuple[float, float]:
+    """Two numbers."""
+    first, second = value
+    return float(first), float(second)

@@ -1,0 +1,187 @@
+"""One file of an archive: the codes of some images with all that is known of these, mapped into memory.
+
+The file is safetensors: `codes` of `images views n`, and beside them labels, the sides of the pictures, keys,
+captions and condition images. What is read is a view of the file; nothing is allocated but what is asked for.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from genstack.atomic import replacing
+from genstack.data.codes.header import Entry, Header
+from genstack.errors import UserError
+
+#: Types by the names that safetensors has for them.
+TYPES = {
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+    "I32": np.int32,
+    "I64": np.int64,
+}
+Arrays = Mapping[str, np.ndarray]
+
+
+def place(folder: Path, number: int) -> Path:
+    """The file of a shard."""
+    return folder / f"{number:06d}.safetensors"
+
+
+def write(path: Path, arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> None:
+    """A shard, there whole or not at all."""
+    said = {"plan": plan, "skipped": dict(skipped), "checksum": checksum(arrays, plan, skipped)}
+    with replacing(path) as partial:
+        save_file(dict(arrays), partial, metadata={"genstack": json.dumps(said)})
+
+
+def checksum(arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> str:
+    """Of all that a shard says; one flipped bit makes it another."""
+    digest = blake2b(json.dumps([plan, skipped], sort_keys=True).encode(), digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def blob(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Texts one after the other as bytes, and where each ends."""
+    parts = [word.encode(errors="surrogateescape") for word in words]
+    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+    return np.frombuffer(b"".join(parts), np.uint8), ends
+
+
+class Shard:
+    """A shard that is there, whose shapes fit its header; its content is checked once, by `check`.
+
+    Args:
+        path: the file.
+        header: of its archive.
+
+    Raises:
+        UserError: the file is missing, cut off, or another one.
+    """
+
+    def __init__(self, path: Path, header: Header):
+        self.path, self.header = path, header
+        try:
+            with safe_open(path, framework="np") as file:  # holds the header against the length of the file
+                self.said = json.loads((file.metadata() or {}).get("genstack", "null"))
+            whole = np.asarray(np.memmap(path, np.uint8, "r"))
+            length = int.from_bytes(whole[:8].tobytes(), "little")
+            described = json.loads(whole[8 : 8 + length].tobytes())
+            described.pop("__metadata__", None)
+            self.arrays = {
+                name: whole[8 + length :][slice(*entry["data_offsets"])]
+                .view(TYPES[entry["dtype"]])
+                .reshape(entry["shape"])
+                for name, entry in described.items()
+            }
+            self.checksum = str(self.said["checksum"])
+            self.skipped = {str(key): str(self.said["skipped"][key]) for key in self.said["skipped"]}
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+            raise UserError(f"{path} is missing, damaged or incomplete ({reason}); {REMEDY}") from error
+        if self.said.get("plan") != header.plan:
+            raise UserError(f"{path} belongs to another set of codes than {path.parent}; {REMEDY}")
+        self.fit()
+
+    def __len__(self) -> int:
+        return len(self.arrays["labels"])
+
+    @property
+    def entry(self) -> Entry:
+        """What the header of the archive keeps of it."""
+        return Entry(len(self), self.checksum)
+
+    def fit(self) -> None:
+        """Refuse arrays of other shapes and types than the header says.
+
+        Raises:
+            UserError: there are some.
+        """
+        labels = self.arrays.get("labels", np.empty(()))
+        count = len(labels) if labels.ndim == 1 else -1
+        views, layout, image = len(self.header.views), self.header.layout, self.header.preprocessing.shape
+        expected: dict[str, tuple[type | np.dtype, tuple[int | None, ...]]] = {
+            "codes": (self.header.dtype, (count, views, layout.length)),
+            "labels": (np.int32, (count,)),
+            "sides": (np.int32, (count, 2)),
+            "keys": (np.uint8, (None,)),
+            "key_ends": (np.int64, (count,)),
+        }
+        if "captions" in self.arrays:
+            expected |= {"captions": (np.uint8, (None,)), "caption_ends": (np.int64, (count,))}
+        if self.header.condition_images:
+            expected["condition_images"] = (np.uint8, (count, views, *image))
+        for name in expected.keys() | self.arrays.keys():
+            if (
+                name not in expected
+                or name not in self.arrays
+                or not like(self.arrays[name], *expected[name])
+            ):
+                raise UserError(f"{self.path}: {name} does not fit the header; {REMEDY}")
+        for ends, text in (("key_ends", "keys"), ("caption_ends", "captions")):
+            if ends in self.arrays and not rising(self.arrays[ends], len(self.arrays[text])):
+                raise UserError(f"{self.path}: {text} do not fit their ends; {REMEDY}")
+
+    def keys(self) -> list[str]:
+        """The name of each image."""
+        return self.texts("keys", "key_ends", range(len(self)))
+
+    def captions(self, rows: Sequence[int]) -> list[str]:
+        """What some images show; the names of their classes where nothing else is said."""
+        if "captions" in self.arrays:
+            return self.texts("captions", "caption_ends", rows)
+        names = self.header.classes
+        return [names[self.arrays["labels"][row]] if names else "" for row in rows]
+
+    def texts(self, name: str, ends: str, rows: Sequence[int]) -> list[str]:
+        """Some of the texts that lie one after the other."""
+        content, stops = self.arrays[name], self.arrays[ends]
+        starts = (0 if row == 0 else stops[row - 1] for row in rows)
+        return [
+            content[start : stops[row]].tobytes().decode(errors="surrogateescape")
+            for start, row in zip(starts, rows, strict=True)
+        ]
+
+    def check(self, expected: str) -> None:
+        """Read all of it once, and refuse it unless every bit is as it was written.
+
+        Raises:
+            UserError: it is not.
+        """
+        found = checksum(self.arrays, self.header.plan, self.skipped)
+        codes, labels, sides = (self.arrays[name] for name in ("codes", "labels", "sides"))
+        if found != expected or self.checksum != expected:
+            raise UserError(f"{self.path} is damaged: its checksum is {found}, not {expected}; {REMEDY}")
+        if len(self) and (
+            int(codes.max()) >= self.header.layout.codebook_size
+            or not 0 <= labels.min() <= labels.max() < max(1, len(self.header.classes))
+            or sides.min() < 1
+        ):
+            raise UserError(f"{self.path} holds codes or labels that are out of range; {REMEDY}")
+
+
+REMEDY = "delete that file and codes.json, and repeat `genstack encode`, which makes it anew"
+
+
+def like(array: np.ndarray, dtype: type | np.dtype, shape: tuple[int | None, ...]) -> bool:
+    """Whether an array is of this type and shape; None is any length."""
+    return (
+        array.dtype == dtype
+        and array.ndim == len(shape)
+        and all(wanted in (None, side) for wanted, side in zip(shape, array.shape, strict=True))
+    )
+
+
+def rising(ends: np.ndarray, length: int) -> bool:
+    """Whether these are the ends of texts that together have so many bytes."""
+    whole = np.concatenate([[0], ends, [length]])
+    return bool((np.diff(whole) >= 0).all() and (len(ends) == 0 or ends[-1] == length))

@@ -1,0 +1,124 @@
+"""Published files stand where runs do, with a note beside them of what their tensors do not tell."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import genstack
+from genstack.checkpoints import import_options, model_file
+from genstack.checkpoints.foreign import read
+from genstack.checkpoints.formats.format import FLAGS, Options
+from genstack.checkpoints.published import load
+from genstack.cli.main import main
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data.images import Preprocessing
+from genstack.errors import UserError
+from genstack.model import Model
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+#: Every golden file, and its note where one is needed.
+PLACES = {
+    "diffusers_vqmodel": "",
+    "diffusers_vqmodel_lookup": "",
+    "diffusers_vqmodel_old": "resolution: [32, 48]",
+    "ldm_vq.ckpt": "ema: true",
+    "ldm_vq_noattn.safetensors": "",
+    "llamagen_gpt_c2i.pt": "heads: 4\ncompressor: tokenizer\nresolution: 16",
+    "llamagen_gpt_t2i.pt": "heads: 2\ncompressor: tokenizer\nresolution: 12",
+    "llamagen_vq.pt": "",
+    "maskgit_vqgan.safetensors": "",
+    "open_magvit2.ckpt": "resolution: 32",
+    "openai_dvae": "",
+    "rosinality_vqvae2.safetensors": "",
+    "taming_gumbelvq.safetensors": "",
+    "taming_net2net_class.ckpt": "heads: 4\nclasses: 10",
+    "taming_net2net_depth.ckpt": "heads: 4",
+    "taming_net2net_uncond.ckpt": "heads: 2\nclasses: 0\nresolution: 16",
+    "taming_vqgan.safetensors": "ibq: true\nresolution: 64x32",
+    "var_transformer.safetensors": "compressor: var_vqvae.pth",
+    "var_vqvae.pth": "scales: [1, 2, 3, 4, 6, 8]",
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Golden files, linked into a folder of the test, each with a note."""
+
+    def put(name, note=None):
+        if not (tmp_path / name).exists():
+            (tmp_path / name).symlink_to(GOLDEN / name)
+        note = PLACES[name] if note is None else note
+        if note:
+            import_options.place_of(tmp_path / name).write_text(note, encoding="utf-8")
+        if "compressor: var_vqvae.pth" in note:
+            put("var_vqvae.pth")
+        if "compressor: tokenizer" in note:
+            tokenizer(read(GOLDEN / name).tensors()["tok_embeddings.weight"].shape[0])
+        return tmp_path / name
+
+    def tokenizer(codes):
+        trunk = Convolutional(dim=8, width=8, multipliers=(1, 1), blocks=1, attention=(1,))
+        made = Autoencoder(3, trunk, VectorQuantizer(codes, 4)).eval()
+        model_file.save(Model(made, Preprocessing(3, 32, 32)), tmp_path / "tokenizer")
+
+    return put
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_format_is_opened_with_nothing_said_but_its_name(name, place):
+    model = genstack.load(place(name))
+    assert (model.prior is not None) == ("net2net" in name or "gpt" in name or "transformer" in name)
+
+
+def test_a_note_says_what_options_of_import_say(place):
+    options = Options(heads=4, classes=10)
+    said, given = (
+        genstack.load(place("taming_net2net_class.ckpt")),
+        load(GOLDEN / "taming_net2net_class.ckpt", options),
+    )
+    assert model_file.described_text(said) == model_file.described_text(given)
+    assert all(map(torch.equal, model_file.state(said).values(), model_file.state(given).values()))
+    assert genstack.load(place("taming_vqgan.safetensors")).preprocessing.shape == (3, 64, 32)
+    assert set(import_options.NAMES) == {flag[2:] for flag in FLAGS.values()}
+
+
+def test_an_option_of_import_goes_over_a_note(place, tmp_path, capsys):
+    file = place("taming_net2net_class.ckpt", "heads: 3\nclasses: 10")
+    assert not main(["import", str(file), "--heads", "4", "--out", str(tmp_path / "run")])
+    assert model_file.load(tmp_path / "run").prior.backbone.heads == 4
+    capsys.readouterr()
+
+
+def test_a_file_that_asks_says_where_to_answer(place, tmp_path):
+    file = place("taming_net2net_class.ckpt", "classes: 10")
+    with pytest.raises(UserError) as error:
+        genstack.load(file)
+    assert "genstack import FILE --out RUN" in str(error.value)
+    assert f"`heads: ...` into {file}.yaml" in str(error.value)
+    assert "`classes" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("note", "message"),
+    [
+        ("head: 4", "names resolution, heads, classes"),
+        ("- 4", "names resolution, heads, classes"),
+        ("heads: four", "heads is four, and a number is expected"),
+        ("ema: 1", "ema is 1, and true or false is expected"),
+        ("resolution: big", "resolution big is no size"),
+        ("scales: 1;2", "no sides of grids"),
+        ("compressor: nowhere.pt", "nowhere.pt is not there"),
+        ("compressor: hf:ann/flowers", "a note fetches nothing"),
+        ("compressor: taming_net2net_class.ckpt", "needs a compressor itself"),
+        ("a: [", "is no YAML text"),
+        ("!!python/object/apply:os.system [echo]", "is no YAML text"),
+        ("#" * 70_000, "larger than 65536 bytes"),
+        ("ibq: true\nheads: 4\nclasses: 10", "--ibq says nothing of a transformer"),
+    ],
+)
+def test_notes_that_are_none_are_refused_in_one_line(place, note, message):
+    with pytest.raises(UserError, match=message) as error:
+        genstack.load(place("taming_net2net_class.ckpt", note))
+    assert str(error.value).isprintable()

@@ -1,0 +1,48 @@
+"""The prior that is named after a compressor's training is one that takes its codes."""
+
+from pathlib import Path
+
+import pytest
+
+from genstack.cli.next_steps import next_command, recipe
+from genstack.cli.parsing.recipes import read
+from genstack.cli.parsing.stages import STAGES
+from genstack.conditions import Unconditional
+from genstack.data.images import Preprocessing
+from genstack.model import Model
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def model(name: str) -> Model:
+    """The compressor of a recipe, untrained."""
+    parser = STAGES["compressor"].parser()
+    data = {"data": {"source": "digits"}}
+    settings = parser.parse(["--config", str(CONFIGS / "compressor" / f"{name}.yaml")], data)
+    make = parser.build(settings).model.compressor
+    return Model(make(3), Preprocessing(3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("compressor", "prior"),
+    [
+        ("vqvae", "autoregressive"),
+        ("titok", "autoregressive"),
+        ("residual", "residual"),
+        ("multiscale", "next_scale"),
+        ("vqvae2", "hierarchical"),
+    ],
+)
+def test_the_recipe_fits_the_codes(compressor, prior):
+    made = model(compressor)
+    assert recipe(made) == prior
+    assert f"--compressor X --config configs/prior/{prior}.yaml" in next_command(made, "X")
+    described = read(CONFIGS / "prior" / f"{prior}.yaml")["model"]["prior"]
+    small = {"model": {"prior": {"class_path": described["class_path"]}}, "compressor": "X"}
+    parser = STAGES["prior"].parser()
+    parts = parser.build(parser.parse([], small | {"data": {"source": "digits"}})).model
+    parts.prior(made.layout, Unconditional()).attach(made.compressor)
+
+
+def test_latents_without_codes_are_drawn_at_once():
+    assert next_command(model("vae"), "X").startswith("genstack sample X ")

@@ -1,0 +1,159 @@
+"""What a user asks of samples: flags become wishes, images carry them, and mistakes are one line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genstack.checkpoints.model_file import load, save
+from genstack.cli.main import main
+from genstack.cli.parsing.prompts import named
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.conditions import Captions, ConditionImage, Coordinates
+from genstack.data.images import Preprocessing
+from genstack.errors import UserError
+from genstack.inputs import ConditionInputs, DataInfo
+from genstack.model import Model
+from genstack.prior import Autoregressive, SamplingOptions
+from genstack.transformer import Backbone
+
+OFFER = DataInfo((), lambda: ["a red circle", "a blue ring"] * 2, (3, 16, 24), crops_vary=True)
+
+
+def run(folder, condition):
+    """A run of both stages that learned nothing."""
+    network = Convolutional(4, 4, (1, 1, 1, 1), 1, (), False)
+    compressor = Autoencoder(3, network, VectorQuantizer(7, 3))
+    prior = Autoregressive(compressor.layout(16, 24), condition.of(OFFER), Backbone(16, 1, 4))
+    torch.nn.init.normal_(prior.head.weight)
+    save(Model(compressor.eval(), Preprocessing(3, 16, 24), (), prior.eval()), folder)
+
+
+def sample(*words):
+    return main(["sample", "run", "--device", "cpu", *words])
+
+
+def chunks(folder):
+    return [json.loads(chunk(path)) for path in sorted(folder.glob("*.png"))]
+
+
+def chunk(path):
+    with Image.open(path) as picture:
+        return picture.info["genstack"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_captions_are_drawn_in_turn_and_told(here):
+    run(here / "run", Captions(length=16))
+    (here / "asked.txt").write_text("a red circle\r\n\n  größe\u2028漢\n", encoding="utf-8")
+    assert sample("--captions", "asked.txt", "--count", "3", "--guidance", "2") is None
+    assert [told["caption"] for told in chunks(here / "samples")] == [
+        "a red circle",
+        "größe\u2028漢",
+        "a red circle",
+    ]
+    lines = (here / "samples" / "samples.jsonl").read_text(encoding="utf-8").strip().split("\n")
+    assert [json.loads(line)["caption"] for line in lines] == [
+        "a red circle",
+        "größe\u2028漢",
+        "a red circle",
+    ]
+    assert sample("--caption", "a blue ring", "--count", "2", "--out", "blue") is None
+    assert {told["caption"] for told in chunks(here / "blue")} == {"a blue ring"}
+    assert sample("--count", "2", "--out", "any") is None
+    assert "caption" not in chunks(here / "any")[0]
+    assert sample("--caption", "a red circle", "--count", "2", "--out", "blue") == 2, "another set"
+
+
+def test_condition_images_are_drawn_from_a_folder_in_turn(here):
+    run(here / "run", ConditionImage(view="edges", patch=8))
+    (here / "maps" / "deep").mkdir(parents=True)
+    for name in ("deep/2.png", "10.jpg"):
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(here / "maps" / name)
+    assert sample("--condition-images", "maps", "--count", "3") is None
+    names = [told["condition_image"] for told in chunks(here / "samples")]
+    assert names == ["10.jpg", "deep/2.png", "10.jpg"]
+    (here / "maps" / "deep" / "2.png").unlink()
+    Image.new("RGB", (60, 40), "red").save(here / "maps" / "deep" / "2.png")
+    assert sample("--condition-images", "maps", "--count", "3") == 2, "another map of the same name"
+    assert sample("--condition-images", "maps", "--count", "1") is None
+
+
+def test_larger_images_are_steered_by_larger_images_each_window_by_its_part(here, monkeypatch):
+    seen = []
+    values = ConditionImage.values
+    monkeypatch.setattr(
+        ConditionImage, "values", lambda self, facts: seen.append(facts.images) or values(self, facts)
+    )
+    run(here / "run", ConditionImage(patch=8))
+    (here / "maps").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(here / "maps" / "1.png")
+    assert sample("--condition-images", "maps", "--count", "2", "--size", "32x40") is None
+    wanted = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+    parts = {(0, 0), (8, 0), (16, 0), (0, 16), (8, 16), (16, 16)}
+    assert len(seen) == len(parts)
+    for top, left in parts:
+        part = wanted[:, top : top + 16, left : left + 24]
+        assert sum(torch.allclose(one[0], part, atol=1e-6) for one in seen) == 1, (top, left)
+    model = load(here / "run")
+    facts = ConditionInputs(torch.zeros(1, dtype=torch.int64), images=torch.zeros(1, 3, 16, 24))
+    with pytest.raises(UserError, match="the images that they steer, 32x40, not 16x24"):
+        model.sample(facts, SamplingOptions(), 0, [0], (32, 40))
+
+
+def test_coordinates_are_drawn_in_turn(here):
+    run(here / "run", Coordinates())
+    assert sample("--coordinates", "0,0,0.5,0.5 0.5,0,1,1", "--count", "2") is None
+    assert [told["coordinates"] for told in chunks(here / "samples")] == ["0,0,0.5,0.5", "0.5,0,1,1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--caption", "a" * 99], "tokens, and this prior reads 8; shorten it"),
+        (["--caption", "a", "--captions", "x"], "--caption and --captions were both given"),
+        (["--captions", "nowhere.txt"], "--captions nowhere.txt cannot be read as text"),
+        (["--captions", "empty.txt"], "--captions empty.txt holds no captions"),
+        (["--condition-images", "nowhere"], "--condition-images nowhere is no folder"),
+        (["--out", ""], "--out is empty; name a folder for the images"),
+        (["--coordinates", "1,2"], "--coordinates 1,2 are no four numbers"),
+        (["--classes", "cat"], "classes were asked for, but this prior was trained on captions"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(here, words, message, capsys):
+    run(here / "run", Captions(length=8))
+    (here / "empty.txt").write_text("\n \n")
+    assert sample(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (here / "samples").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("cat, #3", ("cat", "#3")),
+        ("tench, Tinca tinca,cat", ("tench, Tinca tinca", "cat")),
+        (" tench, Tinca tinca , x", ("tench, Tinca tinca", "x")),
+        ("cat,tench,,#0", ("cat", "tench", "#0")),
+        ("a,b,c,a,b,#7", ("a,b,c", "a,b", "#7")),
+    ],
+)
+def test_names_of_classes_may_have_commas(text, expected):
+    assert named(text, ("cat", "tench, Tinca tinca", "a", "a,b", "a,b,c", "#7")) == expected
+
+
+def test_a_list_of_no_classes_is_refused():
+    with pytest.raises(UserError, match="--classes , names no class"):
+        named(",", ("cat",))

@@ -1,0 +1,177 @@
+"""The two transformer networks: places, sizes, what is refused; the laws are in test_networks.py."""
+
+import math
+
+import pytest
+import torch
+from diffusers.models.embeddings import get_2d_sincos_pos_embed
+
+from genstack.compressor import Autoencoder, TiTok, ViT
+from genstack.compressor.networks.transformer import Transformer, places
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.training.optimization import decayed
+
+SMALL = ViT(dim=6, patch=4, width=16, depth=2, heads=2)
+ROW = TiTok(tokens=5, dim=6, patch=4, width=16, depth=2, heads=2)
+CPU = torch.device("cpu")
+
+
+def test_places_are_the_usual_sines():
+    """The published function orders rows and columns the other way about."""
+    theirs = get_2d_sincos_pos_embed(16, (3, 3), base_size=3, output_type="pt")
+    ours = places(3, 3, 16, CPU)
+    across, down = ours[:, 8:], ours[:, :8]
+    torch.testing.assert_close(torch.cat([across, down], dim=1), theirs.float())
+
+
+def test_a_place_is_the_same_in_an_image_of_any_size():
+    small, large = places(3, 4, 8, CPU).unflatten(0, (3, 4)), places(6, 5, 8, CPU).unflatten(0, (6, 5))
+    assert torch.equal(small, large[:3, :4])
+    assert len(large.flatten(0, 1).unique(dim=0)) == 30
+
+
+def test_a_layer_computes_what_torch_computes():
+    ours = Transformer(16, 1, 2, checkpoint=False)
+    layer = ours.layers[0]
+    theirs = torch.nn.TransformerEncoderLayer(
+        16, 2, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    pairs = {
+        "self_attn.in_proj_weight": layer.read.weight,
+        "self_attn.in_proj_bias": layer.read.bias,
+        "self_attn.out_proj.weight": layer.write.weight,
+        "self_attn.out_proj.bias": layer.write.bias,
+        "linear1.weight": layer.feedforward[0].weight,
+        "linear1.bias": layer.feedforward[0].bias,
+        "linear2.weight": layer.feedforward[2].weight,
+        "linear2.bias": layer.feedforward[2].bias,
+        "norm1.weight": layer.attention_norm.weight,
+        "norm1.bias": layer.attention_norm.bias,
+        "norm2.weight": layer.feedforward_norm.weight,
+        "norm2.bias": layer.feedforward_norm.bias,
+    }
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # so that no zero or one hides a mistake
+    theirs.load_state_dict(pairs)
+    tokens = torch.randn(2, 7, 16)
+    torch.testing.assert_close(ours(tokens), ours.norm(theirs(tokens)), atol=1e-5, rtol=1e-5)
+
+
+def test_pixels_come_back_to_their_patch():
+    """Without layers, in which patches see each other, a patch depends on its own latent alone."""
+    decoder = SMALL.decoder(3)
+    decoder.transformer.layers = torch.nn.ModuleList()
+    latents = torch.randn(1, 6, 3, 4)
+    changed = latents.clone()
+    changed[:, :, 1, 2] += 1
+    moved = (decoder(latents, (12, 16)) != decoder(changed, (12, 16))).any(dim=1)[0]
+    expected = torch.zeros(12, 16, dtype=torch.bool)
+    expected[4:8, 8:12] = True
+    assert torch.equal(moved, expected)
+
+
+def test_latents_come_from_their_patch():
+    encoder = SMALL.encoder(3)
+    encoder.transformer.layers = torch.nn.ModuleList()
+    images = torch.randn(1, 3, 12, 16)
+    changed = images.clone()
+    changed[:, :, 6, 9] += 1
+    moved = (encoder(images) != encoder(changed)).any(dim=1)[0]
+    assert moved.nonzero().tolist() == [[1, 2]]
+
+
+def test_every_latent_of_a_row_sees_the_whole_image_and_writes_all_of_it():
+    encoder, decoder = ROW.encoder(3), ROW.decoder(3)
+    images = torch.randn(1, 3, 12, 16, requires_grad=True)
+    latents = encoder(images)
+    (seen,) = torch.autograd.grad(latents[0, :, 0, 3].sum(), images, retain_graph=True)
+    assert (seen.abs().amax(dim=1) > 0).all()
+    (written,) = torch.autograd.grad(decoder(latents, (12, 16)).square().sum(), latents)
+    assert (written.abs().amax(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("size", [(12, 16), (32, 8)])
+def test_a_row_of_codes_has_one_length_for_every_size(size):
+    layout = Autoencoder(3, ROW, VectorQuantizer(16, 4)).layout(*size)
+    assert layout.grids == ((1, 5),)
+    assert layout.image_size == size
+
+
+def test_the_defaults_are_the_small_ones_of_the_papers():
+    """8 layers of 512: 25 million weights in each half, apart from what reads and writes pixels."""
+    with torch.device("meta"):
+        for plan in (ViT(), TiTok()):
+            layers = sum(p.numel() for p in plan.encoder(3).transformer.layers.parameters())
+            assert layers == 8 * (12 * 512**2 + 13 * 512)
+        assert TiTok().grid(256, 256) == (1, 128)
+        assert ViT().grid(256, 256) == (32, 32)
+
+
+def test_layers_keep_the_variance_of_what_they_read_at_first():
+    torch.manual_seed(0)
+    layer = Transformer(64, 1, 4, checkpoint=False).layers[0]
+    tokens = torch.randn(2, 500, 64)
+    for linear in (layer.read, layer.write, layer.feedforward[0]):
+        assert float(linear(tokens).var().detach()) == pytest.approx(1.0, rel=0.1)
+
+
+def test_forgotten_activations_change_no_gradient():
+    for plan in (SMALL, ROW):
+        gradients = []
+        for thrifty in (False, True):
+            torch.manual_seed(0)
+            one = type(plan)(**{**vars(plan), "checkpoint": thrifty})
+            encoder, decoder = one.encoder(3), one.decoder(3)
+            decoder(encoder(torch.randn(2, 3, 8, 12)), (8, 12)).square().mean().backward()
+            gradients.append([p.grad for p in (*encoder.parameters(), *decoder.parameters())])
+        torch.testing.assert_close(*gradients, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "nearest"), [((50, 64), "48x64"), ((64, 58), "64x56"), ((3, 20), "8x16")])
+@pytest.mark.parametrize("plan", [ViT(patch=8), TiTok(patch=8)], ids=["ViT", "TiTok"])
+def test_sizes_off_the_patch_are_refused_with_the_nearest(plan, size, nearest):
+    with pytest.raises(ValueError, match=f"patch 8; use {nearest}"):
+        plan.grid(*size)
+
+
+@pytest.mark.parametrize("plan", [SMALL, ROW], ids=["ViT", "TiTok"])
+def test_latents_of_another_size_are_refused(plan):
+    with pytest.raises(ValueError, match="do not fit"):
+        plan.decoder(3)(torch.randn(1, 6, 3, 5), (16, 12))
+
+
+@pytest.mark.parametrize("kind", [ViT, TiTok])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"patch": 0}, "patch 0"),
+        ({"depth": -1}, "depth -1"),
+        ({"width": 510}, "width 510 is not a multiple of 8 .* use 512"),
+        ({"width": 6, "heads": 3}, "width 6 is not a multiple of 12 .* use 12"),
+    ],
+)
+def test_impossible_plans_are_refused(kind, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**wrong)
+
+
+def test_a_row_has_at_least_one_code():
+    with pytest.raises(ValueError, match="tokens 0"):
+        TiTok(tokens=0)
+
+
+def test_autocast_reaches_the_networks():
+    for plan in (SMALL, ROW):
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = plan.encoder(3)(torch.randn(1, 3, 8, 12))
+            assert latents.dtype == torch.bfloat16
+            assert math.prod(latents.shape[2:]) in (5, 6)
+            assert plan.decoder(3)(latents, (8, 12)).dtype == torch.bfloat16
+
+
+def test_tables_of_tokens_do_not_decay():
+    decoder = ROW.decoder(3)
+    shrinking = {id(parameter) for parameter in decayed(decoder)[0]}
+    assert id(decoder.first.weight) in shrinking
+    assert not shrinking & {id(decoder.order.weight), id(decoder.blank.weight)}

@@ -1,0 +1,104 @@
+"""Captions: every text has tokens, the same for whoever learns them; what is too long is said."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import ByteLevelBPETokenizer
+
+from genstack.conditions import Captions
+from genstack.conditions.vocabulary import learn, plain, tokenizer_of, tokens
+from genstack.inputs import ConditionInputs, DataInfo, Prompts
+
+TEXTS = ["a red circle left of a blue square", "a green ring above a red ring", "an orange circle"] * 5
+MERGES = learn(TEXTS, 300)
+
+
+def of(*captions, **options):
+    return Captions(**options).of(DataInfo(captions=lambda: captions))
+
+
+def facts(*captions):
+    return ConditionInputs(torch.zeros(len(captions), dtype=torch.int64), captions)
+
+
+def test_learning_is_repeated_exactly():
+    assert learn(TEXTS, 300) == MERGES and 0 < len(MERGES) <= 300 - 256
+    assert learn(TEXTS, 256) == ()
+
+
+def test_tokens_are_those_of_the_library_that_learned(tmp_path):
+    """The merges alone give back the cuts of the tokenizer that was trained, whatever its numbers are."""
+    reference = ByteLevelBPETokenizer(add_prefix_space=True)
+    reference.train_from_iterator(TEXTS, vocab_size=300, min_frequency=2, show_progress=False)
+    for text in (*TEXTS[:3], "a magenta heptagon", "größe 漢字"):
+        names = tokenizer_of(MERGES).encode(text).tokens
+        assert names == reference.encode(text).tokens
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_every_text_comes_back_from_its_tokens(text):
+    numbers = tokens(text, MERGES)
+    assert all(1 <= number <= 256 + len(MERGES) for number in numbers)
+    assert (numbers == []) == (plain(text) == "")
+    names = tokenizer_of(MERGES)
+    letters = {letter: byte for byte, letter in bytes_to_letters().items()}
+    spelled = bytes(letters[letter] for number in numbers for letter in names.id_to_token(number - 1))
+    assert spelled.decode() == (" " + plain(text) if numbers else "")
+
+
+def bytes_to_letters():
+    """GPT-2's letter for each byte: itself where it can be printed, else the next above 255 in turn."""
+    printed = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = [byte for byte in range(256) if byte not in printed]
+    return {byte: chr(byte) for byte in printed} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+
+
+def test_case_and_spaces_do_not_matter_and_words_are_whole():
+    assert tokens("  A red\tCIRCLE ", MERGES) == tokens("a red circle", MERGES)
+    big = learn(TEXTS, 400)
+    assert len(tokens("a red circle", big)) == 3, "the first word is cut as any other"
+
+
+def test_length_is_that_of_the_longest_caption_and_the_rest_is_padding():
+    condition = of(*TEXTS, vocabulary=400)
+    assert condition.length == 8
+    values = condition.values(facts("a red ring", "", TEXTS[0]))
+    assert (values > 0).sum(dim=1).tolist() == [3, 0, 8]
+    assert torch.equal(values[1:2], condition.null(values[1:2]))
+    assert torch.equal(
+        condition.values(ConditionInputs(torch.zeros(2, dtype=torch.int64))), torch.zeros(2, 8).long()
+    )
+
+
+def test_captions_that_are_cut_are_counted():
+    with pytest.warns(UserWarning, match="10 of 15 captions are longer than 3 tokens.*up to 8"):
+        condition = of(*TEXTS, vocabulary=400, length=3)
+    assert condition.length == 3 and (condition.values(facts(TEXTS[0])) > 0).all()
+
+
+def test_mistakes_are_told():
+    condition = of(*TEXTS, vocabulary=400)
+    with pytest.raises(ValueError, match="has 16 tokens, and this prior reads 8; shorten it"):
+        condition.choose(Prompts(captions=(TEXTS[0] * 2,)), 1)
+    with pytest.raises(ValueError, match="the data has no captions"):
+        of("", " ")
+    for option in ({"vocabulary": 255}, {"length": -1}, {"depth": -1}, {"heads": 0}):
+        with pytest.raises(ValueError, match="of captions is out of range"):
+            Captions(**option)
+    with pytest.raises(ValueError, match="width 20 is not a multiple of 8 heads"):
+        of(*TEXTS, heads=8).embedding(20)
+    with pytest.raises(ValueError, match="vocabulary of the captions is damaged"):
+        tokens("a", ("not there",))
+
+
+def test_a_word_is_read_by_its_neighbours():
+    """`circle` is another vector beside `red` than beside `green`."""
+    condition = of(*TEXTS, vocabulary=400)
+    encoder = condition.embedding(16).eval()
+    red, green = encoder(condition.values(facts("a red circle", "a green circle")))
+    assert (red[2] - green[2]).abs().max() > 1e-4
+    assert torch.equal(
+        condition.values(facts("a red circle"))[0, 2], condition.values(facts("a green circle"))[0, 2]
+    )

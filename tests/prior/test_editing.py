@@ -1,0 +1,204 @@
+"""Holes in pictures: what is known stays, what lay in the hole does not matter, holes grow as needed."""
+
+import pytest
+import torch
+from einops import reduce, repeat
+from torch import nn
+from torch.nn import functional
+
+from genstack.compressor import Compressor
+from genstack.conditions import ClassLabels
+from genstack.data.images import Preprocessing
+from genstack.inputs import ConditionInputs
+from genstack.layout import CodeLayout
+from genstack.model import Model
+from genstack.prior import Autoregressive, Known, SamplingOptions
+from genstack.prior.editing import (
+    all_but,
+    blind,
+    enlarged,
+    extended,
+    filled,
+    grown,
+    known_codes,
+    reaches,
+    shrunk,
+)
+from genstack.transformer import Backbone
+
+LEVELS = 9
+TINY = Backbone(width=24, depth=1, heads=3, dropout=0.0)
+
+
+class Cells(Compressor):
+    """Codes are the mean grey of 4 x 4 pixels; of so many cells around, the sum, in turns of LEVELS."""
+
+    channels = 1
+
+    def __init__(self, reach: int = 0):
+        super().__init__()
+        self.reach, self.weight = reach, nn.Parameter(torch.zeros(1))
+
+    def layout(self, height, width):
+        return CodeLayout((height, width), LEVELS, ((height // 4, width // 4),))
+
+    def encode(self, images):
+        cells = reduce((images + 1) / 2 * (LEVELS - 1), "b 1 (h r) (w c) -> b 1 h w", "mean", r=4, c=4)
+        side = 2 * self.reach + 1
+        sums = functional.avg_pool2d(cells.round(), side, 1, self.reach, divisor_override=1)
+        return (sums.long() % LEVELS).flatten(1)
+
+    def decode(self, codes, layout):
+        (grid,) = layout.split(codes)
+        return repeat(grid[..., 0] / (LEVELS - 1) * 2 - 1, "b h w -> b 1 (h r) (w c)", r=4, c=4)
+
+
+Cells.__abstractmethods__ = frozenset()  # what training asks of a compressor is not needed here
+
+
+@pytest.fixture
+def model() -> Model:
+    prior = Autoregressive(CodeLayout((16, 24), LEVELS, ((4, 6),)), ClassLabels(("a", "b")), TINY)
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return Model(Cells(), Preprocessing(1, 16, 24), ("a", "b"), prior)
+
+
+def edit(model, images, hole, label=0, indices=(0, 1), **options):
+    facts = ConditionInputs(torch.full((len(images),), label))
+    return model.edit(images, hole, facts, SamplingOptions(), 3, indices, **options)
+
+
+def pictures(height: int = 16, width: int = 24) -> torch.Tensor:
+    return torch.rand(2, 1, height, width) * 2 - 1
+
+
+HOLES = {
+    "bottom": all_but("top:0.5", 16, 24),
+    "middle": functional.pad(torch.ones(5, 7), (6, 11, 4, 7)).bool(),
+    "pixels": torch.rand(16, 24, generator=torch.Generator().manual_seed(1)) < 0.02,
+}
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES.keys())
+def test_no_pixel_outside_of_the_hole_changes_and_none_inside_is_seen(model, hole):
+    images = pictures()
+    edited = edit(model, images, hole)
+    assert torch.equal(edited[:, :, ~hole], images[:, :, ~hole])
+    assert (edited != images)[:, :, hole].any()
+    other = torch.where(hole, pictures(), images)
+    assert torch.equal(edit(model, other, hole), edited)
+    assert torch.equal(edit(model, images[1:], hole, indices=[1]), edited[1:])
+    assert not torch.equal(edit(model, images, hole, indices=[5, 6]), edited)
+
+
+def test_nothing_but_hole_is_a_sample_and_no_hole_is_the_picture(model):
+    images = pictures()
+    everything = torch.ones(16, 24, dtype=torch.bool)
+    facts = ConditionInputs(torch.tensor([0, 0]))
+    plain = model.sample(facts, SamplingOptions(), 3, [0, 1])
+    assert torch.equal(edit(model, images, everything), plain)
+    assert torch.equal(edit(model, images, ~everything), images)
+    assert not torch.equal(edit(model, images, everything, label=1), plain), "another class"
+
+
+@pytest.mark.parametrize("grow", [0, 1])
+def test_codes_that_are_known_are_those_of_the_picture(model, grow):
+    """Where a picture is made of whole cells, its codes outside of the grown hole are all kept."""
+    compressor, hole = model.compressor, HOLES["middle"]
+    images = compressor.decode(torch.randint(LEVELS, (2, 24)), model.layout)
+    known = known_codes(compressor, images, hole, (grow,))
+    expected = torch.ones(4, 6, dtype=torch.bool)
+    expected[1 - grow : 3 + grow, 1 - grow : 4 + grow] = False
+    assert torch.equal(known.mask, expected.flatten().expand(2, -1))
+    assert torch.equal(known.codes[known.mask], compressor.encode(images)[known.mask])
+
+
+def test_a_picture_grows_on_all_sides(model):
+    image = pictures()[0]
+    canvas, hole = extended(image, (32, 44), (0.5, 0.5), (4, 4))
+    assert (~hole).sum() == 16 * 24 and torch.equal(canvas[:, 8:24, 8:32], image)
+    edited = edit(model, canvas[None], hole, indices=[0])[0]
+    assert torch.equal(edited[:, 8:24, 8:32], image)
+    corner, hole = extended(image, (32, 44), (1.0, 0.0), (4, 4))
+    assert torch.equal(corner[:, 16:, :24], image) and not hole[16:, :24].any()
+    with pytest.raises(ValueError, match="size 8x44 is smaller than the image, 16x24"):
+        extended(image, (8, 44), (0.5, 0.5), (4, 4))
+    with pytest.raises(ValueError, match=r"place 1\.5,0\.0 is out of range"):
+        extended(image, (32, 44), (1.5, 0.0), (4, 4))
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2])
+def test_the_reach_of_an_encoder_is_found(reach):
+    compressor = Cells(reach)
+    assert reaches(compressor, compressor.layout(36, 44)) == (reach,)
+
+
+def test_a_hole_that_leaves_nothing_known_is_refused(model):
+    with pytest.raises(ValueError, match=r"grows by 3 codes.*keep more of the image"):
+        edit(model, pictures(), HOLES["middle"], grow=3)
+
+
+def test_codes_without_a_place_are_refused():
+    class Row(Cells):
+        def layout(self, height, width):
+            return CodeLayout((height, width), LEVELS, ((1, 24),))
+
+    with pytest.raises(ValueError, match=r"the 24 codes .* have no place in the image.*draw whole images"):
+        known_codes(Row(), pictures(), HOLES["middle"], (0,))
+    with pytest.raises(ValueError, match="have no place in the image"):
+        reaches(Row(), Row().layout(16, 24))
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        ("top:0.5", (slice(0, 3), slice(None))),
+        ("bottom:0.34", (slice(4, 6), slice(None))),
+        ("left:0.25", (slice(None), slice(0, 2))),
+        ("right:.75", (slice(None), slice(2, 8))),
+    ],
+)
+def test_a_side_is_kept(keep, kept):
+    hole = torch.ones(6, 8, dtype=torch.bool)
+    hole[kept] = False
+    assert torch.equal(all_but(keep, 6, 8), hole)
+
+
+@pytest.mark.parametrize("keep", ["top", "up:0.5", "top:1", "top:0", "top:half", "top:0.5.1", "top:."])
+def test_what_is_no_side_is_refused(keep):
+    with pytest.raises(ValueError, match=f"keep {keep} is no part of an image.*top:0.5"):
+        all_but(keep, 6, 8)
+
+
+def test_holes_are_filled_with_what_is_near():
+    images, hole = torch.full((1, 1, 20, 30), 0.25), torch.ones(20, 30, dtype=torch.bool)
+    images[..., 15:] = -0.5
+    hole[:4] = False
+    found = filled(torch.where(hole, 1.0, images), hole)
+    torch.testing.assert_close(found[..., :4, :], images[..., :4, :])
+    assert found.min() >= -0.5001 and found.max() <= 0.2501
+    torch.testing.assert_close(found[0, 0, 5, :12], torch.full((12,), 0.25))
+    assert torch.equal(filled(images, torch.ones_like(hole)), torch.zeros_like(images))
+
+
+def test_cells_and_pixels_against_loops():
+    pixels, chance = torch.zeros(13, 22, dtype=torch.bool), torch.Generator().manual_seed(2)
+    pixels[torch.randint(13, (6,), generator=chance), torch.randint(22, (6,), generator=chance)] = True
+    cells = shrunk(pixels, (5, 7))
+    assert (enlarged(cells, (13, 22)) | ~pixels).all(), "every marked pixel lies under a marked cell"
+    wide = grown(cells, 1)
+    for row in range(5):
+        for column in range(7):
+            near = cells[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+            assert wide[row, column] == near.any()
+    assert torch.equal(grown(cells, 0), cells)
+
+
+def test_a_prior_that_sees_earlier_codes_is_blind_to_those_behind(model):
+    codes = torch.zeros(1, 24, dtype=torch.int64)
+    order = torch.arange(24)[None]
+    assert not blind(model.prior, Known(codes, order < 12))
+    assert blind(model.prior, Known(codes, order >= 12))
+    assert not blind(model.prior, Known(codes, order >= 0))
+    assert not blind(model.prior, Known(codes, order < 0))

@@ -1,0 +1,134 @@
+"""The network that fills in hidden codes, and its bound, against distributions that are known exactly."""
+
+from itertools import permutations, product
+
+import pytest
+import torch
+from torch import nn
+
+from genstack.conditions import Unconditional
+from genstack.layout import CodeLayout
+from genstack.prior.masked_transformer import MaskedTransformer, fingerprints, lowest, spread
+from genstack.prior.sampling import uniforms
+from genstack.transformer.encoded_condition import EncodedCondition
+
+LAYOUT = CodeLayout((16, 16), 3, ((2, 2),))
+EVERY = torch.tensor(list(product(range(3), repeat=4)))
+NOTHING = torch.zeros(81, dtype=torch.int64)
+
+
+class Oracle(nn.Module):
+    """Answers as a filler that knows the distribution of the codes: the exact conditionals of hidden ones.
+
+    Args:
+        chances: the probability of each row of EVERY.
+    """
+
+    def __init__(self, chances):
+        super().__init__()
+        self.layout, self.chances = LAYOUT, chances
+
+    def forward(self, codes, hidden, reading, asked):
+        fits = (EVERY.eq(codes[:, None]) | hidden[:, None]).all(-1).double() * self.chances
+        of_each = torch.stack([(fits[:, :, None] * EVERY.eq(code)).sum(1) for code in range(3)], -1)
+        return (of_each / fits.sum(1)[:, None, None]).log().float()[asked]
+
+    def reading(self, condition):
+        return EncodedCondition(torch.zeros(81, 1, 1), torch.zeros(81, 1), ())
+
+    surprise, bound = MaskedTransformer.surprise, MaskedTransformer.bound
+
+
+@pytest.fixture
+def chances():
+    """Codes that depend on each other."""
+    return (torch.randn(81, dtype=torch.float64) * 1.5).softmax(0)
+
+
+@pytest.fixture
+def filler(tiny):
+    filler = MaskedTransformer(LAYOUT, Unconditional(), tiny).eval()
+    for parameter in filler.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return filler
+
+
+def by_orders(filler):
+    """Of all codes: the probability of drawing them one by one in a random order; and the bound."""
+    likelihoods = []
+    for order in permutations(range(4)):
+        nats, hidden = torch.zeros(81, dtype=torch.float64), torch.ones(81, 4, dtype=torch.bool)
+        for place in order:
+            asked = torch.zeros_like(hidden)
+            asked[:, place] = True
+            logits = filler(EVERY, hidden, filler.reading(NOTHING), asked).double().log_softmax(-1)
+            nats -= logits.gather(1, EVERY[:, [place]])[:, 0]
+            hidden = hidden & ~asked
+        likelihoods.append(-nats)
+    likelihoods = torch.stack(likelihoods)
+    return likelihoods.exp().mean(0), -likelihoods.mean(0)
+
+
+def test_the_bound_of_an_oracle_is_the_truth(chances):
+    """With the right conditionals every order gives the same product, and nothing is lost."""
+    bound = Oracle(chances).bound(EVERY, NOTHING, masks=400)
+    torch.testing.assert_close(bound, -chances.log().float(), atol=0.4, rtol=0)
+    few = Oracle(chances).bound(EVERY, NOTHING, masks=16)
+    assert float(few @ chances.float()) == pytest.approx(float(-chances.log() @ chances), abs=0.2)
+
+
+@torch.no_grad()
+def test_the_bound_is_that_of_random_orders_and_above_their_likelihood(filler):
+    drawn, exact = by_orders(filler)
+    assert float(drawn.sum()) == pytest.approx(1, abs=1e-4)
+    assert (exact + drawn.log() > -1e-6).all(), "Jensen"
+    bound = filler.bound(EVERY, NOTHING, masks=300)
+    torch.testing.assert_close(bound.double(), exact, atol=0.3, rtol=0)
+    assert abs(float((bound - exact).mean())) < 0.03
+
+
+@torch.no_grad()
+def test_the_bound_is_that_of_diffusion_in_continuous_time(filler):
+    """MDLM's integral by its definition, over a grid of times: each code hidden by itself, weight 1 / t."""
+    times = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    bound = torch.zeros(81, dtype=torch.float64)
+    for pattern in torch.tensor(list(product([False, True], repeat=4)))[1:]:
+        count = int(pattern.sum())
+        weight = (times**count * (1 - times) ** (4 - count) / times).mean()
+        bound += weight * count * filler.surprise(EVERY, pattern.expand(81, 4), filler.reading(NOTHING))
+    torch.testing.assert_close(bound, by_orders(filler)[1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_code_that_is_hidden_changes_nothing(filler, layout, tiny):
+    filler = MaskedTransformer(layout, Unconditional(), tiny).eval()
+    codes, none = torch.randint(11, (3, layout.length)), filler.reading(torch.zeros(3, dtype=torch.int64))
+    hidden = torch.rand(codes.shape) < 0.5
+    logits = filler(codes, hidden, none, hidden)
+    others = torch.where(hidden, torch.randint(11, codes.shape), codes)
+    assert torch.equal(filler(others, hidden, none, hidden), logits)
+    assert logits.shape == (int(hidden.sum()), 11)
+    everything = torch.ones_like(hidden)
+    whole = filler(codes, hidden, none, everything).unflatten(0, codes.shape)
+    torch.testing.assert_close(whole[hidden], logits)
+
+
+def test_the_lowest_are_as_many_as_asked():
+    scores = torch.tensor([[0.3, 0.1, 0.2], [5.0, 5.0, 5.0]])
+    assert lowest(scores, torch.tensor([2, 1])).tolist() == [[False, True, True], [True, False, False]]
+    assert not lowest(scores, torch.tensor([0, 0])).any()
+
+
+def test_numbers_of_a_batch_are_spread_evenly():
+    for batch in (1, 2, 7, 64):
+        numbers = spread(batch, torch.device("cpu"))
+        assert (numbers * batch).long().sort().values.tolist() == list(range(batch))
+    firsts = torch.stack([spread(4, torch.device("cpu"))[0] for _ in range(2000)])
+    assert float(firsts.mean()) == pytest.approx(0.5, abs=5 * (1 / 12 / 2000) ** 0.5)
+
+
+def test_fingerprints_tell_codes_apart():
+    codes = torch.cat([EVERY, torch.zeros(1, 4, dtype=torch.int64)])
+    seeds = fingerprints(codes)
+    assert len(seeds.unique()) == 81 and seeds[0] == seeds[81]
+    assert abs(float(uniforms(seeds[:81], 50).mean()) - 0.5) < 5 * (1 / 12 / 81 / 50) ** 0.5

@@ -1,0 +1,93 @@
+"""Masks against attention written out over every query and key."""
+
+import pytest
+import torch
+
+from genstack.transformer.cache import Cache
+from genstack.transformer.masks import BlockCausal, Causal, Full, Hiding, hiding
+
+BLOCKS = torch.tensor([0, 1, 1, 2, 2, 2, 3])
+
+
+def by_hand(queries, keys, values, sees):
+    result = torch.zeros_like(queries)
+    offset = keys.shape[2] - queries.shape[2]
+    for i in range(queries.shape[2]):
+        seen = [j for j in range(keys.shape[2]) if sees(i + offset, j)]
+        scores = torch.einsum("bhd,bhkd->bhk", queries[:, :, i], keys[:, :, seen]) / queries.shape[-1] ** 0.5
+        result[:, :, i] = torch.einsum("bhk,bhkd->bhd", scores.softmax(-1), values[:, :, seen])
+    return result
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("mask", "sees"),
+    [
+        (Full(), lambda i, j: True),
+        (Causal(), lambda i, j: j <= i),
+        (BlockCausal(BLOCKS), lambda i, j: bool(BLOCKS[j] <= BLOCKS[i])),
+    ],
+    ids=["full", "causal", "blocks"],
+)
+def test_a_token_sees_what_its_mask_says(mask, sees, length):
+    queries, keys, values = torch.randn(2, 3, length, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
+    torch.testing.assert_close(
+        mask.attend(queries, keys, values), by_hand(queries, keys, values, sees), atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+@pytest.mark.parametrize("mask", [Full(), Causal(), BlockCausal(BLOCKS)], ids=["full", "causal", "blocks"])
+def test_heads_of_queries_share_keys_in_order(mask, length):
+    queries, keys, values = torch.randn(2, 6, length, 4), torch.randn(2, 2, 7, 4), torch.randn(2, 2, 7, 4)
+    own = (each[:, [0, 0, 0, 1, 1, 1]] for each in (keys, values))
+    torch.testing.assert_close(mask.attend(queries, keys, values), mask.attend(queries, *own))
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("mask", "sees"),
+    [
+        (Full(), lambda i, j: True),
+        (Causal(), lambda i, j: j <= i),
+        (BlockCausal(BLOCKS), lambda i, j: bool(BLOCKS[j] <= BLOCKS[i])),
+    ],
+    ids=["full", "causal", "blocks"],
+)
+def test_a_hidden_token_is_seen_by_itself_alone(mask, sees, length):
+    """Each image hides others; those behind the first five are never hidden."""
+    hidden = torch.tensor([[True, True, False, False, False], [False, True, False, True, True]])
+    queries, keys, values = torch.randn(2, 3, length, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
+    found = Hiding(mask, hidden).attend(queries, keys, values)
+    for image, row in enumerate(hidden.tolist()):
+        one = [each[image : image + 1] for each in (queries, keys, values)]
+
+        def shown(i, j, row=row):
+            return sees(i, j) and (i == j or j >= 5 or not row[j])
+
+        torch.testing.assert_close(found[image : image + 1], by_hand(*one, shown), atol=1e-6, rtol=1e-5)
+
+
+def test_nothing_hidden_leaves_a_mask_as_it_is():
+    mask = Causal()
+    assert hiding(mask, None) is mask
+
+
+def test_a_cache_gives_back_all_so_far_from_the_same_memory():
+    cache, keys, values = Cache(6), torch.randn(2, 3, 6, 4), torch.randn(2, 3, 6, 4)
+    cache.append(keys[:, :, :2], values[:, :, :2])
+    first = cache.keys.data_ptr()
+    cache.append(keys[:, :, 2:3], values[:, :, 2:3])
+    all_keys, all_values = cache.append(keys[:, :, 3:], values[:, :, 3:])
+    assert torch.equal(all_keys, keys) and torch.equal(all_values, values)
+    assert cache.keys.data_ptr() == first
+    with pytest.raises(AssertionError, match="full"):
+        cache.append(keys[:, :, :1], values[:, :, :1])
+
+
+def test_training_in_bfloat16_attends_in_float32():
+    """On a CPU, where its backward pass in bfloat16 takes far longer."""
+    made = [torch.randn(2, 3, 5, 8).bfloat16().requires_grad_() for _ in range(3)]
+    found = Causal().attend(*made)
+    exact = Causal().attend(*(each.float() for each in made))
+    assert found.dtype == torch.bfloat16 and torch.equal(found, exact.bfloat16())
