@@ -31,11 +31,11 @@ from genstack.conditions import ClassLabels, Condition
 from genstack.data import ImageData
 from genstack.data.framing import Augmentation
 from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
-from genstack.evaluation.fidelity import psnr
 from genstack.evaluation.kernel import kid
 from genstack.evaluation.neighbours import Neighbours, small
 from genstack.evaluation.rounding import as_saved
 from genstack.layout import CodeLayout
+from genstack.losses.fidelity import psnr
 from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds
 from genstack.prior.diffusion import Diffusion
 from genstack.prior.hierarchical import Hierarchical

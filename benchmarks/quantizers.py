@@ -43,16 +43,16 @@ from genstack.compressor.quantizers import (
 )
 from genstack.compressor.quantizers.estimator import RotationTrick
 from genstack.compressor.quantizers.learning import ByAverage
+from genstack.compressor.usage import Window, usage
 from genstack.conditions.unconditional import Unconditional
 from genstack.data import ImageData
 from genstack.data.images import from_uint8, to_uint8
 from genstack.errors import UserError
-from genstack.evaluation.fidelity import psnr
 from genstack.layout import CodeLayout
+from genstack.losses.fidelity import psnr
 from genstack.losses.perceptual import LPIPS
 from genstack.prior.autoregressive import Autoregressive
 from genstack.training.optimization import Optimization
-from genstack.training.usage import Window, usage
 from genstack.transformer.backbone import Backbone
 
 NETWORK = Strided(dim=64, stride=8, blocks=2, inner=32)

@@ -1,12 +1,25 @@
-"""Which share of the work is this process's, as torchrun or SLURM's srun say; all of it without them."""
+"""Everything across processes: the rank of this one, and collective operations that also work without others.
+
+The operations return their input where no process group is initialized.
+"""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed.nn.functional as differentiable
+from jaxtyping import Float, Num, Shaped
+from torch import Tensor, distributed
+from torch.nn.functional import pad
 
 from genstack.errors import UserError
 
-#: Names of the environment: rank, number of processes, rank among those of one machine.
+T = TypeVar("T")
+
+#: Environment variables of torchrun and srun: rank, number of processes, rank within the machine.
 LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),  # of srun; sbatch alone starts one process
@@ -15,48 +28,122 @@ LAUNCHERS = (
 
 @dataclass(frozen=True)
 class Process:
-    """One of several processes that do the same work on different images.
+    """One of several processes that share work.
 
     Args:
         rank: its number, from 0.
-        count: how many there are.
-        local: its number among those of one machine; says which accelerator is its own.
+        world_size: number of processes.
+        local_rank: its number within its machine, which selects the accelerator.
     """
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
 
     @classmethod
-    def here(cls) -> "Process":
-        """This process."""
+    def from_environment(cls) -> "Process":
+        """This process, as its launcher describes it; the only one without a launcher."""
         for names in LAUNCHERS:
             if names[0] in os.environ and names[1] in os.environ:
-                told = [os.environ.get(name, "0") for name in names]
-                if not all(word.isdigit() for word in told) or not int(told[0]) < int(told[1]):
-                    said = ", ".join(f"{name}={word}" for name, word in zip(names, told, strict=True))
-                    raise UserError(f"the environment says {said}; the rank must be below the number")
-                rank, count, local = map(int, told)
-                return cls(rank, count, local)
+                values = [os.environ.get(name, "0") for name in names]
+                if not all(value.isdigit() for value in values) or not int(values[0]) < int(values[1]):
+                    found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+                    raise UserError(f"invalid environment {found}; the rank must be below the world size")
+                return cls(*map(int, values))
         return cls()
 
     def share(self, indices: Iterable[int]) -> list[int]:
-        """The images that this process draws: whatever is missing, no other process draws them."""
-        return [index for index in indices if index % self.count == self.rank]
+        """The indices that belong to this process; the same ones whichever others are left out."""
+        return [index for index in indices if index % self.world_size == self.rank]
 
 
-def warning_of_restarts() -> str:
-    """What to tell where torchrun may restart processes, but keeps one store of addresses for all attempts.
+def is_distributed() -> bool:
+    """Return True in a process group of at least two."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
-    New processes then read the addresses of dead ones, and wait for these. Only torchrun's rendezvous c10d
-    can do otherwise, where a variable says so; static, which is its default, cannot.
+
+@contextmanager
+def gloo_group(rank: int, world_size: int) -> Iterator[None]:
+    """A process group on the CPU, by the addresses that torchrun gives; nothing for a single process.
+
+    Raises:
+        UserError: there are no addresses.
     """
-    told = os.environ.get
-    restarts, alone = told("TORCHELASTIC_MAX_RESTARTS", "0"), told("WORLD_SIZE", "1") == "1"
-    if restarts == "0" or alone or told("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if world_size == 1:
+        yield
+        return
+    if "MASTER_ADDR" not in os.environ:
+        raise UserError(f"MASTER_ADDR is not set for {world_size} processes; start them with torchrun")
+    distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def all_reduce_sum(values: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
+    """Sum over all processes, in place."""
+    if is_distributed():
+        distributed.all_reduce(values)
+    return values
+
+
+def all_reduce_mean(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Mean over all processes, in place."""
+    if is_distributed():
+        distributed.all_reduce(values)
+        values /= distributed.get_world_size()
+    return values
+
+
+def differentiable_mean(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Mean over all processes, with gradients, so that their batches count as one."""
+    if not is_distributed():
+        return values
+    return differentiable.all_reduce(values) / distributed.get_world_size()
+
+
+def broadcast(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The values of the first process in all processes, in place."""
+    if is_distributed():
+        distributed.broadcast(values, src=0)
+    return values
+
+
+def gather_rows(rows: Num[Tensor, "b n"]) -> Num[Tensor, "total n"]:
+    """The rows of all processes, which may differ in number; no value may be negative."""
+    if not is_distributed():
+        return rows
+    most = torch.tensor(len(rows), device=rows.device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    rows = pad(rows, (0, 0, 0, int(most) - len(rows)), value=-1)
+    gathered = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, rows)
+    everything = torch.cat(gathered)
+    return everything[everything[:, 0] >= 0]
+
+
+def gather_objects(value: T) -> list[T]:
+    """The value of each process, by rank; it is pickled on the way."""
+    if not is_distributed():
+        return [value]
+    values = [value] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def restart_warning() -> str:
+    """A warning where a restart by torchrun may hang; empty otherwise.
+
+    Torchrun keeps one store of addresses for all attempts, so that new processes wait for dead ones. Only its
+    rendezvous c10d can do without, if an environment variable says so; static, the default, cannot.
+    """
+    variable = os.environ.get
+    restarts, alone = variable("TORCHELASTIC_MAX_RESTARTS", "0"), variable("WORLD_SIZE", "1") == "1"
+    if restarts == "0" or alone or variable("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return ""
     return (
         f"warning: a restart by torchrun (--max-restarts {restarts}) may wait for dead processes; start it "
-        "with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --standalone, or with --rdzv-backend c10d where there "
-        "are several machines"
+        "with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --standalone, or with --rdzv-backend c10d on several "
+        "machines"
     )

@@ -6,7 +6,7 @@ import pytest
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from genstack.dist import LAUNCHERS, Process, warning_of_restarts
+from genstack.dist import LAUNCHERS, Process, restart_warning
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_shares_are_all_of_the_work_whatever_is_missing(count):
 def test_launchers_are_heard(monkeypatch, said, process):
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    assert Process.here() == process
+    assert Process.from_environment() == process
 
 
 @pytest.mark.parametrize("said", [("2", "2"), ("x", "2")])
@@ -45,7 +45,7 @@ def test_a_wrong_environment_is_told(monkeypatch, said):
     for name, value in zip(("RANK", "WORLD_SIZE"), said, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"RANK={said[0]}, WORLD_SIZE=2"):
-        Process.here()
+        Process.from_environment()
 
 
 @pytest.mark.parametrize("disabled", ["0", "1"])
@@ -57,7 +57,7 @@ def test_restarts_that_would_hang_are_told(monkeypatch, disabled, backend, resta
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", str(backend.use_agent_store.fget(None)))
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
     monkeypatch.setenv("WORLD_SIZE", processes)
-    told = warning_of_restarts()
+    told = restart_warning()
     safe = backend is DynamicRendezvousHandler and disabled == "1"
     assert bool(told) == (not safe and restarts == "3" and processes == "2")
     assert not told or ("--standalone" in told and "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in told)
@@ -65,4 +65,4 @@ def test_restarts_that_would_hang_are_told(monkeypatch, disabled, backend, resta
 
 def test_without_torchrun_nothing_is_told_of_restarts(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS", raising=False)
-    assert warning_of_restarts() == ""
+    assert restart_warning() == ""

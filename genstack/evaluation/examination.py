@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genstack.conditions import ClassLabels
 from genstack.data import ImageData
+from genstack.dist import gather_objects
 from genstack.errors import UserError
 from genstack.evaluation.agreement import Judge
 from genstack.evaluation.bench import Bench
@@ -87,7 +88,7 @@ class Examination:
 
     def unreadable(self) -> dict[str, str]:
         """Why real images could not be read, by key: others stood in for them, in any process."""
-        met = self.bench.together.gathered(self.reference.data.unreadable.reasons)
+        met = gather_objects(self.reference.data.unreadable.reasons)
         return dict(sorted(pair for reasons in met for pair in reasons.items()))
 
     def show(self, card: Card) -> None:

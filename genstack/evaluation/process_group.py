@@ -3,18 +3,14 @@
 A batch is the same whichever process takes it, so that the numbers are those of a single process.
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from genstack.errors import UserError
-
-T = TypeVar("T")
+from genstack.dist import gather_objects, gloo_group
 
 #: What is known of each of some images, by name, one row for each.
 Columns = dict[str, Tensor]
@@ -37,26 +33,9 @@ class ProcessGroup:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    @contextmanager
-    def joined(self) -> Iterator[None]:
-        """Meet the others, by gloo, as torchrun says where.
-
-        Raises:
-            UserError: nobody says where.
-        """
-        if self.count == 1:
-            yield
-            return
-        if "MASTER_ADDR" not in os.environ:
-            raise UserError(
-                f"there are {self.count} processes, but no MASTER_ADDR where they could meet; start them "
-                "by torchrun"
-            )
-        distributed.init_process_group("gloo", rank=self.rank, world_size=self.count)
-        try:
-            yield
-        finally:
-            distributed.destroy_process_group()
+    def joined(self) -> AbstractContextManager[None]:
+        """Join the other processes, at the addresses that torchrun gives."""
+        return gloo_group(self.rank, self.count)
 
     def columns(self, count: int, batch_size: int, look: Callable[[Sequence[int]], Columns]) -> Columns:
         """What `look` finds of each of `count` images, in their order, for all processes.
@@ -70,13 +49,6 @@ class ProcessGroup:
         mine = {
             number: look(batch) for number, batch in enumerate(batches) if number % self.count == self.rank
         }
-        found = {number: part for each in self.gathered(mine) for number, part in each.items()}
+        found = {number: part for each in gather_objects(mine) for number, part in each.items()}
         ordered = [found[number] for number in sorted(found)]
         return {name: torch.cat([part[name] for part in ordered]) for name in ordered[0]}
-
-    def gathered(self, mine: T) -> list[T]:
-        """What each process has, the first first."""
-        parts = [mine] * self.count
-        if self.count > 1:
-            distributed.all_gather_object(parts, mine)
-        return parts

@@ -8,19 +8,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from genstack.compressor.usage import Usage, Window, usage
 from genstack.data import Batch
 from genstack.errors import UserError
 from genstack.evaluation import sets
 from genstack.evaluation.card import Card, Number
 from genstack.evaluation.extractor import Extractor
-from genstack.evaluation.fidelity import psnr, ssim
 from genstack.evaluation.neighbours import small
 from genstack.evaluation.process_group import Columns, ProcessGroup
 from genstack.evaluation.reference import Reference, standing_out
 from genstack.evaluation.rounding import as_saved
+from genstack.losses.fidelity import psnr, ssim
 from genstack.losses.perceptual import LPIPS
 from genstack.model import Model
-from genstack.training.usage import Usage, Window, usage
 
 SHOWN = 8  # best and worst images that a card names
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from genstack.dist import all_reduce_mean
 from genstack.errors import UserError
 
 DELTA = 1e-4  # against division by 0
@@ -32,15 +33,10 @@ class AdaptiveWeight:
         self, closeness: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: nn.Parameter
     ) -> Float[Tensor, ""]:
         """The ratio, a plain number; 0, which leaves the term out, where it is not finite."""
-        gradients = torch.stack(
-            [
-                torch.autograd.grad(term, last_layer, retain_graph=True)[0].float()
-                for term in (closeness, adversarial)
-            ]
-        )
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(gradients)
-            gradients /= distributed.get_world_size()
-        close, pushed = gradients.flatten(1).norm(dim=1)
+        gradients = [
+            torch.autograd.grad(term, last_layer, retain_graph=True)[0].float()
+            for term in (closeness, adversarial)
+        ]
+        close, pushed = all_reduce_mean(torch.stack(gradients)).flatten(1).norm(dim=1)
         ratio = close / (pushed + DELTA)
         return torch.where(ratio.isfinite(), ratio, 0.0).clamp(max=self.most)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
+from genstack.dist import all_reduce_mean
 from genstack.losses.adaptive import AdaptiveWeight
 from genstack.losses.adversarial import AdversarialLoss, Hinge
 from genstack.losses.diff_augment import DiffAugment
@@ -132,10 +133,7 @@ class Adversary(nn.Module):
             self.anchors.after_step(skipped)
         if self.penalty is not None:
             if self.due is not None and not skipped:
-                if distributed.is_available() and distributed.is_initialized():
-                    distributed.all_reduce(self.due)
-                    self.due /= distributed.get_world_size()
-                self.paid.copy_(self.due)
+                self.paid.copy_(all_reduce_mean(self.due))
             self.due = None
 
     def push(self, step: int, total: int) -> float:

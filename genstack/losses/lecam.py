@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from genstack.dist import all_reduce_sum
 from genstack.errors import UserError
 from genstack.losses.weight import check_weight
 
@@ -65,8 +66,7 @@ class Anchors(nn.Module):
         seen, self.seen = self.seen, None
         if skipped or seen is None:
             return
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(seen)
+        seen = all_reduce_sum(seen)
         share = torch.clamp(1 / (self.steps + 1), min=1 - self.plan.decay)
         for mean, total in ((self.real, seen[0]), (self.fake, seen[1])):
             mean.lerp_((total / seen[2]).to(mean.dtype), share)

@@ -8,11 +8,11 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genstack.compressor.usage import Usage, Window, usage
 from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.report.chart import Chart, histogram
 from genstack.report.picture import Picture, pictures
-from genstack.training.usage import Usage, Window, usage
 
 ALONE, VARIED = 32, 12  # codes that are shown for each grid
 MOST_GRIDS = 3

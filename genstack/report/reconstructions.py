@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.data import Batch
-from genstack.evaluation.fidelity import psnr
+from genstack.losses.fidelity import psnr
 from genstack.model import Model
 from genstack.report.picture import Picture, errors, inline, maps, pictures
 

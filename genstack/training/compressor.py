@@ -12,8 +12,8 @@ from genstack.compressor import Compressor, Decoder, Encoder, Reconstruction
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
-from genstack.evaluation.fidelity import psnr
 from genstack.losses.adversary import Adversary
+from genstack.losses.fidelity import psnr
 from genstack.losses.perceptual import Perceptual
 from genstack.losses.reconstruction import L1, ReconstructionLoss
 from genstack.model import Model

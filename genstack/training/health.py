@@ -8,11 +8,12 @@ import PIL.Image
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from genstack.compressor import Compressor, Reconstruction
+from genstack.compressor.usage import Usage, Window, usage
+from genstack.dist import all_reduce_sum, gather_rows
 from genstack.training.histogram import Histogram, histograms
-from genstack.training.usage import Usage, Window, everywhere, usage
 
 LEAST = 0.2  # share of codes or channels in use below which something is wrong
 ACTIVE = 0.01  # nats per position that a channel in use says at least
@@ -92,7 +93,7 @@ class CodeHealth(Health):
 
     def after_step(self, skipped: bool) -> None:
         if self.fresh and not skipped:
-            codes = everywhere(torch.cat(self.fresh))
+            codes = gather_rows(torch.cat(self.fresh))
             self.window.add(codes)
             for window, part in zip(self.grids, self.parts(codes), strict=True):
                 window.add(part)  # type: ignore[operator]
@@ -118,7 +119,7 @@ class CodeHealth(Health):
 
     def held_out(self) -> dict[str, float]:
         nothing = self.window.codes.new_empty(0, self.layout.length)
-        codes = everywhere(torch.cat([nothing, *self.held]))
+        codes = gather_rows(torch.cat([nothing, *self.held]))
         self.held.clear()
         return told(
             usage(self.window.numbers(codes), self.window.codebook_size),
@@ -242,13 +243,6 @@ def amounts(nats: Sequence[Float[Tensor, "_ d h w"]]) -> dict[str, float]:
     """
     positions = nats[0][0, 0].numel()
     counted = [torch.cat([each.sum((0, 2, 3)), each.new_tensor([len(each)])]) for each in nats]
-    *channels, images = everyones(torch.stack(counted).sum(0)).tolist()
+    *channels, images = all_reduce_sum(torch.stack(counted).sum(0)).tolist()
     active = sum(channel / images / positions >= ACTIVE for channel in channels)
     return {"rate": sum(channels) / images, "active": active / len(channels)}
-
-
-def everyones(sums: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The sums over all processes."""
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
-        distributed.all_reduce(sums)
-    return sums

@@ -6,17 +6,17 @@ is left of a model is gathered once a step. Whole in every process stay what is 
 quantizers, whose codebooks move after the step, and the last layer, whose gradient adaptive weights look at.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from genstack.compressor import Bottleneck, Compressor
+from genstack.dist import all_reduce_mean
 from genstack.prior import Prior
 
 Learner = TypeVar("Learner", bound=nn.Module)
@@ -110,12 +110,12 @@ def assembled(model: Learner, blank: Callable[[], Learner]) -> Learner | None:
     return copy.eval().requires_grad_(False)
 
 
-def average_whole(parameters: Iterator[nn.Parameter]) -> None:
-    """Let the gradients of parameters that every process holds be the mean over all processes, in one go."""
+def average_replicated(parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients of parameters that every process holds whole, in one operation."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     gradients = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
     if gradients:
-        flat = _flatten_dense_tensors(gradients)
-        distributed.all_reduce(flat)
-        flat /= distributed.get_world_size()
-        torch._foreach_copy_(gradients, list(_unflatten_dense_tensors(flat, gradients)))
+        flat = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))

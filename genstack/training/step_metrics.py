@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
+
+from genstack.dist import all_reduce_sum, is_distributed
 
 
 class StepMetrics:
@@ -32,7 +34,7 @@ class StepMetrics:
     def everywhere(self, device: torch.device) -> dict[str, float]:
         """The means over the parts of all processes, which must have noted the same names."""
         here = self.here()
-        *sums, processes = summed([*here.values(), 1.0], device)
+        *sums, processes = sum_over_processes([*here.values(), 1.0], device)
         return {name: value / processes for name, value in zip(here, sums, strict=True)}
 
 
@@ -51,16 +53,14 @@ class MeanMetrics:
 
     def take(self, device: torch.device) -> dict[str, float]:
         """The means over the images of all processes, each of which must have some; begins anew."""
-        *sums, images = summed([*self.sums.values(), float(self.images)], device)
+        *sums, images = sum_over_processes([*self.sums.values(), float(self.images)], device)
         means = {name: value / images for name, value in zip(self.sums, sums, strict=True)}
         self.sums, self.images = {}, 0
         return means
 
 
-def summed(numbers: list[float], device: torch.device) -> list[float]:
-    """Each number added up over all processes."""
-    if not distributed.is_available() or not distributed.is_initialized():
+def sum_over_processes(numbers: list[float], device: torch.device) -> list[float]:
+    """The sum of each number over all processes."""
+    if not is_distributed():
         return numbers
-    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
-    distributed.all_reduce(sums)
-    return sums.tolist()
+    return all_reduce_sum(torch.tensor(numbers, dtype=torch.float64, device=device)).tolist()

@@ -18,7 +18,7 @@ from genstack.errors import UserError
 from genstack.model import Model
 from genstack.training.ema import ema_model
 from genstack.training.optimization import Optimization, clip
-from genstack.training.sharding import assembled, average_whole, is_sharded, shard
+from genstack.training.sharding import assembled, average_replicated, is_sharded, shard
 from genstack.training.step_metrics import MeanMetrics, StepMetrics
 
 Learner = TypeVar("Learner", bound=nn.Module)
@@ -222,7 +222,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         if self.sharded:
-            average_whole(self.parameters())
+            average_replicated(self.parameters())
         norm = clip(optimizer, gradient_clip_val)
         self.note({"gradient_norm": norm})
         self.finite = self.agree(self.finite and norm < float("inf"))

@@ -13,10 +13,11 @@ from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoenco
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
+from genstack.compressor.usage import usage
 from genstack.data import ImageData
+from genstack.dist import gather_rows
 from genstack.training.compressor import CompressorTraining
 from genstack.training.health import health
-from genstack.training.usage import everywhere, usage
 
 NETWORK = Convolutional(dim=6, width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False)
 
@@ -141,7 +142,7 @@ def gather(rank, folder):
     patience = timedelta(seconds=60)
     distributed.init_process_group("gloo", f"file://{folder}/meet", patience, world_size=2, rank=rank)
     codes = torch.arange((2 + rank) * 3).reshape(2 + rank, 3) + 10 * rank
-    torch.save(everywhere(codes), f"{folder}/{rank}.pt")
+    torch.save(gather_rows(codes), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 

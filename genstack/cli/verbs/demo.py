@@ -17,9 +17,9 @@ from genstack.cli.verbs import train
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
-from genstack.evaluation.fidelity import psnr
 from genstack.evaluation.neighbours import Neighbours, small
 from genstack.inputs import ConditionInputs
+from genstack.losses.fidelity import psnr
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 

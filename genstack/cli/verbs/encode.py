@@ -68,8 +68,8 @@ def encode(settings: Namespace, data: ImageData) -> None:
 
 def work(settings: Namespace, data: ImageData, folder: Path) -> None:
     """Make this process's share of the codes, and the header once all of them are there."""
-    process = Process.here()
-    model = load(Path(settings.run)).to(choose(settings.device, process.local))
+    process = Process.from_environment()
+    model = load(Path(settings.run)).to(choose(settings.device, process.local_rank))
     encoding = Encoding(model, data, folder, VIEWS[settings.views], settings.images_per_shard)
     absent = {*encoding.missing}
     missing = [number for number in process.share(range(encoding.header.count)) if number in absent]

@@ -18,7 +18,7 @@ from genstack.cli.parsing.place import about, images_of
 from genstack.cli.parsing.stages import data_of, say
 from genstack.cli.verbs.doctor import check_compiler
 from genstack.data import ImageData
-from genstack.dist import Process, warning_of_restarts
+from genstack.dist import Process, restart_warning
 from genstack.errors import UserError
 from genstack.evaluation.agreement import Judge, judges_of
 from genstack.evaluation.bench import Bench
@@ -161,10 +161,13 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
         settings: what is asked for.
         data: the real images.
     """
-    wanted, process = made(Evaluation, settings), Process.here()
-    device, together = choose(wanted.device, process.local), ProcessGroup(process.rank, process.count)
+    wanted, process = made(Evaluation, settings), Process.from_environment()
+    device, together = (
+        choose(wanted.device, process.local_rank),
+        ProcessGroup(process.rank, process.world_size),
+    )
     command = {name: value for name, value in settings.as_dict().items() if name != "data"}
-    say(warning_of_restarts(), error=True)
+    say(restart_warning(), error=True)
     with together.joined():
         extractors, missing = available(device)
         perceptual, blind = distances(wanted.nets, data.preprocessing.shape, device)

@@ -15,8 +15,8 @@ from genstack.cli.parsing.stages import data_of
 from genstack.data import ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
-from genstack.evaluation.fidelity import psnr
 from genstack.evaluation.reference import Reference
+from genstack.losses.fidelity import psnr
 from genstack.training.run import CONFIG
 
 

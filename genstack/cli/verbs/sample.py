@@ -131,8 +131,8 @@ def sample(settings: Namespace) -> None:
         )
     if not wanted.out:
         raise UserError("--out is empty; name a folder for the images")
-    process, folder = Process.here(), Path(wanted.out).resolve()
-    model = drawable(wanted.run).to(choose(work.device, process.local))
+    process, folder = Process.from_environment(), Path(wanted.out).resolve()
+    model = drawable(wanted.run).to(choose(work.device, process.local_rank))
     sweep = Sweep(axes_of(search.sweep))
     options = {name: chosen(settings, model, cell) for name, cell in sweep.cells.items()}
     series = series_of(settings, model)
@@ -144,7 +144,7 @@ def sample(settings: Namespace) -> None:
         model.keep(search.save_preset, options[""])
         save(model, Path(wanted.run))
     if missing := sum(len(gallery.missing) for gallery in galleries):
-        print(f"process {process.rank} of {process.count} is done {done}; {missing} images to come")
+        print(f"process {process.rank} of {process.world_size} is done {done}; {missing} images to come")
         return
     page = folder.with_name(folder.name + ".png")
     with shared(folder, begun(page.parent, page.name)), replacing(page) as partial:

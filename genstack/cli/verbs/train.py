@@ -11,7 +11,7 @@ from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.stages import STAGES, Stage, build, kept, reopen, say
 from genstack.cli.parsing.words import nearest
 from genstack.cli.verbs import plan
-from genstack.dist import warning_of_restarts
+from genstack.dist import restart_warning
 from genstack.errors import UserError
 from genstack.training.callbacks.checkpoint import Stopped
 from genstack.training.run import Run, Schedule
@@ -95,7 +95,7 @@ def fit(stage: Stage, settings: Namespace, run: Run) -> bool:
     if 0 < settings.trainer.max_steps <= run.step():
         return False
     parts, training = build(stage, settings, run.folder)
-    say(warning_of_restarts(), error=True)
+    say(restart_warning(), error=True)
     say(describe(training, parts.trainer, run), error=True)
     run.train(training, parts.trainer, parts.log)
     return True

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor
+
+from genstack.dist import differentiable_mean
 
 GROUP = 9  # bits whose joint distribution is measured over a batch; 2^9 patterns, as in BSQ
 
@@ -37,7 +38,7 @@ def group_entropy(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
     only the patterns of half of the bits exist for each latent.
     """
     halves = logits.tensor_split([(logits.shape[1] + 1) // 2], dim=1)
-    joint = mean_over_processes(patterns(halves[0]).T @ patterns(halves[1]) / len(logits))
+    joint = differentiable_mean(patterns(halves[0]).T @ patterns(halves[1]) / len(logits))
     return -(joint * joint.clamp(min=torch.finfo(joint.dtype).tiny).log()).sum()
 
 
@@ -48,10 +49,3 @@ def patterns(logits: Float[Tensor, "n bits"]) -> Float[Tensor, "n patterns"]:
         both = torch.stack([(-bit).sigmoid(), bit.sigmoid()], dim=1)
         result = rearrange(both[:, :, None] * result[:, None], "n bit patterns -> n (bit patterns)")
     return result
-
-
-def mean_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The mean over all processes, differentiable, so that their batches count as one."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    return all_reduce(values) / distributed.get_world_size()

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.quantizers.idle import DeadCodeTracker
-from genstack.compressor.quantizers.kmeans import draw, kmeans, summed
+from genstack.compressor.quantizers.kmeans import draw, kmeans
+from genstack.dist import all_reduce_sum
 
 Seeding = Literal["latents", "kmeans"]
 
@@ -90,7 +91,7 @@ class Codebook(nn.Module):
         """Move averages and replace dead rows by latents of the latest batch; forget a skipped step."""
         gathered, self.gathered = self.gathered, None
         if gathered is not None and not skipped:
-            self.average(summed(gathered))
+            self.average(all_reduce_sum(gathered))
         dead, latents = self.idle.after_step(skipped)
         if len(dead):
             self.place(dead, draw(latents, len(dead)))

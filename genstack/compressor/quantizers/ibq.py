@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.idle import DeadCodeTracker
-from genstack.compressor.quantizers.kmeans import agreed, draw
+from genstack.compressor.quantizers.kmeans import draw
 from genstack.compressor.quantizers.soft_choice import soft_choice
+from genstack.dist import broadcast
 from genstack.layout import CodeLayout
 
 SPLIT = 0.1  # how far a row that starts again turns away from its neighbour, in spreads of the latents
@@ -119,8 +120,8 @@ class IBQ(Quantizer):
         side, rows are long beside that, and one that turned by its length would take every other's latents.
         """
         places = draw(latents, len(dead))
-        spread = agreed((latents - latents.mean(0)).square().sum(1).mean().sqrt())
+        spread = broadcast((latents - latents.mean(0)).square().sum(1).mean().sqrt())
         rows = soft_choice(places, self.rows.float(), self.temperature).vectors
-        away, along = agreed(torch.randn_like(places)), F.normalize(places, dim=1)
+        away, along = broadcast(torch.randn_like(places)), F.normalize(places, dim=1)
         away = F.normalize(away - along * (away * along).sum(1, keepdim=True), dim=1)
         self.rows[dead] = rows + SPLIT * spread * away

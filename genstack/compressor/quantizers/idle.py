@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genstack.compressor.quantizers.kmeans import summed
+from genstack.dist import all_reduce_sum
 
 
 class DeadCodeTracker(nn.Module):
@@ -43,7 +43,7 @@ class DeadCodeTracker(nn.Module):
         self.chosen = self.latest = None
         if skipped or self.dead_after is None or chosen is None or latest is None:
             return self.passed[:0], torch.zeros(0, 0)
-        chosen = summed(chosen)
+        chosen = all_reduce_sum(chosen)
         self.passed.copy_(torch.where(chosen > 0, 0, self.passed + chosen.sum()))
         dead = (self.passed >= self.dead_after * self.size).nonzero().squeeze(1)
         self.passed[dead] = 0

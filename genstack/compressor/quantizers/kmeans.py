@@ -4,10 +4,11 @@ In distributed training all processes call these alike, and all of them get the 
 """
 
 import torch
-from jaxtyping import Float, Num
-from torch import Tensor, distributed
+from jaxtyping import Float
+from torch import Tensor
 
 from genstack.compressor.quantizers.nearest import nearest
+from genstack.dist import all_reduce_sum, broadcast
 
 
 def kmeans(latents: Float[Tensor, "n d"], count: int, rounds: int = 10) -> Float[Tensor, "{count} d"]:
@@ -15,8 +16,8 @@ def kmeans(latents: Float[Tensor, "n d"], count: int, rounds: int = 10) -> Float
     rows = draw(latents, count)
     for _ in range(rounds):
         codes = nearest(latents, rows)
-        sizes = summed(torch.bincount(codes, minlength=count))
-        sums = summed(torch.zeros_like(rows).index_add_(0, codes, latents))
+        sizes = all_reduce_sum(torch.bincount(codes, minlength=count))
+        sums = all_reduce_sum(torch.zeros_like(rows).index_add_(0, codes, latents))
         rows = torch.where(sizes[:, None] > 0, sums / sizes[:, None].clamp(min=1), rows)
     return rows
 
@@ -29,18 +30,4 @@ def draw(latents: Float[Tensor, "n d"], count: int) -> Float[Tensor, "{count} d"
     order = torch.randperm(len(latents), device=latents.device)[:count]
     again = torch.randint(len(latents), (count - len(order),), device=latents.device)
     noise = torch.randn_like(latents[again]) * latents.std(dim=0, correction=0) / 100
-    return agreed(torch.cat([latents[order], latents[again] + noise]))
-
-
-def agreed(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The values of the first process, in all processes, in place."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.broadcast(values, src=0)
-    return values
-
-
-def summed(counts: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
-    """The sum over all processes, in place."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(counts)
-    return counts
+    return broadcast(torch.cat([latents[order], latents[again] + noise]))

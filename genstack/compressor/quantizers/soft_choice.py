@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from genstack.compressor.quantizers.binary import mean_over_processes
+from genstack.dist import differentiable_mean
 
 CHUNK = 2**21  # inner products that exist at a time; some arrays of this size do
 
@@ -50,7 +50,7 @@ def soft_choice(latents: Float[Tensor, "n d"], rows: Float[Tensor, "k d"], tempe
     """
     vectors, hard, codes, entropies, sums = Choice.apply(latents, rows, temperature)
     return SoftChoice(
-        vectors, hard, codes, entropies / len(latents), mean_over_processes(sums / len(latents))
+        vectors, hard, codes, entropies / len(latents), differentiable_mean(sums / len(latents))
     )
 
 

@@ -6,8 +6,8 @@ from collections import Counter, deque
 import pytest
 import torch
 
+from genstack.compressor.usage import Window, usage
 from genstack.layout import CodeLayout
-from genstack.training.usage import Window, usage
 
 LAYOUT = CodeLayout((6, 10), 7, ((3, 5),))
 DEEP = CodeLayout((4, 6), 5, ((1, 2), (2, 3)), depth=2)

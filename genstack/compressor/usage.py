@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, distributed, nn
-from torch.nn.functional import pad
+from torch import Tensor, nn
 
 from genstack.layout import CodeLayout
 
@@ -27,19 +26,6 @@ class Usage:
     share: float
     perplexity: float
     dead: int
-
-
-def everywhere(codes: Int[Tensor, "b n"]) -> Int[Tensor, "total n"]:
-    """The codes of the images of all processes, which may have different numbers of them."""
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return codes
-    most = torch.tensor(len(codes), device=codes.device)
-    distributed.all_reduce(most, distributed.ReduceOp.MAX)
-    codes = pad(codes, (0, 0, 0, int(most) - len(codes)), value=-1)
-    gathered = [torch.empty_like(codes) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(gathered, codes)
-    together = torch.cat(gathered)
-    return together[together[:, 0] >= 0]
 
 
 def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:

@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from genstack.data.images import from_uint8, to_uint8
-from genstack.evaluation.fidelity import psnr, ssim
+from genstack.losses.fidelity import psnr, ssim
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
