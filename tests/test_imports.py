@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genstack.checkpoints import hub
+from genstack import hub
 from genstack.conditions import text_encoder, vocabulary
 from genstack.data.sources import open_source
 from genstack.errors import UserError

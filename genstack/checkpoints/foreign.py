@@ -17,9 +17,9 @@ from genstack.checkpoints.archives import LegacyFile, ZipArchive
 from genstack.checkpoints.pickles import Inert
 from genstack.checkpoints.stored import Stored, clear
 from genstack.errors import UserError
+from genstack.hub import DIFFUSERS
 
 DEEPEST = 64  # modules within modules
-DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 HALVES = (("encoder.pkl", "decoder.pkl"), ("encoder.pt", "decoder.pt"), ("encoder.pth", "decoder.pth"))
 WRAPPERS = ("state_dict", "model", "module")
 

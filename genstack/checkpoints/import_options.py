@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from genstack.checkpoints import hub
+from genstack import hub
 from genstack.checkpoints.formats.format import FLAGS, Options
 from genstack.errors import UserError
 from genstack.model import Model

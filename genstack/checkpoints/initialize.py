@@ -7,10 +7,11 @@ from typing import TypeVar, cast
 
 from torch import nn
 
-from genstack.checkpoints.model_file import TENSORS, identity, load
+from genstack.checkpoints.model_file import TENSORS, load
 from genstack.compressor import Compressor
 from genstack.conditions import Condition
 from genstack.data.data import Data
+from genstack.description import identity
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model

@@ -4,7 +4,6 @@ The description rides in the header of the tensor file, so that the two can neve
 copy of it for people and scripts, and is not read back.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -15,16 +14,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import genstack
+from genstack import hub
 from genstack.atomic import replacing
-from genstack.checkpoints import hub, import_options, published
+from genstack.checkpoints import import_options, published
 from genstack.checkpoints.bounds import at_most, check_size
-from genstack.checkpoints.description import build, describe, essence
-from genstack.checkpoints.foreign import DIFFUSERS, HALVES
+from genstack.checkpoints.foreign import HALVES
 from genstack.checkpoints.stored import about, clear
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
+from genstack.description import build, describe, identity
 from genstack.errors import UserError
-from genstack.model import Model, entries
+from genstack.hub import DIFFUSERS
+from genstack.model import Model
 from genstack.prior import Prior
 
 FORMAT_VERSION = 1
@@ -161,13 +162,3 @@ def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:
 def state(model: Model) -> dict[str, torch.Tensor]:
     """The weights of a model by name."""
     return model.modules().state_dict()
-
-
-def identity(model: Model) -> str:
-    """A hash of the compressor's weights and structure, and of the preprocessing; codes belong to one."""
-    preprocessing = asdict(model.preprocessing)
-    del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
-    digest = hashlib.sha256(json.dumps([essence(model.compressor), preprocessing], sort_keys=True).encode())
-    for entry in entries(model.compressor):
-        digest.update(entry)
-    return digest.hexdigest()

@@ -143,7 +143,7 @@ def find(name: str, fetch: bool) -> Path:
 
 def on_hub(name: str, fetch: bool) -> Path:
     """The folder with an encoder of the hub, fetched if it is not here and may be."""
-    from genstack.checkpoints.hub import hub, repository
+    from genstack.hub import hub, repository
 
     repo, revision = repository(name)
     with hub(name) as (client, endpoint):

@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 import genstack
-from genstack.checkpoints.model_file import identity
 from genstack.data import Batch
+from genstack.description import identity
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.report import codes, curves, reconstructions, samples

@@ -10,8 +10,7 @@ from typing import Any
 from torch import nn
 
 import genstack
-from genstack.checkpoints.description import describe
-from genstack.checkpoints.model_file import identity
+from genstack.description import describe, identity
 from genstack.model import Model
 from genstack.report.subject import Subject
 

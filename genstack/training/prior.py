@@ -8,13 +8,12 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from genstack.checkpoints.description import describe
-from genstack.checkpoints.model_file import identity
 from genstack.conditions import ClassLabels, Condition, Unconditional
 from genstack.data import Batch
 from genstack.data.codes.batch import CodeBatch
 from genstack.data.data import Data
 from genstack.data.sheet import sheet
+from genstack.description import describe, identity
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model

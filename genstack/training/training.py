@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from genstack.checkpoints.description import build, describe
 from genstack.data.data import Data
 from genstack.data.seeding import mix
+from genstack.description import build, describe
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.training.ema import ema_model

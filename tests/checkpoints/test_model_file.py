@@ -9,11 +9,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from genstack.checkpoints.model_file import DESCRIPTION, TENSORS, identity, load, save
+from genstack.checkpoints.model_file import DESCRIPTION, TENSORS, load, save
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
+from genstack.description import identity
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
 from genstack.model import Model

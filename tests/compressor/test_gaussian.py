@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from genstack.checkpoints.description import build, describe
-from genstack.checkpoints.model_file import identity, load, save
+from genstack.checkpoints.model_file import load, save
 from genstack.compressor import Autoencoder, Convolutional, Gaussian
 from genstack.compressor.gaussian import divergence
 from genstack.compressor.quantizers import FSQ
 from genstack.data.images import Preprocessing
+from genstack.description import build, describe, identity
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
 from genstack.model import Model

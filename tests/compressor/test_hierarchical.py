@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from genstack.checkpoints.description import build, describe
 from genstack.checkpoints.published import load
 from genstack.compressor import Convolutional, HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import FSQ, VectorQuantizer
 from genstack.compressor.quantizers.learning import ByAverage
+from genstack.description import build, describe
 from genstack.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import genstack.conditions
-from genstack.checkpoints.description import build, describe
 from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.conditions import Condition, Unconditional
+from genstack.description import build, describe
 from genstack.discovery import discover
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 from genstack.layout import CodeLayout

@@ -23,7 +23,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from genstack.checkpoints import model_file, published
-from genstack.checkpoints.description import describable
 from genstack.checkpoints.foreign import File, read
 from genstack.checkpoints.formats.format import Options
 from genstack.checkpoints.stored import Stored, clear
@@ -37,6 +36,7 @@ from genstack.data.codes import header as headers
 from genstack.data.codes import shard as shards
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
+from genstack.description import describable
 from genstack.model import Model
 from genstack.prior import Autoregressive
 from genstack.training.run import Run

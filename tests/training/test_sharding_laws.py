@@ -14,11 +14,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 import genstack.prior
-from genstack.checkpoints.description import build, describe
 from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder
 from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.compressor.quantizers.vq import VectorQuantizer
 from genstack.conditions import ClassLabels
+from genstack.description import build, describe
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from genstack.atomic import replacing
 from genstack.checkpoints.exports.export import Export
-from genstack.checkpoints.foreign import DIFFUSERS
 from genstack.checkpoints.formats.convolutional import layers
 from genstack.checkpoints.formats.diffusers import NAMES
 from genstack.compressor import Autoencoder, Convolutional
@@ -18,6 +17,7 @@ from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.output import Pixels
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.errors import UserError
+from genstack.hub import DIFFUSERS
 from genstack.model import Model
 
 OLDEST = "0.32.0"  # a version that reads what is written here

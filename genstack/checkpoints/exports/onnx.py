@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from genstack.checkpoints import hub
+from genstack import hub
 from genstack.checkpoints.exports.export import Export
 from genstack.checkpoints.exports.programs import Program, programs
 from genstack.errors import extra

@@ -7,7 +7,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from genstack.checkpoints.description import build, describe
 from genstack.checkpoints.formats.convolutional import Names, network, plan_of
 from genstack.checkpoints.formats.format import (
     FLAGS,
@@ -25,6 +24,7 @@ from genstack.checkpoints.stored import Stored
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import MultiScale
 from genstack.conditions import ClassLabels
+from genstack.description import build, describe
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from genstack.checkpoints import hub
+from genstack import hub
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.training.callbacks.metrics import METRICS
 from genstack.training.run import CONFIG, Run

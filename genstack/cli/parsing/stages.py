@@ -12,7 +12,7 @@ import torch
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genstack.checkpoints import description, hub
+from genstack import description, hub
 from genstack.checkpoints.initialize import begun, begun_prior, other_codes, prior_of, reading
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.cli.next_steps import next_command

@@ -5,7 +5,8 @@ genstack export runs/flowers --to safetensors --out flowers-model --licence cc-b
 
 from pathlib import Path
 
-from genstack.checkpoints import exporting, hub
+from genstack import hub
+from genstack.checkpoints import exporting
 from genstack.checkpoints.model_file import load
 from genstack.cli import verb
 from genstack.cli.parsing.words import nearest

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from genstack.checkpoints.model_file import identity
 from genstack.data import ImageData
 from genstack.data.codes.batch import CodeBatch
 from genstack.data.codes.header import BEGUN, WHOLE, is_archive, read
@@ -24,6 +23,7 @@ from genstack.data.images import Preprocessing, from_uint8
 from genstack.data.seeding import mix
 from genstack.data.split import Split, hashed, split
 from genstack.data.stream import Stream
+from genstack.description import identity
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo
 from genstack.model import Model

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genstack.atomic import flush_folder
-from genstack.checkpoints.model_file import identity
 from genstack.data import ImageData
 from genstack.data.batch import Unreadable
 from genstack.data.beside import check_alike
@@ -21,6 +20,7 @@ from genstack.data.codes.header import BEGUN, WHOLE, Entry, Header, read
 from genstack.data.codes.shard import Shard, blob, place, write
 from genstack.data.codes.views import View
 from genstack.data.images import to_uint8
+from genstack.description import identity
 from genstack.errors import UserError
 from genstack.model import Model
 

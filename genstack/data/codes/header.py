@@ -15,9 +15,9 @@ import numpy as np
 
 import genstack
 from genstack.atomic import replacing
-from genstack.checkpoints.description import build, describe
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
+from genstack.description import build, describe
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from genstack.checkpoints.description import build, describable, describe, essence
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.conditions import ClassLabels
+from genstack.description import build, describable, describe, essence
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genstack.checkpoints.foreign import DIFFUSERS
 from genstack.errors import UserError, extra
 
 MARK = "hf:"
+DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 #: What is fetched: descriptions and tensors. Programs of other kinds are not ours to load.
 TENSORS = ("model.safetensors", DIFFUSERS[0])
 WANTED = (*TENSORS, "model.json", "config.json")

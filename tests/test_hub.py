@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import genstack
-from genstack.checkpoints import hub, model_file
+from genstack import hub
+from genstack.checkpoints import model_file
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import FSQ

@@ -4,7 +4,10 @@ Every part keeps its constructor's arguments as attributes of the same names, so
 the way. Only classes that genstack discovers in its own folders can be named; nothing is imported by name.
 """
 
+import hashlib
 import inspect
+import json
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -17,6 +20,7 @@ import genstack.transformer
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.model import Model, entries
 
 PLAIN = (bool, int, float, str, type(None))
 LARGEST = 2**24  # whole number in a description; no part is that wide, and a loop that long has no end
@@ -91,3 +95,13 @@ def describable() -> dict[str, type]:
 def is_part(part: type) -> bool:
     """Networks with weights, and plans of plain numbers."""
     return issubclass(part, nn.Module) or hasattr(part, "__dataclass_fields__")
+
+
+def identity(model: Model) -> str:
+    """Hash the compressor's weights and structure and the preprocessing; codes belong to one such hash."""
+    preprocessing = asdict(model.preprocessing)
+    del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
+    digest = hashlib.sha256(json.dumps([essence(model.compressor), preprocessing], sort_keys=True).encode())
+    for entry in entries(model.compressor):
+        digest.update(entry)
+    return digest.hexdigest()
