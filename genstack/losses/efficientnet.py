@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, relu6
 
-from genstack.checkpoints import pretrained
+from genstack import pretrained
 from genstack.errors import UserError
 from genstack.losses.features import Features, Seen
 

@@ -10,7 +10,7 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.checkpoints import pretrained
+from genstack import pretrained
 from genstack.errors import UserError
 from genstack.losses.features import colour
 from genstack.losses.weight import check_weight

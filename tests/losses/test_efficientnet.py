@@ -60,6 +60,6 @@ def test_never_learns(network):
 
 
 def test_without_weights_it_names_the_command(monkeypatch):
-    monkeypatch.setattr("genstack.checkpoints.pretrained.find_spec", lambda name: None)
+    monkeypatch.setattr("genstack.pretrained.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="run `genstack weights fetch efficientnet-lite0` once"):
         Frozen(EfficientNetLite0())(torch.zeros(1, 3, 32, 32))

@@ -180,7 +180,7 @@ def test_refuses_originals_out_of_range_and_odd_channels():
 
 
 def test_without_weights_it_names_the_command_and_invents_nothing(monkeypatch):
-    monkeypatch.setattr("genstack.checkpoints.pretrained.find_spec", lambda name: None)
+    monkeypatch.setattr("genstack.pretrained.find_spec", lambda name: None)
     loss = LPIPS("alex")
     with pytest.raises(ValueError, match="run `genstack weights fetch lpips-alex` once"):
         loss(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
@@ -188,7 +188,7 @@ def test_without_weights_it_names_the_command_and_invents_nothing(monkeypatch):
 
 
 def test_reads_the_file_it_is_given(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no file .*nowhere"):
+    with pytest.raises(ValueError, match=r"weights file not found: .*nowhere"):
         LPIPS("alex", weights=str(tmp_path / "nowhere.pth")).to("cpu")
     (tmp_path / "other.pth").write_bytes(b"something else")
     with pytest.raises(ValueError, match="is not lpips-alex"):

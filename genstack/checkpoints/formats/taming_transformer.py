@@ -21,13 +21,13 @@ from genstack.checkpoints.formats.format import (
     joined,
 )
 from genstack.checkpoints.formats.taming import gumbel
-from genstack.checkpoints.pretrained import digest
 from genstack.compressor import Autoencoder
 from genstack.conditions import ClassLabels, Condition, ImageCodes, Unconditional
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
+from genstack.pretrained import digest
 from genstack.prior import Autoregressive
 from genstack.transformer import Backbone
 

@@ -156,10 +156,11 @@ def weights(places: Callable[[], dict[str, list[str]]] | None = None) -> Finding
 
 
 def _places() -> dict[str, list[str]]:
-    from genstack.checkpoints import pretrained, trunks
+    from genstack import pretrained
 
     return {
-        trunk.name: [str(path) for path in pretrained.places(trunk.name).values()] for trunk in trunks.TRUNKS
+        weights.name: [str(path) for path in pretrained.locations(weights.name).values()]
+        for weights in pretrained.PRETRAINED
     }
 
 

