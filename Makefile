@@ -7,23 +7,27 @@ INSTALLED := .venv/.installed
 # Without bytecode on disk every process would compile and rewrite all modules of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check lint clean
+.PHONY: help install demo test test-all check lint clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
 
 install: $(INSTALLED)  ## make .venv and install genstack and its tests there
 
 demo: $(INSTALLED)  ## train both stages on handwritten digits and draw samples (4 minutes on 2 cores)
 	$(BIN)/genstack demo
 
-test: $(INSTALLED)  ## the whole test suite
+test: $(INSTALLED)  ## run the tests, without those marked nightly
+	$(BIN)/python -m pytest -n auto -m "not nightly"
+
+test-all: $(INSTALLED)  ## run every test, those marked nightly too
 	$(BIN)/python -m pytest -n auto
 
-check: lint  ## lint, types and the fast tests
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto -m "not training"
+check: lint  ## lint, check types, run the fast tests
+	$(BIN)/mypy & types=$$!; \
+	$(BIN)/python -m pytest -n auto -m "not slow and not distributed and not nightly"; tests=$$?; \
+	wait $$types && exit $$tests
 
 lint: $(INSTALLED)  ## formatting and lint
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ from genstack.model import Model
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}
 COMMAND = re.compile(r"python train\.py (compressor|prior) .*")
+
+#: Each recipe at one size and number of channels.
+SHAPES = list(product([(32, 32), (48, 64), (96, 32)], [1, 3]))
+FORMS = [
+    pytest.param(path, *SHAPES[number % len(SHAPES)], id=name)
+    for number, (name, path) in enumerate(RECIPES.items())
+]
 
 #: Sizes that make a model heavy, and the most that a tiny form has of each.
 MOST = {"width": 16, "dim": 8, "blocks": 1, "depth": 2, "codebook_size": 32, "batch_size": 2, "max_steps": 1}
@@ -157,11 +165,10 @@ def brought(settings, folder, request):
         plan["init_args"]["compressor"] = str(folder)
 
 
-@pytest.mark.training
-@pytest.mark.parametrize("size", [(32, 32), (48, 64), (96, 32)], ids=str)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "size", "channels"), FORMS)
 def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request):
-    """As the command line trains, validation, pictures and files included."""
+    """Train by the command line, with validation and pictures; sizes and channels rotate over the recipes."""
     stage, parser, settings = resolved(recipe)
     tiny = small(parser.resolved(settings))
     height, width = size
@@ -176,7 +183,7 @@ def test_one_step_trains(recipe, size, channels, tmp_path, monkeypatch, request)
     trains(stage, tiny, tmp_path, monkeypatch)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [path for name, path in RECIPES.items() if name.startswith("compressor")])
 def test_compressors_train_in_bf16_on_a_folder_of_images(recipe, tmp_path, monkeypatch):
     stage, parser, settings = resolved(recipe)

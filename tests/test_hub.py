@@ -163,7 +163,7 @@ def drawing(model):
     return replace(model, classes=("a", "b", "c"), prior=prior.requires_grad_(False))
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_commands_take_names_of_the_hub(tmp_path, server, drawing, monkeypatch, capsys):
     """What is made of a model on the hub is what is made of its run, and lies where the command was given."""

@@ -83,7 +83,7 @@ def width(path):
         return picture.width
 
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 
 def test_samples_are_pictures_that_say_how_they_were_drawn(road):

@@ -16,6 +16,8 @@ ORDER = ("train", "sample", "reconstruct", "evaluate", "report", "data", "weight
 def main(arguments: list[str] | None = None) -> int | None:
     """Run a command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Read when torch loads. Idle threads sleep: spinning ones slow each other down on shared cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     quiet()
     try:
         return dispatch(arguments)

@@ -169,7 +169,7 @@ def run_torch(path, program):
     return torch.export.load(path.with_suffix(".pt2")).module()(*program.inputs.values())
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of torch's own
 @pytest.mark.parametrize(
     ("name", "kind", "run"),
@@ -204,7 +204,7 @@ def test_there_is_a_model_with_every_prior():
     assert PRIORS.keys() == discover(genstack.prior, Prior).keys()
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", PRIORS)
 @torch.no_grad()

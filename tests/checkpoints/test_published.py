@@ -485,7 +485,7 @@ def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
     assert "holds a model already" in capsys.readouterr().err
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_published_file_is_taken_wherever_a_run_is(tmp_path, capsys):
     for place in (GOLDEN / "taming_vqgan.safetensors", GOLDEN / "diffusers_vqmodel"):
         assert genstack.load(place).prior is None
@@ -507,7 +507,7 @@ def test_the_list_names_every_format(capsys):
     assert "resolution big is no size" in capsys.readouterr().err
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_training_begins_with_published_weights(tmp_path, capsys):
     """Without a step that moves anything, the run's model computes what the file's does."""
     file = str(GOLDEN / "taming_vqgan.safetensors")
@@ -530,7 +530,7 @@ def test_training_begins_with_published_weights(tmp_path, capsys):
     assert "do not fit this Autoencoder" in capsys.readouterr().err
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
     """Without a step that moves anything, the new run's prior computes what the old one's does."""
     compressor = Autoencoder(3, Strided(8, 4, 1, 4), VectorQuantizer(16, 4)).eval()
@@ -557,7 +557,7 @@ def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
     assert "do not fit this Autoregressive" in capsys.readouterr().err
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_captions_of_llamagen_are_read_by_the_text_encoder_that_is_named(tmp_path, capsys, text_encoder):
     """One with other states is refused; the golden file's have 40 channels."""
     model_file.save(

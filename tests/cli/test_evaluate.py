@@ -320,7 +320,7 @@ def test_other_sizes_are_brought_together_when_asked(place):
     assert card(place / "fake.evaluation")[0]["protocol"]["real"]["height"] == 16
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_trained_run_knows_what_it_was_trained_on(place, capsys):
     words = """train compressor --data.source shapes --data.resolution 16,24 --data.limit 120
         --data.validation 0.3 --data.batch_size 4 --model.compressor Autoencoder
@@ -357,7 +357,7 @@ def test_inception_without_weights_says_where_to_put_them(place, monkeypatch):
     assert "has been changed" in extractors.available("cpu")[1]["FID"]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(place):
     words = [
         "evaluate",

@@ -1,6 +1,7 @@
 """The command `genstack`: its verbs, how quickly it answers, how it ends."""
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -36,6 +37,21 @@ def test_overview_loads_no_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - before < 5  # 0.15 s on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")]
+)
+def test_idle_threads_sleep_unless_the_user_says_otherwise(environment, expected):
+    code = (
+        "import os, sys; from genstack.cli.main import main; assert 'torch' not in sys.modules\n"
+        "main(['--version']); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == expected
 
 
 def test_version(capsys):

@@ -17,7 +17,7 @@ from genstack.conditions import text_encoder as encoders
 from genstack.data.images import Preprocessing
 from genstack.model import Model
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 TINY = [
     *("--config", "configs/prior/autoregressive.yaml", "--data.resolution", "16", "--data.limit", "24"),

@@ -18,7 +18,7 @@ TINY = [
 ]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["plan", "compressor"], ["train", "compressor", "--dry-run"]])
 def test_a_plan_says_everything_and_writes_nothing(command, tmp_path, capsys):
     runs = tmp_path / "runs"

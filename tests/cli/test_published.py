@@ -66,7 +66,7 @@ def test_no_verb_is_forgotten():
     assert {words[0] for words in COMMANDS.values()} | WITHOUT_A_RUN == set(verbs())
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*:UserWarning")
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("command", COMMANDS)

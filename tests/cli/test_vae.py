@@ -9,7 +9,7 @@ from PIL import Image
 
 from genstack.cli.main import main
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 VAE = """train compressor --data.source shapes --data.resolution 16,24 --data.limit 12 --data.batch_size 4
     --model.compressor Autoencoder --model.compressor.network Convolutional

@@ -155,7 +155,7 @@ def test_gradients_reach_every_parameter(condition):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_it_steers_a_prior_and_guidance_steers_more(condition):
     """Low has codes below 3 mostly, high the others."""
     if condition.dropout == 0:

@@ -48,7 +48,7 @@ def _handler(request, monkeypatch):
     signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.usefixtures("_handler")
 @pytest.mark.parametrize(
     ("way", "message"),
@@ -66,7 +66,7 @@ def test_a_dead_worker_is_reported_with_its_image(way, message, capfd):
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_what_a_worker_refuses_is_one_line():
     with pytest.raises(UserError, match="none of 1 images can be read; the last: no picture") as error:
         list(loader(unreadable, [11], workers=1))

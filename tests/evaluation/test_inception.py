@@ -22,7 +22,7 @@ from genstack.evaluation.extractors.inception import FILE, InceptionFeatures
 from genstack.evaluation.frechet import frechet
 from genstack.evaluation.reference import Reference
 
-pytestmark = pytest.mark.training  # it trains nothing, but takes as long
+pytestmark = pytest.mark.slow  # it trains nothing, but takes as long
 
 SIZE = (29, 37)  # neither square nor even, so that a swapped axis shows
 COUNT = 18

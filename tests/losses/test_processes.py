@@ -70,7 +70,7 @@ def found(rank=None):
     return numbers | health.trained() | {f"held {name}": value for name, value in health.held_out().items()}
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_halves_are_the_whole(tmp_path):
     running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [process.wait() for process in running] == [0, 0]

@@ -314,7 +314,7 @@ def test_sampling_is_independent_of_the_global_generator(build, small):
     assert torch.equal(prior.sample(torch.tensor([0, 1]), SamplingOptions(), seeds), first)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
     codes = torch.randint(layout.codebook_size, (4, layout.length))
     condition = ClassLabels(("a", "b", "c", "d"), dropout=0.0)
@@ -325,7 +325,7 @@ def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
     assert (again == codes).float().mean() > 0.98
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_the_condition_steers(build, small):
     """Class 0 has codes below 3, class 1 the others."""
     labels = torch.arange(32) % 2

@@ -26,7 +26,7 @@ document.querySelector("iframe").onload = event => {{
 </script>"""
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no browser here: apt-get install chromium")
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("kind", ["run", "comparison"])

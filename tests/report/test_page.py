@@ -88,13 +88,13 @@ def page(trained) -> Checked:
     return checked(trained.prior / "report.html")
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_names_of_strangers_are_text(trained, page):
     for name in trained.classes:
         assert name in page.said
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_numbers_are_those_of_the_files(trained, page):
     described = json.loads((trained.prior / "model.json").read_text())
     for value in described["made"]["measured"].values():
@@ -106,7 +106,7 @@ def test_numbers_are_those_of_the_files(trained, page):
                 assert str(float(value)) in page.values, name
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_everything_is_shown(page):
     # 4 held out: 3 pictures each, codes, 6 samples with their nearest, and 3 sheets of the training
     assert page.pictures >= 4 * 3 + 6 * 2 + 3
@@ -119,7 +119,7 @@ def test_everything_is_shown(page):
         assert words in page.said
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_the_command_trains_the_same_again(trained, page):
     command = next(line for line in page.text if line.startswith("genstack train prior"))
     stage = stages.STAGES["prior"]
@@ -131,7 +131,7 @@ def test_the_command_trains_the_same_again(trained, page):
     assert different == ["name", "runs"]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_card_is_shown_with_its_numbers(trained, tmp_path):
     run = copied(trained.compressor, tmp_path)
     number = {
@@ -161,7 +161,7 @@ def test_a_card_is_shown_with_its_numbers(trained, tmp_path):
         assert words in found.said
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_missing_pieces_are_a_line_each(trained, tmp_path):
     run = copied(trained.prior, tmp_path)
     (run / "model.safetensors").unlink()
@@ -178,7 +178,7 @@ def test_missing_pieces_are_a_line_each(trained, tmp_path):
     assert "nothing was logged" in checked(run / "report.html").said
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_images_that_are_gone_are_left_out(trained, tmp_path):
     run = copied(trained.prior, tmp_path)
     config = (run / "config.yaml").read_text()
@@ -190,7 +190,7 @@ def test_images_that_are_gone_are_left_out(trained, tmp_path):
     assert load(run).classes == tuple(sorted(trained.classes))
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_runs_side_by_side(trained, tmp_path):
     page = tmp_path / "both.html"
     command = ["report", str(trained.compressor), str(trained.prior), "--out", str(page), "--samples", "2"]
@@ -204,7 +204,7 @@ def test_runs_side_by_side(trained, tmp_path):
     assert "Autoregressive" in found.said and "data.source" not in found.said  # the same in both
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_page_that_fails_leaves_the_old_one(trained, tmp_path, monkeypatch):
     run = copied(trained.compressor, tmp_path)
     (run / "report.html").write_text("old")

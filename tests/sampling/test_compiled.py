@@ -32,7 +32,7 @@ def drawn(*words: str) -> dict:
 @pytest.fixture(scope="module")
 def traced() -> dict:
     """By a compiler that leaves every operation as it is."""
-    return drawn("aot_eager")
+    return drawn("eager")
 
 
 #: The decoder, and what else is compiled: steps, or passes, of each transformer.
@@ -46,7 +46,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*discover(genstack.prior, Prior), "captions", "crossed", "wide", "latents"])
 def test_every_prior_draws_the_same_compiled(traced, name):
     found = traced[name]
@@ -54,7 +54,7 @@ def test_every_prior_draws_the_same_compiled(traced, name):
     assert found["graphs"] == GRAPHS.get(name, 2)
 
 
-@pytest.mark.training
+@pytest.mark.nightly
 @pytest.mark.skipif(compiler().state != "ok", reason="no C++ compiler")
 def test_kernels_for_this_machine_draw_the_same_and_forget_weights():
     """Weights are compiled in: another time with other weights has kernels of its own."""

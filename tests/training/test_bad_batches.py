@@ -10,7 +10,7 @@ from genstack.cli.main import main
 from genstack.training.callbacks.checkpoint import LAST
 from genstack.training.training import PATIENCE, Training
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from genstack.training.callbacks.checkpoint import LAST, CheckpointCallback
 from genstack.training.callbacks.metrics import Metrics
 from genstack.training.training import Training
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 
 def failing(monkeypatch, owner, name, when, error):

@@ -146,7 +146,7 @@ def gather(rank, folder):
     distributed.destroy_process_group()
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_the_codes_of_all_processes_count(tmp_path):
     running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [process.wait() for process in running] == [0, 0]

@@ -18,7 +18,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_steps_only_rise_and_count_what_is_done(runs, straight, stage):
     steps = {
         kind: [line["step"] for line in lines(straight(stage)) if any(name[:4] == kind for name in line)]
@@ -29,14 +29,14 @@ def test_steps_only_rise_and_count_what_is_done(runs, straight, stage):
     assert order == sorted(order)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_lines_come_as_often_as_asked(runs):
     flags = ("--trainer.log_every_n_steps", "3", "--trainer.accumulate_grad_batches", "2")
     folder = runs.train("compressor", "seldom", *flags)
     assert [line["step"] for line in lines(folder)] == [3, 4, 6, 8]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_the_numbers_are_those_that_people_look_for(straight):
     compressor, prior = (lines(straight(stage)) for stage in ("compressor", "prior"))
     for name in ("loss", "reconstruction", "codebook", "usage", "perplexity", "discriminator", "skipped"):
@@ -70,7 +70,7 @@ def test_nothing_is_sent_unless_asked(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_tensorboard_has_numbers_and_pictures(runs):
     folder = runs.train("compressor", "board", "--log.tensorboard", "true", "--trainer.max_steps", "4")
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -81,7 +81,7 @@ def test_tensorboard_has_numbers_and_pictures(runs):
     )
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_wandb_offline_needs_no_network(runs, kinds, monkeypatch):
     """Its service talks to this process alone; a resumed run continues under the same identifier."""
     training_step = kinds["compressor"].training_step

@@ -28,7 +28,7 @@ RUNS = {
     "uneven": ("prior", ("--data.batch_size", "2", "--data.limit", "25", "--data.validation", "0.25"), None),
 }
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

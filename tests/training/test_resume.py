@@ -24,7 +24,7 @@ TRAIN = [sys.executable, str(ROOT / "train.py")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 EVERY_STEP = ("--trainer.checkpoint_minutes", "0")
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 
 class PowerCut(BaseException):

@@ -11,7 +11,7 @@ from genstack.training.callbacks.checkpoint import latest
 from genstack.training.run import Run
 from genstack.training.sharded_checkpoint import read_rest
 
-pytestmark = pytest.mark.training
+pytestmark = pytest.mark.slow
 
 FSDP = ("--trainer.strategy", "fsdp")
 EVERY_STEP = ("--trainer.checkpoint_minutes", "0")

@@ -30,7 +30,7 @@ def test_a_code_says_at_first_what_is_in_the_image_as_much_as_which_code_it_is(s
     assert latents.var(dim=0).mean() > 0.3 * latents.var(dim=3).mean()
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_row_of_codes_goes_the_whole_road(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     configs = request.config.rootpath / "configs"

@@ -214,7 +214,7 @@ def one_process(rank, folder):
     distributed.destroy_process_group()
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_processes_agree_on_every_row(tmp_path):
     running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [process.wait() for process in running] == [0, 0]

@@ -59,7 +59,7 @@ def test_partial_sums_end_in_the_lookup():
     assert not torch.equal(sums[0], sums[1])
 
 
-@pytest.mark.training
+@pytest.mark.nightly
 def test_the_defaults_keep_the_table_in_use():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)

@@ -110,7 +110,7 @@ def both(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("name", MADE)
 def test_codebooks_are_the_same_everywhere_after_every_step(both, name, restarts):
@@ -118,7 +118,7 @@ def test_codebooks_are_the_same_everywhere_after_every_step(both, name, restarts
     torch.testing.assert_close(states, others, atol=0, rtol=0)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MADE if name != "Gumbel"])  # whose noise differs
 def test_two_halves_are_one_batch(both, name):
     """Gradients within 1e-5 of the largest, codebooks within 1e-6; without seeding and restarts."""

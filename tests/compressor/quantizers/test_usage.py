@@ -79,7 +79,7 @@ class Small(nn.Module):
             self.quantizer.after_step(skipped=False)
 
 
-@pytest.mark.training
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", MADE)
 def test_the_defaults_keep_a_codebook_in_use(name):
     """More than 90 % of 256 codes after 300 steps on mixtures of 256 Gaussians, whatever the algorithm."""
@@ -106,7 +106,7 @@ def collapse(quantizer):
             values.fill_(True)  # no first batch will mend it
 
 
-@pytest.mark.training
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in MADE if name not in {"LFQ", "BSQ"}])
 def test_a_collapsed_codebook_recovers(name):
     model, sample = Small(MADE[name]()), mixture(torch.Generator().manual_seed(1))

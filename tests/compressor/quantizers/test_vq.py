@@ -98,7 +98,7 @@ def mixture(components, count, generator):
     return sample
 
 
-@pytest.mark.training
+@pytest.mark.nightly
 @pytest.mark.parametrize("collapsed", [False, True])
 @pytest.mark.parametrize("learning", [ByGradient(), ByAverage()])
 def test_the_defaults_keep_a_codebook_in_use(collapsed, learning):
@@ -176,7 +176,7 @@ print("equal")
 """
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_compiled_training_is_the_same():
     """In a process of its own, where shapes are not checked: the checks do not compile."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)

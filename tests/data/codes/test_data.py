@@ -89,7 +89,7 @@ def test_lightning_moves_batches(opened):
     )
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_losses_are_those_of_encoding_on_the_fly(codes, run, tmp_path):
     """Whoever trains on codes gets the numbers, the weights and the pictures of training on images."""
     told = {}
@@ -112,7 +112,7 @@ def test_losses_are_those_of_encoding_on_the_fly(codes, run, tmp_path):
     assert all(torch.equal(weight, codes[2][key]) for key, weight in images[2].items())
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_run_on_codes_resumes_and_samples(encode, run, tmp_path, capsys):
     flags = ["--data.source", str(encode("--views", "flip")), "--name", "p", "--runs", str(tmp_path)]
     assert main(["train", "prior", *PRIOR.split(), *flags, "--compressor", str(run)]) is None
