@@ -34,7 +34,7 @@ def without_cache(prior: Autoregressive, condition: Tensor) -> Tensor:
     for place in range(prior.layout.length):
         short = codes[:, : place + 1]
         tokens = torch.cat([prior.prefix(condition), prior.codes(short[:, :-1])], dim=1)
-        places = prior.get_buffer("places")[: place + 1]
+        places = prior.get_buffer("positions")[: place + 1]
         features = prior.transformer(tokens, places, Causal())
         codes[:, place] = prior.head(features[:, -1]).argmax(-1)
     return codes

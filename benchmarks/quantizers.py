@@ -202,8 +202,8 @@ def slower(learner: Learner, images: Tensor, steps: int) -> float:
 
 def unigram(trained: Tensor, held_out: Tensor, layout: CodeLayout) -> float:
     """Nats of a held-out image when each grid and depth has its own frequencies of codes, counted from 1."""
-    places = layout.places()
-    kinds = places.grid * layout.depth + places.depth
+    positions = layout.positions()
+    kinds = positions.grid * layout.depth + positions.depth
     nats = 0.0
     for kind in kinds.unique():
         counts = torch.bincount(trained[:, kinds == kind].flatten(), minlength=layout.codebook_size) + 1.0

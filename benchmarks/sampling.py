@@ -33,7 +33,7 @@ from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
 from genstack.sampling.compiled import compiled
 from genstack.transformer import Backbone
-from genstack.transformer.masks import attended
+from genstack.transformer.masks import dot_product_attention
 
 CODEBOOK, WIDTH, DEPTH, HEADS = 1024, 384, 8, 6
 
@@ -94,7 +94,7 @@ def llama() -> LlamaForCausalLM:
         LlamaConfig(
             vocab_size=CODEBOOK,
             hidden_size=WIDTH,
-            intermediate_size=Backbone(width=WIDTH, depth=DEPTH, heads=HEADS).hidden,
+            intermediate_size=Backbone(width=WIDTH, depth=DEPTH, heads=HEADS).mlp_width,
             num_hidden_layers=DEPTH,
             num_attention_heads=HEADS,
             max_position_embeddings=257,
@@ -159,7 +159,7 @@ def ready(
 def linear_layers_and_attention(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype) -> None:
     """Those and one query for each head to all keys so far, in memory as a cache has it."""
     plan = prior.backbone
-    shape = (batch, plan.keyed, steps + 1, plan.head_width)
+    shape = (batch, plan.key_value_heads, steps + 1, plan.head_width)
     memory = [(torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)) for _ in range(plan.depth)]
     queries = torch.randn(batch, plan.heads, 1, plan.head_width, dtype=dtype)
     pairs = products(prior, batch, dtype)
@@ -167,7 +167,7 @@ def linear_layers_and_attention(prior: Autoregressive, batch: int, steps: int, d
         for rows, weight in pairs:
             linear(rows, weight)
         for keys, values in memory:
-            attended(queries, keys[:, :, : step + 1], values[:, :, : step + 1])
+            dot_product_attention(queries, keys[:, :, : step + 1], values[:, :, : step + 1])
 
 
 @torch.inference_mode()

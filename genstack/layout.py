@@ -1,4 +1,4 @@
-"""How the codes of one image lie in space: all that a prior knows of its compressor."""
+"""Layout of the codes of one image: all that a prior knows of its compressor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where each of the n codes lies, one int64 tensor of length n per coordinate."""
+class Positions:
+    """Position of each of the n codes, one int64 tensor of length n per coordinate."""
 
     grid: Int[Tensor, " n"]
     row: Int[Tensor, " n"]
@@ -24,13 +24,13 @@ class Places:
 
 @dataclass(frozen=True)
 class CodeLayout:
-    """Where codes lie. The flat order is grid by grid (coarse to fine), row by row, depth innermost.
+    """Grids of codes. The flat order is grid by grid (coarse to fine), row by row, depth innermost.
 
     Args:
-        image_size: height and width of the image that these codes stand for.
+        image_size: height and width of the encoded image.
         codebook_size: number of values of one symbol, the same for all grids and depths.
         grids: height and width of each grid of codes, coarse to fine. One grid for VQ, `((1, 32),)` for 32
-            codes without a place, two or more for hierarchical and multi-scale codes.
+            codes of a 1-D compressor, two or more for hierarchical and multi-scale codes.
         depth: symbols per position (residual, grouped and factorized codes have several).
     """
 
@@ -47,7 +47,7 @@ class CodeLayout:
             *(side for grid in self.grids for side in grid),
         )
         if not self.grids or min(sides) < 1:
-            raise UserError(f"every size of a code layout is at least 1, with at least one grid; got {self}")
+            raise UserError(f"sizes of a code layout must be at least 1, with at least one grid; got {self}")
 
     @property
     def length(self) -> int:
@@ -55,7 +55,7 @@ class CodeLayout:
         return self.depth * sum(prod(grid) for grid in self.grids)
 
     def split(self, codes: Int[Tensor, "b n"]) -> list[Int[Tensor, "b _ _ depth"]]:
-        """One tensor of codes per grid."""
+        """Split a flat sequence into one tensor per grid."""
         if codes.shape[1] != self.length:
             raise UserError(f"{codes.shape[1]} codes do not fit a layout of {self.length}: {self}")
         parts = codes.split([prod(grid) * self.depth for grid in self.grids], dim=1)
@@ -65,25 +65,25 @@ class CodeLayout:
         ]
 
     def join(self, grids: Sequence[Int[Tensor, "b _ _ depth"]]) -> Int[Tensor, "b n"]:
-        """The flat sequence; the way back from `split`."""
+        """Join grids into the flat sequence; the inverse of `split`."""
         shapes = tuple(tuple(grid.shape[1:]) for grid in grids)
         if shapes != tuple((*grid, self.depth) for grid in self.grids):
             raise UserError(f"grids of shapes {shapes} do not fit {self}")
         return torch.cat([rearrange(grid, "b h w depth -> b (h w depth)") for grid in grids], dim=1)
 
-    def places(self) -> Places:
+    def positions(self) -> Positions:
         """Grid, row, column and depth of every code, in the order of the flat sequence."""
         grids = [
             torch.stack(torch.meshgrid(*map(torch.arange, (height, width, self.depth)), indexing="ij"))
             for height, width in self.grids
         ]
-        flat = [rearrange(grid, "place h w depth -> place (h w depth)") for grid in grids]
+        flat = [rearrange(grid, "coordinate h w depth -> coordinate (h w depth)") for grid in grids]
         row, column, depth = torch.cat(flat, dim=1)
         grid = [torch.full((prod(grid) * self.depth,), number) for number, grid in enumerate(self.grids)]
-        return Places(torch.cat(grid), row, column, depth)
+        return Positions(torch.cat(grid), row, column, depth)
 
     def joint(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b positions"]:
-        """One number per position for its `depth` symbols together; what usage and perplexity count.
+        """Combine the `depth` symbols of each position into one number, as usage and perplexity count them.
 
         Raises:
             UserError: codebook_size ** depth does not fit 63 bits.

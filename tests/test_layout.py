@@ -24,8 +24,8 @@ def test_length_counts_the_order():
 
 
 def test_places_follow_the_order():
-    places = HIERARCHY.places()
-    found = torch.stack([places.grid, places.row, places.column, places.depth], dim=1)
+    positions = HIERARCHY.positions()
+    found = torch.stack([positions.grid, positions.row, positions.column, positions.depth], dim=1)
     assert found.tolist() == [list(place) for place in in_order(HIERARCHY)]
 
 

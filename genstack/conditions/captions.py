@@ -164,7 +164,7 @@ class TextTransformer(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
         for name, module in self.layers.named_modules():
             if isinstance(module, nn.Linear):
-                std = 0.02 / (2 * depth) ** 0.5 if name.endswith("write") else 0.02
+                std = 0.02 / (2 * depth) ** 0.5 if name.endswith(("out", "fc2")) else 0.02
                 nn.init.normal_(module.weight, std=std)
 
     def forward(self, values: Int[Tensor, "b length"]) -> Float[Tensor, "b length width"]:

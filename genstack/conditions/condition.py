@@ -62,7 +62,7 @@ class Condition(ABC):
     def embedding(self, width: int) -> nn.Module:
         """A module from values to tokens, `b length width`."""
 
-    def hidden(self, values: Tensor) -> Bool[Tensor, "b length"] | None:
+    def padding_mask(self, values: Tensor) -> Bool[Tensor, "b length"] | None:
         """True for tokens that only fill up, so that no other token sees them; None where all are seen."""
         return None
 

@@ -137,7 +137,7 @@ class EncodedCaptions(Condition):
         """As many tokens are shown as of the caption, as in LlamaGen."""
         return torch.cat([values[..., :1], torch.zeros_like(values[..., 1:])], dim=-1)
 
-    def hidden(self, values: Float[Tensor, "b length channels"]) -> Bool[Tensor, "b length"]:
+    def padding_mask(self, values: Float[Tensor, "b length channels"]) -> Bool[Tensor, "b length"]:
         return values[..., 0] == 0
 
     def embedding(self, width: int) -> nn.Module:

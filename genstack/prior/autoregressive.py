@@ -17,7 +17,7 @@ from genstack.prior.sampling import draw, uniforms
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Causal
-from genstack.transformer.positions import PlaceEmbedding
+from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
@@ -48,21 +48,22 @@ class Autoregressive(Prior):
         self.codes = nn.Embedding(layout.codebook_size, backbone.width)
         if isinstance(self.prefix, CodeEmbedding):
             self.prefix.share(self.codes)
-        self.target = PlaceEmbedding(layout, backbone.width)
+        self.target = PositionEmbedding(layout, backbone.width)
         self.transformer = Transformer(layout, backbone)
         self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
 
-        self.told = backbone.before(condition.length)
-        nowhere = torch.full((self.told,), layout.length)
+        self.prefix_length = backbone.prefix_length(condition.length)
+        nowhere = torch.full((self.prefix_length,), layout.length)
         order = torch.arange(layout.length)
-        self.register_buffer("places", torch.cat([nowhere, order[:-1]]), persistent=False)
+        self.register_buffer("positions", torch.cat([nowhere, order[:-1]]), persistent=False)
         self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
 
-    def read(self, condition: Tensor) -> EncodedCondition:
+    def encode_condition(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all codes."""
-        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
+        padding_mask = self.condition.padding_mask(condition)
+        return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy in nats per code; in training with condition dropout and code noise."""
@@ -78,14 +79,18 @@ class Autoregressive(Prior):
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
-        reading = self.read(condition)
-        tokens = torch.cat([reading.before, self.codes(codes[:, :-1])], dim=1)
+        encoded = self.encode_condition(condition)
+        tokens = torch.cat([encoded.prefix, self.codes(codes[:, :-1])], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
-        mask = reading.masked(Causal())
+        mask = encoded.mask_padding(Causal())
         features = self.transformer(
-            tokens, self.get_buffer("places"), mask, steering=reading.steering, pairs=reading.pairs
+            tokens,
+            self.get_buffer("positions"),
+            mask,
+            conditioning=encoded.conditioning,
+            key_values=encoded.key_values,
         )
-        return self.head(features[:, self.told - 1 :]).float()
+        return self.head(features[:, self.prefix_length - 1 :]).float()
 
     def draw(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
@@ -115,16 +120,16 @@ class Decoding:
     """
 
     def __init__(self, prior: Autoregressive, condition: Tensor):
-        self.prior, self.reading = prior, prior.read(condition)
-        self.mask = self.reading.masked(Causal())
-        self.caches = prior.transformer.caches(prior.told + prior.layout.length - 1)
+        self.prior, self.encoded = prior, prior.encode_condition(condition)
+        self.mask = self.encoded.mask_padding(Causal())
+        self.caches = prior.transformer.caches(prior.prefix_length + prior.layout.length - 1)
         self.tokens = 0
 
     def start(self, known: Int[Tensor, "b known"] | None = None) -> Float[Tensor, "b K"]:
         """Logits of the first code, or of the one after those that are known, which are read in one pass."""
         if known is None:
-            return self._read(self.reading.before)
-        return self._read(torch.cat([self.reading.before, self.prior.codes(known)], dim=1))
+            return self._read(self.encoded.prefix)
+        return self._read(torch.cat([self.encoded.prefix, self.prior.codes(known)], dim=1))
 
     def step(self, codes: Int[Tensor, " b"]) -> Float[Tensor, "b K"]:
         """Logits of the code after these, the latest of each row."""
@@ -134,6 +139,6 @@ class Decoding:
         now = slice(self.tokens, self.tokens + tokens.shape[1])
         self.tokens = now.stop
         tokens = self.prior.target(tokens, self.prior.get_buffer("targets")[now])
-        places = self.prior.get_buffer("places")[now]
+        places = self.prior.get_buffer("positions")[now]
         step, head = self.prior.transformer.step, self.prior.head
-        return step(tokens, places, self.mask, self.caches, self.reading, head)
+        return step(tokens, places, self.mask, self.caches, self.encoded, head)

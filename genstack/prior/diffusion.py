@@ -52,7 +52,7 @@ class Diffusion(Prior):
             condition = self.condition.drop(condition)
         counts = (spread(len(codes), codes.device) * self.layout.length).long() + 1
         hidden = lowest(torch.rand(codes.shape, device=codes.device), counts)
-        return self.filler.surprise(codes, hidden, self.filler.reading(condition)).mean()
+        return self.filler.surprise(codes, hidden, self.filler.encode_condition(condition)).mean()
 
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
         return self.filler.bound(codes, condition, self.masks)
@@ -70,10 +70,10 @@ class Diffusion(Prior):
         times, chances = rearrange(numbers, "b (two n) -> two b n", two=2)
         turns = (times.double() * steps).long()
         codes, hidden = known.codes, ~known.mask
-        reading = self.filler.reading(guidance.values)
+        encoded = self.filler.encode_condition(guidance.values)
         for step in turns[hidden].unique().tolist():
             now = hidden & (turns == step)
-            logits = self.filler(guidance.rows(codes), guidance.rows(hidden), reading, guidance.rows(now))
+            logits = self.filler(guidance.rows(codes), guidance.rows(hidden), encoded, guidance.rows(now))
             logits = guidance.steer(logits, step / max(1, steps - 1))
             codes = codes.masked_scatter(now, draw(logits, options, chances[now]))
             hidden = hidden & ~now

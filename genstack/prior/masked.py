@@ -72,7 +72,7 @@ class Masked(Prior):
         share = hidden_share(self.schedule, spread(len(codes), codes.device))
         counts = (share * self.layout.length).ceil().long().clamp(1, self.layout.length)
         hidden = lowest(torch.rand(codes.shape, device=codes.device), counts)
-        logits = self.filler(codes, hidden, self.filler.reading(condition), hidden)
+        logits = self.filler(codes, hidden, self.filler.encode_condition(condition), hidden)
         return cross_entropy(logits, codes[hidden], label_smoothing=self.smoothing)
 
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
@@ -86,14 +86,14 @@ class Masked(Prior):
         steps = min(options.steps or self.steps or length, length)
         numbers = uniforms(seeds, steps * 2 * length).to(device)
         codes, hidden = known.codes, ~known.mask
-        reading = self.filler.reading(guidance.values)
+        encoded = self.filler.encode_condition(guidance.values)
         wanted = hidden.sum(dim=1)
         for step, (chances, noise) in enumerate(
             rearrange(numbers, "b (steps two n) -> steps two b n", two=2, n=length)
         ):
             if not hidden.any():
                 break
-            logits = self.filler(guidance.rows(codes), guidance.rows(hidden), reading, guidance.rows(hidden))
+            logits = self.filler(guidance.rows(codes), guidance.rows(hidden), encoded, guidance.rows(hidden))
             logits = guidance.steer(logits, step / max(1, steps - 1))
             drawn = draw(logits, options, chances[hidden])
             sure = logits.log_softmax(dim=-1).gather(1, drawn[:, None])[:, 0]

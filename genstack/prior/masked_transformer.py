@@ -42,25 +42,26 @@ class MaskedTransformer(nn.Module):
             layout.codebook_size + 1, backbone.width
         )  # the last stands for a hidden one
         # A vector for each place: hidden codes look alike, and rotary angles alone would not tell them apart.
-        self.place = IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
+        self.position_embedding = IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
         self.transformer = Transformer(layout, backbone)
         self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
 
-        self.told = backbone.before(condition.length)
-        nowhere = torch.full((self.told,), layout.length)
-        self.register_buffer("places", torch.cat([nowhere, torch.arange(layout.length)]), persistent=False)
+        self.prefix_length = backbone.prefix_length(condition.length)
+        nowhere = torch.full((self.prefix_length,), layout.length)
+        self.register_buffer("positions", torch.cat([nowhere, torch.arange(layout.length)]), persistent=False)
 
-    def reading(self, condition: Tensor) -> EncodedCondition:
+    def encode_condition(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all passes over the same images."""
-        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
+        padding_mask = self.condition.padding_mask(condition)
+        return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def forward(
         self,
         codes: Int[Tensor, "b n"],
         hidden: Bool[Tensor, "b n"],
-        reading: EncodedCondition,
+        encoded: EncodedCondition,
         asked: Bool[Tensor, "b n"],
     ) -> Float[Tensor, "asked K"]:
         """Logits of the codes that are asked for, image by image, in float32.
@@ -72,17 +73,19 @@ class MaskedTransformer(nn.Module):
             asked: True where logits are wanted.
         """
         read = codes.masked_fill(hidden, self.layout.codebook_size)
-        places = self.get_buffer("places")
-        tokens = torch.cat([reading.before, self.codes(read)], dim=1) + self.place(places)
-        mask = reading.masked(Full())
-        features = self.transformer(tokens, places, mask, steering=reading.steering, pairs=reading.pairs)
-        return self.head(features[:, self.told :][asked]).float()
+        places = self.get_buffer("positions")
+        tokens = torch.cat([encoded.prefix, self.codes(read)], dim=1) + self.position_embedding(places)
+        mask = encoded.mask_padding(Full())
+        features = self.transformer(
+            tokens, places, mask, conditioning=encoded.conditioning, key_values=encoded.key_values
+        )
+        return self.head(features[:, self.prefix_length :][asked]).float()
 
     def surprise(
-        self, codes: Int[Tensor, "b n"], hidden: Bool[Tensor, "b n"], reading: EncodedCondition
+        self, codes: Int[Tensor, "b n"], hidden: Bool[Tensor, "b n"], encoded: EncodedCondition
     ) -> Float[Tensor, " b"]:
         """Mean cross entropy of the hidden codes of each image, in nats."""
-        losses = cross_entropy(self(codes, hidden, reading, hidden), codes[hidden], reduction="none")
+        losses = cross_entropy(self(codes, hidden, encoded, hidden), codes[hidden], reduction="none")
         places = torch.zeros(hidden.shape, device=losses.device).masked_scatter(hidden, losses)
         return places.sum(dim=1) / hidden.sum(dim=1)
 
@@ -100,11 +103,11 @@ class MaskedTransformer(nn.Module):
         """
         length = self.layout.length
         numbers = uniforms(fingerprints(codes), masks * (length + 1))
-        reading, total = self.reading(condition), torch.zeros(len(codes), device=codes.device)
+        encoded, total = self.encode_condition(condition), torch.zeros(len(codes), device=codes.device)
         for index, part in enumerate(rearrange(numbers, "b (masks n) -> masks b n", masks=masks)):
             share, scores = part.split([1, length], dim=1)
             counts = ((index + share[:, 0]) / masks * length).long().clamp(max=length - 1) + 1
-            total = total + self.surprise(codes, lowest(scores, counts), reading)
+            total = total + self.surprise(codes, lowest(scores, counts), encoded)
         return total * (length / masks)
 
 

@@ -57,12 +57,12 @@ class NextScale(Exact):
             )
         self.layout, self.condition, self.backbone = layout, condition, backbone
         #: A condition of one token is the first grid's token; longer ones stand before it.
-        before = backbone.before(condition.length)
-        self.told = before if before > 1 else 0
+        before = backbone.prefix_length(condition.length)
+        self.prefix_length = before if before > 1 else 0
         self.prefix = condition.embedding(backbone.width)
         # A vector for each place: tokens of the first grid look alike, and so do those of a flat image;
         # rotary angles alone would not tell them apart.
-        self.place = (
+        self.position_embedding = (
             IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
             if backbone.positions == "rotary"
             else None
@@ -76,9 +76,9 @@ class NextScale(Exact):
         self.read: nn.Linear | None = None
 
         sizes = [prod(grid) for grid in layout.grids]
-        places = torch.cat([torch.full((self.told,), layout.length), torch.arange(layout.length)])
-        blocks = torch.cat([torch.zeros(self.told), layout.places().grid + 1]).long()
-        self.register_buffer("places", places, persistent=False)
+        places = torch.cat([torch.full((self.prefix_length,), layout.length), torch.arange(layout.length)])
+        blocks = torch.cat([torch.zeros(self.prefix_length), layout.positions().grid + 1]).long()
+        self.register_buffer("positions", places, persistent=False)
         self.register_buffer("blocks", blocks, persistent=False)
         self.sizes = sizes
 
@@ -97,15 +97,19 @@ class NextScale(Exact):
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes of coarser grids, in float32."""
-        reading = self._read(condition)
+        encoded = self.encode_condition(condition)
         sums = self.lookup.sums(self.layout.split(codes)[:-1], self.layout)
-        tokens = torch.cat([self._start(reading), *map(self._embed, sums)], dim=1)
-        places, blocks = self.get_buffer("places"), self.get_buffer("blocks")
-        mask = reading.masked(BlockCausal(blocks))
+        tokens = torch.cat([self._start(encoded), *map(self._embed, sums)], dim=1)
+        places, blocks = self.get_buffer("positions"), self.get_buffer("blocks")
+        mask = encoded.mask_padding(BlockCausal(blocks))
         features = self.transformer(
-            self._placed(tokens, places), places, mask, steering=reading.steering, pairs=reading.pairs
+            self._placed(tokens, places),
+            places,
+            mask,
+            conditioning=encoded.conditioning,
+            key_values=encoded.key_values,
         )
-        return self.head(features[:, self.told :]).float()
+        return self.head(features[:, self.prefix_length :]).float()
 
     def draw(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
@@ -114,17 +118,17 @@ class NextScale(Exact):
         device, grids = self.head.weight.device, self.layout.grids
         numbers = uniforms(seeds, self.layout.length).to(device).split(self.sizes, dim=1)
         given, masks = known.codes.split(self.sizes, dim=1), known.mask.split(self.sizes, dim=1)
-        reading = self._read(guidance.values)
-        caches = self.transformer.caches(self.told + self.layout.length)
-        tokens, filled = self._start(reading), 0
+        encoded = self.encode_condition(guidance.values)
+        caches = self.transformer.caches(self.prefix_length + self.layout.length)
+        tokens, filled = self._start(encoded), 0
         total: Tensor | None = None
         drawn: list[Tensor] = []
         for index, (height, _) in enumerate(grids):
-            places = self.get_buffer("places")[filled : filled + tokens.shape[1]]
+            places = self.get_buffer("positions")[filled : filled + tokens.shape[1]]
             filled += tokens.shape[1]
             seen = BlockCausal(self.get_buffer("blocks")) if index == 0 else Full()
-            mask = reading.masked(seen)
-            features = self.transformer.step(self._placed(tokens, places), places, mask, caches, reading)
+            mask = encoded.mask_padding(seen)
+            features = self.transformer.step(self._placed(tokens, places), places, mask, caches, encoded)
             logits = self.head(features[:, -self.sizes[index] :]).float()
             logits = guidance.steer(logits, index / (len(grids) - 1))
             codes = draw(rearrange(logits, "b n K -> (b n) K"), options, numbers[index].flatten())
@@ -136,16 +140,17 @@ class NextScale(Exact):
                 tokens = self._embed(guidance.rows(resized(total, grids[index + 1], "area")))
         return torch.cat(drawn, dim=1)
 
-    def _read(self, condition: Tensor) -> EncodedCondition:
+    def encode_condition(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all grids."""
-        reading = self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
-        hidden = None if reading.hidden is None else reading.hidden[:, : self.told]
-        return replace(reading, before=reading.before[:, : self.told], hidden=hidden)
+        mask = self.condition.padding_mask(condition)
+        encoded = self.transformer.encode_condition(self.prefix(condition), mask)
+        padding_mask = None if encoded.padding_mask is None else encoded.padding_mask[:, : self.prefix_length]
+        return replace(encoded, prefix=encoded.prefix[:, : self.prefix_length], padding_mask=padding_mask)
 
-    def _start(self, reading: EncodedCondition) -> Float[Tensor, "b n width"]:
+    def _start(self, encoded: EncodedCondition) -> Float[Tensor, "b n width"]:
         """The condition, if it has several tokens, and the tokens of the first grid, which are its mean."""
-        first = repeat(reading.steering, "b width -> b n width", n=self.sizes[0])
-        return torch.cat([reading.before, first], dim=1)
+        first = repeat(encoded.conditioning, "b width -> b n width", n=self.sizes[0])
+        return torch.cat([encoded.prefix, first], dim=1)
 
     def _embed(self, latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "b n width"]:
         assert self.read is not None, "a prior is attached to a compressor before it reads codes"
@@ -154,7 +159,7 @@ class NextScale(Exact):
     def _placed(
         self, tokens: Float[Tensor, "b n width"], places: Int[Tensor, " n"]
     ) -> Float[Tensor, "b n width"]:
-        return tokens if self.place is None else tokens + self.place(places)
+        return tokens if self.position_embedding is None else tokens + self.position_embedding(places)
 
 
 class Lookup:

@@ -16,7 +16,7 @@ from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
 from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
-from genstack.transformer.transformer import steering
+from genstack.transformer.transformer import mean_pool
 
 
 class GatedPixelCNN(Exact):
@@ -79,7 +79,7 @@ class GatedPixelCNN(Exact):
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
-        steered = self.steered(steering(self.prefix(condition)))
+        steered = self.steered(mean_pool(self.prefix(condition)))
         read = self.read(codes, self.layout.grids[0][0])
         return rearrange(self.along(read, self.above(read, steered), steered), "b h w K -> b (h w) K")
 
@@ -89,7 +89,7 @@ class GatedPixelCNN(Exact):
         """One code after the other; a known code is seen by those after it in the flat sequence alone."""
         (height, width), length = self.layout.grids[0], self.layout.length
         numbers = uniforms(seeds, length).to(self.head.weight.device)
-        steered = self.steered(steering(self.prefix(guidance.values)))
+        steered = self.steered(mean_pool(self.prefix(guidance.values)))
         codes = torch.zeros_like(known.codes)
         reach = self.layers * (self.kernel // 2) + 1
         for row in range(height):

@@ -17,7 +17,7 @@ from genstack.prior.options import SamplingOptions
 from genstack.prior.pixelcnn import gated
 from genstack.prior.prior import Known
 from genstack.prior.sampling import draw, uniforms
-from genstack.transformer.transformer import steering
+from genstack.transformer.transformer import mean_pool
 
 
 class PixelSNAIL(Exact):
@@ -77,7 +77,7 @@ class PixelSNAIL(Exact):
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of the codes of as many rows as are given, each from those before it, in float32."""
         read = rearrange(self.codes(codes), "b (h w) c -> b c h w", w=self.layout.grids[0][1])
-        return self.written(read, self.steered(steering(self.prefix(condition))))
+        return self.written(read, self.steered(mean_pool(self.prefix(condition))))
 
     def written(
         self, read: Float[Tensor, "b c h w"], steered: Float[Tensor, "b c"]

@@ -14,7 +14,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.guidance import Guidance
 from genstack.prior.options import SamplingOptions
-from genstack.transformer.held import held
+from genstack.transformer.weight_cast import cast_weights
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Prior(nn.Module, ABC):
         training = self.training
         self.eval()
         try:
-            with torch.inference_mode(), held(self, device):
+            with torch.inference_mode(), cast_weights(self, device):
                 guidance = Guidance(self.condition, condition.to(device), options)
                 codes = self.draw(guidance, options, seeds, known.to(device))
                 codes = torch.where(known.mask.to(device), known.codes.to(device), codes)

@@ -17,7 +17,7 @@ from genstack.prior.sampling import draw, uniforms
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Causal
-from genstack.transformer.positions import PlaceEmbedding
+from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
@@ -53,11 +53,11 @@ class RandomOrder(Prior):
             )
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.anneal, self.order = anneal, order
-        self.told = backbone.before(condition.length)
+        self.prefix_length = backbone.prefix_length(condition.length)
         self.progress = 0.0
         self.prefix = condition.embedding(backbone.width)
         self.codes = nn.Embedding(layout.codebook_size, backbone.width)
-        self.target = PlaceEmbedding(layout, backbone.width, absolute=True)
+        self.target = PositionEmbedding(layout, backbone.width, absolute=True)
         self.transformer = Transformer(layout, backbone)
         self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
         nn.init.normal_(self.codes.weight, std=0.02)
@@ -74,9 +74,10 @@ class RandomOrder(Prior):
             return 1.0
         return max(0.0, (last - self.progress) / (last - first)) if first < last else 0.0
 
-    def read(self, condition: Tensor) -> EncodedCondition:
+    def encode_condition(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all codes."""
-        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
+        padding_mask = self.condition.padding_mask(condition)
+        return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy in nats per code, in training with random orders and condition dropout."""
@@ -107,11 +108,13 @@ class RandomOrder(Prior):
         """
         read = self.codes(codes.gather(1, orders)[:, :-1])
         places, targets = self._paths(orders)
-        reading = self.read(condition)
-        tokens = self.target(torch.cat([reading.before, read], dim=1), targets)
-        mask = reading.masked(Causal())
-        features = self.transformer(tokens, places, mask, steering=reading.steering, pairs=reading.pairs)
-        return self.head(features[:, self.told - 1 :]).float()
+        encoded = self.encode_condition(condition)
+        tokens = self.target(torch.cat([encoded.prefix, read], dim=1), targets)
+        mask = encoded.mask_padding(Causal())
+        features = self.transformer(
+            tokens, places, mask, conditioning=encoded.conditioning, key_values=encoded.key_values
+        )
+        return self.head(features[:, self.prefix_length - 1 :]).float()
 
     def draw(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
@@ -125,17 +128,17 @@ class RandomOrder(Prior):
         codes, given = known.codes.gather(1, orders), known.mask.gather(1, orders)
         chances = rearrange(numbers[1], "b n -> n b").contiguous()
         places, targets = (guidance.rows(path) for path in self._paths(orders))
-        caches = self.transformer.caches(self.told + length - 1)
+        caches = self.transformer.caches(self.prefix_length + length - 1)
         start = min(int(given.sum(dim=1).amin()), length - 1)  # so many codes are read in one pass
-        reading = self.read(guidance.values)
-        mask = reading.masked(Causal())
-        tokens = torch.cat([reading.before, self.codes(guidance.rows(codes[:, :start]))], dim=1)
+        encoded = self.encode_condition(guidance.values)
+        mask = encoded.mask_padding(Causal())
+        tokens = torch.cat([encoded.prefix, self.codes(guidance.rows(codes[:, :start]))], dim=1)
         filled = 0
         for index in range(start, length):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
             tokens = self.target(tokens, targets[:, now])
-            logits = self.transformer.step(tokens, places[:, now], mask, caches, reading, self.head)
+            logits = self.transformer.step(tokens, places[:, now], mask, caches, encoded, self.head)
             logits = guidance.steer(logits, index / max(1, length - 1))
             drawn = draw(logits, options, chances[index])
             codes[:, index] = torch.where(given[:, index], codes[:, index], drawn)
@@ -145,7 +148,7 @@ class RandomOrder(Prior):
     def _paths(self, orders: Int[Tensor, "b n"]) -> tuple[Int[Tensor, "b tokens"], Int[Tensor, "b tokens"]]:
         """Where the code of each token lies, and the code that it predicts."""
         nowhere = torch.tensor(self.layout.length, device=orders.device)
-        nowhere = repeat(nowhere, " -> b n", b=len(orders), n=self.told)
+        nowhere = repeat(nowhere, " -> b n", b=len(orders), n=self.prefix_length)
         return torch.cat([nowhere, orders[:, :-1]], dim=1), torch.cat([nowhere[:, 1:], orders], dim=1)
 
     def _cross_entropy(

@@ -18,7 +18,7 @@ from genstack.prior.sampling import draw, uniforms
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Causal
-from genstack.transformer.positions import PlaceEmbedding
+from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
@@ -53,34 +53,39 @@ class ResidualTransformer(Exact):
         self.prefix = condition.embedding(width)
         # every depth has rows of its own: a symbol means something else there, if tables are not shared
         self.codes = nn.Embedding(layout.depth * layout.codebook_size, width)
-        self.target = PlaceEmbedding(positions, width)
+        self.target = PositionEmbedding(positions, width)
         self.transformer = Transformer(positions, backbone)
         self.inner = Transformer(within, replace(backbone, depth=layers, cross_attention=False))
         self.head = nn.Linear(width, layout.codebook_size, bias=False)
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
 
-        self.told = backbone.before(condition.length)
-        nowhere, order = torch.full((self.told,), positions.length), torch.arange(positions.length)
-        self.register_buffer("places", torch.cat([nowhere, order[:-1]]), persistent=False)
+        self.prefix_length = backbone.prefix_length(condition.length)
+        nowhere, order = torch.full((self.prefix_length,), positions.length), torch.arange(positions.length)
+        self.register_buffer("positions", torch.cat([nowhere, order[:-1]]), persistent=False)
         self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
         self.register_buffer("depths", torch.arange(layout.depth), persistent=False)
 
-    def read(self, condition: Tensor) -> EncodedCondition:
+    def encode_condition(self, condition: Tensor) -> EncodedCondition:
         """Values of the condition, read once for all codes."""
-        return self.transformer.reading(self.prefix(condition), self.condition.hidden(condition))
+        padding_mask = self.condition.padding_mask(condition)
+        return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code, each from the codes before it, in float32."""
-        reading = self.read(condition)
+        encoded = self.encode_condition(condition)
         symbols = self.embed(rearrange(codes, "b (p depth) -> b p depth", depth=self.layout.depth))
-        tokens = torch.cat([reading.before, symbols[:, :-1].sum(dim=2)], dim=1)
+        tokens = torch.cat([encoded.prefix, symbols[:, :-1].sum(dim=2)], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
-        mask = reading.masked(Causal())
+        mask = encoded.mask_padding(Causal())
         summaries = self.transformer(
-            tokens, self.get_buffer("places"), mask, steering=reading.steering, pairs=reading.pairs
+            tokens,
+            self.get_buffer("positions"),
+            mask,
+            conditioning=encoded.conditioning,
+            key_values=encoded.key_values,
         )
-        summaries = summaries[:, self.told - 1 :]
+        summaries = summaries[:, self.prefix_length - 1 :]
         # Equation 8: the first token is the summary, token d the sum of the symbols before depth d.
         sums = symbols.cumsum(dim=2)[:, :, :-1]
         inner = torch.cat([rearrange(summaries, "b p width -> b p 1 width"), sums], dim=2)
@@ -88,7 +93,7 @@ class ResidualTransformer(Exact):
             rearrange(inner, "b p depth width -> (b p) depth width"),
             self.get_buffer("depths"),
             Causal(),
-            steering=repeat(reading.steering, "b width -> (b p) width", p=inner.shape[1]),
+            conditioning=repeat(encoded.conditioning, "b width -> (b p) width", p=inner.shape[1]),
         )
         return rearrange(self.head(features).float(), "(b p) depth K -> b (p depth) K", b=len(codes))
 
@@ -99,17 +104,17 @@ class ResidualTransformer(Exact):
         device, depth, length = self.head.weight.device, self.layout.depth, self.layout.length
         numbers = rearrange(uniforms(seeds, length), "b n -> n b").to(device).contiguous()
         codes = torch.empty(length, len(seeds), dtype=torch.int64, device=device)
-        reading = self.read(guidance.values)
-        inside = replace(reading, pairs=())  # nothing is read across within a position
-        tokens, mask = reading.before, reading.masked(Causal())
-        caches = self.transformer.caches(self.told + length // depth - 1)
+        encoded = self.encode_condition(guidance.values)
+        inside = replace(encoded, key_values=())  # nothing is read across within a position
+        tokens, mask = encoded.prefix, encoded.mask_padding(Causal())
+        caches = self.transformer.caches(self.prefix_length + length // depth - 1)
         filled = 0
         for position in range(length // depth):
             now = slice(filled, filled + tokens.shape[1])
             filled = now.stop
             tokens = self.target(tokens, self.get_buffer("targets")[now])
-            places = self.get_buffer("places")[now]
-            features = self.transformer.step(tokens, places, mask, caches, reading)
+            places = self.get_buffer("positions")[now]
+            features = self.transformer.step(tokens, places, mask, caches, encoded)
             inner, within = features[:, -1:], self.inner.caches(depth)
             total = torch.zeros_like(inner)
             for number in range(depth):

@@ -1,4 +1,4 @@
-"""A model compiled for drawing by torch.compile: half a minute or more at the start, then faster passes."""
+"""A model compiled for sampling by torch.compile: about half a minute of compilation, then faster passes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from torch import nn
 from genstack.compressor.network import Decoder
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.transformer.compiled_step import Backend, Steps
-from genstack.transformer.held import held
+from genstack.transformer.compiled_step import Backend, CompiledStep
 from genstack.transformer.transformer import Transformer
+from genstack.transformer.weight_cast import cast_weights
 
-#: On a CPU, kernels that are called without Python between them, and products chosen by trying, in silence.
+#: Options of inductor. On a CPU: calls without Python in between, and autotuned matrix products.
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {
         "cpp_wrapper": True,
@@ -24,24 +24,24 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "cuda": {},
 }
-#: How many variants torch.compile makes of one function: a transformer and a size of batch are one each.
+#: Most variants that torch.compile may make of one function: one per transformer and batch size.
 VARIANTS = 64
 
 
 @contextmanager
 def compiled(model: Model, backend: Backend = "inductor") -> Iterator[None]:
-    """Compile what draws, for as long as this lasts: the prior's transformers and the compressor's decoder.
+    """Compile the prior's transformers and the compressor's decoder within this context.
 
-    Weights are compiled in, in the precision of the autocast in which this is entered: neither may change
-    meanwhile. Each size of batch is compiled for itself. In the end all that this process has compiled is
-    forgotten, what others compiled too.
+    Weights become constants of the compiled code, in the precision of the surrounding autocast: change
+    neither inside. Each batch size is compiled separately. On exit torch.compile forgets all that this
+    process has compiled, elsewhere too.
 
     Args:
-        model: whose networks these are.
-        backend: of torch.compile.
+        model: model whose networks are compiled.
+        backend: backend of torch.compile.
 
     Raises:
-        UserError: nothing here is made for the model's device.
+        UserError: the model's device is not supported.
     """
     from torch._dynamo import config as dynamo  # these take a second to import
     from torch._inductor import config as inductor
@@ -49,28 +49,30 @@ def compiled(model: Model, backend: Backend = "inductor") -> Iterator[None]:
     device = model.device
     if device.type not in OPTIONS:
         raise UserError(
-            f"networks are compiled for {' and '.join(OPTIONS)}, not for {device.type}; leave out --compile"
+            f"compilation is not supported on {device.type}, only on {' and '.join(OPTIONS)}; leave it out"
         )
-    known = torch._inductor.list_options()  # they differ by version
-    ours = {name: value for name, value in OPTIONS[device.type].items() if name in known}
-    given = ours if backend == "inductor" else {}
+    supported = torch._inductor.list_options()  # they differ by version
+    options = {name: value for name, value in OPTIONS[device.type].items() if name in supported}
+    options = options if backend == "inductor" else {}
     parts = list(model.modules().modules())
     transformers = [part for part in parts if isinstance(part, Transformer)]
-    whole: list[nn.Module] = [*transformers, *(part for part in parts if isinstance(part, Decoder))]
+    networks: list[nn.Module] = [*transformers, *(part for part in parts if isinstance(part, Decoder))]
     with (
-        held(model.prior or nn.Module(), device),
+        cast_weights(model.prior or nn.Module(), device),
         inductor.patch(freezing=True),
         dynamo.patch(recompile_limit=VARIANTS),
     ):
         try:
             for transformer in transformers:
-                transformer.quick = Steps(transformer, backend, given)
-            for part in whole:
-                part.compile(backend=backend, dynamic=False, options=given)
+                transformer.compiled_step = CompiledStep(transformer, backend, options)
+            for network in networks:
+                vars(network)["forward"] = torch.compile(
+                    network.forward, backend=backend, dynamic=False, options=options
+                )
             yield
         finally:
             for transformer in transformers:
-                transformer.quick = None
-            for part in whole:
-                part._compiled_call_impl = None
-            torch.compiler.reset()  # else another model, or later weights, might be drawn with these
+                transformer.compiled_step = None
+            for network in networks:
+                vars(network).pop("forward", None)
+            torch.compiler.reset()  # otherwise later weights might run in this compiled code

@@ -1,4 +1,4 @@
-"""Norms that the condition steers (adaLN; Peebles, Xie 2022, arXiv:2212.09748; VAR, arXiv:2404.02905)."""
+"""Adaptive layer norm, modulated by the condition (DiT, arXiv:2212.09748; VAR, arXiv:2404.02905)."""
 
 from typing import Literal
 
@@ -11,44 +11,46 @@ from torch.nn.functional import layer_norm, rms_norm, silu
 EPSILON = 1e-6
 
 
-def modulated(
+def modulate(
     tokens: Float[Tensor, "b n width"],
     scale: Float[Tensor, "b one=1 width"],
     shift: Float[Tensor, "b one=1 width"],
     norm: Literal["rms", "layer"],
 ) -> Float[Tensor, "b n width"]:
-    """Normalised tokens, scaled by 1 + `scale` and shifted."""
+    """Normalize tokens, multiply by 1 + `scale` and add `shift`."""
     normalize = rms_norm if norm == "rms" else layer_norm
     return torch.addcmul(shift, normalize(tokens, tokens.shape[-1:], eps=EPSILON), 1 + scale)
 
 
 class Modulation(nn.Module):
-    """So many vectors for every image, linear in SiLU of its condition.
+    """Modulation vectors of each image, linear in SiLU of its condition.
 
     Args:
         width: channels of a token.
         count: number of vectors.
-        gates: the first so many begin at 1, so that a layer with them begins as one without.
+        gates: number of leading vectors that start at 1, so that the layer starts as one without gates.
     """
 
     def __init__(self, width: int, count: int, gates: int):
         super().__init__()
         self.count, self.gates = count, gates
         self.linear = nn.Linear(width, count * width)
-        self.start()
+        self.reset_parameters()
 
-    def start(self) -> None:
-        """First weights: small, with open gates."""
+    def reset_parameters(self) -> None:
+        """Initialize with small weights and open gates."""
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
         nn.init.ones_(self.linear.bias[: self.gates * self.linear.in_features])
 
-    def forward(self, steering: Float[Tensor, "b width"]) -> Float[Tensor, "b count width"]:
-        return rearrange(self.linear(silu(steering)), "b (count width) -> b count width", count=self.count)
+    def forward(self, conditioning: Float[Tensor, "b width"]) -> Float[Tensor, "b count width"]:
+        return rearrange(
+            self.linear(silu(conditioning)), "b (count width) -> b count width", count=self.count
+        )
 
 
 class SharedModulation(nn.Module):
-    """What one layer adds to the changes that all layers share."""
+    """A layer's learned offset to the modulation that all layers share."""
 
     def __init__(self, width: int, count: int):
         super().__init__()
@@ -59,15 +61,15 @@ class SharedModulation(nn.Module):
 
 
 class AdaLN(nn.Module):
-    """The last norm of a transformer, steered by the condition."""
+    """The final norm of a transformer, scaled and shifted by the condition."""
 
     def __init__(self, width: int, norm: Literal["rms", "layer"]):
         super().__init__()
         self.norm = norm
-        self.changes = Modulation(width, 2, gates=0)
+        self.modulation = Modulation(width, 2, gates=0)
 
     def forward(
-        self, tokens: Float[Tensor, "b n width"], steering: Float[Tensor, "b width"]
+        self, tokens: Float[Tensor, "b n width"], conditioning: Float[Tensor, "b width"]
     ) -> Float[Tensor, "b n width"]:
-        scale, shift = self.changes(steering).split(1, dim=1)
-        return modulated(tokens, scale, shift, self.norm)
+        scale, shift = self.modulation(conditioning).split(1, dim=1)
+        return modulate(tokens, scale, shift, self.norm)

@@ -1,4 +1,4 @@
-"""The plan of the transformer that priors share."""
+"""Configuration of the transformer that priors share."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -9,32 +9,33 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Backbone:
-    """A plan of a transformer.
+    """Configuration of a transformer.
 
     Args:
         width: channels of a token, a multiple of `heads`.
         depth: number of layers.
         heads: attention heads of each layer.
-        kv_heads: heads of keys and values in self-attention, a divisor of `heads`. Each answers several heads
-            of queries, so that drawing keeps and reads less (arXiv:2305.13245). null: as many as `heads`.
-        norm: normalization before each half of a layer: rms (root mean square, no mean) or layer.
-        feedforward: second half of a layer: swiglu (gated, two thirds as wide, as many weights), gelu, or
-            gelu_tanh, its approximation.
-        ratio: hidden width of the second half over `width`, for gelu; swiglu takes two thirds of it, rounded
-            up to a multiple of `rounding`, or of `width` where that is less.
-        positions: how a token knows its place: rotary (angles of row and column) or learned (a vector each).
+        kv_heads: heads of keys and values in self-attention, a divisor of `heads`; each serves several query
+            heads, so the cache in sampling is smaller (grouped-query attention, arXiv:2305.13245).
+            null: as many as `heads`.
+        norm: pre-normalization of each sub-layer: rms (root mean square, no mean) or layer.
+        feedforward: swiglu (gated, two thirds as wide, as many weights), gelu, or its approximation
+            gelu_tanh.
+        ratio: width of the MLP over `width`, for gelu; swiglu takes two thirds of it, rounded up to a
+            multiple of `rounding`, or of `width` if that is less.
+        positions: rotary (2-D rotary embeddings of row and column) or learned (a vector per position).
         qk_norm: normalize queries and keys of each head; keeps attention stable in long and in bf16 training.
-            unit: to vectors of length one, with a learned temperature for each head (arXiv:2010.04245).
-        dropout: share of values dropped from the tokens at the start and from what each half of a layer adds.
-        bias: give the linear layers (and layer norms) biases.
-        checkpoint: forget activations and compute them again in the backward pass: less memory, more time.
+            unit: to unit length, with a learned temperature per head (arXiv:2010.04245).
+        dropout: share of values dropped from the embedded tokens and from the output of each sub-layer.
+        bias: give linear layers (and layer norms) biases.
+        checkpoint: recompute activations in the backward pass: less memory, more time.
         rounding: see `ratio`.
-        unplaced: rotary queries and keys of a token without a place, such as a condition: kept as they are,
-            or zero, so that such tokens weigh alike for all (as in LlamaGen, arXiv:2406.06525).
-        adaln: let the condition also scale, shift and gate what each layer computes (adaptive norms): own
-            (each layer has weights for it), shared (one set for all layers) or none.
-        cross_attention: let each layer read the tokens of the condition by cross-attention. Only their mean
-            then stands before the codes. For captions and images, which are many tokens.
+        unplaced: rotary queries and keys of tokens without a position, such as a condition: kept as they are,
+            or zero, which weighs all such tokens equally (as in LlamaGen, arXiv:2406.06525).
+        adaln: let the condition scale, shift and gate each layer (adaLN): own (weights per layer), shared
+            (one set for all layers) or none.
+        cross_attention: let each layer attend to the condition's tokens by cross-attention; only their mean
+            then precedes the codes. For captions and images, which are many tokens.
     """
 
     width: int = 384
@@ -56,15 +57,15 @@ class Backbone:
 
     def __post_init__(self) -> None:
         if self.rounding < 1:
-            raise UserError(f"rounding {self.rounding} is out of range; it is at least 1")
+            raise UserError(f"rounding must be at least 1, got {self.rounding}")
         if min(self.width, self.depth, self.heads) < 1:
             raise UserError(
-                f"width, depth and heads are at least 1, not {self.width}, {self.depth} and {self.heads}"
+                f"width, depth and heads must be at least 1, got {self.width}, {self.depth} and {self.heads}"
             )
-        if self.ratio <= 0 or not 0 <= self.dropout < 1:
-            raise UserError(
-                f"ratio is above 0, dropout at least 0 and below 1, not {self.ratio} and {self.dropout}"
-            )
+        if self.ratio <= 0:
+            raise UserError(f"ratio must be above 0, got {self.ratio}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         step = self.heads * (4 if self.positions == "rotary" else 1)
         if self.width % step:
             raise UserError(
@@ -84,18 +85,18 @@ class Backbone:
         return self.width // self.heads
 
     @property
-    def keyed(self) -> int:
-        """Heads of keys and values."""
+    def key_value_heads(self) -> int:
+        """Heads of keys and values, with the default resolved."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
-    def before(self, length: int) -> int:
-        """How many tokens stand before the codes for a condition of so many."""
-        return 1 if self.cross_attention else length
-
     @property
-    def hidden(self) -> int:
-        """Hidden width of the second half of a layer."""
+    def mlp_width(self) -> int:
+        """Hidden channels of the feed-forward network."""
         if self.feedforward != "swiglu":
             return round(self.ratio * self.width)
         step = min(self.rounding, self.width)
         return ceil(int(self.ratio * self.width * 2 / 3) / step) * step
+
+    def prefix_length(self, length: int) -> int:
+        """Tokens before the codes for a condition of `length` tokens."""
+        return 1 if self.cross_attention else length

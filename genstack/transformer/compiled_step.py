@@ -1,4 +1,4 @@
-"""Steps of a transformer, compiled: what a prior that draws one code after the other does most."""
+"""Compiled single-token steps of a transformer, which dominate autoregressive sampling."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,23 +14,23 @@ from genstack.transformer.transformer import Transformer
 Backend = str | Callable[..., Any]
 
 
-class Steps:
-    """A transformer's steps of one token, compiled; others are taken as they are.
+class CompiledStep:
+    """Run a transformer's steps of one token compiled, and all others eagerly.
 
-    The transformer and its head are compiled in as they are at the first step: whether they changed is not
-    looked at again, which would take longer than what is looked at.
+    Guards on modules are skipped, since checking them takes longer than a step: neither the transformer nor
+    its head may change while this is in use.
 
     Args:
-        transformer: whose steps.
-        backend: of torch.compile.
-        options: of it.
+        transformer: the transformer to compile.
+        backend: backend of torch.compile.
+        options: options of the backend.
     """
 
     def __init__(self, transformer: Transformer, backend: Backend, options: dict[str, Any]):
         self.transformer = transformer
-        given = {**options, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        options = {**options, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
         self.compiled = torch.compile(
-            self._one, fullgraph=True, dynamic=False, backend=backend, options=given
+            self._step, fullgraph=True, dynamic=False, backend=backend, options=options
         )
 
     def __call__(
@@ -39,33 +39,35 @@ class Steps:
         positions: Tensor,
         mask: Mask,
         caches: Sequence[Cache],
-        steering: Tensor | None,
-        pairs: Sequence[KeyValuePair],
+        conditioning: Tensor | None,
+        key_values: Sequence[KeyValuePair],
         head: nn.Module | None,
     ) -> Tensor:
-        filled = caches[0].filled
-        if tokens.shape[1] > 1 or filled == 0:
-            return self.transformer.forward(tokens, positions, mask, caches, steering, pairs, head)
-        # A number would be compiled in; a side of a tensor can be any, but for 0 and 1.
-        ruler = torch.empty(filled + 2)
-        torch._dynamo.mark_dynamic(ruler, 0)
-        memory = [(cache.length, cache.keys, cache.values) for cache in caches]
-        made = self.compiled(tokens, positions, mask, memory, ruler, steering, pairs, head)
+        length = caches[0].length
+        if tokens.shape[1] > 1 or length == 0:
+            given = (tokens, positions, mask, caches, conditioning, key_values, head)
+            return Transformer.forward(self.transformer, *given)
+        # torch.compile would specialise on an int; the size of a tensor can be dynamic, except for 0 and 1.
+        size = torch.empty(length + 2)
+        torch._dynamo.mark_dynamic(size, 0)
+        memory = [(cache.capacity, cache.keys, cache.values) for cache in caches]
+        result = self.compiled(tokens, positions, mask, memory, size, conditioning, key_values, head)
         for cache in caches:
-            cache.filled += 1
-        return made
+            cache.length += 1
+        return result
 
-    def _one(
+    def _step(
         self,
         tokens: Tensor,
         positions: Tensor,
         mask: Mask,
         memory: Sequence[tuple[int, Tensor | None, Tensor | None]],
-        ruler: Tensor,
-        steering: Tensor | None,
-        pairs: Sequence[KeyValuePair],
+        size: Tensor,
+        conditioning: Tensor | None,
+        key_values: Sequence[KeyValuePair],
         head: nn.Module | None,
     ) -> Tensor:
-        filled = ruler.shape[0] - 2
-        caches = [Cache(length, filled, keys, values) for length, keys, values in memory]
-        return self.transformer.forward(tokens, positions, mask, caches, steering, pairs, head)
+        length = size.shape[0] - 2
+        caches = [Cache(capacity, length, keys, values) for capacity, keys, values in memory]
+        given = (tokens, positions, mask, caches, conditioning, key_values, head)
+        return Transformer.forward(self.transformer, *given)

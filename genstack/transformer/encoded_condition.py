@@ -1,4 +1,4 @@
-"""A condition as a transformer reads it, made once for all passes over the same images."""
+"""A condition as the layers of a transformer read it, encoded once per sample."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from genstack.transformer.cross_attention import KeyValuePair
-from genstack.transformer.masks import Mask, hiding
+from genstack.transformer.masks import Mask, mask_padding
 
 
 @dataclass(frozen=True)
 class EncodedCondition:
-    """What a transformer makes of the tokens of a condition.
+    """Prefix tokens, conditioning vector, and keys and values of a condition.
 
     Args:
-        before: tokens that stand before the codes.
-        steering: the condition as one vector.
-        pairs: keys and values of each layer that reads it across.
-        hidden: True for tokens before the codes that only fill up; None where all are seen.
+        prefix: tokens before the codes.
+        conditioning: the condition as one vector, for adaLN.
+        key_values: keys and values of each layer, for cross-attention.
+        padding_mask: True for prefix tokens that are padding; None without padding.
     """
 
-    before: Float[Tensor, "b before width"]
-    steering: Float[Tensor, "b width"]
-    pairs: Sequence[KeyValuePair] = ()
-    hidden: Bool[Tensor, "b before"] | None = None
+    prefix: Float[Tensor, "b prefix width"]
+    conditioning: Float[Tensor, "b width"]
+    key_values: Sequence[KeyValuePair] = ()
+    padding_mask: Bool[Tensor, "b prefix"] | None = None
 
-    def masked(self, mask: Mask) -> Mask:
-        """A mask without the tokens before the codes that only fill up."""
-        return hiding(mask, self.hidden)
+    def mask_padding(self, mask: Mask) -> Mask:
+        """Exclude the padding of the prefix from an attention mask."""
+        return mask_padding(mask, self.padding_mask)

@@ -1,7 +1,4 @@
-"""Which tokens see which: all of them, those before (causal), or those of earlier and the same block.
-
-Any of these may leave out tokens that are there to fill up: `Hiding`.
-"""
+"""Attention masks: full, causal, block-causal, and any of them with padding."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,19 +11,20 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 
-def attended(
+def dot_product_attention(
     queries: Float[Tensor, "b h q d"],
-    keys: Float[Tensor, "b keyed k d"],
-    values: Float[Tensor, "b keyed k d"],
-    seen: Bool[Tensor, "*images q k"] | None = None,
+    keys: Float[Tensor, "b kv_h k d"],
+    values: Float[Tensor, "b kv_h k d"],
+    visible: Bool[Tensor, "*images q k"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b h q d"]:
-    """Attention itself; on a CPU its backward pass in bfloat16 takes many times that in float32.
+    """Compute scaled dot-product attention, in float32 where bfloat16 is slow.
 
-    Of fewer heads of keys than of queries, the first is read by the first h / keyed of these, and so on.
+    With fewer key heads than query heads, each key head serves h / kv_h consecutive query heads. On a CPU the
+    backward pass in bfloat16 takes many times as long as in float32.
     """
-    dtype, shared = queries.dtype, keys.shape[1] < queries.shape[1]
-    attend = partial(scaled_dot_product_attention, attn_mask=seen, is_causal=causal, enable_gqa=shared)
+    dtype, grouped = queries.dtype, keys.shape[1] < queries.shape[1]
+    attend = partial(scaled_dot_product_attention, attn_mask=visible, is_causal=causal, enable_gqa=grouped)
     if queries.device.type != "cpu" or dtype != torch.bfloat16 or not torch.is_grad_enabled():
         return attend(queries, keys, values)
     with torch.autocast("cpu", enabled=False):
@@ -34,62 +32,66 @@ def attended(
 
 
 class Mask(ABC):
-    """How queries attend to keys. Query i of q belongs to key k - q + i; those before are from a cache."""
+    """Which keys each query attends to.
+
+    The q queries belong to the last q of k keys; earlier keys come from a cache.
+    """
 
     @abstractmethod
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b keyed k d"],
-        values: Float[Tensor, "b keyed k d"],
-    ) -> Float[Tensor, "b h q d"]: ...
+        keys: Float[Tensor, "b kv_h k d"],
+        values: Float[Tensor, "b kv_h k d"],
+    ) -> Float[Tensor, "b h q d"]:
+        """Compute attention under this mask."""
 
     @abstractmethod
-    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
-        """Which keys each query sees, of so many of both."""
+    def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        """The mask as a matrix, True where a query attends to a key."""
 
 
 @dataclass(frozen=True)
 class Full(Mask):
-    """Every token sees every token."""
+    """Every token attends to every token."""
 
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b keyed k d"],
-        values: Float[Tensor, "b keyed k d"],
+        keys: Float[Tensor, "b kv_h k d"],
+        values: Float[Tensor, "b kv_h k d"],
     ) -> Float[Tensor, "b h q d"]:
-        return attended(queries, keys, values)
+        return dot_product_attention(queries, keys, values)
 
-    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+    def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         return torch.ones(queries, keys, dtype=torch.bool, device=device)
 
 
 @dataclass(frozen=True)
 class Causal(Mask):
-    """A token sees itself and the tokens before it."""
+    """A token attends to itself and to earlier tokens."""
 
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b keyed k d"],
-        values: Float[Tensor, "b keyed k d"],
+        keys: Float[Tensor, "b kv_h k d"],
+        values: Float[Tensor, "b kv_h k d"],
     ) -> Float[Tensor, "b h q d"]:
         length, total = queries.shape[2], keys.shape[2]
         if length in (1, total):
-            return attended(queries, keys, values, causal=length > 1)
-        return attended(queries, keys, values, self.seen(length, total, keys.device))
+            return dot_product_attention(queries, keys, values, causal=length > 1)
+        return dot_product_attention(queries, keys, values, self.visible(length, total, keys.device))
 
-    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+    def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 @dataclass(frozen=True, eq=False)
 class BlockCausal(Mask):
-    """A token sees the tokens of its own and of earlier blocks, such as the scales of a multi-scale code.
+    """A token attends to its own block and to earlier ones, such as the scales of a multi-scale code.
 
     Args:
-        blocks: the number of each token's block.
+        blocks: block number of each token.
     """
 
     blocks: Int[Tensor, " n"]
@@ -97,47 +99,48 @@ class BlockCausal(Mask):
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b keyed k d"],
-        values: Float[Tensor, "b keyed k d"],
+        keys: Float[Tensor, "b kv_h k d"],
+        values: Float[Tensor, "b kv_h k d"],
     ) -> Float[Tensor, "b h q d"]:
-        seen = self.seen(queries.shape[2], keys.shape[2], keys.device)
-        return attended(queries, keys, values, seen)
+        visible = self.visible(queries.shape[2], keys.shape[2], keys.device)
+        return dot_product_attention(queries, keys, values, visible)
 
-    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+    def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         return self.blocks[keys - queries : keys, None] >= self.blocks[None, :keys]
 
 
 @dataclass(frozen=True, eq=False)
-class Hiding(Mask):
-    """What another mask lets see, without some of the first tokens of each image: only they see themselves.
+class Padded(Mask):
+    """Another mask without padding tokens, which only attend to and are attended by themselves.
 
     Args:
-        mask: the other.
-        hidden: True for each image's tokens to be left out, from the first token on; those behind are not.
+        mask: the other mask.
+        padding_mask: True for padding, over each image's first tokens; later tokens are never padding.
     """
 
     mask: Mask
-    hidden: Bool[Tensor, "b n"]
+    padding_mask: Bool[Tensor, "b n"]
 
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b keyed k d"],
-        values: Float[Tensor, "b keyed k d"],
+        keys: Float[Tensor, "b kv_h k d"],
+        values: Float[Tensor, "b kv_h k d"],
     ) -> Float[Tensor, "b h q d"]:
         length, total = queries.shape[2], keys.shape[2]
-        seen = self.seen(length, total, keys.device)
-        shown = pad(~self.hidden, (0, total - self.hidden.shape[1]), value=True)
-        shown = rearrange(shown, "b k -> b 1 1 k")
-        if total - length < self.hidden.shape[1]:  # else no query is one of those that may be hidden
-            shown = shown | torch.ones_like(seen).triu(total - length).tril(total - length)
-        return attended(queries, keys, values, seen & shown)
+        prefix = self.padding_mask.shape[1]
+        visible = self.visible(length, total, keys.device)
+        content = pad(~self.padding_mask, (0, total - prefix), value=True)
+        content = rearrange(content, "b k -> b 1 1 k")
+        if total - length < prefix:  # otherwise no query can be padding
+            content = content | torch.ones_like(visible).triu(total - length).tril(total - length)
+        return dot_product_attention(queries, keys, values, visible & content)
 
-    def seen(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
-        """What the other mask lets see."""
-        return self.mask.seen(queries, keys, device)
+    def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        """The matrix of the other mask, without padding."""
+        return self.mask.visible(queries, keys, device)
 
 
-def hiding(mask: Mask, hidden: Bool[Tensor, "b n"] | None) -> Mask:
-    """A mask that leaves out what is hidden, if anything is."""
-    return mask if hidden is None else Hiding(mask, hidden)
+def mask_padding(mask: Mask, padding_mask: Bool[Tensor, "b n"] | None) -> Mask:
+    """Exclude padding from a mask, if there is any."""
+    return mask if padding_mask is None else Padded(mask, padding_mask)

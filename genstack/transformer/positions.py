@@ -1,4 +1,4 @@
-"""Where a token lies: learned embeddings, and rotary angles (Su et al. 2021, arXiv:2104.09864)."""
+"""Positions of tokens: learned embeddings, and rotary embeddings (Su et al. 2021, arXiv:2104.09864)."""
 
 from dataclasses import dataclass
 
@@ -11,39 +11,39 @@ from genstack.layout import CodeLayout
 
 
 def coordinates(layout: CodeLayout) -> Float[Tensor, "n two=2"]:
-    """Row and column of every code, counted in steps of the largest grid.
+    """Row and column of every code, in cells of the largest grid.
 
-    All grids cover the same image, so the coordinates of a code are those of the centre of its cell: whole
-    numbers 0, 1, 2, ... in the largest grid; 0.5, 2.5, 4.5, ... in a grid half as large.
+    All grids cover the same image. The coordinates of a code are the centre of its cell: 0, 1, 2, ... in the
+    largest grid; 0.5, 2.5, 4.5, ... in a grid half as large.
     """
-    places = layout.places()
+    positions = layout.positions()
     sizes = torch.tensor(layout.grids, dtype=torch.float32)
-    corners = torch.stack([places.row, places.column], dim=1)
-    return (corners + 0.5) * (sizes.amax(0) / sizes)[places.grid] - 0.5
+    corners = torch.stack([positions.row, positions.column], dim=1)
+    return (corners + 0.5) * (sizes.amax(0) / sizes)[positions.grid] - 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """Cosines and sines of the angles by which the channels of each token are turned."""
+    """Cosines and sines of the rotation angles of each token's channels."""
 
     cosine: Float[Tensor, "*b one=1 n d"]
     sine: Float[Tensor, "*b one=1 n d"]
 
     def __call__(self, heads: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-        """Channel i and channel i + d / 2 turn together, as the two axes of a plane."""
+        """Rotate heads; channels i and i + d / 2 are the two axes of a plane."""
         return torch.addcmul(heads * self.cosine, heads.roll(heads.shape[-1] // 2, dims=-1), self.sine)
 
 
 class Rotary(nn.Module):
-    """Two-dimensional rotary positions (as in LlamaGen, arXiv:2406.06525).
+    """Two-dimensional rotary embeddings (as in LlamaGen, arXiv:2406.06525).
 
-    Half of the planes turn with the row, half with the column, at frequencies from 1 down towards 1/10000.
-    Positions are indices of codes in the flat sequence; index n is no place, where nothing turns.
+    Half of the planes rotate with the row, half with the column, at frequencies from 1 down towards 1/10000.
+    Positions are indices of codes in the flat sequence; index n means no position and no rotation.
 
     Args:
-        layout: where the codes lie.
+        layout: layout of the codes.
         head_width: channels of one head.
-        zero: where there is no place, everything becomes zero, instead.
+        zero: set queries and keys without a position to zero instead.
     """
 
     def __init__(self, layout: CodeLayout, head_width: int, zero: bool = False):
@@ -66,7 +66,7 @@ class Rotary(nn.Module):
 
 
 class IndexEmbedding(nn.Module):
-    """One learned vector per value of an index that each position has, and one for no place (position n)."""
+    """A learned vector per value of an index over positions, and one for no position (index n)."""
 
     def __init__(self, index: Int[Tensor, " n"], values: int, width: int):
         super().__init__()
@@ -78,16 +78,16 @@ class IndexEmbedding(nn.Module):
         return self.table(self.get_buffer("index")[positions])
 
 
-class PlaceEmbedding(nn.Module):
-    """Adds learned vectors for the grid and the depth index of each position, where the layout has several.
+class PositionEmbedding(nn.Module):
+    """Add learned vectors for the grid and depth of each position, if the layout has several.
 
     With `absolute`, also one for each index in the flat sequence.
     """
 
     def __init__(self, layout: CodeLayout, width: int, absolute: bool = False):
         super().__init__()
-        places, order = layout.places(), torch.arange(layout.length)
-        kinds = [(places.grid, len(layout.grids)), (places.depth, layout.depth)]
+        positions, order = layout.positions(), torch.arange(layout.length)
+        kinds = [(positions.grid, len(layout.grids)), (positions.depth, layout.depth)]
         kinds = [(index, values) for index, values in kinds if values > 1]
         if absolute:
             kinds.append((order, layout.length))

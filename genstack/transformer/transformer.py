@@ -9,56 +9,56 @@ from torch.nn.functional import dropout, gelu, silu
 from torch.utils.checkpoint import checkpoint
 
 from genstack.layout import CodeLayout
-from genstack.transformer.adaln import AdaLN, Modulation, SharedModulation, modulated
-from genstack.transformer.attention import EPSILON, Attention, crossing_norm
+from genstack.transformer.adaln import AdaLN, Modulation, SharedModulation, modulate
+from genstack.transformer.attention import EPSILON, Attention, cross_qk_norm
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.cross_attention import CrossAttention, CrossAttentionLayer, KeyValue, KeyValuePair
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Mask
-from genstack.transformer.positions import PlaceEmbedding, Rotary, Rotation
+from genstack.transformer.positions import PositionEmbedding, Rotary, Rotation
 
 
 def normalization(backbone: Backbone) -> nn.Module:
-    """A norm over the channels of each token."""
+    """Norm over the channels of each token."""
     if backbone.norm == "rms":
         return nn.RMSNorm(backbone.width, eps=EPSILON)
     return nn.LayerNorm(backbone.width, eps=EPSILON, bias=backbone.bias)
 
 
 class SwiGLU(nn.Module):
-    """A gated feed-forward network (Shazeer 2020, arXiv:2002.05202)."""
+    """Gated feed-forward network (Shazeer 2020, arXiv:2002.05202)."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
-        self.read = nn.Linear(backbone.width, 2 * backbone.hidden, bias=backbone.bias)
-        self.write = nn.Linear(backbone.hidden, backbone.width, bias=backbone.bias)
+        self.fc1 = nn.Linear(backbone.width, 2 * backbone.mlp_width, bias=backbone.bias)
+        self.fc2 = nn.Linear(backbone.mlp_width, backbone.width, bias=backbone.bias)
 
     def forward(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
-        gate, hidden = self.read(tokens).chunk(2, dim=-1)
-        return self.write(silu(gate) * hidden)
+        gate, hidden = self.fc1(tokens).chunk(2, dim=-1)
+        return self.fc2(silu(gate) * hidden)
 
 
 class GELU(nn.Module):
-    """The feed-forward network of GPT-2."""
+    """Feed-forward network of GPT-2."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
-        self.read = nn.Linear(backbone.width, backbone.hidden, bias=backbone.bias)
-        self.write = nn.Linear(backbone.hidden, backbone.width, bias=backbone.bias)
+        self.fc1 = nn.Linear(backbone.width, backbone.mlp_width, bias=backbone.bias)
+        self.fc2 = nn.Linear(backbone.mlp_width, backbone.width, bias=backbone.bias)
         self.approximate = {"gelu": "none", "gelu_tanh": "tanh"}[backbone.feedforward]
 
     def forward(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
-        return self.write(gelu(self.read(tokens), approximate=self.approximate))
+        return self.fc2(gelu(self.fc1(tokens), approximate=self.approximate))
 
 
 def feedforward(backbone: Backbone) -> nn.Module:
-    """The second half of a layer."""
+    """Feed-forward network of a layer."""
     return SwiGLU(backbone) if backbone.feedforward == "swiglu" else GELU(backbone)
 
 
 class Layer(nn.Module):
-    """Attention, then a feed-forward network, each added to what it read."""
+    """Pre-norm transformer layer: attention, then a feed-forward network, both residual."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -78,7 +78,7 @@ class Layer(nn.Module):
 
 
 class AdaLNLayer(nn.Module):
-    """A layer whose norms the condition steers, with a gate on what each half adds (arXiv:2212.09748)."""
+    """Transformer layer with adaLN: modulated norms and gated outputs (arXiv:2212.09748)."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -86,7 +86,7 @@ class AdaLNLayer(nn.Module):
         self.attention = Attention(backbone)
         self.feedforward = feedforward(backbone)
         shared = backbone.adaln == "shared"
-        self.changes = (
+        self.modulation = (
             SharedModulation(backbone.width, 6) if shared else Modulation(backbone.width, 6, gates=2)
         )
         self.dropout = backbone.dropout
@@ -97,64 +97,63 @@ class AdaLNLayer(nn.Module):
         rotation: Rotation | None,
         mask: Mask,
         cache: Cache | None,
-        steering: Float[Tensor, "b *changes width"],
+        modulation: Float[Tensor, "b *count width"],
     ) -> Float[Tensor, "b n width"]:
-        """`steering` is the condition, or the changes that all layers share."""
+        """Apply the layer; `modulation` is the conditioning vector, or the modulation that layers share."""
         gates, scales, shifts = rearrange(
-            self.changes(steering), "b (kind half) w -> kind half b 1 w", half=2
+            self.modulation(modulation), "b (kind part) w -> kind part b 1 w", part=2
         )
-        added = self.attention(modulated(tokens, scales[0], shifts[0], self.norm), rotation, mask, cache)
+        added = self.attention(modulate(tokens, scales[0], shifts[0], self.norm), rotation, mask, cache)
         tokens = tokens + dropout(added * gates[0], self.dropout, self.training)
-        added = self.feedforward(modulated(tokens, scales[1], shifts[1], self.norm))
+        added = self.feedforward(modulate(tokens, scales[1], shifts[1], self.norm))
         return tokens + dropout(added * gates[1], self.dropout, self.training)
 
 
 def layer(backbone: Backbone) -> nn.Module:
-    """A layer of the kind that is planned."""
-    made: nn.Module = Layer(backbone) if backbone.adaln == "none" else AdaLNLayer(backbone)
+    """Build the kind of layer that the configuration asks for."""
+    result: nn.Module = Layer(backbone) if backbone.adaln == "none" else AdaLNLayer(backbone)
     if not backbone.cross_attention:
-        return made
-    cross_attention = CrossAttention(backbone.width, backbone.heads, crossing_norm(backbone), backbone.bias)
-    return CrossAttentionLayer(normalization(backbone), cross_attention, made, backbone.dropout)
+        return result
+    cross_attention = CrossAttention(backbone.width, backbone.heads, cross_qk_norm(backbone), backbone.bias)
+    return CrossAttentionLayer(normalization(backbone), cross_attention, result, backbone.dropout)
 
 
-def answers(backbone: Backbone) -> nn.ModuleList:
-    """What makes keys and values of the condition for each layer, if layers read it across."""
+def key_values(backbone: Backbone) -> nn.ModuleList:
+    """Build the key-value projections of the condition, one for each layer with cross-attention."""
     count, width, heads = backbone.depth if backbone.cross_attention else 0, backbone.width, backbone.heads
-    return nn.ModuleList(KeyValue(width, heads, crossing_norm(backbone), backbone.bias) for _ in range(count))
+    return nn.ModuleList(KeyValue(width, heads, cross_qk_norm(backbone), backbone.bias) for _ in range(count))
 
 
 class Transformer(nn.Module):
-    """Tokens to tokens. Each call says what they see and where they lie, so that any kind of prior fits.
+    """Tokens to tokens. The caller passes mask and positions, so that it serves every kind of prior.
 
     Args:
-        layout: where the codes lie.
-        backbone: the plan.
+        layout: layout of the codes.
+        backbone: configuration.
     """
 
-    #: What takes steps instead of `forward`; set while the network is compiled for drawing.
-    quick: Callable[..., Tensor] | None = None
+    #: Replaces `forward` in `step` while the network is compiled for sampling.
+    compiled_step: Callable[..., Tensor] | None = None
 
     def __init__(self, layout: CodeLayout, backbone: Backbone):
         super().__init__()
         self.layout, self.backbone = layout, backbone
-        rotary = backbone.positions == "rotary"
-        self.places = PlaceEmbedding(layout, backbone.width, absolute=not rotary)
+        rotary, width = backbone.positions == "rotary", backbone.width
+        self.position_embedding = PositionEmbedding(layout, width, absolute=not rotary)
         self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
-        steered, width = backbone.adaln != "none", backbone.width
         self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
-        self.answers = answers(backbone)
-        self.norm = AdaLN(width, backbone.norm) if steered else normalization(backbone)
+        self.key_values = key_values(backbone)
+        self.norm = normalization(backbone) if backbone.adaln == "none" else AdaLN(width, backbone.norm)
         self.shared = Modulation(width, 6, gates=2) if backbone.adaln == "shared" else None
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                std = 0.02 / (2 * backbone.depth) ** 0.5 if name.endswith("write") else 0.02
+                std = 0.02 / (2 * backbone.depth) ** 0.5 if name.endswith(("out", "fc2")) else 0.02
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, Modulation):
-                module.start()
+                module.reset_parameters()
 
     def forward(
         self,
@@ -162,33 +161,33 @@ class Transformer(nn.Module):
         positions: Int[Tensor, "*b n"],
         mask: Mask,
         caches: Sequence[Cache] | None = None,
-        steering: Float[Tensor, "b width"] | None = None,
-        pairs: Sequence[KeyValuePair] = (),
+        conditioning: Float[Tensor, "b width"] | None = None,
+        key_values: Sequence[KeyValuePair] = (),
         head: nn.Module | None = None,
     ) -> Tensor:
-        """Normalised features of each token, b x n x width, or what a head makes of those of the last.
+        """Return normalized features, b x n x width, or with `head` the logits of the last token, b x K.
 
         Args:
             tokens: embedded codes and conditions.
-            positions: the index in the flat sequence of the code that each token stands for, the same for all
-                images or one row for each; `layout.length` for a token without a place, such as a condition.
-            mask: which tokens see which.
-            caches: one for each layer, to go on after the tokens of earlier calls.
-            steering: the condition as one vector, from its `reading`; read by adaptive norms alone.
-            pairs: the condition as keys and values, from its `reading`; read by cross-attention alone.
-            head: makes logits, b x K and in float32, of the last token's features.
+            positions: index of each token's code in the flat sequence, shared by all images or one row for
+                each; `layout.length` for a token without a position, such as a condition.
+            mask: attention mask.
+            caches: one for each layer, to continue after the tokens of earlier calls.
+            conditioning: the condition as one vector, for adaLN.
+            key_values: keys and values of the condition for each layer, for cross-attention.
+            head: maps features to logits, which are returned in float32.
         """
-        tokens = dropout(self.places(tokens, positions), self.backbone.dropout, self.training)
+        tokens = dropout(self.position_embedding(tokens, positions), self.backbone.dropout, self.training)
         rotation = None if self.rotary is None else self.rotary(positions)
-        last = () if self.backbone.adaln == "none" else (steering,)
-        each = last if self.shared is None else (self.shared(steering),)
+        last = () if self.backbone.adaln == "none" else (conditioning,)
+        modulation = last if self.shared is None else (self.shared(conditioning),)
         for index, module in enumerate(self.layers):
             cache = None if caches is None else caches[index]
-            read = (*pairs[index : index + 1], rotation, mask, cache, *each)
+            given = (*key_values[index : index + 1], rotation, mask, cache, *modulation)
             if self.backbone.checkpoint and self.training:
-                tokens = checkpoint(module, tokens, *read, use_reentrant=False)
+                tokens = checkpoint(module, tokens, *given, use_reentrant=False)
             else:
-                tokens = module(tokens, *read)
+                tokens = module(tokens, *given)
         features = self.norm(tokens, *last)
         return features if head is None else head(features[:, -1]).float()
 
@@ -198,42 +197,45 @@ class Transformer(nn.Module):
         positions: Int[Tensor, "*b n"],
         mask: Mask,
         caches: Sequence[Cache],
-        reading: EncodedCondition,
+        encoded: EncodedCondition,
         head: nn.Module | None = None,
     ) -> Tensor:
-        """As `forward`, for tokens that go on after those that `caches` hold.
+        """Apply `forward` to tokens that follow those in `caches`.
 
-        Not `__call__`, since a network compiled for training would be compiled again for every length.
+        It does not go through `__call__`: a network compiled for training would be compiled again for every
+        length.
         """
-        walk = self.quick or self.forward
-        return walk(tokens, positions, mask, caches, reading.steering, reading.pairs, head)
+        forward = self.compiled_step or self.forward
+        return forward(tokens, positions, mask, caches, encoded.conditioning, encoded.key_values, head)
 
-    def reading(
-        self, condition: Float[Tensor, "b n width"], hidden: Bool[Tensor, "b n"] | None
+    def encode_condition(
+        self, condition: Float[Tensor, "b n width"], padding_mask: Bool[Tensor, "b n"] | None
     ) -> EncodedCondition:
-        """A condition as this network reads it: across, with one token before the codes, or all before them.
+        """Encode a condition as prefix tokens, or with cross-attention as one prefix token, keys and values.
 
         Args:
             condition: its tokens.
-            hidden: True for those that only fill up; None where all are seen.
+            padding_mask: True for padding; None without padding.
         """
         if not self.backbone.cross_attention:
-            return EncodedCondition(condition, steering(condition), hidden=hidden)
-        told = steering(condition) if hidden is None else shown(condition, hidden)
-        pairs = [answers(condition, hidden) for answers in self.answers]
-        return EncodedCondition(rearrange(told, "b width -> b 1 width"), told, pairs)
+            return EncodedCondition(condition, mean_pool(condition), padding_mask=padding_mask)
+        pooled = mean_pool(condition) if padding_mask is None else masked_mean_pool(condition, padding_mask)
+        key_values = [project(condition, padding_mask) for project in self.key_values]
+        return EncodedCondition(rearrange(pooled, "b width -> b 1 width"), pooled, key_values)
 
     def caches(self, length: int) -> list[Cache]:
-        """Empty caches for so many tokens."""
+        """Create empty caches for `length` tokens, one per layer."""
         return [Cache(length) for _ in self.layers]
 
 
-def steering(condition: Float[Tensor, "b n width"]) -> Float[Tensor, "b width"]:
-    """The tokens of a condition as one vector: what steers adaptive norms."""
+def mean_pool(condition: Float[Tensor, "b n width"]) -> Float[Tensor, "b width"]:
+    """Mean of a condition's tokens: the conditioning vector of adaLN."""
     return condition.mean(dim=1)
 
 
-def shown(condition: Float[Tensor, "b n width"], hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b width"]:
-    """The mean of the tokens of a condition that are not hidden; 0 where all are."""
-    kept = condition.masked_fill(rearrange(hidden, "b n -> b n 1"), 0).sum(dim=1)
-    return kept / rearrange((~hidden).sum(dim=1).clamp(min=1), "b -> b 1")
+def masked_mean_pool(
+    condition: Float[Tensor, "b n width"], padding_mask: Bool[Tensor, "b n"]
+) -> Float[Tensor, "b width"]:
+    """Mean of a condition's tokens without padding; 0 if all are padding."""
+    total = condition.masked_fill(rearrange(padding_mask, "b n -> b n 1"), 0).sum(dim=1)
+    return total / rearrange((~padding_mask).sum(dim=1).clamp(min=1), "b -> b 1")

@@ -384,7 +384,7 @@ def test_a_transformer_of_llamagen_with_its_tokenizer_is_a_run(tmp_path, capsys)
 def test_hidden_widths_of_llamagen(width, depth, heads, hidden):
     """Two thirds of four widths, rounded up to a multiple of 256."""
     made = plan(width, depth, heads, hidden)
-    assert made.hidden == hidden
+    assert made.mlp_width == hidden
     if width >= 256:
         assert made == Backbone(width, depth, heads, qk_norm=False, unplaced="zero")
 

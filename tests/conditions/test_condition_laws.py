@@ -128,7 +128,7 @@ def test_wishes_are_met_in_turn_and_others_refused(condition):
 
 
 def test_tokens_that_only_fill_up_are_some_of_its_own(condition):
-    hidden = condition.hidden(condition.values(facts(5)))
+    hidden = condition.padding_mask(condition.values(facts(5)))
     assert hidden is None or (hidden.shape == (5, condition.length) and not hidden.all(dim=1).any())
 
 

@@ -54,8 +54,8 @@ def test_states_are_those_of_transformers_at_the_end(text_encoder):
 def test_no_caption_is_under_the_mask_of_the_caption(text_encoder):
     condition = of(text_encoder)
     values = condition.values(facts(*TEXTS))
-    assert torch.equal(condition.hidden(condition.null(values)), condition.hidden(values))
-    assert condition.hidden(values).sum(dim=1).tolist() == [5, 0, 8]
+    assert torch.equal(condition.padding_mask(condition.null(values)), condition.padding_mask(values))
+    assert condition.padding_mask(values).sum(dim=1).tolist() == [5, 0, 8]
 
 
 @pytest.mark.parametrize("options", [{}, {"cross_attention": True, "adaln": "own"}], ids=["before", "across"])

@@ -160,7 +160,7 @@ def test_an_impossible_plan_is_refused(plan, hint, tiny):
 
 
 def test_the_default_plan_has_the_hidden_width_of_llamagen():
-    assert Backbone().hidden == 1024
-    assert Backbone(width=1024, heads=16).hidden == 2816
-    assert Backbone(width=1280, heads=20).hidden == 3584
-    assert Backbone(feedforward="gelu").hidden == 4 * 384
+    assert Backbone().mlp_width == 1024
+    assert Backbone(width=1024, heads=16).mlp_width == 2816
+    assert Backbone(width=1280, heads=20).mlp_width == 3584
+    assert Backbone(feedforward="gelu").mlp_width == 4 * 384

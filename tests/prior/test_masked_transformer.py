@@ -28,12 +28,12 @@ class Oracle(nn.Module):
         super().__init__()
         self.layout, self.chances = LAYOUT, chances
 
-    def forward(self, codes, hidden, reading, asked):
+    def forward(self, codes, hidden, encoded, asked):
         fits = (EVERY.eq(codes[:, None]) | hidden[:, None]).all(-1).double() * self.chances
         of_each = torch.stack([(fits[:, :, None] * EVERY.eq(code)).sum(1) for code in range(3)], -1)
         return (of_each / fits.sum(1)[:, None, None]).log().float()[asked]
 
-    def reading(self, condition):
+    def encode_condition(self, condition):
         return EncodedCondition(torch.zeros(81, 1, 1), torch.zeros(81, 1), ())
 
     surprise, bound = MaskedTransformer.surprise, MaskedTransformer.bound
@@ -61,7 +61,7 @@ def by_orders(filler):
         for place in order:
             asked = torch.zeros_like(hidden)
             asked[:, place] = True
-            logits = filler(EVERY, hidden, filler.reading(NOTHING), asked).double().log_softmax(-1)
+            logits = filler(EVERY, hidden, filler.encode_condition(NOTHING), asked).double().log_softmax(-1)
             nats -= logits.gather(1, EVERY[:, [place]])[:, 0]
             hidden = hidden & ~asked
         likelihoods.append(-nats)
@@ -95,14 +95,19 @@ def test_the_bound_is_that_of_diffusion_in_continuous_time(filler):
     for pattern in torch.tensor(list(product([False, True], repeat=4)))[1:]:
         count = int(pattern.sum())
         weight = (times**count * (1 - times) ** (4 - count) / times).mean()
-        bound += weight * count * filler.surprise(EVERY, pattern.expand(81, 4), filler.reading(NOTHING))
+        bound += (
+            weight * count * filler.surprise(EVERY, pattern.expand(81, 4), filler.encode_condition(NOTHING))
+        )
     torch.testing.assert_close(bound, by_orders(filler)[1], atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_a_code_that_is_hidden_changes_nothing(filler, layout, tiny):
     filler = MaskedTransformer(layout, Unconditional(), tiny).eval()
-    codes, none = torch.randint(11, (3, layout.length)), filler.reading(torch.zeros(3, dtype=torch.int64))
+    codes, none = (
+        torch.randint(11, (3, layout.length)),
+        filler.encode_condition(torch.zeros(3, dtype=torch.int64)),
+    )
     hidden = torch.rand(codes.shape) < 0.5
     logits = filler(codes, hidden, none, hidden)
     others = torch.where(hidden, torch.randint(11, codes.shape), codes)

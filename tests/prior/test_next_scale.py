@@ -60,7 +60,7 @@ def prior(request):
 def test_logits_of_a_grid_see_all_of_the_coarser_grids_and_nothing_else(prior):
     codes, labels = torch.randint(7, (1, LAYOUT.length)), torch.tensor([1])
     before = prior.logits(codes, labels)
-    grid = LAYOUT.places().grid
+    grid = LAYOUT.positions().grid
     for index in range(LAYOUT.length):
         changed = codes.clone()
         changed[0, index] = (changed[0, index] + 3) % 7

@@ -28,10 +28,10 @@ def test_halton_spreads_what_comes_first():
 
 def test_halton_goes_grid_by_grid_and_depth_by_depth(layout):
     ranks = Halton().ranks(layout, torch.zeros(3, layout.length))
-    places = layout.places()
+    positions = layout.positions()
     assert ranks.shape == (3, layout.length)
     assert ranks[2].sort().values.tolist() == list(range(layout.length))
-    turn = places.grid * layout.depth + places.depth
+    turn = positions.grid * layout.depth + positions.depth
     assert torch.equal(turn[ranks[0].argsort()], turn.sort().values)
 
 

@@ -28,7 +28,7 @@ CAPTIONS = Captions(vocabulary=256, length=5, depth=1, heads=3, dropout=0.2)
 class Filled(Captions):
     """Words below 100 only fill up; no word sees another before the prior."""
 
-    def hidden(self, values):
+    def padding_mask(self, values):
         return values < 100
 
     def embedding(self, width):

@@ -51,8 +51,8 @@ class Chance(Slope):
 
 
 def rise(layout: CodeLayout) -> torch.Tensor:
-    places = layout.places()
-    return 7 * places.row + 3 * places.column + places.depth
+    positions = layout.positions()
+    return 7 * positions.row + 3 * positions.column + positions.depth
 
 
 def larger(rows: int, columns: int, window: CodeLayout = WINDOW) -> CodeLayout:
@@ -111,8 +111,8 @@ def test_an_image_depends_on_its_own_seed_alone():
 def test_known_codes_stay_and_drawing_goes_outwards_from_them():
     layout, prior = larger(6, 10), Slope(replace(WINDOW, codebook_size=1000))
     layout = replace(layout, codebook_size=1000)
-    places = layout.places()
-    inside = (places.row >= 2) & (places.row < 4) & (places.column >= 4) & (places.column < 7)
+    positions = layout.positions()
+    inside = (positions.row >= 2) & (positions.row < 4) & (positions.column >= 4) & (positions.column < 7)
     known = Known((300 + rise(layout)).expand(2, -1), inside.expand(2, -1))
     codes = draw(prior, layout, known)
     assert torch.equal(codes, known.codes), "all of it goes on from what was given"

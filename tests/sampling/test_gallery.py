@@ -23,7 +23,7 @@ from genstack.model import Model
 from genstack.prior import Autoregressive, SamplingOptions
 from genstack.sampling import Canvas, Gallery, Series, Sweep
 from genstack.transformer import Backbone
-from genstack.transformer.held import held
+from genstack.transformer.weight_cast import cast_weights
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_weights_make_the_fingerprint_and_nothing_else_does(series):
 def test_images_of_held_weights_belong_to_the_model_as_it_is(series, monkeypatch):
     """Compiled networks have weights in another precision meanwhile; what was drawn by them goes on."""
     monkeypatch.setattr(
-        "genstack.sampling.series.compiled", lambda model: held(model.prior, torch.device("cpu"))
+        "genstack.sampling.series.compiled", lambda model: cast_weights(model.prior, torch.device("cpu"))
     )
     begun = replace(series, precision="bf16")
     with begun.compiled():

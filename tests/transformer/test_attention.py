@@ -51,7 +51,7 @@ def test_shared_keys_are_the_same_keys_for_each_head(qk_norm):
         return torch.cat([rows[:24], others])
 
     state = {
-        name: copied(value) if name.endswith(("attention.read.weight", "norm.gain")) else value
+        name: copied(value) if name.endswith(("attention.qkv.weight", "norm.gain")) else value
         for name, value in shared.state_dict().items()
     }
     own.load_state_dict(state)

@@ -25,9 +25,9 @@ def cross_attention():
     asking, answering = (kind(12, 3, nn.Identity(), bias=True) for kind in (CrossAttention, KeyValue))
     reference = nn.MultiheadAttention(12, 3, batch_first=True)
     with torch.no_grad():
-        reference.in_proj_weight.copy_(torch.cat([asking.ask.weight, answering.answer.weight]))
-        reference.in_proj_bias.copy_(torch.cat([asking.ask.bias, answering.answer.bias]))
-        reference.out_proj.load_state_dict(asking.write.state_dict())
+        reference.in_proj_weight.copy_(torch.cat([asking.q.weight, answering.kv.weight]))
+        reference.in_proj_bias.copy_(torch.cat([asking.q.bias, answering.kv.bias]))
+        reference.out_proj.load_state_dict(asking.out.state_dict())
     return asking, answering, reference
 
 
@@ -46,19 +46,19 @@ def test_where_all_is_hidden_nothing_is_read(cross_attention):
     tokens, condition = torch.randn(2, 7, 12), torch.randn(2, 5, 12, requires_grad=True)
     hidden = torch.tensor([[True] * 5, [False] * 5])
     read = asking(tokens, answering(condition, hidden))
-    assert torch.equal(read[0], asking.write.bias.expand(7, 12))
+    assert torch.equal(read[0], asking.out.bias.expand(7, 12))
     torch.testing.assert_close(read[1:], asking(tokens[1:], answering(condition[1:], None)))
     read.square().sum().backward()
     assert not condition.grad[0].any() and condition.grad[1].any(dim=1).all()
-    assert all(each.grad.isfinite().all() for each in (asking.ask.weight, answering.answer.weight))
+    assert all(each.grad.isfinite().all() for each in (asking.q.weight, answering.kv.weight))
 
 
 def test_one_token_stands_before_the_codes_instead_of_all(tiny):
     crossed, plain = (
         Autoregressive(LAYOUT, CAPTIONS, plan) for plan in (replace(tiny, cross_attention=True), tiny)
     )
-    assert len(crossed.get_buffer("places")) == LAYOUT.length
-    assert len(plain.get_buffer("places")) == LAYOUT.length + 4
+    assert len(crossed.get_buffer("positions")) == LAYOUT.length
+    assert len(plain.get_buffer("positions")) == LAYOUT.length + 4
 
 
 @pytest.mark.parametrize("kind", [Autoregressive, Masked])

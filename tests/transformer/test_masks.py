@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genstack.transformer.cache import Cache
-from genstack.transformer.masks import BlockCausal, Causal, Full, Hiding, hiding
+from genstack.transformer.masks import BlockCausal, Causal, Full, Padded, mask_padding
 
 BLOCKS = torch.tensor([0, 1, 1, 2, 2, 2, 3])
 
@@ -58,7 +58,7 @@ def test_a_hidden_token_is_seen_by_itself_alone(mask, sees, length):
     """Each image hides others; those behind the first five are never hidden."""
     hidden = torch.tensor([[True, True, False, False, False], [False, True, False, True, True]])
     queries, keys, values = torch.randn(2, 3, length, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
-    found = Hiding(mask, hidden).attend(queries, keys, values)
+    found = Padded(mask, hidden).attend(queries, keys, values)
     for image, row in enumerate(hidden.tolist()):
         one = [each[image : image + 1] for each in (queries, keys, values)]
 
@@ -70,7 +70,7 @@ def test_a_hidden_token_is_seen_by_itself_alone(mask, sees, length):
 
 def test_nothing_hidden_leaves_a_mask_as_it_is():
     mask = Causal()
-    assert hiding(mask, None) is mask
+    assert mask_padding(mask, None) is mask
 
 
 def test_a_cache_gives_back_all_so_far_from_the_same_memory():

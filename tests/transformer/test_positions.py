@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from genstack.layout import CodeLayout
-from genstack.transformer.positions import PlaceEmbedding, Rotary, coordinates
+from genstack.transformer.positions import PositionEmbedding, Rotary, coordinates
 
 
 def test_one_grid_counts_rows_and_columns():
     layout = CodeLayout((24, 40), 5, ((3, 5),), depth=2)
-    places = layout.places()
+    positions = layout.positions()
     torch.testing.assert_close(
-        coordinates(layout), torch.stack([places.row, places.column], 1).float(), atol=1e-6, rtol=0
+        coordinates(layout), torch.stack([positions.row, positions.column], 1).float(), atol=1e-6, rtol=0
     )
 
 
@@ -74,16 +74,16 @@ def test_each_image_may_have_its_own_order():
 )
 def test_embeddings_tell_apart_what_the_layout_has_several_of(grids, depth, absolute, distinct):
     layout = CodeLayout((32, 48), 5, grids, depth)
-    embedding = PlaceEmbedding(layout, 6, absolute)
+    embedding = PositionEmbedding(layout, 6, absolute)
     added = embedding(torch.zeros(1, layout.length, 6), torch.arange(layout.length))[0]
     assert len(added.unique(dim=0)) == distinct
 
 
 def test_embeddings_follow_grid_and_depth():
     layout = CodeLayout((32, 48), 5, ((1, 2), (2, 3)), depth=2)
-    embedding, places = PlaceEmbedding(layout, 6), layout.places()
+    embedding, positions = PositionEmbedding(layout, 6), layout.positions()
     added = embedding(torch.zeros(1, layout.length, 6), torch.arange(layout.length))[0]
     for i in range(layout.length):
         for j in range(layout.length):
-            same = places.grid[i] == places.grid[j] and places.depth[i] == places.depth[j]
+            same = positions.grid[i] == positions.grid[j] and positions.depth[i] == positions.depth[j]
             assert torch.equal(added[i], added[j]) == bool(same)

@@ -145,7 +145,7 @@ class Filling(nn.Module):
         self, codes: Int[Tensor, "b n"], hidden: Int[Tensor, "b n"], condition: Tensor
     ) -> Float[Tensor, "b n K"]:
         every = torch.ones_like(codes, dtype=torch.bool)
-        logits = self.filler(codes, hidden > 0, self.filler.reading(condition), every)
+        logits = self.filler(codes, hidden > 0, self.filler.encode_condition(condition), every)
         torch._check(logits.shape[0] == codes.numel())
         return rearrange(logits, "(b n) K -> b n K", b=codes.shape[0])
 

@@ -167,7 +167,7 @@ def keyed(weights: Weights, width: int, heads: int) -> int | None:
 def plan(width: int, depth: int, heads: int, hidden: int, kv_heads: int | None = None) -> Backbone:
     """LlamaGen's transformer; where its hidden width is not the usual one, the ratio that gives it."""
     made = Backbone(width, depth, heads, qk_norm=False, unplaced="zero", kv_heads=kv_heads)
-    if made.hidden == hidden:
+    if made.mlp_width == hidden:
         return made
     ratio = 1.5 * (hidden + 0.5) / width  # a half, so that rounding down gives `hidden`
     return replace(made, ratio=ratio, rounding=1)
@@ -179,7 +179,7 @@ def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
     Theirs turn neighbouring channels of queries and keys together, ours channels half a head apart: a matter
     of their order, which no product of queries and keys depends on.
     """
-    keys = backbone.keyed * backbone.head_width
+    keys = backbone.key_value_heads * backbone.head_width
     heads = torch.arange(backbone.width + keys).reshape(-1, backbone.head_width // 2, 2)
     turned = rearrange(heads, "heads plane side -> (heads side plane)")
     order = torch.cat([turned, len(turned) + torch.arange(keys)])
@@ -191,11 +191,11 @@ def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
             raise UserError(f"{read.of} has shape {read.shape}, not {(len(order), backbone.width)}")
         gate, inner = (weights.take(f"{place}.feed_forward.{name}.weight") for name in ("w1", "w3"))
         found |= {
-            f"{place}.attention.read.weight": read.ordered(order),
-            f"{place}.attention.write.weight": weights.take(f"{place}.attention.wo.weight"),
+            f"{place}.attention.qkv.weight": read.ordered(order),
+            f"{place}.attention.out.weight": weights.take(f"{place}.attention.wo.weight"),
             f"{place}.attention_norm.weight": weights.take(f"{place}.attention_norm.weight"),
             f"{place}.feedforward_norm.weight": weights.take(f"{place}.ffn_norm.weight"),
-            f"{place}.feedforward.read.weight": joined(gate, inner),
-            f"{place}.feedforward.write.weight": weights.take(f"{place}.feed_forward.w2.weight"),
+            f"{place}.feedforward.fc1.weight": joined(gate, inner),
+            f"{place}.feedforward.fc2.weight": weights.take(f"{place}.feed_forward.w2.weight"),
         }
     return found

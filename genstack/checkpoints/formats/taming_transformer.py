@@ -209,7 +209,7 @@ def transformer(
     found |= prefix | {
         "codes.weight": weights.take("tok_emb.weight").rows(layout.codebook_size),
         "head.weight": weights.take("head.weight").rows(layout.codebook_size),
-        "transformer.places.parts.0.table.weight": (
+        "transformer.position_embedding.parts.0.table.weight": (
             behind(places, before, layout.length) if before else positions(places, layout.length)
         ),
     }
@@ -232,10 +232,10 @@ def blocks(weights: Weights, layers: int) -> dict[str, Weight]:
         found |= weights.both(f"{theirs}.ln2", f"{ours}.feedforward_norm")
         for part in ("weight", "bias"):
             read = [weights.take(f"{theirs}.attn.{name}.{part}") for name in ("query", "key", "value")]
-            found[f"{ours}.attention.read.{part}"] = joined(*read)
-        found |= weights.both(f"{theirs}.attn.proj", f"{ours}.attention.write")
-        found |= weights.both(f"{theirs}.mlp.0", f"{ours}.feedforward.read")
-        found |= weights.both(f"{theirs}.mlp.2", f"{ours}.feedforward.write")
+            found[f"{ours}.attention.qkv.{part}"] = joined(*read)
+        found |= weights.both(f"{theirs}.attn.proj", f"{ours}.attention.out")
+        found |= weights.both(f"{theirs}.mlp.0", f"{ours}.feedforward.fc1")
+        found |= weights.both(f"{theirs}.mlp.2", f"{ours}.feedforward.fc2")
     return found
 
 

@@ -161,7 +161,7 @@ def transformer(weights: Weights, made: Autoencoder, layout: CodeLayout) -> Next
     )
     found = places(weights, width) | {"prefix.table.weight": weights.take("class_emb.weight")}
     found |= weights.both("word_embed", "read") | weights.both("head", "head")
-    found |= weights.both("head_nm.ada_lin.1", "transformer.norm.changes.linear")
+    found |= weights.both("head_nm.ada_lin.1", "transformer.norm.modulation.linear")
     if shared:
         found |= weights.both("shared_ada_lin.1", "transformer.shared.linear")
     for number in range(backbone.depth):
@@ -194,8 +194,10 @@ def places(weights: Weights, width: int) -> dict[str, Weight]:
     nowhere = constant(torch.zeros(1, width))
     each = Weight(table.of, table.shape[1:], started)
     return {
-        "transformer.places.parts.0.table.weight": joined(weights.take("lvl_embed.weight"), nowhere),
-        "transformer.places.parts.1.table.weight": joined(each, nowhere),
+        "transformer.position_embedding.parts.0.table.weight": joined(
+            weights.take("lvl_embed.weight"), nowhere
+        ),
+        "transformer.position_embedding.parts.1.table.weight": joined(each, nowhere),
     }
 
 
@@ -204,17 +206,17 @@ def layer(weights: Weights, theirs: str, ours: str, shared: bool) -> dict[str, W
     biases = [weights.take(f"{theirs}.attn.{name}") for name in ("q_bias", "zero_k_bias", "v_bias")]
     scale = weights.take(f"{theirs}.attn.scale_mul_1H11")
     found = {
-        f"{ours}.attention.read.weight": weights.take(f"{theirs}.attn.mat_qkv.weight"),
-        f"{ours}.attention.read.bias": joined(*biases),
+        f"{ours}.attention.qkv.weight": weights.take(f"{theirs}.attn.mat_qkv.weight"),
+        f"{ours}.attention.qkv.bias": joined(*biases),
         f"{ours}.attention.norm.scale": scale.reshaped(*scale.shape[1:2]),
     }
-    found |= weights.both(f"{theirs}.attn.proj", f"{ours}.attention.write")
-    found |= weights.both(f"{theirs}.ffn.fc1", f"{ours}.feedforward.read")
-    found |= weights.both(f"{theirs}.ffn.fc2", f"{ours}.feedforward.write")
+    found |= weights.both(f"{theirs}.attn.proj", f"{ours}.attention.out")
+    found |= weights.both(f"{theirs}.ffn.fc1", f"{ours}.feedforward.fc1")
+    found |= weights.both(f"{theirs}.ffn.fc2", f"{ours}.feedforward.fc2")
     if shared:
         offset = weights.take(f"{theirs}.ada_gss")
-        return found | {f"{ours}.changes.offset": offset.reshaped(*offset.shape[2:])}
-    return found | weights.both(f"{theirs}.ada_lin.1", f"{ours}.changes.linear")
+        return found | {f"{ours}.modulation.offset": offset.reshaped(*offset.shape[2:])}
+    return found | weights.both(f"{theirs}.ada_lin.1", f"{ours}.modulation.linear")
 
 
 def separated(weights: Weights) -> Weights:

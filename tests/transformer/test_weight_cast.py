@@ -9,7 +9,7 @@ from torch import nn
 import genstack.prior.prior
 from genstack.conditions import Unconditional
 from genstack.prior import Autoregressive, SamplingOptions, image_seeds
-from genstack.transformer.held import held
+from genstack.transformer.weight_cast import cast_weights
 
 
 def linears(module: nn.Module) -> list[nn.Linear]:
@@ -27,7 +27,7 @@ def test_sampling_in_bfloat16_converts_each_weight_once_and_draws_what_autocast_
     with torch.autocast("cpu", torch.bfloat16):
         drawn = prior.sample(condition, SamplingOptions(), seeds)
         assert set(seen) == {torch.bfloat16}
-        monkeypatch.setattr(genstack.prior.prior, "held", lambda module, device: nullcontext())
+        monkeypatch.setattr(genstack.prior.prior, "cast_weights", lambda module, device: nullcontext())
         assert torch.equal(drawn, prior.sample(condition, SamplingOptions(), seeds))
     assert set(seen) == {torch.bfloat16, torch.float32}
 
@@ -38,7 +38,7 @@ def test_weights_are_put_back_whatever_happens(enabled):
     weights = dict(module.named_parameters())
 
     def interrupted() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled), held(module, torch.device("cpu")):
+        with torch.autocast("cpu", torch.bfloat16, enabled), cast_weights(module, torch.device("cpu")):
             expected = torch.bfloat16 if enabled else torch.float32
             assert [linear.weight.dtype for linear in linears(module)] == [expected] * 2
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Weights held in the dtype of autocast, so that drawing does not convert them again for every code."""
+"""Linear weights cast to the dtype of autocast once, and not again for every sampled code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,24 +8,24 @@ from torch import nn
 
 
 @contextmanager
-def held(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Under autocast, give the linear layers weights in its dtype meanwhile, with the values it would make.
+def cast_weights(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Under autocast, cast the weights of linear layers to its dtype, and restore them on exit.
 
-    Autocast keeps what it converts only where gradients are recorded. Sharded weights are left as they are.
+    Autocast caches its own casts only where gradients are recorded. Sharded weights are left alone.
     """
     if not torch.is_autocast_enabled(device.type):
         yield
         return
     dtype = torch.get_autocast_dtype(device.type)
-    kept = [
+    originals = [
         (layer, layer.weight)
         for layer in module.modules()
         if isinstance(layer, nn.Linear) and type(layer.weight) is nn.Parameter and layer.weight.dtype != dtype
     ]
     try:
-        for layer, weight in kept:
+        for layer, weight in originals:
             layer.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
         yield
     finally:
-        for layer, weight in kept:
+        for layer, weight in originals:
             layer.weight = weight
