@@ -81,7 +81,9 @@ def test_an_error_leaves_the_networks_as_they_were(model):
 
 def test_what_nothing_is_made_for_is_refused(model):
     with (
-        pytest.raises(UserError, match="compilation is not supported on meta, only on cpu and cuda; leave it out"),
+        pytest.raises(
+            UserError, match="compilation is not supported on meta, only on cpu and cuda; leave it out"
+        ),
         compiled(model.to("meta")),
     ):
         pass
