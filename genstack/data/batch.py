@@ -74,6 +74,32 @@ class Batch:
         )
 
 
+@dataclass
+class CodeBatch:
+    """What a prior's training reads where images have been encoded before.
+
+    Args:
+        stored: the codes.
+        facts: what is known of their images.
+    """
+
+    stored: Int[Tensor, "b n"]
+    facts: ConditionInputs
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def codes(self, encode: Callable[[Tensor], Tensor]) -> Int[Tensor, "b n"]:
+        """The codes; nothing is left to encode."""
+        return self.stored
+
+    def to(self, device: torch.device | str) -> "CodeBatch":
+        return CodeBatch(self.stored.to(device), self.facts.to(device))
+
+    def pin_memory(self) -> "CodeBatch":
+        return replace(self, stored=self.stored.pin_memory())
+
+
 def join(samples: Sequence[Batch]) -> Batch:
     """Batches one after the other as one."""
     return Batch(

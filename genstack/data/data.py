@@ -5,8 +5,7 @@ from typing import Literal
 
 from torch.utils.data import DataLoader
 
-from genstack.data.batch import Batch
-from genstack.data.codes.batch import CodeBatch
+from genstack.data.batch import Batch, CodeBatch
 from genstack.data.images import Preprocessing
 from genstack.inputs import DataInfo
 

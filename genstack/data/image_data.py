@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from genstack.data.batch import Batch, Loader, Samples, Unreadable, join
 from genstack.data.beside import Beside
@@ -73,6 +73,25 @@ class ImageData(Data):
         self.batch_size, self.workers, self.limit, self.seed = batch_size, workers, limit, seed
         self.condition_images, self.background = condition_images, background
         self.size = height_and_width(resolution)
+
+    @classmethod
+    def for_model(
+        cls, preprocessing: Preprocessing, source: str, labels: Literal["own", "folder", "none"] = "none"
+    ) -> "ImageData":
+        """Read other images exactly as a model reads its own: size, channels, window, bits and background.
+
+        Args:
+            preprocessing: of the model.
+            source: see the class.
+            labels: see the class.
+        """
+        settings = preprocessing.settings.items()  # with lists, as files have them
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings
+        }
+        data = cls(source, labels=labels, **given)
+        data.preprocessing = preprocessing
+        return data
 
     @cached_property
     def opened(self) -> Source:

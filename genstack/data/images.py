@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, BytesIO, FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,16 @@ class Preprocessing:
     def highest(self) -> int:
         """The largest value that a saved picture can hold."""
         return 2**self.bits - 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `ImageData` by which other pictures become images in the same way."""
+        return {
+            "resolution": [self.height, self.width],
+            "channels": self.channels,
+            "window": None if self.window is None else list(self.window),
+            "background": list(self.background),
+        }
 
     def to_model(self, pixels: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
         """Pixels as `read` gives them, in [0, 1] or with a window in the file's own values, to [-1, 1]."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genstack.conditions import ClassLabels, Condition, Unconditional
 from genstack.data import Batch
-from genstack.data.codes.batch import CodeBatch
+from genstack.data.batch import CodeBatch
 from genstack.data.data import Data
 from genstack.data.sheet import sheet
 from genstack.description import describe, identity

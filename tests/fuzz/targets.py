@@ -36,6 +36,7 @@ from genstack.data.codes import header as headers
 from genstack.data.codes import shard as shards
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
+from genstack.data.sources import CODES
 from genstack.description import describable
 from genstack.model import Model
 from genstack.prior import Autoregressive
@@ -260,7 +261,7 @@ def archive() -> tuple[headers.Header, bytes]:
 
 def code_header(content: bytes, folder: Path) -> None:
     """The header of an archive of codes, and a shard under it."""
-    made = headers.read(wrote(folder, headers.WHOLE, content))
+    made = headers.read(wrote(folder, CODES, content))
     assert len(made.plan) == 32
     shards.Shard(wrote(folder, "000000.safetensors", archive()[1]), made).check("")
 

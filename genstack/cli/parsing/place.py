@@ -26,10 +26,4 @@ def images_of(place: Path) -> dict[str, Any]:
     """Settings of the data that a run trained on, or of pictures as a published model reads them."""
     if (place / CONFIG).is_file():
         return dict(Run(place).config()["data"])
-    read = load(place).preprocessing
-    return {
-        "resolution": [read.height, read.width],
-        "channels": read.channels,
-        "window": None if read.window is None else list(read.window),
-        "background": list(read.background),
-    }
+    return load(place).preprocessing.settings

@@ -20,7 +20,8 @@ from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.place import images_of
 from genstack.data import ImageData
 from genstack.data.codes.data import codes_or_images
-from genstack.data.codes.header import is_archive, seen
+from genstack.data.codes.header import header_in
+from genstack.data.sources import is_archive
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.training.compressor import CompressorTraining
@@ -134,9 +135,9 @@ class PriorStage(Stage):
             raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
         data = images_of(Path(found))
         source = Parser("genstack train prior", files=True).peek(arguments, "data.source")
-        if source is not None and is_archive(Path(source).expanduser()):
+        if source is not None and is_archive(Path(source)):
             data.pop("augmentation", None)  # done when they were encoded, as is the size
-            data |= seen(Path(source))
+            data |= header_in(Path(source)).preprocessing.settings
         return {"data": data} if data else {}
 
     def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:

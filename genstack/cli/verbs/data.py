@@ -4,8 +4,9 @@ genstack data check DIR
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from genstack.checkpoints.model_file import load
 from genstack.data import ImageData
 from genstack.data.framing import Augmentation
 from genstack.data.images import write
@@ -17,23 +18,39 @@ VARIED = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5, rotate=10.0, shi
 
 def check(
     source: str,
-    resolution: int | str = 64,
-    channels: Literal[1, 3, 4] = 3,
+    resolution: int | str | None = None,
+    channels: Literal[1, 3, 4] | None = None,
     labels: Literal["own", "folder", "none"] = "own",
     window: tuple[float, float] | None = None,
+    background: tuple[int, int, int] | None = None,
+    run: str = "",
     out: str = "data-check.png",
 ) -> None:
     """Read every image of a source, say what is there and what is wrong, and draw what a model will see.
 
     Args:
-        source: a folder of pictures, `digits`, `shapes`, `shapes:pairs`, or `torchvision:NAME`.
-        resolution: side of the images that the model sees, or height and width: 64, or 48,64.
-        channels: 1 grey, 3 colour, 4 colour and transparency.
+        source: anything that `--data.source` takes, such as a folder of pictures.
+        resolution: side of the images that the model sees, or height and width: 64 (the default), or 48,64.
+        channels: 1 grey, 3 colour (the default), 4 colour and transparency.
         labels: where classes come from: own (the source's), folder (first-level folders), or none.
         window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
+        background: red, green and blue, 0 to 255, behind transparent pictures; white if left out.
+        run: run or published file whose resolution, channels, window and background are taken.
         out: PNG file of the contact sheet, each image above an augmented variation of it.
     """
-    data = ImageData(source, resolution, channels, labels, window=window)
+    settings: dict[str, Any] = {
+        "resolution": resolution,
+        "channels": channels,
+        "window": window,
+        "background": background,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    if run and given:
+        raise UserError(f"--{next(iter(given))} comes from --run {run}; leave one of the two out")
+    if run:
+        data = ImageData.for_model(load(Path(run)).preprocessing, source, labels)
+    else:
+        data = ImageData(source, labels=labels, **given)
     found = survey(data)
     print("\n".join([data.report(), *found.lines()]))
     if not found.readable:

@@ -196,7 +196,7 @@ def of_folders(wanted: Evaluation, data: ImageData, bench: Bench) -> Card | None
         raise UserError("samples are drawn from a prior's run, not from folders; leave out --samples")
     if wanted.compile:
         raise UserError("what is compiled draws samples of a run, not folders; leave out --compile")
-    other = ImageData(wanted.fake, data.resolution, data.channels, "none", window=data.window)
+    other = ImageData.for_model(data.preprocessing, wanted.fake)
     folders = Folders(data, other, bench.extractors, bench.perceptual, bench.device)
     real, fake = folders.sides
     if min(len(real), len(fake)) < FEWEST and not folders.paired:

@@ -36,8 +36,7 @@ def reconstruct(
         raise UserError(f"count {count} is too small; it must be at least 1")
     model = load(Path(run)).to(choose(device))
     if source:
-        channels, height, width = model.preprocessing.shape
-        data = ImageData(source, (height, width), channels, labels="none")  # type: ignore[arg-type]
+        data = ImageData.for_model(model.preprocessing, source)
     elif (Path(run) / CONFIG).is_file():
         data = data_of(Path(run))
     else:

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genstack.data import ImageData
-from genstack.data.codes.batch import CodeBatch
-from genstack.data.codes.header import BEGUN, WHOLE, is_archive, read
+from genstack.data.batch import CodeBatch
+from genstack.data.codes.header import read
 from genstack.data.codes.shard import Shard, place
 from genstack.data.data import Data
 from genstack.data.image_data import AS_IS
 from genstack.data.images import Preprocessing, from_uint8
 from genstack.data.seeding import mix
+from genstack.data.sources import CODES, UNFINISHED, is_archive
 from genstack.data.split import Split, hashed, split
 from genstack.data.stream import Stream
 from genstack.description import identity
@@ -40,20 +41,20 @@ class Archive:
     """
 
     def __init__(self, folder: Path):
-        if not (folder / WHOLE).is_file():
-            there = read(folder / BEGUN)
+        if not (folder / CODES).is_file():
+            there = read(folder / UNFINISHED)
             done = sum(place(folder, number).exists() for number in range(there.count))
             raise UserError(
                 f"{folder} is not finished: {done} of {there.count} shards are there; "
                 f"repeat the command `genstack encode` that began it"
             )
-        self.folder, self.header = folder, read(folder / WHOLE)
+        self.folder, self.header = folder, read(folder / CODES)
         if len(self.header.shards) != self.header.count:
-            raise UserError(f"{folder / WHOLE} is damaged: it names no shards; delete it and encode again")
+            raise UserError(f"{folder / CODES} is damaged: it names no shards; delete it and encode again")
         self.shards = [Shard(place(folder, number), self.header) for number in range(self.header.count)]
         for shard, entry in zip(self.shards, self.header.shards, strict=True):
             if shard.entry != entry:
-                raise UserError(f"{shard.path} is another shard than {folder / WHOLE} says; encode again")
+                raise UserError(f"{shard.path} is another shard than {folder / CODES} says; encode again")
         self.ends = list(accumulate(map(len, self.shards)))
         self.checked: set[int] = set()
 
@@ -156,7 +157,7 @@ class CodeData(Data):
                 f"({here[:8]}); name that one by --compressor, or encode the images again"
             )
         if header.layout != compressor.compressor.layout(*header.layout.image_size):
-            raise UserError(f"{Path(data.source) / WHOLE} says another layout than that of its compressor")
+            raise UserError(f"{Path(data.source) / CODES} says another layout than that of its compressor")
         if data.size != header.layout.image_size:
             height, width = header.layout.image_size
             raise UserError(
@@ -252,4 +253,4 @@ def as_it_is(batch: Any) -> Any:
 
 def codes_or_images(data: ImageData, compressor: Model) -> Data:
     """The codes that the settings name, or else the images."""
-    return CodeData(data, compressor) if is_archive(Path(data.source).expanduser()) else data
+    return CodeData(data, compressor) if is_archive(Path(data.source)) else data

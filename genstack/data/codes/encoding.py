@@ -16,10 +16,11 @@ from genstack.atomic import flush_folder
 from genstack.data import ImageData
 from genstack.data.batch import Unreadable
 from genstack.data.beside import check_alike
-from genstack.data.codes.header import BEGUN, WHOLE, Entry, Header, read
+from genstack.data.codes.header import Entry, Header, read
 from genstack.data.codes.shard import Shard, blob, place, write
 from genstack.data.codes.views import View
 from genstack.data.images import to_uint8
+from genstack.data.sources import CODES, UNFINISHED
 from genstack.description import identity
 from genstack.errors import UserError
 from genstack.model import Model
@@ -123,7 +124,7 @@ class Encoding:
         Raises:
             UserError: it is another one's.
         """
-        for name in (WHOLE, BEGUN):
+        for name in (CODES, UNFINISHED):
             if (self.folder / name).is_file():
                 there = read(self.folder / name)
                 differences = different(there, self.header)
@@ -219,7 +220,7 @@ class Encoding:
         unreadable.add({})  # nothing new; but of all processes together there may be too many
         whole = replace(self.header, shards=entries, skipped=sum(len(shard.skipped) for shard in shards))
         whole.write(self.folder)
-        (self.folder / BEGUN).unlink(missing_ok=True)
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
         flush_folder(self.folder)
         return whole
 

@@ -17,12 +17,12 @@ import genstack
 from genstack.atomic import replacing
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
+from genstack.data.sources import CODES, UNFINISHED
 from genstack.description import build, describe
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 FORMAT_VERSION = 1
-WHOLE, BEGUN = "codes.json", "encoding.json"
 LARGEST = 2**26  # bytes of a header; that of a billion images in shards of 65,536 takes 1 MB
 MOST_VIEWS = 1024
 
@@ -96,25 +96,14 @@ class Header:
     def write(self, folder: Path) -> None:
         """Into its file, there whole or not at all."""
         said = {"format_version": FORMAT_VERSION, "genstack_version": genstack.__version__}
-        with replacing(folder / (WHOLE if self.shards else BEGUN)) as path:
+        with replacing(folder / (CODES if self.shards else UNFINISHED)) as path:
             path.write_text(json.dumps(said | written(self), indent=1) + "\n", encoding="utf-8")
 
 
-def is_archive(folder: Path) -> bool:
-    """Whether a folder holds codes, or some of them."""
-    return (folder / WHOLE).is_file() or (folder / BEGUN).is_file()
-
-
-def seen(folder: Path) -> dict[str, Any]:
-    """What settings of images say of those that the codes in a folder stand for."""
+def header_in(folder: Path) -> Header:
+    """Read the header of an archive, complete or not."""
     folder = folder.expanduser()
-    images = read(folder / (WHOLE if (folder / WHOLE).is_file() else BEGUN)).preprocessing
-    window = None if images.window is None else list(images.window)
-    return {
-        "resolution": f"{images.height},{images.width}",
-        "channels": images.channels,
-        "window": window,
-    }
+    return read(folder / (CODES if (folder / CODES).is_file() else UNFINISHED))
 
 
 def read(path: Path) -> Header:
@@ -173,7 +162,7 @@ def header_of(said: Mapping[str, Any]) -> Header:
         skipped=number(said["skipped"]),
     )
     if not isinstance(layout, CodeLayout) or not 1 <= len(views) <= MOST_VIEWS:
-        raise ValueError("its layout or its views are none")
+        raise ValueError("invalid layout or views")
     if layout.image_size != (header.preprocessing.height, header.preprocessing.width):
         raise ValueError("layout and preprocessing are of different sizes")
     if header.shards and len(header.shards) != header.count:

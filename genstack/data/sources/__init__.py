@@ -7,6 +7,13 @@ from genstack.data.source import Source
 from genstack.discovery import discover
 from genstack.errors import UserError
 
+CODES, UNFINISHED = "codes.json", "encoding.json"  # headers of an archive of codes
+
+
+def is_archive(folder: Path) -> bool:
+    """Return True if a folder holds an archive of codes, complete or not."""
+    return any((folder.expanduser() / name).is_file() for name in (CODES, UNFINISHED))
+
 
 def open_source(name: str, labels: str = "own") -> Source:
     """The source that `data.source` names: a built-in, a set of another library, or else a folder.
@@ -15,7 +22,6 @@ def open_source(name: str, labels: str = "own") -> Source:
         UserError: nothing of that name exists, or `labels` asks for folders where there are none.
     """
     import genstack.data.sources as package
-    from genstack.data.codes.header import is_archive
     from genstack.data.sources.folder import FolderSource
 
     kinds = discover(package, Source).values()  # type: ignore[type-abstract]
@@ -24,7 +30,7 @@ def open_source(name: str, labels: str = "own") -> Source:
         if labels == "folder":
             raise UserError(f"{name} has no folders to make classes of; leave `labels` at `own`")
         return kind(name)
-    if is_archive(Path(name).expanduser()):
+    if is_archive(Path(name)):
         raise UserError(
             f"{name} holds codes, which only priors train on; name the pictures that they were made of"
         )

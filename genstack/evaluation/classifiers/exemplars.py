@@ -34,7 +34,7 @@ class Exemplars(Classifier):
                 f"classifier {path} is a folder of pictures, which needs the features of a network; "
                 "`genstack weights` says how to have one"
             )
-        alike = ImageData(str(path), data.resolution, data.channels, "folder", window=data.window)
+        alike = ImageData.for_model(data.preprocessing, str(path), "folder")
         pictures = Reference(alike, "all")
         self.path, self.classes, self.count = path, alike.class_names, len(pictures)
         if len(self.classes) < 2 or self.count < VOTES:
