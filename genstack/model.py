@@ -19,8 +19,8 @@ from genstack.errors import UserError
 from genstack.inputs import Box, ConditionInputs
 from genstack.layout import CodeLayout
 from genstack.prior import Known, Prior, SamplingOptions, image_seeds
-from genstack.prior.editing import known_codes, reaches
-from genstack.prior.presets import options_of
+from genstack.prior.editing import known_codes, receptive_field
+from genstack.prior.presets import resolve_options
 from genstack.prior.window import sample_layout
 
 
@@ -150,7 +150,7 @@ class Model:
             preset: its name; "" for none.
             given: options by name; None for those that are not given.
         """
-        return options_of(preset, given or {}, self.presets, guided=self.condition.dropout > 0)
+        return resolve_options(preset, given or {}, self.presets, guided=self.condition.dropout > 0)
 
     def check(self, options: SamplingOptions) -> None:
         """Refuse options by which this cannot draw.
@@ -174,7 +174,7 @@ class Model:
     @cached_property
     def reach(self) -> tuple[int, ...]:
         """How many codes around a place its pixels change, in each grid; by so much holes grow in `edit`."""
-        return reaches(self.compressor, self.layout)
+        return receptive_field(self.compressor, self.layout)
 
     @torch.no_grad()
     def sample(

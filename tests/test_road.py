@@ -182,7 +182,7 @@ def test_another_set_does_not_mix_with_what_is_there(road, monkeypatch, other, c
         (["--classes", "cta"], "class cta is unknown; did you mean cat?"),
         (["--classes", "#2"], "class #2 is unknown; the classes are cat, wild dog"),
         (["--count", "0"], "count 0"),
-        (["--top-p", "0"], "top_p 0.0 is out of range"),
+        (["--top-p", "0"], "top_p must be above 0 and at most 1, got 0.0"),
         (["--temprature", "1"], "--temprature is unknown; did you mean --temperature?"),
         (["--device", "cpuu"], "device cpuu is not there; use auto, cpu, cuda or mps"),
     ],

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genstack.conditions.condition import Condition, check_dropout, in_turn, only
+from genstack.conditions.embedding import ConditionEmbedding
 from genstack.conditions.vocabulary import BYTES, learn, tokens
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
@@ -88,7 +89,7 @@ class Captions(Condition):
     def null(self, values: Int[Tensor, "b length"]) -> Int[Tensor, "b length"]:
         return torch.zeros_like(values)
 
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         return TextTransformer(BYTES + len(self.merges) + 1, self.length, width, self.depth, self.heads)
 
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
@@ -139,7 +140,7 @@ def told(facts: ConditionInputs) -> list[dict[str, str]]:
     return [{"caption": caption} for caption in facts.captions] or [{}] * len(facts)
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(ConditionEmbedding):
     """Tokens of captions to vectors, each of which has seen the whole caption: `b length -> b length width`.
 
     Args:

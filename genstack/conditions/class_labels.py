@@ -5,10 +5,10 @@ from difflib import get_close_matches
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from genstack.conditions.condition import Condition, check_dropout, only
-from genstack.conditions.table import TableEmbedding
+from genstack.conditions.embedding import ConditionEmbedding, TableEmbedding
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
@@ -48,7 +48,7 @@ class ClassLabels(Condition):
     def null(self, values: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         return torch.full_like(values, len(self.names))
 
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         return TableEmbedding(len(self.names) + 1, width)
 
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
+from genstack.conditions.embedding import ConditionEmbedding
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
@@ -59,7 +60,7 @@ class Condition(ABC):
         """The values of no condition, shaped like `values`."""
 
     @abstractmethod
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         """A module from values to tokens, `b length width`."""
 
     def padding_mask(self, values: Tensor) -> Bool[Tensor, "b length"] | None:

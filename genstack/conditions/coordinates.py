@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genstack.conditions.condition import Condition, check_dropout, in_turn, only
+from genstack.conditions.embedding import ConditionEmbedding
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
@@ -55,7 +56,7 @@ class Coordinates(Condition):
     def null(self, values: Float[Tensor, "b five=5"]) -> Float[Tensor, "b five=5"]:
         return torch.zeros_like(values)
 
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         return EdgeEncoder(self.frequencies, width)
 
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
@@ -84,7 +85,7 @@ class Coordinates(Condition):
         return [{"coordinates": ",".join(f"{edge:.4g}" for edge in crop)} for crop in facts.crops.tolist()]
 
 
-class EdgeEncoder(nn.Module):
+class EdgeEncoder(ConditionEmbedding):
     """The edges of crops to one token each: `b 5 -> b 1 width`.
 
     Args:

@@ -19,6 +19,7 @@ from torch.nn.functional import gelu
 from genstack.conditions import text_encoder
 from genstack.conditions.captions import MOST_READ, chosen, told
 from genstack.conditions.condition import Condition, check_dropout
+from genstack.conditions.embedding import ConditionEmbedding
 from genstack.conditions.text_encoder import Precision, TextEncoder
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
@@ -140,7 +141,7 @@ class EncodedCaptions(Condition):
     def padding_mask(self, values: Float[Tensor, "b length channels"]) -> Bool[Tensor, "b length"]:
         return values[..., 0] == 0
 
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         return StateProjection(self.dim, self.length, width)
 
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
@@ -158,7 +159,7 @@ class EncodedCaptions(Condition):
         return told(facts)
 
 
-class StateProjection(nn.Module):
+class StateProjection(ConditionEmbedding):
     """States of a text encoder to tokens: `b length channels -> b length width`.
 
     Args:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genstack.conditions.condition import Condition, check_dropout, in_turn, only
+from genstack.conditions.embedding import ConditionEmbedding
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
@@ -89,7 +90,7 @@ class ConditionImage(Condition):
     def null(self, values: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
         return torch.zeros_like(values)
 
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         return PatchEncoder(self.channels + 1, self.patch, self.length, width)
 
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
@@ -155,7 +156,7 @@ def edges(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 H W"]:
     return (slopes.square().sum(dim=1, keepdim=True).sqrt() * 2 - 1).clamp(max=1)
 
 
-class PatchEncoder(nn.Module):
+class PatchEncoder(ConditionEmbedding):
     """Images to a token for each patch, by convolutions that each halve the sides: `b c H W -> b n width`.
 
     Args:

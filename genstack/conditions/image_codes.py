@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
 from genstack.conditions.condition import Condition, check_dropout
+from genstack.conditions.embedding import ConditionEmbedding
 from genstack.conditions.image import chosen, luma, told
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
@@ -111,7 +112,7 @@ class ImageCodes(Condition):
     def null(self, values: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
         return torch.full_like(values, self.layout.codebook_size)
 
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         return CodeEmbedding(self.layout.codebook_size, self.length, width, self.table == "own")
 
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
@@ -125,14 +126,14 @@ class ImageCodes(Condition):
         return told(facts)
 
 
-class CodeEmbedding(nn.Module):
+class CodeEmbedding(ConditionEmbedding):
     """Codes to tokens, each with a vector of its place: `b n -> b n width`.
 
     Args:
         codebook_size: of the codes; the number behind them stands for none.
         length: how many codes there are.
         width: channels of a token.
-        own: whether it has a table of its own, or is still to be given another's by `share`.
+        own: create a table; otherwise `share_codes` must be called first.
     """
 
     def __init__(self, codebook_size: int, length: int, width: int, own: bool):
@@ -145,22 +146,21 @@ class CodeEmbedding(nn.Module):
         if self.table is not None:
             nn.init.normal_(self.table.weight, std=0.02)
 
-    def share(self, table: nn.Embedding) -> None:
-        """Read codes by a table of other codes, where there is none yet."""
+    def share_codes(self, codes: nn.Embedding) -> None:
         if self.table is not None:
             return
-        if table.num_embeddings < self.codebook_size:
+        if codes.num_embeddings < self.codebook_size:
             raise UserError(
-                f"a shared table of {table.num_embeddings} codes is too small for the {self.codebook_size} "
-                f"of the condition images; use the condition's table: own"
+                f"the prior's {codes.num_embeddings} codes are fewer than the {self.codebook_size} codes of "
+                f"condition images, so they cannot share a table; use the condition's `table: own`"
             )
-        self.table = table
+        self.table = codes
 
     def forward(self, values: Int[Tensor, "b n"]) -> Float[Tensor, "b n width"]:
         if self.table is None:
             raise UserError(
-                "only the prior Autoregressive shares its table of codes with the condition; use the "
-                "condition's table: own"
+                "only the prior Autoregressive can share its embedding of codes with the condition; use the "
+                "condition's `table: own`"
             )
         there = rearrange(values < self.codebook_size, "b n -> b n 1")
         codes = self.table(values.clamp(max=self.codebook_size - 1))

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from genstack.conditions.condition import Condition, only
-from genstack.conditions.table import TableEmbedding
+from genstack.conditions.embedding import ConditionEmbedding, TableEmbedding
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
 
@@ -27,7 +27,7 @@ class Unconditional(Condition):
     def null(self, values: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         return values
 
-    def embedding(self, width: int) -> nn.Module:
+    def embedding(self, width: int) -> ConditionEmbedding:
         return TableEmbedding(1, width)
 
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:

@@ -1,4 +1,4 @@
-"""One code after the other (Esser et al. 2021, arXiv:2012.09841; Sun et al. 2024, arXiv:2406.06525)."""
+"""Autoregressive prior (Esser et al. 2021, arXiv:2012.09841; Sun et al. 2024, arXiv:2406.06525)."""
 
 import torch
 from einops import rearrange
@@ -7,13 +7,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from genstack.conditions.condition import Condition
-from genstack.conditions.image_codes import CodeEmbedding
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.cached import CachedTransformer
 from genstack.prior.guidance import Guidance
+from genstack.prior.known import Known
+from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Known, Prior
-from genstack.prior.sampling import draw, uniforms
+from genstack.prior.prior import Prior
+from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Causal
@@ -22,14 +24,14 @@ from genstack.transformer.transformer import Transformer
 
 
 class Autoregressive(Prior):
-    """A transformer that reads the condition and the codes so far, and predicts the next code.
+    """Predict the next code from the condition and the codes so far, by a transformer.
 
     Args:
-        layout: where the codes lie; set from the compressor.
-        condition: what steers the prior; set from the data.
-        backbone: the plan of the transformer.
-        code_noise: share of the codes it reads in training that are replaced at random, so that it learns to
-            go on from mistakes, as it must in sampling (1 - pkeep in taming-transformers); 0 for none.
+        layout: layout of the codes; set from the compressor.
+        condition: condition of the prior; set from the data.
+        backbone: configuration of the transformer.
+        code_noise: share of input codes that are replaced at random in training, so that sampling recovers
+            from mistakes (1 - pkeep in taming-transformers); 0 for none.
     """
 
     def __init__(
@@ -41,13 +43,12 @@ class Autoregressive(Prior):
     ):
         super().__init__()
         if not 0 <= code_noise < 1:
-            raise UserError(f"code_noise {code_noise} is out of range; it must be at least 0 and below 1")
+            raise UserError(f"code_noise must be at least 0 and below 1, got {code_noise}")
         self.layout, self.condition = layout, condition
         self.backbone, self.code_noise = backbone, code_noise
         self.prefix = condition.embedding(backbone.width)
         self.codes = nn.Embedding(layout.codebook_size, backbone.width)
-        if isinstance(self.prefix, CodeEmbedding):
-            self.prefix.share(self.codes)
+        self.prefix.share_codes(self.codes)
         self.target = PositionEmbedding(layout, backbone.width)
         self.transformer = Transformer(layout, backbone)
         self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
@@ -55,30 +56,30 @@ class Autoregressive(Prior):
         nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
 
         self.prefix_length = backbone.prefix_length(condition.length)
-        nowhere = torch.full((self.prefix_length,), layout.length)
+        no_position = torch.full((self.prefix_length,), layout.length)
         order = torch.arange(layout.length)
-        self.register_buffer("positions", torch.cat([nowhere, order[:-1]]), persistent=False)
-        self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
+        self.register_buffer("positions", torch.cat([no_position, order[:-1]]), persistent=False)
+        self.register_buffer("targets", torch.cat([no_position[:-1], order]), persistent=False)
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
-        """Values of the condition, read once for all codes."""
+        """Encode values of the condition, once for all codes."""
         padding_mask = self.condition.padding_mask(condition)
         return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy in nats per code; in training with condition dropout and code noise."""
-        read = codes
+        inputs = codes
         if self.training:
             condition = self.condition.drop(condition)
             noisy = torch.rand(codes.shape, device=codes.device) < self.code_noise
-            read = torch.where(noisy, torch.randint_like(codes, self.layout.codebook_size), codes)
-        return self._cross_entropy(codes, self.logits(read, condition)).mean()
+            inputs = torch.where(noisy, torch.randint_like(codes, self.layout.codebook_size), codes)
+        return self._cross_entropy(codes, self.logits(inputs, condition)).mean()
 
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
         return self._cross_entropy(codes, self.logits(codes, condition)).sum(dim=1)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
-        """Logits of every code, each from the codes before it, in float32."""
+        """Logits of every code given the codes before it, in float32."""
         encoded = self.encode_condition(condition)
         tokens = torch.cat([encoded.prefix, self.codes(codes[:, :-1])], dim=1)
         tokens = self.target(tokens, self.get_buffer("targets"))
@@ -92,20 +93,12 @@ class Autoregressive(Prior):
         )
         return self.head(features[:, self.prefix_length - 1 :]).float()
 
-    def draw(
+    def sample_codes(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
-        """One code after the other; a known code is seen by those after it in the flat sequence alone."""
-        device, length = self.head.weight.device, self.layout.length
-        numbers = rearrange(uniforms(seeds, length), "b n -> n b").to(device).contiguous()
-        codes = torch.empty(length, len(seeds), dtype=torch.int64, device=device)
-        decoding = Decoding(self, guidance.values)
-        for index in range(length):
-            logits = decoding.step(guidance.rows(codes[index - 1])) if index else decoding.start()
-            logits = guidance.steer(logits, index / max(1, length - 1))
-            drawn = draw(logits, options, numbers[index])
-            codes[index] = torch.where(known.mask[:, index], known.codes[:, index], drawn)
-        return rearrange(codes, "n b -> b n").contiguous()
+        """Sample one code after the other; known codes affect later ones only."""
+        noise = uniforms(seeds, self.layout.length).to(known.codes.device)
+        return sample_sequence(TransformerDecoder(self, guidance.values), guidance, options, noise, known)
 
     def _cross_entropy(
         self, codes: Int[Tensor, "b n"], logits: Float[Tensor, "b n K"]
@@ -113,32 +106,30 @@ class Autoregressive(Prior):
         return cross_entropy(rearrange(logits, "b n K -> b K n"), codes, reduction="none")
 
 
-class Decoding:
-    """The way through one sequence for each row of a condition: `start`, then a `step` for each code.
+class TransformerDecoder(Decoder):
+    """Decode a batch of sequences with a key-value cache: a step costs one token per row.
 
-    Keys and values of earlier tokens are kept, so that a step costs one token.
+    Args:
+        prior: the prior.
+        condition: values of its condition, one row per sequence.
     """
 
     def __init__(self, prior: Autoregressive, condition: Tensor):
         self.prior, self.encoded = prior, prior.encode_condition(condition)
-        self.mask = self.encoded.mask_padding(Causal())
-        self.caches = prior.transformer.caches(prior.prefix_length + prior.layout.length - 1)
-        self.tokens = 0
+        positions, targets = (prior.get_buffer(name) for name in ("positions", "targets"))
+        self.transformer = CachedTransformer(
+            prior.transformer, self.encoded, prior.target, positions, targets
+        )
+
+    def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
+        return self.step(codes[index - 1]) if index else self.start()
 
     def start(self, known: Int[Tensor, "b known"] | None = None) -> Float[Tensor, "b K"]:
-        """Logits of the first code, or of the one after those that are known, which are read in one pass."""
-        if known is None:
-            return self._read(self.encoded.prefix)
-        return self._read(torch.cat([self.encoded.prefix, self.prior.codes(known)], dim=1))
+        """Logits of the first code, or of the one after known codes, which take one pass."""
+        prefix = self.encoded.prefix
+        tokens = prefix if known is None else torch.cat([prefix, self.prior.codes(known)], dim=1)
+        return self.transformer(tokens, self.prior.head)
 
     def step(self, codes: Int[Tensor, " b"]) -> Float[Tensor, "b K"]:
         """Logits of the code after these, the latest of each row."""
-        return self._read(self.prior.codes(rearrange(codes, "b -> b 1")))
-
-    def _read(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b K"]:
-        now = slice(self.tokens, self.tokens + tokens.shape[1])
-        self.tokens = now.stop
-        tokens = self.prior.target(tokens, self.prior.get_buffer("targets")[now])
-        places = self.prior.get_buffer("positions")[now]
-        step, head = self.prior.transformer.step, self.prior.head
-        return step(tokens, places, self.mask, self.caches, self.encoded, head)
+        return self.transformer(self.prior.codes(rearrange(codes, "b -> b 1")), self.prior.head)

@@ -9,27 +9,28 @@ from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.guidance import Guidance
-from genstack.prior.masked_transformer import MaskedTransformer, lowest, spread
+from genstack.prior.known import Known
+from genstack.prior.logits import sample_from_logits, uniforms
+from genstack.prior.masked_transformer import MaskedTransformer, lowest_k, stratified_uniforms
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Known, Prior
-from genstack.prior.sampling import draw, uniforms
+from genstack.prior.prior import Prior
 from genstack.transformer.backbone import Backbone
 
 
 class Diffusion(Prior):
-    """Codes vanish one by one at random times, and a transformer learns the way back; the bound is the loss.
+    """Mask codes at random times, and learn to restore them; the loss is the bound on the likelihood.
 
     Args:
-        layout: where the codes lie; set from the compressor.
-        condition: what steers the prior; set from the data.
-        backbone: the plan of the transformer.
-        steps: parts of the way back, where sampling asks for no number; codes whose times lie in one part are
-            drawn at once, so more steps are more faithful and slower.
-        masks: ways to hide codes that are tried to measure an image's `nats`; more are surer, and slower.
+        layout: layout of the codes; set from the compressor.
+        condition: condition of the prior; set from the data.
+        backbone: configuration of the transformer.
+        steps: sampling steps, unless sampling sets its own; codes whose times fall into one step are sampled
+            together, so more steps are more faithful and slower.
+        masks: random masks per image to estimate `nats`; more are more precise, and slower.
     """
 
     likelihood = "upper bound (diffusion, continuous time)"
-    sees = "all"
+    context = "all"
 
     def __init__(
         self,
@@ -41,40 +42,40 @@ class Diffusion(Prior):
     ):
         super().__init__()
         if min(steps, masks) < 1:
-            raise UserError(f"steps {steps} and masks {masks} must both be at least 1")
+            raise UserError(f"steps and masks must be at least 1, got {steps} and {masks}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.steps, self.masks = steps, masks
-        self.filler = MaskedTransformer(layout, condition, backbone)
+        self.network = MaskedTransformer(layout, condition, backbone)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """The bound in nats per code, its integral over time done but for the number of hidden codes."""
+        """The bound in nats per code, with the integral over time solved up to the number of masked codes."""
         if self.training:
             condition = self.condition.drop(condition)
-        counts = (spread(len(codes), codes.device) * self.layout.length).long() + 1
-        hidden = lowest(torch.rand(codes.shape, device=codes.device), counts)
-        return self.filler.surprise(codes, hidden, self.filler.encode_condition(condition)).mean()
+        counts = (stratified_uniforms(len(codes), codes.device) * self.layout.length).long() + 1
+        masked = lowest_k(torch.rand(codes.shape, device=codes.device), counts)
+        return self.network.masked_nats(codes, masked, self.network.encode_condition(condition)).mean()
 
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self.filler.bound(codes, condition, self.masks)
+        return self.network.nats_bound(codes, condition, self.masks)
 
-    def draw(
+    def sample_codes(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
-        """Ancestral sampling: from time t to s a hidden code appears with probability (t - s) / t.
+        """Ancestral sampling: from time t to s, a masked code is revealed with probability (t - s) / t.
 
-        Each code then appears at a uniform time of its own, which can be drawn beforehand; steps in which no
-        code of any image appears need no pass through the network.
+        Each code is then revealed at a uniform time of its own, which is drawn beforehand. Steps that reveal
+        no code of any image need no pass through the network.
         """
         steps = options.steps or self.steps or self.layout.length
-        numbers = uniforms(seeds, 2 * self.layout.length).to(known.codes.device)
-        times, chances = rearrange(numbers, "b (two n) -> two b n", two=2)
-        turns = (times.double() * steps).long()
-        codes, hidden = known.codes, ~known.mask
-        encoded = self.filler.encode_condition(guidance.values)
-        for step in turns[hidden].unique().tolist():
-            now = hidden & (turns == step)
-            logits = self.filler(guidance.rows(codes), guidance.rows(hidden), encoded, guidance.rows(now))
-            logits = guidance.steer(logits, step / max(1, steps - 1))
-            codes = codes.masked_scatter(now, draw(logits, options, chances[now]))
-            hidden = hidden & ~now
+        noise = uniforms(seeds, 2 * self.layout.length).to(known.codes.device)
+        times, code_noise = rearrange(noise, "b (two n) -> two b n", two=2)
+        step_of_code = (times.double() * steps).long()
+        codes, masked = known.codes, ~known.mask
+        encoded = self.network.encode_condition(guidance.values)
+        for step in step_of_code[masked].unique().tolist():
+            revealed = masked & (step_of_code == step)
+            expanded = (guidance.expand(each) for each in (codes, masked, revealed))
+            logits = guidance.apply(self.network(*expanded, encoded), step / max(1, steps - 1))
+            codes = codes.masked_scatter(revealed, sample_from_logits(logits, options, code_noise[revealed]))
+            masked = masked & ~revealed
         return codes

@@ -1,4 +1,4 @@
-"""Priors whose network gives the logits of all codes in one pass, so that their likelihood is exact."""
+"""Priors with an exact likelihood: one pass of the network gives the logits of all codes."""
 
 from abc import abstractmethod
 from typing import final
@@ -12,11 +12,11 @@ from genstack.prior.prior import Prior
 
 
 class Exact(Prior):
-    """A prior that is trained and measured by the cross entropy of its logits."""
+    """A prior that is trained and evaluated by the cross entropy of its logits."""
 
     @abstractmethod
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
-        """Logits of every code, each from codes that come before it in the drawing, in float32."""
+        """Logits of every code given codes that are sampled before it, in float32."""
 
     @final
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: every prediction twice, with its condition and without (arXiv:2207.12598)."""
+"""Classifier-free guidance: each prediction with the condition and without it (arXiv:2207.12598)."""
 
 import torch
 from einops import repeat
@@ -10,13 +10,14 @@ from genstack.prior.options import SamplingOptions
 
 
 class Guidance:
-    """Condition values as a prior reads them in sampling, and the way from its logits to steered ones.
+    """Condition values for sampling, and the combination of conditional and unconditional logits.
 
-    Where guidance is not 1, all rows are read twice in one batch: first with the condition, then without.
+    With guidance other than 1, every batch has two copies: first with the condition, then with the null
+    condition.
 
     Args:
-        condition: the plan of the condition.
-        values: its values, one row for each image.
+        condition: the condition.
+        values: its values, one row per image.
         options: guidance, its schedule and interval.
     """
 
@@ -25,16 +26,18 @@ class Guidance:
         self.copies = 1 if options.guidance == 1 else 2
         self.values = values if self.copies == 1 else torch.cat([values, condition.null(values)])
 
-    def rows(self, tensor: Tensor) -> Tensor:
-        """One row for each image, repeated for every time that it is read."""
+    def expand(self, tensor: Tensor) -> Tensor:
+        """Repeat the rows of a batch for each copy."""
         return tensor if self.copies == 1 else repeat(tensor, "b ... -> (copies b) ...", copies=self.copies)
 
-    def steer(self, logits: Float[Tensor, "rows *places K"], progress: float) -> Float[Tensor, "b *places K"]:
-        """null + s (conditional - null), exact for s = 0 and s = 1.
+    def apply(
+        self, logits: Float[Tensor, "rows *positions K"], progress: float
+    ) -> Float[Tensor, "b *positions K"]:
+        """Return null + s (conditional - null), exact for s = 0 and s = 1.
 
         Args:
             logits: of all rows.
-            progress: share of the way gone, from 0 at the first codes drawn to 1 at the last.
+            progress: share of sampling that is done, from 0 at the first codes to 1 at the last.
         """
         if self.copies == 1:
             return logits

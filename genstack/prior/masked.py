@@ -1,4 +1,4 @@
-"""Hidden codes filled in over a few steps (MaskGIT, Chang et al. 2022, arXiv:2202.04200)."""
+"""MaskGIT: masked codes predicted in a few steps (Chang et al. 2022, arXiv:2202.04200)."""
 
 import math
 from typing import Literal
@@ -13,36 +13,36 @@ from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.guidance import Guidance
-from genstack.prior.masked_transformer import MaskedTransformer, lowest, spread
+from genstack.prior.known import Known
+from genstack.prior.logits import sample_from_logits, uniforms
+from genstack.prior.masked_transformer import MaskedTransformer, lowest_k, stratified_uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence, Order
-from genstack.prior.prior import Known, Prior
-from genstack.prior.sampling import draw, uniforms
+from genstack.prior.prior import Prior
 from genstack.transformer.backbone import Backbone
 
 Schedule = Literal["cosine", "arccos", "linear", "square", "cubic", "root"]
 
 
 class Masked(Prior):
-    """A transformer that fills in hidden codes, many in one step; in sampling all are hidden at first.
+    """Predict masked codes in parallel, by a transformer; sampling starts with all codes masked.
 
     Args:
-        layout: where the codes lie; set from the compressor.
-        condition: what steers the prior; set from the data.
-        backbone: the plan of the transformer.
-        schedule: share of codes that is hidden after a share r of the way, in training and sampling: cosine,
-            cos(pi r / 2); arccos, 2 arccos(r) / pi; linear, 1 - r; square, 1 - r^2; cubic, 1 - r^3; root,
-            1 - sqrt(r). All but linear and root draw few codes at first, when there is least to go by.
-        order: which of the codes drawn in a step are kept: Confidence (the surest), Halton (spread over the
-            image), Random or Raster.
-        smoothing: label smoothing of the training loss, the share of the target that all codes get alike; 0.1
-            in MaskGIT, 0 for the best `nats`.
-        steps: passes through the network for one image, where sampling asks for no number.
-        masks: ways to hide codes that are tried to measure an image's `nats`; more are surer, and slower.
+        layout: layout of the codes; set from the compressor.
+        condition: condition of the prior; set from the data.
+        backbone: configuration of the transformer.
+        schedule: mask ratio at progress r, in training and sampling: cosine, cos(pi r / 2); arccos,
+            2 arccos(r) / pi; linear, 1 - r; square, 1 - r^2; cubic, 1 - r^3; root, 1 - sqrt(r). All but
+            linear and root sample few codes in the first steps.
+        order: which sampled codes are kept in each step: Confidence (most confident first), Halton (spread
+            over the image), Random or Raster.
+        smoothing: label smoothing of the training loss; 0.1 in MaskGIT, 0 for the best `nats`.
+        steps: sampling steps, unless sampling sets its own.
+        masks: random masks per image to estimate `nats`; more are more precise, and slower.
     """
 
     likelihood = "upper bound (order-agnostic)"
-    sees = "all"
+    context = "all"
 
     def __init__(
         self,
@@ -57,62 +57,62 @@ class Masked(Prior):
     ):
         super().__init__()
         if not 0 <= smoothing < 1:
-            raise UserError(f"smoothing {smoothing} is out of range; it must be at least 0 and below 1")
+            raise UserError(f"smoothing must be at least 0 and below 1, got {smoothing}")
         if min(steps, masks) < 1:
-            raise UserError(f"steps {steps} and masks {masks} must both be at least 1")
+            raise UserError(f"steps and masks must be at least 1, got {steps} and {masks}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.schedule, self.order, self.smoothing = schedule, order, smoothing
         self.steps, self.masks = steps, masks
-        self.filler = MaskedTransformer(layout, condition, backbone)
+        self.network = MaskedTransformer(layout, condition, backbone)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy of the hidden codes, as many as the schedule says at a random time."""
+        """Mean cross entropy of the masked codes, at the mask ratio of a random time."""
         if self.training:
             condition = self.condition.drop(condition)
-        share = hidden_share(self.schedule, spread(len(codes), codes.device))
-        counts = (share * self.layout.length).ceil().long().clamp(1, self.layout.length)
-        hidden = lowest(torch.rand(codes.shape, device=codes.device), counts)
-        logits = self.filler(codes, hidden, self.filler.encode_condition(condition), hidden)
-        return cross_entropy(logits, codes[hidden], label_smoothing=self.smoothing)
+        ratio = mask_ratio(self.schedule, stratified_uniforms(len(codes), codes.device))
+        counts = (ratio * self.layout.length).ceil().long().clamp(1, self.layout.length)
+        masked = lowest_k(torch.rand(codes.shape, device=codes.device), counts)
+        logits = self.network(codes, masked, masked, self.network.encode_condition(condition))
+        return cross_entropy(logits, codes[masked], label_smoothing=self.smoothing)
 
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self.filler.bound(codes, condition, self.masks)
+        return self.network.nats_bound(codes, condition, self.masks)
 
-    def draw(
+    def sample_codes(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
-        """All hidden codes are drawn in each step; the order says which to keep, the schedule how many."""
+        """Sample all masked codes in each step; keep as many as the schedule says, chosen by the order."""
         length, device = self.layout.length, known.codes.device
         steps = min(options.steps or self.steps or length, length)
-        numbers = uniforms(seeds, steps * 2 * length).to(device)
-        codes, hidden = known.codes, ~known.mask
-        encoded = self.filler.encode_condition(guidance.values)
-        wanted = hidden.sum(dim=1)
-        for step, (chances, noise) in enumerate(
-            rearrange(numbers, "b (steps two n) -> steps two b n", two=2, n=length)
+        noise = uniforms(seeds, steps * 2 * length).to(device)
+        codes, masked = known.codes, ~known.mask
+        encoded = self.network.encode_condition(guidance.values)
+        total = masked.sum(dim=1)
+        for step, (code_noise, order_noise) in enumerate(
+            rearrange(noise, "b (steps two n) -> steps two b n", two=2, n=length)
         ):
-            if not hidden.any():
+            if not masked.any():
                 break
-            logits = self.filler(guidance.rows(codes), guidance.rows(hidden), encoded, guidance.rows(hidden))
-            logits = guidance.steer(logits, step / max(1, steps - 1))
-            drawn = draw(logits, options, chances[hidden])
-            sure = logits.log_softmax(dim=-1).gather(1, drawn[:, None])[:, 0]
+            expanded = (guidance.expand(each) for each in (codes, masked, masked))
+            logits = guidance.apply(self.network(*expanded, encoded), step / max(1, steps - 1))
+            sampled = sample_from_logits(logits, options, code_noise[masked])
+            log_probability = logits.log_softmax(dim=-1).gather(1, sampled[:, None])[:, 0]
 
-            gone = (step + 1) / steps
-            share = float(hidden_share(self.schedule, torch.tensor(gone, dtype=torch.float64)))
-            left = torch.minimum((share * wanted).floor().long(), hidden.sum(dim=1) - 1).clamp(min=0)
-            confidence = torch.zeros(hidden.shape, device=device).masked_scatter(hidden, sure)
-            urgency = self.order.urgency(self.layout, confidence, noise, 1 - gone)
-            kept = lowest((-urgency).masked_fill(~hidden, torch.inf), hidden.sum(dim=1) - left)
-            codes = torch.where(kept, codes.masked_scatter(hidden, drawn), codes)
-            hidden = hidden & ~kept
+            progress = (step + 1) / steps
+            ratio = float(mask_ratio(self.schedule, torch.tensor(progress, dtype=torch.float64)))
+            left = torch.minimum((ratio * total).floor().long(), masked.sum(dim=1) - 1).clamp(min=0)
+            confidence = torch.zeros(masked.shape, device=device).masked_scatter(masked, log_probability)
+            priority = self.order.priority(self.layout, confidence, order_noise, 1 - progress)
+            kept = lowest_k((-priority).masked_fill(~masked, torch.inf), masked.sum(dim=1) - left)
+            codes = torch.where(kept, codes.masked_scatter(masked, sampled), codes)
+            masked = masked & ~kept
         return codes
 
 
-def hidden_share(schedule: Schedule, gone: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """The share of codes that is hidden after a share of the way: from 1 at 0 to 0 at 1."""
+def mask_ratio(schedule: Schedule, progress: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Share of codes that are masked: from 1 at progress 0 to 0 at progress 1."""
     if schedule == "cosine":
-        return (gone * (math.pi / 2)).cos().clamp(0, 1)
+        return (progress * (math.pi / 2)).cos().clamp(0, 1)
     if schedule == "arccos":
-        return gone.arccos() * (2 / math.pi)
-    return 1 - gone ** {"linear": 1, "square": 2, "cubic": 3, "root": 0.5}[schedule]
+        return progress.arccos() * (2 / math.pi)
+    return 1 - progress ** {"linear": 1, "square": 2, "cubic": 3, "root": 0.5}[schedule]

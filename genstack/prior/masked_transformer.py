@@ -1,11 +1,11 @@
-"""A transformer that fills in hidden codes, and its bound on the likelihood (arXiv:2107.03006, 2110.02037).
+"""A transformer that predicts masked codes, and its bound on the likelihood (arXiv:2107.03006, 2110.02037).
 
-Masked priors and absorbing diffusion are this one network. Where each code is hidden by time t with
-probability t, the bound of absorbing diffusion in continuous time (MDLM, arXiv:2406.07524) is the integral
-over t of 1 / t times the cross entropy of the hidden codes. How many of n codes are hidden, k, is then
-uniform, and given k > 0 the mean of 1 / t is (n + 1) / k; what remains is n times the mean over k = 1 ... n
-of the mean cross entropy of k hidden codes. That is also the bound of a model that draws the codes one by one
-in a random order (arXiv:2110.02037, equation 3).
+Masked priors and absorbing diffusion share this network. If each code is masked by time t with probability t,
+the bound of absorbing diffusion in continuous time (MDLM, arXiv:2406.07524) is the integral over t of 1 / t
+times the cross entropy of the masked codes. The number k of masked codes, of n, is then uniform, and the mean
+of 1 / t given k > 0 is (n + 1) / k. What remains is n times the mean over k = 1 ... n of the mean cross
+entropy of k masked codes. It is also the bound of a model that samples codes one by one in a random order
+(arXiv:2110.02037, equation 3).
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from genstack.conditions.condition import Condition
 from genstack.layout import CodeLayout
-from genstack.prior.sampling import uniforms
+from genstack.prior.logits import uniforms
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Full
@@ -26,22 +26,20 @@ from genstack.transformer.transformer import Transformer
 
 
 class MaskedTransformer(nn.Module):
-    """A transformer that reads the condition and the codes that are not hidden, and predicts the hidden ones.
+    """Predict masked codes from the condition and the other codes, by a transformer.
 
     Args:
-        layout: where the codes lie.
-        condition: what steers the prior.
-        backbone: the plan of the transformer.
+        layout: layout of the codes.
+        condition: condition of the prior.
+        backbone: configuration of the transformer.
     """
 
     def __init__(self, layout: CodeLayout, condition: Condition, backbone: Backbone):
         super().__init__()
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.prefix = condition.embedding(backbone.width)
-        self.codes = nn.Embedding(
-            layout.codebook_size + 1, backbone.width
-        )  # the last stands for a hidden one
-        # A vector for each place: hidden codes look alike, and rotary angles alone would not tell them apart.
+        self.codes = nn.Embedding(layout.codebook_size + 1, backbone.width)  # the last is the mask token
+        # Mask tokens are alike; rotary embeddings alone would not tell them apart.
         self.position_embedding = IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
         self.transformer = Transformer(layout, backbone)
         self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
@@ -49,81 +47,85 @@ class MaskedTransformer(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
 
         self.prefix_length = backbone.prefix_length(condition.length)
-        nowhere = torch.full((self.prefix_length,), layout.length)
-        self.register_buffer("positions", torch.cat([nowhere, torch.arange(layout.length)]), persistent=False)
+        no_position = torch.full((self.prefix_length,), layout.length)
+        self.register_buffer(
+            "positions", torch.cat([no_position, torch.arange(layout.length)]), persistent=False
+        )
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
-        """Values of the condition, read once for all passes over the same images."""
+        """Encode values of the condition, once for all passes over the same images."""
         padding_mask = self.condition.padding_mask(condition)
         return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def forward(
         self,
         codes: Int[Tensor, "b n"],
-        hidden: Bool[Tensor, "b n"],
+        masked: Bool[Tensor, "b n"],
+        selected: Bool[Tensor, "b n"],
         encoded: EncodedCondition,
-        asked: Bool[Tensor, "b n"],
-    ) -> Float[Tensor, "asked K"]:
-        """Logits of the codes that are asked for, image by image, in float32.
+    ) -> Float[Tensor, "selected K"]:
+        """Logits of the selected codes, image by image, in float32.
 
         Args:
-            codes: of each image; those that are hidden may be any.
-            hidden: True where a code is not to be seen.
-            reading: of the condition.
-            asked: True where logits are wanted.
+            codes: codes of each image; arbitrary where masked.
+            masked: True for codes that are not read.
+            selected: True for codes whose logits are returned.
+            encoded: the condition.
         """
-        read = codes.masked_fill(hidden, self.layout.codebook_size)
-        places = self.get_buffer("positions")
-        tokens = torch.cat([encoded.prefix, self.codes(read)], dim=1) + self.position_embedding(places)
-        mask = encoded.mask_padding(Full())
+        inputs = codes.masked_fill(masked, self.layout.codebook_size)
+        positions = self.get_buffer("positions")
+        tokens = torch.cat([encoded.prefix, self.codes(inputs)], dim=1) + self.position_embedding(positions)
         features = self.transformer(
-            tokens, places, mask, conditioning=encoded.conditioning, key_values=encoded.key_values
+            tokens,
+            positions,
+            encoded.mask_padding(Full()),
+            conditioning=encoded.conditioning,
+            key_values=encoded.key_values,
         )
-        return self.head(features[:, self.prefix_length :][asked]).float()
+        return self.head(features[:, self.prefix_length :][selected]).float()
 
-    def surprise(
-        self, codes: Int[Tensor, "b n"], hidden: Bool[Tensor, "b n"], encoded: EncodedCondition
+    def masked_nats(
+        self, codes: Int[Tensor, "b n"], masked: Bool[Tensor, "b n"], encoded: EncodedCondition
     ) -> Float[Tensor, " b"]:
-        """Mean cross entropy of the hidden codes of each image, in nats."""
-        losses = cross_entropy(self(codes, hidden, encoded, hidden), codes[hidden], reduction="none")
-        places = torch.zeros(hidden.shape, device=losses.device).masked_scatter(hidden, losses)
-        return places.sum(dim=1) / hidden.sum(dim=1)
+        """Mean cross entropy of each image's masked codes, in nats."""
+        losses = cross_entropy(self(codes, masked, masked, encoded), codes[masked], reduction="none")
+        losses = torch.zeros(masked.shape, device=losses.device).masked_scatter(masked, losses)
+        return losses.sum(dim=1) / masked.sum(dim=1)
 
-    def bound(self, codes: Int[Tensor, "b n"], condition: Tensor, masks: int) -> Float[Tensor, " b"]:
-        """An estimate of the upper bound on each image's negative log-likelihood, in nats.
+    def nats_bound(self, codes: Int[Tensor, "b n"], condition: Tensor, masks: int) -> Float[Tensor, " b"]:
+        """Estimate the upper bound on each image's negative log-likelihood, in nats.
 
-        Its expectation is the bound of this module's docstring. Chance follows from the codes alone, so that
-        the number of an image is always the same, and errors of different images even out.
+        The expectation is the bound in this module's docstring. Masks are seeded by the codes, so an image
+        always gets the same estimate, and errors of different images average out.
 
         Args:
-            codes: of each image.
+            codes: codes of each image.
             condition: values of the condition.
-            masks: how many ways to hide codes are tried, each from an equal part of the possible numbers of
-                hidden codes.
+            masks: number of random masks, stratified by the number of masked codes.
         """
         length = self.layout.length
-        numbers = uniforms(fingerprints(codes), masks * (length + 1))
+        noise = uniforms(hash_codes(codes), masks * (length + 1))
         encoded, total = self.encode_condition(condition), torch.zeros(len(codes), device=codes.device)
-        for index, part in enumerate(rearrange(numbers, "b (masks n) -> masks b n", masks=masks)):
+        for index, part in enumerate(rearrange(noise, "b (masks n) -> masks b n", masks=masks)):
             share, scores = part.split([1, length], dim=1)
             counts = ((index + share[:, 0]) / masks * length).long().clamp(max=length - 1) + 1
-            total = total + self.surprise(codes, lowest(scores, counts), encoded)
+            total = total + self.masked_nats(codes, lowest_k(scores, counts), encoded)
         return total * (length / masks)
 
 
-def lowest(scores: Float[Tensor, "b n"], counts: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
-    """True for so many of the lowest scores of each row."""
+def lowest_k(scores: Float[Tensor, "b n"], counts: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
+    """Mark the `counts` lowest scores of each row."""
     ranks = scores.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     return ranks < rearrange(counts, "b -> b 1")
 
 
-def spread(batch: int, device: torch.device) -> Float[Tensor, " b"]:
-    """A random number in [0, 1) for each image, spread evenly over the batch (arXiv:2107.00630)."""
-    places = torch.randperm(batch, device=device)
-    return ((places + torch.rand((), device=device)) / batch).clamp(max=1 - 2**-24)
+def stratified_uniforms(batch: int, device: torch.device) -> Float[Tensor, " b"]:
+    """Random numbers in [0, 1), spread evenly over the batch (arXiv:2107.00630)."""
+    strata = torch.randperm(batch, device=device)
+    return ((strata + torch.rand((), device=device)) / batch).clamp(max=1 - 2**-24)
 
 
-def fingerprints(codes: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
-    """A seed for each row of codes, from the codes alone; sums modulo 2^64 of codes by odd multipliers."""
+def hash_codes(codes: Int[Tensor, "b n"]) -> Int[Tensor, " b"]:
+    """Hash each row of codes to a seed: the sum modulo 2^64 of codes times odd multipliers."""
     multipliers = np.random.Philox(key=0).random_raw(codes.shape[1]).view(np.int64) | 1
     return ((codes + 1) * torch.from_numpy(multipliers).to(codes.device)).sum(dim=1)

@@ -1,4 +1,4 @@
-"""One grid after the other, all codes of a grid at once (VAR, Tian et al. 2024, arXiv:2404.02905)."""
+"""Next-scale prediction: all codes of a grid at once (VAR, Tian et al. 2024, arXiv:2404.02905)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,30 +17,30 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
+from genstack.prior.known import Known
+from genstack.prior.logits import sample_from_logits, uniforms
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Known
-from genstack.prior.sampling import draw, uniforms
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import BlockCausal, Full
 from genstack.transformer.positions import IndexEmbedding
 from genstack.transformer.transformer import Transformer
 
-REMEDY = "train one with --config configs/compressor/multiscale.yaml, or use the prior Autoregressive"
+REMEDY = "use configs/compressor/multiscale.yaml, or the prior Autoregressive"
 
 
 class NextScale(Exact):
-    """A transformer that reads what the coarser grids show and predicts all codes of the next grid at once.
+    """Predict all codes of a grid from the coarser grids, by a transformer.
 
-    A grid's tokens are the compressor's own sum of the coarser grids, shrunk to its size; those of the first
-    grid are the condition. They see all tokens of their own and of coarser grids. Given the coarser grids,
+    The tokens of a grid are the compressor's sum of the coarser grids, resized to that grid; those of the
+    first grid are the condition. Tokens attend to their own and to coarser grids. Given the coarser grids,
     the codes of a grid are independent, so the likelihood is exact.
 
     Args:
-        layout: where the codes lie; set from the compressor, whose quantizer is MultiScale.
-        condition: what steers the prior; set from the data.
-        backbone: the plan of the transformer; VAR's has learned positions, layer norms, gelu_tanh, biases,
-            qk_norm unit and adaptive norms.
+        layout: layout of the codes; set from the compressor, whose quantizer is MultiScale.
+        condition: condition of the prior; set from the data.
+        backbone: configuration of the transformer; VAR has learned positions, layer norms, gelu_tanh, biases,
+            qk_norm unit and adaLN.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class NextScale(Exact):
         super().__init__()
         if len(layout.grids) == 1 or layout.depth > 1:
             raise UserError(
-                f"NextScale needs a compressor whose codes lie on several grids, one symbol a place, not on "
-                f"{len(layout.grids)} with {layout.depth}; {REMEDY}"
+                f"NextScale needs a compressor with several grids and one symbol per position, got "
+                f"{len(layout.grids)} and {layout.depth}; {REMEDY}"
             )
         self.layout, self.condition, self.backbone = layout, condition, backbone
-        #: A condition of one token is the first grid's token; longer ones stand before it.
-        before = backbone.prefix_length(condition.length)
-        self.prefix_length = before if before > 1 else 0
+        #: A condition of one token is the first grid's token; longer ones precede it.
+        length = backbone.prefix_length(condition.length)
+        self.prefix_length = length if length > 1 else 0
         self.prefix = condition.embedding(backbone.width)
-        # A vector for each place: tokens of the first grid look alike, and so do those of a flat image;
-        # rotary angles alone would not tell them apart.
+        # Tokens of the first grid are alike, and so are those of a flat image; rotary embeddings alone would
+        # not tell them apart.
         self.position_embedding = (
             IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
             if backbone.positions == "rotary"
@@ -72,13 +72,13 @@ class NextScale(Exact):
         nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
-        #: From latents to tokens; made by `attach`, since the compressor alone knows the latents' channels.
-        self.read: nn.Linear | None = None
+        #: Latents to tokens; built by `attach`, which knows the channels of the compressor's latents.
+        self.latent_embedding: nn.Linear | None = None
 
         sizes = [prod(grid) for grid in layout.grids]
-        places = torch.cat([torch.full((self.prefix_length,), layout.length), torch.arange(layout.length)])
+        positions = torch.cat([torch.full((self.prefix_length,), layout.length), torch.arange(layout.length)])
         blocks = torch.cat([torch.zeros(self.prefix_length), layout.positions().grid + 1]).long()
-        self.register_buffer("positions", places, persistent=False)
+        self.register_buffer("positions", positions, persistent=False)
         self.register_buffer("blocks", blocks, persistent=False)
         self.sizes = sizes
 
@@ -86,85 +86,89 @@ class NextScale(Exact):
         quantizer = getattr(compressor, "quantizer", None)
         if not isinstance(quantizer, MultiScale):
             raise UserError(
-                f"NextScale reads what the quantizer MultiScale makes of coarser grids, and this compressor "
-                f"has {type(quantizer).__name__}; {REMEDY}"
+                f"NextScale needs a compressor with the quantizer MultiScale, got "
+                f"{type(quantizer).__name__}; {REMEDY}"
             )
         self.lookup = Lookup(quantizer)
-        if self.read is None:
-            self.read = nn.Linear(quantizer.dim, self.backbone.width, device=self.head.weight.device)
-            nn.init.normal_(self.read.weight, std=quantizer.dim**-0.5 * 0.02)
-            nn.init.zeros_(self.read.bias)
+        if self.latent_embedding is None:
+            self.latent_embedding = nn.Linear(
+                quantizer.dim, self.backbone.width, device=self.head.weight.device
+            )
+            nn.init.normal_(self.latent_embedding.weight, std=quantizer.dim**-0.5 * 0.02)
+            nn.init.zeros_(self.latent_embedding.bias)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
-        """Logits of every code, each from the codes of coarser grids, in float32."""
+        """Logits of every code given the codes of coarser grids, in float32."""
         encoded = self.encode_condition(condition)
         sums = self.lookup.sums(self.layout.split(codes)[:-1], self.layout)
-        tokens = torch.cat([self._start(encoded), *map(self._embed, sums)], dim=1)
-        places, blocks = self.get_buffer("positions"), self.get_buffer("blocks")
-        mask = encoded.mask_padding(BlockCausal(blocks))
+        tokens = torch.cat([self._first_tokens(encoded), *map(self._embed, sums)], dim=1)
+        positions, blocks = self.get_buffer("positions"), self.get_buffer("blocks")
         features = self.transformer(
-            self._placed(tokens, places),
-            places,
-            mask,
+            self._add_positions(tokens, positions),
+            positions,
+            encoded.mask_padding(BlockCausal(blocks)),
             conditioning=encoded.conditioning,
             key_values=encoded.key_values,
         )
         return self.head(features[:, self.prefix_length :]).float()
 
-    def draw(
+    def sample_codes(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
-        """One grid after the other; a known code is seen by finer grids alone."""
-        device, grids = self.head.weight.device, self.layout.grids
-        numbers = uniforms(seeds, self.layout.length).to(device).split(self.sizes, dim=1)
-        given, masks = known.codes.split(self.sizes, dim=1), known.mask.split(self.sizes, dim=1)
+        """Sample one grid after the other; known codes affect finer grids only."""
+        grids = self.layout.grids
+        noise = uniforms(seeds, self.layout.length).to(known.codes.device).split(self.sizes, dim=1)
+        known_codes, known_masks = (each.split(self.sizes, dim=1) for each in (known.codes, known.mask))
         encoded = self.encode_condition(guidance.values)
         caches = self.transformer.caches(self.prefix_length + self.layout.length)
-        tokens, filled = self._start(encoded), 0
+        tokens, start = self._first_tokens(encoded), 0
         total: Tensor | None = None
-        drawn: list[Tensor] = []
+        result: list[Tensor] = []
         for index, (height, _) in enumerate(grids):
-            places = self.get_buffer("positions")[filled : filled + tokens.shape[1]]
-            filled += tokens.shape[1]
-            seen = BlockCausal(self.get_buffer("blocks")) if index == 0 else Full()
-            mask = encoded.mask_padding(seen)
-            features = self.transformer.step(self._placed(tokens, places), places, mask, caches, encoded)
+            positions = self.get_buffer("positions")[start : start + tokens.shape[1]]
+            start += tokens.shape[1]
+            mask = encoded.mask_padding(BlockCausal(self.get_buffer("blocks")) if index == 0 else Full())
+            tokens = self._add_positions(tokens, positions)
+            features = self.transformer.step(tokens, positions, mask, caches, encoded)
             logits = self.head(features[:, -self.sizes[index] :]).float()
-            logits = guidance.steer(logits, index / (len(grids) - 1))
-            codes = draw(rearrange(logits, "b n K -> (b n) K"), options, numbers[index].flatten())
+            logits = guidance.apply(logits, index / (len(grids) - 1))
+            logits = rearrange(logits, "b n K -> (b n) K")
+            codes = sample_from_logits(logits, options, noise[index].flatten())
             codes = rearrange(codes, "(b n) -> b n", b=len(seeds))
-            drawn.append(torch.where(masks[index], given[index], codes))
+            result.append(torch.where(known_masks[index], known_codes[index], codes))
             if index + 1 < len(grids):
-                grid = rearrange(drawn[-1], "b (h w) -> b h w 1", h=height)
+                grid = rearrange(result[-1], "b (h w) -> b h w 1", h=height)
                 total = self.lookup.add(total, grid, index, self.layout)
-                tokens = self._embed(guidance.rows(resized(total, grids[index + 1], "area")))
-        return torch.cat(drawn, dim=1)
+                tokens = self._embed(guidance.expand(resized(total, grids[index + 1], "area")))
+        return torch.cat(result, dim=1)
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
-        """Values of the condition, read once for all grids."""
+        """Encode values of the condition, once for all grids."""
         mask = self.condition.padding_mask(condition)
         encoded = self.transformer.encode_condition(self.prefix(condition), mask)
-        padding_mask = None if encoded.padding_mask is None else encoded.padding_mask[:, : self.prefix_length]
-        return replace(encoded, prefix=encoded.prefix[:, : self.prefix_length], padding_mask=padding_mask)
+        mask = None if encoded.padding_mask is None else encoded.padding_mask[:, : self.prefix_length]
+        return replace(encoded, prefix=encoded.prefix[:, : self.prefix_length], padding_mask=mask)
 
-    def _start(self, encoded: EncodedCondition) -> Float[Tensor, "b n width"]:
-        """The condition, if it has several tokens, and the tokens of the first grid, which are its mean."""
+    def _first_tokens(self, encoded: EncodedCondition) -> Float[Tensor, "b n width"]:
+        """Prefix of the condition, if it has several tokens, and the tokens of the first grid, its mean."""
         first = repeat(encoded.conditioning, "b width -> b n width", n=self.sizes[0])
         return torch.cat([encoded.prefix, first], dim=1)
 
     def _embed(self, latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "b n width"]:
-        assert self.read is not None, "a prior is attached to a compressor before it reads codes"
-        return self.read(rearrange(latents, "b d h w -> b (h w) d"))
+        assert self.latent_embedding is not None, "attach the prior to a compressor first"
+        return self.latent_embedding(rearrange(latents, "b d h w -> b (h w) d"))
 
-    def _placed(
-        self, tokens: Float[Tensor, "b n width"], places: Int[Tensor, " n"]
+    def _add_positions(
+        self, tokens: Float[Tensor, "b n width"], positions: Int[Tensor, " n"]
     ) -> Float[Tensor, "b n width"]:
-        return tokens if self.position_embedding is None else tokens + self.position_embedding(places)
+        return tokens if self.position_embedding is None else tokens + self.position_embedding(positions)
 
 
 class Lookup:
-    """A compressor's quantizer, looked at and not owned: it is frozen, in the compressor's part of the file,
-    and shared by copies of the prior, such as the one with averaged weights.
+    """A reference to the frozen quantizer of the compressor.
+
+    It is no submodule, since its weights are saved with the compressor. Copies of the prior, such as the EMA
+    model, share it.
     """
 
     def __init__(self, quantizer: MultiScale):
@@ -181,7 +185,7 @@ class Lookup:
         number: int,
         layout: CodeLayout,
     ) -> Float[Tensor, "b d h w"]:
-        """What the grids so far show, and one more, in full size."""
+        """Add a grid's latents to the sum of coarser grids, in full size."""
         with torch.autocast(grid.device.type, enabled=False):
             added = self.quantizer.enlarged(grid, number, *layout.grids[-1])
             return added if total is None else total + added
@@ -189,7 +193,7 @@ class Lookup:
     def sums(
         self, grids: Sequence[Int[Tensor, "b _ _ 1"]], layout: CodeLayout
     ) -> list[Float[Tensor, "b d _ _"]]:
-        """What the grids up to each of these show, in the size of the next grid."""
+        """Sum of latents up to each grid, resized to the next grid."""
         total, sums = None, []
         for number, grid in enumerate(grids):
             total = self.add(total, grid, number, layout)

@@ -1,4 +1,4 @@
-"""How codes are drawn from a prior's distributions: what a user may choose in sampling."""
+"""Sampling options."""
 
 import math
 from dataclasses import dataclass
@@ -11,21 +11,20 @@ Schedule = Literal["constant", "linear", "cosine", "power"]
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How codes are drawn from a prior's distributions.
+    """Sampling options.
 
     Args:
-        temperature: 1 as learned, below 1 safer, above 1 more varied, 0 takes the likeliest code each time;
-            logits are divided by it.
-        top_k: draw from the k likeliest codes only; 0 for all.
-        top_p: draw from the smallest set of codes that has at least this probability; 1 for all.
-        min_p: draw from codes with at least this share of the likeliest one's probability; 0 for all.
-        guidance: strength s of classifier-free guidance towards what is asked, logits = null + s (conditional
-            - null); 1 for none, 0 ignores what is asked.
-        guidance_schedule: how guidance grows from 1 at the first codes to its strength at the last: constant
-            (at full strength from the start), linear, cosine, or power (with the square of the way gone).
-        guidance_interval: first and last share of the way, from 0 to 1, on which guidance acts.
-        steps: passes through the network for an image, of priors that can choose (masked, diffusion); 0 for
-            the prior's own number.
+        temperature: divides the logits; 1 samples as learned, lower is safer, higher is more varied, 0 takes
+            the likeliest code.
+        top_k: sample from the k likeliest codes; 0 for all.
+        top_p: sample from the smallest set of codes with at least this probability; 1 for all.
+        min_p: sample from codes with at least this share of the highest probability; 0 for all.
+        guidance: scale s of classifier-free guidance, logits = null + s (conditional - null); 1 for none, 0
+            ignores the condition.
+        guidance_schedule: growth of guidance from 1 at the first codes to its scale at the last: constant
+            (full scale throughout), linear, cosine, or power (square of the progress).
+        guidance_interval: first and last progress, from 0 to 1, at which guidance applies.
+        steps: sampling steps of priors that can choose (masked, diffusion); 0 for the prior's default.
     """
 
     temperature: float = 1.0
@@ -50,21 +49,21 @@ class SamplingOptions:
                 f"one of {', '.join(get_args(Schedule))}",
             ),
             "guidance_interval": (0 <= first <= last <= 1, "two numbers from 0 to 1, the smaller first"),
-            "steps": (self.steps >= 0, "at least 0 (0 leaves the choice to the prior)"),
+            "steps": (self.steps >= 0, "at least 0 (0 for the prior's default)"),
         }
-        for name, (kept, limit) in limits.items():
-            if not kept:
-                raise UserError(f"{name} {getattr(self, name)} is out of range; it must be {limit}")
+        for name, (valid, limit) in limits.items():
+            if not valid:
+                raise UserError(f"{name} must be {limit}, got {getattr(self, name)}")
 
     def guidance_at(self, progress: float) -> float:
-        """Guidance after a share of the way, from 0 at the first codes drawn to 1 at the last."""
+        """Guidance at a progress from 0 at the first codes to 1 at the last."""
         first, last = self.guidance_interval
         if not first <= progress <= last:
             return 1.0
-        grown = {
+        growth = {
             "constant": 1.0,
             "linear": progress,
             "cosine": (1 - math.cos(math.pi * progress)) / 2,
             "power": progress**2,
         }[self.guidance_schedule]
-        return 1 + (self.guidance - 1) * grown
+        return 1 + (self.guidance - 1) * growth

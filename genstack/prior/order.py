@@ -1,4 +1,4 @@
-"""In which order codes are drawn: row by row, at random, spread by Halton, or the surest first."""
+"""Order of sampling: raster, random, spread by a Halton sequence, or most confident first."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,35 +16,35 @@ from genstack.layout import CodeLayout
 
 
 class Order(ABC):
-    """Which of the codes that are still hidden are to be seen next. Subclasses are frozen plans."""
+    """Order in which masked codes are kept. Subclasses are frozen dataclasses."""
 
     @abstractmethod
-    def urgency(
+    def priority(
         self,
         layout: CodeLayout,
         confidence: Float[Tensor, "b n"],
         noise: Float[Tensor, "b n"],
         remaining: float,
     ) -> Float[Tensor, "b n"]:
-        """How early each code is to be seen; the most urgent come first.
+        """Priority of each code; those with the highest are kept first.
 
         Args:
-            layout: where the codes lie.
-            confidence: log-probability of the code that was drawn for each place.
-            noise: a number in [0, 1) for each place, fresh in every step.
-            remaining: share of the steps that come after this one.
+            layout: layout of the codes.
+            confidence: log-probability of the code sampled at each position.
+            noise: a number in [0, 1) per position, drawn anew in each step.
+            remaining: share of the steps after this one.
         """
 
 
 class FixedOrder(Order):
-    """An order that is known before anything is drawn."""
+    """An order that does not depend on the sampled codes."""
 
     @abstractmethod
     def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """When each code is drawn, from 0 up; `noise` is a number in [0, 1) for each place."""
+        """Rank of each code in the order, from 0; `noise` is a number in [0, 1) per position."""
 
     @final
-    def urgency(
+    def priority(
         self,
         layout: CodeLayout,
         confidence: Float[Tensor, "b n"],
@@ -56,7 +56,7 @@ class FixedOrder(Order):
 
 @dataclass(frozen=True)
 class Raster(FixedOrder):
-    """The order of the flat sequence: grid by grid, row by row, depth innermost."""
+    """Order of the flat sequence: grid by grid, row by row, depth innermost."""
 
     def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         return torch.arange(layout.length, device=noise.device).to(noise).expand_as(noise)
@@ -64,7 +64,7 @@ class Raster(FixedOrder):
 
 @dataclass(frozen=True)
 class Random(FixedOrder):
-    """Any order, each as likely as another."""
+    """A uniformly random order."""
 
     def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         return noise
@@ -72,10 +72,10 @@ class Random(FixedOrder):
 
 @dataclass(frozen=True)
 class Halton(FixedOrder):
-    """Spread over the image by Halton's sequence in bases 2 and 3 (Besnier et al. 2025, arXiv:2503.17076).
+    """Spread over the image by a Halton sequence in bases 2 and 3 (Besnier et al. 2025, arXiv:2503.17076).
 
-    Codes that are drawn together then lie far apart and tell little about each other. Grids follow one
-    another from coarse to fine, and so do the depths of each grid.
+    Codes sampled in one step are then far apart and nearly independent. Grids follow one another from coarse
+    to fine, and so do the depths of each grid.
     """
 
     def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
@@ -84,20 +84,19 @@ class Halton(FixedOrder):
 
 @dataclass(frozen=True)
 class Confidence(Order):
-    """The surest codes first, with noise that fades (MaskGIT, Chang et al. 2022, arXiv:2202.04200).
+    """Most confident codes first, with noise that decays to 0 (MaskGIT, Chang et al. 2022, arXiv:2202.04200).
 
     Args:
-        temperature: weight at the start of the Gumbel noise on the log-probabilities that are compared; 0
-            always takes the surest.
+        temperature: initial weight of the Gumbel noise on the log-probabilities; 0 for no noise.
     """
 
     temperature: float = 4.5
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise UserError(f"temperature {self.temperature} is out of range; it must be at least 0")
+            raise UserError(f"temperature must be at least 0, got {self.temperature}")
 
-    def urgency(
+    def priority(
         self,
         layout: CodeLayout,
         confidence: Float[Tensor, "b n"],
@@ -108,24 +107,24 @@ class Confidence(Order):
 
 
 def gumbel(uniforms: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Gumbel noise from numbers in [0, 1) that are multiples of 2^-24; never infinite."""
+    """Gumbel noise from multiples of 2^-24 in [0, 1); always finite."""
     return -(-(uniforms.double() + 2**-25).log()).log().float()
 
 
 @cache
 def halton_ranks(layout: CodeLayout) -> Float[Tensor, " n"]:
-    """The place of each code in the order of `Halton`."""
+    """Rank of each code in the order of `Halton`."""
     visits = []
     for height, width in layout.grids:
         visit = torch.from_numpy(halton_visits(height, width)).float()
         later = torch.arange(layout.depth) * float(height * width)
-        visits.append((visit[:, None] + later).flatten())  # all places in one depth, then in the next
+        visits.append((visit[:, None] + later).flatten())  # all positions of one depth, then the next
     starts = np.cumsum([0] + [len(visit) for visit in visits[:-1]])
     return torch.cat([visit + float(start) for visit, start in zip(visits, starts, strict=True)])
 
 
 def halton_visits(height: int, width: int) -> np.ndarray:
-    """When Halton's points first fall into each cell of a grid, row by row, counted in cells."""
+    """Rank in which a Halton sequence first visits each cell of a grid, row by row."""
     found, count = np.empty(0, dtype=np.int64), 2 * height * width
     while len(found) < height * width:
         count *= 2
@@ -136,7 +135,7 @@ def halton_visits(height: int, width: int) -> np.ndarray:
 
 
 def radical_inverse(base: int, count: int) -> np.ndarray:
-    """The numbers 1, 2, ... `count` with their digits mirrored at the point (van der Corput)."""
+    """Van der Corput sequence: the digits of 1 ... `count` mirrored at the radix point."""
     rest, result, place = np.arange(1, count + 1), np.zeros(count), 1.0
     while rest.any():
         place /= base

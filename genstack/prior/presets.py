@@ -1,4 +1,4 @@
-"""Settings of sampling under one name: those that a run keeps, and else ones that mostly work."""
+"""Named sampling options: built-in presets, and those saved in a run."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -7,26 +7,26 @@ from typing import Any
 from genstack.errors import UserError
 from genstack.prior.options import SamplingOptions
 
-#: `fid` draws what was learned, as measures of whole sets expect; `pretty` trades variety for fewer mistakes.
+#: `fid` samples the learned distribution, as metrics expect; `pretty` trades variety for fewer mistakes.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fid": {},
     "pretty": {"temperature": 0.9, "top_p": 0.95, "guidance": 2.0},
 }
 
 
-def options_of(
+def resolve_options(
     preset: str, given: Mapping[str, Any], kept: Mapping[str, Any], guided: bool
 ) -> SamplingOptions:
-    """The options of a preset, but for those that are given.
+    """Combine a preset with options that are given.
 
     Args:
         preset: its name; "" for none.
         given: options by name; None for those that are not given.
-        kept: the run's own presets by name.
-        guided: whether the prior can be guided; guidance of our own presets is left out where it cannot.
+        kept: presets saved in the run, by name.
+        guided: True if the prior supports guidance; built-in presets leave guidance out otherwise.
 
     Raises:
-        UserError: there is no such preset, or the one of the run holds what is no option.
+        UserError: the preset is unknown, or the run's preset is invalid.
     """
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
@@ -39,11 +39,11 @@ def options_of(
             chosen = {name: value for name, value in PRESETS[preset].items() if guided or name != "guidance"}
         elif preset:
             raise UserError(
-                f"preset {preset} is unknown; this run has {', '.join(dict.fromkeys([*kept, *PRESETS]))}"
+                f"unknown preset '{preset}'; available: {', '.join(dict.fromkeys([*kept, *PRESETS]))}"
             )
         else:
             chosen = {}
         return SamplingOptions(**{**chosen, **values})
     except (TypeError, AttributeError) as error:  # a file may hold anything
         known = ", ".join(field.name for field in fields(SamplingOptions))
-        raise UserError(f"the run's preset {preset} is damaged: it must give some of {known}") from error
+        raise UserError(f"invalid preset '{preset}' in the run; expected some of {known}") from error

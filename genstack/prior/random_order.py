@@ -1,4 +1,4 @@
-"""One code after the other, in random orders that become raster order (RAR, Yu et al., arXiv:2411.00776)."""
+"""Autoregressive prior in random orders, annealed to raster order (RAR, Yu et al., arXiv:2411.00776)."""
 
 import torch
 from einops import rearrange, repeat
@@ -9,11 +9,14 @@ from torch.nn.functional import cross_entropy
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.cached import CachedTransformer
 from genstack.prior.guidance import Guidance
+from genstack.prior.known import Known
+from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
-from genstack.prior.prior import Known, Prior
-from genstack.prior.sampling import draw, uniforms
+from genstack.prior.prior import Prior
+from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Causal
@@ -22,18 +25,18 @@ from genstack.transformer.transformer import Transformer
 
 
 class RandomOrder(Prior):
-    """A transformer that predicts the next code of any order, told where it lies.
+    """Predict the next code in any order, by a transformer that also reads the position of that code.
 
-    In training, an image is read in a random order with a probability of 1 at first and 0 in the end, and
-    otherwise in raster order, that of the flat sequence. `nats` is that of raster order, and exact.
+    In training, an image is read in a random order with a probability that falls from 1 to 0, and otherwise
+    in raster order, the order of the flat sequence. `nats` is exact, and measured in raster order.
 
     Args:
-        layout: where the codes lie; set from the compressor.
-        condition: what steers the prior; set from the data.
-        backbone: the plan of the transformer.
-        anneal: shares of the training between which random orders give way to raster order; 1 and 1 keep all
-            orders random, for in-filling and for sampling in other orders, which both need them.
-        order: how codes are drawn: Raster, Random or Halton; those that are known come first in any of them.
+        layout: layout of the codes; set from the compressor.
+        condition: condition of the prior; set from the data.
+        backbone: configuration of the transformer.
+        anneal: shares of training between which random orders give way to raster order; 1 and 1 keep random
+            orders, which inpainting and sampling in other orders need.
+        order: order of sampling: Raster, Random or Halton; known codes come first in each of them.
     """
 
     sees = "all"
@@ -48,9 +51,7 @@ class RandomOrder(Prior):
     ):
         super().__init__()
         if not 0 <= anneal[0] <= anneal[1] <= 1:
-            raise UserError(
-                f"anneal {anneal} is out of range; two shares from 0 to 1 are needed, smaller first"
-            )
+            raise UserError(f"anneal must be two shares from 0 to 1, the smaller first; got {anneal}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.anneal, self.order = anneal, order
         self.prefix_length = backbone.prefix_length(condition.length)
@@ -68,19 +69,19 @@ class RandomOrder(Prior):
 
     @property
     def randomness(self) -> float:
-        """The probability of a random order at this point of the training."""
+        """Probability of a random order at this point of training."""
         first, last = self.anneal
         if self.progress < first:
             return 1.0
         return max(0.0, (last - self.progress) / (last - first)) if first < last else 0.0
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
-        """Values of the condition, read once for all codes."""
+        """Encode values of the condition, once for all codes."""
         padding_mask = self.condition.padding_mask(condition)
         return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats per code, in training with random orders and condition dropout."""
+        """Mean cross entropy in nats per code; in training with random orders and condition dropout."""
         orders = self.raster(codes)
         if self.training:
             condition = self.condition.drop(condition)
@@ -93,66 +94,84 @@ class RandomOrder(Prior):
         return self._cross_entropy(codes, condition, self.raster(codes)).sum(dim=1)
 
     def raster(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-        """The order of the flat sequence, for each image."""
+        """Raster order for each image."""
         return torch.arange(self.layout.length, device=codes.device).expand_as(codes)
 
     def logits(
         self, codes: Int[Tensor, "b n"], condition: Tensor, orders: Int[Tensor, "b n"]
     ) -> Float[Tensor, "b n K"]:
-        """Logits of every code, each from those before it in its image's order; in this order, in float32.
+        """Logits of every code given those before it in the image's order; in that order, in float32.
 
         Args:
-            codes: in the order of the flat sequence.
+            codes: codes in raster order.
             condition: values of the condition.
-            orders: the place in the flat sequence of each image's first code, of its second, and so on.
+            orders: index in the flat sequence of each image's first code, its second, and so on.
         """
-        read = self.codes(codes.gather(1, orders)[:, :-1])
-        places, targets = self._paths(orders)
+        inputs = self.codes(codes.gather(1, orders)[:, :-1])
+        positions, targets = self._paths(orders)
         encoded = self.encode_condition(condition)
-        tokens = self.target(torch.cat([encoded.prefix, read], dim=1), targets)
+        tokens = self.target(torch.cat([encoded.prefix, inputs], dim=1), targets)
         mask = encoded.mask_padding(Causal())
         features = self.transformer(
-            tokens, places, mask, conditioning=encoded.conditioning, key_values=encoded.key_values
+            tokens, positions, mask, conditioning=encoded.conditioning, key_values=encoded.key_values
         )
         return self.head(features[:, self.prefix_length - 1 :]).float()
 
-    def draw(
+    def sample_codes(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
-        """One code after the other; known codes come first in the order, so that all others see them."""
-        device, length = self.head.weight.device, self.layout.length
-        numbers = rearrange(uniforms(seeds, 2 * length).to(device), "b (two n) -> two b n", two=2)
-        ranks = self.order.ranks(self.layout, numbers[0])
+        """Sample one code after the other; known codes come first in the order, so all others see them."""
+        length = self.layout.length
+        noise = uniforms(seeds, 2 * length).to(known.codes.device)
+        order_noise, code_noise = rearrange(noise, "b (two n) -> two b n", two=2)
+        ranks = self.order.ranks(self.layout, order_noise)
         orders = (ranks - known.mask * float(length + 1)).argsort(dim=1, stable=True)
-        # From here on all is in the order of drawing.
-        codes, given = known.codes.gather(1, orders), known.mask.gather(1, orders)
-        chances = rearrange(numbers[1], "b n -> n b").contiguous()
-        places, targets = (guidance.rows(path) for path in self._paths(orders))
-        caches = self.transformer.caches(self.prefix_length + length - 1)
-        start = min(int(given.sum(dim=1).amin()), length - 1)  # so many codes are read in one pass
-        encoded = self.encode_condition(guidance.values)
-        mask = encoded.mask_padding(Causal())
-        tokens = torch.cat([encoded.prefix, self.codes(guidance.rows(codes[:, :start]))], dim=1)
-        filled = 0
-        for index in range(start, length):
-            now = slice(filled, filled + tokens.shape[1])
-            filled = now.stop
-            tokens = self.target(tokens, targets[:, now])
-            logits = self.transformer.step(tokens, places[:, now], mask, caches, encoded, self.head)
-            logits = guidance.steer(logits, index / max(1, length - 1))
-            drawn = draw(logits, options, chances[index])
-            codes[:, index] = torch.where(given[:, index], codes[:, index], drawn)
-            tokens = self.codes(guidance.rows(codes[:, index : index + 1]))
+        ordered = Known(known.codes.gather(1, orders), known.mask.gather(1, orders))
+        start = min(int(known.mask.sum(dim=1).amin()), length - 1)  # these take one pass
+        decoder = OrderDecoder(self, guidance.values, *self._paths(guidance.expand(orders)))
+        codes = sample_sequence(decoder, guidance, options, code_noise, ordered, start)
         return torch.empty_like(codes).scatter(1, orders, codes)
 
     def _paths(self, orders: Int[Tensor, "b n"]) -> tuple[Int[Tensor, "b tokens"], Int[Tensor, "b tokens"]]:
-        """Where the code of each token lies, and the code that it predicts."""
-        nowhere = torch.tensor(self.layout.length, device=orders.device)
-        nowhere = repeat(nowhere, " -> b n", b=len(orders), n=self.prefix_length)
-        return torch.cat([nowhere, orders[:, :-1]], dim=1), torch.cat([nowhere[:, 1:], orders], dim=1)
+        """Position of each token's own code, and of the code that it predicts."""
+        no_position = torch.tensor(self.layout.length, device=orders.device)
+        no_position = repeat(no_position, " -> b n", b=len(orders), n=self.prefix_length)
+        positions = torch.cat([no_position, orders[:, :-1]], dim=1)
+        return positions, torch.cat([no_position[:, 1:], orders], dim=1)
 
     def _cross_entropy(
         self, codes: Int[Tensor, "b n"], condition: Tensor, orders: Int[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
         logits = self.logits(codes, condition, orders)
         return cross_entropy(rearrange(logits, "b n K -> b K n"), codes.gather(1, orders), reduction="none")
+
+
+class OrderDecoder(Decoder):
+    """Decode a batch of sequences, each in its own order, with a key-value cache.
+
+    Args:
+        prior: the prior.
+        condition: values of its condition, one row per sequence.
+        positions: position of each token's own code.
+        targets: position of the code that each token predicts.
+    """
+
+    def __init__(
+        self,
+        prior: RandomOrder,
+        condition: Tensor,
+        positions: Int[Tensor, "b tokens"],
+        targets: Int[Tensor, "b tokens"],
+    ):
+        self.prior, self.encoded = prior, prior.encode_condition(condition)
+        self.transformer = CachedTransformer(
+            prior.transformer, self.encoded, prior.target, positions, targets
+        )
+
+    def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
+        first = self.transformer.tokens == 0
+        read = codes[:index] if first else codes[index - 1 : index]
+        tokens = self.prior.codes(rearrange(read, "n b -> b n"))
+        if first:
+            tokens = torch.cat([self.encoded.prefix, tokens], dim=1)
+        return self.transformer(tokens, self.prior.head)

@@ -1,4 +1,4 @@
-"""Position after position, and within one from coarse to fine (RQ-Transformer, arXiv:2203.01941)."""
+"""RQ-Transformer: positions in raster order, symbols of a position in turn (Lee et al., arXiv:2203.01941)."""
 
 from dataclasses import replace
 
@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.cached import CachedTransformer
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
+from genstack.prior.known import Known
+from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Known
-from genstack.prior.sampling import draw, uniforms
+from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
+from genstack.transformer.cache import Cache
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Causal
 from genstack.transformer.positions import PositionEmbedding
@@ -23,17 +26,17 @@ from genstack.transformer.transformer import Transformer
 
 
 class ResidualTransformer(Exact):
-    """Two transformers for codes of several symbols a position, such as residual, grouped or factorized ones.
+    """Two transformers for codes with several symbols per position, such as residual or grouped ones.
 
-    The first reads the condition and the positions so far, each as the sum of its symbols, and writes a
-    summary for the next position. The second reads that summary and the symbols of the position so far, and
-    predicts the next symbol. The long sequence is then as short as the grid, not as the number of symbols.
+    The outer one reads the condition and the positions so far, each as the sum of its symbols, and summarizes
+    them for the next position. The inner one reads that summary and the symbols of the position so far, and
+    predicts the next symbol. The long sequence is then as short as the grid.
 
     Args:
-        layout: where the codes lie; set from the compressor.
-        condition: what steers the prior; set from the data.
-        backbone: the plan of the transformer over positions; the one within a position differs only in depth.
-        layers: layers of the transformer within a position.
+        layout: layout of the codes; set from the compressor.
+        condition: condition of the prior; set from the data.
+        backbone: configuration of the transformer over positions; the inner one differs only in depth.
+        layers: layers of the inner transformer.
     """
 
     def __init__(
@@ -42,37 +45,37 @@ class ResidualTransformer(Exact):
         super().__init__()
         if layout.depth == 1:
             raise UserError(
-                "ResidualTransformer needs a compressor with several symbols a position; this one has one; "
-                "train one with --config configs/compressor/residual.yaml, or use the prior Autoregressive"
+                "ResidualTransformer needs a compressor with several symbols per position, this one has one; "
+                "use configs/compressor/residual.yaml, or the prior Autoregressive"
             )
         if layers < 1:
-            raise UserError(f"layers {layers} is out of range; it must be at least 1")
+            raise UserError(f"layers must be at least 1, got {layers}")
         self.layout, self.condition, self.backbone, self.layers = layout, condition, backbone, layers
         width = backbone.width
-        positions, within = replace(layout, depth=1), replace(layout, grids=((1, 1),))
+        outer, inner = replace(layout, depth=1), replace(layout, grids=((1, 1),))
         self.prefix = condition.embedding(width)
-        # every depth has rows of its own: a symbol means something else there, if tables are not shared
+        # Each depth has its own rows, since a symbol means something else there unless codebooks are shared.
         self.codes = nn.Embedding(layout.depth * layout.codebook_size, width)
-        self.target = PositionEmbedding(positions, width)
-        self.transformer = Transformer(positions, backbone)
-        self.inner = Transformer(within, replace(backbone, depth=layers, cross_attention=False))
+        self.target = PositionEmbedding(outer, width)
+        self.transformer = Transformer(outer, backbone)
+        self.inner = Transformer(inner, replace(backbone, depth=layers, cross_attention=False))
         self.head = nn.Linear(width, layout.codebook_size, bias=False)
         nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
 
         self.prefix_length = backbone.prefix_length(condition.length)
-        nowhere, order = torch.full((self.prefix_length,), positions.length), torch.arange(positions.length)
-        self.register_buffer("positions", torch.cat([nowhere, order[:-1]]), persistent=False)
-        self.register_buffer("targets", torch.cat([nowhere[:-1], order]), persistent=False)
+        no_position, order = torch.full((self.prefix_length,), outer.length), torch.arange(outer.length)
+        self.register_buffer("positions", torch.cat([no_position, order[:-1]]), persistent=False)
+        self.register_buffer("targets", torch.cat([no_position[:-1], order]), persistent=False)
         self.register_buffer("depths", torch.arange(layout.depth), persistent=False)
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
-        """Values of the condition, read once for all codes."""
+        """Encode values of the condition, once for all codes."""
         padding_mask = self.condition.padding_mask(condition)
         return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
-        """Logits of every code, each from the codes before it, in float32."""
+        """Logits of every code given the codes before it, in float32."""
         encoded = self.encode_condition(condition)
         symbols = self.embed(rearrange(codes, "b (p depth) -> b p depth", depth=self.layout.depth))
         tokens = torch.cat([encoded.prefix, symbols[:, :-1].sum(dim=2)], dim=1)
@@ -97,38 +100,46 @@ class ResidualTransformer(Exact):
         )
         return rearrange(self.head(features).float(), "(b p) depth K -> b (p depth) K", b=len(codes))
 
-    def draw(
+    def sample_codes(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
-        """One symbol after the other; a known one is seen by those after it in the flat sequence alone."""
-        device, depth, length = self.head.weight.device, self.layout.depth, self.layout.length
-        numbers = rearrange(uniforms(seeds, length), "b n -> n b").to(device).contiguous()
-        codes = torch.empty(length, len(seeds), dtype=torch.int64, device=device)
-        encoded = self.encode_condition(guidance.values)
-        inside = replace(encoded, key_values=())  # nothing is read across within a position
-        tokens, mask = encoded.prefix, encoded.mask_padding(Causal())
-        caches = self.transformer.caches(self.prefix_length + length // depth - 1)
-        filled = 0
-        for position in range(length // depth):
-            now = slice(filled, filled + tokens.shape[1])
-            filled = now.stop
-            tokens = self.target(tokens, self.get_buffer("targets")[now])
-            places = self.get_buffer("positions")[now]
-            features = self.transformer.step(tokens, places, mask, caches, encoded)
-            inner, within = features[:, -1:], self.inner.caches(depth)
-            total = torch.zeros_like(inner)
-            for number in range(depth):
-                index = position * depth + number
-                depths = self.get_buffer("depths")[number : number + 1]
-                logits = self.inner.step(inner, depths, Causal(), within, inside, self.head)
-                logits = guidance.steer(logits, index / max(1, length - 1))
-                drawn = draw(logits, options, numbers[index])
-                codes[index] = torch.where(known.mask[:, index], known.codes[:, index], drawn)
-                rows = self.codes(guidance.rows(codes[index]) + number * self.layout.codebook_size)
-                inner = total = total + rearrange(rows, "b width -> b 1 width")
-            tokens = total
-        return rearrange(codes, "n b -> b n").contiguous()
+        """Sample one symbol after the other; known ones affect later ones only."""
+        noise = uniforms(seeds, self.layout.length).to(known.codes.device)
+        return sample_sequence(ResidualDecoder(self, guidance.values), guidance, options, noise, known)
 
     def embed(self, codes: Int[Tensor, "b p depth"]) -> Float[Tensor, "b p depth width"]:
-        """The vector of each symbol at its depth."""
+        """Embed each symbol at its depth."""
         return self.codes(codes + self.get_buffer("depths") * self.layout.codebook_size)
+
+
+class ResidualDecoder(Decoder):
+    """Decode a batch of sequences with key-value caches of both transformers.
+
+    Args:
+        prior: the prior.
+        condition: values of its condition, one row per sequence.
+    """
+
+    def __init__(self, prior: ResidualTransformer, condition: Tensor):
+        self.prior, self.encoded = prior, prior.encode_condition(condition)
+        self.inner_encoded = replace(self.encoded, key_values=())  # no cross-attention within a position
+        positions, targets = (prior.get_buffer(name) for name in ("positions", "targets"))
+        self.transformer = CachedTransformer(
+            prior.transformer, self.encoded, prior.target, positions, targets
+        )
+        self.total: Tensor  # sum of the embedded symbols of this position so far
+        self.inner_caches: list[Cache]
+
+    def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
+        prior, depth = self.prior, index % self.prior.layout.depth
+        if index:
+            offset = (index - 1) % prior.layout.depth * prior.layout.codebook_size
+            symbols = prior.codes(codes[index - 1] + offset)
+            self.total = self.total + rearrange(symbols, "b width -> b 1 width")
+        if depth == 0:
+            inputs = self.transformer(self.total if index else self.encoded.prefix)[:, -1:]
+            self.total, self.inner_caches = torch.zeros_like(inputs), prior.inner.caches(prior.layout.depth)
+        else:
+            inputs = self.total
+        depths = prior.get_buffer("depths")[depth : depth + 1]
+        return prior.inner.step(inputs, depths, Causal(), self.inner_caches, self.inner_encoded, prior.head)

@@ -1,6 +1,6 @@
-"""Larger and other-shaped images: a window of codes that slides over a larger grid (arXiv:2012.09841).
+"""Images of other sizes: a window of codes slides over a larger grid (Esser et al. 2021, arXiv:2012.09841).
 
-What earlier windows have drawn is known in those that overlap them.
+Codes that earlier windows have sampled are known to windows that overlap them.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,10 @@ from torch import Tensor
 from genstack.errors import UserError
 from genstack.inputs import Box
 from genstack.layout import CodeLayout
+from genstack.prior.known import Known
+from genstack.prior.logits import image_seeds
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Known, Prior
-from genstack.prior.sampling import image_seeds
+from genstack.prior.prior import Prior
 
 
 def sample_layout(
@@ -28,109 +29,114 @@ def sample_layout(
     known: Known | None = None,
     overlap: float = 0.5,
 ) -> Int[Tensor, "b n"]:
-    """Codes of images of any size; in the prior's own layout, what `prior.sample` draws.
+    """Sample codes of images of any size; in the prior's own layout, this is `prior.sample`.
 
-    A side that is shorter than the window is cut from the middle of it. The window with the most known codes
-    is always the next, the first row by row, so that drawing goes outwards from what is given.
+    A side shorter than the window is cut from the middle of it. The window with the most known codes comes
+    next, ties in raster order, so sampling proceeds outwards from what is known.
 
     Args:
-        prior: over one grid of codes.
-        condition: values of its condition for a window, by the window's place in the image; beyond its edges
-            where the image is smaller.
-        options: how codes are drawn.
-        seeds: one for each image.
-        layout: of the images to draw, as their compressor says.
-        known: codes in this layout that are kept as they are, at the same places in every image.
-        overlap: share of the window that lies over the one beside it, from 0 to below 1.
+        prior: a prior over one grid of codes.
+        condition: gives the condition's values for a window, by its box in the image. The box exceeds the
+            image where the image is smaller.
+        options: sampling options.
+        seeds: one per image.
+        layout: layout of the images, from their compressor.
+        known: codes that are kept, in this layout; the same positions in every image.
+        overlap: share of a window that overlaps the next, at least 0 and below 1.
 
     Raises:
-        UserError: codes that do not lie on one grid cannot be drawn through a window.
+        UserError: the codes do not lie on one grid.
     """
     if layout == prior.layout:
         return prior.sample(condition((0.0, 0.0, 1.0, 1.0)), options, seeds, known)
-    check(prior, layout)
+    check_layout(prior, layout)
     if not 0 <= overlap < 1:
-        raise UserError(f"overlap {overlap} is out of range; it must be at least 0 and below 1")
+        raise UserError(f"overlap must be at least 0 and below 1, got {overlap}")
     window, grid = prior.layout.grids[0], layout.grids[0]
     canvas = (max(window[0], grid[0]), max(window[1], grid[1]))
     top, left = ((whole - side) // 2 for whole, side in zip(canvas, grid, strict=True))
-    inner = area((top, left), grid)
+    inner = window_slice((top, left), grid)
     shape = (len(seeds), *canvas, layout.depth)
     codes, done = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
     if known is not None:
-        assert (known.mask == known.mask[:1]).all(), "images of one batch share their known places"
+        assert (known.mask == known.mask[:1]).all(), "images of one batch share their known positions"
         (codes[inner],) = layout.split(known.codes.cpu())
-        done[inner] = unflat(known.mask.cpu(), layout)
-    rows, columns = (starts(whole, side, overlap) for whole, side in zip(canvas, window, strict=True))
+        done[inner] = to_grid(known.mask.cpu(), layout)
+    rows, columns = (window_starts(whole, side, overlap) for whole, side in zip(canvas, window, strict=True))
     corners = list(product(rows, columns))
-    waiting = [(number, area(corner, window)) for number, corner in enumerate(corners)]
+    waiting = [(number, window_slice(corner, window)) for number, corner in enumerate(corners)]
     while waiting:
         number, place = max(waiting, key=lambda entry: int(done[entry[1]].sum()))
         waiting.remove((number, place))
         if not done[place].all():
-            given = Known(flat(codes[place]), flat(done[place]))
-            values = condition(box(corners[number], window, (top, left), grid))
-            drawn = prior.sample(values, options, window_seeds(seeds, number), given)
-            (codes[place],) = prior.layout.split(drawn.cpu())
+            given = Known(to_sequence(codes[place]), to_sequence(done[place]))
+            values = condition(window_box(corners[number], window, (top, left), grid))
+            sampled = prior.sample(values, options, window_seeds(seeds, number), given)
+            (codes[place],) = prior.layout.split(sampled.cpu())
             done[place] = True
     return layout.join([codes[inner]]).to(seeds.device)
 
 
-def check(prior: Prior, layout: CodeLayout) -> None:
-    """Refuse layouts through which no window can slide."""
+def check_layout(prior: Prior, layout: CodeLayout) -> None:
+    """Check that a window can slide over a layout."""
     height, width = layout.image_size
     if len(prior.layout.grids) > 1:
         raise UserError(
-            f"images of {height}x{width} are not what this prior was trained on, and its codes lie on "
-            f"{len(prior.layout.grids)} grids, over which no window can slide; "
-            f"draw {prior.layout.image_size[0]}x{prior.layout.image_size[1]}, or use a prior over one grid"
+            f"size {height}x{width} is not supported: it needs codes on one grid, and this prior has "
+            f"{len(prior.layout.grids)}; use {prior.layout.image_size[0]}x{prior.layout.image_size[1]}, "
+            f"or a prior over one grid"
         )
     for each in (prior.layout, layout):
-        check_places(each, f"draw {prior.layout.image_size[0]}x{prior.layout.image_size[1]}")
+        check_positions(each, f"use {prior.layout.image_size[0]}x{prior.layout.image_size[1]}")
 
 
-def check_places(layout: CodeLayout, instead: str) -> None:
-    """Refuse a row of codes that stand for the whole image each (1-D compressors)."""
+def check_positions(layout: CodeLayout, instead: str) -> None:
+    """Check that codes have a position in the image, unlike those of 1-D compressors.
+
+    Args:
+        layout: layout of the codes.
+        instead: way out for the error message.
+    """
     (height, width), (rows, columns) = layout.image_size, layout.grids[-1]
     if rows == 1 < columns and height * columns > 2 * width:
         raise UserError(
-            f"the {columns} codes of this compressor have no place in the image, "
-            f"so that no part of it can be drawn alone; {instead}, or use a compressor with a grid of codes"
+            f"the {columns} codes of this compressor have no position in the image, so parts of it cannot be "
+            f"sampled; {instead}, or use a compressor with a grid of codes"
         )
 
 
-def starts(whole: int, side: int, overlap: float) -> list[int]:
-    """Where windows of this side begin; the last one ends with the whole."""
+def window_starts(whole: int, side: int, overlap: float) -> list[int]:
+    """First row, or column, of each window; the last window ends at the border."""
     stride = max(1, round(side * (1 - overlap)))
     return [*range(0, whole - side, stride), whole - side]
 
 
-def area(corner: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice, slice]:
-    """A part of all grids of a batch, by its first row and column and its sides."""
+def window_slice(corner: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice, slice]:
+    """Index of a window in a batch of grids, from its first row and column and its size."""
     (top, left), (rows, columns) = corner, size
     return slice(None), slice(top, top + rows), slice(left, left + columns)
 
 
-def box(
+def window_box(
     corner: tuple[int, int], window: tuple[int, int], start: tuple[int, int], grid: tuple[int, int]
 ) -> Box:
-    """Where a window lies in an image, whose grid starts somewhere on the canvas."""
+    """Box of a window in an image whose grid starts at `start` on the canvas."""
     top, left = ((place - first) / side for place, first, side in zip(corner, start, grid, strict=True))
     return top, left, top + window[0] / grid[0], left + window[1] / grid[1]
 
 
 def window_seeds(seeds: Int[Tensor, " b"], number: int) -> Int[Tensor, " b"]:
-    """Seeds for a window of the images with these seeds; the first window has those of the images."""
+    """Derive the seeds of a window from those of the images; the first window has the same seeds."""
     if number == 0:
         return seeds
     return torch.cat([image_seeds(seed % 2**64, [number]) for seed in seeds.tolist()]).to(seeds.device)
 
 
-def flat(grid: Tensor) -> Tensor:
-    """One grid in the order of the flat sequence; `unflat` is the way back."""
+def to_sequence(grid: Tensor) -> Tensor:
+    """Flatten one grid to the flat sequence."""
     return rearrange(grid, "b h w depth -> b (h w depth)")
 
 
-def unflat(mask: Bool[Tensor, "b n"], layout: CodeLayout) -> Bool[Tensor, "b h w depth"]:
-    """Which places of the one grid of a layout are marked."""
+def to_grid(mask: Bool[Tensor, "b n"], layout: CodeLayout) -> Bool[Tensor, "b h w depth"]:
+    """Unflatten a mask over the flat sequence of a layout with one grid."""
     return rearrange(mask, "b (h w depth) -> b h w depth", h=layout.grids[0][0], depth=layout.depth)

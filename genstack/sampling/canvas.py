@@ -13,7 +13,7 @@ from genstack.data.framing import frame, load
 from genstack.data.images import read
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior.editing import all_but, extended
+from genstack.prior.editing import completion_mask, outpainting_canvas
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Canvas:
             grow: as of the class.
         """
         picture = at(model, file, size)
-        return cls(picture, all_but(keep, *picture.shape[1:]), {"image": named(file), "keep": keep}, grow)
+        return cls(
+            picture, completion_mask(keep, *picture.shape[1:]), {"image": named(file), "keep": keep}, grow
+        )
 
     @classmethod
     def masked(
@@ -110,7 +112,7 @@ class Canvas:
         """
         rows, columns = model.layout.grids[-1]
         step = (model.preprocessing.height // rows, model.preprocessing.width // columns)
-        picture, hole = extended(at(model, file), size, place, step)
+        picture, hole = outpainting_canvas(at(model, file), size, place, step)
         return cls(picture, hole, {"image": named(file), "place": list(place)}, grow)
 
 

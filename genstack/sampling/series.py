@@ -16,7 +16,7 @@ from genstack.data.images import Preprocessing
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
-from genstack.prior.editing import blind, known_codes
+from genstack.prior.editing import ignores_known, known_codes
 from genstack.sampling.canvas import Canvas
 from genstack.sampling.compiled import compiled
 
@@ -127,4 +127,6 @@ class Series:
         images = repeat(self.canvas.image, "c h w -> 1 c h w").to(self.model.device)
         grids = self.model.compressor.layout(*self.canvas.hole.shape).grids
         steps = self.model.reach if self.canvas.grow is None else (self.canvas.grow,) * len(grids)
-        return blind(self.model.prior, known_codes(self.model.compressor, images, self.canvas.hole, steps))
+        return ignores_known(
+            self.model.prior, known_codes(self.model.compressor, images, self.canvas.hole, steps)
+        )

@@ -178,10 +178,10 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--size", "256"], "size 256 is no height and width, as in 256x512"),
         (["--size", "0x8"], "size 0x8 is no height and width"),
         (["--size", "18x24"], "image size 18x24 is not a multiple of the network's stride 4"),
-        (["--size", "32x48", "--overlap", "1"], "overlap 1.0 is out of range"),
+        (["--size", "32x48", "--overlap", "1"], "overlap must be at least 0 and below 1, got 1.0"),
         (["--keep", "top:0.5"], "name it by --image"),
         (["--image", "picture.png"], "leaves nothing to draw; say what stays by --keep or --mask"),
-        (["--image", "picture.png", "--keep", "up:0.5"], "keep up:0.5 is no part of an image"),
+        (["--image", "picture.png", "--keep", "up:0.5"], "invalid keep 'up:0.5'"),
         (["--image", "picture.png", "--keep", "top:0.5", "--mask", "mask.png"], "leave one out"),
         (["--image", "picture.png", "--mask", "small.png"], "a mask has the size of its picture"),
         (["--image", "picture.png", "--mask", "black.png"], "black.png has no white"),
@@ -192,8 +192,8 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "9"], "leaves none of the 24 known"),
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "-1"], "grow -1 is too small"),
         (["--image", "missing.png", "--keep", "top:0.5"], "missing.png cannot be read"),
-        (["--sweep", "guidance=1,inf"], "guidance inf is out of range; it must be at least 0, and finite"),
-        (["--guidance-interval", "0.9,0.1"], "guidance_interval (0.9, 0.1) is out of range"),
+        (["--sweep", "guidance=1,inf"], "guidance must be at least 0, and finite, got inf"),
+        (["--guidance-interval", "0.9,0.1"], "guidance_interval must be two numbers from 0 to 1, the smaller first, got (0.9, 0.1)"),
     ],
 )
 def test_mistakes_are_told_in_one_line(place, words, message, capsys):

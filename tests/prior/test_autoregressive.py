@@ -9,7 +9,7 @@ from torch import nn
 from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, SamplingOptions, image_seeds
-from genstack.prior.autoregressive import Decoding
+from genstack.prior.autoregressive import TransformerDecoder
 from genstack.transformer import Backbone
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)
@@ -36,7 +36,7 @@ def codes_and_labels(prior: Autoregressive, batch: int) -> tuple[torch.Tensor, t
 
 
 def decoded(prior: Autoregressive, codes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    decoding = Decoding(prior, labels)
+    decoding = TransformerDecoder(prior, labels)
     logits = [decoding.start()] + [decoding.step(column) for column in codes[:, :-1].T]
     return torch.stack(logits, dim=1)
 
@@ -111,7 +111,7 @@ def test_code_noise_touches_training_alone(tiny):
     prior.eval()
     assert prior.loss(codes, labels) == prior.loss(codes, labels)
     torch.testing.assert_close(prior.loss(codes, labels) * 15, prior.nats(codes, labels).mean())
-    with pytest.raises(ValueError, match=r"code_noise 1\.5 is out of range"):
+    with pytest.raises(ValueError, match=r"code_noise must be at least 0 and below 1, got 1\.5"):
         Autoregressive(prior.layout, CLASSES, tiny, code_noise=1.5)
 
 
@@ -139,7 +139,7 @@ def test_losses_and_logits_are_float32_under_autocast_and_the_cache_is_not(layou
     codes, labels = codes_and_labels(prior, 2)
     expected = prior.nats(codes, labels)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        decoding = Decoding(prior, labels)
+        decoding = TransformerDecoder(prior, labels)
         assert decoding.start().dtype == prior.loss(codes, labels).dtype == torch.float32
         assert decoding.caches[0].keys.dtype == decoding.caches[0].values.dtype == torch.bfloat16
         torch.testing.assert_close(prior.nats(codes, labels), expected, rtol=1e-2, atol=0)

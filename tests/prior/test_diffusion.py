@@ -19,12 +19,12 @@ EVERY = torch.tensor(list(product(range(3), repeat=3)))
 def knowing(prior, chances):
     """A network that gives the exact conditionals of a distribution over EVERY."""
 
-    def forward(codes, hidden, condition, asked):
-        fits = (EVERY.eq(codes[:, None]) | hidden[:, None]).all(-1).double() * chances
+    def forward(codes, masked, selected, encoded):
+        fits = (EVERY.eq(codes[:, None]) | masked[:, None]).all(-1).double() * chances
         of_each = torch.stack([(fits[:, :, None] * EVERY.eq(code)).sum(1) for code in range(3)], -1)
-        return (of_each / fits.sum(1)[:, None, None]).log().float()[asked]
+        return (of_each / fits.sum(1)[:, None, None]).log().float()[selected]
 
-    prior.filler.forward = forward
+    prior.network.forward = forward
     return prior
 
 
@@ -66,19 +66,19 @@ def test_known_codes_are_given_to_the_others(oracle, chances):
 
 
 def test_codes_appear_at_uniform_times(tiny, monkeypatch):
-    """From t to s a hidden code appears with probability (t - s) / t: a quarter in each of four steps."""
+    """From t to s a masked code appears with probability (t - s) / t: a quarter in each of four steps."""
     layout = CodeLayout((64, 64), 3, ((8, 8),))
     prior, hidden_counts = Diffusion(layout, Unconditional(), tiny), []
 
-    def forward(codes, hidden, condition, asked):
-        hidden_counts.append((int(hidden.sum()), int(asked.sum())))
-        return torch.zeros(int(asked.sum()), 3)
+    def forward(codes, masked, selected, encoded):
+        hidden_counts.append((int(masked.sum()), int(selected.sum())))
+        return torch.zeros(int(selected.sum()), 3)
 
-    monkeypatch.setattr(prior.filler, "forward", forward)
+    monkeypatch.setattr(prior.network, "forward", forward)
     prior.sample(torch.zeros(100, dtype=torch.int64), SamplingOptions(steps=4), image_seeds(0, range(100)))
-    for step, (hidden, appear) in enumerate(hidden_counts):
+    for step, (masked, appear) in enumerate(hidden_counts):
         chance = 1 / (4 - step)
-        assert abs(appear - hidden * chance) <= 5 * (hidden * chance * (1 - chance)) ** 0.5
+        assert abs(appear - masked * chance) <= 5 * (masked * chance * (1 - chance)) ** 0.5
     assert len(hidden_counts) == 4 and hidden_counts[0][0] == 6400
 
 
@@ -93,5 +93,5 @@ def test_the_loss_is_the_bound_per_code(tiny):
 
 
 def test_settings_out_of_range_are_refused(tiny):
-    with pytest.raises(ValueError, match="steps 0 and masks 8 must both be at least 1"):
+    with pytest.raises(ValueError, match="steps and masks must be at least 1, got 0 and 8"):
         Diffusion(SMALL, CLASSES, tiny, steps=0)

@@ -14,15 +14,15 @@ from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import Autoregressive, Known, SamplingOptions
 from genstack.prior.editing import (
-    all_but,
-    blind,
-    enlarged,
-    extended,
-    filled,
-    grown,
+    cells_to_pixels,
+    completion_mask,
+    dilate,
+    fill_mask,
+    ignores_known,
     known_codes,
-    reaches,
-    shrunk,
+    outpainting_canvas,
+    pixels_to_cells,
+    receptive_field,
 )
 from genstack.transformer import Backbone
 
@@ -74,7 +74,7 @@ def pictures(height: int = 16, width: int = 24) -> torch.Tensor:
 
 
 HOLES = {
-    "bottom": all_but("top:0.5", 16, 24),
+    "bottom": completion_mask("top:0.5", 16, 24),
     "middle": functional.pad(torch.ones(5, 7), (6, 11, 4, 7)).bool(),
     "pixels": torch.rand(16, 24, generator=torch.Generator().manual_seed(1)) < 0.02,
 }
@@ -104,7 +104,7 @@ def test_nothing_but_hole_is_a_sample_and_no_hole_is_the_picture(model):
 
 @pytest.mark.parametrize("grow", [0, 1])
 def test_codes_that_are_known_are_those_of_the_picture(model, grow):
-    """Where a picture is made of whole cells, its codes outside of the grown hole are all kept."""
+    """Where a picture is made of whole cells, its codes outside of the dilate hole are all kept."""
     compressor, hole = model.compressor, HOLES["middle"]
     images = compressor.decode(torch.randint(LEVELS, (2, 24)), model.layout)
     known = known_codes(compressor, images, hole, (grow,))
@@ -116,22 +116,22 @@ def test_codes_that_are_known_are_those_of_the_picture(model, grow):
 
 def test_a_picture_grows_on_all_sides(model):
     image = pictures()[0]
-    canvas, hole = extended(image, (32, 44), (0.5, 0.5), (4, 4))
+    canvas, hole = outpainting_canvas(image, (32, 44), (0.5, 0.5), (4, 4))
     assert (~hole).sum() == 16 * 24 and torch.equal(canvas[:, 8:24, 8:32], image)
     edited = edit(model, canvas[None], hole, indices=[0])[0]
     assert torch.equal(edited[:, 8:24, 8:32], image)
-    corner, hole = extended(image, (32, 44), (1.0, 0.0), (4, 4))
+    corner, hole = outpainting_canvas(image, (32, 44), (1.0, 0.0), (4, 4))
     assert torch.equal(corner[:, 16:, :24], image) and not hole[16:, :24].any()
-    with pytest.raises(ValueError, match="size 8x44 is smaller than the image, 16x24"):
-        extended(image, (8, 44), (0.5, 0.5), (4, 4))
-    with pytest.raises(ValueError, match=r"place 1\.5,0\.0 is out of range"):
-        extended(image, (32, 44), (1.5, 0.0), (4, 4))
+    with pytest.raises(ValueError, match="size 8x44 is smaller than the image; use at least 16x24"):
+        outpainting_canvas(image, (8, 44), (0.5, 0.5), (4, 4))
+    with pytest.raises(ValueError, match=r"place must be two shares from 0 to 1, got 1\.5,0\.0"):
+        outpainting_canvas(image, (32, 44), (1.5, 0.0), (4, 4))
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2])
 def test_the_reach_of_an_encoder_is_found(reach):
     compressor = Cells(reach)
-    assert reaches(compressor, compressor.layout(36, 44)) == (reach,)
+    assert receptive_field(compressor, compressor.layout(36, 44)) == (reach,)
 
 
 def test_a_hole_that_leaves_nothing_known_is_refused(model):
@@ -144,10 +144,10 @@ def test_codes_without_a_place_are_refused():
         def layout(self, height, width):
             return CodeLayout((height, width), LEVELS, ((1, 24),))
 
-    with pytest.raises(ValueError, match=r"the 24 codes .* have no place in the image.*draw whole images"):
+    with pytest.raises(ValueError, match=r"the 24 codes .* have no position in the image.*sample whole images"):
         known_codes(Row(), pictures(), HOLES["middle"], (0,))
-    with pytest.raises(ValueError, match="have no place in the image"):
-        reaches(Row(), Row().layout(16, 24))
+    with pytest.raises(ValueError, match="have no position in the image"):
+        receptive_field(Row(), Row().layout(16, 24))
 
 
 @pytest.mark.parametrize(
@@ -162,43 +162,43 @@ def test_codes_without_a_place_are_refused():
 def test_a_side_is_kept(keep, kept):
     hole = torch.ones(6, 8, dtype=torch.bool)
     hole[kept] = False
-    assert torch.equal(all_but(keep, 6, 8), hole)
+    assert torch.equal(completion_mask(keep, 6, 8), hole)
 
 
 @pytest.mark.parametrize("keep", ["top", "up:0.5", "top:1", "top:0", "top:half", "top:0.5.1", "top:."])
 def test_what_is_no_side_is_refused(keep):
-    with pytest.raises(ValueError, match=f"keep {keep} is no part of an image.*top:0.5"):
-        all_but(keep, 6, 8)
+    with pytest.raises(ValueError, match=f"invalid keep '{keep}'.*top:0.5"):
+        completion_mask(keep, 6, 8)
 
 
 def test_holes_are_filled_with_what_is_near():
     images, hole = torch.full((1, 1, 20, 30), 0.25), torch.ones(20, 30, dtype=torch.bool)
     images[..., 15:] = -0.5
     hole[:4] = False
-    found = filled(torch.where(hole, 1.0, images), hole)
+    found = fill_mask(torch.where(hole, 1.0, images), hole)
     torch.testing.assert_close(found[..., :4, :], images[..., :4, :])
     assert found.min() >= -0.5001 and found.max() <= 0.2501
     torch.testing.assert_close(found[0, 0, 5, :12], torch.full((12,), 0.25))
-    assert torch.equal(filled(images, torch.ones_like(hole)), torch.zeros_like(images))
+    assert torch.equal(fill_mask(images, torch.ones_like(hole)), torch.zeros_like(images))
 
 
 def test_cells_and_pixels_against_loops():
     pixels, chance = torch.zeros(13, 22, dtype=torch.bool), torch.Generator().manual_seed(2)
     pixels[torch.randint(13, (6,), generator=chance), torch.randint(22, (6,), generator=chance)] = True
-    cells = shrunk(pixels, (5, 7))
-    assert (enlarged(cells, (13, 22)) | ~pixels).all(), "every marked pixel lies under a marked cell"
-    wide = grown(cells, 1)
+    cells = pixels_to_cells(pixels, (5, 7))
+    assert (cells_to_pixels(cells, (13, 22)) | ~pixels).all(), "every marked pixel lies under a marked cell"
+    wide = dilate(cells, 1)
     for row in range(5):
         for column in range(7):
             near = cells[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
             assert wide[row, column] == near.any()
-    assert torch.equal(grown(cells, 0), cells)
+    assert torch.equal(dilate(cells, 0), cells)
 
 
 def test_a_prior_that_sees_earlier_codes_is_blind_to_those_behind(model):
     codes = torch.zeros(1, 24, dtype=torch.int64)
     order = torch.arange(24)[None]
-    assert not blind(model.prior, Known(codes, order < 12))
-    assert blind(model.prior, Known(codes, order >= 12))
-    assert not blind(model.prior, Known(codes, order >= 0))
-    assert not blind(model.prior, Known(codes, order < 0))
+    assert not ignores_known(model.prior, Known(codes, order < 12))
+    assert ignores_known(model.prior, Known(codes, order >= 12))
+    assert not ignores_known(model.prior, Known(codes, order >= 0))
+    assert not ignores_known(model.prior, Known(codes, order < 0))

@@ -9,7 +9,7 @@ import torch
 from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
-from genstack.prior.masked import Masked, hidden_share
+from genstack.prior.masked import Masked, mask_ratio
 from genstack.prior.order import Confidence, Halton, Random, Raster
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)
@@ -18,27 +18,27 @@ SCHEDULES = ["cosine", "arccos", "linear", "square", "cubic", "root"]
 
 
 def watch(prior, monkeypatch):
-    """What was hidden in each pass through the network of a prior."""
-    seen, forward = [], prior.filler.forward
+    """What was masked in each pass through the network of a prior."""
+    seen, forward = [], prior.network.forward
 
-    def watching(codes, hidden, condition, asked):
-        seen.append(hidden.clone())
-        return forward(codes, hidden, condition, asked)
+    def watching(codes, masked, selected, encoded):
+        seen.append(masked.clone())
+        return forward(codes, masked, selected, encoded)
 
-    monkeypatch.setattr(prior.filler, "forward", watching)
+    monkeypatch.setattr(prior.network, "forward", watching)
     return seen
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_fall_from_all_to_none(schedule):
-    shares = hidden_share(schedule, torch.linspace(0, 1, 101, dtype=torch.float64))
+    shares = mask_ratio(schedule, torch.linspace(0, 1, 101, dtype=torch.float64))
     assert float(shares[0]) == 1 and float(shares[-1]) == pytest.approx(0, abs=1e-12)
     assert (shares.diff() < 0).all()
 
 
 def test_schedules_are_those_of_the_papers():
     half = torch.tensor(0.5)
-    shares = {schedule: float(hidden_share(schedule, half)) for schedule in SCHEDULES}
+    shares = {schedule: float(mask_ratio(schedule, half)) for schedule in SCHEDULES}
     assert shares["cosine"] == pytest.approx(math.cos(math.pi / 4))
     assert shares["arccos"] == pytest.approx(2 / 3)
     assert (shares["linear"], shares["square"], shares["cubic"]) == pytest.approx((0.5, 0.75, 0.875))
@@ -50,10 +50,10 @@ def test_as_many_codes_are_left_as_the_schedule_says(schedule, tiny, monkeypatch
     prior = Masked(SQUARE, CLASSES, tiny, schedule=schedule)
     seen = watch(prior, monkeypatch)
     prior.sample(torch.arange(3), SamplingOptions(steps=5), image_seeds(0, range(3)))
-    left = [hidden.sum(1).unique().tolist() for hidden in seen]
+    left = [masked.sum(1).unique().tolist() for masked in seen]
     expected = [16]
     for step in range(1, 5):
-        share = float(hidden_share(schedule, torch.tensor(step / 5, dtype=torch.float64)))
+        share = float(mask_ratio(schedule, torch.tensor(step / 5, dtype=torch.float64)))
         expected.append(min(math.floor(16 * share), expected[-1] - 1))
     assert left == [[count] for count in expected]
 
@@ -63,7 +63,7 @@ def test_more_steps_than_codes_draw_one_by_one(order, tiny, monkeypatch):
     prior = Masked(SQUARE, CLASSES, tiny, order=order)
     seen = watch(prior, monkeypatch)
     prior.sample(torch.arange(2), SamplingOptions(steps=1000, guidance=2.0), image_seeds(0, range(2)))
-    assert [int(hidden[0].sum()) for hidden in seen] == list(range(16, 0, -1))
+    assert [int(masked[0].sum()) for masked in seen] == list(range(16, 0, -1))
     for before, after in pairwise(seen):
         assert (before | ~after).all(), "what was seen once stays"
 
@@ -73,7 +73,7 @@ def test_fixed_orders_show_codes_as_they_say(tiny, monkeypatch):
     seen = watch(prior, monkeypatch)
     prior.sample(torch.zeros(1, dtype=torch.int64), SamplingOptions(steps=4), image_seeds(0, range(1)))
     ranks = Halton().ranks(SQUARE, torch.zeros(1, 16))
-    assert [hidden.tolist() for hidden in seen] == [(ranks >= first).tolist() for first in (0, 4, 8, 12)]
+    assert [masked.tolist() for masked in seen] == [(ranks >= first).tolist() for first in (0, 4, 8, 12)]
 
 
 def test_images_with_few_codes_to_draw_end_early(tiny):
@@ -96,11 +96,11 @@ def test_the_surest_codes_are_kept(tiny, monkeypatch):
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0]])
     calls = []
 
-    def certain(codes, hidden, condition, asked):
-        calls.append(hidden.clone())
-        return logits.expand(len(codes), 2, 5)[asked]
+    def certain(codes, masked, selected, encoded):
+        calls.append(masked.clone())
+        return logits.expand(len(codes), 2, 5)[selected]
 
-    monkeypatch.setattr(prior.filler, "forward", certain)
+    monkeypatch.setattr(prior.network, "forward", certain)
     codes = prior.sample(
         torch.zeros(50, dtype=torch.int64), SamplingOptions(steps=2, top_p=0.9), image_seeds(0, range(50))
     )

@@ -80,7 +80,7 @@ def test_what_is_drawn_grid_by_grid_has_the_logits_of_one_pass(prior):
 
 
 def test_other_compressors_are_refused_at_the_start():
-    with pytest.raises(UserError, match=r"several grids.*not on 1 with 1.*multiscale.yaml"):
+    with pytest.raises(UserError, match=r"several grids.*got 1 and 1.*multiscale.yaml"):
         NextScale(CodeLayout((16, 16), 7, ((4, 4),)), CLASSES)
     with pytest.raises(UserError, match=r"MultiScale.*VectorQuantizer.*multiscale.yaml"):
         NextScale(LAYOUT, CLASSES).attach(Lookup(VectorQuantizer(7, 5)))

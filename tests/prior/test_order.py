@@ -38,17 +38,17 @@ def test_halton_goes_grid_by_grid_and_depth_by_depth(layout):
 def test_fixed_orders_ask_for_nothing_but_their_ranks():
     layout, noise = CodeLayout((8, 8), 5, ((2, 3),)), torch.rand(2, 6)
     for order in (Raster(), Random(), Halton()):
-        urgency = order.urgency(layout, torch.randn(2, 6), noise, 0.5)
-        assert torch.equal(urgency, -order.ranks(layout, noise))
+        priority = order.priority(layout, torch.randn(2, 6), noise, 0.5)
+        assert torch.equal(priority, -order.ranks(layout, noise))
     assert Raster().ranks(layout, noise)[1].tolist() == list(range(6))
 
 
 def test_confidence_is_annealed_to_the_probability_alone():
     layout, sure = CodeLayout((8, 8), 5, ((2, 3),)), torch.randn(4, 6)
     noise = torch.rand(4, 6)
-    assert torch.equal(Confidence(3.0).urgency(layout, sure, noise, 0.0), sure)
-    torch.testing.assert_close(Confidence(3.0).urgency(layout, sure, noise, 0.5), sure + 1.5 * gumbel(noise))
-    assert torch.equal(Confidence(0.0).urgency(layout, sure, noise, 1.0), sure)
+    assert torch.equal(Confidence(3.0).priority(layout, sure, noise, 0.0), sure)
+    torch.testing.assert_close(Confidence(3.0).priority(layout, sure, noise, 0.5), sure + 1.5 * gumbel(noise))
+    assert torch.equal(Confidence(0.0).priority(layout, sure, noise, 1.0), sure)
 
 
 def test_gumbel_noise_is_finite_and_has_its_mean_and_spread():
@@ -60,5 +60,5 @@ def test_gumbel_noise_is_finite_and_has_its_mean_and_spread():
 
 
 def test_a_temperature_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"temperature -1\.0 is out of range"):
+    with pytest.raises(ValueError, match=r"temperature must be at least 0, got -1\.0"):
         Confidence(-1.0)

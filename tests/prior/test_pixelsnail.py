@@ -35,5 +35,5 @@ def test_layouts_and_sizes_that_cannot_be_are_refused():
     for grids, depth in ((((2, 2), (4, 4)), 1), (((4, 4),), 2), (((1, 9),), 1)):
         with pytest.raises(UserError, match=r"one grid of several rows.*vqgan\.yaml.*Autoregressive"):
             PixelSNAIL(CodeLayout((16, 16), 7, grids, depth), CLASSES)
-    with pytest.raises(UserError, match="width 10 must be a multiple of heads 4"):
+    with pytest.raises(UserError, match="width must be a multiple of heads.* got width 10, heads 4"):
         PixelSNAIL(LAYOUT, CLASSES, width=10, heads=4)

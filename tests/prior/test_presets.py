@@ -3,29 +3,29 @@
 import pytest
 
 from genstack.prior import SamplingOptions
-from genstack.prior.presets import PRESETS, options_of
+from genstack.prior.presets import PRESETS, resolve_options
 
 KEPT = {"fid": {"temperature": 1.1, "guidance_interval": [0.1, 0.9]}, "mine": {"top_k": 7}}
 
 
 def test_flags_come_before_the_run_and_the_run_before_ours():
-    assert options_of("", {"top_k": None}, KEPT, True) == SamplingOptions()
-    assert options_of("fid", {}, {}, True) == SamplingOptions()
-    assert options_of("fid", {"temperature": 0.5}, KEPT, True) == SamplingOptions(
+    assert resolve_options("", {"top_k": None}, KEPT, True) == SamplingOptions()
+    assert resolve_options("fid", {}, {}, True) == SamplingOptions()
+    assert resolve_options("fid", {"temperature": 0.5}, KEPT, True) == SamplingOptions(
         temperature=0.5, guidance_interval=(0.1, 0.9)
     )
-    assert options_of("mine", {"top_k": 0}, KEPT, True) == SamplingOptions()
-    assert options_of("pretty", {}, KEPT, True) == SamplingOptions(**PRESETS["pretty"])
+    assert resolve_options("mine", {"top_k": 0}, KEPT, True) == SamplingOptions()
+    assert resolve_options("pretty", {}, KEPT, True) == SamplingOptions(**PRESETS["pretty"])
 
 
 def test_ours_guide_only_priors_that_can_be_guided():
-    assert options_of("pretty", {}, {}, False).guidance == 1
-    assert options_of("mine", {}, {"mine": {"guidance": 3.0}}, False).guidance == 3
+    assert resolve_options("pretty", {}, {}, False).guidance == 1
+    assert resolve_options("mine", {}, {"mine": {"guidance": 3.0}}, False).guidance == 3
 
 
 def test_unknown_and_damaged_presets_are_refused():
-    with pytest.raises(ValueError, match="preset fdi is unknown; this run has fid, mine, pretty"):
-        options_of("fdi", {}, KEPT, True)
+    with pytest.raises(ValueError, match="unknown preset 'fdi'; available: fid, mine, pretty"):
+        resolve_options("fdi", {}, KEPT, True)
     for damaged in ({"code": "x"}, ["top_k"], None, {"temperature": "hot"}):
-        with pytest.raises(ValueError, match="preset mine is damaged"):
-            options_of("mine", {}, {"mine": damaged}, True)
+        with pytest.raises(ValueError, match="invalid preset 'mine'"):
+            resolve_options("mine", {}, {"mine": damaged}, True)

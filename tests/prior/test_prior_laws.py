@@ -13,6 +13,7 @@ from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.conditions import ClassLabels, Unconditional
 from genstack.conditions.captions import Captions
+from genstack.conditions.embedding import ConditionEmbedding
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
@@ -32,7 +33,16 @@ class Filled(Captions):
         return values < 100
 
     def embedding(self, width):
-        return torch.nn.Embedding(257, width)
+        return WordEmbedding(width)
+
+
+class WordEmbedding(ConditionEmbedding):
+    def __init__(self, width):
+        super().__init__()
+        self.table = torch.nn.Embedding(257, width)
+
+    def forward(self, values):
+        return self.table(values)
 
 
 FILLED = Filled(length=5, dropout=0.2)
@@ -285,7 +295,7 @@ def test_a_prior_says_which_known_codes_it_sees(build, small):
         )
         for code in (1, 4)
     )
-    assert torch.equal(first[:, ~later], second[:, ~later]) == (prior.sees == "earlier")
+    assert torch.equal(first[:, ~later], second[:, ~later]) == (prior.context == "earlier")
 
 
 @torch.no_grad()

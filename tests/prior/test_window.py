@@ -11,7 +11,7 @@ from genstack.conditions import ClassLabels, Unconditional
 from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
-from genstack.prior.sampling import uniforms
+from genstack.prior.logits import uniforms
 from genstack.prior.window import sample_layout, starts, window_seeds
 
 WINDOW = CodeLayout((24, 40), 97, ((3, 5),))
@@ -33,7 +33,7 @@ class Slope(Prior):
 
     nats = loss
 
-    def draw(self, guidance, options, seeds, known):
+    def sample_codes(self, guidance, options, seeds, known):
         self.asked.append(known)
         slope = rise(self.layout)
         lowest = torch.where(known.mask, known.codes - slope, -1000).amax(dim=1)
@@ -45,7 +45,7 @@ class Slope(Prior):
 class Chance(Slope):
     """Every code by its own number."""
 
-    def draw(self, guidance, options, seeds, known):
+    def sample_codes(self, guidance, options, seeds, known):
         self.asked.append(known)
         return (uniforms(seeds, self.layout.length) * self.layout.codebook_size).long()
 
@@ -59,7 +59,9 @@ def larger(rows: int, columns: int, window: CodeLayout = WINDOW) -> CodeLayout:
     return replace(window, image_size=(8 * rows, 8 * columns), grids=((rows, columns),))
 
 
-def draw(prior: Prior, layout: CodeLayout, known: Known | None = None, overlap: float = 0.5) -> torch.Tensor:
+def sample(
+    prior: Prior, layout: CodeLayout, known: Known | None = None, overlap: float = 0.5
+) -> torch.Tensor:
     return sample_layout(prior, lambda box: NOTHING, SamplingOptions(), SEEDS, layout, known, overlap)
 
 
@@ -69,7 +71,7 @@ def draw(prior: Prior, layout: CodeLayout, known: Known | None = None, overlap: 
 def test_a_rule_goes_on_through_all_windows(size, overlap, depth):
     window = replace(WINDOW, codebook_size=1000, depth=depth)
     layout = larger(*size, window)
-    codes = draw(Slope(window), layout, overlap=overlap)
+    codes = sample(Slope(window), layout, overlap=overlap)
     lowest = codes[:, :1] - rise(layout)[:1]
     assert torch.equal(codes, lowest + rise(layout))
     assert not torch.equal(codes[0], codes[1])
@@ -96,14 +98,14 @@ def test_a_window_of_the_whole_grid_is_the_ordinary_sample(tiny):
 
 def test_every_code_is_drawn_once_and_by_numbers_of_its_own():
     prior, layout = Chance(replace(WINDOW, codebook_size=10**6)), larger(7, 11)
-    codes = draw(prior, replace(layout, codebook_size=10**6))
+    codes = sample(prior, replace(layout, codebook_size=10**6))
     assert len(codes.unique()) > 0.99 * codes.numel()
     assert sum(int((~known.mask[0]).sum()) for known in prior.asked) == layout.length
 
 
 def test_an_image_depends_on_its_own_seed_alone():
     layout, prior = larger(5, 8), Chance(WINDOW)
-    together = draw(prior, layout)
+    together = sample(prior, layout)
     alone = sample_layout(prior, lambda box: NOTHING[:1], SamplingOptions(), SEEDS[1:], layout)
     assert torch.equal(together[1:], alone)
 
@@ -114,13 +116,13 @@ def test_known_codes_stay_and_drawing_goes_outwards_from_them():
     positions = layout.positions()
     inside = (positions.row >= 2) & (positions.row < 4) & (positions.column >= 4) & (positions.column < 7)
     known = Known((300 + rise(layout)).expand(2, -1), inside.expand(2, -1))
-    codes = draw(prior, layout, known)
+    codes = sample(prior, layout, known)
     assert torch.equal(codes, known.codes), "all of it goes on from what was given"
     counts = [int(asked.mask[0].sum()) for asked in prior.asked]
     assert min(counts) > 0
     everything = Known(codes, torch.ones_like(known.mask))
     prior.asked.clear()
-    assert torch.equal(draw(prior, layout, everything), codes) and prior.asked == []
+    assert torch.equal(sample(prior, layout, everything), codes) and prior.asked == []
 
 
 @pytest.mark.parametrize(("whole", "side", "overlap"), [(5, 5, 0.5), (9, 4, 0.5), (10, 3, 0.0), (7, 3, 0.99)])
@@ -147,18 +149,18 @@ def test_windows_have_seeds_of_their_own():
 )
 def test_codes_through_which_no_window_slides_are_refused(window, layout, message):
     with pytest.raises(ValueError, match=message):
-        draw(Slope(window), layout)
+        sample(Slope(window), layout)
 
 
 def test_an_overlap_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"overlap 1\.0 is out of range"):
-        draw(Slope(WINDOW), larger(5, 8), overlap=1.0)
+    with pytest.raises(ValueError, match=r"overlap must be at least 0 and below 1, got 1\.0"):
+        sample(Slope(WINDOW), larger(5, 8), overlap=1.0)
 
 
 class Reader(Slope):
     """Codes are what the condition says of their places."""
 
-    def draw(self, guidance, options, seeds, known):
+    def sample_codes(self, guidance, options, seeds, known):
         return guidance.values
 
 

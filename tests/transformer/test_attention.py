@@ -10,7 +10,7 @@ from genstack.conditions import Unconditional
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive
-from genstack.prior.autoregressive import Decoding
+from genstack.prior.autoregressive import TransformerDecoder
 from genstack.transformer import Backbone
 from genstack.transformer.attention import EPSILON, HeadNorm
 
@@ -59,7 +59,7 @@ def test_shared_keys_are_the_same_keys_for_each_head(qk_norm):
     torch.testing.assert_close(shared.logits(codes, condition), own.logits(codes, condition))
     kept = []
     for prior in (shared, own):
-        decoding = Decoding(prior, condition)
+        decoding = TransformerDecoder(prior, condition)
         decoding.start(codes[:, :5])
         kept.append([cache.keys.shape[1] for cache in decoding.caches])
     assert kept == [[2, 2], [6, 6]]

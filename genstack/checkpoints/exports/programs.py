@@ -134,23 +134,23 @@ class NextCode(nn.Module):
         return self.prior.logits(codes, condition)
 
 
-class Filling(nn.Module):
-    """Logits of every code, from the condition and the codes that are not hidden."""
+class MaskedCodes(nn.Module):
+    """Logits of every code, from the condition and the codes that are not masked."""
 
     def __init__(self, prior: Masked | Diffusion):
         super().__init__()
-        self.filler = prior.filler
+        self.network = prior.network
 
     def forward(
-        self, codes: Int[Tensor, "b n"], hidden: Int[Tensor, "b n"], condition: Tensor
+        self, codes: Int[Tensor, "b n"], masked: Int[Tensor, "b n"], condition: Tensor
     ) -> Float[Tensor, "b n K"]:
         every = torch.ones_like(codes, dtype=torch.bool)
-        logits = self.filler(codes, hidden > 0, self.filler.encode_condition(condition), every)
+        logits = self.network(codes, masked > 0, every, self.network.encode_condition(condition))
         torch._check(logits.shape[0] == codes.numel())
         return rearrange(logits, "(b n) K -> b n K", b=codes.shape[0])
 
 
-class InOrder(nn.Module):
+class OrderedCodes(nn.Module):
     """Logits of every code in an order of its own, each from the codes before it in that order."""
 
     def __init__(self, prior: RandomOrder):
@@ -165,15 +165,19 @@ class InOrder(nn.Module):
 
 #: The program of each kind of prior, and what it computes; an exact one is the last of these.
 STEPS: tuple[tuple[type[Prior], Callable[..., nn.Module], str], ...] = (
-    (Masked, Filling, "logits of every code from those whose `hidden` is 0; where it is 1, they may be any"),
+    (
+        Masked,
+        MaskedCodes,
+        "logits of every code from those whose `masked` is 0; where it is 1, they may be any",
+    ),
     (
         Diffusion,
-        Filling,
-        "logits of every code from those whose `hidden` is 0; where it is 1, they may be any",
+        MaskedCodes,
+        "logits of every code from those whose `masked` is 0; where it is 1, they may be any",
     ),
     (
         RandomOrder,
-        InOrder,
+        OrderedCodes,
         "logits of the codes in the order of the places `orders`, each from those before it",
     ),
     (NextScale, NextCode, "logits of every code from those of coarser grids"),
@@ -193,8 +197,8 @@ def step(prior: Prior, codes: Int[Tensor, "b n"]) -> Program:
             f"--to safetensors takes any"
         )
     beside = {
-        Filling: {"hidden": torch.randint(2, codes.shape)},
-        InOrder: {"orders": torch.rand(codes.shape).argsort(dim=1)},
+        MaskedCodes: {"masked": torch.randint(2, codes.shape)},
+        OrderedCodes: {"orders": torch.rand(codes.shape).argsort(dim=1)},
     }
     condition = prior.condition.values(ConditionInputs.nothing(len(codes)))
     made = module(prior)

@@ -160,7 +160,7 @@ def transformer(weights: Weights, made: Autoencoder, layout: CodeLayout) -> Next
         adaln="shared" if shared else "own",
     )
     found = places(weights, width) | {"prefix.table.weight": weights.take("class_emb.weight")}
-    found |= weights.both("word_embed", "read") | weights.both("head", "head")
+    found |= weights.both("word_embed", "latent_embedding") | weights.both("head", "head")
     found |= weights.both("head_nm.ada_lin.1", "transformer.norm.modulation.linear")
     if shared:
         found |= weights.both("shared_ada_lin.1", "transformer.shared.linear")

@@ -6,16 +6,16 @@ from scipy.stats import chisquare
 
 from genstack.conditions import ClassLabels
 from genstack.prior.guidance import Guidance
-from genstack.prior.options import SamplingOptions
-from genstack.prior.sampling import (
-    draw,
+from genstack.prior.logits import (
     image_seeds,
     keep_min_p,
     keep_top_k,
     keep_top_p,
     probabilities,
+    sample_from_logits,
     uniforms,
 )
+from genstack.prior.options import SamplingOptions
 
 LOGITS = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.1, -4.0, 1.0])
 
@@ -26,7 +26,9 @@ def rows(count: int) -> torch.Tensor:
 
 def test_frequencies_are_the_softmax():
     count = 20_000
-    codes = draw(rows(count), SamplingOptions(), uniforms(image_seeds(3, range(count)), 1)[:, 0])
+    codes = sample_from_logits(
+        rows(count), SamplingOptions(), uniforms(image_seeds(3, range(count)), 1)[:, 0]
+    )
     observed = torch.bincount(codes, minlength=len(LOGITS))
     expected = LOGITS.double().softmax(0) * count
     assert chisquare(observed.numpy(), (expected * observed.sum() / expected.sum()).numpy()).pvalue > 1e-3
@@ -34,7 +36,7 @@ def test_frequencies_are_the_softmax():
 
 def test_evenly_spaced_numbers_give_exact_shares():
     count = 10_000
-    codes = draw(rows(count), SamplingOptions(), (torch.arange(count) + 0.5) / count)
+    codes = sample_from_logits(rows(count), SamplingOptions(), (torch.arange(count) + 0.5) / count)
     shares = torch.bincount(codes, minlength=len(LOGITS)) / count
     torch.testing.assert_close(shares, LOGITS.softmax(0), atol=1.5 / count, rtol=0)
 
@@ -42,14 +44,14 @@ def test_evenly_spaced_numbers_give_exact_shares():
 @pytest.mark.parametrize("options", [SamplingOptions(temperature=0.0), SamplingOptions(top_k=1)])
 def test_greedy_options_take_the_first_of_the_largest(options):
     logits = torch.tensor([[1.0, 5.0, 5.0, -1.0], [0.0, 0.0, 0.0, 0.0]])
-    assert draw(logits, options, torch.tensor([0.99, 0.99])).tolist() == [1, 0]
+    assert sample_from_logits(logits, options, torch.tensor([0.99, 0.99])).tolist() == [1, 0]
     assert probabilities(logits, options).argmax(1).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("temperature", [1e-2, 1e-6, 1e-30])
 def test_a_small_temperature_is_argmax(temperature):
     logits = torch.randn(50, 13)
-    codes = draw(logits, SamplingOptions(temperature=temperature), torch.rand(50) * 0.5)
+    codes = sample_from_logits(logits, SamplingOptions(temperature=temperature), torch.rand(50) * 0.5)
     if temperature < 1e-5:
         assert torch.equal(codes, logits.argmax(1))
     else:
@@ -100,12 +102,12 @@ def steering(**options) -> Guidance:
 def test_guidance_is_exact_at_its_ends_and_linear():
     conditional, null = torch.randn(2, 2, 5) * 100
     logits = torch.cat([conditional, null])
-    assert torch.equal(steering(guidance=1.0).steer(conditional, 0.5), conditional)
-    assert torch.equal(steering(guidance=0.0).steer(logits, 0.5), null)
-    steered = steering(guidance=2.5).steer(logits, 0.5)
+    assert torch.equal(steering(guidance=1.0).apply(conditional, 0.5), conditional)
+    assert torch.equal(steering(guidance=0.0).apply(logits, 0.5), null)
+    steered = steering(guidance=2.5).apply(logits, 0.5)
     torch.testing.assert_close(steered, null + 2.5 * (conditional - null))
     assert steering(guidance=2.0).values.tolist() == [0, 1, 2, 2]
-    assert steering(guidance=2.0).rows(torch.tensor([5, 6])).tolist() == [5, 6, 5, 6]
+    assert steering(guidance=2.0).expand(torch.tensor([5, 6])).tolist() == [5, 6, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -127,13 +129,13 @@ def test_impossible_codes_are_never_drawn():
     logits = torch.full((4, 6), -torch.inf)
     logits[:, 2:4] = 0.0
     numbers = torch.tensor([0.0, 0.5 - 2**-24, 0.5, 1 - 2**-24])
-    assert draw(logits, SamplingOptions(), numbers).tolist() == [2, 2, 3, 3]
+    assert sample_from_logits(logits, SamplingOptions(), numbers).tolist() == [2, 2, 3, 3]
 
 
 def test_half_precision_logits_are_summed_in_float32():
     logits = torch.zeros(1, 4096, dtype=torch.bfloat16)
     torch.testing.assert_close(probabilities(logits, SamplingOptions()), torch.full((1, 4096), 1 / 4096))
-    assert draw(logits, SamplingOptions(), torch.tensor([0.75 + 2**-14])).tolist() == [3072]
+    assert sample_from_logits(logits, SamplingOptions(), torch.tensor([0.75 + 2**-14])).tolist() == [3072]
 
 
 def test_numbers_depend_on_their_seed_alone():
@@ -161,7 +163,7 @@ def test_seeds_differ_between_runs_and_images():
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed -3 is negative; use 0 or more"):
+    with pytest.raises(ValueError, match="seed must be at least 0, got -3"):
         image_seeds(-3, range(2))
 
 
@@ -179,7 +181,7 @@ def test_a_negative_seed_is_refused():
 )
 def test_options_out_of_range_are_refused(options):
     (name, value), *_ = options.items()
-    with pytest.raises(ValueError, match=f"{name} {value} is out of range"):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {value}"):
         SamplingOptions(**options)
 
 
@@ -188,6 +190,6 @@ def test_a_schedule_that_there_is_not_is_refused_before_anything_is_drawn():
     options = SamplingOptions()
     object.__setattr__(options, "guidance_schedule", "cosin")
     with pytest.raises(
-        ValueError, match=r"guidance_schedule cosin .* one of constant, linear, cosine, power"
+        ValueError, match=r"guidance_schedule must be one of constant, linear, cosine, power, got cosin"
     ):
         options.__post_init__()

@@ -1,11 +1,18 @@
-"""A learned token for each of a few values."""
+"""Modules that embed condition values as tokens."""
 
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class TableEmbedding(nn.Module):
+class ConditionEmbedding(nn.Module):
+    """Base of modules from condition values to tokens, `b length width`."""
+
+    def share_codes(self, codes: nn.Embedding) -> None:
+        """Use a prior's embedding of codes, if the condition is configured to share it."""
+
+
+class TableEmbedding(ConditionEmbedding):
     """One learned token per label: `b -> b 1 width`."""
 
     def __init__(self, labels: int, width: int):
