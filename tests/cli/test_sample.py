@@ -193,7 +193,10 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--image", "picture.png", "--keep", "top:0.5", "--grow", "-1"], "grow -1 is too small"),
         (["--image", "missing.png", "--keep", "top:0.5"], "missing.png cannot be read"),
         (["--sweep", "guidance=1,inf"], "guidance must be at least 0, and finite, got inf"),
-        (["--guidance-interval", "0.9,0.1"], "guidance_interval must be two numbers from 0 to 1, the smaller first, got (0.9, 0.1)"),
+        (
+            ["--guidance-interval", "0.9,0.1"],
+            "guidance_interval must be two numbers from 0 to 1, the smaller first, got (0.9, 0.1)",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(place, words, message, capsys):

@@ -36,8 +36,8 @@ def codes_and_labels(prior: Autoregressive, batch: int) -> tuple[torch.Tensor, t
 
 
 def decoded(prior: Autoregressive, codes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    decoding = TransformerDecoder(prior, labels)
-    logits = [decoding.start()] + [decoding.step(column) for column in codes[:, :-1].T]
+    decoder = TransformerDecoder(prior, labels)
+    logits = [decoder.start()] + [decoder.step(column) for column in codes[:, :-1].T]
     return torch.stack(logits, dim=1)
 
 
@@ -139,9 +139,13 @@ def test_losses_and_logits_are_float32_under_autocast_and_the_cache_is_not(layou
     codes, labels = codes_and_labels(prior, 2)
     expected = prior.nats(codes, labels)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        decoding = TransformerDecoder(prior, labels)
-        assert decoding.start().dtype == prior.loss(codes, labels).dtype == torch.float32
-        assert decoding.caches[0].keys.dtype == decoding.caches[0].values.dtype == torch.bfloat16
+        decoder = TransformerDecoder(prior, labels)
+        assert decoder.start().dtype == prior.loss(codes, labels).dtype == torch.float32
+        assert (
+            decoder.transformer.caches[0].keys.dtype
+            == decoder.transformer.caches[0].values.dtype
+            == torch.bfloat16
+        )
         torch.testing.assert_close(prior.nats(codes, labels), expected, rtol=1e-2, atol=0)
 
 

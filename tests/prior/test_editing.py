@@ -144,7 +144,9 @@ def test_codes_without_a_place_are_refused():
         def layout(self, height, width):
             return CodeLayout((height, width), LEVELS, ((1, 24),))
 
-    with pytest.raises(ValueError, match=r"the 24 codes .* have no position in the image.*sample whole images"):
+    with pytest.raises(
+        ValueError, match=r"the 24 codes .* have no position in the image.*sample whole images"
+    ):
         known_codes(Row(), pictures(), HOLES["middle"], (0,))
     with pytest.raises(ValueError, match="have no position in the image"):
         receptive_field(Row(), Row().layout(16, 24))

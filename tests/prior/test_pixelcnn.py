@@ -1,4 +1,4 @@
-"""What masked convolutions see, by their gradient; and drawing row by row, the same as one pass."""
+"""Receptive field by gradients; sampling row by row agrees with one pass."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LAYOUT = CodeLayout((40, 56), 5, ((5, 7),))
 
 
 def network(layers=2, kernel=3, layout=LAYOUT):
-    """In double precision, with weights that hide nothing."""
+    """In double precision, with large weights."""
     made = GatedPixelCNN(layout, CLASSES, width=6, layers=layers, kernel=kernel).double().eval()
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -22,15 +22,15 @@ def network(layers=2, kernel=3, layout=LAYOUT):
 
 
 def seen(prior, row, column):
-    """Which places have a gradient from the logits at one."""
-    read = torch.randn(1, 6, *prior.layout.grids[0], dtype=torch.float64, requires_grad=True)
-    steered = torch.randn(1, 6, dtype=torch.float64)
-    logits = prior.along(read, prior.above(read, steered), steered)[0, row, column]
-    (gradient,) = torch.autograd.grad(logits.square().sum(), read)
+    """Positions with a gradient from the logits at one position."""
+    embedded = torch.randn(1, 6, *prior.layout.grids[0], dtype=torch.float64, requires_grad=True)
+    conditioning = torch.randn(1, 6, dtype=torch.float64)
+    logits = prior.horizontal(embedded, prior.vertical(embedded, conditioning), conditioning)[0, row, column]
+    (gradient,) = torch.autograd.grad(logits.square().sum(), embedded)
     return gradient.abs().amax(dim=(0, 1)) > 0
 
 
-def test_with_enough_layers_a_place_sees_all_before_it_and_nothing_else():
+def test_receptive_field_of_many_layers_is_all_earlier_codes():
     """No blind spot to the upper right, which the first PixelCNN had."""
     prior = network(layers=9)
     order = torch.arange(LAYOUT.length).reshape(5, 7)
@@ -40,18 +40,18 @@ def test_with_enough_layers_a_place_sees_all_before_it_and_nothing_else():
 
 
 @pytest.mark.parametrize(("layers", "kernel"), [(1, 3), (2, 3), (2, 5)])
-def test_a_place_sees_as_far_as_the_help_says(layers, kernel):
+def test_receptive_field_is_as_documented(layers, kernel):
     prior = network(layers, kernel, CodeLayout((16, 16), 5, ((13, 13),)))
     rows, columns = seen(prior, 11, 6).nonzero().unbind(dim=1)
-    reach = layers * (kernel // 2)
-    assert columns.min() == 6 - reach and columns.max() == 6 + reach
-    assert rows.max() == 11 and rows.min() == 11 - reach - 1
+    radius = layers * (kernel // 2)
+    assert columns.min() == 6 - radius and columns.max() == 6 + radius
+    assert rows.max() == 11 and rows.min() == 11 - radius - 1
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("layers", [1, 2])
-def test_what_is_drawn_row_by_row_has_the_logits_of_one_pass(layers):
-    """Rows that no layer reaches are left out, and change nothing."""
+def test_sampling_row_by_row_agrees_with_one_pass(layers):
+    """Rows outside the receptive field are not read."""
     prior = network(layers, layout=CodeLayout((16, 16), 5, ((9, 4),)))
     labels, seeds = torch.arange(4) % 3, image_seeds(0, range(4))
     given, mask = torch.randint(5, (4, 36)), torch.rand(4, 36) < 0.3
@@ -66,5 +66,5 @@ def test_layouts_and_sizes_that_cannot_be_are_refused():
             GatedPixelCNN(layout, CLASSES)
     with pytest.raises(UserError, match=r"single row.*Autoregressive"):
         GatedPixelCNN(CodeLayout((16, 16), 7, ((1, 9),)), CLASSES)
-    with pytest.raises(UserError, match="kernel odd .* kernel 4"):
+    with pytest.raises(UserError, match=r"kernel odd .* kernel 4"):
         GatedPixelCNN(LAYOUT, CLASSES, kernel=4)

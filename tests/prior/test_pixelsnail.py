@@ -22,12 +22,12 @@ def prior():
 
 
 def test_a_place_sees_all_before_it_and_nothing_else(prior):
-    steered = torch.randn(1, 6, dtype=torch.float64)
+    conditioning = torch.randn(1, 6, dtype=torch.float64)
     order = torch.arange(LAYOUT.length).reshape(4, 5)
     for index in range(LAYOUT.length):
-        read = torch.randn(1, 6, 4, 5, dtype=torch.float64, requires_grad=True)
-        logits = prior.written(read, steered)[0, index]
-        (gradient,) = torch.autograd.grad(logits.square().sum(), read)
+        embedded = torch.randn(1, 6, 4, 5, dtype=torch.float64, requires_grad=True)
+        logits = prior(embedded, conditioning)[0, index]
+        (gradient,) = torch.autograd.grad(logits.square().sum(), embedded)
         assert torch.equal(gradient.abs().amax(dim=(0, 1)) > 0, order < index)
 
 
@@ -35,5 +35,5 @@ def test_layouts_and_sizes_that_cannot_be_are_refused():
     for grids, depth in ((((2, 2), (4, 4)), 1), (((4, 4),), 2), (((1, 9),), 1)):
         with pytest.raises(UserError, match=r"one grid of several rows.*vqgan\.yaml.*Autoregressive"):
             PixelSNAIL(CodeLayout((16, 16), 7, grids, depth), CLASSES)
-    with pytest.raises(UserError, match="width must be a multiple of heads.* got width 10, heads 4"):
+    with pytest.raises(UserError, match=r"width must be a multiple of heads.* got width 10, heads 4"):
         PixelSNAIL(LAYOUT, CLASSES, width=10, heads=4)

@@ -12,7 +12,7 @@ from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.logits import uniforms
-from genstack.prior.window import sample_layout, starts, window_seeds
+from genstack.prior.window import sample_layout, window_seeds, window_starts
 
 WINDOW = CodeLayout((24, 40), 97, ((3, 5),))
 NOTHING = torch.zeros(2, dtype=torch.int64)
@@ -127,7 +127,7 @@ def test_known_codes_stay_and_drawing_goes_outwards_from_them():
 
 @pytest.mark.parametrize(("whole", "side", "overlap"), [(5, 5, 0.5), (9, 4, 0.5), (10, 3, 0.0), (7, 3, 0.99)])
 def test_windows_reach_everywhere(whole, side, overlap):
-    begins = starts(whole, side, overlap)
+    begins = window_starts(whole, side, overlap)
     assert begins[0] == 0 and begins[-1] == whole - side
     assert all(
         0 < later - earlier <= max(1, round(side * (1 - overlap))) for earlier, later in pairwise(begins)
@@ -143,8 +143,12 @@ def test_windows_have_seeds_of_their_own():
 @pytest.mark.parametrize(
     ("window", "layout", "message"),
     [
-        (CodeLayout((24, 32), 11, ((1, 2), (3, 4))), larger(6, 8), "lie on 2 grids.*draw 24x32, or use"),
-        (CodeLayout((32, 32), 11, ((1, 9),)), CodeLayout((64, 32), 11, ((1, 9),)), "9 codes.* have no place"),
+        (CodeLayout((24, 32), 11, ((1, 2), (3, 4))), larger(6, 8), "this prior has 2.*use 24x32, or"),
+        (
+            CodeLayout((32, 32), 11, ((1, 9),)),
+            CodeLayout((64, 32), 11, ((1, 9),)),
+            "9 codes.* have no position",
+        ),
     ],
 )
 def test_codes_through_which_no_window_slides_are_refused(window, layout, message):

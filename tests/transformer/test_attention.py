@@ -59,9 +59,9 @@ def test_shared_keys_are_the_same_keys_for_each_head(qk_norm):
     torch.testing.assert_close(shared.logits(codes, condition), own.logits(codes, condition))
     kept = []
     for prior in (shared, own):
-        decoding = TransformerDecoder(prior, condition)
-        decoding.start(codes[:, :5])
-        kept.append([cache.keys.shape[1] for cache in decoding.caches])
+        decoder = TransformerDecoder(prior, condition)
+        decoder.start(codes[:, :5])
+        kept.append([cache.keys.shape[1] for cache in decoder.transformer.caches])
     assert kept == [[2, 2], [6, 6]]
 
 
