@@ -1,13 +1,17 @@
 """How weights move: the schedule in closed form, and what weight decay leaves alone."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from genstack.compressor import Autoencoder
+from genstack.compressor.networks.convolutional import Convolutional
+from genstack.compressor.quantizers import VectorQuantizer
 from genstack.errors import UserError
-from genstack.training.optimization import Optimization
+from genstack.training.optimization import Optimization, layer_matrices
 
 
 @pytest.mark.parametrize(("warmup", "rising"), [(4, 4), ("20%", 4), (0, 0)])
@@ -68,8 +72,77 @@ def test_weight_decay_is_of_matrices_and_kernels():
         ({"learning_rate": math.nan}, "learning_rate nan"),
         ({"learning_rate": math.inf}, "learning_rate inf"),
         ({"weight_decay": -0.1}, "weight_decay -0.1"),
+        ({"muon": 0.0}, "muon 0.0"),
     ],
 )
 def test_refuses_what_no_optimizer_can_do(wrong, message):
     with pytest.raises(UserError, match=message):
         Optimization(**wrong)
+
+
+def compressor() -> Autoencoder:
+    network = Convolutional(dim=16, width=12, multipliers=(1, 2), blocks=1, attention=(1,), groups=4)
+    return Autoencoder(3, network, VectorQuantizer(8, dim=4))
+
+
+def test_muon_takes_kernels_between_pixels_and_codes():
+    model = compressor()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimizer, _ = Optimization(muon=0.01).optimizer([model], 10)
+    muon = {names[id(each)] for group in optimizer.param_groups if group["muon"] for each in group["params"]}
+    rest = {
+        names[id(each)] for group in optimizer.param_groups if not group["muon"] for each in group["params"]
+    }
+    spared = {"encoder.first.weight", "decoder.last.weight", "to_quantizer.weight", "from_quantizer.weight"}
+    kernels = {name for name, parameter in model.named_parameters() if parameter.ndim == 4}
+    assert muon == kernels - spared
+    assert rest == set(names.values()) - muon
+
+
+def test_muon_takes_linear_layers_in_lists_alone():
+    layers = nn.ModuleList([nn.Linear(3, 5), nn.LayerNorm(5)])
+    network = nn.ModuleDict({"table": nn.Embedding(7, 3), "layers": layers, "head": nn.Linear(5, 7)})
+    assert [id(each) for each in layer_matrices(network)] == [id(layers[0].weight)]
+
+
+def test_a_step_of_muon_and_adamw_is_that_of_each_alone():
+    """Also after the state went through a checkpoint."""
+    ours, theirs = nn.ModuleList([nn.Linear(3, 5), nn.Linear(6, 4)]), [nn.Linear(3, 5), nn.Linear(6, 4)]
+    for mine, other in zip(ours, theirs, strict=True):
+        other.load_state_dict(mine.state_dict())
+    plan = Optimization(learning_rate=0.02, weight_decay=0.1, warmup=0, muon=0.01, final=1.0)
+    optimizer, _ = plan.optimizer([ours], 10)
+    alone = [
+        torch.optim.Muon(
+            [each.weight for each in theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW([each.bias for each in theirs], lr=0.02, weight_decay=0.0, betas=plan.betas),
+    ]
+    for step in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            for one, another in zip(mine.parameters(), other.parameters(), strict=True):
+                one.grad = torch.randn_like(one)
+                another.grad = one.grad.clone()
+        for each in (optimizer, *alone):
+            each.step()
+        if step == 1:
+            state = copy.deepcopy(optimizer.state_dict())
+            optimizer, _ = plan.optimizer([ours], 10)
+            optimizer.load_state_dict(state)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.state_dict(), other.state_dict())
+
+
+def test_muon_moves_a_kernel_as_the_matrix_of_its_channels():
+    kernel = nn.Conv2d(9, 10, 3)
+    matrix = nn.Linear(81, 10)
+    matrix.weight.data = kernel.weight.data.flatten(1).clone()
+    plan = Optimization(muon=0.01, warmup=0)
+    groups = [{"params": [each.weight], "muon": True, "network": 0} for each in (kernel, matrix)]
+    optimizer, _ = plan.optimizer([nn.Linear(1, 1)], 10)
+    for group in groups:
+        optimizer.add_param_group(group)
+    kernel.weight.grad = torch.randn_like(kernel.weight)
+    matrix.weight.grad = kernel.weight.grad.flatten(1)
+    optimizer.step()
+    torch.testing.assert_close(kernel.weight.flatten(1), matrix.weight)
