@@ -18,8 +18,8 @@ from genstack import hub
 from genstack.atomic import replacing
 from genstack.checkpoints import import_options, published
 from genstack.checkpoints.bounds import at_most, check_size
+from genstack.checkpoints.damage import damage_errors, file_errors
 from genstack.checkpoints.foreign import HALVES
-from genstack.checkpoints.stored import about, clear
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.description import build, describe, identity
@@ -74,17 +74,17 @@ def load(place: Path) -> Model:
     path = weights_of(place)
     if path.name != TENSORS:
         return published.load(place, import_options.options(place, load))
-    with clear(path), safe_open(path, framework="pt") as file:
+    with damage_errors(path), safe_open(path, framework="pt") as file:
         described = json.loads((file.metadata() or {}).get("genstack", "null"))
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    with about(path):
+    with file_errors(path):
         # nothing is allocated before the file has shown that it holds as much
         with torch.device("meta"), at_most(len(shapes)):
             blank = build_model(described, path)
         compare(shapes, blank)
         check_size(blank.modules(), path.stat().st_size)
         model = build_model(described, path)
-    with clear(path), safe_open(path, framework="pt") as file:
+    with damage_errors(path), safe_open(path, framework="pt") as file:
         state_dict = {key: file.get_tensor(key) for key in shapes}
     modules = model.modules()
     modules.load_state_dict(state_dict)

@@ -1,33 +1,32 @@
-"""Pickles of strangers: tensors, containers, numbers and texts are built, nothing is imported or called.
+"""Files that torch.save wrote, read without importing or calling anything that they name.
 
-Python's own unpickler runs whatever a file names. This one walks through the same opcodes, and whatever a
-file names becomes an inert stand-in that remembers its name and its state. The few names that tensors are
-made of (torch's storages and rebuilding functions, ordered dictionaries) are known as texts.
+`torch.load` does not suit hostile files, even with inert classes: it hands TorchScript archives to
+`torch.jit.load`, unpacks tar files, and the unpickler in C crashes on deep keys and far places in the memo.
+Here the standard library's unpickler in Python builds the structure, with a few opcodes replaced. Tensors are
+views of the mapped file, compared with its size, and are loaded when somebody reads them.
 """
 
-import pickletools
+import math
+import mmap
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from io import SEEK_END, BufferedIOBase
-from typing import Any
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from genstack.errors import UserError
 
-KEYS = str | int | float | bytes | None  # what may be a key: hashing it takes no detour
-DAMAGED = (
-    AttributeError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    UnicodeError,
-    ValueError,
-)
-
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of files from before torch 1.6
+MOST_STRUCTURE = 2**28  # bytes of the pickle in a zip
+MOST_SHARED = 8  # bytes of tensors for each byte of the file: some lie there under several names
+KEYS = str | int | float | bytes | None  # possible keys of dictionaries: quick to hash
 STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -42,286 +41,277 @@ STORAGES = {
     "UntypedStorage": torch.uint8,
 }
 DTYPES = {str(dtype): dtype for dtype in STORAGES.values()}
-
-
-@dataclass(frozen=True)
-class Name:
-    """A class or function that a file names; only its name."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+Storage = Callable[[str, torch.dtype, int], Tensor]  # key, type and count of numbers -> the numbers
 
 
 @dataclass(eq=False)
 class Inert:
-    """Stands for an object of some class: its class's name, and the state it would have been given."""
+    """Stand-in for a class, function or object that a pickle names, with the state that it was given."""
 
-    of: Name
+    name: str
     state: Any = None
 
-    def __repr__(self) -> str:
-        return f"<{self.of}>"
+
+def no_storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+    """Refuse storages where a pickle should hold plain data."""
+    raise ValueError(f"unexpected storage {key}")
 
 
-@dataclass(frozen=True)
-class Storage:
-    """A named row of numbers that lies elsewhere in the file."""
-
-    key: str
-    dtype: torch.dtype
-    size: int
-
-
-@dataclass(frozen=True)
-class Record:
-    """A tensor as a pickle writes it: a view of a storage, not checked yet."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
-
-
-def unpickle(file: BufferedIOBase) -> Any:
-    """The plain data of one pickle at the file's position; tensors are `Record`s, all else is `Inert`.
-
-    Raises:
-        UserError: it is no pickle, or a damaged one.
-    """
-    try:
-        machine = Machine()
-        for opcode, argument, _ in pickletools.genops(Source(file)):  # type: ignore[arg-type]
-            machine.step(opcode.name, argument)
-        (result,) = machine.stack
-        return result
-    except DAMAGED as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
-        raise UserError(f"damaged or incomplete, or no pickle ({reason})") from error
-
-
-class Source:
-    """A file that is never asked for more than it has left: memory for what is read is taken beforehand.
+class InertUnpickler(pickle._Unpickler):
+    """Builds containers, numbers, texts and tensors; everything else becomes `Inert`.
 
     Args:
-        file: at the beginning of a pickle.
+        file: at the start of a pickle; must not be asked for more memory than it has bytes (BytesIO, mmap).
+        storage: gives the numbers of a storage.
+        most: bytes of all tensors together.
     """
 
-    def __init__(self, file: BufferedIOBase):
-        self.file = file
-        here = file.tell()
-        self.end = file.seek(0, SEEK_END)
-        file.seek(here)
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
 
-    def read(self, count: int) -> bytes:
-        """The next bytes, fewer at the end."""
-        return self.file.read(min(count, self.end - self.file.tell()))
+    def __init__(self, file: Any, storage: Storage, most: int):
+        super().__init__(file, encoding="utf-8", errors="replace")
+        self.storage, self.left = storage, most
+        self.known: dict[str, Callable[..., Any]] = {
+            "collections.OrderedDict": ordered_dict,
+            "torch.Size": lambda sides=(): tuple(sides),
+            "torch._utils._rebuild_tensor": self.rebuild,
+            "torch._utils._rebuild_tensor_v2": self.rebuild,
+            "torch._utils._rebuild_tensor_v3": self.rebuild_typed,
+            "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+            "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+        }
 
-    def readline(self) -> bytes:
-        """The next line."""
-        return self.file.readline()
+    def find_class(self, module: str, name: str) -> Inert:
+        """Import nothing."""
+        return Inert(f"{module}.{name}")
 
-    def tell(self) -> int:
-        """Where the next byte lies."""
-        return self.file.tell()
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the numbers of `("storage", type, key, device, count[, view])`, or the class of a module."""
+        kind, of, *rest = pid
+        if kind == "module":
+            return of
+        key, _, count, *view = rest
+        if kind != "storage" or not isinstance(of, Inert) or any(view):
+            raise ValueError("only storages may lie outside of a pickle")
+        if not isinstance(key, str) or type(count) is not int or count < 0:
+            raise TypeError("a storage has a name and a size")
+        return self.storage(key, STORAGES[of.name.rpartition(".")[2]], count)
 
+    def rebuild(self, numbers: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+        """Return a view of a storage, after comparing it with the storage."""
+        if not isinstance(numbers, Tensor) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+            raise TypeError("a tensor is a view of a storage")
+        if not all(type(number) is int for number in (offset, *shape, *strides)):
+            raise TypeError("offset, shape and strides of a tensor are integers")
+        if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
+            raise UserError(f"invalid tensor of shape {shape}, strides {strides} and offset {offset}")
+        count, size = math.prod(shape), numbers.numel()
+        last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
+        if count and last >= size:
+            raise UserError(f"a tensor of shape {shape} reaches out of its storage of {size} numbers")
+        if count > size:
+            raise UserError(f"a tensor of shape {shape} repeats the {size} numbers of its storage")
+        self.left -= count * numbers.dtype.itemsize
+        if self.left < 0:
+            raise UserError(f"its tensors share numbers, and are {MOST_SHARED} times as large as the file")
+        return numbers.as_strided(shape, strides, offset)
 
-@dataclass
-class Machine:
-    """The stack of a pickle. `marks` are the heights of the stack at which groups of items begin."""
+    def rebuild_typed(self, numbers: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
+        """Return a view of a storage of bytes as numbers of a type."""
+        return self.rebuild(numbers.view(DTYPES[rest[2].name]), offset, shape, strides)
 
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
-
-    def step(self, name: str, argument: Any) -> None:
-        """Do what one opcode says."""
-        if name in LITERALS:
-            self.stack.append(argument)
-        elif name in ACTIONS:
-            ACTIONS[name](self, argument)
-        else:
-            raise ValueError(f"opcode {name} has no place in a checkpoint")
-
-    def group(self) -> list[Any]:
-        """The items above the latest mark, taken off the stack."""
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def top(self, count: int) -> list[Any]:
-        """The topmost items, taken off the stack."""
-        if len(self.stack) < count:
-            raise IndexError("the stack is empty")
-        items = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return items
+    def call(self, function: Any, arguments: Any) -> Any:
+        """Return the result of a known function, or what stands for the result of any other."""
+        name = function.name if isinstance(function, Inert) else "object"
+        return self.known[name](*arguments) if name in self.known else Inert(name)
 
     def fill(self, pairs: list[Any]) -> None:
-        """Set keys and values, one after the other in `pairs`, of the dictionary on top of the stack."""
+        """Add keys and values in turn to the dictionary on top of the stack."""
         target = self.stack[-1]
-        if isinstance(target, Inert):
-            return
-        if not isinstance(target, dict):
-            raise TypeError(f"{type(target).__name__} takes no items")
-        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            target[key if isinstance(key, KEYS) else Inert(Name("", "key"))] = value
-
-    def dictionary(self, pairs: list[Any]) -> None:
-        """Push a dictionary of these keys and values."""
-        self.stack.append({})
-        self.fill(pairs)
-
-    def instance(self, arguments: list[Any], text: str) -> None:
-        """Push what stands for an object of a class, "module name", whatever its arguments were."""
-        self.stack.append(Inert(Name(*text.split(" ", 1))))
+        if isinstance(target, dict):
+            for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+                target[key if isinstance(key, KEYS) else Inert("key")] = value
+        elif not isinstance(target, Inert):
+            raise TypeError(f"{type(target).__name__} takes no keys")
 
     def extend(self, items: list[Any]) -> None:
         """Add items to the list on top of the stack."""
         target = self.stack[-1]
-        if isinstance(target, Inert):
-            return
-        if not isinstance(target, list):
+        if isinstance(target, list):
+            target.extend(items)
+        elif not isinstance(target, Inert):
             raise TypeError(f"{type(target).__name__} takes no items")
-        target.extend(items)
 
-    def call(self, function: Any, arguments: Any) -> None:
-        """Push what stands for the result of a call."""
-        if not isinstance(arguments, tuple):
-            arguments = ()
-        known = CALLS.get(str(function)) if isinstance(function, Name) else None
-        self.stack.append(known(*arguments) if known else Inert(named(function)))
+    def load_call(self) -> None:
+        """Call a function, or a class without keyword arguments."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.append(self.call(function, arguments))
 
-    def set_state(self) -> None:
-        """Give the object on top of the stack its state."""
-        (state,) = self.top(1)
-        target = self.stack[-1]
-        if isinstance(target, Inert):
-            target.state = state
+    def load_call_of_keywords(self) -> None:
+        """Call a class; keyword arguments are dropped."""
+        self.stack.pop()
+        self.load_call()
 
-    def name(self, module: Any, name: Any) -> None:
-        """Push a name; both parts are texts."""
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise TypeError("a name is a text")
-        self.stack.append(Name(module, name))
+    def _instantiate(self, klass: Any, args: Any) -> None:
+        """Call a class for the old opcodes INST and OBJ."""
+        self.append(self.call(klass, args))
+
+    def load_state(self) -> None:
+        """Give an inert object its state; nothing else has one."""
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Inert):
+            self.stack[-1].state = state
+
+    def load_dictionary(self) -> None:
+        """Make a dictionary of the items above the mark."""
+        items = self.pop_mark()
+        self.append({})
+        self.fill(items)
+
+    def load_pair(self) -> None:
+        """Add one key and its value."""
+        value, key = self.stack.pop(), self.stack.pop()
+        self.fill([key, value])
 
 
-def named(function: Any) -> Name:
-    """The name of what a file would have called."""
-    return function if isinstance(function, Name) else Name("", "object")
+REPLACED: dict[bytes, Callable[[Any], None]] = {
+    pickle.REDUCE: InertUnpickler.load_call,
+    pickle.NEWOBJ: InertUnpickler.load_call,
+    pickle.NEWOBJ_EX: InertUnpickler.load_call_of_keywords,
+    pickle.BUILD: InertUnpickler.load_state,
+    pickle.DICT: InertUnpickler.load_dictionary,
+    pickle.SETITEM: InertUnpickler.load_pair,
+    pickle.SETITEMS: lambda self: self.fill(self.pop_mark()),
+    pickle.APPEND: lambda self: self.extend([self.stack.pop()]),
+    pickle.APPENDS: lambda self: self.extend(self.pop_mark()),
+    pickle.ADDITEMS: lambda self: self.extend(self.pop_mark()),
+    pickle.EMPTY_SET: InertUnpickler.dispatch[pickle.EMPTY_LIST[0]],  # sets would hash their items
+    pickle.FROZENSET: InertUnpickler.dispatch[pickle.LIST[0]],
+    pickle.BYTEARRAY8: InertUnpickler.dispatch[pickle.BINBYTES8[0]],  # would allocate before it reads
+}
+InertUnpickler.dispatch |= {code[0]: action for code, action in REPLACED.items()}
+for code in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
+    del InertUnpickler.dispatch[code[0]]  # registered classes and memory from elsewhere
 
 
-def ordered(*arguments: Any) -> dict:
-    """An ordered dictionary; old pickles give its items as a list of pairs."""
+def ordered_dict(*arguments: Any) -> dict:
+    """Make a dictionary; old pickles give its items as a list of pairs."""
     pairs = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list) else []
     return {key: value for key, value in pairs if isinstance(key, KEYS)}
 
 
-def view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Record:
-    """torch._utils._rebuild_tensor_v2: a view of a storage."""
-    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
-        raise TypeError("a tensor is a view of a storage")
-    if not all(type(number) is int for number in (offset, *shape, *strides)):
-        raise TypeError("offset, shape and strides of a tensor are whole numbers")
-    return Record(storage, offset, shape, strides, storage.dtype)
+def unpickle(file: Any, storage: Storage = no_storage, most: int = 0) -> Any:
+    """Read the plain data of one pickle at the file's position."""
+    return InertUnpickler(file, storage, most).load()
 
 
-def typed_view(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Record:
-    """torch._utils._rebuild_tensor_v3: the same, with the type of its numbers."""
-    record = view(storage, offset, shape, strides)
-    dtype = DTYPES[str(rest[2])]
-    size = storage.size * storage.dtype.itemsize // dtype.itemsize
-    return Record(Storage(storage.key, dtype, size), record.offset, shape, strides, dtype)
+class TorchFile:
+    """A file of torch, mapped into memory: a zip, or a row of pickles as before torch 1.6.
 
+    Args:
+        path: of the file.
 
-def stored(identifier: Any) -> Storage:
-    """What a persistent identifier stands for: `("storage", type, key, device, size[, part])`."""
-    kind, of, key, _, size, *part = identifier
-    if kind not in ("storage", b"storage") or not isinstance(of, Name) or any(part):
-        raise ValueError("only storages lie outside of a pickle")
-    if not isinstance(key, str) or type(size) is not int or size < 0:
-        raise TypeError("a storage has a name and a size")
-    return Storage(key, STORAGES[of.name], size)
+    Attributes:
+        data: its content, in which tensors are views of the file.
+    """
 
+    def __init__(self, path: Path):
+        with path.open("rb") as file:
+            self.mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.spans: dict[str, tuple[int, int]] = {}  # first byte and count of bytes, by key of the storage
+        self.checksums: dict[str, int] = {}
+        self.unverified: dict[int, str] = {}  # keys of storages by their address in memory
+        self.data = self.read_zip(path) if self.mapped[:2] == b"PK" else self.read_legacy()
 
-CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": ordered,
-    "torch.Size": lambda sizes=(): tuple(sizes),
-    "torch._utils._rebuild_tensor": view,
-    "torch._utils._rebuild_tensor_v2": view,
-    "torch._utils._rebuild_tensor_v3": typed_view,
-    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
-}
+    def numbers(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
+        """Return the numbers of a storage."""
+        begin, size = self.spans[key]
+        if count * dtype.itemsize > size:
+            raise UserError(f"storage {key} has {size} bytes, and should hold {count} numbers of {dtype}")
+        if not count:
+            return torch.empty(0, dtype=dtype)
+        found = torch.frombuffer(self.mapped, dtype=dtype, count=count, offset=begin)
+        self.unverified[found.data_ptr()] = key
+        return found
 
-LITERALS = {
-    "INT",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG",
-    "LONG1",
-    "LONG4",
-    "FLOAT",
-    "BINFLOAT",
-    "STRING",
-    "BINSTRING",
-    "SHORT_BINSTRING",
-    "UNICODE",
-    "SHORT_BINUNICODE",
-    "BINUNICODE",
-    "BINUNICODE8",
-    "BINBYTES",
-    "SHORT_BINBYTES",
-    "BINBYTES8",
-    "BYTEARRAY8",
-}
+    def verify(self, tensor: Tensor) -> None:
+        """Compare the checksum of a tensor's storage, once, if the file has one."""
+        key = self.unverified.pop(tensor.untyped_storage().data_ptr(), "")
+        if key in self.checksums:
+            begin, size = self.spans[key]
+            with memoryview(self.mapped) as whole:
+                if zlib.crc32(whole[begin : begin + size]) != self.checksums[key]:
+                    raise UserError(f"damaged: storage {key} does not match its checksum")
 
-ACTIONS: dict[str, Callable[[Machine, Any], object]] = {
-    "PROTO": lambda machine, _: None,
-    "FRAME": lambda machine, _: None,
-    "STOP": lambda machine, _: None,
-    "NONE": lambda machine, _: machine.stack.append(None),
-    "NEWTRUE": lambda machine, _: machine.stack.append(True),
-    "NEWFALSE": lambda machine, _: machine.stack.append(False),
-    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "POP": lambda machine, _: machine.top(1),
-    "POP_MARK": lambda machine, _: machine.group(),
-    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
-    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
-    "EMPTY_SET": lambda machine, _: machine.stack.append([]),
-    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
-    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
-    "LIST": lambda machine, _: machine.stack.append(machine.group()),
-    "FROZENSET": lambda machine, _: machine.stack.append(machine.group()),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.group())),
-    "TUPLE1": lambda machine, _: machine.stack.append(tuple(machine.top(1))),
-    "TUPLE2": lambda machine, _: machine.stack.append(tuple(machine.top(2))),
-    "TUPLE3": lambda machine, _: machine.stack.append(tuple(machine.top(3))),
-    "DICT": lambda machine, _: machine.dictionary(machine.group()),
-    "SETITEM": lambda machine, _: machine.fill(machine.top(2)),
-    "SETITEMS": lambda machine, _: machine.fill(machine.group()),
-    "APPEND": lambda machine, _: machine.extend(machine.top(1)),
-    "APPENDS": lambda machine, _: machine.extend(machine.group()),
-    "ADDITEMS": lambda machine, _: machine.extend(machine.group()),
-    "PUT": lambda machine, key: machine.memo.__setitem__(key, machine.stack[-1]),
-    "BINPUT": lambda machine, key: machine.memo.__setitem__(key, machine.stack[-1]),
-    "LONG_BINPUT": lambda machine, key: machine.memo.__setitem__(key, machine.stack[-1]),
-    "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
-    "GET": lambda machine, key: machine.stack.append(machine.memo[key]),
-    "BINGET": lambda machine, key: machine.stack.append(machine.memo[key]),
-    "LONG_BINGET": lambda machine, key: machine.stack.append(machine.memo[key]),
-    "GLOBAL": lambda machine, text: machine.name(*text.split(" ", 1)),
-    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.top(2)),
-    "REDUCE": lambda machine, _: machine.call(*machine.top(2)),
-    "NEWOBJ": lambda machine, _: machine.call(*machine.top(2)),
-    "NEWOBJ_EX": lambda machine, _: machine.call(*machine.top(3)[:2]),
-    "INST": lambda machine, text: machine.instance(machine.group(), text),
-    "OBJ": lambda machine, _: machine.stack.append(Inert(named(machine.group()[0]))),
-    "BUILD": lambda machine, _: machine.set_state(),
-    "BINPERSID": lambda machine, _: machine.stack.append(stored(*machine.top(1))),
-}
+    def read_zip(self, path: Path) -> Any:
+        """Read a zip with a pickle `data.pkl` and a member for each storage."""
+        with zipfile.ZipFile(path) as archive:
+            members = {entry.filename: entry for entry in archive.infolist()}
+        found = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
+        if len(found) != 1:
+            raise UserError("not a checkpoint of torch: a zip without one data.pkl")
+        root = found[0].removesuffix("data.pkl")
+        for name, entry in members.items():
+            if name.startswith(root):
+                self.spans[name.removeprefix(root)] = self.span(entry)
+                self.checksums[name.removeprefix(root)] = entry.CRC
+        if self.content("byteorder", 16) not in (b"", b"little"):
+            raise UserError("written on a big-endian machine, which is not supported")
+        structure = self.content("data.pkl", MOST_STRUCTURE)
+
+        def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+            return self.numbers(f"data/{key}", dtype, count)
+
+        return unpickle(BytesIO(structure), storage, MOST_SHARED * len(self.mapped))
+
+    def span(self, entry: zipfile.ZipInfo) -> tuple[int, int]:
+        """Return first byte and count of bytes of a member; its own header says where its content begins."""
+        start = entry.header_offset
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise UserError("its members are compressed, which torch never does")
+        mark, name, extra = struct.unpack("<4s22xHH", self.mapped[max(0, start) : start + 30])
+        begin = start + 30 + name + extra
+        if mark != b"PK\x03\x04" or begin + entry.file_size > len(self.mapped):
+            raise UserError(f"damaged or incomplete: {entry.filename} does not lie in the file")
+        return begin, entry.file_size
+
+    def content(self, name: str, most: int) -> bytes:
+        """Return the content of a small member; empty without one."""
+        begin, size = self.spans.get(name, (0, 0))
+        if size > most:
+            raise UserError(f"{name} has {size} bytes; the limit is {most}")
+        content = self.mapped[begin : begin + size]
+        if size and zlib.crc32(content) != self.checksums[name]:
+            raise UserError(f"damaged: {name} does not match its checksum")
+        return content
+
+    def read_legacy(self) -> Any:
+        """Read five pickles, then the storages; the fourth pickle is read again once these are found."""
+        file, total = self.mapped, len(self.mapped)
+        claimed: dict[str, tuple[int, int]] = {}
+
+        def claim(key: str, dtype: torch.dtype, count: int) -> Tensor:
+            claimed[key] = (count, count * dtype.itemsize)
+            if claimed[key][1] > total:
+                raise UserError(f"storage {key} claims {count} numbers; the file has {total} bytes")
+            return torch.empty(count, dtype=dtype, device="meta")
+
+        if unpickle(file) != MAGIC or unpickle(file) != VERSION:
+            raise UserError("not a checkpoint of torch, but another pickle")
+        system = unpickle(file)
+        if isinstance(system, dict) and system.get("little_endian") is False:
+            raise UserError("written on a big-endian machine, which is not supported")
+        start = file.tell()
+        unpickle(file, claim, MOST_SHARED * total)
+        for key in unpickle(file):
+            count, size = claimed[key]
+            begin = file.tell() + 8
+            if int.from_bytes(file.read(8), "little", signed=True) != count or begin + size > total:
+                raise UserError(f"damaged or incomplete: storage {key} does not have {count} numbers")
+            self.spans[key] = (begin, size)
+            file.seek(begin + size)
+        file.seek(start)
+        return unpickle(file, self.numbers, MOST_SHARED * total)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import genstack.checkpoints.formats
+from genstack.checkpoints.damage import DAMAGE, damage_errors, file_errors, reason
 from genstack.checkpoints.foreign import read
 from genstack.checkpoints.formats.format import FLAGS, SHOWN, Format, Options
 from genstack.checkpoints.import_options import place_of
-from genstack.checkpoints.stored import BROKEN, about, clear, reason
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model
@@ -28,15 +28,15 @@ def load(path: Path, options: Options = Options()) -> Model:
         UserError: the file is damaged, of no known kind, or does not tell enough.
     """
     file = read(path)
-    with clear(path):
+    with damage_errors(path):
         names = set(file.tensors())
-    with about(path):
+    with file_errors(path):
         kind = recognise(names)
         try:
             model = kind.read(file, options)
         except UserError as error:
             raise UserError(f"{error}{where_to_say(str(error), options, path)}") from error
-        except BROKEN as error:  # whatever the tensors, no format should fail like this
+        except DAMAGE as error:  # whatever the tensors, no format should fail like this
             raise UserError(
                 f"it looks like {kind.what}, and cannot be read ({reason(error)}): it is damaged, or "
                 "genstack has a fault; GENSTACK_TRACEBACK=1 shows where"

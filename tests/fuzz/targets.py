@@ -23,9 +23,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from genstack.checkpoints import model_file, published
+from genstack.checkpoints.damage import damage_errors
 from genstack.checkpoints.foreign import File, read
 from genstack.checkpoints.formats.format import Options
-from genstack.checkpoints.stored import Stored, clear
 from genstack.cli.parsing import recipes
 from genstack.cli.verbs.train import STAGES
 from genstack.compressor import Autoencoder, Convolutional
@@ -82,8 +82,8 @@ def small(*patterns: str) -> list[bytes]:
 
 def every_tensor(path: Path) -> None:
     """Read all numbers of a file."""
-    for stored in read(path).tensors().values():
-        stored.read()
+    for tensor in read(path).tensors().values():
+        tensor.clone()
 
 
 def checkpoint(content: bytes, folder: Path) -> None:
@@ -187,22 +187,22 @@ def shapes(content: bytes, folder: Path) -> None:
         config = said.get("config", {})
     except (ValueError, TypeError, AttributeError, RecursionError):
         return
-    if sum(int(np.prod(each.shape, dtype=object)) for each in stored.values()) > MOST_NUMBERS:
+    if sum(each.numel() for each in stored.values()) > MOST_NUMBERS:
         return
     path, count = folder / "file", len(said)
     file = File(path, stored, config if isinstance(config, dict) else {})
-    with clear(path):
+    with damage_errors(path):
         kind = published.recognise(set(file.tensors()))
         sides = tuple(range(1, 1 + count % 8))
         every = {"size": (64, 64), "heads": 1 + count % 4, "classes": count % 3, "scales": sides}
         kind.read(file, Options(**{name: value for name, value in every.items() if name in kind.asks}))
 
 
-def blank(shape: tuple[int, ...]) -> Stored:
+def blank(shape: tuple[int, ...]) -> torch.Tensor:
     """A tensor of zeros."""
     if not all(type(side) is int and 0 <= side < 2**40 for side in shape) or len(shape) > 8:
         raise ValueError("no shape that a file could have")
-    return Stored(shape, "torch.float32", lambda: torch.zeros(shape))
+    return torch.zeros(shape)
 
 
 def tables() -> list[bytes]:

@@ -123,7 +123,7 @@ def network(weights: Weights, names: Names, plan: Convolutional) -> dict[str, We
         if ours.endswith(".shortcut") and f"{theirs}.weight" not in weights:
             continue
         for key, weight in weights.both(theirs, ours).items():
-            found[key] = weight.reshaped(*weight.shape, 1, 1) if len(weight.shape) == 2 else weight
+            found[key] = weight.map(lambda each: each[..., None, None]) if len(weight.shape) == 2 else weight
     return found
 
 

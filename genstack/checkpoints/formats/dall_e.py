@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch.nn.functional import pad
 
 from genstack.checkpoints.formats.format import (
     Format,
@@ -49,19 +49,16 @@ class DallE(Format):
         logits, rows = reading.take(f"{OUTPUT}.w"), writing.take(f"{INPUT}.w")
         codebook_size, entrance = logits.shape[0], plan.entrance
         if len(logits.shape) != 4 or rows.shape != (entrance, codebook_size, 1, 1) or entrance > plan.dim:
-            raise UserError(f"{logits.of} {logits.shape} and {rows.of} {rows.shape} do not fit together")
-
-        def padded() -> Tensor:
-            return torch.nn.functional.pad(rows.read().flatten(1).T, (0, plan.dim - entrance))
+            raise UserError(f"{logits.name} {logits.shape} and {rows.name} {rows.shape} do not fit together")
 
         found = blocks(reading, plan, "encoder") | blocks(writing, plan, "decoder")
         found |= layer(reading, INPUT, "encoder.first") | layer(writing, OUTPUT, "decoder.last")
         # The decoder's first convolution reads one-hot codes: its columns are rows of ours, filled up with
         # zeros, and our first convolution drops these zeros.
         found |= {
-            "quantizer.logits.weight": logits.reshaped(codebook_size, logits.shape[1]),
+            "quantizer.logits.weight": logits.map(lambda each: each.reshape(codebook_size, logits.shape[1])),
             "quantizer.logits.bias": reading.take(f"{OUTPUT}.b"),
-            "quantizer.rows": Weight(rows.of, (codebook_size, plan.dim), padded),
+            "quantizer.rows": rows.map(lambda each: pad(each.flatten(1).T, (0, plan.dim - entrance))),
             "decoder.first.weight": constant(torch.eye(entrance, plan.dim)[:, :, None, None]),
             "decoder.first.bias": writing.take(f"{INPUT}.b"),
         }

@@ -7,12 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.foreign import File
-from genstack.checkpoints.stored import Stored
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
@@ -73,48 +71,40 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor of ours, made of tensors that lie in a file.
+    """A tensor for a place in our model.
 
     Args:
-        of: its name, or names, in the file.
-        shape: of ours.
-        read: gives it.
+        name: of the tensors in the file that it is made of.
+        tensor: its values.
     """
 
-    of: str
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
+    name: str
+    tensor: Tensor
 
-    def reshaped(self, *shape: int) -> "Weight":
-        """The same numbers in another shape."""
-        return Weight(self.of, shape, lambda: self.read().reshape(shape))
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor."""
+        return tuple(self.tensor.shape)
 
-    def rows(self, stop: int) -> "Weight":
-        """The first rows."""
-        return Weight(self.of, (min(stop, self.shape[0]), *self.shape[1:]), lambda: self.read()[:stop])
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Weight":
+        """Return a function of the tensor under the same name."""
+        return Weight(self.name, function(self.tensor))
 
-    def transposed(self) -> "Weight":
-        """The same matrix with rows for columns."""
-        return Weight(self.of, self.shape[::-1], lambda: rearrange(self.read(), "r c -> c r"))
-
-    def ordered(self, rows: Tensor) -> "Weight":
-        """Its rows in another order."""
-        return Weight(self.of, (len(rows), *self.shape[1:]), lambda: self.read()[rows])
+    def __getitem__(self, rows: slice | Tensor) -> "Weight":
+        return Weight(self.name, self.tensor[rows])
 
 
 def constant(value: Tensor) -> Weight:
-    """A tensor that no file has to give."""
-    return Weight("a constant", tuple(value.shape), lambda: value)
+    """Return a tensor that no file has."""
+    return Weight("a constant", value)
 
 
 def joined(*weights: Weight) -> Weight:
-    """Tensors one under the other."""
-    rest = {weight.shape[1:] for weight in weights}
-    names = " + ".join(weight.of for weight in weights)
-    if len(rest) != 1:
+    """Concatenate tensors along their rows."""
+    names = " + ".join(weight.name for weight in weights)
+    if len({weight.shape[1:] for weight in weights}) != 1:
         raise UserError(f"{names} do not fit together: {', '.join(str(weight.shape) for weight in weights)}")
-    shape = (sum(weight.shape[0] for weight in weights), *rest.pop())
-    return Weight(names, shape, lambda: torch.cat([weight.read() for weight in weights]))
+    return Weight(names, torch.cat([weight.tensor for weight in weights]))
 
 
 class Weights:
@@ -129,7 +119,7 @@ class Weights:
 
     def __init__(
         self,
-        tensors: Mapping[str, Stored],
+        tensors: Mapping[str, Tensor],
         config: Mapping[str, Any],
         prefix: str = "",
         taken: set[str] | None = None,
@@ -148,7 +138,7 @@ class Weights:
         """The shape of a tensor."""
         if name not in self:
             raise UserError(f"{self.prefix}{name} is missing")
-        return self.tensors[self.prefix + name].shape
+        return tuple(self.tensors[self.prefix + name].shape)
 
     def dims(self, name: str, count: int) -> tuple[int, ...]:
         """The shape of a tensor that has so many axes."""
@@ -158,10 +148,10 @@ class Weights:
         return shape
 
     def take(self, name: str) -> Weight:
-        """A tensor, for a place in our model."""
-        shape = self.shape(name)
+        """Return a tensor for a place in our model."""
+        self.shape(name)
         self.taken.add(self.prefix + name)
-        return Weight(self.prefix + name, shape, self.tensors[self.prefix + name].read)
+        return Weight(self.prefix + name, self.tensors[self.prefix + name])
 
     def both(self, theirs: str, ours: str) -> dict[str, Weight]:
         """Weight and, where there is one, bias of a layer, under our name."""
@@ -241,19 +231,19 @@ def filled(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module
     expected = {name: shape for name, shape in expected.items() if name not in counts}
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or extra:
-        names = [weights[name].of for name in extra[:SHOWN]]
+        names = [weights[name].name for name in extra[:SHOWN]]
         raise UserError(
             f"no tensor for {', '.join(missing[:SHOWN]) or 'none'}, no place for {', '.join(names) or 'none'}"
         )
     for name, shape in expected.items():
         if weights[name].shape != shape:
             raise UserError(
-                f"{weights[name].of} has shape {weights[name].shape}; {name} of this model has {shape}"
+                f"{weights[name].name} has shape {weights[name].shape}; {name} of this model has {shape}"
             )
     check_size(blank, sum(value.nbytes for value in blank.state_dict().values()))
     module = build()
-    state = {name: weight.read() for name, weight in weights.items()}
-    if bad := [weights[name].of for name, value in state.items() if not value.isfinite().all()]:
+    state = {name: weight.tensor for name, weight in weights.items()}
+    if bad := [weights[name].name for name, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{bad[0]} holds numbers that are not finite (NaN or infinite); the file is damaged")
     new = {name: value for name, value in module.state_dict().items() if name in counts}
     seeded = {name: torch.tensor(True) for name in new if name.endswith(".seeded")}

@@ -188,10 +188,10 @@ def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
         place = f"layers.{layer}"
         read = weights.take(f"{place}.attention.wqkv.weight")
         if read.shape != (len(order), backbone.width):
-            raise UserError(f"{read.of} has shape {read.shape}, not {(len(order), backbone.width)}")
+            raise UserError(f"{read.name} has shape {read.shape}, not {(len(order), backbone.width)}")
         gate, inner = (weights.take(f"{place}.feed_forward.{name}.weight") for name in ("w1", "w3"))
         found |= {
-            f"{place}.attention.qkv.weight": read.ordered(order),
+            f"{place}.attention.qkv.weight": read[order],
             f"{place}.attention.out.weight": weights.take(f"{place}.attention.wo.weight"),
             f"{place}.attention_norm.weight": weights.take(f"{place}.attention_norm.weight"),
             f"{place}.feedforward_norm.weight": weights.take(f"{place}.ffn_norm.weight"),

@@ -1,5 +1,7 @@
 """VQ-VAE-2 as vq-vae-2-pytorch (rosinality) writes it (Razavi et al. 2019, arXiv:1906.00446)."""
 
+import torch
+
 from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
 from genstack.compressor import HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
@@ -26,8 +28,8 @@ class RosinalityVQVAE2(Format):
             weights.dims(f"{theirs}.embed", 2)
             weights.dims(f"{theirs}.embed_avg", 2)
             found |= weights.both(f"quantize_conv_{letter}", f"to_quantizers.{grid}") | {
-                f"{ours}.weight": weights.take(f"{theirs}.embed").transposed(),
-                f"{ours}.sums": weights.take(f"{theirs}.embed_avg").transposed(),
+                f"{ours}.weight": weights.take(f"{theirs}.embed").map(torch.t),
+                f"{ours}.sums": weights.take(f"{theirs}.embed_avg").map(torch.t),
                 f"{ours}.counts": weights.take(f"{theirs}.cluster_size"),
             }
         made = filled(

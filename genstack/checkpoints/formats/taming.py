@@ -52,7 +52,7 @@ def gumbel(weights: Weights) -> Autoencoder:
     found = network(weights, NAMES, plan)
     found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
     found |= {
-        "quantizer.logits.weight": logits.reshaped(*logits.shape[:2]),
+        "quantizer.logits.weight": logits.map(lambda each: each.reshape(*logits.shape[:2])),
         "quantizer.logits.bias": weights.take("quantize.proj.bias"),
         "quantizer.rows": weights.take("quantize.embed.weight"),
     }

@@ -1,6 +1,5 @@
 """The transformers of taming-transformers (Esser et al. 2021, arXiv:2012.09841), with their compressors."""
 
-from dataclasses import replace
 from math import isqrt, prod
 
 import torch
@@ -132,8 +131,8 @@ class TamingTransformerOfImages(Format):
         condition = ImageCodes(table="shared" if shared else "own", dropout=0.0, size=size)
         table, where = weights.take("tok_emb.weight"), unfolded(weights.take("pos_emb"))
         found = {
-            "prefix.table.weight": table.rows(layout.codebook_size if shared else before.codebook_size),
-            "prefix.places.weight": where.rows(before.length),
+            "prefix.table.weight": table[: layout.codebook_size if shared else before.codebook_size],
+            "prefix.places.weight": where[: before.length],
             "prefix.nothing": constant(torch.zeros(width)),
         }
         condition = condition.reading(other, digest(other.state_dict()))
@@ -207,8 +206,8 @@ def transformer(
     places = unfolded(weights.take("pos_emb"))
     found = {f"transformer.{name}": weight for name, weight in blocks(weights, layers).items()}
     found |= prefix | {
-        "codes.weight": weights.take("tok_emb.weight").rows(layout.codebook_size),
-        "head.weight": weights.take("head.weight").rows(layout.codebook_size),
+        "codes.weight": weights.take("tok_emb.weight")[: layout.codebook_size],
+        "head.weight": weights.take("head.weight")[: layout.codebook_size],
         "transformer.position_embedding.parts.0.table.weight": (
             behind(places, before, layout.length) if before else positions(places, layout.length)
         ),
@@ -219,7 +218,7 @@ def transformer(
 def check_order(weights: Weights) -> None:
     """Refuse codes in another order than row by row."""
     order = weights.tensors.get("permuter.forward_shuffle_idx")
-    if order is not None and not torch.equal(order.read(), torch.arange(order.shape[0])):
+    if order is not None and not torch.equal(order, torch.arange(order.shape[0])):
         raise UserError("its codes are permuted (permuter.*), and only the order row by row is supported")
 
 
@@ -241,14 +240,13 @@ def blocks(weights: Weights, layers: int) -> dict[str, Weight]:
 
 def started(table: Weight, labels: int, null: bool) -> Weight:
     """The embeddings of labels, the first of the shared table; no label was ever dropped in training."""
-    rows = table.rows(labels)
+    rows = table[:labels]
     return joined(rows, constant(torch.zeros(1, rows.shape[1]))) if null else rows
 
 
 def unfolded(table: Weight) -> Weight:
     """The vectors of places as rows."""
-    _, rows, width = table.shape
-    return replace(table, shape=(rows, width), read=lambda: rearrange(table.read(), "1 n d -> n d"))
+    return table.map(lambda each: rearrange(each, "1 n d -> n d"))
 
 
 def positions(table: Weight, length: int) -> Weight:
@@ -256,7 +254,7 @@ def positions(table: Weight, length: int) -> Weight:
 
     The last code is never read, so that a table of `length` rows is complete; its row is zero then.
     """
-    return filled_up(table, length + 1).ordered(torch.arange(length + 1).roll(-1))
+    return filled_up(table, length + 1)[torch.arange(length + 1).roll(-1)]
 
 
 def behind(table: Weight, before: int, length: int) -> Weight:
@@ -264,11 +262,11 @@ def behind(table: Weight, before: int, length: int) -> Weight:
 
     Ours adds the last row to all of the condition's: zero.
     """
-    codes = filled_up(table, before + length).ordered(torch.arange(before, before + length))
+    codes = filled_up(table, before + length)[before : before + length]
     return joined(codes, constant(torch.zeros(1, table.shape[1])))
 
 
 def filled_up(table: Weight, length: int) -> Weight:
     """The first rows of a table, with zeros where it has fewer."""
     missing = constant(torch.zeros(max(0, length - table.shape[0]), table.shape[1]))
-    return joined(table, missing).rows(length)
+    return joined(table, missing)[:length]

@@ -4,8 +4,6 @@ from dataclasses import replace
 from math import isqrt
 
 import torch
-from einops import rearrange
-from torch import Tensor
 
 from genstack.checkpoints.formats.convolutional import Names, network, plan_of
 from genstack.checkpoints.formats.format import (
@@ -20,7 +18,6 @@ from genstack.checkpoints.formats.format import (
     joined,
     preprocessing,
 )
-from genstack.checkpoints.stored import Stored
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import MultiScale
 from genstack.conditions import ClassLabels
@@ -123,7 +120,7 @@ class VARTransformer(Format):
 def scales_of(weights: Weights) -> tuple[int, ...]:
     """The sides of the grids, from the table that says the grid of each code."""
     weights.dims("lvl_1L", 2)
-    levels = weights.tensors["lvl_1L"].read().flatten().long()
+    levels = weights.tensors["lvl_1L"].flatten().long()
     counts = torch.unique_consecutive(levels, return_counts=True)[1].tolist()
     sides = tuple(isqrt(count) for count in counts)
     in_order = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64))
@@ -186,18 +183,13 @@ def places(weights: Weights, width: int) -> dict[str, Weight]:
     ):
         raise UserError(f"pos_start and pos_1LC have shapes {start.shape} and {table.shape}")
 
-    def started() -> Tensor:
-        rows = rearrange(table.read(), "1 n d -> n d").clone()
-        rows[:1] += start.read()[0]
-        return rows
-
     nowhere = constant(torch.zeros(1, width))
-    each = Weight(table.of, table.shape[1:], started)
+    rows = table.map(lambda each: torch.cat([each[0, :1] + start.tensor[0], each[0, 1:]]))
     return {
         "transformer.position_embedding.parts.0.table.weight": joined(
             weights.take("lvl_embed.weight"), nowhere
         ),
-        "transformer.position_embedding.parts.1.table.weight": joined(each, nowhere),
+        "transformer.position_embedding.parts.1.table.weight": joined(rows, nowhere),
     }
 
 
@@ -208,35 +200,27 @@ def layer(weights: Weights, theirs: str, ours: str, shared: bool) -> dict[str, W
     found = {
         f"{ours}.attention.qkv.weight": weights.take(f"{theirs}.attn.mat_qkv.weight"),
         f"{ours}.attention.qkv.bias": joined(*biases),
-        f"{ours}.attention.norm.scale": scale.reshaped(*scale.shape[1:2]),
+        f"{ours}.attention.norm.scale": scale.map(lambda each: each.reshape(*scale.shape[1:2])),
     }
     found |= weights.both(f"{theirs}.attn.proj", f"{ours}.attention.out")
     found |= weights.both(f"{theirs}.ffn.fc1", f"{ours}.feedforward.fc1")
     found |= weights.both(f"{theirs}.ffn.fc2", f"{ours}.feedforward.fc2")
     if shared:
         offset = weights.take(f"{theirs}.ada_gss")
-        return found | {f"{ours}.modulation.offset": offset.reshaped(*offset.shape[2:])}
+        return found | {f"{ours}.modulation.offset": offset.map(lambda each: each.reshape(*offset.shape[2:]))}
     return found | weights.both(f"{theirs}.ada_lin.1", f"{ours}.modulation.linear")
 
 
 def separated(weights: Weights) -> Weights:
     """The same weights with queries, keys and values as three layers."""
     tensors = dict(weights.tensors)
-    for name, stored in weights.tensors.items():
+    for name, tensor in weights.tensors.items():
         place, fused, part = name.partition(".qkv.")
         if not fused:
             continue
-        if not stored.shape or stored.shape[0] % 3:
-            raise UserError(f"{name} has shape {stored.shape}, which is not three layers in one")
+        if not tensor.dim() or len(tensor) % 3:
+            raise UserError(f"{name} has shape {tuple(tensor.shape)}, which is not three layers in one")
         weights.taken.add(name)
-        for number, letter in enumerate("qkv"):
-            tensors[f"{place}.{letter}.{part}"] = third(stored, number)
+        for letter, third in zip("qkv", tensor.tensor_split(3), strict=True):
+            tensors[f"{place}.{letter}.{part}"] = third
     return Weights(tensors, weights.config, weights.prefix, weights.taken)
-
-
-def third(stored: Stored, number: int) -> Stored:
-    """One of three equal parts of a tensor's rows."""
-    rows = stored.shape[0] // 3
-    return Stored(
-        (rows, *stored.shape[1:]), stored.dtype, lambda: stored.read()[number * rows : (number + 1) * rows]
-    )
