@@ -31,8 +31,8 @@ from genstack.conditions import ClassLabels, Condition
 from genstack.data import ImageData
 from genstack.data.framing import Augmentation
 from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
-from genstack.evaluation.kernel import kid
-from genstack.evaluation.neighbours import Neighbours, small
+from genstack.evaluation.metrics.kid import kid
+from genstack.evaluation.metrics.neighbours import downsample, near_copies, vote
 from genstack.evaluation.rounding import as_saved
 from genstack.layout import CodeLayout
 from genstack.losses.fidelity import psnr
@@ -199,10 +199,10 @@ def held_out() -> tuple[Tensor, Tensor]:
 
 
 @cache
-def neighbours() -> Neighbours:
-    """The training images, by nearest neighbours."""
+def training_images() -> tuple[Tensor, Tensor]:
+    """The downsampled training images, and their classes."""
     batch = DATA.examples("training")
-    return Neighbours(small(batch.images), batch.labels)
+    return downsample(batch.images), batch.labels
 
 
 def distance(images: Tensor) -> float:
@@ -220,7 +220,7 @@ def seen(images: Tensor) -> Tensor:
     """What the network of the distance sees in images."""
     network = looking()
     parts = as_saved(images, DATA.preprocessing).split(64)
-    return torch.cat([network(part).features for part in parts])
+    return torch.cat([network(part).vectors for part in parts])
 
 
 @cache
@@ -317,10 +317,10 @@ def measure(name: str, seconds: float, run: Path | None, steps: int, seed: int) 
         nats_per_code=nats / layout.length,
         nats=nats,
         likelihood=learned.likelihood,
-        agreement=neighbours().agreement(small(pictures), asked),
+        agreement=float((vote(downsample(pictures), *training_images()) == asked).float().mean()),
         kid=distance(pictures),
         kid_reconstructions=codes.kid,
-        copies=neighbours().near_copies(small(pictures), small(images)),
+        copies=near_copies(downsample(pictures), training_images()[0], downsample(images)),
         rate=rate,
         compressor=kind,
         psnr=codes.psnr,

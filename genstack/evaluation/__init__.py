@@ -1,1 +1,1 @@
-"""Metrics of compressors and samples."""
+"""Evaluation: measure sets of images once, then compute every number from two sets of measurements."""

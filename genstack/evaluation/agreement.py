@@ -1,4 +1,4 @@
-"""Whether images show what was asked of them: by geometry where pictures are drawn, else by a classifier."""
+"""Agreement of images with their condition: by geometry for `shapes`, otherwise by a classifier."""
 
 import re
 from abc import ABC, abstractmethod
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genstack.conditions import Condition
 from genstack.data import ImageData
 from genstack.data.oracle import Seen, ShapeOracle
 from genstack.data.scene import Scene, Thing
@@ -18,27 +19,27 @@ from genstack.evaluation.classifier import Classifier
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 
-UNTOLD = torch.nan  # of an image of which nothing was asked that could be read
+UNKNOWN = torch.nan  # for images whose condition names no class
 
 
-class Judge(ABC):
-    """Reads images, and says whether they show what was asked."""
+class Matcher(ABC):
+    """Check if images show their condition."""
 
-    #: In the name of the number.
+    #: Part of the metric's name.
     name: str
 
     @property
     @abstractmethod
-    def told(self) -> dict[str, Any]:
-        """What a card says of it."""
+    def metadata(self) -> dict[str, Any]:
+        """Description for the metric card."""
 
     @abstractmethod
-    def __call__(self, images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Float[Tensor, " b"]:
-        """1 for each image that shows what was asked, 0 for each that does not; `UNTOLD` of the others."""
+    def __call__(self, images: Float[Tensor, "b c H W"], inputs: ConditionInputs) -> Float[Tensor, " b"]:
+        """Return 1 for each image that shows its condition, 0 for others, and UNKNOWN if it cannot tell."""
 
 
-class OracleJudge(Judge):
-    """Reads pictures of `shapes` by geometry, and compares the captions."""
+class OracleMatcher(Matcher):
+    """Read images of `shapes` by geometry and compare the captions."""
 
     name = "oracle"
 
@@ -46,82 +47,84 @@ class OracleJudge(Judge):
         self.oracle = ShapeOracle()
 
     @property
-    def told(self) -> dict[str, Any]:
-        return {"by": "hue and moments of coloured regions, held against the caption"}
+    def metadata(self) -> dict[str, Any]:
+        return {"method": "hue and moments of coloured regions, compared with the caption"}
 
-    def __call__(self, images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Float[Tensor, " b"]:
-        pairs = zip(self.oracle(images), facts.captions, strict=True)
-        return torch.tensor([float(caption(seen) == asked) for seen, asked in pairs])
+    def __call__(self, images: Float[Tensor, "b c H W"], inputs: ConditionInputs) -> Float[Tensor, " b"]:
+        pairs = zip(self.oracle(images), inputs.captions, strict=True)
+        return torch.tensor([float(caption_of(things) == caption) for things, caption in pairs])
 
 
-class ClassifierJudge(Judge):
-    """Asks a classifier for the class of each image: that of its label, or the one that its caption names.
+class ClassifierMatcher(Matcher):
+    """Compare a classifier's prediction with the label, or with the class that the caption names.
 
     Args:
-        classifier: that a user gave.
-        model: that says what steers it.
+        classifier: provided by the user.
+        condition: of the model.
     """
 
     name = "classifier"
 
-    def __init__(self, classifier: Classifier, model: Model):
-        self.classifier, self.condition = classifier, model.condition
+    def __init__(self, classifier: Classifier, condition: Condition):
+        self.classifier, self.condition = classifier, condition
 
     @property
-    def told(self) -> dict[str, Any]:
-        return self.classifier.told
+    def metadata(self) -> dict[str, Any]:
+        return self.classifier.metadata
 
-    def __call__(self, images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Float[Tensor, " b"]:
-        read = self.classifier(images)
-        asked = torch.tensor([wanted(told, self.classifier.classes) for told in self.condition.tell(facts)])
-        return torch.where(asked < 0, UNTOLD, (read == asked).float())
+    def __call__(self, images: Float[Tensor, "b c H W"], inputs: ConditionInputs) -> Float[Tensor, " b"]:
+        predicted = self.classifier(images)
+        texts = self.condition.tell(inputs)
+        labels = torch.tensor([requested_class(text, self.classifier.classes) for text in texts])
+        return torch.where(labels < 0, UNKNOWN, (predicted == labels).float())
 
 
-def judges_of(
-    model: Model, data: ImageData, sample: ConditionInputs, classifier: Classifier | None
-) -> list[Judge]:
-    """Those that can tell whether images show what steers a model.
+def matchers_for(
+    model: Model, data: ImageData, examples: ConditionInputs, classifier: Classifier | None
+) -> list[Matcher]:
+    """Return the matchers that apply to a model's condition.
 
     Args:
         model: with a condition.
         data: the real images.
-        sample: what is known of some of them.
-        classifier: that the user gave, if so.
+        examples: condition inputs of some of them.
+        classifier: provided by the user, if any.
 
     Raises:
-        UserError: the classifier knows nothing of what the model is asked for.
+        UserError: the classifier does not know the model's classes.
     """
-    told = model.condition.tell(sample)
-    steered = bool({"class", "caption"} & set(told[0]))
-    found: list[Judge] = []
-    if isinstance(data.opened, ShapesSource) and data.channels == 3 and steered:
-        found.append(OracleJudge())
+    texts = model.condition.tell(examples)
+    named = bool({"class", "caption"} & set(texts[0]))
+    matchers: list[Matcher] = []
+    if isinstance(data.opened, ShapesSource) and data.channels == 3 and named:
+        matchers.append(OracleMatcher())
     if classifier is None:
-        return found
-    if not steered:
+        return matchers
+    if not named:
         raise UserError("the model was trained without classes and captions; leave out --classifier")
-    strangers = set(model.classes) - set(classifier.classes) if "class" in told[0] else set()
-    if strangers or all(wanted(each, classifier.classes) < 0 for each in told):
-        missing = sorted(strangers)[:5] if strangers else ["what captions name"]
-        known = ", ".join(classifier.classes[:10])
-        raise UserError(f"the classifier does not know {', '.join(missing)}; it reads {known}")
-    return [*found, ClassifierJudge(classifier, model)]
+    unknown = set(model.classes) - set(classifier.classes) if "class" in texts[0] else set()
+    if unknown or all(requested_class(text, classifier.classes) < 0 for text in texts):
+        missing = ", ".join(sorted(unknown)[:5]) if unknown else "any class in the captions"
+        raise UserError(
+            f"the classifier does not know {missing}; its classes are {', '.join(classifier.classes[:10])}"
+        )
+    return [*matchers, ClassifierMatcher(classifier, model.condition)]
 
 
-def wanted(told: Mapping[str, str], classes: Sequence[str]) -> int:
-    """The number of the class that was asked for; -1 where a caption names none of them, or several."""
-    if "class" in told:
-        return classes.index(told["class"]) if told["class"] in classes else -1
-    words = told.get("caption", "")
+def requested_class(text: Mapping[str, str], classes: Sequence[str]) -> int:
+    """Return the label that a condition requests; -1 if its caption names no class, or several."""
+    if "class" in text:
+        return classes.index(text["class"]) if text["class"] in classes else -1
+    caption = text.get("caption", "")
     named = [
-        number
-        for number, name in enumerate(classes)
-        if re.search(rf"\b{re.escape(name)}\b", words, flags=re.IGNORECASE)
+        label
+        for label, name in enumerate(classes)
+        if re.search(rf"\b{re.escape(name)}\b", caption, flags=re.IGNORECASE)
     ]
     return named[0] if len(named) == 1 else -1
 
 
-def caption(seen: Sequence[Seen]) -> str:
-    """What `shapes` would say of the things in a picture; "" of none."""
+def caption_of(seen: Sequence[Seen]) -> str:
+    """Caption things as `shapes` does; "" if there are none."""
     things = (Thing(one.shape, one.colour, one.row, one.column, radius=0.0) for one in seen[:2])
     return Scene(tuple(things)).caption if seen else ""

@@ -1,18 +1,19 @@
-"""The metric card: every number with the protocol behind it, as JSON and as lines to read."""
+"""The metric card: every number with its protocol, as JSON and as lines to read."""
 
 import json
 import platform
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from genstack.atomic import replacing
-from genstack.evaluation.resampling import LEVEL, SEED, Interval
+from genstack.evaluation.metrics.intervals import CONFIDENCE, SEED, Interval, mean_interval
 
 FORMAT_VERSION = 1
 EVALUATION = "evaluation"  # the folder of cards
@@ -27,29 +28,58 @@ PACKAGES = (
     "torch-fidelity",
 )
 
+Direction = Literal["higher", "lower", ""]
+
 
 @dataclass(frozen=True)
 class Number:
-    """One result.
+    """The value of one metric.
 
     Args:
         name: of the metric.
         value: over all images.
-        meaning: what was computed, in a few words.
-        better: which way is better; "" where neither is.
-        interval: where the value lies with 95 % confidence, by resampling images; None where nothing was.
-        real: the same number for real images, where there is one: of a distance that of two halves of the
-            real set, which no model can be expected to beat.
+        meaning: how it was computed, in a few words.
+        better: the better direction; "" if neither is.
+        interval: 95 % confidence interval over images; None if there is none.
+        real: the same metric of real images; for a distance, between two halves of the real images, which no
+            model can be expected to beat.
         unit: of the value.
     """
 
     name: str
     value: float
     meaning: str
-    better: Literal["higher", "lower", ""] = ""
+    better: Direction = ""
     interval: Interval | None = None
     real: float | None = None
     unit: str = ""
+
+    @classmethod
+    def mean(
+        cls,
+        name: str,
+        values: Tensor,
+        meaning: str,
+        better: Direction = "",
+        unit: str = "",
+        real: float | None = None,
+    ) -> "Number":
+        """Mean of one value per image, with its bootstrap interval."""
+        values = values.double()
+        return cls(name, float(values.mean()), meaning, better, mean_interval(values), real, unit)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A metric that was not measured.
+
+    Args:
+        name: of the metric.
+        reason: in a sentence.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass
@@ -57,69 +87,73 @@ class Card:
     """The results of one evaluation.
 
     Args:
-        kind: of what was judged: compressor, prior or images.
-        protocol: how; everything that changes a number.
-        numbers: in the order to be read.
-        refused: names of the numbers that there are not, and why.
-        images: lists of images that stand out, by the name of the list.
+        kind: compressor, prior or images.
+        protocol: everything that changes a number.
+        numbers: in reading order.
+        skipped: metrics that were not measured.
+        images: lists of noteworthy images, by the name of the list.
     """
 
     kind: str
     protocol: dict[str, Any]
-    numbers: list[Number] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    images: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    numbers: list[Number]
+    skipped: list[Skipped]
+    images: dict[str, list[dict[str, Any]]]
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it; what is infinite becomes text."""
-        return finite(
-            {
-                "format_version": FORMAT_VERSION,
-                "kind": self.kind,
-                "numbers": [asdict(number) for number in self.numbers],
-                "refused": [{"name": name, "reason": reason} for name, reason in self.refused.items()],
-                "images": self.images,
-                "protocol": self.protocol,
-            }
-        )
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        protocol: Mapping[str, Any],
+        results: Iterable[Number | Skipped],
+        images: Mapping[str, list[dict[str, Any]]],
+    ) -> "Card":
+        """Sort results into numbers and skipped metrics."""
+        results = list(results)
+        numbers = [result for result in results if isinstance(result, Number)]
+        skipped = [result for result in results if isinstance(result, Skipped)]
+        return cls(kind, dict(protocol), numbers, skipped, dict(images))
 
     def save(self, path: Path) -> None:
-        """Write the card; it appears whole."""
-        text = json.dumps(self.plain(), indent=2, ensure_ascii=False, allow_nan=False)
+        """Write the card as JSON, atomically; infinite values become text."""
+        plain = to_json({"format_version": FORMAT_VERSION, **asdict(self)})
+        text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
         with replacing(path) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
     def lines(self) -> Iterable[str]:
-        """One line for each number, and for each that was refused."""
-        names = [*(number.name for number in self.numbers), *self.refused]
+        """Format one line per number and per skipped metric."""
+        names = [*(number.name for number in self.numbers), *(each.name for each in self.skipped)]
         width = max(map(len, names), default=0)
         for number in self.numbers:
-            parts = [f"{number.name:{width}}  {short(number.value)}{number.unit and ' ' + number.unit}"]
+            parts = [
+                f"{number.name:{width}}  {format_value(number.value)}{number.unit and ' ' + number.unit}"
+            ]
             if number.interval is not None:
-                parts.append("[" + ", ".join(map(short, number.interval)) + "]")
+                parts.append("[" + ", ".join(map(format_value, number.interval)) + "]")
             if number.real is not None:
-                parts.append(f"real images: {short(number.real)}")
+                parts.append(f"real images: {format_value(number.real)}")
             yield "  ".join(parts)
-        for name, reason in self.refused.items():
-            yield f"{name:{width}}  not measured: {reason}"
+        for each in self.skipped:
+            yield f"{each.name:{width}}  not measured: {each.reason}"
 
 
-def short(value: float) -> str:
-    """Four digits."""
+def format_value(value: float) -> str:
+    """Format a value with four digits."""
     return f"{value:.4g}" if isfinite(value) and abs(value) < 1000 else f"{value:.1f}"
 
 
-def finite(value: Any) -> Any:
-    """A plain value whose infinite numbers are text, which JSON can hold."""
+def to_json(value: Any) -> Any:
+    """Replace infinite and undefined floats by text, which JSON can hold."""
     if isinstance(value, dict):
-        return {name: finite(entry) for name, entry in value.items()}
+        return {name: to_json(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
+        return [to_json(entry) for entry in value]
     return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
-def machine() -> dict[str, Any]:
-    """What computed the numbers, and how."""
+def environment() -> dict[str, Any]:
+    """Versions and precision behind the numbers."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -130,5 +164,5 @@ def machine() -> dict[str, Any]:
         "versions": versions,
         "statistics": "float64",
         "torch_build": torch.version.cuda or "cpu",
-        "intervals": {"confidence": LEVEL, "seed": SEED, "by": "resampling images"},
+        "intervals": {"confidence": CONFIDENCE, "seed": SEED, "by": "resampling images"},
     }

@@ -1,4 +1,4 @@
-"""The contract of what reads classes in images: a network that a user gives, or pictures of each class."""
+"""Contract of classifiers that a user provides to check the classes of samples."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 class Classifier(ABC):
-    """Reads one class in each image."""
+    """Predict one class per image."""
 
-    #: Names of the classes that it can read, in the order of its numbers.
+    #: Class names in the order of the predicted labels.
     classes: tuple[str, ...]
 
     @property
     @abstractmethod
-    def told(self) -> dict[str, Any]:
-        """What a card says of it: where it comes from, hash, how images are resized for it."""
+    def metadata(self) -> dict[str, Any]:
+        """Origin, hash and resizing, for the metric card."""
 
     @abstractmethod
     def __call__(self, images: Float[Tensor, "b c H W"]) -> Int[Tensor, " b"]:
-        """The number of the class in each image, [-1, 1], rounded as files are."""
+        """Predict the label of each image in [-1, 1], rounded as in files."""

@@ -1,8 +1,8 @@
-"""The contract of networks whose features two sets of images are compared in."""
+"""Contract of feature extractors: frozen networks whose features compare two sets of images."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,27 +10,28 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class View:
-    """What a network sees in images.
+class Features:
+    """Output of an extractor for a set of images.
 
     Args:
-        features: one vector for each image.
-        probabilities: of its classes.
+        vectors: one feature vector per image.
+        probabilities: of the network's classes.
     """
 
-    features: Float[Tensor, "b d"]
-    probabilities: Float[Tensor, "b classes"]
+    vectors: Float[Tensor, "n d"]
+    probabilities: Float[Tensor, "n classes"]
 
 
 class Extractor(ABC):
-    """A frozen network, and the names of the numbers that are made of its features.
+    """A frozen network and the names of the metrics computed from its features.
 
-    A number belongs to its network: those of different ones cannot be compared, and have different names.
+    Metrics of different networks cannot be compared, so they have different names.
     """
 
-    #: Names of the Fréchet distance, the kernel distance and the score.
-    distance: ClassVar[str]
-    kernel: ClassVar[str]
+    #: Short name of the network, and names of its Fréchet distance, kernel distance and score.
+    name: ClassVar[str]
+    frechet: ClassVar[str]
+    kid: ClassVar[str]
     score: ClassVar[str]
 
     @abstractmethod
@@ -38,26 +39,14 @@ class Extractor(ABC):
         """Build the network.
 
         Raises:
-            UserError: its weights are not on this machine; the message says how to get them.
+            UserError: the weights are not on this machine; the message says how to get them.
         """
 
     @property
     @abstractmethod
-    def told(self) -> dict[str, Any]:
-        """What a card says of it: network, hash of its weights, how images are resized for it."""
-
-    @property
-    @final
-    def known_as(self) -> str:
-        """The network in the names of numbers that have no name of their own for it."""
-        return self.kernel.partition("-")[2] or "Inception"
-
-    @property
-    @final
-    def features(self) -> str:
-        """The name of the column that holds its features, from `sets.look`."""
-        return f"{self.kernel}/features"
+    def metadata(self) -> dict[str, Any]:
+        """Network, hash of its weights and resizing, for the metric card."""
 
     @abstractmethod
-    def __call__(self, images: Float[Tensor, "b c H W"]) -> View:
-        """What it sees in images, [-1, 1], rounded as files are."""
+    def __call__(self, images: Float[Tensor, "b c H W"]) -> Features:
+        """Compute features of images in [-1, 1], rounded as in files."""

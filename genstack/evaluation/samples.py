@@ -1,194 +1,157 @@
-"""What a prior draws, held against real images: the whole set, its conditions, and what it has copied."""
+"""Samples of a prior: agreement with their condition, and near-copies of training images."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.evaluation import sets
-from genstack.evaluation.agreement import Judge
-from genstack.evaluation.card import Card, Number
+from genstack.evaluation.agreement import Matcher
+from genstack.evaluation.card import Number, Skipped
 from genstack.evaluation.extractor import Extractor
-from genstack.evaluation.neighbours import SIDE, Neighbours, small
-from genstack.evaluation.process_group import Columns
-from genstack.evaluation.reference import Reference
+from genstack.evaluation.measure import ImageSet
+from genstack.evaluation.metrics.neighbours import COPY_QUANTILE, SIDE, near_copies, nearest, vote
+from genstack.evaluation.reference import ReferenceSet
 from genstack.evaluation.rounding import as_saved
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
+from genstack.sampling.compiled import compiled
 from genstack.sampling.series import filled
 
-SHOWN = 12  # samples nearest to a training image that a card names
+LISTED = 12  # samples nearest to a training image in a card
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of the samples of an evaluation.
+
+    Args:
+        options: of sampling.
+        count: number of samples.
+        seed: of the set.
+        matchers: that check if samples show their condition.
+        training: most training images to look for copies in.
+        precision: of the networks.
+        batch_size: samples per batch.
+        compile: sample with compiled networks.
+    """
+
+    options: SamplingOptions
+    count: int
+    seed: int
+    matchers: Sequence[Matcher]
+    training: int
+    precision: Literal["fp32", "bf16"]
+    batch_size: int
+    compile: bool
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Context of the precision."""
+        return torch.autocast(device.type, torch.bfloat16, self.precision == "bf16")
+
+    def compiled(self, model: Model) -> AbstractContextManager[None]:
+        """Context of compiled networks, if they are requested."""
+        return compiled(model) if self.compile else nullcontext()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Description for the metric card."""
+        return {
+            "what": "samples",
+            "count": self.count,
+            "seed": self.seed,
+            "options": asdict(self.options),
+            "precision": self.precision,
+            "conditions": "those of the real images, repeated in order",
+            "matchers": {matcher.name: matcher.metadata for matcher in self.matchers},
+        }
+
+
+def sample(
+    model: Model, reference: ReferenceSet, sampling: Sampling, indices: Sequence[int]
+) -> tuple[Float[Tensor, "b c H W"], ConditionInputs]:
+    """Sample images by index with the conditions of the real images; return both."""
+    padded = filled(indices, sampling.batch_size if sampling.compile else 0)
+    inputs = reference.batch(padded).facts
+    with sampling.autocast(model.device):
+        images = model.sample(inputs, sampling.options, sampling.seed, padded)[: len(indices)]
+    return as_saved(images.float().cpu(), reference.data.preprocessing), inputs[range(len(indices))]
+
+
+def agreement_numbers(samples: ImageSet, real: ImageSet) -> Iterator[Number | Skipped]:
+    """Share of samples that show their condition, by each matcher."""
+    for name, matches in samples.matches.items():
+        known, known_real = (values[~values.isnan()] for values in (matches, real.matches[name]))
+        number = f"agreement ({name})"
+        if not len(known) or not len(known_real):
+            yield Skipped(number, "no caption names exactly one of its classes")
+            continue
+        count = "" if len(known) == len(matches) else f" {len(known):,}"
+        meaning = f"share of{count} samples whose condition the {name} recognises; real: of real images"
+        yield Number.mean(number, known, meaning, "higher", real=float(known_real.double().mean()))
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where images lie near one another.
+    """Vectors of the samples, the training images and the held-out images in one space.
 
     Args:
-        suffix: of the numbers that are found there.
-        column: of what is known of images that holds their vectors.
-        words: what the vectors are.
+        suffix: of the names of its metrics.
+        description: in words.
     """
 
     suffix: str
-    column: str
-    words: str
-
-    def neighbours(self, known: Columns) -> Neighbours:
-        """The training images there."""
-        return Neighbours(known[self.column], known["labels"])
+    description: str
+    samples: Float[Tensor, "n d"]
+    training: Float[Tensor, "m d"]
+    held_out: Float[Tensor, "k d"]
 
 
-def spaces(extractors: Sequence[Extractor]) -> list[Space]:
-    """Small pixels, which show copies of small images, and the features of each network."""
-    pixels = Space("", "small", f"{SIDE} x {SIDE} pixels")
-    return [
-        pixels,
-        *(Space(f"-{each.known_as}", each.features, f"features of {each.known_as}") for each in extractors),
+def spaces(
+    samples: ImageSet, training: ImageSet, held_out: ImageSet, extractors: Sequence[Extractor]
+) -> Iterator[Space]:
+    """Downsampled pixels, which show copies of small images, and the features of each network."""
+    sets = samples, training, held_out
+    yield Space("", f"{SIDE} x {SIDE} pixels", *(each.pixels for each in sets))
+    for name in (extractor.name for extractor in extractors):
+        vectors = (each.features[name].vectors for each in sets)
+        yield Space(f"-{name}", f"features of {name}", *vectors)
+
+
+def class_agreement(space: Space, samples: ImageSet, training: ImageSet, held_out: ImageSet) -> Number:
+    """Share of samples whose nearest training images have their class."""
+    shares = [
+        (vote(vectors, space.training, training.labels) == images.labels).double()
+        for vectors, images in ((space.samples, samples), (space.held_out, held_out))
     ]
+    return Number.mean(
+        f"agreement (neighbours{space.suffix})",
+        shares[0],
+        f"share of samples whose class the nearest training images vote for, in {space.description}; real: "
+        "of held-out images",
+        "higher",
+        real=float(shares[1].float().mean()),
+    )
 
 
-@dataclass
-class Drawn:
-    """Samples, steered by what is known of the real images, these taken in turn.
-
-    Args:
-        model: that draws them.
-        reference: the real images.
-        extractors: networks to compare both sets by.
-        options: how codes are drawn.
-        seed: of the set.
-        judges: that can tell whether images show what was asked.
-        size: of all batches, for compiled networks; 0 for any.
-    """
-
-    model: Model
-    reference: Reference
-    extractors: Sequence[Extractor]
-    options: SamplingOptions
-    seed: int
-    judges: Sequence[Judge]
-    size: int = 0
-
-    def images(self, indices: Sequence[int]) -> tuple[Float[Tensor, "b c H W"], ConditionInputs]:
-        """Samples with these numbers, and what steered them."""
-        numbers = filled(indices, self.size)
-        facts = self.reference.batch(numbers).facts
-        drawn = self.model.sample(facts, self.options, self.seed, numbers)[: len(indices)]
-        return as_saved(drawn.cpu(), self.reference.data.preprocessing), facts[range(len(indices))]
-
-    def look(self, indices: Sequence[int]) -> Columns:
-        """All that is known of some of the samples."""
-        images, facts = self.images(indices)
-        return view(self.extractors, images, facts) | verdicts(self.judges, images, facts)
-
-    def look_at_real(self, indices: Sequence[int]) -> Columns:
-        """What the judges say of some of the real images."""
-        batch = self.reference.batch(indices)
-        return verdicts(self.judges, batch.images, batch.facts)
-
-    def judge(self, card: Card, real: Columns, found: Columns) -> None:
-        """Write into a card how far the samples are from the real images."""
-        sets.compare(card, self.extractors, real, found, "g")
-
-    def judge_conditions(self, card: Card, found: Columns, real: Columns) -> None:
-        """Write into a card whether samples, and real images, show what was asked."""
-        for judge in self.judges:
-            shown, truth = (side[judge.name][~side[judge.name].isnan()] for side in (found, real))
-            number = f"agreement ({judge.name})"
-            if not len(shown) or not len(truth):
-                card.refused[number] = "no caption names one of its classes, and no other"
-                continue
-            told = "" if len(shown) == len(found[judge.name]) else f" {len(shown):,}"
-            meaning = (
-                f"share of{told} samples in which the {judge.name} reads what was asked; real: of real images"
-            )
-            sets.mean(card, number, shown, meaning, "higher")
-            card.numbers[-1] = replace(card.numbers[-1], real=float(truth.double().mean()))
-
-    def judge_neighbours(self, card: Card, found: Columns, others: "Others") -> None:
-        """Write into a card whether the training images nearest to a sample have its class."""
-        if not self.model.classes or "class" not in self.model.condition.tell(ConditionInputs.nothing(1))[0]:
-            return
-        for space in spaces(self.extractors):
-            near = space.neighbours(others.known)
-            meaning = (
-                "share of samples whose class a vote of the nearest training images reads, in "
-                f"{space.words}; real: of held-out images"
-            )
-            agree = near.agrees(found[space.column], found["labels"]).double()
-            sets.mean(card, f"agreement (neighbours{space.suffix})", agree, meaning, "higher")
-            real = near.agreement(others.held_out[space.column], others.held_out["labels"])
-            card.numbers[-1] = replace(card.numbers[-1], real=real)
-
-    def judge_copies(self, card: Card, found: Columns, others: "Others") -> dict[str, list[tuple[int, int]]]:
-        """Write into a card how near samples are to training images; the nearest pairs, sample and image."""
-        pairs = {}
-        for space in spaces(self.extractors):
-            near, vectors = space.neighbours(others.known), found[space.column]
-            share = near.near_copies(vectors, others.held_out[space.column])
-            meaning = (
-                f"share of samples nearer to one of {len(others.training):,} training images, in "
-                f"{space.words}, than 95 % of held-out images are; real: by definition"
-            )
-            card.numbers.append(Number(f"near-copies{space.suffix}", share, meaning, "lower", real=0.05))
-            distances, numbers = near.nearest(vectors)
-            closest = distances.argsort(stable=True)[:SHOWN].tolist()
-            name = f"nearest{space.suffix}"
-            pairs[name] = [(index, int(numbers[index])) for index in closest]
-            card.images[name] = [
-                {
-                    "sample": index,
-                    "training": others.training.key(number),
-                    "distance": float(distances[index]),
-                }
-                for index, number in pairs[name]
-            ]
-        return pairs
-
-    def told(self, count: int) -> dict[str, Any]:
-        """What a card says of the samples."""
-        return {
-            "what": "samples",
-            "count": count,
-            "seed": self.seed,
-            "options": asdict(self.options),
-            "conditions": "those of the real images, in turn",
-            "judges": {judge.name: judge.told for judge in self.judges},
-        }
+def near_copy_number(space: Space) -> Number:
+    """Share of samples that are near-copies of training images."""
+    return Number(
+        f"near-copies{space.suffix}",
+        near_copies(space.samples, space.training, space.held_out),
+        f"share of samples closer to one of {len(space.training):,} training images, in {space.description}, "
+        "than 95 % of held-out images are; real: 5 % by definition",
+        "lower",
+        real=COPY_QUANTILE,
+    )
 
 
-@dataclass
-class Others:
-    """Images beside the samples and the real ones that they are held against.
-
-    Args:
-        training: images that the model was trained on.
-        known: what is known of these, from `known_of`.
-        held_out: the same of images that it was not trained on.
-    """
-
-    training: Reference
-    known: Columns
-    held_out: Columns
-
-
-def known_of(reference: Reference, extractors: Sequence[Extractor], indices: Sequence[int]) -> Columns:
-    """What is known of some real images, for samples to be held against them."""
-    batch = reference.batch(indices)
-    return view(extractors, batch.images, batch.facts)
-
-
-def view(
-    extractors: Sequence[Extractor], images: Float[Tensor, "b c H W"], facts: ConditionInputs
-) -> Columns:
-    """Small pixels, classes, and what every network sees."""
-    return sets.look(extractors, images) | {"small": small(images), "labels": facts.labels}
-
-
-def verdicts(judges: Sequence[Judge], images: Float[Tensor, "b c H W"], facts: ConditionInputs) -> Columns:
-    """What each judge says of images."""
-    return {judge.name: judge(images, facts) for judge in judges}
+def closest(space: Space) -> list[tuple[int, int, float]]:
+    """The samples closest to a training image: index, index of the training image, and distance."""
+    distances, indices = nearest(space.samples, space.training)
+    order = distances.argsort(stable=True)[:LISTED].tolist()
+    return [(index, int(indices[index]), float(distances[index])) for index in order]

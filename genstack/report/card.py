@@ -43,14 +43,14 @@ class Card:
         file: where the card lies in the run.
         kind: of what was judged.
         numbers: in their order.
-        refused: names of what was not measured, and why.
+        skipped: metrics that were not measured, and why.
         protocol: how, as text.
     """
 
     file: str
     kind: str
     numbers: list[Number]
-    refused: list[tuple[str, str]]
+    skipped: list[tuple[str, str]]
     protocol: str
 
 
@@ -71,7 +71,7 @@ def read(file: Path, folder: Path) -> Card | None:
             file.relative_to(folder).as_posix(),
             str(plain["kind"]),
             [number(entry) for entry in plain["numbers"]],
-            [(str(entry["name"]), str(entry["reason"])) for entry in plain.get("refused", [])],
+            [(str(entry["name"]), str(entry["reason"])) for entry in plain.get("skipped", [])],
             json.dumps(plain["protocol"], indent=2, ensure_ascii=False),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genstack.data import Batch, ImageData
 from genstack.errors import UserError
-from genstack.evaluation.neighbours import Neighbours, small
+from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest
 from genstack.inputs import ConditionInputs, Prompts
 from genstack.model import Model
 from genstack.prior import SamplingOptions
@@ -124,17 +124,12 @@ def draw(model: Model, facts: ConditionInputs, seed: int) -> Float[Tensor, "b c 
 def look_up(images: Float[Tensor, "b c H W"], data: ImageData, held_out: Batch) -> tuple[list[int], int, int]:
     """The numbers of the nearest training images, how many were looked at, and the number of near-copies."""
     numbers = data.split.training[:MOST_KNOWN]
-    known = small_ones(data, numbers)
-    neighbours = Neighbours(known, torch.zeros(len(known), dtype=torch.int64), min(3, len(known)))
-    nearest = neighbours.nearest(small(images))[1].tolist()
-    return (
-        nearest,
-        len(numbers),
-        round(len(images) * neighbours.near_copies(small(images), small(held_out.images))),
-    )
+    training, samples = small_ones(data, numbers), downsample(images)
+    copies = near_copies(samples, training, downsample(held_out.images))
+    return nearest(samples, training)[1].tolist(), len(numbers), round(len(images) * copies)
 
 
 def small_ones(data: ImageData, numbers: Sequence[int]) -> Float[Tensor, "n d"]:
     """Small images, averaged down one by one, so that as many as there are fit into memory."""
     found = data.samples(numbers)
-    return torch.cat([small(found[0, number].images) for number in range(len(numbers))])
+    return torch.cat([downsample(found[0, number].images) for number in range(len(numbers))])

@@ -23,7 +23,7 @@ from genstack.data import ImageData
 from genstack.data.images import Preprocessing
 from genstack.data.scene import CLASSES
 from genstack.evaluation import extractors
-from genstack.evaluation.extractor import Extractor, View
+from genstack.evaluation.extractor import Extractor, Features
 from genstack.evaluation.extractors.inception import FILE
 from genstack.model import Model
 from genstack.prior import Autoregressive
@@ -34,19 +34,18 @@ QUICK = ["--device", "cpu", "--lpips", ""]
 SHAPES = ["--data.source", "shapes:24", "--data.labels", "own"]
 
 
-class MeanMetrics(Extractor):
+class MeanFeatures(Extractor):
     """The means of small patches; quick, and different for different images."""
 
-    distance, kernel, score = "FD-Means", "KID-Means", "ClassifierScore-Means"
+    name, frechet, kid, score = "Means", "FD-Means", "KID-Means", "ClassifierScore-Means"
+    metadata = {"network": "means"}
 
     def __init__(self, device="cpu"):
-        self.told = {"network": "means"}
-
-    told = {}
+        pass
 
     def __call__(self, images):
         means = nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
-        return View(means, means.softmax(1))
+        return Features(means, means.softmax(1))
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +62,8 @@ def place(tmp_path, monkeypatch):
     save(Model(Autoencoder(3, network, Gaussian(4)), preprocessing), tmp_path / "vae")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "genstack.cli.verbs.evaluate.available", lambda device: ([MeanMetrics()], {"FID": "no weights"})
+        "genstack.evaluation.networks.available_extractors",
+        lambda device: ([MeanFeatures()], {"FID": "no weights"}),
     )
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
@@ -85,7 +85,7 @@ def card(folder):
     return told, {number["name"]: number for number in told["numbers"]}
 
 
-def test_a_compressor_is_measured(place, capsys):
+def test_card_of_a_compressor(place, capsys):
     assert main(["evaluate", "compressor", *SHAPES, *QUICK]) is None
     told, numbers = card(place / "compressor" / "evaluation")
     assert told["kind"] == "compressor"
@@ -93,18 +93,18 @@ def test_a_compressor_is_measured(place, capsys):
     assert numbers["bits/pixel (stored)"]["value"] == 4 * (4 * 6) / (16 * 24)
     assert numbers["dead codes"]["value"] == 16 * (1 - numbers["codebook usage"]["value"])
     assert numbers["PSNR"]["interval"][0] < numbers["PSNR"]["value"] < numbers["PSNR"]["interval"][1]
-    refused = {each["name"]: each["reason"] for each in told["refused"]}
-    assert "needs 2,048 images on either side, and there are 24" in refused["rFD-Means"]
+    skipped = {each["name"]: each["reason"] for each in told["skipped"]}
+    assert "needs at least 2,048 images of either set, got 24" in skipped["rFD-Means"]
     assert told["protocol"]["real"]["count"] == 24 and told["protocol"]["real"]["split"] == "all"
     assert len(told["images"]["worst"]) == len(told["images"]["best"]) == 8
     worst, best = (told["images"][name][0]["psnr"] for name in ("worst", "best"))
     assert worst < numbers["PSNR"]["value"] < best
     assert (place / "compressor" / "evaluation" / "worst.png").exists()
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == len(numbers) + len(refused) + 1
+    assert len(out) == len(numbers) + len(skipped) + 1
 
 
-def test_a_prior_is_measured(place):
+def test_card_of_a_prior(place):
     assert main(["evaluate", "prior", *SHAPES, "--samples", "20", "--temperature", "0.5", *QUICK]) is None
     told, numbers = card(place / "prior" / "evaluation")
     for name in ("nats/code", "bits/pixel (prior, exact)", "gKID-Means", "precision-Means", "recall-Means"):
@@ -115,10 +115,21 @@ def test_a_prior_is_measured(place):
     assert told["protocol"]["samples"]["options"]["temperature"] == 0.5
     bits = numbers["nats/code"]["value"] * 24 / np.log(2) / (16 * 24)
     assert numbers["bits/pixel (prior, exact)"]["value"] == pytest.approx(bits)
-    assert {"near-copies", "gFD-Means"} <= {each["name"] for each in told["refused"]}
+    assert {"near-copies", "gFD-Means"} <= {each["name"] for each in told["skipped"]}
 
 
-def test_grids_are_counted_apart(place):
+def test_precision_applies_to_sampling_alone(place):
+    words = ["evaluate", "prior", *SHAPES, "--samples", "16", *QUICK]
+    for precision in ("fp32", "bf16"):
+        assert main([*words, "--precision", precision, "--out", precision]) is None
+    (plain, exact), (low, rounded) = (card(place / precision) for precision in ("fp32", "bf16"))
+    assert plain["protocol"]["samples"]["precision"] == "fp32"
+    assert low["protocol"]["samples"]["precision"] == "bf16"
+    for name in ("PSNR", "nats/code", "rKID-Means"):
+        assert exact[name] == rounded[name]
+
+
+def test_codebook_usage_of_each_grid(place):
     """Both codebooks beside a count by numpy, of a quantizer whose coarsest grid has one code an image."""
     network = Convolutional(6, 8, (1, 1), blocks=1, attention=(), middle_attention=False)
     compressor = Autoencoder(3, network, MultiScale((1, 2, 5), 16, 4))
@@ -147,7 +158,7 @@ class Colour(nn.Module):
         return torch.cat([means, means.amin(1, keepdim=True).expand(-1, len(CLASSES) - 3) - 1], dim=1)
 
 
-def test_a_classifier_of_the_user_judges_samples(place):
+def test_classifier_of_the_user_checks_samples(place):
     images = torch.rand(2, 3, *SIZE)
     program = torch.export.export(Colour(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.export.save(program, place / "colour.pt2")
@@ -159,7 +170,7 @@ def test_a_classifier_of_the_user_judges_samples(place):
     read = [int(Colour()(found[0, index].images).argmax()) for index in range(24)]
     real = np.mean([one == int(found[0, index].labels) for index, one in enumerate(read)])
     assert numbers["agreement (classifier)"]["real"] == pytest.approx(real)
-    assert told["protocol"]["samples"]["judges"]["classifier"]["file"] == "colour.pt2"
+    assert told["protocol"]["samples"]["matchers"]["classifier"]["file"] == "colour.pt2"
 
 
 def test_the_batch_size_changes_nothing(place):
@@ -172,13 +183,13 @@ def test_the_batch_size_changes_nothing(place):
         assert one[name]["value"] == pytest.approx(other[name]["value"], rel=1e-3, abs=1e-3), name
 
 
-def test_latents_without_codes_are_measured(place):
+def test_card_of_latents_without_codes(place):
     assert main(["evaluate", "vae", "--data.source", "shapes:20", "--samples", "16", *QUICK]) is None
     numbers = card(place / "vae" / "evaluation")[1]
     assert {"PSNR", "rate", "gKID-Means"} <= set(numbers) and "codebook usage" not in numbers
 
 
-def test_one_folder_against_itself(place, capsys):
+def test_folder_against_itself(place, capsys):
     real = pictures(place / "real", 20)
     assert main(["evaluate", real, real, *QUICK]) is None
     numbers = card(place / "real.evaluation")[1]
@@ -187,7 +198,7 @@ def test_one_folder_against_itself(place, capsys):
     assert numbers["KID-Means"]["value"] < 0
 
 
-def test_files_are_measured_as_tensors_are(place):
+def test_files_and_tensors_give_equal_numbers(place):
     """Reconstructions, saved and compared by folder, against those that never left memory."""
     from genstack.checkpoints.model_file import load
     from genstack.data.images import save as save_image
@@ -205,16 +216,16 @@ def test_files_are_measured_as_tensors_are(place):
         assert files[name]["value"] == pytest.approx(tensors[other]["value"], rel=1e-4, abs=1e-6), name
 
 
-def test_samples_say_in_the_card_how_they_were_drawn(place):
+def test_card_holds_the_metadata_of_samples(place):
     real = pictures(place / "real", 16)
     assert main(["sample", "prior", "--count", "16", "--out", "drawn", "--device", "cpu"]) is None
     assert main(["evaluate", real, "drawn", *QUICK]) is None
     told, numbers = card(place / "drawn.evaluation")
-    assert told["protocol"]["fake"]["drawn_by"]["seed"] == 0
+    assert told["protocol"]["generated"]["sampled_by"]["seed"] == 0
     assert "PSNR" not in numbers, "the names are alike, but these are no pairs"
 
 
-def test_compiled_networks_draw_the_samples_in_batches_of_one_size(place, monkeypatch):
+def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
     sizes, entered = [], []
 
     @contextmanager
@@ -224,7 +235,7 @@ def test_compiled_networks_draw_the_samples_in_batches_of_one_size(place, monkey
         entered.append("done")
 
     sample = Model.sample
-    monkeypatch.setattr("genstack.evaluation.examination.compiled", compiled)
+    monkeypatch.setattr("genstack.evaluation.samples.compiled", compiled)
     monkeypatch.setattr("genstack.cli.verbs.doctor.compiler", lambda: Finding("ok", "compiler", ""))
     monkeypatch.setattr(
         Model,
@@ -248,31 +259,34 @@ def test_compiled_networks_draw_the_samples_in_batches_of_one_size(place, monkey
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["missing", "fake"], "folder missing is not there"),
-        (["fake", "missing"], "folder missing is not there"),
+        (["missing", "fake"], "folder missing not found"),
+        (["fake", "missing"], "folder missing not found"),
         (["fake", "empty"], "holds no pictures"),
         (["fake", "larger"], "sizes differ"),
-        (["fake", "few"], "few has 3; 16 are the fewest"),
+        (["fake", "few"], "few has 3; a comparison needs at least 16"),
         (["fake", "compressor"], "compressor is a run"),
-        (["fake", "fake", "--samples", "50"], "leave out --samples"),
+        (["fake", "fake", "--samples", "50"], "--samples applies to a prior"),
         (["missing"], "missing is not there"),
         (["empty"], "holds no model.safetensors"),
         (["compressor"], "--data.source"),
-        (["compressor", *SHAPES, "--samples", "50"], "compressor is a compressor, and has no samples"),
+        (["compressor", *SHAPES, "--samples", "50"], "compressor is a compressor and has no samples"),
         (["compressor", *SHAPES, "--compile", "true"], "leave out --compile"),
-        (["fake", "fake", "--compile", "true"], "leave out --compile"),
+        (["fake", "fake", "--compile", "true"], "--compile applies to a prior"),
         (["prior", *SHAPES, "--steps", "4"], "takes as many steps as there are codes"),
-        (["prior", *SHAPES, "--samples", "3"], "samples 3 is too small; use 16 or more"),
-        (["prior", *SHAPES, "--data.resolution", "16"], "the data's width is 16, but the model reads 24"),
+        (["prior", *SHAPES, "--samples", "3"], "samples must be at least 16, got 3"),
+        (["prior", *SHAPES, "--data.resolution", "16"], "the data's width is 16, but the model expects 24"),
         (["compressor", *SHAPES, "--data.channels", "1"], "the data's channels is 1"),
         (["compressor", *SHAPES, "--classifier", "fake"], "leave out --classifier"),
-        (["fake", "fake", "--classifier", "fake"], "leave out --classifier"),
+        (["fake", "fake", "--classifier", "fake"], "--classifier applies to a prior"),
         (["prior", *SHAPES, "--classifier", "fake"], "move them into a folder per class"),
-        (["prior", *SHAPES, "--classifier", "net.zip"], "classifier net.zip is no .pt2 or .onnx file"),
-        (["compressor", *SHAPES, "--split", "validation", "--lpips", "vvg"], "lpips vvg is unknown"),
+        (
+            ["prior", *SHAPES, "--classifier", "net.zip"],
+            "invalid classifier net.zip: expected a .pt2 or .onnx file",
+        ),
+        (["compressor", *SHAPES, "--split", "validation", "--lpips", "vvg"], "unknown lpips vvg"),
     ],
 )
-def test_mistakes_are_one_line(place, capsys, words, said):
+def test_errors_are_one_line(place, capsys, words, said):
     pictures(place / "fake", 20)
     pictures(place / "few", 3, names="few{}.png")
     pictures(place / "larger", 20, size=(20, 24))
@@ -284,7 +298,7 @@ def test_mistakes_are_one_line(place, capsys, words, said):
 
 @pytest.mark.parametrize("flags", [[], ["--data.resolution", "16,24"]], ids=["as they are", "scaled"])
 @pytest.mark.parametrize("kept", [4, 0.7], ids=["no picture", "cut off"])
-def test_unreadable_pictures_of_both_folders_are_named_together(place, capsys, flags, kept):
+def test_unreadable_images_of_both_folders_are_listed(place, capsys, flags, kept):
     """None is left out in silence, and none takes the place of another."""
     for name in ("real", "fake"):
         pictures(place / name, 20)
@@ -293,13 +307,13 @@ def test_unreadable_pictures_of_both_folders_are_named_together(place, capsys, f
         path.write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
     assert main(["evaluate", "real", "fake", *flags, *QUICK]) == 2
     message = capsys.readouterr().err
-    assert "3 of 40 pictures cannot be read" in message and message.count("\n") == 1
+    assert "cannot read 3 of 40 images" in message and message.count("\n") == 1
     assert all(name in message for name in ("real/3.png", "real/17.png", "fake/17.png"))
     assert not (place / "fake.evaluation" / "card.json").exists()
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_a_card_tells_which_pictures_could_not_be_read(place):
+def test_card_lists_unreadable_images(place):
     """Of few, the next stands in; twenty-five are the fewest of which one is few."""
     folder = pictures(place / "real", 25)
     damaged = place / "real" / "3.png"
@@ -313,7 +327,7 @@ def test_a_card_tells_which_pictures_could_not_be_read(place):
     assert card(place / "compressor" / "evaluation")[0]["protocol"]["real"]["unreadable"] == {}
 
 
-def test_other_sizes_are_brought_together_when_asked(place):
+def test_resolution_scales_images_of_other_sizes(place):
     pictures(place / "fake", 20)
     pictures(place / "larger", 20, size=(20, 24), names="other{}.png")
     assert main(["evaluate", "larger", "fake", "--data.resolution", "16,24", *QUICK]) is None
@@ -321,7 +335,7 @@ def test_other_sizes_are_brought_together_when_asked(place):
 
 
 @pytest.mark.slow
-def test_a_trained_run_knows_what_it_was_trained_on(place, capsys):
+def test_trained_run_is_compared_with_its_training_images(place, capsys):
     words = """train compressor --data.source shapes --data.resolution 16,24 --data.limit 120
         --data.validation 0.3 --data.batch_size 4 --model.compressor Autoencoder
         --model.compressor.network Convolutional --model.compressor.network.width 8
@@ -345,20 +359,20 @@ def test_a_trained_run_knows_what_it_was_trained_on(place, capsys):
         assert (place / "drawn" / "evaluation" / f"{name}.png").exists()
     capsys.readouterr()
     assert main(["evaluate", "drawn", "--data.validation", "0.6", *QUICK]) == 2
-    assert "was trained on; use at most 0.3" in capsys.readouterr().err
+    assert "as held out; use at most 0.3" in capsys.readouterr().err
 
 
-def test_inception_without_weights_says_where_to_put_them(place, monkeypatch):
-    found, missing = extractors.available("cpu")
-    assert [extractor.kernel for extractor in found] == ["KID-EffLite0"]
+def test_missing_inception_weights_say_where_to_put_them(place, monkeypatch):
+    found, missing = extractors.available_extractors("cpu")
+    assert [extractor.kid for extractor in found] == ["KID-EffLite0"]
     assert "weights-inception-2015-12-05-6726825d.pth" in missing["FID"] and "\n" not in missing["FID"]
     monkeypatch.setenv("GENSTACK_WEIGHTS", str(place))
     torch.save({"weight": torch.zeros(3)}, place / FILE)
-    assert "has been changed" in extractors.available("cpu")[1]["FID"]
+    assert "expected SHA-256" in extractors.available_extractors("cpu")[1]["FID"]
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(place):
+def test_two_processes_give_the_numbers_of_one(place):
     words = [
         "evaluate",
         "prior",

@@ -11,10 +11,16 @@ from genstack.conditions.captions import Captions
 from genstack.data import ImageData
 from genstack.data.images import Preprocessing, save
 from genstack.errors import UserError
-from genstack.evaluation.agreement import UNTOLD, ClassifierJudge, OracleJudge, judges_of, wanted
-from genstack.evaluation.classifiers import given
-from genstack.evaluation.extractor import Extractor, View
-from genstack.evaluation.reference import Reference
+from genstack.evaluation.agreement import (
+    UNKNOWN,
+    ClassifierMatcher,
+    OracleMatcher,
+    matchers_for,
+    requested_class,
+)
+from genstack.evaluation.classifiers import load_classifier
+from genstack.evaluation.extractor import Extractor, Features
+from genstack.evaluation.reference import ReferenceSet
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import Autoregressive
@@ -32,16 +38,16 @@ class Brightest(nn.Module):
         return torch.cat([means.amin(1, keepdim=True) - 1, means], dim=1)
 
 
-class MeanMetrics(Extractor):
-    distance, kernel, score = "FD-Means", "KID-Means", "ClassifierScore-Means"
-    told = {}
+class MeanFeatures(Extractor):
+    name, frechet, kid, score = "Means", "FD-Means", "KID-Means", "ClassifierScore-Means"
+    metadata = {}
 
     def __init__(self, device="cpu"):
         pass
 
     def __call__(self, images):
         means = images.mean((2, 3))
-        return View(means, means.softmax(1))
+        return Features(means, means.softmax(1))
 
 
 def tinted(labels):
@@ -75,21 +81,21 @@ def exported(path, sizes, batch):
     [(".pt2", SIZE, None), (".pt2", SIZE, 4), (".pt2", (9, 8), None), (".onnx", (9, 8), 4)],
     ids=str,
 )
-def test_a_program_reads_what_it_was_made_to_read(suffix, sizes, batch, data, tmp_path):
+def test_exported_classifier_predicts_what_its_network_does(suffix, sizes, batch, data, tmp_path):
     path = exported(tmp_path / f"net{suffix}", sizes, batch)
     asked = [1, 3, 2, 2, 1, 3, 3]
-    classifier = given(path, NAMES, data, [], "cpu")
+    classifier = load_classifier(path, NAMES, data, [], "cpu")
     assert classifier(tinted(asked)).tolist() == asked
-    assert classifier.classes == NAMES and len(classifier.told["sha256"]) == 64
+    assert classifier.classes == NAMES and len(classifier.metadata["sha256"]) == 64
 
 
-def test_names_beside_a_program_are_its_classes(data, tmp_path):
+def test_text_file_beside_a_program_names_its_classes(data, tmp_path):
     path = exported(tmp_path / "net.pt2", SIZE, None)
     (tmp_path / "net.txt").write_text("a\nb\n\nc d\ne\n")
-    assert given(path, NAMES, data, [], "cpu").classes == ("a", "b", "c d", "e")
+    assert load_classifier(path, NAMES, data, [], "cpu").classes == ("a", "b", "c d", "e")
     (tmp_path / "net.txt").write_text("a\nb\n")
-    with pytest.raises(UserError, match=r"gives \(2, 4\), where 2 classes"):
-        given(path, (), data, [], "cpu")(tinted([1, 2]))
+    with pytest.raises(UserError, match=r"returns shape \(2, 4\), expected 2 classes"):
+        load_classifier(path, (), data, [], "cpu")(tinted([1, 2]))
 
 
 def pictures_of(folder, count=4):
@@ -101,32 +107,32 @@ def pictures_of(folder, count=4):
     return str(folder)
 
 
-def test_pictures_of_each_class_vote(data, tmp_path):
-    classifier = given(pictures_of(tmp_path / "known"), (), data, [MeanMetrics()], "cpu")
+def test_nearest_example_images_vote(data, tmp_path):
+    classifier = load_classifier(pictures_of(tmp_path / "known"), (), data, [MeanFeatures()], "cpu")
     assert classifier.classes == ("blueish", "greenish", "reddish")
     read = [classifier.classes[number] for number in classifier(tinted([3, 1, 2, 1])).tolist()]
     assert read == ["blueish", "reddish", "greenish", "reddish"]
-    assert classifier.told["count"] == 12
+    assert classifier.metadata["count"] == 12
 
 
-def test_what_is_no_classifier_is_one_line(data, tmp_path):
+def test_invalid_classifiers_are_rejected(data, tmp_path):
     (tmp_path / "few" / "a").mkdir(parents=True)
     for name in ("0.png", "1.png"):
         save(tinted([1])[0], tmp_path / "few" / "a" / name, Preprocessing(3, *SIZE))
     (tmp_path / "damaged.pt2").write_bytes(b"no program")
     (tmp_path / "damaged.onnx").write_bytes(b"no program")
     for name, said in {
-        "missing.pt2": "no .pt2 or .onnx file",
-        "few": "has 2 pictures of 1 classes",
-        "damaged.pt2": "cannot be read",
-        "damaged.onnx": "cannot be read",
+        "missing.pt2": "expected a .pt2 or .onnx file",
+        "few": "has 2 images of 1 classes",
+        "damaged.pt2": "cannot read classifier",
+        "damaged.onnx": "cannot read classifier",
     }.items():
         with pytest.raises(UserError, match=said):
-            given(str(tmp_path / name), NAMES, data, [MeanMetrics()], "cpu")
+            load_classifier(str(tmp_path / name), NAMES, data, [MeanFeatures()], "cpu")
     with pytest.raises(UserError, match="needs the features"):
-        given(str(tmp_path / "few"), NAMES, data, [], "cpu")
-    with pytest.raises(UserError, match="does not name its classes"):
-        given(exported(tmp_path / "net.pt2", SIZE, None), (), data, [], "cpu")
+        load_classifier(str(tmp_path / "few"), NAMES, data, [], "cpu")
+    with pytest.raises(UserError, match="has no class names"):
+        load_classifier(exported(tmp_path / "net.pt2", SIZE, None), (), data, [], "cpu")
 
 
 @pytest.mark.parametrize(
@@ -141,8 +147,8 @@ def test_what_is_no_classifier_is_one_line(data, tmp_path):
         ({}, -1),
     ],
 )
-def test_what_was_asked_for(told, number):
-    assert wanted(told, ("cat", "red dog", "dog house")) == number
+def test_requested_class_of_labels_and_captions(told, number):
+    assert requested_class(told, ("cat", "red dog", "dog house")) == number
 
 
 def steered(condition, classes=()):
@@ -153,33 +159,33 @@ def steered(condition, classes=()):
     return Model(compressor, Preprocessing(3, *SIZE), classes, prior)
 
 
-def test_agreement_with_labels_is_the_share_that_shows_them(data, tmp_path):
-    classifier = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
-    judge = ClassifierJudge(classifier, steered(ClassLabels(NAMES), NAMES))
+def test_classifier_matcher_compares_predictions_with_labels(data, tmp_path):
+    classifier = load_classifier(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
+    matcher = ClassifierMatcher(classifier, steered(ClassLabels(NAMES), NAMES).condition)
     shown, asked = [1, 2, 3, 1], [1, 2, 2, 3]
-    assert judge(tinted(shown), ConditionInputs(torch.tensor(asked))).tolist() == [1, 1, 0, 0]
+    assert matcher(tinted(shown), ConditionInputs(torch.tensor(asked))).tolist() == [1, 1, 0, 0]
 
 
-def test_captions_that_name_no_class_do_not_count(data, tmp_path):
-    classifier = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
+def test_captions_that_name_no_class_are_unknown(data, tmp_path):
+    classifier = load_classifier(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
     condition = Captions(vocabulary=300, depth=1, heads=2).of(data.offer)
-    judge = ClassifierJudge(classifier, steered(condition))
+    matcher = ClassifierMatcher(classifier, condition)
     facts = ConditionInputs(torch.zeros(3, dtype=torch.int64), ("reddish", "something", "quite blueish"))
-    found = judge(tinted([1, 1, 1]), facts)
-    torch.testing.assert_close(found, torch.tensor([1, UNTOLD, 0]), equal_nan=True)
+    found = matcher(tinted([1, 1, 1]), facts)
+    torch.testing.assert_close(found, torch.tensor([1, UNKNOWN, 0]), equal_nan=True)
 
 
-def test_judges_are_those_that_can_tell(tmp_path):
+def test_matchers_fit_the_condition(tmp_path):
     data = ImageData("shapes:20", (32, 32))
-    facts = Reference(data, "all").batch(range(8)).facts
+    facts = ReferenceSet(data, "all").batch(range(8)).facts
     classes = data.class_names
     model = steered(ClassLabels(classes), classes)
-    (oracle,) = judges_of(model, data, facts, None)
-    assert isinstance(oracle, OracleJudge)
-    assert oracle(Reference(data, "all").batch(range(8)).images, facts).mean() > 0.8
-    assert not judges_of(steered(Unconditional()), data, facts, None)
-    stranger = given(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
-    with pytest.raises(UserError, match=r"does not know .*; it reads dull, reddish"):
-        judges_of(model, data, facts, stranger)
+    (oracle,) = matchers_for(model, data, facts, None)
+    assert isinstance(oracle, OracleMatcher)
+    assert oracle(ReferenceSet(data, "all").batch(range(8)).images, facts).mean() > 0.8
+    assert not matchers_for(steered(Unconditional()), data, facts, None)
+    stranger = load_classifier(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
+    with pytest.raises(UserError, match=r"does not know .*; its classes are dull, reddish"):
+        matchers_for(model, data, facts, stranger)
     with pytest.raises(UserError, match="without classes and captions; leave out --classifier"):
-        judges_of(steered(Unconditional()), data, facts, stranger)
+        matchers_for(steered(Unconditional()), data, facts, stranger)

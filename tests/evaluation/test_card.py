@@ -9,8 +9,8 @@ import torch
 
 from genstack.data.framing import load
 from genstack.data.images import Preprocessing, save
-from genstack.evaluation.card import Card, Number
-from genstack.evaluation.resampling import by_groups, of_mean
+from genstack.evaluation.card import Card, Number, Skipped
+from genstack.evaluation.metrics.intervals import jackknife_interval, mean_interval
 from genstack.evaluation.rounding import as_saved
 
 
@@ -25,7 +25,7 @@ from genstack.evaluation.rounding import as_saved
     ],
     ids=str,
 )
-def test_tensors_are_rounded_as_files_are(preprocessing, tmp_path):
+def test_tensors_are_rounded_as_in_files(preprocessing, tmp_path):
     images = torch.rand(2, *preprocessing.shape) * 2.2 - 1.1
     for number, image in enumerate(images):
         save(image, tmp_path / f"{number}.png", preprocessing)
@@ -34,18 +34,18 @@ def test_tensors_are_rounded_as_files_are(preprocessing, tmp_path):
     torch.testing.assert_close(as_saved(read, preprocessing), read, rtol=0, atol=1e-6)
 
 
-def test_card_is_json_whatever_the_numbers(tmp_path):
-    card = Card("compressor", {"seed": 3})
-    card.numbers.append(
-        Number("PSNR", math.inf, "of equal images", "higher", (math.inf, math.inf), unit="dB")
-    )
-    card.numbers.append(Number("KID", 0.25, "distance", "lower", (0.2, 0.3), real=0.001))
-    card.refused["FID"] = "there are 3 images"
+def test_card_with_infinite_numbers_is_valid_json(tmp_path):
+    results = [
+        Number("PSNR", math.inf, "of equal images", "higher", (math.inf, math.inf), unit="dB"),
+        Skipped("FID", "there are 3 images"),
+        Number("KID", 0.25, "distance", "lower", (0.2, 0.3), real=0.001),
+    ]
+    card = Card.of("compressor", {"seed": 3}, results, {})
     card.save(tmp_path / "run" / "card.json")
-    told = json.loads((tmp_path / "run" / "card.json").read_text())
-    assert told["format_version"] == 1 and told["protocol"] == {"seed": 3}
-    assert [number["value"] for number in told["numbers"]] == ["inf", 0.25]
-    assert told["refused"] == [{"name": "FID", "reason": "there are 3 images"}]
+    plain = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert plain["format_version"] == 1 and plain["protocol"] == {"seed": 3}
+    assert [number["value"] for number in plain["numbers"]] == ["inf", 0.25]
+    assert plain["skipped"] == [{"name": "FID", "reason": "there are 3 images"}]
     assert list(card.lines()) == [
         "PSNR  inf dB  [inf, inf]",
         "KID   0.25  [0.2, 0.3]  real images: 0.001",
@@ -53,15 +53,15 @@ def test_card_is_json_whatever_the_numbers(tmp_path):
     ]
 
 
-def test_interval_of_a_mean_is_that_of_the_normal_distribution():
+def test_interval_of_a_mean_matches_the_normal_distribution():
     values = torch.randn(400)
-    low, high = of_mean(values)
+    low, high = mean_interval(values)
     assert (high - low) / 2 == pytest.approx(1.96 * float(values.std()) / 20, rel=0.1)
     assert (high + low) / 2 == pytest.approx(float(values.mean()), abs=0.01)
 
 
-def test_jackknife_of_a_mean_is_its_standard_error():
+def test_jackknife_of_a_mean_matches_its_standard_error():
     values = torch.randn(500, 1).double()
-    low, high = by_groups(lambda each: float(each.mean()), [values])
+    low, high = jackknife_interval(lambda each: float(each.mean()), [values])
     assert (high + low) / 2 == pytest.approx(float(values.mean()))
     assert (high - low) / 2 == pytest.approx(1.96 * float(values.std()) / np.sqrt(500), rel=0.6)

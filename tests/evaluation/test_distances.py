@@ -9,12 +9,13 @@ from scipy.linalg import sqrtm
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from genstack.errors import UserError
-from genstack.evaluation import kernel
-from genstack.evaluation.frechet import check_count, frechet
-from genstack.evaluation.kernel import kid
-from genstack.evaluation.manifold import covering
-from genstack.evaluation.score import score
+from genstack.evaluation.card import Number, Skipped
+from genstack.evaluation.distances import distances
+from genstack.evaluation.extractor import Extractor, Features
+from genstack.evaluation.metrics.coverage import coverage
+from genstack.evaluation.metrics.frechet import MIN_IMAGES, frechet_distance
+from genstack.evaluation.metrics.inception_score import inception_score
+from genstack.evaluation.metrics.kid import kid
 
 
 def two_sets(count=300, other=260, dim=7):
@@ -24,8 +25,8 @@ def two_sets(count=300, other=260, dim=7):
 
 def test_frechet_of_one_set_is_zero():
     one, _ = two_sets()
-    assert frechet(one, one) == pytest.approx(0, abs=1e-9)
-    assert frechet(one, one.flip(0)) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(one, one.flip(0)) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_is_that_of_scipy_and_torchmetrics():
@@ -33,16 +34,18 @@ def test_frechet_is_that_of_scipy_and_torchmetrics():
     covariances = [np.cov(each.numpy(), rowvar=False) for each in (one, other)]
     gap = float((one.mean(0) - other.mean(0)).square().sum())
     root = np.trace(sqrtm(covariances[0] @ covariances[1])).real
-    assert frechet(one, other) == pytest.approx(gap + sum(map(np.trace, covariances)) - 2 * root, rel=1e-8)
+    assert frechet_distance(one, other) == pytest.approx(
+        gap + sum(map(np.trace, covariances)) - 2 * root, rel=1e-8
+    )
     theirs = _compute_fid(one.mean(0), torch.cov(one.T), other.mean(0), torch.cov(other.T))
-    assert frechet(one, other) == pytest.approx(float(theirs), rel=1e-4)
+    assert frechet_distance(one, other) == pytest.approx(float(theirs), rel=1e-4)
 
 
 def test_frechet_of_what_is_only_moved_is_the_way():
     one, _ = two_sets()
     moved = one + torch.arange(7.0)
-    assert frechet(one, moved) == pytest.approx(sum(n**2 for n in range(7)), rel=1e-9)
-    assert frechet(one, 3 * one) == pytest.approx(
+    assert frechet_distance(one, moved) == pytest.approx(sum(n**2 for n in range(7)), rel=1e-9)
+    assert frechet_distance(one, 3 * one) == pytest.approx(
         float(4 * (one.mean(0).square().sum() + torch.cov(one.T).trace())), rel=1e-9
     )
 
@@ -54,19 +57,37 @@ def test_frechet_of_deficient_rank_is_finite(count, other):
     for features in (one, fake):
         features[:, 3] = 0
         features[:, 5] = features[:, 4]
-    assert math.isfinite(frechet(one, fake)) and frechet(one, fake) > 0
-    assert frechet(one, one) == pytest.approx(0, abs=1e-9)
+    assert math.isfinite(frechet_distance(one, fake)) and frechet_distance(one, fake) > 0
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
     # whichever of the two ways the root is found in
     more = torch.cat([one] * 20)
     scale = (len(more) * (count - 1) / (count * (len(more) - 1))) ** 0.5
     shrunk = (more - more.mean(0)) / scale + more.mean(0)
-    assert frechet(shrunk, fake) == pytest.approx(frechet(one, fake), rel=1e-6)
+    assert frechet_distance(shrunk, fake) == pytest.approx(frechet_distance(one, fake), rel=1e-6)
 
 
-def test_frechet_of_few_images_is_refused_by_name():
-    check_count("FID", "KID", 2048, 5000)
-    with pytest.raises(UserError, match=r"FID needs 2,048 images .* there are 2,047; KID holds"):
-        check_count("FID", "KID", 2048, 2047)
+class NamedExtractor(Extractor):
+    name, kid, frechet, score, metadata = "Inception", "KID", "FID", "InceptionScore", {}
+
+    def __init__(self, device="cpu"):
+        pass
+
+    def __call__(self, images):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("count", "other"), [(MIN_IMAGES, MIN_IMAGES + 1), (MIN_IMAGES, MIN_IMAGES - 1)])
+def test_frechet_of_few_images_is_skipped(count, other):
+    sets = [Features(torch.randn(n, 2), torch.ones(n, 1)) for n in (count, other)]
+    of_kid, of_frechet = distances(NamedExtractor(), *sets, "g")
+    assert isinstance(of_kid, Number) and of_kid.name == "gKID"
+    if other >= MIN_IMAGES:
+        assert isinstance(of_frechet, Number) and of_frechet.name == "gFID"
+    else:
+        expected = (
+            "needs at least 2,048 images of either set, got 2,047; gKID is unbiased for small sets, too"
+        )
+        assert of_frechet == Skipped("gFID", expected)
 
 
 def test_kid_is_the_mean_over_pairs():
@@ -91,7 +112,7 @@ def test_kid_is_that_of_torchmetrics():
 def test_kid_of_large_sets_is_the_mean_over_blocks(monkeypatch):
     one, other = two_sets(400, 300)
     whole, _ = kid(one, other)
-    monkeypatch.setattr(kernel, "MOST", 100)
+    monkeypatch.setattr("genstack.evaluation.metrics.kid.BLOCK_SIZE", 100)
     blocks, (low, high) = kid(one, other)
     assert blocks == pytest.approx(whole, rel=0.2)
     assert low < blocks < high
@@ -114,7 +135,7 @@ def test_covering_by_definition():
     near = {k: np.sort(distances(real, real), axis=1)[:, k] for k in (3, 5)}
     fake_near = np.sort(distances(fake, fake), axis=1)[:, 3]
     across = distances(real, fake)
-    found = covering(real, fake)
+    found = coverage(real, fake)
     assert found.precision.mean() == pytest.approx((across <= near[3][:, None]).any(0).mean())
     assert found.recall.mean() == pytest.approx((across <= fake_near[None]).any(1).mean())
     assert found.density.mean() == pytest.approx((across < near[5][:, None]).sum(0).mean() / 5)
@@ -123,26 +144,26 @@ def test_covering_by_definition():
 
 def test_covering_row_by_row_is_the_same(monkeypatch):
     real, fake = torch.randn(37, 3), torch.randn(29, 3)
-    whole = covering(real, fake)
-    monkeypatch.setattr("genstack.evaluation.manifold.ROWS", 8)
-    rows = covering(real, fake)
+    whole = coverage(real, fake)
+    monkeypatch.setattr("genstack.evaluation.metrics.coverage.ROWS", 8)
+    rows = coverage(real, fake)
     for name in ("precision", "recall", "density", "coverage"):
         torch.testing.assert_close(getattr(rows, name), getattr(whole, name))
 
 
 def test_covering_of_one_set_and_of_far_ones():
     real = torch.randn(50, 4)
-    same, far = covering(real, real.clone()), covering(real, real + 1000)
+    same, far = coverage(real, real.clone()), coverage(real, real + 1000)
     assert same.precision.mean() == same.recall.mean() == same.coverage.mean() == 1
     assert far.precision.sum() == far.recall.sum() == far.density.sum() == far.coverage.sum() == 0
 
 
 def test_score_of_sure_and_of_unsure_readings():
     sure = torch.eye(4).repeat(25, 1)
-    assert score(sure)[0] == pytest.approx(4)
-    assert score(torch.full((50, 4), 0.25))[0] == pytest.approx(1)
+    assert inception_score(sure)[0] == pytest.approx(4)
+    assert inception_score(torch.full((50, 4), 0.25))[0] == pytest.approx(1)
     probabilities = torch.rand(30, 6).double().softmax(1)
     mean = probabilities.mean(0)
     expected = (probabilities * (probabilities / mean).log()).sum(1).mean().exp()
-    found, (low, high) = score(probabilities)
+    found, (low, high) = inception_score(probabilities)
     assert found == pytest.approx(float(expected)) and low < high

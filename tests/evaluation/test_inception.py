@@ -19,8 +19,8 @@ from genstack.data import ImageData
 from genstack.data.images import Preprocessing, save
 from genstack.evaluation.extractors import inception
 from genstack.evaluation.extractors.inception import FILE, InceptionFeatures
-from genstack.evaluation.frechet import frechet
-from genstack.evaluation.reference import Reference
+from genstack.evaluation.metrics.frechet import frechet_distance
+from genstack.evaluation.reference import ReferenceSet
 
 pytestmark = pytest.mark.slow  # it trains nothing, but takes as long
 
@@ -106,31 +106,31 @@ def ours(weights, folders):
     with pytest.MonkeyPatch.context() as patch:
         trust(weights, patch)
         extractor = InceptionFeatures("cpu")
-    sides = [Reference(ImageData(str(folders / name), SIZE), "all") for name in ("real", "fake")]
+    sides = [ReferenceSet(ImageData(str(folders / name), SIZE), "all") for name in ("real", "fake")]
     return [extractor(side.batch(range(COUNT)).images) for side in sides]
 
 
 def test_features_and_classes_are_those_of_torch_fidelity(ours, theirs):
-    for view, expected in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(view.features, expected["2048"], rtol=1e-4, atol=1e-5)
+    for features, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(features.vectors, expected["2048"], rtol=1e-4, atol=1e-5)
         classes = expected["logits_unbiased"].double().softmax(1)
-        torch.testing.assert_close(view.probabilities, classes.float(), rtol=1e-4, atol=1e-6)
-        assert view.features.std(0).median() > 0.01, "pictures that look alike would prove nothing"
-        assert view.probabilities.max(1).values.median() < 0.99
+        torch.testing.assert_close(features.probabilities, classes.float(), rtol=1e-4, atol=1e-6)
+        assert features.vectors.std(0).median() > 0.01, "pictures that look alike would prove nothing"
+        assert features.probabilities.max(1).values.median() < 0.99
 
 
 def test_frechet_distance_is_that_of_torch_fidelity(ours, theirs):
     """In every eighth feature, since theirs takes minutes in all."""
     real, fake = (fid_features_to_statistics(side["2048"][:, ::8].double()) for side in theirs)
     expected = fid_statistics_to_metric(fake, real, False)["frechet_inception_distance"]
-    found = frechet(*(view.features[:, ::8].double() for view in ours))
+    found = frechet_distance(*(features.vectors[:, ::8].double() for features in ours))
     assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_card_has_the_numbers_of_torch_fidelity(weights, folders, trusted, monkeypatch):
     expected = calculate_metrics(isc=True, kid=True, **settings(weights, folders))
     monkeypatch.setattr(
-        "genstack.cli.verbs.evaluate.available", lambda device: ([InceptionFeatures(device)], {})
+        "genstack.evaluation.networks.available_extractors", lambda device: ([InceptionFeatures(device)], {})
     )
     words = [str(folders / "real"), str(folders / "fake"), "--lpips", "", "--device", "cpu"]
     assert main(["evaluate", *words, "--batch-size", "5"]) is None
@@ -138,6 +138,6 @@ def test_the_card_has_the_numbers_of_torch_fidelity(weights, folders, trusted, m
     numbers = {number["name"]: number["value"] for number in card["numbers"]}
     assert numbers["KID"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
     assert numbers["InceptionScore"] == pytest.approx(expected["inception_score_mean"], rel=1e-4)
-    assert [each["name"] for each in card["refused"]] == ["FID"], "18 images are too few"
+    assert [each["name"] for each in card["skipped"]] == ["FID"], "18 images are too few"
     told = card["protocol"]["extractors"]["KID"]
     assert told["file_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from genstack.evaluation.neighbours import Neighbours, small
+from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest, vote
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,11 @@ def shrunk(images):
     ).reshape(len(values), -1)
 
 
-def test_nearest_is_the_nearest(known):
-    images, labels = known
+def test_nearest_finds_the_nearest_training_image(known):
+    images, _ = known
     others = torch.rand(9, 2, 8, 16) * 2 - 1
     distances = np.sqrt(((shrunk(others)[:, None] - shrunk(images)[None]) ** 2).sum(-1))
-    found, numbers = Neighbours(small(images, 4), labels).nearest(small(others, 4))
+    found, numbers = nearest(downsample(others, 4), downsample(images, 4))
     np.testing.assert_allclose(found.numpy(), distances.min(1), rtol=1e-4)
     assert numbers.tolist() == distances.argmin(1).tolist()
 
@@ -46,24 +46,25 @@ def test_three_neighbours_vote(known):
     read = [Counter(row.tolist()).most_common(1)[0][0] for row in votes]
     asked = torch.randint(2, (25,))
     expected = np.mean([one == other for one, other in zip(read, asked.tolist(), strict=True)])
-    assert Neighbours(small(images, 4), labels).agreement(small(others, 4), asked) == pytest.approx(expected)
+    found = vote(downsample(others, 4), downsample(images, 4), labels) == asked
+    assert found.float().mean() == pytest.approx(expected)
 
 
 def test_near_copies_by_definition(known):
-    images, labels = known
-    neighbours = Neighbours(small(images), labels)
+    training = downsample(known[0])
     held_out = torch.rand(200, 2, 8, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
-    assert neighbours.near_copies(small(held_out), small(held_out)) == pytest.approx(0.05, abs=0.005)
-    assert neighbours.near_copies(small(images), small(held_out)) == 1
-    assert neighbours.near_copies(small(torch.full((3, 2, 8, 16), 9.0)), small(held_out)) == 0
+    others, far = downsample(held_out), downsample(torch.full((3, 2, 8, 16), 9.0))
+    assert near_copies(others, training, others) == pytest.approx(0.05, abs=0.005)
+    assert near_copies(training, training, others) == 1
+    assert near_copies(far, training, others) == 0
 
 
-def test_a_copy_is_at_no_distance(known):
-    images, labels = known
-    assert Neighbours(small(images), labels).nearest(small(images[:30]))[0].max() == 0
+def test_a_copy_has_distance_zero(known):
+    training = downsample(known[0])
+    assert nearest(training[:30], training)[0].max() == 0
 
 
-def test_copies_are_found_through_small_changes(known):
-    images, labels = known
+def test_slightly_changed_copies_are_found(known):
+    images, _ = known
     held_out = torch.rand(40, 2, 8, 16) * 2 - 1
-    assert Neighbours(small(images), labels).near_copies(small(images + 0.01), small(held_out)) == 1
+    assert near_copies(downsample(images + 0.01), downsample(images), downsample(held_out)) == 1

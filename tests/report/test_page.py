@@ -148,7 +148,7 @@ def test_a_card_is_shown_with_its_numbers(trained, tmp_path):
         "kind": "compressor",
         "numbers": [number],
         "protocol": {"kernel": "bicubic"},
-        "refused": [{"name": "rFID", "reason": "too few"}],
+        "skipped": [{"name": "rFID", "reason": "too few"}],
         "images": {},
     }
     (run / "evaluation").mkdir()

@@ -17,7 +17,7 @@ from genstack.cli.verbs import train
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
-from genstack.evaluation.neighbours import Neighbours, small
+from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest, vote
 from genstack.inputs import ConditionInputs
 from genstack.losses.fidelity import psnr
 from genstack.model import Model
@@ -66,11 +66,11 @@ def write_sheets(model: Model, data: ImageData, samples: Batch, folder: Path) ->
     names = [model.classes[label] for label in samples.labels[:50]]
     pairs = alternate(held_out, model.reconstruct(held_out))
     few = samples.images[:20]
-    nearest = known.images[Neighbours(small(known.images), known.labels).nearest(small(few))[1]]
+    closest = known.images[nearest(downsample(few), downsample(known.images))[1]]
     sheets = {
         "samples": sheet(samples.images[:50], 10, names, "samples, by the class asked for"),
         "reconstructions": sheet(pairs, 10, title="held out, reconstructed"),
-        "nearest": sheet(alternate(few, nearest), 10, title="sample, nearest training image"),
+        "nearest": sheet(alternate(few, closest), 10, title="sample, nearest training image"),
     }
     for name, picture in sheets.items():
         with replacing(folder / f"{name}.png") as path:
@@ -85,11 +85,11 @@ def alternate(left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"]) -
 def judge(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
     """The numbers that tell whether the samples are any good."""
     known, held_out = data.examples("training"), data.examples("validation")
-    neighbours = Neighbours(small(known.images), known.labels)
+    training, drawn, others = (downsample(each.images) for each in (known, samples, held_out))
     closeness = psnr(held_out.images, model.reconstruct(held_out.images)).mean()
-    read = neighbours.agreement(small(samples.images), samples.labels)
-    real = neighbours.agreement(small(held_out.images), held_out.labels)
-    copies = neighbours.near_copies(small(samples.images), small(held_out.images))
+    read = float((vote(drawn, training, known.labels) == samples.labels).float().mean())
+    real = float((vote(others, training, known.labels) == held_out.labels).float().mean())
+    copies = near_copies(drawn, training, others)
     codes, nats = load(folder / "compressor").made["measured"], model.made["measured"]
     return f"""
 held-out PSNR        {closeness:.1f} dB

@@ -18,30 +18,28 @@ from genstack.cli.parsing.place import about, images_of
 from genstack.cli.parsing.stages import data_of, say
 from genstack.cli.verbs.doctor import check_compiler
 from genstack.data import ImageData
-from genstack.dist import Process, restart_warning
+from genstack.dist import Process, gloo_group, restart_warning
 from genstack.errors import UserError
-from genstack.evaluation.agreement import Judge, judges_of
-from genstack.evaluation.bench import Bench
+from genstack.evaluation.agreement import Matcher, matchers_for
 from genstack.evaluation.card import EVALUATION, Card
-from genstack.evaluation.classifiers import given
-from genstack.evaluation.examination import Draw, Examination, check, foreign
-from genstack.evaluation.extractors import available
-from genstack.evaluation.folders import Folders, common_size, drawn_by, opened
-from genstack.evaluation.process_group import ProcessGroup
-from genstack.evaluation.reconstructions import distances
-from genstack.evaluation.reference import Reference
-from genstack.evaluation.sets import FEWEST
+from genstack.evaluation.classifiers import load_classifier
+from genstack.evaluation.distances import FEWEST
+from genstack.evaluation.evaluate import check_data, evaluate_folders, evaluate_run, is_training_source
+from genstack.evaluation.folders import are_pairs, common_shape, open_folder
+from genstack.evaluation.networks import Networks
+from genstack.evaluation.reference import ReferenceSet
+from genstack.evaluation.samples import Sampling
 from genstack.model import Model
 from genstack.training.run import CONFIG
 
 CARD = "card.json"
-SAMPLES = 1000  # unless it is said how many
+SAMPLES = 1000  # by default
 NETS = ("alex", "vgg")
-TOLD = 64  # images whose captions a classifier has to know something of
+EXAMPLES = 64  # images whose captions must name some class of a classifier
 
 
 def run(arguments: list[str]) -> int | None:
-    """The verb; what it is to look at comes first, since that decides what images are read."""
+    """Run the verb; the run or the folders decide which images are read."""
     parser = command()
     settings = parser.parse(arguments, inherited(parser, arguments))
     evaluate(settings, parser.build(settings).data)
@@ -49,30 +47,28 @@ def run(arguments: list[str]) -> int | None:
 
 
 def command() -> Parser:
-    """The command line: what is to be measured, how samples are drawn, and the images."""
+    """Build the command line: what to evaluate, options of sampling, and the images."""
     parser = Parser("genstack evaluate", inspect.getdoc(Evaluation) or "")
     parser.add_flags(Evaluation)
     add_options(parser)
-    parser.positional = ["run", "fake"]
+    parser.positional = ["run", "generated"]
     parser.add_class(ImageData, "data", otherwise="the run")
     return parser
 
 
 def inherited(parser: Parser, arguments: list[str]) -> dict[str, Any]:
-    """The images that a run or two folders mean, under what the command line says of them."""
-    place, fake = (parser.peek(arguments, name) for name in ("run", "fake"))
+    """Return the settings of the data that a run or two folders imply."""
+    place, generated = (parser.peek(arguments, name) for name in ("run", "generated"))
     if place is None:
         return {}
-    if fake:
-        for name in (place, fake):
+    if generated:
+        for name in (place, generated):
             if (Path(name) / TENSORS).is_file():
-                raise UserError(
-                    f"genstack evaluate: {name} is a run; name it alone, or two folders of pictures"
-                )
-        folders = [opened(name) for name in (place, fake)]
+                raise UserError(f"{name} is a run; name it alone, or name two folders of images")
+        folders = [open_folder(name) for name in (place, generated)]
         if parser.peek(arguments, "data.resolution"):
             return {"data": {"source": place}}
-        channels, height, width = common_size(folders)
+        channels, height, width = common_shape(folders)
         return {"data": {"source": place, "resolution": [height, width], "channels": channels}}
     data = images_of(Path(place))
     if other := parser.peek(arguments, "data.source"):
@@ -82,37 +78,38 @@ def inherited(parser: Parser, arguments: list[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measure a run on images that it was not trained on, or compare two folders of pictures.
+    """Evaluate a run on held-out images, or compare two folders of images.
 
-    Of a compressor: PSNR, SSIM, LPIPS, rKID, rFID, the use of its codes. Of a prior also: nats, bits, gKID,
-    gFID, precision, recall, density, coverage, a classifier's score, whether samples show what was asked, and
-    what they copy from training images. Prints a line for each number, and writes `card.json` with the whole
-    protocol, beside pictures of what stands out. Started by torchrun, several processes share the work, with
-    the same result.
+    For a compressor: PSNR, SSIM, LPIPS, rKID, rFID and codebook usage. For a prior also: likelihood, gKID,
+    gFID, precision, recall, density, coverage, a classifier's score, agreement of samples with their
+    condition, and near-copies of training images.
+
+    Prints one line per number. Saves `card.json` with the whole protocol, and pictures of the worst, the best
+    and the most copied images. Processes started by torchrun share the work and get the same numbers.
 
     Args:
-        run: folder of a run, or published file; or folder of real pictures.
-        fake: folder of pictures to be held against the real ones.
-        samples: images to draw from a prior; 1000 if left out. FID needs 2048 and more.
-        split: real images to look at, validation, training or all; left out, those held out in training, or
-            all of another --data.source.
+        run: folder of a run, or published file; or folder of real images.
+        generated: folder of images to compare with the real ones.
+        samples: number of samples of a prior, 1000 by default; FID needs at least 2048.
+        split: real images to use: validation, training or all; by default the held-out ones, or all images of
+            another --data.source.
         seed: of the samples.
-        training: images of the training among which the one nearest to each sample is looked for, at most;
-            copies of the others are not seen.
-        classifier: what reads classes in images, to see whether samples show theirs: a folder with a folder
-            of pictures for each class, or a .pt2 file of torch.export or an .onnx file, which reads images
-            in [-1, 1] and is run, so let it be one that you trust; a .txt beside it names its classes, one
-            a line, or else they are the run's. Captions count that name one class.
+        training: most training images to search for near-copies.
+        classifier: checks the classes of samples: a folder with one folder of images per class, or a .pt2
+            file of torch.export or an .onnx file that takes images in [-1, 1]. The program is run, so use one
+            you trust. A .txt file beside it names its classes, one per line; by default they are the run's.
+            Captions count if they name exactly one class.
         lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty for
             none.
-        out: folder for the card and the pictures; RUN/evaluation, or FAKE.evaluation, if left out.
-        batch_size: images looked at, and drawn, at a time.
+        out: folder for the card and the pictures; RUN/evaluation or GENERATED.evaluation by default.
+        batch_size: images per batch, and samples per batch.
         device: auto, cpu, cuda or mps.
-        compile: draw by networks compiled with torch.compile, half a minute or more; pays for many samples.
+        precision: of the networks that sample, fp32 or bf16; metrics use fp32.
+        compile: sample with torch.compile; compiling takes half a minute or more and pays for many samples.
     """
 
     run: str
-    fake: str = ""
+    generated: str = ""
     samples: int | None = None
     split: Literal["", "validation", "training", "all"] = ""
     seed: int = 0
@@ -122,21 +119,20 @@ class Evaluation:
     out: str = ""
     batch_size: int = 32
     device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
 
     def __post_init__(self) -> None:
         if self.training < FEWEST:
-            raise UserError(f"training {self.training} is too small; use {FEWEST} images or more")
+            raise UserError(f"training must be at least {FEWEST}, got {self.training}")
         if self.batch_size < 1:
-            raise UserError(f"batch_size {self.batch_size} is too small; it must be at least 1")
+            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.samples is not None and self.samples < FEWEST:
-            raise UserError(f"samples {self.samples} is too small; use {FEWEST} or more")
+            raise UserError(f"samples must be at least {FEWEST}, got {self.samples}")
         if self.compile:
             check_compiler()
         if unknown := set(self.nets) - set(NETS):
-            raise UserError(
-                f"lpips {', '.join(sorted(unknown))} is unknown; use {' or '.join(NETS)}, or both"
-            )
+            raise UserError(f"unknown lpips {', '.join(sorted(unknown))}; use {' or '.join(NETS)}, or both")
 
     @property
     def nets(self) -> list[str]:
@@ -145,103 +141,96 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        """Where the card goes."""
+        """Folder of the card."""
         if self.out:
             return Path(self.out)
-        if self.fake:
-            place = Path(self.fake).expanduser()
+        if self.generated:
+            place = Path(self.generated).expanduser()
             return place.with_name(f"{place.name}.{EVALUATION}")
         return about(Path(self.run).expanduser(), EVALUATION)
 
 
 def evaluate(settings: Namespace, data: ImageData) -> None:
-    """Measure, write and print.
+    """Evaluate, save the card and print it.
 
     Args:
-        settings: what is asked for.
+        settings: of the command line.
         data: the real images.
     """
     wanted, process = made(Evaluation, settings), Process.from_environment()
-    device, together = (
-        choose(wanted.device, process.local_rank),
-        ProcessGroup(process.rank, process.world_size),
-    )
-    command = {name: value for name, value in settings.as_dict().items() if name != "data"}
     say(restart_warning(), error=True)
-    with together.joined():
-        extractors, missing = available(device)
-        perceptual, blind = distances(wanted.nets, data.preprocessing.shape, device)
-        bench = Bench(
-            extractors=extractors,
-            perceptual=perceptual,
-            refused=missing | blind,
-            together=together,
-            batch_size=wanted.batch_size,
-            device=device,
-            folder=wanted.folder,
-            command=command,
-        )
-        card = of_folders(wanted, data, bench) if wanted.fake else of_run(wanted, settings, data, bench)
+    with gloo_group(process.rank, process.world_size):
+        shape, device = data.preprocessing.shape, choose(wanted.device, process.local_rank)
+        networks = Networks.load(wanted.nets, shape, device)
+        if wanted.generated:
+            card, model = compare_folders(wanted, data, networks), dict[str, Any]()
+        else:
+            card, model = measure_run(wanted, settings, data, networks)
     if card is None:
         return
+    command = {name: value for name, value in settings.as_dict().items() if name != "data"}
+    card.protocol = {"command": command, **card.protocol, "processes": process.world_size, **model}
     card.save(wanted.folder / CARD)
-    print("\n".join([*card.lines(), f"{wanted.folder / CARD} says how each was measured"]))
+    print("\n".join([*card.lines(), f"protocol: {wanted.folder / CARD}"]))
 
 
-def of_folders(wanted: Evaluation, data: ImageData, bench: Bench) -> Card | None:
-    """The card of two folders, in the first process."""
-    if wanted.classifier:
-        raise UserError("a classifier judges the samples of a prior's run; leave out --classifier")
-    if wanted.samples is not None:
-        raise UserError("samples are drawn from a prior's run, not from folders; leave out --samples")
-    if wanted.compile:
-        raise UserError("what is compiled draws samples of a run, not folders; leave out --compile")
-    other = ImageData.for_model(data.preprocessing, wanted.fake)
-    folders = Folders(data, other, bench.extractors, bench.perceptual, bench.device)
-    real, fake = folders.sides
-    if min(len(real), len(fake)) < FEWEST and not folders.paired:
+def compare_folders(wanted: Evaluation, data: ImageData, networks: Networks) -> Card | None:
+    """Compare two folders of images; return the card in the first process."""
+    for name in ("classifier", "samples", "compile"):
+        if getattr(wanted, name):
+            raise UserError(f"--{name} applies to a prior's run, not to folders; leave it out")
+    other = ImageData.for_model(data.preprocessing, wanted.generated)
+    real, generated = ReferenceSet(data, "all"), ReferenceSet(other, "all")
+    if min(len(real), len(generated)) < FEWEST and not are_pairs(real, generated):
         raise UserError(
-            f"{wanted.run} has {len(real)} pictures and {wanted.fake} has {len(fake)}; {FEWEST} are the "
-            "fewest that can be compared"
+            f"{wanted.run} has {len(real)} images and {wanted.generated} has {len(generated)}; a comparison "
+            f"needs at least {FEWEST} images in each"
         )
-    found = folders.look(bench.together, bench.batch_size)
-    if not bench.together.first:
-        return None
-    card = bench.card("images", real, {"what": "pictures", **fake.told(), "drawn_by": drawn_by(other.opened)})
-    if not folders.paired:
-        card.refused = {name: why for name, why in card.refused.items() if not name.startswith("LPIPS")}
-    folders.judge(card, found)
-    return card
+    return evaluate_folders(real, generated, networks, wanted.batch_size)
 
 
-def of_run(wanted: Evaluation, settings: Namespace, data: ImageData, bench: Bench) -> Card | None:
-    """The card of a run, in the first process."""
-    model, place = load(Path(wanted.run)).to(bench.device), Path(wanted.run)
-    draws = model.draws
+def measure_run(
+    wanted: Evaluation, settings: Namespace, data: ImageData, networks: Networks
+) -> tuple[Card | None, dict[str, Any]]:
+    """Evaluate a run; return the card in the first process, and the model's identity."""
+    model, place = load(Path(wanted.run)).to(networks.device), Path(wanted.run)
     for name in ("samples", "classifier", "compile"):
-        if not draws and getattr(wanted, name):
+        if not model.draws and getattr(wanted, name):
             raise UserError(
-                f"{wanted.run} is a compressor, and has no samples; leave out --{name}, or train a prior "
-                "on it"
+                f"{wanted.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
             )
-    trained = data_of(place) if (place / CONFIG).is_file() else None
-    check(wanted.run, model, data, trained)
-    reference = Reference(data, wanted.split or ("all" if foreign(trained, data) else "validation"))
-    draw = None
-    if draws:
-        draw = Draw(
+    training = data_of(place) if (place / CONFIG).is_file() else None
+    check_data(wanted.run, model, data, training)
+    held_out = is_training_source(training, data)
+    reference = ReferenceSet(data, wanted.split or ("validation" if held_out else "all"))
+    sampling = None
+    if model.draws:
+        sampling = Sampling(
             options=chosen(settings, model),
             count=wanted.samples or SAMPLES,
             seed=wanted.seed,
-            judges=judges(wanted.classifier, model, data, bench),
+            matchers=matchers(wanted.classifier, model, data, networks),
             training=wanted.training,
+            precision=wanted.precision,
+            batch_size=wanted.batch_size,
             compile=wanted.compile,
         )
-        model.check(draw.options)
-    return Examination(wanted.run, model, reference, trained, bench).card(draw)
+        model.check(sampling.options)
+    card = evaluate_run(model, reference, training, sampling, networks, wanted.batch_size, wanted.folder)
+    return card, {"model": {"path": wanted.run, "sha256": model.fingerprint}}
 
 
-def judges(classifier: str, model: Model, data: ImageData, bench: Bench) -> list[Judge]:
-    """Those that can tell whether images show what steers the model."""
-    reader = given(classifier, model.classes, data, bench.extractors, bench.device) if classifier else None
-    return judges_of(model, data, Reference(data, "all", TOLD).batch(range(TOLD)).facts, reader)
+def matchers(name: str, model: Model, data: ImageData, networks: Networks) -> list[Matcher]:
+    """Return what checks if samples show their condition.
+
+    Args:
+        name: of the user's classifier; "" for none.
+        model: of the run.
+        data: the real images.
+        networks: for a classifier by nearest neighbours.
+    """
+    classifier = None
+    if name:
+        classifier = load_classifier(name, model.classes, data, networks.extractors, networks.device)
+    examples = ReferenceSet(data, "all", EXAMPLES).batch(range(EXAMPLES)).facts
+    return matchers_for(model, data, examples, classifier)

@@ -15,7 +15,7 @@ from genstack.cli.parsing.stages import data_of
 from genstack.data import ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
-from genstack.evaluation.reference import Reference
+from genstack.evaluation.reference import ReferenceSet
 from genstack.losses.fidelity import psnr
 from genstack.training.run import CONFIG
 
@@ -41,7 +41,7 @@ def reconstruct(
         data = data_of(Path(run))
     else:
         raise UserError(f"{run} was not trained here, and has no held-out images; name some with --source")
-    reference = Reference(data, "all" if source else "validation", count)
+    reference = ReferenceSet(data, "all" if source else "validation", count)
     images = reference.batch(range(len(reference))).images
     reconstructions = model.reconstruct(images).cpu()
     closeness = psnr(images, reconstructions)

@@ -1,4 +1,4 @@
-"""Kinds of classifiers that a user can give, one file each; the name of what is given says which it is."""
+"""Kinds of classifiers that a user can provide, one file each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,36 +8,36 @@ import torch
 from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.evaluation.classifier import Classifier
-from genstack.evaluation.classifiers.exemplars import Exemplars
-from genstack.evaluation.classifiers.program import RUNNERS, Program
+from genstack.evaluation.classifiers.exported import RUNNERS, ExportedClassifier
+from genstack.evaluation.classifiers.nearest import NearestClassifier
 from genstack.evaluation.extractor import Extractor
 
 
-def given(
+def load_classifier(
     name: str,
     classes: Sequence[str],
     data: ImageData,
     extractors: Sequence[Extractor],
     device: torch.device | str,
 ) -> Classifier:
-    """The classifier that lies somewhere.
+    """Load a classifier.
 
     Args:
-        name: a folder with a folder of pictures for each class, or a file of torch.export or ONNX.
-        classes: those of a file that does not name its own.
-        data: the images that will be judged.
-        extractors: networks whose features pictures can be compared in.
-        device: of the networks.
+        name: a folder with one folder of images per class, or a file of torch.export or ONNX.
+        classes: class names for a file without its own.
+        data: the images to classify.
+        extractors: networks for comparing images.
+        device: of the network.
 
     Raises:
-        UserError: there is nothing of either kind, or it reads no classes.
+        UserError: not found, or invalid.
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        return Exemplars(path, data, extractors)
+        return NearestClassifier(path, data, extractors)
     if not path.is_file() or path.suffix not in RUNNERS:
         raise UserError(
-            f"classifier {name} is no {' or '.join(RUNNERS)} file and no folder; give a network that was "
-            "exported by torch.export or ONNX, or a folder with a folder of pictures for each class"
+            f"invalid classifier {name}: expected a {' or '.join(RUNNERS)} file, or a folder with one folder "
+            "of images per class"
         )
-    return Program(path, classes, device)
+    return ExportedClassifier(path, classes, device)

@@ -1,4 +1,4 @@
-"""Networks whose features two sets of images are compared in, one file each."""
+"""Feature extractors, one file each."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from genstack.errors import UserError
 from genstack.evaluation.extractor import Extractor
 
 
-def available(device: torch.device | str) -> tuple[Sequence[Extractor], dict[str, str]]:
-    """The extractors whose weights are on this machine; of the others, why they are not and what helps."""
+def available_extractors(device: torch.device | str) -> tuple[Sequence[Extractor], dict[str, str]]:
+    """Return the extractors whose weights are on this machine, and why the others are missing."""
     import genstack.evaluation.extractors as package
 
     found, missing = [], {}
@@ -18,5 +18,5 @@ def available(device: torch.device | str) -> tuple[Sequence[Extractor], dict[str
         try:
             found.append(kind(device))
         except UserError as error:
-            missing[kind.distance] = str(error)
+            missing[kind.frechet] = str(error)
     return found, missing

@@ -6,32 +6,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.evaluation.extractor import Extractor, View
+from genstack.evaluation.extractor import Extractor, Features
 from genstack.losses.efficientnet import EfficientNetLite0
 from genstack.losses.features import Frozen
 from genstack.pretrained import digest
 
 
 class EfficientNetFeatures(Extractor):
-    """The 1,280 numbers that EfficientNet-Lite0 reads its classes from."""
+    """The 1,280 features before the classes of EfficientNet-Lite0."""
 
-    distance, kernel, score = "FD-EffLite0", "KID-EffLite0", "ClassifierScore-EffLite0"
+    name = "EffLite0"
+    frechet, kid, score = "FD-EffLite0", "KID-EffLite0", "ClassifierScore-EffLite0"
 
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
-        self.plan = EfficientNetLite0()
-        self.network = Frozen(self.plan)
+        self.architecture = EfficientNetLite0()
+        self.network = Frozen(self.architecture)
         self.sha256 = digest(dict(self.network.to("cpu").state_dict()))
 
     @property
-    def told(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {
             "network": "EfficientNet-Lite0, ImageNet, 1,280 features before the classes",
             "tensors_sha256": self.sha256,
-            "resize": f"bilinear with antialiasing, shorter side to {self.plan.size}",
+            "resize": f"bilinear with antialiasing, shorter side to {self.architecture.size}",
         }
 
     @torch.no_grad()
-    def __call__(self, images: Float[Tensor, "b c H W"]) -> View:
-        seen = self.network(images.to(self.device))
-        return View(seen.pooled.float().cpu(), seen.logits.double().softmax(1).float().cpu())
+    def __call__(self, images: Float[Tensor, "b c H W"]) -> Features:
+        output = self.network(images.to(self.device))
+        return Features(output.pooled.float().cpu(), output.logits.double().softmax(1).float().cpu())

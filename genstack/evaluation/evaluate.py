@@ -1,0 +1,301 @@
+"""Evaluate a run on real images, or one folder of images against another."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genstack.atomic import replacing
+from genstack.conditions import ClassLabels
+from genstack.data import ImageData
+from genstack.data.sheet import sheet
+from genstack.dist import Process, gather_objects
+from genstack.errors import UserError
+from genstack.evaluation.card import Card, Number, Skipped
+from genstack.evaluation.distances import distances, sample_quality
+from genstack.evaluation.extractor import Extractor, Features
+from genstack.evaluation.folders import are_pairs, read_images, sample_metadata
+from genstack.evaluation.measure import ImageSet, extract, image_set, measure, measure_set
+from genstack.evaluation.networks import Networks
+from genstack.evaluation.reconstructions import (
+    Reconstructions,
+    codebook_numbers,
+    encode_nats,
+    extremes,
+    likelihood_numbers,
+    rate_numbers,
+    reconstruct,
+    similarity,
+    similarity_numbers,
+)
+from genstack.evaluation.reference import ReferenceSet
+from genstack.evaluation.samples import (
+    Sampling,
+    Space,
+    agreement_numbers,
+    class_agreement,
+    closest,
+    near_copy_number,
+    sample,
+    spaces,
+)
+from genstack.inputs import ConditionInputs
+from genstack.model import Model
+
+Results = Iterable[Number | Skipped]
+#: From indices to samples and their condition inputs.
+Draw = Callable[[Sequence[int]], tuple[Tensor, ConditionInputs]]
+
+
+def evaluate_run(
+    model: Model,
+    reference: ReferenceSet,
+    training: ImageData | None,
+    sampling: Sampling | None,
+    networks: Networks,
+    batch_size: int,
+    folder: Path,
+) -> Card | None:
+    """Evaluate a run; return its card in the first process and None in the others.
+
+    Args:
+        model: of the run.
+        reference: the real images.
+        training: data of the training; None if it is unknown.
+        sampling: settings of the samples; None for a compressor.
+        networks: for features and LPIPS.
+        batch_size: images per batch.
+        folder: for pictures.
+    """
+    extractors, matchers = networks.extractors, () if sampling is None else sampling.matchers
+
+    def measure_real(indices: Sequence[int]) -> tuple[ImageSet, Reconstructions]:
+        batch = reference.batch(indices)
+        real = image_set(batch.images, batch.facts, extractors, matchers)
+        return real, reconstruct(model, batch, reference.data.preprocessing, networks)
+
+    first = Process.from_environment().rank == 0
+    real, reconstructed = measure(measure_real, len(reference), batch_size)
+    nats = training_nats(model, reference, training, batch_size)
+    results: list[Results] = [networks.missing]
+    results.append(reconstruction_results(model, extractors, real, reconstructed, nats))
+    images = list_extremes(model, reference, reconstructed, folder) if first else {}
+    protocol = {"generated": {"what": "reconstructions"}, **networks.protocol}
+    if sampling is not None:
+        protocol["samples"] = sampling.metadata
+        draw = partial(sample, model, reference, sampling)
+        with sampling.compiled(model):
+            samples = measure(
+                lambda indices: image_set(*draw(indices), extractors, matchers), sampling.count, batch_size
+            )
+            results.append(sample_results(extractors, real, samples))
+            if training is None:
+                reason = "the training images of the model are unknown"
+                results.append([Skipped("near-copies", reason)])
+            else:
+                known = ReferenceSet(training, "training", sampling.training)
+                others = ReferenceSet(training, "validation", sampling.training)
+                seen = measure_set(known, extractors, batch_size)
+                same = same_images(others, reference)
+                held_out = real if same else measure_set(others, extractors, batch_size)
+                compared = list(spaces(samples, seen, held_out, extractors))
+                results.append(training_results(model, compared, samples, seen, held_out))
+                if first:
+                    images |= list_nearest(compared, known, draw, folder)
+    reference_metadata = {**reference.metadata, "unreadable": unreadable(reference)}
+    if not first:
+        return None
+    kind = "compressor" if sampling is None else "prior"
+    return Card.of(kind, {"real": reference_metadata, **protocol}, chain(*results), images)
+
+
+def evaluate_folders(
+    real: ReferenceSet, generated: ReferenceSet, networks: Networks, batch_size: int
+) -> Card | None:
+    """Compare two folders of images; return the card in the first process and None in the others."""
+    sets, extractors = (real, generated), networks.extractors
+    paired = are_pairs(*sets)
+
+    def measure_pairs(indices: Sequence[int]) -> tuple[Any, ...]:
+        images, others = (read_images(sets, which, indices) for which in range(2))
+        found = similarity(images, others, networks)
+        return extract(images, extractors), extract(others, extractors), found
+
+    def measure_one(which: int, indices: Sequence[int]) -> dict[str, Features]:
+        return extract(read_images(sets, which, indices), extractors)
+
+    results: list[Results] = []
+    if paired:
+        features, others, found = measure(measure_pairs, len(real), batch_size)
+        results += [networks.missing, similarity_numbers(found)]
+    else:
+        features, others = (
+            measure(partial(measure_one, which), len(sets[which]), batch_size) for which in range(2)
+        )
+        results += [[each for each in networks.missing if not each.name.startswith("LPIPS")]]
+    for extractor in extractors:
+        pair = features[extractor.name], others[extractor.name]
+        results += [distances(extractor, *pair), sample_quality(extractor, *pair)]
+    if Process.from_environment().rank != 0:
+        return None
+    sampled = {"sampled_by": sample_metadata(generated.data.opened)}
+    protocol = {
+        "real": real.metadata,
+        "generated": {"what": "files", **generated.metadata, **sampled},
+        **networks.protocol,
+    }
+    return Card.of("images", protocol, chain(*results), {})
+
+
+def check_data(run: str, model: Model, data: ImageData, training: ImageData | None) -> None:
+    """Reject images that the model cannot read, or that would wrongly count as held out.
+
+    Raises:
+        UserError: the message names the difference.
+    """
+    names = ("channels", "window", "bits", "background", *(("height", "width") if model.prior else ()))
+    for name in names:
+        got, expected = (getattr(part.preprocessing, name) for part in (data, model))
+        if got != expected:
+            raise UserError(
+                f"the data's {name} is {got}, but the model expects {expected}; leave out --data.{name}"
+            )
+    if isinstance(model.condition, ClassLabels) and len(data.class_names) > len(model.classes):
+        raise UserError(
+            f"the data has {len(data.class_names)} classes, but the prior knows {len(model.classes)}; choose "
+            "other data with --data.source, or ignore the classes with --data.labels none"
+        )
+    if training is not None and is_training_source(training, data) and data.validation > training.validation:
+        raise UserError(
+            f"validation {data.validation} would count training images of {run} as held out; use at most "
+            f"{training.validation}, or leave out --data.validation"
+        )
+
+
+def is_training_source(training: ImageData | None, data: ImageData) -> bool:
+    """Return True if a run was trained on the same source as some data."""
+    return training is not None and training.source == data.source
+
+
+def same_images(one: ReferenceSet, other: ReferenceSet) -> bool:
+    """Return True if two sets hold the same images with the same labels, so that one measurement does."""
+    keys = [
+        (each.data.source, each.data.preprocessing, each.data.class_names, list(each.indices))
+        for each in (one, other)
+    ]
+    return keys[0] == keys[1]
+
+
+def training_nats(
+    model: Model, reference: ReferenceSet, training: ImageData | None, batch_size: int
+) -> Float[Tensor, " n"] | None:
+    """Nats per code of training images, to compare with held-out ones; None if that is not possible."""
+    held_out = reference.side == "validation" and is_training_source(training, reference.data)
+    if model.prior is None or training is None or not held_out:
+        return None
+    known = ReferenceSet(training, "training", len(reference))
+    return measure(lambda indices: encode_nats(model, known.batch(indices)), len(known), batch_size)
+
+
+def unreadable(reference: ReferenceSet) -> dict[str, str]:
+    """Reasons of unreadable real images by key, which the next images replaced, from all processes."""
+    found = gather_objects(reference.data.unreadable.reasons)
+    return dict(sorted(pair for reasons in found for pair in reasons.items()))
+
+
+def reconstruction_results(
+    model: Model,
+    extractors: Sequence[Extractor],
+    real: ImageSet,
+    reconstructed: Reconstructions,
+    nats: Float[Tensor, " n"] | None,
+) -> Results:
+    """Results of a compressor, and the likelihood under its prior if there is one."""
+    yield from similarity_numbers(reconstructed.similarity)
+    for extractor in extractors:
+        name = extractor.name
+        yield from distances(extractor, real.features[name], reconstructed.features[name], "r")
+    codes, size = reconstructed.codes, model.preprocessing
+    if codes is not None:
+        yield from codebook_numbers(codes, model.layout)
+        if model.prior is not None and reconstructed.nats is not None:
+            yield from likelihood_numbers(model.prior, reconstructed.nats, codes, nats)
+    if reconstructed.rate is not None:
+        yield from rate_numbers(reconstructed.rate, size.height * size.width)
+
+
+def sample_results(extractors: Sequence[Extractor], real: ImageSet, samples: ImageSet) -> Results:
+    """Distances of samples from real images, and agreement with their condition."""
+    for extractor in extractors:
+        pair = real.features[extractor.name], samples.features[extractor.name]
+        yield from distances(extractor, *pair, "g")
+        yield from sample_quality(extractor, *pair)
+    yield from agreement_numbers(samples, real)
+
+
+def training_results(
+    model: Model,
+    compared: Sequence[Space],
+    samples: ImageSet,
+    training: ImageSet,
+    held_out: ImageSet,
+) -> Results:
+    """Comparison of samples with training images: classes of the nearest ones, and near-copies."""
+    if model.classes and "class" in model.condition.tell(ConditionInputs.nothing(1))[0]:
+        for space in compared:
+            yield class_agreement(space, samples, training, held_out)
+    for space in compared:
+        yield near_copy_number(space)
+
+
+def list_extremes(
+    model: Model, reference: ReferenceSet, reconstructed: Reconstructions, folder: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """List the worst and best reconstructions, and save them beside the images."""
+    found = reconstructed.similarity
+    columns = {"psnr": found.psnr, **found.lpips}
+    listed = {}
+    for name, indices in extremes(found.psnr).items():
+        images = reference.batch(indices).images
+        save_pairs(
+            folder / f"{name}.png",
+            images,
+            model.reconstruct(images).cpu(),
+            f"{name}: image and reconstruction",
+        )
+        listed[name] = [
+            {"key": reference.key(index)} | {key: float(values[index]) for key, values in columns.items()}
+            for index in indices
+        ]
+    return listed
+
+
+def list_nearest(
+    compared: Sequence[Space], training: ReferenceSet, draw: Draw, folder: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """List the samples nearest to a training image, and save them beside that image."""
+    listed = {}
+    for space in compared:
+        name, found = f"nearest{space.suffix}", closest(space)
+        samples, _ = draw([index for index, *_ in found])
+        nearest = training.batch([index for _, index, _ in found]).images
+        save_pairs(folder / f"{name}.png", samples, nearest, "sample and nearest training image")
+        listed[name] = [
+            {"sample": index, "training": training.key(other), "distance": distance}
+            for index, other, distance in found
+        ]
+    return listed
+
+
+def save_pairs(
+    path: Path, left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"], title: str
+) -> None:
+    """Save pairs of images as one picture."""
+    pairs = torch.stack(list(chain(*zip(left, right, strict=True))))
+    with replacing(path) as partial_path:
+        sheet(pairs, 8, title=title).save(partial_path, format="PNG")
