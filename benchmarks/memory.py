@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 from genstack.cli.main import main as genstack
-from genstack.cli.parsing import stages
+from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.cli.quiet import quiet
 from genstack.training.estimate import Forecast, process_memory
+from genstack.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 CPU = "--data.workers 0 --trainer.accelerator cpu --log.images 4"
@@ -80,8 +81,8 @@ BASES = {
 def plan(words: list[str]) -> int:
     """What a training would take."""
     quiet()
-    stage = stages.STAGES[words[0]]
-    parts, training = stages.build(stage, stage.parser().parse(words[1:], stage.inherited(words[1:])))
+    stage = STAGES[words[0]]
+    parts, training = build_training(stage, stage.parse(words[1:]), Run(Path()))
     return Forecast(training, parts.trainer).memory().needed
 
 

@@ -38,17 +38,18 @@ class Clock(pl.Callback):
 
 def work(count: int, strategy: str) -> None:
     """In each process: some steps; the first one tells."""
-    from genstack.cli.parsing import stages
+    from genstack.cli.parsing.stages import STAGES, build_training
     from genstack.cli.quiet import quiet
     from genstack.training.loggers import Logging
+    from genstack.training.run import Run
 
     quiet()
     torch.set_num_threads(1)
-    stage = stages.STAGES["compressor"]
+    stage = STAGES["compressor"]
     words = (
         f"{WORDS} --data.batch_size {IMAGES * count} --trainer.devices {count} --trainer.strategy {strategy}"
     )
-    parts, training = stages.build(stage, stage.parser().parse(words.split()))
+    parts, training = build_training(stage, stage.parse(words.split()), Run(Path()))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = parts.trainer.trainer(Path(folder), [clock], Logging(images=0))

@@ -5,7 +5,7 @@ import torch
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import TypeCheckError
 
-from genstack.cli.parsing.words import nearest
+from genstack.cli.parsing.words import unknown
 from genstack.compressor.quantizers.nearest import nearest as nearest_rows
 from genstack.layout import CodeLayout
 
@@ -18,7 +18,7 @@ def test_sizes_of_one_name_have_to_agree():
 
 def test_functions_without_shapes_have_types():
     with pytest.raises(BeartypeCallHintViolation):
-        nearest(3, ["three"], "number")
+        unknown("number", 3, ["three"])
 
 
 def test_dataclasses_have_types():

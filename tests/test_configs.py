@@ -13,6 +13,7 @@ from PIL import Image
 
 from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
+from genstack.cli.parsing.parser import locate
 from genstack.cli.parsing.recipes import read
 from genstack.cli.parsing.stages import STAGES
 from genstack.cli.quiet import quiet
@@ -25,6 +26,7 @@ from genstack.data.images import to_uint8
 from genstack.errors import UserError
 from genstack.losses import perceptual
 from genstack.model import Model
+from genstack.training.run import Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}
@@ -77,11 +79,11 @@ def small(value, name=""):
 def resolved(recipe):
     """The stage of a recipe, its command line, and all settings that this reads."""
     stage, paths = files(recipe)
-    parser = stage.parser()
+    parser = stage.parser
     arguments = [word for path in paths for word in ("--config", str(path))]
     given = {"data.source": "shapes", "compressor": "runs/flowers"}
     for name, value in given.items():
-        if name.split(".")[0] in parser.settings:
+        if name.split(".")[0] in {*parser.flags, *parser.command.groups}:
             arguments += [f"--{name}", value]
     return stage, parser, parser.parse(arguments)
 
@@ -206,12 +208,12 @@ def trains(stage, tiny, folder, monkeypatch):
     tiny |= {"runs": str(folder), "name": "tiny"}
     before = []
     monkeypatch.setattr(
-        stage.kind,
+        locate(stage.parser.command.groups["model"].kind),
         "on_train_start",
         lambda self: before.extend((self, [p.clone() for p in self.model.parameters()])),
     )
     quiet()  # as the command line does
-    assert train(stage, stage.parser().reread(tiny, "tiny.yaml")) is None
+    assert train(stage, stage.parser.reread(tiny, "tiny.yaml"), Run(folder / "tiny")) is None
     training, weights = before
     moved = [not torch.equal(*pair) for pair in zip(weights, training.model.parameters(), strict=True)]
     assert sum(moved) > 0.8 * len(moved)

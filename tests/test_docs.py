@@ -12,11 +12,13 @@ import yaml
 from PIL import Image
 
 from genstack.checkpoints.model_file import save
+from genstack.cli import commands as command_lines
 from genstack.cli import verb
+from genstack.cli.commands import Command
 from genstack.cli.main import dispatch
 from genstack.cli.parsing import stages
-from genstack.cli.parsing.parser import Parser, load_parts
-from genstack.cli.parsing.signatures import Setting, choices, parts, settings_of
+from genstack.cli.parsing.parser import Parser
+from genstack.cli.parsing.source import Argument, choices, find, subclasses
 from genstack.cli.verbs import encode, evaluate, plan, sample, train
 from genstack.cli.verbs.config import KINDS
 from genstack.compressor import Autoencoder
@@ -60,16 +62,14 @@ def anchors(page: Path) -> set[str]:
 def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands read their words as ever, and then do nothing; runs that they name are taken for granted."""
 
-    def parse(function: Callable, command: str, words: list[str]) -> None:
-        parser = Parser(command)
-        parser.add_function(function)
-        parser.parse(words)
+    def parse(function: Callable, command: Command, words: list[str]) -> None:
+        Parser(command).parse(words)
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(verb, "call", parse)
     monkeypatch.setattr(train, "train", lambda *_, **__: None)
-    monkeypatch.setattr(train, "reopen", lambda *_: (None, None))
-    monkeypatch.setattr(plan, "tell", lambda *_: None)
+    monkeypatch.setattr(train, "read_run", lambda *_: (None, None))
+    monkeypatch.setattr(plan, "print_plan", lambda *_: None)
     monkeypatch.setattr(sample, "sample", lambda *_: None)
     monkeypatch.setattr(encode, "encode", lambda *_: None)
     monkeypatch.setattr(encode, "inherited", lambda _: {"data": {"source": "digits"}})
@@ -109,23 +109,24 @@ def test_commands_are_understood(line, parsing):
         assert stop.code == 0
 
 
-def known(settings: dict[str, Setting], place: str) -> bool:
-    """Whether a setting such as `model.compressor.network.width` exists, in any class that may be there."""
+def known(settings: dict[str, Argument], place: str) -> bool:
+    """Whether a setting such as `compressor.network.width` exists, in any class that may be there."""
     name, _, rest = place.partition(".")
     if name not in settings or not rest:
         return name in settings
-    kinds = [
-        (kind, given) for base, given, _ in parts(settings[name].hint) for kind in choices(base).values()
-    ]
-    inner = [settings[name].inside or {}, *(settings_of(kind, given) for kind, given in kinds)]
-    return any(known(one, rest) for one in inner)
+    return any(known(part.arguments(given), rest) for part, given in choices(settings[name]).values())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_that_are_named_exist(page):
-    settings = [stage.parser().settings for stage in stages.STAGES.values()]
-    for place in re.findall(r"--((?:model|data|trainer|log)\b[\w.]*\w)", page.read_text(encoding="utf-8")):
-        assert any(known(one, place) for one in settings), place
+    groups = [
+        command.groups
+        for name, command in command_lines.commands().items()
+        if name in ("train compressor", "train prior")
+    ]
+    for place in re.findall(r"--((?:model|data|trainer|log)\b[\w.-]*\w)", page.read_text(encoding="utf-8")):
+        group, _, name = place.replace("-", "_").partition(".")
+        assert not name or any(known(found[group].arguments(), name) for found in groups), place
 
 
 @pytest.mark.parametrize("index", ["README.md", "docs/README.md"])
@@ -153,14 +154,12 @@ def test_verbs_and_make_targets_in_the_text_exist():
 
 
 def test_parts_in_the_table_exist():
-    load_parts()
     table = (
         (ROOT / "README.md").read_text(encoding="utf-8").partition("## What there is")[2].partition("##")[0]
     )
     known = {"Adversary"}
     for base in KINDS.values():
-        module, _, name = base.rpartition(".")
-        known |= set(choices(getattr(importlib.import_module(module), name)))
+        known |= {part.node.name for part in subclasses(find(base)) if part.concrete}
     assert set(re.findall(r"`([A-Z]\w+)`", table)) <= known
 
 

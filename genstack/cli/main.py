@@ -1,10 +1,11 @@
-"""The command `genstack`: finds the verb, runs it, and tells mistakes in one line."""
+"""The command `genstack`: finds the verb, runs it, and prints errors in one line."""
 
+import io
 import os
 import sys
 
 from genstack import __version__
-from genstack.cli.parsing.words import nearest
+from genstack.cli.parsing.words import unknown
 from genstack.cli.quiet import quiet
 from genstack.cli.verb import verbs
 from genstack.errors import UserError
@@ -19,13 +20,14 @@ def main(arguments: list[str] | None = None) -> int | None:
     # Read when torch loads. Idle threads sleep: spinning ones slow each other down on shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     quiet()
+    escape_unprintable()
     try:
         return dispatch(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # whoever read our output has left; Python would complain once more when it flushes on exit
+        # the reader of our output has ended; Python would complain once more when it flushes on exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (UserError, OSError) as error:  # anything else is a bug, and keeps its traceback
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int | None:
 
 
 def dispatch(arguments: list[str]) -> int | None:
-    """Run the verb that the command line names, or show what there is."""
+    """Run the verb that the command line names, or list the verbs."""
     known = verbs()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
@@ -45,25 +47,32 @@ def dispatch(arguments: list[str]) -> int | None:
     elif arguments[0] in known:
         return known[arguments[0]].run(arguments[1:])
     else:
-        raise UserError(f"genstack: {nearest(arguments[0], known, 'verb')}")
+        raise UserError(f"genstack: {unknown('verb', arguments[0], known)}")
     return None
 
 
 def overview() -> str:
-    """What genstack can do, with one example each."""
+    """Every verb, with one example each."""
     known = verbs()
     names = [*(name for name in ORDER if name in known), *(name for name in known if name not in ORDER)]
     width = max(map(len, names), default=0)
     lines = [
         f"  {name:{width}}  {known[name].summary}\n  {'':{width}}  $ {known[name].example}" for name in names
     ]
-    more = "More:  genstack VERB --help    A whole traceback instead of one line:  GENSTACK_TRACEBACK=1"
+    more = "More:  genstack VERB --help    A traceback instead of one line:  GENSTACK_TRACEBACK=1"
     head = ["genstack: train compressors, train priors, sample images", f"  {FLOW}", ""]
     return "\n".join([*head, *lines, "", more])
 
 
+def escape_unprintable() -> None:
+    """Write letters that the terminal's encoding lacks as escapes: a name in a data set ends no program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def one_line(error: Exception, verb: str) -> str:
-    """What went wrong, after the command that it went wrong in."""
+    """The error message after the command that failed."""
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror or message}"

@@ -7,94 +7,107 @@ A verb file opens with what it does and how it is called:
         genstack data check DIR
     \"\"\"
 
-and holds either `run(arguments: list[str]) -> int | None`, which reads its own command line (see
-`parser.Parser`), or plain functions. Of these, one named like the file is the verb itself, and any others are
-its actions (`data.check` is `genstack data check`; a name that Python keeps ends in an underscore: `list_`).
-What a function returns is the exit code.
+Its command lines are those of `commands.py`, run by the file's `run(arguments: list[str]) -> int | None`. A
+file that has none there holds plain functions: one named like the file is the verb, any others are its
+actions (`data.check` is `genstack data check`; a name that Python reserves ends in an underscore: `list_`).
+Functions return the exit code. Help is read from the source: only a verb that runs is imported.
 """
 
 import ast
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from genstack.cli.parsing.words import nearest
+from genstack.cli.commands import Command, commands
+from genstack.cli.parsing.help import command_help, part_help
+from genstack.cli.parsing.source import tree
+from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What a verb file says of itself, read without running it, so that `genstack` answers at once."""
+    """A verb file, as its source describes it."""
 
     name: str
     summary: str
     example: str
 
-    def run(self, arguments: list[str]) -> int | None:
-        """Run the verb with what stands behind its name on the command line."""
-        module = importlib.import_module(f"genstack.cli.verbs.{self.name}")
-        if hasattr(module, "run"):
-            return module.run(arguments)
-        actions = {
-            name.removesuffix("_"): member
-            for name, member in inspect.getmembers(module, inspect.isfunction)
-            if member.__module__ == module.__name__ and not name.startswith("_")
+    @property
+    def module(self) -> str:
+        return f"genstack.cli.verbs.{self.name}"
+
+    def actions(self) -> dict[str, Command]:
+        """Command lines of the verb by action; one without a name if the verb has no actions."""
+        listed = {
+            words.partition(" ")[2]: command for words, command in commands().items() if self._is(words)
         }
-        if self.name in actions:
-            return call(actions[self.name], f"genstack {self.name}", arguments)
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(usage(self, actions))
+        functions = [node.name for node in tree(self.module).body if isinstance(node, ast.FunctionDef)]
+        own = next((name for name in functions if name.removesuffix("_") == self.name), None)
+        names = [own] if own else [name for name in functions if not name.startswith("_")]
+        return listed or {
+            "" if own else name.removesuffix("_"): Command(
+                " ".join(["genstack", self.name, *([] if own else [name.removesuffix("_")])]),
+                (f"{self.module}.{name}",),
+            )
+            for name in names
+        }
+
+    def _is(self, words: str) -> bool:
+        return words.partition(" ")[0] == self.name
+
+    def run(self, arguments: list[str]) -> int | None:
+        """Run the verb with the words after its name, or show help."""
+        actions = self.actions()
+        asked = next((word for word in arguments if word in ("-h", "--help")), None)
+        if "" in actions:
+            command, rest = actions[""], arguments
+        elif not arguments or arguments[0] == asked:
+            print(self.usage(actions))
             return None if arguments else 2
-        if arguments[0] not in actions:
-            raise UserError(f"genstack {self.name}: {nearest(arguments[0], actions, 'action')}")
-        return call(actions[arguments[0]], f"genstack {self.name} {arguments[0]}", arguments[1:])
+        elif arguments[0] not in actions:
+            raise UserError(f"genstack {self.name}: {unknown('action', arguments[0], actions)}")
+        else:
+            command, rest = actions[arguments[0]], arguments[1:]
+        if asked:
+            print(command_help(command))
+            return None
+        if place := next((word for word in rest if word.partition("=")[0].endswith(".help")), None):
+            print(part_help(command, place))
+            return None
+        module = importlib.import_module(self.module)
+        if command in commands().values():
+            return module.run(arguments)
+        return call(getattr(module, command.flags[0].rpartition(".")[2]), command, rest)
+
+    def usage(self, actions: Mapping[str, Command]) -> str:
+        """The actions of the verb, one a line."""
+        width = max(map(len, actions))
+        summaries = {name: command.description.partition("\n")[0] for name, command in actions.items()}
+        lines = [f"  {name:{width}}  {summary.rstrip('.')}" for name, summary in summaries.items()]
+        more = f"More:  genstack {self.name} ACTION --help"
+        return "\n".join([f"{self.summary}\n", *lines, f"\nFor example:  {self.example}", more])
 
 
 @cache
 def verbs() -> Mapping[str, Verb]:
-    """Every verb by name, read once by each process."""
-    found = {
-        verb.name: verb
-        for file in sorted((Path(__file__).parent / "verbs").glob("*.py"))
-        if (verb := read(file))
-    }
-    return MappingProxyType(found)
+    """Every verb by name."""
+    files = sorted((Path(__file__).parent / "verbs").glob("*.py"))
+    return MappingProxyType({verb.name: verb for file in files if (verb := read(file))})
 
 
 def read(file: Path) -> Verb | None:
     """The verb of a file; None for a file whose docstring shows no command `genstack <file name>`."""
     lines = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()
-    commands = [line.strip() for line in lines if line.strip().startswith(f"genstack {file.stem}")]
-    return Verb(file.stem, lines[0].rstrip("."), commands[0]) if commands else None
+    shown = [line.strip() for line in lines if line.strip().startswith(f"genstack {file.stem}")]
+    return Verb(file.stem, lines[0].rstrip("."), shown[0]) if shown else None
 
 
-def usage(verb: Verb, actions: Mapping[str, Callable]) -> str:
-    """The actions of a verb, one a line."""
-    width = max(map(len, actions))
-    lines = [
-        f"  {name:{width}}  {(inspect.getdoc(action) or '').partition(chr(10))[0].rstrip('.')}"
-        for name, action in actions.items()
-    ]
-    return "\n".join(
-        [
-            f"{verb.summary}\n",
-            *lines,
-            f"\nFor example:  {verb.example}",
-            f"More:  genstack {verb.name} ACTION --help",
-        ]
-    )
+def call(function: Callable, command: Command, arguments: list[str]) -> int | None:
+    """Call a function with the arguments of a command line."""
+    from genstack.cli.parsing.parser import Parser  # imports every part of genstack, and help needs none
 
-
-def call(function: Callable, command: str, arguments: list[str]) -> int | None:
-    """Call a function with arguments from the command line; those without a default are positional."""
-    from genstack.cli.parsing.parser import (
-        Parser,
-    )  # loads every part of genstack, and the overview needs none
-
-    parser = Parser(command, inspect.getdoc(function) or "")
-    parser.add_function(function)
-    return function(**parser.parse(arguments).as_dict())
+    return function(**Parser(command).parse(arguments).as_dict())

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from genstack.cli.main import main
+from genstack.cli.parsing.recipes import read
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 
@@ -31,7 +32,7 @@ def test_no_recipe_of_ours_is_cut_in_the_middle(capsys):
 
 def test_list_of_nothing_says_where_to_look(tmp_path, capsys):
     assert main(["config", "list", str(tmp_path)]) == 2
-    assert "holds no recipes" in capsys.readouterr().err
+    assert "no recipes (*.yaml) found" in capsys.readouterr().err
 
 
 def test_classes_are_the_discovered_ones(capsys):
@@ -40,7 +41,7 @@ def test_classes_are_the_discovered_ones(capsys):
     assert lines[0] == "network:"
     assert any(line.split()[0] == "Convolutional" for line in lines[1:])
     assert main(["config", "classes", "netwrok"]) == 2
-    assert "netwrok is no kind of part; did you mean network?" in capsys.readouterr().err
+    assert "unknown kind of part 'netwrok'; did you mean 'network'?" in capsys.readouterr().err
 
 
 def test_show_completes_a_recipe(capsys):
@@ -91,4 +92,16 @@ def test_recipes_that_come_with_genstack_are_found_from_everywhere(tmp_path, cap
 def test_a_recipe_that_is_not_there_has_a_way_out(name, way_out, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "compressor", "--config", name]) == 2
-    assert f"{name} does not exist; {way_out}\n" in capsys.readouterr().err
+    assert f"recipe '{name}' not found; {way_out}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vqgan", "vqgan.yaml", "configs/compressor/vqgan.yaml"])
+def test_a_recipe_is_found_without_folder_and_ending(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read(Path(name)) == read(DEMO.parent / "compressor" / "vqgan.yaml")
+
+
+def test_of_two_recipes_of_one_name_that_of_the_stage_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for stage in ("compressor", "prior"):
+        assert read(Path("residual"), stage) == read(DEMO.parent / stage / "residual.yaml")

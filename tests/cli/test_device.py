@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from genstack.cli.parsing import device
-from genstack.cli.parsing.device import MOST, choose, departure
+from genstack.cli.parsing.device import MOST, choose_device, deviation
 from genstack.compressor.networks.pyramid import PyramidDecoder
 from genstack.errors import UserError
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UserError, match="device gpu9 is not there; use auto, cpu, cuda or mps"):
-        choose("gpu9")
+    with pytest.raises(UserError, match="device 'gpu9' is not available; use auto, cpu, cuda or mps"):
+        choose_device("gpu9")
 
 
 def test_the_cpu_agrees_with_itself_and_draws_from_no_generator():
     before = torch.get_rng_state()
-    assert departure("cpu") == 0
+    assert deviation("cpu") == 0
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -32,10 +32,10 @@ def test_an_apple_gpu_that_decodes_wrongly_is_warned_of(monkeypatch, wrong, warn
         return images if len(calls) == 1 else images + wrong * images.abs().max()
 
     monkeypatch.setattr(PyramidDecoder, "forward", forward)
-    monkeypatch.setattr(device, "found", lambda word, local: "mps:0")
-    monkeypatch.setattr(device, "departure", lambda chosen: departure("cpu"))  # there is no such GPU here
+    monkeypatch.setattr(device, "find_device", lambda word, local: "mps:0")
+    monkeypatch.setattr(device, "deviation", lambda chosen: deviation("cpu"))  # there is no such GPU here
     assert (wrong > MOST) == warned
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert choose("mps") == "mps:0"
-    assert [str(one.message)[:38] for one in told] == ["mps:0 decodes otherwise than the CPU, "] * warned
+        assert choose_device("mps") == "mps:0"
+    assert [str(one.message)[:38] for one in told] == ["mps:0 and the CPU decode differently, "] * warned

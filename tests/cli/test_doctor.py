@@ -37,8 +37,34 @@ def test_missing_library():
             raise PackageNotFoundError(name)
         return "1.0"
 
-    found = doctor.versions(version)
-    assert (found.state, found.fact, found.cure) == ("problem", "torchvision missing", "make install")
+    found = doctor.versions(
+        version, lambda name: ["torch>=1", "torchvision>=0.24", 'onnx>=2; extra == "onnx"']
+    )
+    assert (found.state, found.fact) == ("problem", "torchvision missing")
+    assert found.cure == "pip install 'torchvision>=0.24'"
+
+
+@pytest.mark.parametrize(
+    ("installed", "state"), [("4.52.0", "problem"), ("4.53.0", "ok"), ("5.0", "problem")]
+)
+def test_a_version_outside_the_declared_bounds_is_named_with_its_cure(installed, state):
+    declared = ["jsonargparse[signatures]>=4.53,<5", "pytorch-lightning>=2.6"]
+    found = doctor.versions(
+        {"jsonargparse": installed, "pytorch-lightning": "2.6.6"}.get, lambda name: declared
+    )
+    assert found.state == state
+    if state == "problem":
+        assert found.fact == f"jsonargparse {installed} does not satisfy <5,>=4.53"
+        assert found.cure == "pip install 'jsonargparse<5,>=4.53'"
+    else:
+        assert "jsonargparse 4.53.0, pytorch-lightning 2.6.6" in found.fact
+
+
+def test_a_clone_that_is_not_installed_reports_versions():
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    assert "torch 1.0" in doctor.versions(lambda name: "1.0", absent).fact
 
 
 def test_torchvision_of_another_torch():

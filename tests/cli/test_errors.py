@@ -1,4 +1,4 @@
-"""What a user gets wrong is told in one line: what, where, and the nearest valid choice."""
+"""Mistakes of users end in one line: what, where, and the nearest valid choice."""
 
 import re
 import sys
@@ -8,7 +8,9 @@ import pytest
 
 from genstack.cli.main import main
 from genstack.cli.parsing.recipes import read
+from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.errors import UserError
+from genstack.training.run import Run
 
 HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
 
@@ -17,30 +19,37 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
     ("flags", "message"),
     [
         (
-            ["--model.lerning_rate", "1"],
-            "--model.lerning_rate is unknown; did you mean --model.learning_rate?",
+            ["--model.optimization.lerning_rate", "1"],
+            "unknown option '--model.optimization.lerning-rate'; "
+            "did you mean '--model.optimization.learning-rate'?",
         ),
-        (["--learning_rate", "1"], "--learning_rate is unknown; did you mean --model.learning_rate?"),
-        (["--nam=x"], "--nam is unknown; did you mean --name?"),
         (
-            ["--model.compressor.quantizer=Halfing"],
-            "--model.compressor.quantizer: Halfing is no Bottleneck; did you mean Halving?",
+            ["--learning_rate", "1"],
+            "unknown option '--learning-rate'; did you mean '--model.optimization.learning-rate'?",
+        ),
+        (["--emaa", "1"], "unknown option '--emaa'; did you mean '--model.ema'?"),
+        (["--nam=x"], "unknown option '--nam'; did you mean '--name'?"),
+        (
+            ["--model.compressor.quantizer=VectorQuantiser"],
+            "--model.compressor.quantizer: unknown quantizer 'VectorQuantiser'; "
+            "did you mean 'VectorQuantizer'?",
         ),
         (
             ["--model.compressor.network.widht", "3"],
-            "--model.compressor.network.widht is unknown to Plain; "
-            "did you mean --model.compressor.network.width?",
+            "unknown option '--model.compressor.network.widht'; "
+            "did you mean '--model.compressor.network.width'?",
         ),
         (
             ["--model.compressor.network.width", "sixty"],
-            '--model.compressor.network.width: "sixty" does not fit; it takes a whole number',
+            "--model.compressor.network.width: expected int, got 'sixty'",
         ),
-        (["--model.deep", "--seed", "0.5"], '--seed: "0.5" does not fit; it takes a whole number or null'),
+        (["--model.compile", "--data.limit", "0.5"], "--data.limit: expected int|null, got '0.5'"),
+        (["--data.labels", "onw"], "--data.labels: expected own|folder|none, got 'onw'"),
         (
-            ["--model.compressor.network.levels=a,2"],
-            '--model.compressor.network.levels: "a,2" does not fit; it takes whole numbers as a,b',
+            ["--model.compressor.network.attention=a,2"],
+            "--model.compressor.network.attention: expected int,..., got 'a,2'",
         ),
-        (["--name"], "--name has no value; it takes text"),
+        (["--name"], "--name has no value; expected text"),
         (["--name", "a", "--name=b"], "--name is given twice; keep one"),
         (
             ["--model.compressor.channels", "3"],
@@ -48,20 +57,32 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
         ),
         (
             ["--model", "3"],
-            "--model is a group of settings; set --model.compressor, --model.extra, --model.network, "
-            "--model.learning_rate, --model.deep",
+            "--model is a group of settings; set --model.compressor, --model.reconstruction, "
+            "--model.perceptual, --model.adversary, --model.optimization",
         ),
         (
-            ["--model.compressor.quantizer={class_path: Identity, dim: 3}"],
-            "--model.compressor.quantizer.dim stands beside class_path; "
-            "put it under --model.compressor.quantizer.init_args",
+            ["--model.compressor.quantizer={class_path: FSQ, levels: 3}"],
+            "--model.compressor.quantizer.levels must be inside init_args, since class_path is given",
         ),
         (
-            ["--model.compressor.quantizer={class_path: Identity"],
-            "--model.compressor.quantizer: {class_path: Identity is no YAML; "
+            ["--model.compressor.quantizer={class_path: FSQ"],
+            "--model.compressor.quantizer: invalid YAML '{class_path: FSQ'; "
             "brackets and quotation marks come in pairs",
         ),
-        (["stray"], "what is stray for? it takes only --settings; see genstack train compressor --help"),
+        (
+            ["--model.adversary.weight", "1"],
+            "--model.adversary: choose a class before its settings; --model.adversary=NAME, one of Adversary",
+        ),
+        (
+            ["--model.adversary=Adversary", "--model.adversary.weight", "x"],
+            "--model.adversary.weight: expected float, got 'x'",
+        ),
+        (["--runs="], "--runs is empty; expected a path"),
+        (["--data.source="], "--data.source is empty; expected a path"),
+        (
+            ["stray"],
+            "unexpected argument 'stray'; settings are --NAME VALUE: genstack train compressor --help",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(parser, config, flags, message):
@@ -73,18 +94,25 @@ def test_mistakes_on_the_command_line(parser, config, flags, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("model: {lerning_rate: 1}", "model.lerning_rate is unknown; did you mean model.learning_rate?"),
-        ("modle: {deep: true}", "modle is unknown; did you mean model?"),
-        ("model: {deep: 7}", "model.deep: 7 does not fit; it takes true or false"),
-        ("model: {learning_rate: }", "model.learning_rate has no value; it takes a number"),
-        ("seed: [1, 2]", "seed: [1, 2] does not fit; it takes a whole number or null"),
-        ("model: {compressor: {network: {widht: 2}}}", "model.compressor: a class comes before its settings"),
-        ("model: {1: 2}", "model.1 is unknown; there is compressor,"),
-        ("model: {null: 2}", "model.None is unknown; there is compressor,"),
-        ("model: [deep]", "model is a group of settings; set model.compressor, model.extra,"),
+        ("model: {emma: 1}", "unknown setting 'model.emma'; did you mean 'model.ema'?"),
+        ("modle: {compile: true}", "unknown setting 'modle'; did you mean 'model'?"),
+        ("model: {compile: 7}", "model.compile: expected true|false, got '7'"),
+        ("model: {ema: }", "model.ema has no value; expected float"),
+        ("data: {limit: [1, 2]}", "data.limit: expected int|null, got '1,2'"),
+        (
+            "model: {compressor: {network: {widht: 2}}}",
+            "model.compressor: choose a class before its settings; model.compressor=NAME, one of Autoencoder",
+        ),
+        ("model: {1: 2}", "invalid setting name '1'; expected text"),
+        ("model: {null: 2}", "invalid setting name 'None'; expected text"),
+        ("model: [compile]", "model is a group of settings; set model.compressor, model.reconstruction,"),
         (
             "model: {compressor: {class_path: Autoencoder, init_args: nothing}}",
-            "model.compressor.init_args is a group of settings of Autoencoder, and 'nothing' is none",
+            "model.compressor.init_args must be a group of settings, got 'nothing'",
+        ),
+        (
+            "model: {compressor: Autoencder}",
+            "model.compressor: unknown compressor 'Autoencder'; did you mean",
         ),
     ],
 )
@@ -96,34 +124,45 @@ def test_mistakes_in_files_name_the_file(parser, tmp_path, content, message):
     assert str(error.value).startswith(f"genstack train compressor: {path}: {message}")
 
 
-def test_what_is_missing_is_named_with_its_choice(parser):
+def test_the_innermost_setting_of_a_file_is_named_as_it_is_written(parser, config, tmp_path):
+    path = tmp_path / "mistaken.yaml"
+    path.write_text("model: {compressor: {network: {widht: 2}}}")
+    with pytest.raises(
+        UserError, match=r"mistaken.yaml: unknown setting 'model.compressor.network.widht'; did"
+    ):
+        parser.parse(["--config", config, "--config", str(path)])
+
+
+def test_missing_settings_are_named_with_their_choices(parser):
     with pytest.raises(UserError, match=r"--model.compressor is missing; choose Autoencoder.*config list"):
+        parser.parse(["--data.source", "digits"])
+    with pytest.raises(UserError, match=r"--model.compressor.network is missing; choose .*ViT"):
+        parser.parse(["--data.source=digits", "--model.compressor=Autoencoder"])
+    with pytest.raises(UserError, match=r"--data.source is missing; a folder of pictures"):
         parser.parse([])
-    with pytest.raises(UserError, match=r"--model.compressor.network is missing; choose .*Plain"):
-        parser.parse(["--model.compressor=Autoencoder", "--model.compressor.quantizer=Identity"])
-    with pytest.raises(UserError, match=r"--config needs a file"):
+    with pytest.raises(UserError, match=r"--config has no value; expected a recipe or a file"):
         parser.parse(["--config"])
 
 
-def test_files_that_are_none(parser, config, tmp_path):
+def test_files_that_hold_no_settings(parser, config, tmp_path):
     wrong = config.replace("vqgan", "vqgn")
-    with pytest.raises(UserError, match=re.escape(f"{wrong} does not exist; did you mean {config}?")):
+    with pytest.raises(UserError, match=re.escape(f"recipe '{wrong}' not found; did you mean {config}?")):
         parser.parse(["--config", wrong])
     for content, message in {
         "a: [1": "line 1",
         "- a\n- b": "holds no settings",
         "a: 1\nb: {c: 2": "line 2",
-        "3: x": "holds no settings",
+        "3: x": "invalid setting name '3'",
     }.items():
         path = tmp_path / "broken.yaml"
         path.write_text(content)
         with pytest.raises(ValueError, match=message) as error:
             read(path)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="no YAML text"):
+    with pytest.raises(ValueError, match="is not a YAML file"):
         (tmp_path / "image.yaml").write_bytes(b"\x89PNG\xff")
         read(tmp_path / "image.yaml")
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is a folder, expected a file"):
         read(tmp_path)
 
 
@@ -131,42 +170,79 @@ def test_files_of_strangers_run_nothing(parser, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"line 3: .*os\.system"):
         parser.parse(["--config", str(HOSTILE / "exec.yaml")])
-    with pytest.raises(UserError, match=r"model.target is unknown"):
+    with pytest.raises(UserError, match=r"unknown setting 'model.(target|params)'"):
         parser.parse(["--config", str(HOSTILE / "config_target.yaml")])
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "torch.nn.Linear", "torch.nn.Identity", "genstack.compressor.Network", "trap.Identity"],
+    [
+        "os.system",
+        "builtins.eval",
+        "torch.nn.Linear",
+        "torch.nn.Identity",
+        "genstack.compressor.Network",
+        "genstack.cli.main.main",
+        "genstack.checkpoints.initialize.begun",
+        "genstack.data.images.os.system",
+        "trap.FSQ",
+    ],
 )
-@pytest.mark.parametrize("place", ["compressor.quantizer", "compressor", "network"])
+@pytest.mark.parametrize("place", ["compressor.quantizer", "compressor", "compressor.network", "perceptual"])
 def test_only_discovered_classes_can_be_named(parser, config, tmp_path, monkeypatch, name, place):
-    """Not even a module of the right name is imported."""
-    (tmp_path / "trap.py").write_text("from pathlib import Path\nPath('PWNED').touch()\nclass Identity: ...")
+    """Modules of other names are not imported, and functions are not called."""
+    (tmp_path / "trap.py").write_text("from pathlib import Path\nPath('PWNED').touch()\nclass FSQ: ...")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     for value in (name, f"{{class_path: {name}}}"):
-        with pytest.raises(UserError, match=f"{name} is no "):
+        with pytest.raises(UserError, match=f"unknown {place.rpartition('.')[2]} '{name}'; "):
             parser.parse(["--config", config, f"--model.{place}={value}"])
     assert "trap" not in sys.modules
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_what_a_constructor_refuses_is_told_with_its_place(parser, config):
-    namespace = parser.parse(["--config", config, "--model.compressor.network.width=-1"])
-    with pytest.raises(UserError) as error:
-        parser.build(namespace)
-    message = "model.compressor.network: width -1 is too small; use 1 or more"
-    assert str(error.value) == f"genstack train compressor: {message}"
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.perceptual=LPIPS", "--model.perceptual.weight=-1"], "model.perceptual: weight -1"),
+        (["--model.adversary=Adversary", "--model.adversary.weight=-1"], "model.adversary: .*weight -1"),
+        (
+            ["--model.adversary=Adversary", "--model.adversary.discriminator.layers=0"],
+            "model.adversary.*discriminator: .*layers 0",
+        ),
+        (
+            [
+                "--model.adversary=Adversary",
+                "--model.adversary.lecam=LeCAM",
+                "--model.adversary.lecam.decay=2",
+            ],
+            "model.adversary.*lecam: .*decay 2",
+        ),
+        (
+            [
+                "--model.adversary=Adversary",
+                "--model.adversary.penalty=R1",
+                "--model.adversary.penalty.every=0",
+            ],
+            "model.adversary.*penalty: .*every 0",
+        ),
+        (["--trainer.max_steps=0"], "trainer: max_steps 0"),
+    ],
+)
+def test_refusals_of_constructors_are_one_line_with_their_place(parser, config, flags, message, tmp_path):
+    """In parts whose type is `X | None`, too."""
+    settings = parser.parse(["--config", config, *flags])
+    with pytest.raises(UserError, match=f"^genstack train compressor: {message}"):
+        build_training(STAGES["compressor"], settings, Run(tmp_path))
 
 
 def test_main_prints_one_line_and_exits_with_two(capsys):
     assert main(["trian"]) == 2
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "genstack: trian is no verb; did you mean train?\n")
+    assert (captured.out, captured.err) == ("", "genstack: unknown verb 'trian'; did you mean 'train'?\n")
     assert main(["doctor", "--runz", "x"]) == 2
-    assert capsys.readouterr().err == "genstack doctor: --runz is unknown; did you mean --runs?\n"
+    assert capsys.readouterr().err == "genstack doctor: unknown option '--runz'; did you mean '--runs'?\n"
 
 
 def test_messages_are_one_line_whatever_they_quote():

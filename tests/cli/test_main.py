@@ -12,8 +12,10 @@ import pytest
 
 import genstack
 from genstack.cli import verb
+from genstack.cli.commands import Command
 from genstack.cli.main import main
-from genstack.cli.parsing.words import meant, split
+from genstack.cli.parsing.parser import Parser
+from genstack.cli.parsing.words import split, suggest
 from genstack.cli.quiet import quiet
 from genstack.errors import UserError
 
@@ -52,6 +54,26 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(environment, expected
         [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split()[-1] == expected
+
+
+@pytest.mark.parametrize("command", ["train compressor", "train prior", "sample", "evaluate", "data check"])
+def test_help_loads_no_library(command):
+    code = (
+        f"import sys; from genstack.cli.main import main; main([*{command.split()}, '--help'])\n"
+        "assert not {'torch', 'jsonargparse', 'pytorch_lightning', 'torchvision'} & set(sys.modules)\n"
+        "import time; assert time.process_time() < 1.5, time.process_time()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: genstack {command}")
+
+
+def test_names_that_the_terminal_cannot_write_are_escaped():
+    code = "from genstack.cli.main import main; main(['--version']); print('猫')"
+    for encoding in ("ascii", "cp1252"):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+        assert done.returncode == 0 and done.stdout.endswith(b"\\u732b\n")
 
 
 def test_version(capsys):
@@ -101,62 +123,66 @@ def test_a_verb_is_a_file_that_shows_its_command(tmp_path):
     assert verb.read(tmp_path / "other.py") is None
 
 
-def function(source: str, target: str = "here", *, count: int = 1, force: bool = False) -> None:
-    """Copy.
-
-    Args:
-        source: from where.
-    """
-    print((source, target, count, force))
+@pytest.fixture(scope="module")
+def export() -> Parser:
+    return Parser(Command("genstack export", ("genstack.cli.verbs.export.export",)))
 
 
 @pytest.mark.parametrize(
-    ("words", "result"),
+    ("words", "expected"),
     [
-        (["a"], ("a", "here", 1, False)),
-        (["a", "b", "--count", "3", "--force"], ("a", "b", 3, True)),
-        (["--force", "a"], ("a", "here", 1, True)),
-        (["--source=a", "--count=-2"], ("a", "here", -2, False)),
-        (["a", "--force", "false", "--target", "c"], ("a", "c", 1, False)),
+        (["a"], {"run": "a", "to": "safetensors", "list": False}),
+        (["a", "onnx", "--batch", "3", "--list"], {"run": "a", "to": "onnx", "batch": 3, "list": True}),
+        (["--list", "a"], {"run": "a", "list": True}),
+        (["--run=a", "--batch=-2"], {"run": "a", "batch": -2}),
+        (["a", "--list", "false", "--out", "c"], {"list": False, "out": "c"}),
     ],
 )
-def test_functions_are_called_as_in_python(words, result, capsys):
-    assert verb.call(function, "genstack copy", words) is None
-    assert capsys.readouterr().out == f"{result}\n"
+def test_functions_take_arguments_as_in_python(export, words, expected):
+    assert expected.items() <= export.parse(words).as_dict().items()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--source is missing; from where"),
-        (["a", "--cuont", "3"], "--cuont is unknown; did you mean --count?"),
-        (["a", "--source", "b"], "--source is given twice; keep one"),
+        (["a", "--bacth", "3"], "unknown option '--bacth'; did you mean '--batch'?"),
+        (["a", "--run", "b"], "--run is given twice; keep one"),
+        (["a", "--batch", "x"], "--batch: expected int, got 'x'"),
+        (["a", "--config", "x"], "unknown option '--config'; genstack export reads no configuration file"),
+        (list("abcdefgh"), "unexpected argument 'h'; the command takes RUN TO OUT LICENCE BATCH PUSH LIST: "),
     ],
 )
-def test_functions_called_wrongly(words, message):
+def test_functions_called_wrongly(export, words, message):
     with pytest.raises(UserError) as error:
-        verb.call(function, "genstack copy", words)
-    assert str(error.value) == f"genstack copy: {message}"
+        export.parse(words)
+    assert str(error.value).startswith(f"genstack export: {message}")
+
+
+def test_a_required_argument_is_named(capsys):
+    assert main(["interpolate"]) == 2
+    assert "genstack interpolate: --run is missing; folder of a compressor's" in capsys.readouterr().err
 
 
 def test_actions_of_a_verb(capsys):
     assert main(["config"]) == 2
     assert "classes" in capsys.readouterr().out
     assert main(["config", "clases"]) == 2
-    assert "clases is no action; did you mean classes?" in capsys.readouterr().err
+    assert "unknown action 'clases'; did you mean 'classes'?" in capsys.readouterr().err
 
 
 def test_words_are_split_into_places_and_names():
     words = split(["a", "--top-k", "-1", "--force", "b", "--x=", "--y"], frozenset({"force"}))
     assert words.positional == ["a", "b"]
-    assert words.settings == [("top_k", "-1"), ("force", None), ("x", ""), ("y", None)]
+    assert words.named == [("top_k", "-1"), ("force", None), ("x", ""), ("y", None)]
+    words = split(["--sweep", "a=1", "b=2", "--count", "3"], lists={"sweep"})
+    assert words.named == [("sweep", ["a=1", "b=2"]), ("count", "3")]
 
 
 def test_the_nearest_name_or_else_the_choice():
-    assert meant("x", "FSK", ["FSQ", "VectorQuantizer"]) == "x; did you mean FSQ?"
-    assert meant("x", "zzz", ["FSQ", "LFQ"]) == "x; there is FSQ, LFQ"
-    assert meant("x", "zzz", []) == "x"
-    assert meant("x", "temp", ["steps", "temperature"]) == "x; did you mean temperature?"
+    assert suggest("x", "FSK", ["FSQ", "VectorQuantizer"]) == "x; did you mean 'FSQ'?"
+    assert suggest("x", "zzz", ["FSQ", "LFQ"]) == "x; choose from FSQ, LFQ"
+    assert suggest("x", "zzz", []) == "x"
+    assert suggest("x", "temp", ["steps", "temperature"]) == "x; did you mean 'temperature'?"
 
 
 def test_only_named_noise_is_silenced():

@@ -16,9 +16,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def model(name: str) -> Model:
     """The compressor of a recipe, untrained."""
-    parser = STAGES["compressor"].parser()
-    data = {"data": {"source": "digits"}}
-    settings = parser.parse(["--config", str(CONFIGS / "compressor" / f"{name}.yaml")], data)
+    parser = STAGES["compressor"].parser
+    flags = ["--config", str(CONFIGS / "compressor" / f"{name}.yaml"), "--data.source", "digits"]
+    settings = parser.parse(flags)
     make = parser.build(settings).model.compressor
     return Model(make(3), Preprocessing(3, 64, 64))
 
@@ -39,8 +39,9 @@ def test_the_recipe_fits_the_codes(compressor, prior):
     assert f"--compressor X --config configs/prior/{prior}.yaml" in next_command(made, "X")
     described = read(CONFIGS / "prior" / f"{prior}.yaml")["model"]["prior"]
     small = {"model": {"prior": {"class_path": described["class_path"]}}, "compressor": "X"}
-    parser = STAGES["prior"].parser()
-    parts = parser.build(parser.parse([], small | {"data": {"source": "digits"}})).model
+    parser = STAGES["prior"].parser
+    inherited = small | {"data": {"source": "digits"}}
+    parts = parser.build(parser.parse([], lambda given: inherited)).model
     parts.prior(made.layout, Unconditional()).attach(made.compressor)
 
 

@@ -3,129 +3,155 @@
 import pytest
 import yaml
 
-from genstack.cli.parsing.parser import Parser
+from genstack.cli.commands import ENCODE, commands, training
+from genstack.cli.parsing.help import command_help, part_help
+from genstack.cli.parsing.parser import locate
 from genstack.cli.parsing.recipes import read
-from genstack.compressor import Autoencoder
-from genstack.data import ImageData
+from genstack.cli.parsing.source import bases, choices, classes, find, words
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.errors import UserError
 
 
-def compressor(namespace):
-    return namespace.as_dict()["model"]["compressor"]["init_args"]
+def compressor(settings):
+    return settings.as_dict()["model"]["compressor"]["init_args"]
 
 
-def test_flags_beat_files_and_files_beat_defaults(parser, config, tmp_path):
+def test_flags_override_files_and_files_override_defaults(parser, config, tmp_path):
     later = tmp_path / "later.yaml"
-    later.write_text("model: {compressor: {network: {levels: [5]}}, deep: true}\nname: later\n")
+    later.write_text("model: {compressor: {network: {attention: [5]}}, compile: true}\nname: later\n")
     flags = ["--model.compressor.network.width", "9", "--config", config, "--config", str(later)]
-    namespace = parser.parse(flags)
-    assert compressor(namespace)["network"]["init_args"] == {"width": 9, "levels": (5,)}
-    assert (namespace.model.learning_rate, namespace.model.deep) == (1e-3, True)
-    assert (namespace.name, namespace.seed) == ("later", None)
+    settings = parser.parse(flags)
+    network = compressor(settings)["network"]["init_args"]
+    assert (network["width"], network["attention"]) == (9, (5,))
+    assert (settings.model.ema, settings.model.compile) == (0.99, True)
+    assert (settings.name, settings.init) == ("later", None)
     assert parser.parse([*flags, "--name=flag"]).name == "flag"
 
 
 def test_inherited_settings_yield_to_files(parser, config):
-    inherited = {"model": {"learning_rate": 5.0, "deep": True}}
-    namespace = parser.parse(["--config", config], inherited)
-    assert (namespace.model.learning_rate, namespace.model.deep) == (1e-3, True)
+    inherited = {"model": {"ema": 0.5, "compile": True}}
+    settings = parser.parse(["--config", config], lambda given: inherited)
+    assert (settings.model.ema, settings.model.compile) == (0.99, True)
+
+
+def test_inheriting_sees_flags_before_files(parser, config, tmp_path):
+    seen = []
+    (tmp_path / "named.yaml").write_text("name: file")
+    for flags in (["--name", "flowers"], []):
+        words = ["--config", config, "--config", str(tmp_path / "named.yaml"), *flags]
+        parser.parse(words, lambda given: seen.append((given.get("name"), given.get("init"))) or {})
+    assert seen == [("flowers", None), ("file", None)]
 
 
 def test_resolved_settings_are_plain_and_come_back_the_same(parser, config):
-    namespace = parser.parse(["--config", config, "--model.extra", "[Halving, {class_path: Identity}]"])
-    resolved = parser.resolved(namespace)
+    settings = parser.parse(["--config", config, "--model.adversary", "{class_path: Adversary}"])
+    resolved = parser.resolved(settings)
     assert yaml.safe_load(yaml.safe_dump(resolved)) == resolved
-    assert resolved["model"]["extra"][1]["init_args"] == {"dim": 3, "rate": 0.5}  # defaults are written too
-    assert resolved["model"]["network"]["init_args"]["width"] == 7
+    assert "weight" in resolved["model"]["adversary"]["init_args"]  # defaults are written, too
+    assert resolved["model"]["perceptual"] is None
     again = parser.reread(resolved, "config.yaml")
     assert parser.resolved(again) == resolved
 
 
 def test_objects_are_built_with_their_late_arguments_left_open(parser, config):
-    model = parser.build(parser.parse(["--config", config, "--model.compressor.quantizer.dim", "5"])).model
+    model = parser.build(parser.parse(["--config", config, "--model.compressor.network.dim", "5"])).model
     made = model.compressor(3)
     assert isinstance(made, Autoencoder)
-    assert (made.channels, made.network.width, made.quantizer.dim) == (3, 6, 5)
-    assert model.network.width == 7
+    assert (made.channels, made.network.width, made.network.dim) == (3, 6, 5)
 
 
-def test_a_class_named_anew_starts_from_its_own_defaults(parser, config):
-    flags = ["--config", config, "--model.compressor.quantizer.rate=null"]
-    assert compressor(parser.parse(flags))["quantizer"]["init_args"]["rate"] is None
-    same = compressor(parser.parse([*flags, "--model.compressor.quantizer=Identity"]))
-    assert same["quantizer"]["init_args"]["rate"] is None
-    other = compressor(parser.parse([*flags, "--model.compressor.quantizer=Halving"]))
-    assert other["quantizer"]["init_args"]["rate"] == 0.5
+def test_another_class_keeps_the_settings_that_both_have(parser, config):
+    flags = ["--config", config, "--model.compressor.quantizer.codebook_size=17"]
+    assert compressor(parser.parse(flags))["quantizer"]["init_args"]["codebook_size"] == 17
+    other = compressor(parser.parse([*flags, "--model.compressor.quantizer=SimVQ"]))["quantizer"]
+    assert other["class_path"].endswith(".SimVQ") and other["init_args"]["codebook_size"] == 17
+    other = compressor(parser.parse(["--config", config, "--model.compressor.quantizer=FSQ"]))["quantizer"]
+    assert "codebook_size" not in other["init_args"]
 
 
-@pytest.mark.parametrize("words", [["--model.deep"], ["--model.deep", "true"], ["--model.deep=true"]])
-def test_a_switch_is_true_alone_or_in_words(parser, config, words):
-    assert parser.parse(["--config", config, *words]).model.deep is True
-    assert parser.parse(["--config", config, "--model.deep", "false"]).model.deep is False
+@pytest.mark.parametrize(
+    "flags", [["--model.compile"], ["--model.compile", "true"], ["--model.compile=true"]]
+)
+def test_a_switch_is_true_alone_or_with_a_value(parser, config, flags):
+    assert parser.parse(["--config", config, *flags]).model.compile is True
+    assert parser.parse(["--config", config, "--model.compile", "false"]).model.compile is False
 
 
-def test_lists_are_written_with_commas_and_dashes_are_underscores(parser, config):
-    namespace = parser.parse(
-        ["--config", config, "--model.compressor.network.levels", "3,4", "--model.learning-rate", "2e-5"]
-    )
-    assert compressor(namespace)["network"]["init_args"]["levels"] == (3, 4)
-    assert namespace.model.learning_rate == 2e-5
+@pytest.mark.parametrize("flag", ["--model.optimization.learning-rate", "--model.optimization.learning_rate"])
+def test_lists_are_written_with_commas_and_names_with_dashes(parser, config, flag):
+    settings = parser.parse(["--config", config, "--model.compressor.network.attention", "3,4", flag, "2e-5"])
+    assert compressor(settings)["network"]["init_args"]["attention"] == (3, 4)
+    one = parser.parse(["--config", config, "--model.compressor.network.attention", "3"])
+    assert compressor(one)["network"]["init_args"]["attention"] == (3,)
+    assert settings.model.optimization.init_args.learning_rate == 2e-5
 
 
-def test_peek_reads_one_setting_before_all_others(parser, config):
-    assert parser.peek(["--nonsense", "1", "--name", "flowers", "--config", config], "name") == "flowers"
-    assert parser.peek(["--config", config], "model")["learning_rate"] == 1e-3
-    assert parser.peek([], "name") is None
+def test_null_and_text_that_looks_like_a_number(parser, config):
+    flags = ["--data.window", "1,2", "--name", "123", "--model.adversary.lecam", "null"]
+    settings = parser.parse(["--config", config, "--model.adversary=Adversary", *flags])
+    assert (settings.data.window, settings.name) == ((1.0, 2.0), "123")
+    assert settings.model.adversary.init_args.lecam is None
+
+
+def test_paths_expand_the_home_folder(parser, config, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = parser.parse(["--config", config, "--runs=~/runs", "--data.source=~/a*.tar", "--init", "~/b"])
+    assert (settings.runs, settings.init) == (f"{tmp_path}/runs", f"{tmp_path}/b")
+    assert settings.data.source == f"{tmp_path}/a*.tar"
 
 
 def test_print_config_prints_what_would_be_used(parser, config, capsys):
     with pytest.raises(SystemExit):
-        parser.parse(["--config", config, "--name", "ünique", "--print_config"])
+        parser.parse(["--config", config, "--name", "ünique", "--print-config"])
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed == parser.resolved(parser.parse(["--config", config, "--name", "ünique"]))
 
 
-def test_help_says_meaning_choice_and_default_of_everything(parser, capsys):
-    with pytest.raises(SystemExit) as stop:
-        parser.parse(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert stop.value.code == 0
-    assert "--model.compressor what to train. (Autoencoder, HierarchicalAutoencoder; needed)" in text
-    assert "--model.learning_rate of the optimizer. (a number; default 0.0001)" in text
+def test_help_shows_type_meaning_and_default():
+    text = " ".join(command_help(training("compressor")).split())
+    assert "--model.compressor <Autoencoder|HierarchicalAutoencoder> the model itself. [required]" in text
+    assert "--data.batch-size <int>" in text and "[default: 32]" in text
+    assert "--model.adversary <Adversary|null>" in text
+    assert "--model.optimization.learning-rate <float>" in text
+    assert "--runs <path> folder of all runs. [default: runs]" in text
     assert "--model.compressor Autoencoder --model.compressor.SETTING VALUE" in text
-    assert "Defaults yield to files" in text
+    assert "Files override defaults" in text
 
 
-def test_help_says_where_settings_come_from_that_nobody_sets(capsys):
-    parser = Parser("genstack train prior")
-    parser.add_class(ImageData, "data", otherwise="the compressor's run")
-    with pytest.raises(SystemExit):
-        parser.parse(["--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "What is left out is as in the compressor's run." in shown
-    assert "needed" not in shown and "default" not in shown
+def test_help_says_where_unset_options_come_from():
+    text = " ".join(command_help(ENCODE).split())
+    assert "Unset options default to the compressor's run." in text
+    assert "--data.source <text>" in text and "[required]" not in text.partition("data:")[2]
 
 
-def test_help_of_a_part_lists_classes_or_explains_one(parser, capsys):
-    with pytest.raises(SystemExit):
-        parser.parse(["--model.compressor.quantizer.help"])
-    assert "Halving: Half is lost." in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        parser.parse(["--model.compressor.quantizer.help=Identity"])
-    assert "--model.compressor.quantizer.rate" in capsys.readouterr().out
+def test_help_of_a_part_lists_classes_or_explains_one():
+    command = training("compressor")
+    assert "FSQ: " in part_help(command, "--model.compressor.quantizer.help")
+    assert "--model.compressor.quantizer.levels" in part_help(
+        command, "--model.compressor.quantizer.help=FSQ"
+    )
+    text = part_help(command, "--model.compressor.help=Autoencoder")
+    assert "--model.compressor.quantizer" in text and "--model.compressor.channels" not in text
+    with pytest.raises(UserError, match=r"unknown class 'FSK'; did you mean 'FSQ'\?"):
+        part_help(command, "--model.compressor.quantizer.help=FSK")
+    with pytest.raises(UserError, match=r"--model.ema does not take a class"):
+        part_help(command, "--model.ema.help")
 
 
-def test_help_of_a_part_leaves_out_what_the_program_gives(parser, capsys):
-    with pytest.raises(SystemExit):
-        parser.parse(["--model.compressor.help=Autoencoder"])
-    text = capsys.readouterr().out
-    assert "--model.compressor.network" in text
-    assert "--model.compressor.channels" not in text
-
-
-@pytest.mark.parametrize(("text", "levels"), [("4", (4,)), ("4,2", (4, 2)), ("[4, 2]", (4, 2)), ("[]", ())])
-def test_several_values(parser, config, text, levels):
-    settings = parser.parse(["--config", config, "--model.compressor.network.levels", text])
-    assert tuple(settings.model.compressor.init_args.network.init_args.levels) == levels
+def test_the_source_tells_what_python_would(parser):
+    """Every name, default and choice of help is that of the imported class."""
+    for command in commands().values():
+        for path in (*command.flags, *(group.kind for group in command.groups.values())):
+            assert callable(locate(path)) and find(path).summary
+    argument = find("genstack.compressor.Autoencoder").arguments()["network"]
+    assert choices(argument)["Convolutional"][0].path == f"{Convolutional.__module__}.Convolutional"
+    names = [part.node.name for part in classes() if part.concrete]
+    for part in classes():
+        for argument in part.arguments().values():
+            assert words(argument)
+            found = [one.node.name for base, _, _ in bases(argument) for one in classes() if one == base]
+            assert len(set(found)) == len(found), argument
+    assert "VectorQuantizer" in names
 
 
 def test_words_in_files_stay_words_and_numbers_are_numbers(tmp_path):

@@ -1,15 +1,17 @@
 """Planning: it tells what would be, takes what training takes, and writes nothing."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from genstack.cli.main import main
-from genstack.cli.parsing.stages import STAGES, build
+from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.cli.verbs import plan
 from genstack.training.compressor import CompressorTraining
 from genstack.training.estimate import Forecast, Memory
+from genstack.training.run import Run
 
 TINY = [
     *("--config", "configs/demo/compressor.yaml", "--data.limit", "24", "--data.batch_size", "8"),
@@ -43,8 +45,7 @@ def test_a_plan_counts_what_one_of_several_processes_holds():
 
     def forecast(*flags):
         stage = STAGES["compressor"]
-        words = [*TINY, *flags]
-        parts, training = build(stage, stage.parser().parse(words, stage.inherited(words)))
+        parts, training = build_training(stage, stage.parse([*TINY, *flags]), Run(Path("runs")))
         return Forecast(training, parts.trainer)
 
     alone = forecast()
@@ -76,18 +77,18 @@ def test_a_device_too_small_for_the_probe_is_told_in_a_line(tmp_path, capsys, mo
 
 def test_a_plan_of_a_prior_takes_codes(tmp_path, capsys):
     assert main(["plan", "prior", "--compressor", str(tmp_path / "none")]) == 2
-    assert "is no folder or file" in capsys.readouterr().err
+    assert "not found; name the run or file of a compressor" in capsys.readouterr().err
     assert main(["plan", "priors"]) == 2
-    assert "did you mean prior?" in capsys.readouterr().err
+    assert "did you mean 'prior'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("seconds", "told"), [(3, "3 seconds"), (119, "119 seconds"), (600, "10.0 minutes"), (1e6, "11.6 days")]
 )
 def test_times_are_told_as_people_say_them(seconds, told):
-    assert plan.words(float(seconds)) == told
+    assert plan.duration(float(seconds)) == told
 
 
 def test_help_names_both_stages(capsys):
     assert main(["plan", "--help"]) is None
-    assert "genstack plan prior" in capsys.readouterr().out
+    assert "  prior  " in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What a user asks of samples: flags become wishes, images carry them, and mistakes are one line."""
+"""Prompts from the command line: samples record them, and mistakes end in one line."""
 
 import json
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from genstack.checkpoints.model_file import load, save
 from genstack.cli.main import main
-from genstack.cli.parsing.prompts import named
+from genstack.cli.parsing.prompts import class_names
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.conditions import Captions, ConditionImage, Coordinates
@@ -121,16 +121,16 @@ def test_coordinates_are_drawn_in_turn(here):
     ("words", "message"),
     [
         (["--caption", "a" * 99], "tokens, and this prior reads 8; shorten it"),
-        (["--caption", "a", "--captions", "x"], "--caption and --captions were both given"),
+        (["--caption", "a", "--captions", "x"], "--caption and --captions exclude each other"),
         (["--captions", "nowhere.txt"], "--captions nowhere.txt cannot be read as text"),
         (["--captions", "empty.txt"], "--captions empty.txt holds no captions"),
-        (["--condition-images", "nowhere"], "--condition-images nowhere is no folder"),
-        (["--out", ""], "--out is empty; name a folder for the images"),
-        (["--coordinates", "1,2"], "--coordinates 1,2 are no four numbers"),
+        (["--condition-images", "nowhere"], "--condition-images: folder 'nowhere' not found"),
+        (["--out", ""], "--out is empty; expected a path"),
+        (["--coordinates", "1,2"], "invalid --coordinates '1,2': expected top,left,bottom,right"),
         (["--classes", "cat"], "classes were asked for, but this prior was trained on captions"),
     ],
 )
-def test_mistakes_are_told_in_one_line(here, words, message, capsys):
+def test_mistakes_end_in_one_line(here, words, message, capsys):
     run(here / "run", Captions(length=8))
     (here / "empty.txt").write_text("\n \n")
     assert sample(*words) == 2
@@ -151,9 +151,9 @@ def test_mistakes_are_told_in_one_line(here, words, message, capsys):
     ],
 )
 def test_names_of_classes_may_have_commas(text, expected):
-    assert named(text, ("cat", "tench, Tinca tinca", "a", "a,b", "a,b,c", "#7")) == expected
+    assert class_names(text, ("cat", "tench, Tinca tinca", "a", "a,b", "a,b,c", "#7")) == expected
 
 
 def test_a_list_of_no_classes_is_refused():
-    with pytest.raises(UserError, match="--classes , names no class"):
-        named(",", ("cat",))
+    with pytest.raises(UserError, match="--classes ',' holds no class name"):
+        class_names(",", ("cat",))

@@ -1,6 +1,5 @@
 """What a user meets at a run folder that is taken, damaged or half begun."""
 
-import fcntl
 import shutil
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from genstack.cli.main import main
-from genstack.cli.parsing import stages
+from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.training.run import Run
 
 TINY = [
@@ -40,16 +39,17 @@ def again(folder: Path, *flags: str) -> int | None:
 def test_the_seed_decides_weights_that_are_built_before_the_training(tmp_path: Path) -> None:
     def codebook(seed: int) -> torch.Tensor:
         flags = ["--model.compressor.quantizer.seeding", "null", "--model.seed", str(seed)]
-        stage = stages.STAGES["compressor"]
-        settings = stage.parser().parse([*TINY, *flags], {})
+        stage = STAGES["compressor"]
+        settings = stage.parse([*TINY, *flags])
         torch.manual_seed(7)  # whatever ran before
-        return stages.build(stage, settings)[1].model.quantizer.codebook.weight.detach()
+        return build_training(stage, settings, Run(tmp_path))[1].model.quantizer.codebook.weight.detach()
 
     assert torch.equal(codebook(0), codebook(0))
     assert not torch.equal(codebook(0), codebook(1))
 
 
 def test_a_second_training_of_the_same_run_is_refused(folder: Path, capsys) -> None:
+    fcntl = pytest.importorskip("fcntl")
     (folder / "checkpoints" / "last.ckpt").unlink()
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -97,3 +97,10 @@ def test_a_prior_refuses_images_its_compressor_never_saw(folder: Path, capsys) -
 def test_impossible_trainer_options_are_refused(folder: Path, capsys, flag: str) -> None:
     assert again(folder, f"--trainer.{flag}") == 2
     assert flag.partition("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b"])
+def test_the_name_of_a_run_is_one_folder(tmp_path: Path, capsys, name: str) -> None:
+    assert main(["train", "compressor", *TINY, "--name", name, "--runs", str(tmp_path / "runs")]) == 2
+    assert f"invalid --name '{name}'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

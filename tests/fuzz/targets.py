@@ -229,7 +229,7 @@ def settings(content: bytes, folder: Path) -> None:
 @cache
 def parsers() -> tuple[Any, ...]:
     """The command lines of both stages."""
-    return tuple(stage.parser() for stage in STAGES.values())
+    return tuple(stage.parser for stage in STAGES.values())
 
 
 def recipe_files() -> list[bytes]:

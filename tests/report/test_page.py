@@ -17,6 +17,7 @@ from genstack.errors import UserError
 from genstack.report.absent import Absent, attempt
 from genstack.report.page import differences, percent, sentence, short
 from genstack.report.story import meaning
+from genstack.training.run import Run
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 DRAWN = {"path", "line"}  # closed by themselves inside svg
@@ -124,9 +125,9 @@ def test_the_command_trains_the_same_again(trained, page):
     command = next(line for line in page.text if line.startswith("genstack train prior"))
     stage = stages.STAGES["prior"]
     arguments = shlex.split(command)[3:]
-    again = stage.parser().resolved(stage.parser().parse(arguments, stage.inherited(arguments)))
-    settings, before = stages.reopen(trained.prior)
-    first = settings.parser().resolved(before)
+    again = stage.parser.resolved(stage.parse(arguments))
+    settings, before = stages.read_run(Run(trained.prior))
+    first = settings.parser.resolved(before)
     different = [name for name, _ in differences([first, again])]
     assert different == ["name", "runs"]
 

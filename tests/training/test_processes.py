@@ -123,11 +123,12 @@ def test_two_hosts_go_on_after_one_loses_its_process(runs, both, job, torchrun, 
 
 
 def test_fewer_validation_images_than_processes_are_refused(runs):
-    from genstack.cli.parsing.stages import STAGES, build
+    from genstack.cli.parsing.stages import STAGES, build_training
+    from genstack.training.run import Run
 
     stage = STAGES["prior"]
     words = runs.words("prior", "few", "--data.limit", "6")[1:]
-    _, training = build(stage, stage.parser().parse(words, stage.inherited(words)))
+    _, training = build_training(stage, stage.parse(words), Run(runs.folder / "few"))
 
     class Trainer:
         world_size, global_rank, accumulate_grad_batches = 4, 0, 1

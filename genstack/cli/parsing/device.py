@@ -1,4 +1,4 @@
-"""The device to run on, from a word of the command line, and whether it computes what the CPU computes."""
+"""The device to run on, and a check that it computes what the CPU computes."""
 
 import warnings
 from copy import deepcopy
@@ -11,26 +11,26 @@ from genstack.errors import UserError
 MOST = 0.01  # of the largest value; TF32 and the order of sums stay well below
 
 
-def choose(device: str, local: int = 0) -> str:
-    """The device to run on; with several processes on one machine, each has its own.
+def choose_device(device: str, local: int = 0) -> str:
+    """The device to run on; of several processes on one machine, each takes its own.
 
-    An Apple GPU is compared with the CPU first: some releases of torch decode wrongly there, silently.
+    Compares an Apple GPU with the CPU first: some releases of torch decode wrongly there without an error.
     """
-    chosen = found(device, local)
-    if torch.device(chosen).type == "mps" and (far := departure(chosen)) > MOST:
+    chosen = find_device(device, local)
+    if torch.device(chosen).type == "mps" and (far := deviation(chosen)) > MOST:
         warnings.warn(
-            f"{chosen} decodes otherwise than the CPU, by {far:.1%} of the largest value: do not trust its "
+            f"{chosen} and the CPU decode differently, by {far:.1%} of the largest value: do not trust its "
             f"images; use --device cpu, or another release of torch",
             stacklevel=2,
         )
     return chosen
 
 
-def found(device: str, local: int) -> str:
-    """The device that a word means.
+def find_device(device: str, local: int) -> str:
+    """The device with a name; `auto` is the fastest.
 
     Raises:
-        UserError: it is not there.
+        UserError: the device is not available.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -39,13 +39,13 @@ def found(device: str, local: int) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # unknown, or this torch was built without it
-        raise UserError(f"device {device} is not there; use auto, cpu, cuda or mps") from error
+        raise UserError(f"device '{device}' is not available; use auto, cpu, cuda or mps") from error
     return device
 
 
 @torch.inference_mode()
-def departure(device: str) -> float:
-    """How far a small decoder on a device is from itself on the CPU, over the largest value it writes."""
+def deviation(device: str) -> float:
+    """Largest difference of a small decoder on a device and on the CPU, relative to its largest output."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         decoder = Convolutional(8, 32, (1, 2), attention=()).decoder(3)

@@ -1,105 +1,115 @@
-"""The text of --help, from docstrings and defaults."""
+"""The text of --help, from docstrings and defaults in the source."""
 
 import shutil
 import textwrap
 from dataclasses import replace
 
-from genstack.cli.parsing import signatures
-from genstack.cli.parsing.signatures import Setting
+from genstack.cli.commands import Command
+from genstack.cli.parsing.source import Argument, choices, find, overrides, value, words
+from genstack.cli.parsing.words import unknown
+from genstack.errors import UserError
 
 PARTS = """\
-Settings are written --name value or --name=value; several values as a,b; nothing as null. What is true or
-false takes `true` or `false`, and --name alone is true. Where a class is asked for, give its name; its own
-settings follow: --{place} {choice} --{place}.SETTING VALUE. To see what fits there, and what it takes:
---{place}.help and --{place}.help={choice}."""
+Write --NAME VALUE or --NAME=VALUE; several values as a,b; no value as null. A true|false option without
+value is true. Where a class is expected, give its name; its own settings follow: --{place} {choice}
+--{place}.SETTING VALUE. To list the classes: --{place}.help. To list the settings of one:
+--{place}.help={choice}."""
 FILES = """\
---config FILE reads settings from a YAML file and may be given several times; `genstack config list` shows the
-recipes. Defaults yield to files, earlier files to later ones, and files to the command line. --print_config
-prints all settings as they would be used, and stops."""
+--config FILE reads settings from a YAML file or a recipe (`genstack config list`) and can be repeated. Files
+override defaults, later files override earlier ones, and flags override files. --print-config prints the
+resulting settings and exits."""
+WIDTH = 110
 
 
-def explain(
-    command: str,
-    description: str,
-    known: dict[str, Setting],
-    positional: list[str],
-    files: bool,
-    prefix: str = "",
-) -> str:
-    """The help of a command, or of one class (with the place where it stands as prefix)."""
-    needed = [name.upper() for name in positional if known[name].default is signatures.MISSING]
-    rest = ["[--config FILE ...]"] * files + ["[--SETTING VALUE ...]"] * (len(known) > len(needed))
-    head = [" ".join(["usage:", command, *needed, *rest]), "", _filled(description), ""]
-    lines = [
-        line
-        for name, setting in known.items()
-        for line in _lines(name, setting, prefix, name.upper() in needed)
-    ]
-    foot = []
-    if places := _places(known, prefix):
-        place, setting = min(places, key=lambda found: found[1].default is not signatures.MISSING)
-        foot = ["", _filled(PARTS.format(place=place, choice=_kinds(setting)[0]))]
-    return "\n".join(head + lines + foot + ["", _filled(FILES)] * files)
+def command_help(command: Command) -> str:
+    """The help of a command."""
+    flags, places = command.arguments(), command.positional()
+    needed = [name for name in places if flags[name].default is None]
+    usage = ["usage:", command.name, *(name.upper() for name in needed)]
+    usage += ["[--config FILE ...]"] * command.files + ["[--OPTION VALUE ...]"]
+    lines = [" ".join(usage), "", fill(command.description), ""]
+    for name, flag in flags.items():
+        lines += option(name, flag, place=name in needed)
+    for name, group in command.groups.items():
+        otherwise = f" Unset options default to {group.otherwise}." if group.otherwise else ""
+        lines += ["", fill(f"{name}: {find(group.kind).summary}{otherwise}")]
+        for key, argument in group.arguments().items():
+            lines += option(f"{name}.{key}", argument, inherited=bool(group.otherwise))
+    if command.groups:
+        settings = command.groups.get("model", command.groups["data"]).arguments()
+        classes = ((name, choice) for name, one in settings.items() for choice in choices(one))
+        name, choice = next(classes)
+        prefix = "model" if "model" in command.groups else "data"
+        lines += ["", fill(PARTS.format(place=f"{prefix}.{name}", choice=choice))]
+    return "\n".join([*lines, *(["", fill(FILES)] if command.files else [])])
 
 
-def _places(known: dict[str, Setting], prefix: str) -> list[tuple[str, Setting]]:
-    """The places that take a class."""
-    inner = [_places(setting.inside, f"{prefix}{name}.") for name, setting in known.items() if setting.inside]
-    own = [(f"{prefix}{name}", setting) for name, setting in known.items() if _kinds(setting)]
-    return own + [place for places in inner for place in places]
+def part_help(command: Command, word: str) -> str:
+    """The help of `--model.compressor.quantizer.help`, which lists classes, or with `=NAME` of one class.
+
+    Raises:
+        UserError: no class is expected there, or the class is unknown.
+    """
+    place, _, name = word.removeprefix("--").replace("-", "_").partition(".help")
+    found = classes_at(command, place)
+    if not name:
+        return "\n".join(f"{name}: {part.summary}" for name, (part, _) in found.items())
+    if name[1:] not in found:
+        raise UserError(f"--{place}: {unknown('class', name[1:], found)}")
+    part, given = found[name[1:]]
+    lines = [f"--{place.replace('_', '-')}={name[1:]}", "", fill(part.summary), ""]
+    for key, argument in part.arguments(given).items():
+        lines += option(f"{place}.{key}", argument)
+    return "\n".join(lines)
 
 
-def _kinds(setting: Setting) -> list[str]:
-    return [name for base, _, _ in signatures.parts(setting.hint) for name in signatures.choices(base)]
+def classes_at(command: Command, place: str) -> dict:
+    """The classes that a place takes, in whichever class is chosen above it."""
+    head, *path = place.split(".")
+    settings = [command.groups[head].arguments()] if head in command.groups else [command.arguments()]
+    for name in path if head in command.groups else [head, *path]:
+        argument = next((known[name] for known in settings if name in known), None)
+        if argument is None:
+            names = [one for known in settings for one in known]
+            raise UserError(f"--{place}: {unknown('setting', name, names)}")
+        found = choices(argument)
+        settings = [part.arguments(given) for part, given in found.values()]
+    if not path or not found:
+        raise UserError(f"--{place} does not take a class; see {command.name} --help")
+    return found
 
 
-def _lines(name: str, setting: Setting, prefix: str, place: bool = False) -> list[str]:
-    if setting.inside is not None:
-        inside = {key: replace(one, otherwise=setting.otherwise) for key, one in setting.inside.items()}
-        inner = [line for key, value in inside.items() for line in _lines(key, value, f"{prefix}{name}.")]
-        rest = f" What is left out is as in {setting.otherwise}." if setting.otherwise else ""
-        return ["", _filled(f"{name}: {setting.help}{rest}"), *inner]
-    flag = f"  {name.upper()} or --{name}" if place else f"  --{prefix}{name}"
-    kinds = signatures.parts(setting.hint)
-    choice = [kind for base, _, inside in kinds if not inside for kind in signatures.choices(base).values()]
-    described = signatures.described(setting.default)
-    if len(choice) != 1 or choice[0] is not kinds[0][0] or not described:
-        return [flag, _filled(f"{_sentence(setting.help)} {_value(setting)}".strip(), "      ")]
-    lines = [
-        flag,
-        _filled(f"{_sentence(setting.help)} ({choice[0].__name__}; its settings follow)", "      "),
-    ]
-    for key, value in signatures.settings_of(choice[0]).items():
-        standing = replace(value, default=described["init_args"].get(key, value.default))
-        lines += _lines(key, replace(standing, otherwise=setting.otherwise), f"{prefix}{name}.")
-    return lines
+def option(name: str, argument: Argument, place: bool = False, inherited: bool = False) -> list[str]:
+    """One option: name, type, meaning, default; below it the settings of a class that is the only choice."""
+    found = choices(argument)
+    nullable = "|null" * (bool(found) and "None" in argument.hint)
+    kind = "|".join(found) + nullable if found else words(argument)
+    head = f"  {name.upper()} or" * place + f"  --{name.replace('_', '-')}"
+    default = "" if inherited else shown_default(argument)
+    if len(head) + len(kind) > WIDTH - 12:
+        head, kind = f"{head} <class>", f"({kind})"
+        lines = [head, fill(" ".join(filter(None, [argument.help, kind, default])), "      ")]
+    else:
+        lines = [f"{head} <{kind}>", fill(" ".join(filter(None, [argument.help, default])), "      ")]
+    if len(found) == 1 and argument.default not in (None, "None"):
+        (part, given), standing = next(iter(found.values())), overrides(argument)
+        for key, inner in part.arguments(given).items():
+            changed = replace(inner, default=standing.get(key, inner.default))
+            lines += option(f"{name}.{key}", changed, inherited=inherited)
+    return list(filter(None, lines))
 
 
-def _value(setting: Setting) -> str:
-    """What it takes, and its default."""
-    kinds = _kinds(setting)
-    takes = ", ".join(kinds) if kinds else signatures.readable(setting.hint)
-    takes += " or null" * bool(kinds and type(None) in signatures.members(setting.hint))
-    if setting.otherwise:
-        return f"({takes})"
-    if setting.default is signatures.MISSING:
-        return f"({takes}; needed)"
-    described = signatures.described(setting.default).get("class_path", "").rpartition(".")[2]
-    default = described or _shown(setting.default)
-    return f"({takes}; default {default if default != '' else 'empty'})"
+def shown_default(argument: Argument) -> str:
+    """The default in brackets."""
+    if argument.default is None:
+        return "[required]"
+    return f"[default: {text}]" if (text := value(argument)) else ""
 
 
-def _shown(default: object) -> object:
-    if default is None or isinstance(default, bool):
-        return "null" if default is None else str(default).lower()
-    value = signatures.plain(default)
-    return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _sentence(text: str) -> str:
-    return textwrap.shorten(text, 400, placeholder=" ...")
-
-
-def _filled(text: str, indent: str = "") -> str:
-    width = min(shutil.get_terminal_size().columns, 110)
-    return textwrap.fill(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent)
+def fill(text: str, indent: str = "") -> str:
+    """A paragraph as wide as the terminal."""
+    width = min(shutil.get_terminal_size().columns, WIDTH)
+    words = " ".join(text.split())
+    return textwrap.fill(
+        words, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

@@ -1,246 +1,243 @@
-"""The command line of one verb: settings from signatures, files under flags, each mistake in one line."""
+"""Settings of one command: jsonargparse lays files over defaults and flags over files, checks, and builds."""
 
 import importlib
-from collections.abc import Callable, Collection, Mapping
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import jsonargparse
 import yaml
 
+import genstack
 from genstack import discovery
-from genstack.cli.parsing import settings
-from genstack.cli.parsing.help import explain
-from genstack.cli.parsing.recipes import read
-from genstack.cli.parsing.signatures import MISSING, Setting, settings_of, summary
-from genstack.cli.parsing.words import Words, meant, split
+from genstack.cli.commands import Command
+from genstack.cli.parsing import source
+from genstack.cli.parsing.layers import Layers, nest
+from genstack.cli.parsing.mistakes import Mistake, explain, read_error
+from genstack.cli.parsing.recipes import Loader, read
+from genstack.cli.parsing.words import pairs, split
 from genstack.errors import UserError
 
 Flags = TypeVar("Flags")
 
-PARTS = (
-    "genstack.compressor",
-    "genstack.losses",
-    "genstack.transformer",
-    "genstack.conditions",
-    "genstack.prior",
-    "genstack.data",
-)
-
 
 class Parser:
-    """Reads settings for one command. Defaults yield to files (`--config`, later ones win), files to flags.
+    """Reads the settings of a command: defaults, then inherited ones, then files, then the command line.
 
-    Add what can be set, then `parse` to a namespace, then `build` the objects. `resolved` is what a run
-    folder keeps; `reread` is the way back. Every mistake is a UserError of one line that begins with the
-    command.
-
-    Args:
-        command: the words that call it, for instance "genstack train compressor".
-        description: what it does; the first words of its help.
-        files: whether it takes `--config FILE`.
+    `parse` makes a namespace, `build` makes the objects that it describes. `resolved` is what a run folder
+    keeps, and `reread` the way back. Errors are UserErrors of one line that begin with the command.
     """
 
-    def __init__(self, command: str, description: str = "", files: bool = False):
-        self.command, self.files = command, files
-        self.description = description.partition("\nArgs:")[0].strip()
-        self.settings: dict[str, Setting] = {}
-        self.positional: list[str] = []
-        self._arguments = jsonargparse.ArgumentParser(prog=command, exit_on_error=False)
-        self._laid: dict = {}
-        self._groups: dict[type, str] = {}
-
-    def add_class(
-        self, kind: type, name: str, skip: Collection[str] = (), build: bool = True, otherwise: str = ""
-    ) -> None:
-        """The arguments of a class as `--name.argument`.
-
-        Args:
-            kind: the class.
-            name: of the group.
-            skip: arguments that the program gives.
-            build: make the class in `build`, or leave its arguments there, the classes among them made.
-            otherwise: where its settings come from that nobody sets, for the help; "" for their defaults.
-        """
-        load_parts()
-        inside = {key: value for key, value in settings_of(kind).items() if key not in skip}
-        self.settings[name] = Setting(inside=inside, help=summary(kind), otherwise=otherwise)
-        self._groups[kind] = name
-        self._arguments.add_class_arguments(kind, name, skip=set(skip), instantiate=build, sub_configs=False)
-
-    def add_function(self, function: Callable) -> None:
-        """The arguments of a function, by name or, as in Python, by place."""
-        arguments = settings_of(function)
-        self.settings |= arguments
-        self.positional += arguments
-        self._arguments.add_function_arguments(function, as_positional=False, sub_configs=False)
-
-    def add_flags(self, kind: type) -> None:
-        """The arguments of a class, a setting of its own, by name or by place; `made` is the way back."""
-        for name, setting in settings_of(kind).items():
-            self.add_option(name, setting.hint, setting.help, setting.default)
-            if setting.default is not MISSING:
-                self.positional.append(name)
-
-    def add_option(self, name: str, hint: Any, help: str, default: Any = MISSING) -> None:
-        """One setting of its own; without a default it must be given, by name or by place."""
-        self.settings[name] = Setting(hint, default, help=help)
-        required = default is MISSING
-        if required:
-            self.positional.append(name)
-        self._arguments.add_argument(
-            f"--{name}", type=hint, help=help, required=required, default=None if required else default
+    def __init__(self, command: Command):
+        self.command = command
+        self.flags = command.arguments()
+        self._refusals: list[UserError] = []
+        self._settings: dict = {}
+        trust_own_classes()
+        self._parser = jsonargparse.ArgumentParser(
+            prog=command.name, exit_on_error=False, parser_mode="genstack"
         )
+        self._parser.add_argument("--config", action="config")
+        for path in (*command.flags, *filter(None, [command.options])):
+            for name, parameter in inspect.signature(locate(path), eval_str=True).parameters.items():
+                given: dict = {"required": True} if parameter.default is parameter.empty else {}
+                optional = path == command.options
+                if not given:
+                    given = {"default": None if optional else parameter.default}
+                hint = parameter.annotation | None if optional else parameter.annotation
+                self._parser.add_argument(f"--{name}", type=hint, **given)
+        for prefix, group in command.groups.items():
+            self._parser.add_class_arguments(
+                locate(group.kind), prefix, skip={*group.skip}, instantiate=group.build, sub_configs=False
+            )
 
     def parse(
-        self, arguments: list[str], inherited: Mapping[str, Any] | None = None
+        self, arguments: list[str], inherit: Callable[[Layers], Mapping[str, Any]] | None = None
     ) -> jsonargparse.Namespace:
-        """The settings of a command line. `--help` and `--print_config` print, and end the program.
+        """The settings of a command line. `--print-config` prints them and ends the program.
 
         Args:
-            arguments: what stands behind the command.
-            inherited: settings that yield to files and to the command line.
+            arguments: words after the command.
+            inherit: makes settings that files and flags override, from these.
         """
-        words = self._words(arguments)
-        if words.all("help"):
-            print(explain(self.command, self.description, self.settings, self.positional, self.files))
+        switches = {name for name, flag in self.flags.items() if flag.hint == "bool"}
+        lists = {name for name, flag in self.flags.items() if flag.hint.startswith(("list", "tuple[str"))}
+        words = split(arguments, switches | {"print_config"}, lists)
+        try:
+            files = self._files(words.values("config"))
+            layers = Layers(
+                [(f"{file}: ", read(Path(file), self.command.name.rpartition(" ")[2])) for file in files]
+            )
+            named = pairs(words, self.command.positional(), lists, self.command.name)
+            layers.append(("--", nest(named)))
+            layers.expand_paths(self.command)
+            if inherit is not None:
+                layers.insert(0, ("", dict(inherit(layers))))
+            settings = self._parse(layers)
+        except UserError as error:
+            raise self._prefixed(error) from None
+        if self.command.files and words.values("print_config"):
+            print(yaml.safe_dump(self.resolved(settings), sort_keys=False, allow_unicode=True), end="")
             raise SystemExit(0)
+        return settings
+
+    def preview(self, content: Mapping, file: str) -> tuple[dict, list[str]]:
+        """The settings of one file with all defaults, and the names of settings that it leaves open."""
+        layers = Layers([(f"{file}: ", dict(content))])
+        required = [action for action in self._parser._actions if action.required]
+        absent = [action.dest for action in required if layers.get(action.dest) is None]
+        for action in required:
+            action.required = action.dest not in absent
         try:
-            laid = settings.lay(self.settings, {}, inherited or {}, "", "")
-            namespace = self._checked(self._lay_words(self._lay_files(laid, words), words))
-        except settings.UnchosenError as error:
-            recipe = self.files and not words.all("config")
-            hint = "; or begin with a recipe, --config FILE: `genstack config list`" if recipe else ""
-            raise UserError(f"{self.command}: {error}{hint}") from None
-        except ValueError as error:
-            raise UserError(f"{self.command}: {error}") from None
-        if self.files and words.all("print_config"):
-            print(yaml.safe_dump(self.resolved(namespace), sort_keys=False, allow_unicode=True), end="")
-            raise SystemExit(0)
-        return namespace
+            return self.resolved(self._parse(layers)), absent
+        except UserError as error:
+            raise self._prefixed(error) from None
+        finally:
+            for action in required:
+                action.required = True
 
-    def peek(self, arguments: list[str], name: str) -> Any:
-        """One setting, `name` or `group.name`, as the command line gives it, or else a file."""
-        words = self._words(arguments)
-        if given := dict(self._named(words.positional)).get(name) or words.all(name):
-            return given if isinstance(given, str) else given[-1]
+    def reread(self, saved: Mapping, file: str) -> jsonargparse.Namespace:
+        """The settings that `resolved` saved in a file."""
         try:
-            files = [read(Path(file)) for file in words.all("config") if file]
-        except ValueError as error:
-            raise UserError(f"{self.command}: {error}") from None
-        group, _, last = name.rpartition(".")
-        groups = [file.get(group) if group else file for file in reversed(files)]
-        return next((found[last] for found in groups if isinstance(found, Mapping) and last in found), None)
+            return self._parse(Layers([(f"{file}: ", dict(saved))]))
+        except UserError as error:
+            raise self._prefixed(error) from None
 
-    def preview(self, content: Mapping, source: str) -> tuple[dict, list[str]]:
-        """The settings of one file with all defaults, and the names of those that are still to be given."""
-        try:
-            missing: list[str] = []
-            laid = settings.lay(self.settings, {}, content, f"{source}: ", "")
-            return settings.complete(self.settings, laid, "--", missing), missing
-        except ValueError as error:
-            raise UserError(f"{self.command}: {error}") from None
+    def resolved(self, settings: jsonargparse.Namespace) -> dict:
+        """All settings, defaults too, as plain values that a file can hold."""
+        return plain(settings.as_dict())
 
-    def reread(self, saved: Mapping, source: str) -> jsonargparse.Namespace:
-        """The settings that `resolved` saved; `source` is the file they come from, for messages."""
-        try:
-            return self._checked(settings.lay(self.settings, {}, saved, f"{source}: ", ""))
-        except ValueError as error:
-            raise UserError(f"{self.command}: {error}") from None
-
-    def resolved(self, namespace: jsonargparse.Namespace) -> dict:
-        """All settings, defaults too, in plain values that a file can hold."""
-        return yaml.safe_load(self._arguments.dump(namespace, skip_unset=False, skip_validation=True))
-
-    def build(self, namespace: jsonargparse.Namespace) -> jsonargparse.Namespace:
+    def build(self, settings: jsonargparse.Namespace) -> jsonargparse.Namespace:
         """The objects that the settings describe.
 
         Raises:
-            UserError: a constructor refuses its arguments; the message says where they were set.
+            UserError: a constructor refuses its arguments; the message names the setting.
         """
-        self._laid = namespace.as_dict()
-        return self._arguments.instantiate(namespace, instantiators=[(self._instantiate, object, True)])
-
-    def _words(self, arguments: list[str]) -> Words:
-        switches = {name for name, setting in self.settings.items() if setting.hint is bool}
-        return split(arguments, frozenset(switches | {"print_config", "help"}))
-
-    def _lay_files(self, laid: dict, words: Words) -> dict:
-        for file in words.all("config") if self.files else ():
-            if file is None:
-                raise UserError("--config needs a file: --config FILE")
-            laid = settings.lay(self.settings, laid, read(Path(file)), f"{file}: ", "")
-        return laid
-
-    def _lay_words(self, laid: dict, words: Words) -> dict:
-        own = ("config", "print_config") if self.files else ()
-        given = self._named(words.positional) + [pair for pair in words.settings if pair[0] not in own]
-        seen: set[str] = set()
-        for name, value in given:
-            if name in seen:
-                raise UserError(f"--{name} is given twice; keep one")
-            seen.add(name)
-            if name.endswith(".help"):
-                self._explain(name.removesuffix(".help"), value)
-            laid = settings.lay(self.settings, laid, nested(name, value), "--", "")
-        return laid
-
-    def _named(self, words: list[str]) -> list[tuple[str, str | None]]:
-        """Words by place, with the names of their places."""
-        if len(words) > len(self.positional):
-            takes = (
-                f"it takes {', '.join(self.positional).upper()}"
-                if self.positional
-                else "it takes only --settings"
-            )
-            raise UserError(f"what is {words[len(self.positional)]} for? {takes}; see {self.command} --help")
-        return list(zip(self.positional, words, strict=False))
-
-    def _checked(self, laid: dict) -> jsonargparse.Namespace:
-        complete = settings.complete(self.settings, laid, "--")
+        self._settings, self._refusals = settings.as_dict(), []
         try:
-            return self._arguments.parse_object(complete)
-        except jsonargparse.ArgumentError as error:
-            raise UserError(" ".join(str(error).split())) from None
+            built = self._parser.instantiate(settings, instantiators=[(self._instantiate, object, True)])
+        except Exception:
+            if not self._refusals:
+                raise
+        if self._refusals:  # jsonargparse tries the other members of a union after the first refusal
+            raise self._refusals[0]
+        return built
 
-    def _explain(self, place: str, name: str | None) -> None:
-        """Print what can stand at a place, or the settings of one class that can, and stop."""
-        kinds = settings.at(self.settings, place)
-        if name is None:
-            print("\n".join(f"{kind.__name__}: {summary(kind)}" for kind, _ in kinds.values()))
-        elif name not in kinds:
-            raise UserError(meant(f"--{place}: {name} is no choice", name, kinds))
-        else:
-            kind, given = kinds[name]
-            inside = settings_of(kind, given)
-            print(explain(f"--{place}={name}", summary(kind), inside, [], False, f"{place}."))
-        raise SystemExit(0)
+    def _files(self, given: list) -> list[str]:
+        if given and not self.command.files:
+            raise UserError(f"unknown option '--config'; {self.command.name} reads no configuration file")
+        if None in given:
+            raise UserError("--config has no value; expected a recipe or a file: --config FILE")
+        return given
+
+    def _parse(self, layers: Layers) -> jsonargparse.Namespace:
+        """Let jsonargparse lay one source over the other; `4` and `4,5` become lists where expected."""
+        layers.check_groups(self.command)
+        while True:
+            words = [f"--config={json.dumps(layer)}" for _, layer in layers]
+            try:
+                settings = self._parser.parse_args(words)
+            except jsonargparse.ArgumentError as error:
+                mistake = read_error(str(error))
+                if not self._listed(mistake, layers):
+                    raise UserError(explain(mistake, self.command, layers)) from None
+            else:
+                settings.pop("config", None)
+                return settings
+
+    def _listed(self, mistake: Mistake, layers: Layers) -> bool:
+        """Replace text by a list where a list is expected; returns if that was possible."""
+        argument = layers.argument(self.command, mistake.place)
+        text = layers.get(mistake.place)
+        if argument is None or isinstance(text, list | dict | bool) or text is None:
+            return False
+        if "tuple[" not in argument.hint and "list[" not in argument.hint:
+            return False
+        layers.replace(mistake.place, str(text).split(","))
+        return True
+
+    def _prefixed(self, error: UserError) -> UserError:
+        message = str(error)
+        return (
+            error if message.startswith(self.command.name) else UserError(f"{self.command.name}: {message}")
+        )
 
     def _instantiate(self, kind: type, *arguments: Any, **named: Any) -> Any:
-        """Make an object; what its constructor refuses is told with the place where it was set."""
+        """Make an object; a refusal by its constructor is told with the setting's name."""
         try:
             return kind(*arguments, **named)
         except ValueError as error:
-            place = settings.find(self._laid, kind) or self._groups.get(kind, kind.__name__)
-            message = str(error)
-            if not message.startswith(self.command):
-                message = f"{self.command}: {place}: {message}"
-            raise UserError(message) from error
+            groups = {locate(group.kind): prefix for prefix, group in self.command.groups.items()}
+            place = place_of(self._settings, kind) or groups.get(kind, kind.__name__)
+            refusal = self._prefixed(UserError(str(error)))
+            if not str(error).startswith(self.command.name):
+                refusal = UserError(f"{self.command.name}: {place}: {error}")
+            self._refusals.append(refusal)
+            raise refusal from error
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML can hold it."""
+    if isinstance(value, jsonargparse.Namespace | Mapping):
+        entries = vars(value) if isinstance(value, jsonargparse.Namespace) else value
+        return {name: plain(entry) for name, entry in entries.items() if entry is not jsonargparse.Unset}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def made(kind: type[Flags], settings: jsonargparse.Namespace) -> Flags:
-    """The object of a class whose arguments are settings of their own."""
-    return kind(**{name: getattr(settings, name) for name in settings_of(kind)})
+    """The object of a class whose arguments are flags."""
+    return kind(**{name: getattr(settings, name) for name in inspect.signature(kind).parameters})
 
 
-def load_parts() -> None:
-    """Import every part of genstack, so that it can be named."""
-    for name in PARTS:
-        discovery.modules(importlib.import_module(name))
+def locate(path: str) -> Any:
+    """The object with a full dotted name in genstack's own code."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
-def nested(name: str, value: Any) -> dict:
-    """`a.b.c` and a value as mappings in mappings."""
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    return value
+def packages() -> list[ModuleType]:
+    """The packages whose classes settings can name."""
+    return [importlib.import_module(f"genstack.{name}") for name in source.PACKAGES]
+
+
+@cache
+def trust_own_classes() -> None:
+    """Import all parts, and let settings name their classes and nothing else.
+
+    A file of settings may come from a stranger: no other name is ever imported.
+    """
+    trusted = set()
+    for package in packages():
+        for module in discovery.modules(package):
+            for name, member in inspect.getmembers(module, inspect.isclass):
+                if member.__module__.startswith(f"{genstack.__name__}."):
+                    parents = module.__name__.split(".")
+                    trusted |= {".".join([*parents[:end], name]) for end in range(1, len(parents) + 1)}
+    jsonargparse.set_loader("genstack", lambda text: yaml.load(text, Loader), exceptions=(yaml.YAMLError,))
+    jsonargparse.set_parsing_settings(
+        import_path_denylist=["*"],
+        import_path_allowlist=sorted(trusted),
+        subclasses_enabled=["is_pure_dataclass"],
+        unset_sentinel=True,
+    )
+
+
+def place_of(value: Any, kind: type, place: str = "") -> str | None:
+    """The first place in settings where a class is named."""
+    if isinstance(value, Mapping):
+        if value.get("class_path", "").rpartition(".")[2] == kind.__name__:
+            return place
+        inside = value.get("init_args", {}) if "class_path" in value else value
+        entries = [(f"{place}.{name}".lstrip("."), entry) for name, entry in inside.items()]
+    else:
+        several = value if isinstance(value, list | tuple) else []
+        entries = [(f"{place}.{index}", entry) for index, entry in enumerate(several)]
+    return next(
+        (found for name, entry in entries if (found := place_of(entry, kind, name)) is not None), None
+    )

@@ -1,4 +1,4 @@
-"""Files of settings, in YAML, and those among them that come with genstack."""
+"""YAML files of settings, and the recipes that come with genstack."""
 
 import re
 import sysconfig
@@ -10,7 +10,7 @@ import yaml
 import genstack
 from genstack.errors import UserError
 
-#: What holds `configs`: what an installed package brings beside its modules, or a clone.
+#: Folders that may hold `configs`: data files of an installed package, or a clone.
 HOMES = (Path(sysconfig.get_path("data")) / "share" / "genstack", Path(genstack.__file__).parents[1])
 
 
@@ -38,48 +38,72 @@ Loader.add_implicit_resolver(
 
 
 def opening(file: Path) -> str:
-    """What a recipe is, in the words that it opens with, before the paper that it follows."""
+    """Title of a recipe: its first comment up to the paper that it follows."""
     first = file.read_text(encoding="utf-8").partition("\n")[0]
     return re.split(r" \(|[;.] |,$", first.strip("# "))[0] if first.startswith("#") else ""
 
 
 def known() -> dict[str, Path]:
-    """The recipes that come with genstack, by the names that they have in its clone."""
+    """The recipes that come with genstack, by their path in a clone."""
     home = next(home for home in HOMES if (home / "configs").is_dir() or home == HOMES[-1])
     return {file.relative_to(home).as_posix(): file for file in sorted((home / "configs").rglob("*.yaml"))}
 
 
-def read(file: Path) -> dict:
-    """The settings in a YAML file: plain values only, tags of Python are refused.
+def read(file: Path, stage: str = "") -> dict:
+    """Settings of a YAML file: plain values only, tags of Python are refused.
 
     Args:
-        file: one that is there, or a recipe that comes with genstack by its name, wherever one works.
+        file: a file, or the name of a recipe that comes with genstack, such as `vqgan`.
+        stage: compressor or prior, for names that recipes of both have.
 
     Raises:
-        UserError: no such file, no YAML, or no settings in it.
+        UserError: the file does not exist, is not YAML, or holds no settings.
     """
     named = file
-    if not file.exists():
-        file = known().get(file.as_posix(), file)
     if not file.is_file():
-        raise UserError(f"{named} {'is no file' if file.exists() else 'does not exist'}; {alike(named)}")
+        file = recipe(file.as_posix(), stage) or file
+    if not file.is_file():
+        problem = "is a folder, expected a file" if file.exists() else "not found"
+        raise UserError(f"recipe '{named}' {problem}; {alike(named)}")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{file}, line {line}: {' '.join(str(error.problem).split())}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"{file} is no YAML text") from None
+        raise UserError(f"{file} is not a YAML file") from None
     if content is None:
         return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise UserError(f"{file} holds no settings; it takes lines such as `name: value`")
-    content.pop("format_version", None)  # a run's own file says it, and serves as a recipe too
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no settings; expected lines such as `name: value`")
+    check_names(content, file)
+    content.pop("format_version", None)  # of a run's config.yaml, which serves as a recipe, too
     return content
 
 
+def check_names(content: object, file: Path) -> None:
+    """Refuse names of settings that YAML reads as numbers or null.
+
+    Raises:
+        UserError: a name is not text.
+    """
+    for value in content if isinstance(content, list) else ():
+        check_names(value, file)
+    for name, value in content.items() if isinstance(content, dict) else ():
+        if not isinstance(name, str):
+            raise UserError(f"{file}: invalid setting name '{name}'; expected text")
+        check_names(value, file)
+
+
+def recipe(name: str, stage: str = "") -> Path | None:
+    """A recipe by its path in a clone, or by its file name with or without ending, for this stage first."""
+    names = {key: (key, Path(key).name, Path(key).stem) for key in known()}
+    found = sorted((key for key in names if name in names[key]), key=lambda key: f"/{stage}/" not in key)
+    return known()[found[0]] if found else None
+
+
 def alike(file: Path) -> str:
-    """Which file was probably meant, or where to look."""
+    """The closest known file, or the command that lists recipes."""
     there = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
     by_stem = {Path(name).stem: name for name in [*known(), *there]}
     if near := get_close_matches(file.stem, by_stem, n=1):

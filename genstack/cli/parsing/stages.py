@@ -1,9 +1,9 @@
-"""The two things to train: their command lines, and the trainings that settings describe."""
+"""The two trainings: their settings, and the objects that settings describe."""
 
-import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,84 +15,75 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from genstack import description, hub
 from genstack.checkpoints.initialize import begun, begun_prior, other_codes, prior_of, reading
 from genstack.checkpoints.model_file import TENSORS, load
+from genstack.cli.commands import training
 from genstack.cli.next_steps import next_command
+from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.parser import Parser
-from genstack.cli.parsing.place import images_of
+from genstack.cli.parsing.paths import check_name
+from genstack.cli.parsing.run_files import data_settings
 from genstack.data import ImageData
 from genstack.data.codes.data import codes_or_images
 from genstack.data.codes.header import header_in
 from genstack.data.sources import is_archive
 from genstack.errors import UserError
-from genstack.model import Model
 from genstack.training.compressor import CompressorTraining
-from genstack.training.loggers import Logging
 from genstack.training.prior import PriorTraining
-from genstack.training.run import CONFIG, Run, Schedule
+from genstack.training.run import CONFIG, Run
 from genstack.training.training import Training
+
+LOCATION = ("name", "runs", "dry_run")  # settings that a run folder does not keep
 
 
 class Stage(ABC):
-    """One of the two things to train: its command line, and how its training is made from it."""
+    """One of the two trainings: its command line, and the training that settings describe."""
 
     name: str
-    kind: type[Training]
-    late: frozenset[str]  # arguments of the training that do not come from `--model`
-    otherwise = ""  # where settings of the data come from that nobody sets
 
+    @cached_property
     def parser(self) -> Parser:
-        """The command line."""
-        parser = Parser(f"genstack train {self.name}", inspect.getdoc(self.kind) or "", files=True)
-        self.add_options(parser)
-        parser.add_option("name", str, "name of the run, which fills the folder RUNS/NAME", self.name)
-        parser.add_option("runs", str, "folder of all runs", "runs")
-        parser.add_option("dry_run", bool, "only say what it would take, as `genstack plan` does", False)
-        parser.add_class(ImageData, "data", otherwise=self.otherwise)
-        parser.add_class(self.kind, "model", skip=self.late, build=False)
-        parser.add_class(Schedule, "trainer")
-        parser.add_class(Logging, "log")
-        return parser
+        """The settings of this training."""
+        return Parser(training(self.name))
+
+    def parse(self, arguments: list[str]) -> Namespace:
+        """The settings of a command line."""
+        settings = self.parser.parse(arguments, self.inherited)
+        check_name(settings.name)
+        return settings
 
     @abstractmethod
-    def add_options(self, parser: Parser) -> None:
-        """What this stage needs beside its training."""
-
-    def inherited(self, arguments: list[str]) -> dict[str, Any]:
-        """Settings from elsewhere, under those of files and flags."""
-        return {}
+    def inherited(self, given: Layers) -> dict[str, Any]:
+        """Settings of the runs that a command line names; files and flags override them."""
 
     @abstractmethod
-    def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
-        """The training that settings and the parts built from them describe."""
+    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+        """The training, made of the parts that the settings describe."""
 
     @abstractmethod
-    def next(self, folder: Path) -> str:
-        """What a user does next."""
+    def next_steps(self, folder: Path) -> str:
+        """Commands that follow a finished training."""
 
 
 class CompressorStage(Stage):
     """Stage one."""
 
-    name, kind, late = "compressor", CompressorTraining, frozenset({"data"})
+    name = "compressor"
 
-    def add_options(self, parser: Parser) -> None:
-        parser.add_option("init", str | None, "run or published file whose weights it begins with", None)
-
-    def inherited(self, arguments: list[str]) -> dict[str, Any]:
-        """The compressor that the run begins with, unless something else is said."""
-        found = Parser("genstack train compressor", files=True).peek(arguments, "init")
-        if found is None:
+    def inherited(self, given: Layers) -> dict[str, Any]:
+        """The compressor of --init."""
+        start = given.get("init")
+        if start is None:
             return {}
-        described = description.describe(load(Path(found)).compressor)
+        described = description.describe(load(Path(start)).compressor)
         del described["channels"]  # as many as the data has
-        return {"model": {"compressor": written(described)}}
+        return {"model": {"compressor": as_settings(described)}}
 
-    def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
-        given = vars(parts.model)
-        if settings.init is not None and Run(folder).checkpoint is None:
-            given["compressor"] = begun(given["compressor"], Path(settings.init))
-        return CompressorTraining(data=parts.data, **given)
+    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+        arguments = vars(parts.model)
+        if settings.init is not None and run.checkpoint is None:
+            arguments["compressor"] = begun(arguments["compressor"], Path(settings.init))
+        return CompressorTraining(data=parts.data, **arguments)
 
-    def next(self, folder: Path) -> str:
+    def next_steps(self, folder: Path) -> str:
         model = load(folder)
         name = f" --name {folder.name}-prior" if model.compressor.coded else ""
         return f"Look at {folder}/images, then:  {next_command(model, str(folder))}{name}"
@@ -101,55 +92,48 @@ class CompressorStage(Stage):
 class PriorStage(Stage):
     """Stage two."""
 
-    name, kind, late = "prior", PriorTraining, frozenset({"data", "compressor"})
-    otherwise = "the compressor's run"
+    name = "prior"
 
-    def add_options(self, parser: Parser) -> None:
-        parser.add_option("compressor", str, "run or published file of the compressor")
-        parser.add_option(
-            "init", str | None, "run or published file whose prior's weights it begins with", None
-        )
+    def inherited(self, given: Layers) -> dict[str, Any]:
+        """The data of the compressor's run, and the prior of --init."""
+        return self._prior(given) | self._data(given)
 
-    def inherited(self, arguments: list[str]) -> dict[str, Any]:
-        """The data of the compressor's run, and the prior to begin with, unless something else is said."""
-        return self.beginning(arguments) | self.images(arguments)
-
-    def beginning(self, arguments: list[str]) -> dict[str, Any]:
-        """The prior of another run."""
-        found = Parser("genstack train prior", files=True).peek(arguments, "init")
-        if found is None:
+    def _prior(self, given: Layers) -> dict[str, Any]:
+        start = given.get("init")
+        if start is None:
             return {}
-        described = description.describe(prior_of(Path(found)))
+        described = description.describe(prior_of(Path(start)))
         condition = described.pop("condition")
         del described["layout"]  # the compressor's
-        for late in ("names", "network"):  # the data's, and what is no setting
+        for late in ("names", "network"):  # the data's, and no setting
             condition.pop(late, None)
-        return {"model": {"prior": written(described), "condition": written(condition)}}
+        return {"model": {"prior": as_settings(described), "condition": as_settings(condition)}}
 
-    def images(self, arguments: list[str]) -> dict[str, Any]:
-        """The data of the compressor's run."""
-        found = Parser("genstack train prior", files=True).peek(arguments, "compressor")
-        if found is None or hub.named(found):
+    def _data(self, given: Layers) -> dict[str, Any]:
+        place = given.get("compressor")
+        if place is None or hub.named(place):
             return {}
-        if not Path(found).exists():
-            raise UserError(f"genstack train prior: {found} is no folder or file; name a compressor's run")
-        data = images_of(Path(found))
-        source = Parser("genstack train prior", files=True).peek(arguments, "data.source")
+        if not Path(place).exists():
+            raise UserError(f"compressor '{place}' not found; name the run or file of a compressor")
+        data = data_settings(Path(place))
+        source = given.get("data.source")
         if source is not None and is_archive(Path(source)):
-            data.pop("augmentation", None)  # done when they were encoded, as is the size
+            data.pop("augmentation", None)  # done when the images were encoded, as is the size
             data |= header_in(Path(source)).preprocessing.settings
         return {"data": data} if data else {}
 
-    def training(self, settings: Namespace, parts: Namespace, folder: Path) -> Training:
-        model = compressor(settings.compressor, folder)
-        given, data = vars(parts.model), codes_or_images(parts.data, model)
-        given["condition"] = reading(given["condition"], data, folder, settings.init)
-        if settings.init is not None and Run(folder).checkpoint is None:
-            say(other_codes(Path(settings.init), model), error=True)
-            given["prior"] = begun_prior(given["prior"], Path(settings.init), model)
-        return PriorTraining(compressor=model, data=data, **given)
+    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+        # A run has a copy of its compressor as soon as it has a model.
+        place = run.folder if (run.folder / TENSORS).exists() else Path(settings.compressor)
+        model = load(place)
+        arguments, data = vars(parts.model), codes_or_images(parts.data, model)
+        arguments["condition"] = reading(arguments["condition"], data, run.folder, settings.init)
+        if settings.init is not None and run.checkpoint is None:
+            print_once(other_codes(Path(settings.init), model), error=True)
+            arguments["prior"] = begun_prior(arguments["prior"], Path(settings.init), model)
+        return PriorTraining(compressor=model, data=data, **arguments)
 
-    def next(self, folder: Path) -> str:
+    def next_steps(self, folder: Path) -> str:
         return f"Look at {folder}/images, then:  genstack sample {folder} --count 64 --out samples/"
 
 
@@ -157,52 +141,46 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), P
 
 
 @rank_zero_only
-def say(text: str, error: bool = False) -> None:
-    """Print what there is to say, once, however many processes train."""
+def print_once(text: str, error: bool = False) -> None:
+    """Print a line in the first of several processes."""
     if text:
         print(text, file=sys.stderr if error else sys.stdout)
 
 
-def written(described: Any) -> Any:
-    """A part's description as settings write it."""
+def as_settings(described: Any) -> Any:
+    """A description of a part in the form of a configuration file."""
     if isinstance(described, dict):
-        inner = {name: written(value) for name, value in described.items() if name != "class"}
-        return {"class_path": described["class"], "init_args": inner}
-    return [written(item) for item in described] if isinstance(described, list) else described
+        arguments = {name: as_settings(value) for name, value in described.items() if name != "class"}
+        return {"class_path": described["class"], "init_args": arguments}
+    return [as_settings(item) for item in described] if isinstance(described, list) else described
 
 
-def compressor(place: str, folder: Path) -> Model:
-    """The compressor of a prior's run: its own copy once it has one, the one that was named before that."""
-    return load(folder if (folder / TENSORS).exists() else Path(place))
-
-
-def build(stage: "Stage", settings: Namespace, folder: Path = Path()) -> tuple[Namespace, Training]:
+def build_training(stage: Stage, settings: Namespace, run: Run) -> tuple[Namespace, Training]:
     """The parts that settings describe, and the training made of them."""
     torch.manual_seed(settings.model.seed)  # parts with weights are made before the training seeds itself
-    parts = stage.parser().build(settings)
-    return parts, stage.training(settings, parts, folder)
+    parts = stage.parser.build(settings)
+    return parts, stage.training(settings, parts, run)
 
 
-def kept(stage: Stage, settings: Namespace) -> dict[str, Any]:
-    """The settings that a run folder keeps: all but those that say where it lies."""
-    resolved = stage.parser().resolved(settings)
-    return {key: value for key, value in resolved.items() if key not in ("name", "runs", "dry_run")}
+def kept_settings(stage: Stage, settings: Namespace) -> dict[str, Any]:
+    """The settings that a run folder keeps: all but its location."""
+    return {key: value for key, value in stage.parser.resolved(settings).items() if key not in LOCATION}
 
 
-def reopen(folder: Path, others: Mapping[str, int] = MappingProxyType({})) -> tuple["Stage", Namespace]:
-    """The stage and settings of a run, from its folder; `others` of its trainer's are kept there."""
-    config = Run(folder).config()
+def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tuple[Stage, Namespace]:
+    """The stage and settings of a run; `changes` of the trainer's settings are written to its folder."""
+    config = run.config()
     stage = STAGES["prior" if "compressor" in config else "compressor"]
-    settings = stage.parser().reread(config, str(folder / CONFIG))
-    settings.runs, settings.name = str(folder.parent), folder.name  # the folder may have been moved
-    for name, number in others.items():
+    settings = stage.parser.reread(config, str(run.folder / CONFIG))
+    settings.runs, settings.name = str(run.folder.parent), run.folder.name  # the folder may have been moved
+    for name, number in changes.items():
         setattr(settings.trainer, name, number)
-    if others:
-        Run(folder).claim(kept(stage, settings))
+    if changes:
+        run.claim(kept_settings(stage, settings))
     return stage, settings
 
 
-def data_of(folder: Path) -> ImageData:
+def run_data(folder: Path) -> ImageData:
     """The images that a run was trained on."""
-    stage, settings = reopen(folder)
-    return stage.parser().build(settings).data
+    stage, settings = read_run(Run(folder))
+    return stage.parser.build(settings).data

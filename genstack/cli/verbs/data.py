@@ -1,4 +1,4 @@
-"""Look through images before training.
+"""Check images before training.
 
 genstack data check DIR
 """
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genstack.checkpoints.model_file import load
+from genstack.cli.parsing.paths import Place
 from genstack.data import ImageData
 from genstack.data.framing import Augmentation
 from genstack.data.images import write
@@ -17,26 +18,26 @@ VARIED = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5, rotate=10.0, shi
 
 
 def check(
-    source: str,
+    source: Place,
     resolution: int | str | None = None,
     channels: Literal[1, 3, 4] | None = None,
     labels: Literal["own", "folder", "none"] = "own",
     window: tuple[float, float] | None = None,
     background: tuple[int, int, int] | None = None,
-    run: str = "",
-    out: str = "data-check.png",
+    run: Place = "",
+    out: Place = "data-check.png",
 ) -> None:
-    """Read every image of a source, say what is there and what is wrong, and draw what a model will see.
+    """Read every image of a source, list problems, and write a sheet of images as a model will see them.
 
     Args:
         source: anything that `--data.source` takes, such as a folder of pictures.
         resolution: side of the images that the model sees, or height and width: 64 (the default), or 48,64.
         channels: 1 grey, 3 colour (the default), 4 colour and transparency.
-        labels: where classes come from: own (the source's), folder (first-level folders), or none.
-        window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
-        background: red, green and blue, 0 to 255, behind transparent pictures; white if left out.
-        run: run or published file whose resolution, channels, window and background are taken.
-        out: PNG file of the contact sheet, each image above an augmented variation of it.
+        labels: source of classes: own (the source's), folder (first-level folders), or none.
+        window: values of 16-bit files that become black and white; null for the whole range.
+        background: red, green and blue, 0 to 255, behind transparent pictures; white by default.
+        run: run or published file whose resolution, channels, window and background are used.
+        out: PNG file of the contact sheet, each image above an augmented version.
     """
     settings: dict[str, Any] = {
         "resolution": resolution,
@@ -54,6 +55,6 @@ def check(
     found = survey(data)
     print("\n".join([data.report(), *found.lines()]))
     if not found.readable:
-        raise UserError(f"no image of {source} can be read; the reasons are listed above")
+        raise UserError(f"no image of {source} can be read; the reasons are above")
     write(contact_sheet(data, found.readable, VARIED), Path(out))
-    print(f"{out} shows what a model sees, and below each image an augmented variation of it")
+    print(f"{out} shows the images as a model sees them, each above an augmented version")

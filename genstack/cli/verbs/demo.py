@@ -1,4 +1,4 @@
-"""Train both stages on the built-in digits in a few minutes, draw a sheet of samples, and judge them.
+"""Train both stages on the built-in digits in a few minutes, and sample and evaluate.
 
 genstack demo
 """
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from genstack.atomic import replacing
 from genstack.checkpoints.model_file import load
-from genstack.cli.parsing.stages import data_of
+from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.stages import run_data
 from genstack.cli.verbs import train
 from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
@@ -28,26 +29,30 @@ BATCH = 100
 
 
 def demo(
-    count: int = 500, seed: int = 0, temperature: float = 1.0, guidance: float = 1.5, runs: str = "runs/demo"
+    count: int = 500,
+    seed: int = 0,
+    temperature: float = 1.0,
+    guidance: float = 1.5,
+    runs: Place = "runs/demo",
 ) -> int | None:
-    """Train both stages on the built-in digits, draw samples, and judge them.
+    """Train both stages on the built-in digits, then sample and evaluate.
 
     Args:
-        count: samples to draw and judge.
-        seed: of the samples.
+        count: number of samples.
+        seed: seed of the samples.
         temperature: 1 as learned, below 1 safer, above 1 more varied.
         guidance: strength of classifier-free guidance towards the class; 1 for none.
-        runs: folder for all that the demo makes.
+        runs: folder of the demo's runs and sheets.
     """
     if count < 1:
-        raise UserError(f"count {count} is too small; it must be at least 1")
+        raise UserError(f"count must be at least 1, got {count}")
     folder = Path(runs)
     for stage in (["compressor"], ["prior", "--compressor", str(folder / "compressor")]):
         recipe = ["--config", str(RECIPES / f"{stage[0]}.yaml"), "--name", stage[0], "--runs", runs]
         if stopped := train.run([*stage, *recipe]):
             return stopped
     model = load(folder / "prior")
-    data = data_of(folder / "prior")
+    data = run_data(folder / "prior")
     labels = torch.arange(count) % len(model.classes)
     options = SamplingOptions(temperature=temperature, guidance=guidance)
     batches = torch.arange(count).split(BATCH)
@@ -56,34 +61,34 @@ def demo(
     )
     samples = Batch(images, labels, {})
     write_sheets(model, data, samples, folder)
-    print(judge(model, data, samples, folder))
+    print(metrics(model, data, samples, folder))
     return None
 
 
 def write_sheets(model: Model, data: ImageData, samples: Batch, folder: Path) -> None:
-    """Samples; held-out images and reconstructions; samples and their nearest training images."""
+    """Write three sheets: samples, reconstructions, and samples beside their nearest training images."""
     known, held_out = data.examples("training"), data.examples("validation", 20).images
     names = [model.classes[label] for label in samples.labels[:50]]
-    pairs = alternate(held_out, model.reconstruct(held_out))
+    pairs = interleave(held_out, model.reconstruct(held_out))
     few = samples.images[:20]
     closest = known.images[nearest(downsample(few), downsample(known.images))[1]]
     sheets = {
-        "samples": sheet(samples.images[:50], 10, names, "samples, by the class asked for"),
+        "samples": sheet(samples.images[:50], 10, names, "samples, by requested class"),
         "reconstructions": sheet(pairs, 10, title="held out, reconstructed"),
-        "nearest": sheet(alternate(few, closest), 10, title="sample, nearest training image"),
+        "nearest": sheet(interleave(few, closest), 10, title="sample, nearest training image"),
     }
     for name, picture in sheets.items():
         with replacing(folder / f"{name}.png") as path:
             picture.save(path, format="PNG")
 
 
-def alternate(left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"]) -> Float[Tensor, "n c H W"]:
-    """Left, right, left, right."""
+def interleave(left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"]) -> Float[Tensor, "n c H W"]:
+    """Interleave two batches: left, right, left, right."""
     return rearrange(torch.stack([left, right]), "side b c h w -> (b side) c h w")
 
 
-def judge(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
-    """The numbers that tell whether the samples are any good."""
+def metrics(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
+    """Metrics of reconstructions, codes and samples, one a line."""
     known, held_out = data.examples("training"), data.examples("validation")
     training, drawn, others = (downsample(each.images) for each in (known, samples, held_out))
     closeness = psnr(held_out.images, model.reconstruct(held_out.images)).mean()

@@ -1,4 +1,4 @@
-"""Look whether this machine has what training needs, and name the cure where it has not.
+"""Check that this machine has what training needs, and name the cure for what is missing.
 
 genstack doctor
 """
@@ -11,20 +11,24 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from packaging.requirements import Requirement
+
 from genstack.errors import UserError
 
 MISMATCH = "operator torchvision::nms does not exist"
+#: Libraries whose versions belong into a bug report.
+REPORTED = ("torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "jsonargparse", "safetensors")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing, and what helps if it is not as it should be."""
+    """Result of one check, and a cure for a warning or problem."""
 
     state: Literal["ok", "warning", "problem"]
     subject: str
@@ -36,10 +40,10 @@ class Finding:
 
 
 def doctor(runs: Path = Path("runs")) -> int:
-    """Look whether this machine has what training needs; exits with 1 if something is broken.
+    """Check that this machine has what training needs; exits with 1 if something is broken.
 
     Args:
-        runs: the folder that runs are written to.
+        runs: folder of all runs.
     """
     checks = (versions, device, torchvision, compiler, venv, weights, wandb, lambda: disk(runs))
     findings = [check() for check in checks]
@@ -47,29 +51,37 @@ def doctor(runs: Path = Path("runs")) -> int:
     return int(any(finding.state == "problem" for finding in findings))
 
 
-def versions(find: Callable[[str], str] = version) -> Finding:
-    """Python and the libraries that matter when something is reported."""
-    found, missing = [f"python {platform.python_version()}"], []
-    for name in (
-        "torch",
-        "torchvision",
-        "pytorch-lightning",
-        "numpy",
-        "pillow",
-        "jsonargparse",
-        "safetensors",
-    ):
+def versions(
+    find: Callable[[str], str] = version, declared: Callable[[str], list[str] | None] = requires
+) -> Finding:
+    """Python, and the installed versions of the libraries that genstack needs, compared with their bounds."""
+    found, problems, cures = [f"python {platform.python_version()}"], [], []
+    try:
+        needed = [Requirement(text) for text in declared("genstack-images") or []]
+    except PackageNotFoundError:  # a clone that is not installed
+        needed = [Requirement(name) for name in REPORTED]
+    for requirement in needed:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name = requirement.name
         try:
-            found.append(f"{name} {find(name)}")
+            installed = find(name)
         except PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        return Finding("problem", "versions", f"{', '.join(missing)} missing", "make install")
+            problems.append(f"{name} missing")
+            cures.append(f"'{name}{requirement.specifier}'")
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            problems.append(f"{name} {installed} does not satisfy {requirement.specifier}")
+            cures.append(f"'{name}{requirement.specifier}'")
+        if name in REPORTED:
+            found.append(f"{name} {installed}")
+    if problems:
+        return Finding("problem", "versions", ", ".join(problems), f"pip install {' '.join(cures)}")
     return Finding("ok", "versions", ", ".join(found))
 
 
 def device(load: Callable[[str], Any] = importlib.import_module) -> Finding:
-    """What training will run on."""
+    """The device that training runs on."""
     try:
         torch = load("torch")
     except (ImportError, OSError, RuntimeError) as error:
@@ -84,12 +96,12 @@ def device(load: Callable[[str], Any] = importlib.import_module) -> Finding:
         return Finding("ok", "device", f"Apple GPU (MPS), {threads}")
     if shutil.which("nvidia-smi"):
         cure = "install a driver as new as torch's CUDA, or the torch of pytorch.org that fits the driver"
-        return Finding("warning", "device", f"CPU, {threads}; a GPU is there that torch cannot use", cure)
+        return Finding("warning", "device", f"CPU, {threads}; torch cannot use the GPU of this machine", cure)
     return Finding("ok", "device", f"CPU, {threads}, bf16")
 
 
 def torchvision(load: Callable[[str], ModuleType] = importlib.import_module) -> Finding:
-    """Whether torchvision fits torch: the two come in pairs, and from the same index."""
+    """Check that torchvision fits torch: the two come in pairs, and from the same index."""
     try:
         return Finding("ok", "torchvision", f"loads, {load('torchvision').__version__}")
     except (ImportError, OSError, RuntimeError) as error:
@@ -107,12 +119,12 @@ def torchvision(load: Callable[[str], ModuleType] = importlib.import_module) -> 
 def compiler(
     which: Callable[[str], str | None] = shutil.which, headers: Path = Path(sysconfig.get_path("include"))
 ) -> Finding:
-    """What torch.compile needs: the compiler that it looks for, and Python's headers."""
+    """Check for what torch.compile needs: a C++ compiler, and Python's headers."""
     uses = "--model.compile, sample --compile and evaluate --compile"
     usual = "clang++" if sys.platform == "darwin" else "g++"
     path = which(os.environ.get("CXX") or usual)
     if path and (headers / "Python.h").is_file():
-        return Finding("ok", "compiler", f"{path}, so that {uses} work")
+        return Finding("ok", "compiler", f"{path} for {uses}")
     if path:
         return Finding(
             "warning",
@@ -126,7 +138,7 @@ def compiler(
 
 
 def check_compiler() -> None:
-    """Refuse to compile where nothing can be compiled.
+    """Refuse --compile without a compiler.
 
     Raises:
         UserError: there is no compiler.
@@ -136,7 +148,7 @@ def check_compiler() -> None:
 
 
 def venv(find: Callable[[str], object] = find_spec) -> Finding:
-    """What `make install` needs."""
+    """Check for the modules that `make install` needs."""
     if missing := [name for name in ("venv", "ensurepip") if find(name) is None]:
         fact = f"python has no {' and no '.join(missing)}; make install will not work"
         return Finding("warning", "venv", fact, "apt install python3-venv")
@@ -144,11 +156,13 @@ def venv(find: Callable[[str], object] = find_spec) -> Finding:
 
 
 def weights(places: Callable[[], dict[str, list[str]]] | None = None) -> Finding:
-    """Where the weights of perceptual losses are."""
+    """Locations of the weights of perceptual losses."""
     try:
         found = (places or _places)()
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding("problem", "weights", f"cannot be looked for ({_first(error)})", "make clean install")
+        return Finding(
+            "problem", "weights", f"cannot be searched for ({_first(error)})", "make clean install"
+        )
     if missing := [name for name, where in found.items() if not where]:
         cure = f"genstack weights fetch {missing[0]}, or train with --model.perceptual null"
         return Finding("warning", "weights", f"{', '.join(missing)} not on this machine", cure)
@@ -165,7 +179,7 @@ def _places() -> dict[str, list[str]]:
 
 
 def wandb(find: Callable[[str], object] = find_spec) -> Finding:
-    """Whether and how Weights & Biases would log; it is never asked unless a run names it."""
+    """Check for Weights & Biases, which runs use only if asked to."""
     if find("wandb") is None:
         return Finding("warning", "wandb", "not installed", "pip install wandb, if you want it")
     return Finding(
@@ -174,7 +188,7 @@ def wandb(find: Callable[[str], object] = find_spec) -> Finding:
 
 
 def disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Finding:
-    """Room for runs."""
+    """Free disk space for runs."""
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     free = usage(there).free / 1e9
     fact, cure = f"{free:.1f} GB free for {folder}", "delete old runs, or write elsewhere with --runs DIR"

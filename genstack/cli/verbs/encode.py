@@ -4,17 +4,19 @@ genstack encode runs/flowers --data.source DIR --views ten-crop --out codes/flow
 """
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import Namespace
-
 from genstack.atomic import begun, shared
 from genstack.checkpoints.model_file import load
+from genstack.cli.commands import ENCODE
 from genstack.cli.next_steps import next_command
-from genstack.cli.parsing.device import choose
-from genstack.cli.parsing.parser import Parser
-from genstack.cli.parsing.place import images_of
+from genstack.cli.parsing.device import choose_device
+from genstack.cli.parsing.layers import Layers
+from genstack.cli.parsing.parser import Parser, made
+from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.run_files import data_settings
 from genstack.cli.progress_bar import bar
 from genstack.data import ImageData
 from genstack.data.codes.encoding import Encoding
@@ -24,88 +26,87 @@ from genstack.data.image_data import AS_IS
 from genstack.dist import Process
 from genstack.errors import UserError
 
-HELP = """Encode images with a compressor, once, into a folder that priors train on instead of the images.
 
-What is there already is kept, so that an interrupted encoding goes on when the command is repeated. Started
-by torchrun or srun, several processes share the work. `--data.batch_size` views are encoded at a time."""
+@dataclass(frozen=True)
+class Request:
+    """Encode images with a compressor, once, into a folder that priors train on instead of the images.
 
+    Existing codes are kept: an interrupted encoding continues when the command is repeated. Started by
+    torchrun or srun, several processes share the work. `--data.batch-size` views are encoded at a time.
 
-def parser() -> Parser:
-    """The command line."""
-    words = Parser("genstack encode", HELP)
-    words.add_option("run", str, "folder of a compressor's or a prior's run, or a published file")
-    words.add_option("out", str, "folder for the codes")
-    words.add_option(
-        "views",
-        Literal["center", "flip", "ten-crop"],
-        "what of each image is encoded: its middle (center), that and its mirror image (flip), or ten crops: "
-        "the middle and four corners of 1.1 times the size, each mirrored too (ten-crop)",
-        "center",
-    )
-    words.add_option("images_per_shard", int, "images in one file, whose codes appear together", 4096)
-    words.add_option("device", str, "auto, cpu, cuda or mps", "auto")
-    words.add_class(ImageData, "data", otherwise="the compressor's run")
-    return words
+    Args:
+        run: folder of a compressor's or a prior's run, or a published file.
+        out: folder for the codes.
+        views: views of each image: its middle (center), also its mirror image (flip), or ten crops: the
+            middle and four corners of 1.1 times the size, each mirrored too (ten-crop).
+        images_per_shard: images in one file; their codes appear together.
+        device: auto, cpu, cuda or mps.
+    """
+
+    run: Place
+    out: Place
+    views: Literal["center", "flip", "ten-crop"] = "center"
+    images_per_shard: int = 4096
+    device: str = "auto"
 
 
 def run(arguments: list[str]) -> int | None:
-    """The verb."""
-    words = parser()
-    settings = words.parse(arguments, inherited(arguments))
-    encode(settings, words.build(settings).data)
+    """Encode what a command line asks for."""
+    parser = Parser(ENCODE)
+    settings = parser.parse(arguments, inherited)
+    encode(made(Request, settings), parser.build(settings).data)
     return None
 
 
-def encode(settings: Namespace, data: ImageData) -> None:
-    """Encode; what killed processes had begun to write is removed."""
+def encode(request: Request, data: ImageData) -> None:
+    """Encode; unfinished files of killed processes are removed."""
     if data.augmentation != AS_IS:
-        raise UserError("genstack encode: each image is encoded as --views says; leave out data.augmentation")
-    if not settings.out:
-        raise UserError("--out is empty; name a folder for the codes")
-    with shared(folder := Path(settings.out), begun(folder)):
-        work(settings, data, folder)
+        raise UserError(
+            "genstack encode: --views decides how images are cropped; leave out data.augmentation"
+        )
+    with shared(folder := Path(request.out), begun(folder)):
+        encode_share(request, data, folder)
 
 
-def work(settings: Namespace, data: ImageData, folder: Path) -> None:
-    """Make this process's share of the codes, and the header once all of them are there."""
+def encode_share(request: Request, data: ImageData, folder: Path) -> None:
+    """Write this process's share of the codes, and the header once all shards exist."""
     process = Process.from_environment()
-    model = load(Path(settings.run)).to(choose(settings.device, process.local_rank))
-    encoding = Encoding(model, data, folder, VIEWS[settings.views], settings.images_per_shard)
+    model = load(Path(request.run)).to(choose_device(request.device, process.local_rank))
+    encoding = Encoding(model, data, folder, VIEWS[request.views], request.images_per_shard)
     absent = {*encoding.missing}
     missing = [number for number in process.share(range(encoding.header.count)) if number in absent]
-    begun = time.monotonic()
+    start = time.monotonic()
     with bar() as progress:
         images = sum(len(encoding.numbers(number)) for number in missing)
         task = progress.add_task(folder.name, total=images, visible=bool(missing))
         written = encoding.write(missing, lambda few: progress.advance(task, few))
     if written:
-        speed = written / (time.monotonic() - begun)
-        print(
-            f"{written} images encoded, {speed:.3g} a second ({speed * len(encoding.header.views):.3g} views)"
-        )
+        speed = written / (time.monotonic() - start)
+        views = speed * len(encoding.header.views)
+        print(f"{written} images encoded, {speed:.3g} a second ({views:.3g} views)")
     left = len(encoding.missing)
     if left:
         print(
-            f"{encoding.header.count - left} of {encoding.header.count} shards are there; "
-            f"other processes are at the rest, or were stopped: then repeat the command"
+            f"{encoding.header.count - left} of {encoding.header.count} shards exist; other processes encode "
+            f"the rest; if they were stopped, repeat the command"
         )
         return
     header = encoding.finish()
-    command = f"{next_command(model, settings.run)} --data.source {folder}"
-    print("\n".join([*told(header, folder), f"Next:  {command}"]))
+    command = f"{next_command(model, request.run)} --data.source {folder}"
+    print("\n".join([*summary(header, folder), f"Next:  {command}"]))
 
 
-def inherited(arguments: list[str]) -> dict[str, Any]:
-    """The data of the compressor's run, as validation sees it, unless something else is said."""
-    found = parser().peek(arguments, "run")
-    if found is None or {"-h", "--help"} & {*arguments}:
+def inherited(given: Layers) -> dict[str, Any]:
+    """The data settings of the compressor's run, without augmentation."""
+    place = given.get("run")
+    if place is None:
         return {}
-    data = images_of(Path(found))
+    data = data_settings(Path(place))
     return {"data": {name: value for name, value in data.items() if name != "augmentation"}}
 
 
-def told(header: Header, folder: Path) -> list[str]:
-    """What there is, in a line or two."""
+def summary(header: Header, folder: Path) -> list[str]:
+    """Number and size of the codes, in a line or two."""
     images = sum(entry.images for entry in header.shards)
     codes = images * len(header.views) * header.layout.length
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -3,7 +3,6 @@
 genstack evaluate runs/flowers-prior --samples 2048
 """
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +10,14 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from genstack.checkpoints.model_file import TENSORS, load
-from genstack.cli.parsing.device import choose
-from genstack.cli.parsing.options import add_options, chosen
+from genstack.cli.commands import EVALUATE
+from genstack.cli.parsing.device import choose_device
+from genstack.cli.parsing.layers import Layers
+from genstack.cli.parsing.options import chosen_options
 from genstack.cli.parsing.parser import Parser, made
-from genstack.cli.parsing.place import about, images_of
-from genstack.cli.parsing.stages import data_of, say
+from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.run_files import data_settings, path_beside
+from genstack.cli.parsing.stages import print_once, run_data
 from genstack.cli.verbs.doctor import check_compiler
 from genstack.data import ImageData
 from genstack.dist import Process, gloo_group, restart_warning
@@ -39,26 +41,16 @@ EXAMPLES = 64  # images whose captions must name some class of a classifier
 
 
 def run(arguments: list[str]) -> int | None:
-    """Run the verb; the run or the folders decide which images are read."""
-    parser = command()
-    settings = parser.parse(arguments, inherited(parser, arguments))
+    """Evaluate what a command line asks for."""
+    parser = Parser(EVALUATE)
+    settings = parser.parse(arguments, inherited)
     evaluate(settings, parser.build(settings).data)
     return None
 
 
-def command() -> Parser:
-    """Build the command line: what to evaluate, options of sampling, and the images."""
-    parser = Parser("genstack evaluate", inspect.getdoc(Evaluation) or "")
-    parser.add_flags(Evaluation)
-    add_options(parser)
-    parser.positional = ["run", "generated"]
-    parser.add_class(ImageData, "data", otherwise="the run")
-    return parser
-
-
-def inherited(parser: Parser, arguments: list[str]) -> dict[str, Any]:
+def inherited(given: Layers) -> dict[str, Any]:
     """Return the settings of the data that a run or two folders imply."""
-    place, generated = (parser.peek(arguments, name) for name in ("run", "generated"))
+    place, generated = given.get("run"), given.get("generated")
     if place is None:
         return {}
     if generated:
@@ -66,12 +58,12 @@ def inherited(parser: Parser, arguments: list[str]) -> dict[str, Any]:
             if (Path(name) / TENSORS).is_file():
                 raise UserError(f"{name} is a run; name it alone, or name two folders of images")
         folders = [open_folder(name) for name in (place, generated)]
-        if parser.peek(arguments, "data.resolution"):
+        if given.get("data.resolution"):
             return {"data": {"source": place}}
         channels, height, width = common_shape(folders)
         return {"data": {"source": place, "resolution": [height, width], "channels": channels}}
-    data = images_of(Path(place))
-    if other := parser.peek(arguments, "data.source"):
+    data = data_settings(Path(place))
+    if other := given.get("data.source"):
         data |= {"source": other, "limit": None, "condition_images": None}
     return {"data": data}
 
@@ -108,15 +100,15 @@ class Evaluation:
         compile: sample with torch.compile; compiling takes half a minute or more and pays for many samples.
     """
 
-    run: str
-    generated: str = ""
+    run: Place
+    generated: Place = ""
     samples: int | None = None
     split: Literal["", "validation", "training", "all"] = ""
     seed: int = 0
     training: int = 10_000
-    classifier: str = ""
+    classifier: Place = ""
     lpips: str = "alex,vgg"
-    out: str = ""
+    out: Place = ""
     batch_size: int = 32
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -145,9 +137,9 @@ class Evaluation:
         if self.out:
             return Path(self.out)
         if self.generated:
-            place = Path(self.generated).expanduser()
+            place = Path(self.generated)
             return place.with_name(f"{place.name}.{EVALUATION}")
-        return about(Path(self.run).expanduser(), EVALUATION)
+        return path_beside(Path(self.run), EVALUATION)
 
 
 def evaluate(settings: Namespace, data: ImageData) -> None:
@@ -158,9 +150,9 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
         data: the real images.
     """
     wanted, process = made(Evaluation, settings), Process.from_environment()
-    say(restart_warning(), error=True)
+    print_once(restart_warning(), error=True)
     with gloo_group(process.rank, process.world_size):
-        shape, device = data.preprocessing.shape, choose(wanted.device, process.local_rank)
+        shape, device = data.preprocessing.shape, choose_device(wanted.device, process.local_rank)
         networks = Networks.load(wanted.nets, shape, device)
         if wanted.generated:
             card, model = compare_folders(wanted, data, networks), dict[str, Any]()
@@ -199,14 +191,14 @@ def measure_run(
             raise UserError(
                 f"{wanted.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
             )
-    training = data_of(place) if (place / CONFIG).is_file() else None
+    training = run_data(place) if (place / CONFIG).is_file() else None
     check_data(wanted.run, model, data, training)
     held_out = is_training_source(training, data)
     reference = ReferenceSet(data, wanted.split or ("validation" if held_out else "all"))
     sampling = None
     if model.draws:
         sampling = Sampling(
-            options=chosen(settings, model),
+            options=chosen_options(settings, model),
             count=wanted.samples or SAMPLES,
             seed=wanted.seed,
             matchers=matchers(wanted.classifier, model, data, networks),

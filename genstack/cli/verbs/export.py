@@ -1,4 +1,4 @@
-"""Hand a model on: as a folder for genstack, diffusers, onnxruntime or torch, with a card.
+"""Export a model as a folder for genstack, diffusers, onnxruntime or torch, with a model card.
 
 genstack export runs/flowers --to safetensors --out flowers-model --licence cc-by-4.0
 """
@@ -8,35 +8,30 @@ from pathlib import Path
 from genstack import hub
 from genstack.checkpoints import exporting
 from genstack.checkpoints.model_file import load
-from genstack.cli import verb
-from genstack.cli.parsing.words import nearest
+from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
 
 
-def run(arguments: list[str]) -> int | None:
-    """Run `genstack export ...`."""
-    return verb.call(export, "genstack export", arguments)
-
-
 def export(
-    run: str = "",
+    run: Place = "",
     to: str = "safetensors",
-    out: str = "",
+    out: Place = "",
     licence: str = "",
     batch: int = 1,
     push: str = "",
     list: bool = False,
 ) -> None:
-    """Hand a model on as a folder that others can load; nothing leaves this machine without --push.
+    """Export a model as a folder that other programs can load; nothing is uploaded without --push.
 
     Args:
         run: run or published file.
-        to: safetensors (all of the model, for genstack), diffusers, onnx or torch-export.
-        out: folder that is made.
-        licence: identifier for the card, such as cc-by-4.0; the card says that none was named if left out.
-        batch: images at a time that programs of onnx and torch-export take.
-        push: repository on the Hugging Face hub that the folder is sent to, like hf:user/name.
-        list: show what can be written.
+        to: format: safetensors (the whole model, for genstack), diffusers, onnx or torch-export.
+        out: folder of the exported model; must not exist.
+        licence: licence identifier for the model card, such as cc-by-4.0.
+        batch: batch size of exported onnx and torch-export programs.
+        push: repository on the Hugging Face hub to upload the folder to, such as hf:user/name.
+        list: list the formats and exit.
     """
     kinds = exporting.exports()
     if list:
@@ -45,7 +40,7 @@ def export(
     if not run or not out:
         raise UserError("name a run and a folder: genstack export RUN --to safetensors --out DIR")
     if to not in kinds:
-        raise UserError(nearest(to, kinds, "kind of export"))
+        raise UserError(unknown("export format", to, kinds))
     if push:
         hub.repository(push)
     folder = Path(out)

@@ -10,19 +10,14 @@ from genstack.checkpoints.formats.format import FLAGS, Options
 from genstack.checkpoints.model_file import TENSORS, load, save
 from genstack.checkpoints.published import formats
 from genstack.checkpoints.published import load as load_published
-from genstack.cli import verb
+from genstack.cli.parsing.paths import Place
 from genstack.errors import UserError
 from genstack.model import Model
 
 
-def run(arguments: list[str]) -> int | None:
-    """Run `genstack import ...`."""
-    return verb.call(import_, "genstack import", arguments)
-
-
 def import_(  # noqa: PLR0913, PLR0917 - each is a flag
-    file: str = "",
-    out: str = "",
+    file: Place = "",
+    out: Place = "",
     resolution: str = "",
     heads: int = 0,
     classes: int | None = None,

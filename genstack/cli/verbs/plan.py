@@ -1,60 +1,48 @@
-"""Say what a training would take, and write nothing.
+"""Estimate memory, time and size of a training, and write nothing.
 
-genstack plan compressor --config configs/compressor/vqgan.yaml --data.source DIR
+genstack plan compressor --config vqgan --data.source DIR
 """
 
 from math import log2, prod
+from pathlib import Path
 
 from jsonargparse import Namespace
 
-from genstack.cli.parsing.stages import STAGES, Stage, build
-from genstack.cli.parsing.words import nearest
-from genstack.errors import UserError
+from genstack.cli.parsing.stages import STAGES, Stage, build_training
 from genstack.layout import CodeLayout
 from genstack.losses.schedule import steps
 from genstack.training.estimate import STEPS, Forecast, Memory
+from genstack.training.run import Run
 from genstack.training.training import Training
-
-USAGE = """Say what a training would take, and write nothing: weights, codes, memory, batch, steps and time.
-
-  genstack plan compressor ...
-  genstack plan prior ...
-
-takes what `genstack train` takes, and does some steps to find out. So does `genstack train ... --dry-run`."""
 
 
 def run(arguments: list[str]) -> int | None:
-    """The verb."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return None if arguments else 2
-    if arguments[0] not in STAGES:
-        raise UserError(f"genstack plan: {nearest(arguments[0], STAGES, 'thing to train')}")
+    """Print the estimate of a command line."""
     stage = STAGES[arguments[0]]
-    tell(stage, stage.parser().parse(arguments[1:], stage.inherited(arguments[1:])))
+    print_plan(stage, stage.parse(arguments[1:]))
     return None
 
 
-def tell(stage: Stage, settings: Namespace) -> None:
-    """Print what the training that the settings describe would take."""
-    parts, training = build(stage, settings)
+def print_plan(stage: Stage, settings: Namespace) -> None:
+    """Print the estimate; runs a few training steps."""
+    parts, training = build_training(stage, settings, Run(Path()))
     forecast = Forecast(training, parts.trainer)
-    print("\n".join([weights(training), *codes(training), *batch(forecast)]), flush=True)
+    print("\n".join([model_line(training), *code_lines(training), *batch_lines(forecast)]), flush=True)
     memory = forecast.memory()
-    print(room(memory), flush=True)
+    print(memory_line(memory), flush=True)
     if memory.fits:
-        print(duration(forecast))
+        print(time_line(forecast))
     print("nothing was written")
 
 
-def weights(training: Training) -> str:
-    """What learns, and how large it is."""
+def model_line(training: Training) -> str:
+    """Class and weights of the model."""
     total = sum(parameter.numel() for parameter in training.model.parameters())
     return f"model    {type(training.model).__name__}, {total / 1e6:.4g} M weights"
 
 
-def codes(training: Training) -> list[str]:
-    """What an image becomes, and how much smaller that is."""
+def code_lines(training: Training) -> list[str]:
+    """Image size, number of codes, and compression ratio."""
     seen, layout = training.data.preprocessing, layout_of(training)
     head = f"images   {seen.height}x{seen.width}, {seen.channels} channels, as {training.becomes}"
     if layout is None:
@@ -67,7 +55,7 @@ def codes(training: Training) -> list[str]:
 
 
 def layout_of(training: Training) -> CodeLayout | None:
-    """Where the codes lie; None without codes."""
+    """Layout of the codes; None for a compressor without codes."""
     layout = getattr(training, "layout", None)
     if layout is not None:
         return layout
@@ -75,42 +63,42 @@ def layout_of(training: Training) -> CodeLayout | None:
     return training.model.layout(*size) if training.model.coded else None
 
 
-def batch(forecast: Forecast) -> list[str]:
-    """What one step takes in, and how far it goes."""
-    schedule, how = forecast.schedule, forecast.training.optimization
-    warmup = steps(how.warmup, schedule.max_steps)
+def batch_lines(forecast: Forecast) -> list[str]:
+    """Batch size and learning rate."""
+    schedule, optimization = forecast.schedule, forecast.training.optimization
+    warmup = steps(optimization.warmup, schedule.max_steps)
     factors = f"{forecast.processes} x {schedule.accumulate_grad_batches} x {forecast.micro_batch}"
     return [
         f"batch    {forecast.batch_size} images a step (processes x parts x batch_size: {factors})",
-        f"rate     {how.learning_rate:g} after {warmup} steps of warm-up, "
-        f"{how.final * how.learning_rate:g} at the end",
+        f"rate     {optimization.learning_rate:g} after {warmup} steps of warm-up, "
+        f"{optimization.final * optimization.learning_rate:g} at the end",
     ]
 
 
-def room(memory: Memory) -> str:
-    """Whether it fits."""
-    told = (
+def memory_line(memory: Memory) -> str:
+    """Memory needed and available."""
+    needed = (
         f"memory   about {memory.needed / 1e9:.2f} GB of the {memory.there / 1e9:.2f} GB of {memory.device}"
     )
     if memory.fits:
-        return f"{told}: it fits"
+        return f"{needed}: it fits"
     return (
-        f"{told}: it does not fit; raise trainer.accumulate_grad_batches, or lower data.batch_size, "
+        f"{needed}: it does not fit; raise trainer.accumulate_grad_batches, or lower data.batch_size, "
         f"data.resolution or the width of the network"
     )
 
 
-def duration(forecast: Forecast) -> str:
-    """How long it takes."""
+def time_line(forecast: Forecast) -> str:
+    """Duration of all steps."""
     each, count = forecast.seconds(), forecast.schedule.max_steps
     return (
-        f"time     {count} steps of {each:.3g} s: {words(each * count)}, without validation "
+        f"time     {count} steps of {each:.3g} s: {duration(each * count)}, without validation "
         f"(from {STEPS} steps in this process alone)"
     )
 
 
-def words(seconds: float) -> str:
-    """A time as people say it."""
+def duration(seconds: float) -> str:
+    """A time in its largest unit."""
     for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {name}"

@@ -1,4 +1,4 @@
-"""Send images through a compressor and back, to see what it keeps.
+"""Reconstruct images with a compressor, to see what it keeps.
 
 genstack reconstruct runs/flowers --count 16 --out reconstructions.png
 """
@@ -10,8 +10,9 @@ import torch
 
 from genstack.atomic import replacing
 from genstack.checkpoints.model_file import load
-from genstack.cli.parsing.device import choose
-from genstack.cli.parsing.stages import data_of
+from genstack.cli.parsing.device import choose_device
+from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
@@ -21,26 +22,30 @@ from genstack.training.run import CONFIG
 
 
 def reconstruct(
-    run: str, source: str = "", count: int = 16, out: str = "reconstructions.png", device: str = "auto"
+    run: Place,
+    source: Place = "",
+    count: int = 16,
+    out: Place = "reconstructions.png",
+    device: str = "auto",
 ) -> None:
-    """Send images through a compressor and back: a sheet of pairs, and how close they are.
+    """Reconstruct images with a compressor: a sheet of pairs, and their PSNR.
 
     Args:
         run: folder of a compressor's or a prior's run, or a published file.
-        source: images to reconstruct, a folder or a built-in name; the run's held-out images if left out.
+        source: images to reconstruct, a folder or a built-in set; the run's held-out images by default.
         count: number of images.
         out: PNG file of the sheet, each image beside its reconstruction.
         device: auto, cpu, cuda or mps.
     """
     if count < 1:
-        raise UserError(f"count {count} is too small; it must be at least 1")
-    model = load(Path(run)).to(choose(device))
+        raise UserError(f"count must be at least 1, got {count}")
+    model = load(Path(run)).to(choose_device(device))
     if source:
         data = ImageData.for_model(model.preprocessing, source)
     elif (Path(run) / CONFIG).is_file():
-        data = data_of(Path(run))
+        data = run_data(Path(run))
     else:
-        raise UserError(f"{run} was not trained here, and has no held-out images; name some with --source")
+        raise UserError(f"{run} has no held-out images, since it was not trained here; add --source")
     reference = ReferenceSet(data, "all" if source else "validation", count)
     images = reference.batch(range(len(reference))).images
     reconstructions = model.reconstruct(images).cpu()

@@ -1,18 +1,16 @@
-"""Write what a run is and how well it went as one HTML page, or several runs side by side.
+"""Write a report of a run as one HTML page, or of several runs side by side.
 
 genstack report runs/flowers
 """
 
-import json
 from pathlib import Path
 
 from genstack.atomic import replacing
 from genstack.checkpoints.model_file import TENSORS, load
-from genstack.cli import verb
-from genstack.cli.parsing.device import choose
-from genstack.cli.parsing.place import about, is_run
-from genstack.cli.parsing.stages import data_of
-from genstack.cli.parsing.words import split
+from genstack.cli.parsing.device import choose_device
+from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.run_files import is_run, path_beside
+from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.evaluation.card import EVALUATION
@@ -26,38 +24,31 @@ from genstack.training.run import CONFIG, Run
 PAGE, COMPARISON = "report.html", "comparison.html"
 
 
-def run(arguments: list[str]) -> int | None:
-    """The verb; the words without a name are one value, the runs."""
-    words = split(arguments)
-    named = [f"--{name}" if value is None else f"--{name}={value}" for name, value in words.settings]
-    runs = [f"--runs={json.dumps(words.positional)}"] if words.positional else []
-    return verb.call(report, "genstack report", [*runs, *named])
+def report(
+    runs: list[Place], out: Place = "", samples: int = 40, seed: int = 0, device: str = "auto"
+) -> None:
+    """Write a report of a run as one HTML page, or of several runs side by side.
 
-
-def report(runs: list[str], out: str = "", samples: int = 40, seed: int = 0, device: str = "auto") -> None:
-    """Write what a run is and how well it went as one HTML page, or several runs side by side.
-
-    The page is one file that opens in any browser without a network: what was trained on what, curves,
-    reconstructions with maps of their errors, codes, samples beside the nearest training images, the metric
-    card of `genstack evaluate`, and the commands that do it all again. Name several runs to compare them.
+    The page is one file for any browser, without a network: model and data, curves, reconstructions with
+    error maps, code usage, samples beside the nearest training images, the metrics of `genstack evaluate`,
+    and the commands that reproduce the run. Name several runs to compare them.
 
     Args:
-        runs: folder of a compressor's or a prior's run, or a published file; several, one after the other,
-            for a comparison.
-        out: HTML file; report.html in the run's folder if left out, FILE.report.html for a published file, or
-            for several runs comparison.html here.
-        samples: images that a prior draws for the page; 0 for none.
-        seed: of the samples.
+        runs: run folders or published files; several for a comparison.
+        out: HTML file; by default report.html in the run folder, FILE.report.html for a published file, and
+            comparison.html for several runs.
+        samples: number of images to sample from a prior; 0 for none.
+        seed: seed of the samples.
         device: auto, cpu, cuda or mps.
     """
     if samples < 0:
-        raise UserError(f"samples {samples} is out of range; it must be at least 0")
-    subjects = [subject(Path(folder), choose(device)) for folder in runs]
+        raise UserError(f"samples must be at least 0, got {samples}")
+    subjects = [subject(Path(folder), choose_device(device)) for folder in runs]
     if not subjects:
-        raise UserError("genstack report: name a run: genstack report runs/flowers")
+        raise UserError("--runs is missing; name a run: genstack report runs/flowers")
     one = len(subjects) == 1
     page = run_page(subjects[0], samples, seed) if one else comparison_page(subjects, samples, seed)
-    place = Path(out) if out else about(subjects[0].folder, PAGE) if one else Path(COMPARISON)
+    place = Path(out) if out else path_beside(subjects[0].folder, PAGE) if one else Path(COMPARISON)
     if place.is_dir():
         raise UserError(f"{place} is a folder; name a file for the page: --out {place / PAGE}")
     with replacing(place) as partial:
@@ -66,10 +57,10 @@ def report(runs: list[str], out: str = "", samples: int = 40, seed: int = 0, dev
 
 
 def subject(folder: Path, device: str) -> Subject:
-    """All that can be found out about a run.
+    """Everything that a run folder holds.
 
     Raises:
-        UserError: it is no run.
+        UserError: the folder is not a run.
     """
     if not is_run(folder):
         return published(folder, device)
@@ -89,21 +80,23 @@ def subject(folder: Path, device: str) -> Subject:
 
 
 def published(place: Path, device: str) -> Subject:
-    """All that can be found out about a model that was not trained here.
+    """Everything that a published file holds.
 
     Raises:
-        UserError: there is none.
+        UserError: the file holds no model.
     """
     strange = Absent(f"{place} was not trained here.")
     try:
         model = load(place).to(device)
     except UserError as error:
-        raise UserError(f"{place} is no run: it has neither {CONFIG} nor {METRICS}, and {error}") from error
-    return Subject(place, strange, strange, model, strange, card.cards(about(place, EVALUATION)))
+        raise UserError(
+            f"{place} is not a run: it has neither {CONFIG} nor {METRICS}, and {error}"
+        ) from error
+    return Subject(place, strange, strange, model, strange, card.cards(path_beside(place, EVALUATION)))
 
 
 def opened(folder: Path) -> ImageData:
-    """The images that a run was trained on, looked up."""
-    data = data_of(folder)
-    data.split  # noqa: B018  # nothing is read before somebody asks
+    """The images that a run was trained on, listed."""
+    data = run_data(folder)
+    data.split  # noqa: B018  # listing is lazy, and its errors belong here
     return data

@@ -12,7 +12,7 @@ from PIL import Image
 
 from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
-from genstack.cli.verbs.encode import told
+from genstack.cli.verbs.encode import summary
 from genstack.data import ImageData
 from genstack.data.codes.data import Archive
 from genstack.data.codes.encoding import Encoding
@@ -63,7 +63,7 @@ def test_ten_crops_of_imagenet_at_384_take_less_than_15_gigabytes(tmp_path, mode
     assert codes == 14_759_043_840 and codes + beside < 15e9
     assert 4 * codes == pytest.approx(59e9, rel=0.01), "as int64"
     Path(tmp_path / "one.safetensors").write_bytes(bytes(1000))
-    assert "would take 0.04608 MB" in told(replace(header, shards=(Entry(1, ""),)), tmp_path)[1]
+    assert "would take 0.04608 MB" in summary(replace(header, shards=(Entry(1, ""),)), tmp_path)[1]
 
 
 def test_bytes_beside_the_codes_are_few(encode):
@@ -108,7 +108,7 @@ def test_processes_share_the_work(encode, monkeypatch, capsys):
         folder = encode()
         if rank == 2:
             assert sorted(stamps(folder)) == ["000002.safetensors", "000005.safetensors"]
-            assert "2 of 6 shards are there" in capsys.readouterr().out
+            assert "2 of 6 shards exist" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in whole.iterdir()
     }
@@ -209,5 +209,5 @@ def test_codes_need_a_folder(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     assert main(["encode", str(run), "--out", "", "--data.source", "shapes:40"]) == 2
-    assert "--out is empty; name a folder for the codes" in capsys.readouterr().err
+    assert "--out is empty; expected a path" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before

@@ -1,4 +1,4 @@
-"""A model's place, a run or a published file: where what is made of it lies, and what images it reads."""
+"""Files beside a run or a published model, and the images that a model reads."""
 
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,20 @@ from genstack.training.run import CONFIG, Run
 
 
 def is_run(place: Path) -> bool:
-    """Whether this is the folder of a run, however far it came."""
+    """Whether a folder is a run, finished or not."""
     return any((place / name).is_file() for name in (CONFIG, METRICS, TENSORS))
 
 
-def about(place: Path, name: str) -> Path:
-    """Where something about a model lies: in its run, beside a published file, here for one on the hub."""
+def path_beside(place: Path, name: str) -> Path:
+    """A path inside a run, beside a published file, or in the working folder for a model of the hub."""
     if is_run(place):
         return place / name
     longer = f"{place.name}.{name}"
     return Path(longer) if hub.named(place) else place.with_name(longer)
 
 
-def images_of(place: Path) -> dict[str, Any]:
-    """Settings of the data that a run trained on, or of pictures as a published model reads them."""
+def data_settings(place: Path) -> dict[str, Any]:
+    """Data settings of a run, or of pictures as a published model reads them."""
     if (place / CONFIG).is_file():
         return dict(Run(place).config()["data"])
     return load(place).preprocessing.settings

@@ -1,0 +1,146 @@
+"""Sources of settings, one over the other: inherited ones, files, flags."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from genstack.cli.commands import Command
+from genstack.cli.parsing.paths import expand
+from genstack.cli.parsing.recipes import Loader
+from genstack.cli.parsing.source import Argument, Part, choices
+from genstack.errors import UserError
+
+
+class Layers(list[tuple[str, dict]]):
+    """Pairs of a place, which messages put before a setting's name, and settings. Later ones win."""
+
+    def get(self, place: str) -> Any:
+        """The value of a setting in the last source that has it; None without."""
+        values = (lookup(layer, place, missing=self) for _, layer in reversed(self))
+        return next((value for value in values if value is not self), None)
+
+    def prefix(self, place: str) -> str:
+        """Where a setting is given: the file, or `--` of the command line."""
+        found = (prefix for prefix, layer in reversed(self) if lookup(layer, place, missing=self) is not self)
+        return next(found, "--")
+
+    def replace(self, place: str, value: Any) -> None:
+        """Change a setting in the last source that has it."""
+        *path, last = place.split(".")
+        layer = next(layer for _, layer in reversed(self) if lookup(layer, place, missing=self) is not self)
+        for name in path:
+            layer = inside(layer)[name]
+        inside(layer)[last] = value
+
+    def check_groups(self, command: Command) -> None:
+        """Refuse a plain value in place of a group of settings.
+
+        Raises:
+            UserError: a group is no mapping.
+        """
+        for prefix, layer in self:
+            for name, group in command.groups.items():
+                if not isinstance(layer.get(name, {}), dict):
+                    dot = f"{prefix if prefix == '--' else ''}{name}"
+                    listed = ", ".join(f"{dot}.{one}" for one in [*group.arguments()][:5])
+                    raise UserError(f"{prefix}{name} is a group of settings; set {listed}")
+
+    def expand_paths(self, command: Command) -> None:
+        """Replace `~` in paths, and refuse empty ones."""
+        for place in command.paths():
+            if (path := self.get(place)) is not None:
+                self.replace(place, expand(path, f"--{place.replace('_', '-')}"))
+
+    def part(self, argument: Argument, place: str) -> tuple[Part, int] | None:
+        """The class that is chosen for an argument, or the only one that fits."""
+        found = choices(argument)
+        for _, layer in reversed(self):
+            value = lookup(layer, place)
+            path = value.get("class_path") if isinstance(value, Mapping) else value
+            named = path.rpartition(".")[2] if isinstance(path, str) else ""
+            if named in found:
+                return found[named]
+        default = (argument.default or "").partition("(")[0]
+        return found.get(default) or (next(iter(found.values())) if len(found) == 1 else None)
+
+    def settings(self, command: Command, place: str) -> dict[str, Argument]:
+        """The settings below a place, given the classes that are chosen."""
+        if not place:
+            return command.arguments()
+        head, _, rest = place.partition(".")
+        if not rest and head in command.groups:
+            return command.groups[head].arguments()
+        if (argument := self.argument(command, place)) is None:
+            return {}
+        if chosen := self.part(argument, place):
+            return chosen[0].arguments(chosen[1])
+        return {}
+
+    def names(self, command: Command, place: str = "") -> list[str]:
+        """The settings below a place, and below those that are groups or classes, for suggestions."""
+        found = [f"{place}.{name}".lstrip(".") for name in self.settings(command, place)]
+        found += [] if place else [*command.groups]
+        below = [name for name in found if place.count(".") < 2]
+        return found + [inner for name in below for inner in self.names(command, name)]
+
+    def argument(self, command: Command, place: str) -> Argument | None:
+        """The setting at a place; None if there is none."""
+        parent, _, name = place.rpartition(".")
+        return self.settings(command, parent).get(name)
+
+
+def nest(given: Iterable[tuple[str, Any]]) -> dict:
+    """Values by dotted name as mappings in mappings; a class and its settings may come in either order."""
+    layer: dict = {}
+    for name, value in given:
+        *path, last = [part for part in name.split(".") if part != "init_args"]
+        if last == "class_path" and path:
+            *path, last = path
+        node = layer
+        for part in path:
+            below = node.setdefault(part, {})
+            if not isinstance(below, dict):
+                below = node[part] = {"class_path": below, "init_args": {}}
+            node = inside(below)
+        text = unfold(value)
+        old = node.get(last)
+        node[last] = (
+            {"class_path": text, "init_args": old}
+            if isinstance(old, dict) and isinstance(text, str)
+            else text
+        )
+    return layer
+
+
+def unfold(value: Any) -> Any:
+    """A value from the command line: YAML in braces or brackets is read, a lone --name means true."""
+    if value is None:
+        return True
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return yaml.load(value, Loader)
+        except yaml.YAMLError:
+            return value  # a caption may begin so, too
+    return value
+
+
+def inside(value: dict) -> dict:
+    """The arguments of a class, or the mapping itself."""
+    return (
+        value.setdefault("init_args", {}) if "class_path" in value or set(value) == {"init_args"} else value
+    )
+
+
+def lookup(layer: Any, place: str, missing: Any = None) -> Any:
+    """The value at a dotted place."""
+    for name in place.split(".") if place else ():
+        if isinstance(layer, Mapping) and ("class_path" in layer or set(layer) == {"init_args"}):
+            layer = layer.get("init_args", {})
+        if isinstance(layer, list) and name.isdigit() and int(name) < len(layer):
+            layer = layer[int(name)]
+        elif isinstance(layer, Mapping) and name in layer:
+            layer = layer[name]
+        else:
+            return missing
+    return layer
