@@ -132,9 +132,11 @@ class DataInfo:
         captions: those of the training images, one after the other, read when called.
         image_shape: channels, height and width of a condition image.
         crops_vary: whether training images are cut from places that differ.
+        untrained: labels of the classes without a training image.
     """
 
     classes: tuple[str, ...] = ()
     captions: Callable[[], Iterable[str]] = tuple
     image_shape: tuple[int, int, int] = (3, 0, 0)
     crops_vary: bool = False
+    untrained: tuple[int, ...] = ()

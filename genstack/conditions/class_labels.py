@@ -20,10 +20,12 @@ class ClassLabels(Condition):
     Args:
         names: the classes in the order of their labels; left out, those of the data.
         dropout: share of training samples whose label becomes the null class; 0 makes guidance impossible.
+        untrained: labels without a training image, sampled only by name; left out, those of the data.
     """
 
     names: tuple[str, ...] = ()
     dropout: float = 0.1
+    untrained: tuple[int, ...] = ()
 
     length = 1
 
@@ -40,7 +42,7 @@ class ClassLabels(Condition):
                 f"the condition's {len(self.names)} names are not the {len(offer.classes)} classes of the "
                 f"data; leave `names` out"
             )
-        return replace(self, names=offer.classes)
+        return replace(self, names=offer.classes, untrained=offer.untrained)
 
     def values(self, facts: ConditionInputs) -> Int[Tensor, " b"]:
         return facts.labels
@@ -54,7 +56,7 @@ class ClassLabels(Condition):
     def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
         """The classes asked for, or else all."""
         only(wishes, "classes", "on class labels")
-        chosen = torch.tensor([self.label(name) for name in wishes.classes] or range(len(self.names)))
+        chosen = torch.tensor([self.label(name) for name in wishes.classes] or self.trained)
         return ConditionInputs(chosen[torch.arange(count) % len(chosen)])
 
     def shown(self, held_out: ConditionInputs) -> ConditionInputs:
@@ -63,6 +65,11 @@ class ClassLabels(Condition):
 
     def tell(self, facts: ConditionInputs) -> list[dict[str, str]]:
         return [{"class": self.names[label]} for label in facts.labels.tolist()]
+
+    @property
+    def trained(self) -> list[int]:
+        """Labels that are sampled in turn: those with a training image, or all if none has one."""
+        return sorted({*range(len(self.names))} - {*self.untrained}) or [*range(len(self.names))]
 
     def label(self, name: str) -> int:
         """The label of a class by its name, or by `#index`."""

@@ -56,6 +56,10 @@ class Data(ABC):
     def summary(self) -> str:
         """What there is, in a line."""
 
+    def notices(self) -> list[str]:
+        """What a user should know of the data before training, a line each."""
+        return []
+
     @abstractmethod
     def report(self) -> str:
         """What there is, in a few lines; counts the images of every class."""

@@ -6,20 +6,25 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from genstack.data.batch import Batch, Loader, Samples, Unreadable, join
 from genstack.data.beside import Beside
+from genstack.data.classes import balanced, share_of_each, untrained
 from genstack.data.data import Data
 from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
 from genstack.data.seeding import mix
 from genstack.data.source import Source
 from genstack.data.sources import open_source
-from genstack.data.split import Split, split
+from genstack.data.split import Chosen, Split, hashed, split
 from genstack.data.stream import Stream
+from genstack.data.text import encodable
 from genstack.errors import UserError
 from genstack.inputs import DataInfo
 
 AS_IS = Augmentation()
+SHOWN = 10  # classes in a line
 
 
 class ImageData(Data):
@@ -41,8 +46,10 @@ class ImageData(Data):
         window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
         batch_size: images of one optimizer step, of all processes and accumulated parts together.
         workers: processes that read images for each training process; 0 reads them in the training process.
-        limit: use only so many images, the first ones; null for all.
+        limit: use only so many images, the first ones of each class by its share; null for all.
         seed: of the order of images and of their augmentation.
+        balance: how far images of rare classes are repeated in training: 0 not at all, 1 until all classes
+            are equally frequent.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each is a line of the config
@@ -60,7 +67,12 @@ class ImageData(Data):
         seed: int = 0,
         condition_images: str | None = None,
         background: tuple[int, int, int] = (255, 255, 255),
+        balance: float = 0.0,
     ):
+        if not encodable(source):
+            raise UserError(f"data source {source} is not valid UTF-8; rename it")
+        if not 0 <= balance <= 1:
+            raise UserError(f"balance {balance} is out of range; it must be from 0 to 1")
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("workers", workers, 0),
@@ -71,7 +83,7 @@ class ImageData(Data):
         self.source, self.resolution, self.channels, self.labels = source, resolution, channels, labels
         self.augmentation, self.validation, self.window = augmentation, validation, window
         self.batch_size, self.workers, self.limit, self.seed = batch_size, workers, limit, seed
-        self.condition_images, self.background = condition_images, background
+        self.condition_images, self.background, self.balance = condition_images, background, balance
         self.size = height_and_width(resolution)
 
     @classmethod
@@ -116,6 +128,7 @@ class ImageData(Data):
             captions=lambda: (self.opened.caption(number) for number in self.split.training),
             image_shape=self.preprocessing.shape,
             crops_vary=self.augmentation.moves_crop,
+            untrained=self.untrained,
         )
 
     @cached_property
@@ -124,10 +137,37 @@ class ImageData(Data):
         return None if self.condition_images is None else Beside(self.opened, self.condition_images)
 
     @cached_property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of all images that are used."""
+        whole = len(self.opened)
+        if self.limit is None or self.limit >= whole:
+            return range(whole)
+        if not self.class_names:
+            return range(self.limit)
+        return Chosen(share_of_each(self.opened.labels_of(range(whole)), self.limit))
+
+    @cached_property
     def split(self) -> Split:
         """The numbers of the images on either side."""
-        count = min(len(self.opened), self.limit or len(self.opened))
-        return split(self.opened.places(count), self.validation)
+        if isinstance(self.numbers, range):
+            return split(self.opened.places(len(self.numbers)), self.validation)
+        return split(hashed(map(self.opened.key, self.numbers)), self.validation).of(self.numbers)
+
+    @cached_property
+    def repeated(self) -> Sequence[int]:
+        """The numbers of the training images; with `balance` those of rare classes come several times."""
+        training = self.split.training
+        if not self.balance:
+            return training
+        if not self.class_names:
+            raise UserError(f"data.balance {self.balance} needs classes, and {self.source} has none")
+        return Chosen(np.array(training)[balanced(self.opened.labels_of(training), self.balance)])
+
+    @cached_property
+    def untrained(self) -> tuple[int, ...]:
+        """Labels of the classes without a training image."""
+        classes = len(self.class_names)
+        return untrained(self.opened.labels_of, self.split.training, classes) if classes else ()
 
     @cached_property
     def unreadable(self) -> Unreadable:
@@ -142,7 +182,9 @@ class ImageData(Data):
         `batch_size` is that of one process; None for the config's.
         """
         batch_size = batch_size or self.batch_size
-        samples = self.samples(self.split.training, self.augmentation)
+        if self.opened.generated:
+            raise UserError(f"all pictures of {self.source} were made by genstack; train on other ones")
+        samples = self.samples(self.repeated, self.augmentation)
         order = Stream(len(samples), batch_size, mix(self.seed, 0), start, rank, processes)
         return Loader(samples, order, batch_size, self.workers, self.unreadable)
 
@@ -175,21 +217,29 @@ class ImageData(Data):
             f"images, seen at {height} x {width} with {self.channels} channel{'s' * (self.channels > 1)}"
         )
 
+    def notices(self) -> list[str]:
+        """What a user should know of these images before training, a line each."""
+        lines = []
+        if omitted := self.opened.omitted:
+            left_out = ", ".join(f"{count} {what}" for what, count in omitted.items())
+            lines.append(f"{self.source} also holds, unread: {left_out}")
+        return lines + without_training(self.untrained, self.class_names)
+
     def report(self) -> str:
         """What there is, in a few lines; counts the images of every class."""
-        lines = [self.summary()]
+        lines = [self.summary(), *self.notices()]
         if self.class_names:
-            numbers = range(self.split.images)
-            counts = Counter(label for number in numbers if (label := self._label(number)) is not None)
+            counts = Counter(self.opened.labels_of(self.numbers).tolist())
             lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]
         return "\n".join(lines)
 
-    def _label(self, number: int) -> int | None:
-        """The class of an image; None where the source cannot tell, for it will be skipped."""
-        try:
-            return self.opened.label(number)
-        except UserError:
-            return None
+
+def without_training(untrained: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Name the classes without a training image, in a line; [] if there are none."""
+    if not untrained:
+        return []
+    shown = ", ".join(names[label] for label in untrained[:SHOWN]) + ", ..." * (len(untrained) > SHOWN)
+    return [f"{len(untrained)} of {len(names)} classes have no training image, sampled only by name: {shown}"]
 
 
 def height_and_width(resolution: int | tuple[int, int] | str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,27 @@ from torch import Tensor
 from genstack.atomic import replacing
 from genstack.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")  # no format that Pillow reads by another program
+AVIF = find_spec("PIL._avif") is not None  # since Pillow 11.3
+#: Endings by format. No format that Pillow reads by another program.
+ENDINGS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    **({"AVIF": (".avif", ".avifs")} if AVIF else {}),
+}
+FORMATS = tuple(ENDINGS)
+SUFFIXES = tuple(ending for endings in ENDINGS.values() for ending in endings)
+#: Endings of files that look like data and are not read: pictures of other kinds, tables and archives.
+UNREAD = re.compile(
+    r"\.(hei[cf]|hif|avifs?|jxl|jp2|j2k|jpx|jxr|svg|psd|eps|ico|tga|pcx|p[pgbn]m|exr|hdr|dng|cr[23]|nef|arw|orf|rw2|raf"
+    r"|dcm|npy|npz|mp4|mov|parquet|arrow|tar|zip)$",
+    re.IGNORECASE,
+)
+CHUNK = "genstack"  # text chunk of the PNG files that genstack writes
+SHEET = '{"sheet": true}'  # its text, where a file is no single image
 MOST_PIXELS = 2**27
 #: Pixels that need no proof, and what a byte of the file proves beyond these: no format packs more, but for
 #: large pictures of one colour.
@@ -216,6 +236,8 @@ def bits(picture: Image.Image) -> int:
 def deep_pixels(picture: Image.Image, channels: int, raw: bool) -> Float[Tensor, "c h w"]:
     """A grey picture of 16 bits or more (Pillow's modes I;16, I and F)."""
     values = torch.from_numpy(np.array(picture).astype(np.float32))
+    if wrong := int((~values.isfinite()).sum()):
+        raise UserError(f"{wrong} of its {values.numel()} pixels are not finite numbers (NaN or infinity)")
     low, high = values.min().item(), values.max().item()
     fractions = picture.mode == "F" and 0 < high <= 1
     if not raw and (not 0 <= low <= high <= 65535 or fractions):
@@ -276,9 +298,29 @@ def save(
 
 
 def write(picture: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
-    """A picture as a PNG file with text chunks, there whole or not at all."""
+    """Write a picture as a PNG file with text chunks, whole or not at all.
+
+    The chunk `genstack` marks the file, so that it never becomes training data.
+    """
     chunks = PngInfo()
-    for name, value in (text or {}).items():
+    for name, value in ({CHUNK: SHEET} | dict(text or {})).items():
         chunks.add_text(name, value)
     with replacing(path) as partial:
         picture.save(partial, format="PNG", pnginfo=chunks)
+
+
+def mark(path: Path) -> str | None:
+    """Return the beginning of a PNG file's chunk `genstack`; None for any other file."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            head = file.read(4096) or b""
+    except OSError:
+        return None
+    place = 8
+    while place + 8 <= len(head) and head[place + 4 : place + 8] != b"IDAT":
+        length, kind = int.from_bytes(head[place : place + 4]), head[place + 4 : place + 8]
+        data = head[place + 8 : place + 8 + length]
+        if kind in (b"tEXt", b"iTXt") and data.startswith(CHUNK.encode() + b"\0"):
+            return data[len(CHUNK) + 1 :].decode(errors="replace")
+        place += 12 + length
+    return None

@@ -10,6 +10,7 @@ from torch import Tensor
 from genstack.data.images import Preprocessing, read
 from genstack.data.source import Stored, stored
 from genstack.data.sources.folder import natural
+from genstack.data.text import clean, existing
 from genstack.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Records:
 
     def caption(self, number: int) -> str:
         if self.caption_column:
-            return str(self.value(number, self.caption_column) or "")
+            return clean(str(self.value(number, self.caption_column) or ""))
         value = self.value(number, self.label_column)
         return "" if value is None else self.class_names[self.label(number)]
 
@@ -98,7 +99,7 @@ class Records:
         """The bytes of an image file, or its path where the table has no more, and its name for messages."""
         value, name = self.value(number, column), f"{self.name}: row {number}"
         if isinstance(value, dict):
-            value = value.get("bytes") or Path(value.get("path") or "none")
+            value = value.get("bytes") or existing(Path(value.get("path") or "none"))
         if not value:
             raise UserError(f"{name} has no image in its column {column}")
         return value, name
@@ -131,7 +132,7 @@ def classes(
     known = [name for name in schema.names if is_class_label(features.get(name))]
     if known:
         column = chosen(LABELS, known) or known[0]
-        return column, tuple(map(str, features[column]["names"]))
+        return column, tuple(clean(str(name)) for name in features[column]["names"])
     simple = [
         each.name for each in schema if str(each.type).endswith("string") or "int" in str(each.type)[:5]
     ]

@@ -1,17 +1,17 @@
 """A shard: a tar file whose members are images and what is known of them, indexed once.
 
 The layout is WebDataset's (Aizman et al. 2019, arXiv:2001.01858): members with the same name up to the first
-dot after the last slash are one sample, and lie next to one another.
+dot after the last slash are one sample. They need not lie next to one another.
 """
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from io import BufferedIOBase
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +20,37 @@ from jaxtyping import Float64
 from genstack.atomic import replacing
 from genstack.data.cache import cache
 from genstack.data.download import alone, fetch
-from genstack.data.images import SUFFIXES
+from genstack.data.images import SUFFIXES, UNREAD
 from genstack.data.remote import Remote
 from genstack.data.split import place
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MOST_MAPPED = 4096  # indices; Linux maps 65,530 files for one process
 PARTS = ("image", "condition", "caption", "json")
-LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20}
+LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20, "label": 2**20}
 MOST_CLASSES = 2**20
 NO_LABEL, BAD_LABEL = -1, -2
 
 
+#: What is in a shard and not read, as plural noun phrases; the summary of a shard counts each.
+OMITTED = (
+    "pictures whose names have further dots (a shard's names end at the first dot)",
+    "names without a picture",
+    "members beyond the first of a kind and name",
+    "members that are too large",
+    "members of kinds that are not read (HEIC and others)",
+)
+DOTTED, BARE, EXTRA, LARGE, UNKNOWN = range(len(OMITTED))
+
+
 @dataclass
 class Sample:
-    """Members of one name, by what they are for."""
+    """Members of one name, by their roles: image, condition, caption, json and label."""
 
     name: str
     parts: dict[str, Member] = field(default_factory=dict)
-    label: Member | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Shard:
     Args:
         path: of the tar file, or what is known of it where it stays on its server.
         name: of the shard, for keys.
-        summary: the highest label, then where each key lies in [0, 1), for the split.
+        summary: the highest label, the counts of OMITTED, then where each key lies in [0, 1), for the split.
         kept: rows of the type that `row_type` says, or the file that holds them.
     """
 
@@ -60,7 +70,17 @@ class Shard:
     kept: np.ndarray | Path
 
     def __len__(self) -> int:
-        return len(self.summary) - 1
+        return len(self.summary) - 1 - len(OMITTED)
+
+    @property
+    def omitted(self) -> np.ndarray:
+        """The counts of OMITTED."""
+        return self.summary[1 : 1 + len(OMITTED)]
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where each key lies in [0, 1)."""
+        return self.summary[1 + len(OMITTED) :]
 
     @property
     def index(self) -> np.ndarray:
@@ -109,8 +129,8 @@ def open_shard(path: Path, name: str) -> Shard:
     summary = read(beside(kept))
     if read(kept) is not None and summary is not None:
         return Shard(path, name, summary, kept)
-    found, damage = index(path, about.st_size)
-    summary = summarized(found, name)
+    found, omitted, damage = index(path, about.st_size)
+    summary = summarized(found, name, omitted)
     if damage:
         warnings.warn(f"shard {path} is damaged, {damage}; {len(found)} images before it", stacklevel=2)
     elif write(kept, found, summary):
@@ -127,9 +147,9 @@ def open_remote(remote: Remote, name: str, folder: Path) -> Shard:
         if read(kept) is not None and summary is not None:
             return Shard(remote, name, summary, kept)
         path = fetch(remote.url, folder)
-        found, damage = index(path, remote.length)
+        found, omitted, damage = index(path, remote.length)
         path.unlink()
-        summary = summarized(found, name)
+        summary = summarized(found, name, omitted)
         if damage:
             raise UserError(f"shard {remote} is damaged, {damage}; leave it out")
         return Shard(remote, name, summary, kept if write(kept, found, summary) else found)
@@ -141,10 +161,10 @@ def place_of_index(*what: object) -> Path:
     return cache() / "shards" / f"{digest}.npy"
 
 
-def summarized(rows: np.ndarray, name: str) -> Float64[np.ndarray, " n"]:
-    """The highest label of a shard of this name, then where each of its keys lies."""
+def summarized(rows: np.ndarray, name: str, omitted: Sequence[int]) -> Float64[np.ndarray, " n"]:
+    """Summarize a shard: its highest label, what is not read of it, and where each of its keys lies."""
     places = [place(key(name, sample)) for sample in rows["name"]]
-    return np.array([rows["label"].max(initial=NO_LABEL), *places], np.float64)
+    return np.array([rows["label"].max(initial=NO_LABEL), *omitted, *places], np.float64)
 
 
 def beside(kept: Path) -> Path:
@@ -184,39 +204,75 @@ def write(kept: Path, found: np.ndarray, summary: np.ndarray) -> bool:
     return True
 
 
-def index(path: Path, length: int) -> tuple[np.ndarray, str]:
-    """Rows of the samples with an image, and what is wrong with the file, "" for nothing."""
-    damage = ""
-    found: list[tuple[bytes, int, dict[str, Member]]] = []
+def index(path: Path, length: int) -> tuple[np.ndarray, list[int], str]:
+    """Rows of the samples with an image, the counts of OMITTED, and the damage of the file ("" for none)."""
+    damage, found = "", []
     with path.open("rb") as file:
         whole: list[Member] = []
         try:
             whole.extend(members(file, length))
         except DamagedTarError as error:
             damage = str(error)
-        for sample in samples(whole):
-            if "image" in sample.parts:
-                found.append((sample.name.encode(errors="replace"), label(file, sample), sample.parts))
+        grouped, omitted = samples(whole)
+        for sample in grouped:
+            found.append((sample.name.encode(errors="replace"), label(file, sample), sample.parts))
     rows = np.zeros(len(found), row_type(max((len(name) for name, *_ in found), default=1)))
     for row, (name, number, parts) in zip(rows, found, strict=True):
         row["name"], row["label"] = name, number
-        for part, member in parts.items():
-            row[part] = (member.start, member.size)
-    return rows, damage
+        for part in parts.keys() & {*PARTS}:
+            row[part] = (parts[part].start, parts[part].size)
+    return rows, omitted, damage
 
 
-def samples(whole: list[Member]) -> Iterator[Sample]:
-    """Members of one name that follow one another; of two for the same purpose, the first."""
-    split = [(*divided(member.name), member) for member in whole]
-    for name, group in groupby(split, key=lambda entry: entry[0]):
-        sample = Sample(name)
-        for _, ending, member in group:
-            part = purpose(ending)
-            if part and member.size <= LONGEST[part]:
-                sample.parts.setdefault(part, member)
-            elif ending == "cls":
-                sample.label = sample.label or member
-        yield sample
+def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
+    """Group members by name into samples with an image, in the order of the file; count what is left out."""
+    omitted = [0] * len(OMITTED)
+    names: dict[str, list[tuple[str, Member]]] = {}
+    for member in whole:
+        name, ending = divided(member.name)
+        role = purpose(ending)
+        if role and member.size <= LONGEST[role]:
+            names.setdefault(name, []).append((ending, member))
+        elif role:
+            omitted[LARGE] += 1
+        elif member.name.lower().endswith(SUFFIXES):
+            omitted[DOTTED] += 1
+        elif UNREAD.search(member.name):
+            omitted[UNKNOWN] += 1
+    found = []
+    for name, alike in names.items():
+        for group in repetitions(alike):
+            sample = Sample(name)
+            for ending, member in group:
+                sample.parts.setdefault(purpose(ending), member)
+            if "image" in sample.parts:
+                found.append(sample)
+                omitted[EXTRA] += len(group) - len(sample.parts)
+            else:
+                omitted[BARE] += 1
+    return sorted(found, key=lambda sample: min(part.start for part in sample.parts.values())), omitted
+
+
+def repetitions(members: Sequence[tuple[str, Member]]) -> list[list[tuple[str, Member]]]:
+    """Split the members of one name where the name comes again.
+
+    The nth members of each ending belong together if all endings come as often. Otherwise an ending that
+    comes again begins the next sample.
+    """
+    counts = Counter(ending for ending, _ in members)
+    groups: list[list[tuple[str, Member]]] = [[]]
+    if len({*counts.values()}) == 1:
+        groups = [[] for _ in range(counts[members[0][0]])]
+        nth: Counter[str] = Counter()
+        for ending, member in members:
+            groups[nth[ending]].append((ending, member))
+            nth[ending] += 1
+        return groups
+    for ending, member in members:
+        if ending in (before for before, _ in groups[-1]):
+            groups.append([])
+        groups[-1].append((ending, member))
+    return groups
 
 
 def divided(name: str) -> tuple[str, str]:
@@ -232,13 +288,13 @@ def purpose(ending: str) -> str:
         return "image"
     if ending.startswith("condition.") and ending.removeprefix("condition") in SUFFIXES:
         return "condition"
-    return {"txt": "caption", "json": "json"}.get(ending, "")
+    return {"txt": "caption", "json": "json", "cls": "label"}.get(ending, "")
 
 
 def label(file: BufferedIOBase, sample: Sample) -> int:
     """The class number in `.cls`, or under `label` or `cls` in `.json`; below 0 for none, or no number."""
-    if sample.label is not None:
-        stated = content(file, sample.label, 32).decode(errors="replace").strip()
+    if "label" in sample.parts:
+        stated = content(file, sample.parts["label"], 32).decode(errors="replace").strip()
     elif "json" in sample.parts:
         known = entries(content(file, sample.parts["json"]))
         value = next((known[key] for key in ("label", "cls") if key in known), None)

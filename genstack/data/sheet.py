@@ -74,11 +74,13 @@ def tile(pixels: np.ndarray) -> Image.Image:
 
 
 def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """The words of a text in lines of a width in pixels; what does not fit is cut."""
+    """Break a text into lines of a width in pixels, at most MOST_LINES; the last one is cut."""
     lines: list[str] = []
+    most = MOST_LINES * (width + 1)  # letters; nearly all are wider than a pixel
+    text = text if len(text) <= most else text[:most] + "…"
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and (font.getlength(longer) <= width or len(lines) == MOST_LINES):
+        if lines and (len(lines) == MOST_LINES or font.getlength(longer) <= width):
             lines[-1] = longer
         else:
             lines.append(word)
@@ -86,9 +88,15 @@ def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Imag
 
 
 def fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """A text cut to a width in pixels."""
-    if font.getlength(text) <= width:
+    """Cut a text to a width in pixels."""
+    if len(text) <= width and font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    text = text[:width]
+    least, most = 0, len(text)  # letters that fit, and letters that might
+    while least < most:
+        middle = (least + most + 1) // 2
+        if font.getlength(text[:middle] + "…") <= width:
+            least = middle
+        else:
+            most = middle - 1
+    return text[:least] + "…"

@@ -1,32 +1,36 @@
 """The contract of sources: images by number, each with a key and a label."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from genstack.data.images import Preprocessing, opened
 from genstack.data.split import hashed
 from genstack.errors import UserError
 
+OWN = "pictures that genstack wrote"
+FURTHER = "further pages or frames (the first of a file is read)"
+
 
 @dataclass(frozen=True)
 class Stored:
-    """How a picture is kept, before any preprocessing; 0 x 0 where it is drawn when asked for."""
+    """Size, mode and number of frames of a picture file; 0 x 0 for a picture that is drawn on demand."""
 
     height: int
     width: int
     mode: str
+    frames: int = 1
 
 
 def stored(file: Path | bytes, name: str = "") -> Stored:
-    """How a picture file is kept; see `images.read`."""
+    """Look at a picture file without decoding it; see `images.read`."""
     with opened(file, name) as picture:
-        return Stored(picture.height, picture.width, picture.mode)
+        return Stored(picture.height, picture.width, picture.mode, getattr(picture, "n_frames", 1))
 
 
 class Source(ABC):
@@ -37,6 +41,12 @@ class Source(ABC):
 
     class_names: tuple[str, ...] = ()
     bits: int = 8
+    generated = False  # True if genstack itself made all of the images
+
+    @property
+    def omitted(self) -> dict[str, int]:
+        """Counts of what looks like data and is not read, by a plural noun phrase that says what and why."""
+        return {}
 
     @classmethod
     @abstractmethod
@@ -81,6 +91,16 @@ class Source(ABC):
     def label(self, number: int) -> int:
         """The image's class; 0 where there are none."""
         return 0
+
+    def labels_of(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:
+        """The classes of some images; -1 where one has none."""
+        return np.fromiter(map(self._label, numbers), np.int64, len(numbers))
+
+    def _label(self, number: int) -> int:
+        try:
+            return self.label(number)
+        except UserError:
+            return -1
 
     def caption(self, number: int) -> str:
         """What the image shows, in words; "" where nothing is known."""

@@ -38,6 +38,9 @@ class Chosen(Sequence[int]):
     def __iter__(self) -> Iterator[int]:
         return map(int, self.numbers)
 
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self.numbers if dtype is None else self.numbers.astype(dtype)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Chosen) and np.array_equal(self.numbers, other.numbers)
 
@@ -91,6 +94,11 @@ class Split:
     def images(self) -> int:
         """How many there are on both sides together; a single one is on both."""
         return len(self.validation) + (0 if self.training == self.validation else len(self.training))
+
+    def of(self, numbers: Sequence[int]) -> "Split":
+        """The split of some images of a source, from that of their indices."""
+        whole = np.asarray(numbers, np.int64)
+        return Split(Chosen(whole[list(self.training)]), Chosen(whole[list(self.validation)]))
 
 
 def split(places: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:

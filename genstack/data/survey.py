@@ -1,7 +1,7 @@
 """What a source holds and what is wrong with it, found by reading all of it."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import prod
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from genstack.data.framing import Augmentation
 from genstack.data.image_data import ImageData
 from genstack.data.sheet import sheet
-from genstack.data.source import Stored
+from genstack.data.source import FURTHER, Stored
+from genstack.data.text import clean
 from genstack.errors import UserError
 
 SHOWN = 16  # images of a contact sheet, and lines of a list
@@ -26,19 +27,22 @@ class Survey:
         readable: numbers of the images that can be read.
         unreadable: why each of the others cannot.
         stored: how many pictures are kept in each size and mode.
+        further: pages and frames of files beyond the first ones.
         contents: keys of the images by a hash of their pixels.
     """
 
     readable: list[int] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     stored: Counter[Stored] = field(default_factory=Counter)
+    further: int = 0
     contents: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def lines(self) -> list[str]:
         """Sizes, modes, unreadable images and duplicates, to print."""
-        copies = [" = ".join(keys) for keys in self.contents.values() if len(keys) > 1]
+        copies = [" = ".join(map(clean, keys)) for keys in self.contents.values() if len(keys) > 1]
         return [
             *sizes(self.stored),
+            *[f"{self.further} {FURTHER}"] * bool(self.further),
             *listing("unreadable", self.unreadable),
             *listing("sets of images with equal pixels", copies),
         ]
@@ -50,7 +54,11 @@ def survey(data: ImageData) -> Survey:
     for number in range(len(source)):
         try:
             pixels = source.image(number, data.preprocessing)
-            found.stored[source.stored(number)] += 1
+            if data.class_names:
+                source.label(number)
+            stored = source.stored(number)
+            found.stored[replace(stored, frames=1)] += 1
+            found.further += stored.frames - 1
         except UserError as error:
             found.unreadable.append(str(error))
             continue
@@ -89,7 +97,7 @@ def contact_sheet(data: ImageData, numbers: list[int], augmentation: Augmentatio
     for first in range(0, count, columns):
         row = chosen[first : first + columns]
         missing = columns - len(row)
-        names = [data.opened.caption(number) or data.opened.key(number) for number in row]
+        names = [data.opened.caption(number) or clean(data.opened.key(number)) for number in row]
         for variation, below in ((Augmentation(), names), (augmentation, ["varied"] * len(row))):
             samples = data.samples(row, variation)
             seen = [samples[0, index].images for index in range(len(row))]

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.atomic import replacing
 from genstack.conditions import ClassLabels
 from genstack.data import ImageData
+from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.dist import Process, gather_objects
 from genstack.errors import UserError
@@ -297,5 +297,4 @@ def save_pairs(
 ) -> None:
     """Save pairs of images as one picture."""
     pairs = torch.stack(list(chain(*zip(left, right, strict=True))))
-    with replacing(path) as partial_path:
-        sheet(pairs, 8, title=title).save(partial_path, format="PNG")
+    write(sheet(pairs, 8, title=title), path)

@@ -35,7 +35,7 @@ class ReferenceSet:
     def indices(self) -> Sequence[int]:
         """Indices of the images in the source."""
         split = self.data.split
-        sides = {"validation": split.validation, "training": split.training, "all": range(split.images)}
+        sides = {"validation": split.validation, "training": split.training, "all": self.data.numbers}
         return sides[self.side][: self.limit]
 
     @cached_property

@@ -78,3 +78,11 @@ def test_a_share_of_labels_becomes_null():
 def test_a_share_out_of_range_is_refused(dropout):
     with pytest.raises(ValueError, match=f"dropout {dropout} is out of range"):
         ClassLabels(("a",), dropout)
+
+
+def test_classes_without_a_training_image_are_sampled_only_by_name():
+    condition = ClassLabels().of(DataInfo(("a", "b", "c"), untrained=(1,)))
+    assert condition.choose(Prompts(), 5).labels.tolist() == [0, 2, 0, 2, 0]
+    assert condition.shown(ConditionInputs.nothing(3)).labels.tolist() == [0, 2, 0]
+    assert condition.choose(Prompts(classes=("b",)), 2).labels.tolist() == [1, 1]
+    assert ClassLabels(("a", "b"), untrained=(0, 1)).choose(Prompts(), 2).labels.tolist() == [0, 1]

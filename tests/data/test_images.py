@@ -13,7 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from genstack.data.images import Preprocessing, from_uint8, read, save, to_uint8
+from genstack.data.images import (
+    AVIF,
+    SHEET,
+    SUFFIXES,
+    Preprocessing,
+    from_uint8,
+    mark,
+    read,
+    save,
+    to_uint8,
+    write,
+)
 from genstack.errors import UserError
 
 FILES = Path(__file__).parents[1] / "golden" / "images"
@@ -277,3 +288,33 @@ def test_a_large_claim_needs_a_large_file(tmp_path):
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     with pytest.raises(UserError, match=r"9000 x 9000 pixels, which 200 bytes cannot hold"):
         read(bytes(content), 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("raw", [False, True])
+def test_pixels_that_are_not_numbers_make_a_file_unreadable(tmp_path, value, raw):
+    values = np.full((9, 11), 0.5, np.float32)
+    values[3, :5] = value
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif cannot be read .*5 of its 99 pixels are not finite"):
+        read(tmp_path / "a.tif", 1, raw=raw)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif", ".apng"])
+def test_other_endings_of_the_formats_are_read(tmp_path, suffix):
+    formats = {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF", ".apng": "PNG"}
+    if suffix == ".avif" and not AVIF:
+        pytest.skip("Pillow reads no AVIF here")
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / f"a{suffix}", formats[suffix])
+    pixels = read(tmp_path / f"a{suffix}", 3)
+    assert suffix in SUFFIXES and pixels.shape == (3, 10, 20)
+    assert (pixels.mean((1, 2)) - torch.tensor([1.0, 0, 0])).abs().max() < 0.05
+
+
+def test_what_genstack_writes_is_marked(tmp_path):
+    write(Image.new("L", (3, 3)), tmp_path / "sheet.png")
+    save(torch.zeros(3, 4, 4), tmp_path / "sample.png", Preprocessing(3, 4, 4), {"genstack": "ü" * 9000})
+    Image.new("L", (3, 3)).save(tmp_path / "other.png")
+    assert mark(tmp_path / "sheet.png") == SHEET
+    assert mark(tmp_path / "sample.png") is not None
+    assert mark(tmp_path / "other.png") is mark(tmp_path / "none.png") is None

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from genstack.data.sheet import GAP, LINE, MOST_LINES, TEXT, sheet, table, wrapped
+from genstack.data.sheet import GAP, LINE, MOST_LINES, TEXT, fit, sheet, table, wrapped
 
 
 def test_tiles_are_the_images_enlarged_by_a_whole_factor():
@@ -66,3 +66,27 @@ def test_a_table_lays_its_pictures_beside_and_below_their_names():
         assert margin[above:below].min() < 100, "the name of the row"
     for column in range(3):
         assert page[: LINE + GAP, page.shape[1] - (3 - column) * 70 :][:, :70].min() < 100
+
+
+@pytest.mark.parametrize("text", ["word " * 5000, "w" * 10**6, "\u0301" * 10**5, "i " * 10**5])
+def test_a_label_of_any_length_is_measured_in_a_few_steps(text, monkeypatch):
+    font = ImageFont.load_default(TEXT)
+    measured, getlength = [], font.getlength
+
+    def count(text, *rest):
+        measured.append(len(text))
+        return getlength(text, *rest)
+
+    monkeypatch.setattr(font, "getlength", count)
+    lines = wrapped(text, 64, font)
+    assert len(lines) <= MOST_LINES and lines[-1].endswith("…")
+    assert len(measured) < 100 and sum(measured) < 10_000
+
+
+def test_a_line_is_cut_where_the_next_letter_does_not_fit():
+    font = ImageFont.load_default(TEXT)
+    for width in (1, 20, 64, 200):
+        line = fit("iiiwwwmmm" * 10, width, font)
+        assert line == "…" or font.getlength(line) <= width
+        longer = ("iiiwwwmmm" * 10)[: len(line)] + "…"
+        assert font.getlength(longer) > width

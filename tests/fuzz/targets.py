@@ -286,8 +286,8 @@ def tar(content: bytes, folder: Path) -> None:
     """A tar file of pictures; where its first byte is even, header checksums are put right."""
     content = summed(content[1:]) if content[:1] and content[0] % 2 == 0 else content[1:]
     path = wrote(folder, "0.tar", content)
-    rows, _ = shard.index(path, len(content))
-    found = shard.Shard(path, "0", shard.summarized(rows, "0"), rows)
+    rows, omitted, _ = shard.index(path, len(content))
+    found = shard.Shard(path, "0", shard.summarized(rows, "0", omitted), rows)
     for row in range(len(rows)):
         for part in shard.PARTS:
             found.part(row, part)

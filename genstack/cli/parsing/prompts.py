@@ -10,6 +10,7 @@ from genstack.cli.parsing.paths import Place
 from genstack.data.framing import load
 from genstack.data.images import Preprocessing
 from genstack.data.sources.folder import FolderSource
+from genstack.data.text import clean
 from genstack.errors import UserError
 from genstack.inputs import Prompts
 
@@ -56,7 +57,7 @@ class PromptFlags:
             class_names(self.classes, classes),
             read_captions(Path(self.captions))
             if self.captions
-            else (self.caption,)
+            else (clean(self.caption),)
             if self.caption.strip()
             else (),
             torch.stack([load(folder.path(index), preprocessing) for index in shown]) if folder else None,

@@ -10,12 +10,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.atomic import replacing
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.stages import run_data
 from genstack.cli.verbs import train
 from genstack.data import Batch, ImageData
+from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest, vote
@@ -78,8 +78,7 @@ def write_sheets(model: Model, data: ImageData, samples: Batch, folder: Path) ->
         "nearest": sheet(interleave(few, closest), 10, title="sample, nearest training image"),
     }
     for name, picture in sheets.items():
-        with replacing(folder / f"{name}.png") as path:
-            picture.save(path, format="PNG")
+        write(picture, folder / f"{name}.png")
 
 
 def interleave(left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"]) -> Float[Tensor, "n c H W"]:

@@ -5,11 +5,11 @@ genstack interpolate runs/flowers A.png B.png --out sheet.png
 
 from pathlib import Path
 
-from genstack.atomic import replacing
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.paths import Place
 from genstack.data.framing import load as read
+from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 
@@ -41,6 +41,5 @@ def interpolate(
     model = load(Path(run)).to(choose_device(device))
     one, other = (read(Path(name), model.preprocessing) for name in (first, last))
     images = model.interpolate(one, other, count).cpu()
-    with replacing(Path(out)) as path:
-        sheet(images, columns=min(count, COLUMNS)).save(path, format="PNG")
+    write(sheet(images, columns=min(count, COLUMNS)), Path(out))
     print(f"{count} images from {first} to {last}: {out}")

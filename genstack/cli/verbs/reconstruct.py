@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from genstack.atomic import replacing
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
+from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.reference import ReferenceSet
@@ -51,7 +51,6 @@ def reconstruct(
     reconstructions = model.reconstruct(images).cpu()
     closeness = psnr(images, reconstructions)
     pairs = torch.stack(list(chain(*zip(images, reconstructions, strict=True))))
-    with replacing(Path(out)) as path:
-        sheet(pairs, columns=min(8, len(pairs))).save(path, format="PNG")
+    write(sheet(pairs, columns=min(8, len(pairs))), Path(out))
     mean, worst = closeness.mean(), closeness.min()
     print(f"PSNR {mean:.2f} dB over {len(images)} images, worst {worst:.2f} dB; {out} shows them")

@@ -16,7 +16,7 @@ from typing import Literal
 from jsonargparse import Namespace
 from PIL.Image import Image
 
-from genstack.atomic import begun, replacing, shared
+from genstack.atomic import begun, shared
 from genstack.checkpoints.model_file import TENSORS, load, save
 from genstack.cli.commands import SAMPLE
 from genstack.cli.next_steps import next_command
@@ -29,6 +29,7 @@ from genstack.cli.parsing.prompts import PromptFlags
 from genstack.cli.parsing.sweep import axes_of
 from genstack.cli.progress_bar import bar
 from genstack.cli.verbs.doctor import check_compiler
+from genstack.data.images import write
 from genstack.dist import Process
 from genstack.errors import UserError
 from genstack.model import Model
@@ -132,8 +133,8 @@ def sample(settings: Namespace) -> None:
         print(f"process {process.rank} of {process.world_size} is done {done}; {missing} images are missing")
         return
     page = folder.with_name(folder.name + ".png")
-    with shared(folder, begun(page.parent, page.name)), replacing(page) as partial:
-        make_sheet(galleries, sweep).save(partial, format="PNG")
+    with shared(folder, begun(page.parent, page.name)):
+        write(make_sheet(galleries, sweep), page)
     print(f"{request.count * len(galleries)} images in {request.out} {done}; {page} shows them")
 
 

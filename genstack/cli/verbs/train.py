@@ -104,7 +104,7 @@ def fit(stage: Stage, settings: Namespace, here: Run) -> bool:
         return False
     parts, training = build_training(stage, settings, here)
     print_once(restart_warning(), error=True)
-    print_once(describe(training, parts.trainer, here), error=True)
+    print_once("\n".join([describe(training, parts.trainer, here), *training.data.notices()]), error=True)
     here.train(training, parts.trainer, parts.log)
     return True
 

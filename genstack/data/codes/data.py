@@ -10,19 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genstack.data import ImageData
 from genstack.data.batch import CodeBatch
+from genstack.data.classes import balanced, share_of_each, untrained
 from genstack.data.codes.header import read
 from genstack.data.codes.shard import Shard, place
 from genstack.data.data import Data
-from genstack.data.image_data import AS_IS
+from genstack.data.image_data import AS_IS, without_training
 from genstack.data.images import Preprocessing, from_uint8
 from genstack.data.seeding import mix
 from genstack.data.sources import CODES, UNFINISHED, is_archive
-from genstack.data.split import Split, hashed, split
+from genstack.data.split import Chosen, Split, hashed, split
 from genstack.data.stream import Stream
 from genstack.description import identity
 from genstack.errors import UserError
@@ -73,12 +75,10 @@ class Archive:
             for shard, number in zip(shards, numbers, strict=True)
         ]
 
-    def labels(self) -> Counter[int]:
-        """How many images each class has."""
-        counts: Counter[int] = Counter()
-        for shard in self.shards:
-            counts.update(shard.arrays["labels"].tolist())
-        return counts
+    def labels(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:
+        """The classes of some images."""
+        found = np.concatenate([shard.arrays["labels"] for shard in self.shards])
+        return found[np.asarray(numbers)].astype(np.int64)
 
     def batch(self, numbers: Sequence[int], views: Sequence[int]) -> CodeBatch:
         """A view of each of some images."""
@@ -186,6 +186,7 @@ class CodeData(Data):
             captions=lambda: (self.caption(number) for number in self.split.training),
             image_shape=self.preprocessing.shape if header.condition_images else (0, 0, 0),
             crops_vary=len({(view.zoom, view.place) for view in header.views}) > 1,
+            untrained=self.untrained,
         )
 
     def caption(self, number: int) -> str:
@@ -196,12 +197,38 @@ class CodeData(Data):
     @cached_property
     def split(self) -> Split:
         """The numbers of the images on either side."""
-        return split(hashed(islice(self.archive.keys(), self.settings.limit)), self.settings.validation)
+        limit, share, whole = self.settings.limit, self.settings.validation, len(self.archive)
+        if limit is None or limit >= whole or not self.class_names:
+            return split(hashed(islice(self.archive.keys(), limit)), share)
+        chosen = share_of_each(self.archive.labels(range(whole)), limit)
+        keys, kept = self.archive.keys(), {*chosen.tolist()}
+        return split(hashed(key for number, key in enumerate(keys) if number in kept), share).of(
+            Chosen(chosen)
+        )
+
+    @cached_property
+    def repeated(self) -> Sequence[int]:
+        """The numbers of the training images; with `balance` those of rare classes come several times."""
+        training, balance = self.split.training, self.settings.balance
+        if not balance:
+            return training
+        if not self.class_names:
+            raise UserError(f"data.balance {balance} needs classes, and {self.source} has none")
+        return Chosen(np.array(training)[balanced(self.archive.labels(training), balance)])
+
+    @cached_property
+    def untrained(self) -> tuple[int, ...]:
+        """Labels of the classes without a training image."""
+        classes = len(self.class_names)
+        return untrained(self.archive.labels, self.split.training, classes) if classes else ()
+
+    def notices(self) -> list[str]:
+        return without_training(self.untrained, self.class_names)
 
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
     ) -> DataLoader:
-        batch_size, numbers = batch_size or self.batch_size, self.split.training
+        batch_size, numbers = batch_size or self.batch_size, self.repeated
         order = Stream(len(numbers), batch_size, mix(self.settings.seed, 0), start, rank, processes)
         return self.loader(
             Archived(self.archive, numbers, mix(self.settings.seed, 1), True), order, batch_size
@@ -239,9 +266,9 @@ class CodeData(Data):
         )
 
     def report(self) -> str:
-        lines = [self.summary()]
+        lines = [self.summary(), *self.notices()]
         if self.class_names:
-            counts = self.archive.labels()
+            counts = Counter(self.archive.labels(range(len(self.archive))).tolist())
             lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]
         return "\n".join(lines)
 

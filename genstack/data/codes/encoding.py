@@ -103,7 +103,7 @@ class Encoding:
             raise UserError(f"images_per_shard {images_per_shard} is too small; it must be at least 1")
         model.check_reads(data.preprocessing)
         self.model, self.data, self.folder = model, data, folder
-        self.images = min(len(data.opened), data.limit or len(data.opened))
+        self.images = len(data.numbers)
         self.header = Header(
             compressor=identity(model),
             layout=model.compressor.layout(*data.size),
@@ -112,7 +112,7 @@ class Encoding:
             views=views,
             source=data.source,
             images=self.images,
-            keys=digest(data.opened.key(number) for number in range(self.images)),
+            keys=digest(map(data.opened.key, data.numbers)),
             images_per_shard=images_per_shard,
             condition_images=data.beside is not None,
         )
@@ -169,10 +169,10 @@ class Encoding:
             images += len(rows)
         return images
 
-    def numbers(self, shard: int) -> range:
+    def numbers(self, shard: int) -> Sequence[int]:
         """The images of a shard."""
         first = shard * self.header.images_per_shard
-        return range(first, min(first + self.header.images_per_shard, self.images))
+        return self.data.numbers[first : first + self.header.images_per_shard]
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
@@ -230,8 +230,8 @@ def bytes_of(images: Float[Tensor, "v c H W"]) -> np.ndarray:
     return np.ascontiguousarray(rearrange(to_uint8(images).numpy(), "v h w c -> v c h w"))
 
 
-def pieces(numbers: range, size: int) -> Iterator[range]:
-    """Parts of a range, each so long but for the last."""
+def pieces(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Parts of a sequence, each so long but for the last."""
     return (numbers[first : first + size] for first in range(0, len(numbers), size))
 
 

@@ -2,35 +2,47 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from unicodedata import normalize
 
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.data.images import SUFFIXES, Preprocessing, read
+from genstack.data.images import ENDINGS, SHEET, SUFFIXES, UNREAD, Preprocessing, mark, read
 from genstack.data.names import Names
-from genstack.data.source import Source, Stored, bits_of_first, stored
+from genstack.data.source import FURTHER, OWN, Source, Stored, bits_of_first, stored
+from genstack.data.text import clean, existing
 from genstack.errors import UserError
+
+RUN = ({"config.yaml", "metrics.jsonl"}, {"model.json", "model.safetensors"})  # files by which a run is known
+MOST_COUNTED = 1000  # files that may have several frames
 
 
 class FolderSource(Source):
     """Every picture file below a folder, in natural order (2 before 10); links are followed.
 
+    Pictures that genstack wrote are left out: run folders and sheets always, samples beside other pictures.
     With `by_folder`, the first-level folders are the classes.
     """
 
     def __init__(self, name: str, by_folder: bool = False):
-        self.root = Path(name).expanduser()
+        self.root = existing(Path(name).expanduser())
         if not self.root.is_dir():
             raise UserError(f"data source {name} is a file; give the folder that holds the pictures")
-        self.files = Names(sorted(pictures(self.root), key=natural))
+        self.listing = Listing(self.root)
+        self.files = Names(sorted(self.listing.pictures or self.listing.samples, key=natural))
+        self.generated = not self.listing.pictures
         if not self.files:
-            raise UserError(f"folder {name} holds no pictures ({' '.join(SUFFIXES)}), at any depth")
+            left_out = "".join(f"; {count} {what} are not read" for what, count in self.omitted.items())
+            raise UserError(f"folder {name} holds no pictures ({' '.join(SUFFIXES)}), at any depth{left_out}")
+        self.listing.release()
         if by_folder:
             self.class_names = self.folders()
+        self.numbers = {name: number for number, name in enumerate(self.class_names)}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -43,7 +55,7 @@ class FolderSource(Source):
 
     @classmethod
     def exists(cls, name: str) -> bool:
-        return Path(name).expanduser().exists()
+        return existing(Path(name).expanduser()).exists()
 
     @classmethod
     def beside(cls, name: str) -> tuple[str, ...]:
@@ -73,7 +85,23 @@ class FolderSource(Source):
         return normalize("NFC", self.files[number])
 
     def label(self, number: int) -> int:
-        return self.class_names.index(self.key(number).split("/")[0]) if self.class_names else 0
+        return self.numbers[class_of(self.files[number])] if self.class_names else 0
+
+    @property
+    def omitted(self) -> dict[str, int]:
+        further = sum(self._frames(number) - 1 for number in islice(self._layered(), MOST_COUNTED))
+        return self.listing.omitted | ({FURTHER: further} if further else {})
+
+    def _layered(self) -> Iterator[int]:
+        """Numbers of the files whose format allows several pages or frames."""
+        endings = (*ENDINGS["TIFF"], *ENDINGS["GIF"])
+        return (number for number, file in enumerate(self.files) if file.lower().endswith(endings))
+
+    def _frames(self, number: int) -> int:
+        try:
+            return self.stored(number).frames
+        except UserError:
+            return 1
 
     def stored(self, number: int) -> Stored:
         return stored(self.path(number))
@@ -90,7 +118,12 @@ class FolderSource(Source):
                 f"{len(stray)} pictures, such as {stray[0]}, lie in {self.root} itself; "
                 f"move them into a folder per class, or leave out `labels: folder`"
             )
-        return tuple(dict.fromkeys(normalize("NFC", file.split("/")[0]) for file in self.files))
+        return tuple(dict.fromkeys(map(class_of, self.files)))
+
+
+def class_of(file: str) -> str:
+    """The name of the first folder of a path."""
+    return clean(normalize("NFC", file.split("/", 1)[0]))
 
 
 def natural(name: str) -> str:
@@ -108,17 +141,59 @@ def marked(number: re.Match[str]) -> str:
     return f"\0{chr(len(digits))}{digits}"
 
 
-def pictures(root: Path) -> Iterator[str]:
-    """The picture files below a folder, from there; one that links back to a folder above is entered once."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(place).relative_to(root).as_posix()
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield name if here == "." else f"{here}/{name}"
+class Listing:
+    """The files below a folder: pictures, samples of genstack, and counts of what is left out.
+
+    Args:
+        root: the folder; links are followed, and one that leads back to a folder above is entered once.
+    """
+
+    def __init__(self, root: Path):
+        self.pictures: list[str] = []
+        self.samples: list[str] = []
+        self.counts: Counter[str] = Counter()
+        seen: set[str] = set()
+        for place, folders, files in os.walk(root, followlinks=True):
+            real = os.path.realpath(place)
+            here = Path(place).relative_to(root).as_posix()
+            if real in seen:
+                folders.clear()
+            elif here != "." and any(known <= {*files} for known in RUN):
+                self.counts[OWN] += pictures_below(Path(place))
+                folders.clear()
+            else:
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                for name in files:
+                    self.add(name if here == "." else f"{here}/{name}", Path(place) / name)
+            seen.add(real)
+
+    def add(self, name: str, path: Path) -> None:
+        """Take a file, or count it."""
+        if path.name.startswith("."):
+            return
+        if not name.lower().endswith(SUFFIXES):
+            if UNREAD.search(name):
+                self.counts[f"{path.suffix.lower()} files"] += 1
+            return
+        marked = mark(path) if name.lower().endswith(ENDINGS["PNG"]) else None
+        if marked is None:
+            self.pictures.append(name)
+        elif marked.startswith(SHEET):
+            self.counts[OWN] += 1
+        else:
+            self.samples.append(name)
+
+    @property
+    def omitted(self) -> dict[str, int]:
+        """Counts of what is left out."""
+        return {what: count for what, count in self.counts.items() if count}
+
+    def release(self) -> None:
+        """Forget the names, which the source keeps as one text, and count samples beside other pictures."""
+        self.counts[OWN] += len(self.samples) if self.pictures else 0
+        self.pictures, self.samples = [], []
+
+
+def pictures_below(folder: Path) -> int:
+    """Count the picture files below a folder."""
+    return sum(name.lower().endswith(SUFFIXES) for _, _, files in os.walk(folder) for name in files)

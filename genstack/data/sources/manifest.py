@@ -18,6 +18,7 @@ from genstack.data.images import Preprocessing, read
 from genstack.data.names import Names
 from genstack.data.source import Source, Stored, bits_of_first, stored
 from genstack.data.sources.folder import natural
+from genstack.data.text import clean, encodable, existing
 from genstack.errors import UserError
 
 COLUMNS = ("path", "label", "caption", "condition_image")
@@ -73,7 +74,7 @@ class ManifestSource(Source):
     """
 
     def __init__(self, name: str):
-        self.file = Path(name).expanduser()
+        self.file = existing(Path(name).expanduser())
         if not self.file.is_file():
             raise UserError(f"data source {name} does not exist; give a CSV or JSONL file with a column path")
         self.rows = rows(self.file)
@@ -100,7 +101,7 @@ class ManifestSource(Source):
         return bits_of_first(self)
 
     def key(self, number: int) -> str:
-        return self.rows[number].path
+        return normalize("NFC", self.rows[number].path)
 
     def label(self, number: int) -> int:
         return self.labels[self.rows[number].label] if self.class_names else 0
@@ -123,7 +124,7 @@ class ManifestSource(Source):
         return self._read(number, self.rows[number].condition_image, preprocessing)
 
     def _place(self, number: int, path: str) -> tuple[Path, str]:
-        place = self.file.parent / Path(path).expanduser()
+        place = existing(self.file.parent / Path(path).expanduser())
         return place, f"{self.file} line {self.rows[number].line}: {place}"
 
     def _read(self, number: int, path: str, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
@@ -173,11 +174,14 @@ def row_of(line: int, entry: Mapping[str, object] | str) -> Row | str:
         if isinstance(value, (dict, list)):
             return f"has a {type(value).__name__} as its {column}, where one value is possible"
         values[column] = "" if value is None else str(value)
-    path = normalize("NFC", values.pop("path"))
+    path = values.pop("path")
     if not path:
         return "has no path"
+    if not encodable(path, "surrogateescape"):
+        return f"has {clean(path)[:60]!r} as its path, which is not valid Unicode"
     if "://" in path or "\0" in path:
         return f"has {path[:60]!r} as its path, which is no file"
+    values["label"], values["caption"] = clean(values["label"]), clean(values["caption"])
     return Row(line, path, **values)
 
 

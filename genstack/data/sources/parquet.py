@@ -1,6 +1,7 @@
 """Parquet and Arrow files with the bytes of image files in a column."""
 
 import json
+import os
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from genstack.atomic import replacing
 from genstack.data.cache import cache
+from genstack.data.images import SUFFIXES as PICTURES
 from genstack.data.images import Preprocessing
 from genstack.data.records import Records
 from genstack.data.source import Source, Stored, bits_of_first
@@ -65,7 +67,8 @@ class ParquetSource(Source):
     def claims(cls, name: str) -> bool:
         if "://" in name or name.startswith("hf:"):
             return False
-        return name.lower().endswith(SUFFIXES) or bool(files_in(Path(name).expanduser()))
+        folder = Path(name).expanduser()
+        return name.lower().endswith(SUFFIXES) or (bool(files_in(folder)) and not holds_pictures(folder))
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -106,6 +109,11 @@ def files_in(root: Path) -> list[Path]:
         found = [path for path in root.iterdir() if path.name.lower().endswith(SUFFIXES)]
         return sorted(found, key=lambda path: natural(path.name))
     return [root] if root.is_file() and root.name.lower().endswith(SUFFIXES) else []
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Return True if there is a picture file below a folder: tables beside pictures say something of them."""
+    return any(name.lower().endswith(PICTURES) for _, _, files in os.walk(folder) for name in files)
 
 
 def table_of(file: Path) -> "pyarrow.Table":

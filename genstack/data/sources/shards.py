@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import product
@@ -10,15 +10,16 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from genstack.data.cache import Room, cache, limit
 from genstack.data.download import fetch, place_of
 from genstack.data.images import Preprocessing, read
 from genstack.data.remote import probe
-from genstack.data.shard import LONGEST, NO_LABEL, Shard, entries, open_remote, open_shard
+from genstack.data.shard import LONGEST, NO_LABEL, OMITTED, Shard, entries, open_remote, open_shard
 from genstack.data.source import Source, Stored, bits_of_first, stored
+from genstack.data.text import clean, existing
 from genstack.errors import UserError
 
 MOST_SHARDS = 2**20
@@ -47,11 +48,13 @@ class ShardSource(Source):
                 self.shards = list(several.map(partial(fetched, room=room), places, names))
         else:
             self.shards = [
-                open_shard(Path(place).expanduser(), each) for place, each in zip(places, names, strict=True)
+                open_shard(existing(Path(place).expanduser()), each)
+                for place, each in zip(places, names, strict=True)
             ]
         self.ends = np.cumsum([len(shard) for shard in self.shards])
         if not self.ends[-1]:
-            raise UserError(f"{name} holds no pictures; members are named like 0001.jpg and 0001.cls")
+            left_out = "".join(f"; {count} {what} are not read" for what, count in self.omitted.items())
+            raise UserError(f"{name} holds no pictures; expected members like 0001.jpg, 0001.cls{left_out}")
         highest = max(int(shard.summary[0]) for shard in self.shards)
         self.class_names = tuple(str(label) for label in range(highest + 1))
 
@@ -66,6 +69,21 @@ class ShardSource(Source):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
+    @property
+    def omitted(self) -> dict[str, int]:
+        counts = np.sum([shard.omitted for shard in self.shards], axis=0)
+        found = {what: int(count) for what, count in zip(OMITTED, counts, strict=True) if count}
+        without = sum(int((shard.index["label"] < 0).sum()) for shard in self.shards)
+        if without and self.class_names:
+            found["pictures without a class number (.cls), which others have"] = without
+        return found
+
+    def labels_of(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:
+        if not self.class_names:
+            return np.zeros(len(numbers), np.int64)
+        found = np.concatenate([shard.index["label"] for shard in self.shards])
+        return np.maximum(found[np.asarray(numbers)].astype(np.int64), -1)
+
     @cached_property
     def bits(self) -> int:  # type: ignore[override]
         return bits_of_first(self)
@@ -76,7 +94,7 @@ class ShardSource(Source):
 
     def places(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
         for shard in self.shards:
-            yield shard.summary[1 : count + 1]
+            yield shard.places[:count]
             count = max(0, count - len(shard))
 
     def label(self, number: int) -> int:
@@ -98,9 +116,8 @@ class ShardSource(Source):
         if caption is not None:
             return caption.decode(errors="replace").strip()
         known = entries(shard.part(row, "json") or b"")
-        return str(next((known[key] for key in ("caption", "text") if key in known), ""))[
-            : LONGEST["caption"]
-        ]
+        stated = next((known[key] for key in ("caption", "text") if key in known), "")
+        return clean(str(stated)[: LONGEST["caption"]])
 
     def stored(self, number: int) -> Stored:
         return stored(*self._bytes(number, "image"))
@@ -162,7 +179,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def is_file(place: str) -> bool:
-    return Path(place).expanduser().is_file()
+    return existing(Path(place).expanduser()).is_file()
 
 
 def matches(place: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from genstack.atomic import replacing
+from genstack.data.images import write
 from genstack.training.training import Training
 
 
@@ -32,8 +32,7 @@ class Pictures(pl.Callback):
         pictures = {"": training.picture(self.count)} | training.charts()
         for name, picture in pictures.items() if trainer.is_global_zero else ():
             file = "-".join(filter(None, (name, f"{trainer.global_step:08d}.png")))
-            with replacing(self.folder / "images" / file) as path:
-                picture.save(path, format="PNG")
+            write(picture, self.folder / "images" / file)
             for logger in trainer.loggers:
                 hand_on(name or "images", picture, logger, trainer.global_step)
 

@@ -274,7 +274,8 @@ def test_headers_survive_their_file(encode):
 def test_the_report_counts(opened):
     lines = opened().report().splitlines()
     assert not opened().offer.crops_vary
-    assert "8 x 12" in lines[0] and lines[0].endswith("1 view of each") and len(lines) == 33
+    assert "8 x 12" in lines[0] and lines[0].endswith("1 view of each") and len(lines) == 34
+    assert "of 32 classes have no training image" in lines[1]
 
 
 def test_a_saved_compressor_is_the_same_one(codes, run, model, tmp_path):

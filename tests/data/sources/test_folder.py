@@ -1,12 +1,18 @@
 """Folders of any nesting, links, names and mistakes."""
 
+import os
 import random
 import re
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from genstack.data import ImageData
+from genstack.data.images import Preprocessing, write
 from genstack.data.sources import open_source
 from genstack.data.sources.folder import natural
 from genstack.data.split import hashed, split
@@ -113,3 +119,92 @@ def test_the_nearest_name_is_offered(tmp_path, monkeypatch, name, near):
     (tmp_path / "flowers").mkdir()
     with pytest.raises(UserError, match=f"did you mean {near}"):
         open_source(name)
+
+
+def test_pictures_of_genstack_are_left_out_and_counted(tmp_path):
+    put(tmp_path, "1.png", "2.jpg", "a/3.png")
+    for name in ("data-check.png", "samples/grid.png"):  # sheets
+        write(Image.new("RGB", (9, 9)), tmp_path / name)
+    for name in ("samples/00000.png", "00001.png"):  # samples
+        write(Image.new("RGB", (9, 9)), tmp_path / name, {"genstack": '{"file": "00000.png"}'})
+    put(tmp_path, "runs/x/images/7.png", "runs/x/config.yaml", "runs/x/metrics.jsonl", "runs/x/wandb/a.png")
+    put(tmp_path, "exported/images/8.png", "exported/model.json", "exported/model.safetensors")
+    source = open_source(str(tmp_path))
+    assert keys(source) == ["1.png", "2.jpg", "a/3.png"]
+    assert source.omitted == {"pictures that genstack wrote": 7} and not source.generated
+
+
+def test_a_folder_of_samples_is_read_but_not_trained_on(tmp_path):
+    write(Image.new("RGB", (9, 9)), tmp_path / "grid.png")
+    for name in "ab":
+        write(Image.new("RGB", (9, 9)), tmp_path / f"{name}.png", {"genstack": "{}"})
+    source = open_source(str(tmp_path))
+    assert keys(source) == ["a.png", "b.png"] and source.generated
+    assert source.omitted == {"pictures that genstack wrote": 1}
+    with pytest.raises(UserError, match="were made by genstack; train on other ones"):
+        ImageData(str(tmp_path), 8).training_loader()
+
+
+def test_a_text_chunk_of_another_program_is_no_mark(tmp_path):
+    chunks = PngInfo()
+    chunks.add_text("Comment", "genstack")
+    chunks.add_itxt("genstack2", "x")
+    for name in ("a.png", "b.png"):
+        Image.new("L", (9, 9)).save(tmp_path / name, pnginfo=chunks)
+    (tmp_path / "c.png").write_bytes(PICTURE.read_bytes()[:20])
+    (tmp_path / "d.png").write_bytes(b"")
+    source = open_source(str(tmp_path))
+    assert len(source) == 4 and source.omitted == {}
+
+
+def test_files_that_look_like_pictures_and_are_not_read_are_counted(tmp_path):
+    put(
+        tmp_path,
+        "1.png",
+        "2.jfif",
+        "3.JPE",
+        "a/4.HEIC",
+        "a/5.heic",
+        "6.cr2",
+        "notes.txt",
+        "7.parquet",
+        ".8.heic",
+    )
+    source = open_source(str(tmp_path))
+    assert keys(source) == ["1.png", "2.jfif", "3.JPE"]
+    assert source.omitted == {".heic files": 2, ".cr2 files": 1, ".parquet files": 1}
+    (line,) = ImageData(str(tmp_path), 8).notices()
+    assert (
+        line.startswith(f"{tmp_path} also holds, unread: ") and "2 .heic files" in line and "\n" not in line
+    )
+
+
+def test_an_empty_folder_says_what_it_holds_instead(tmp_path):
+    put(tmp_path, "a.heic", "b.heic")
+    with pytest.raises(UserError, match=r"holds no pictures.*2 \.heic files are not read"):
+        open_source(str(tmp_path))
+
+
+def test_further_pages_and_frames_are_counted(tmp_path):
+    pages = [Image.new("L", (9, 9), shade) for shade in range(5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "b.gif", save_all=True, append_images=[Image.new("L", (9, 9), 200)])
+    put(tmp_path, "c.png")
+    assert open_source(str(tmp_path)).omitted == {"further pages or frames (the first of a file is read)": 5}
+
+
+def test_classes_whose_names_are_not_utf8_have_a_name(tmp_path):
+    put(tmp_path, "b/1.png")
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(tmp_path / "b", folder)
+    source = open_source(str(tmp_path), labels="folder")
+    assert source.class_names == ("b", "café") and source.label(1) == 1
+    source.caption(1).encode()
+    assert source.image(1, Preprocessing(3, 8, 8)).shape[0] == 3
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_folder_is_found_in_either_form_of_unicode(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    put(tmp_path / normalize(form, "Größe") / normalize(other, "é"), "a.png")
+    assert len(open_source(str(tmp_path / normalize(other, "Größe") / normalize(form, "é")))) == 1

@@ -63,3 +63,9 @@ def test_with_a_window_values_are_the_files_own(named):
     source = open_source(name)
     plain, raw = (source.image(1, Preprocessing(3, 12, 17, window=window)) for window in (None, (0.0, 255.0)))
     torch.testing.assert_close(raw, plain * 255, atol=1e-3, rtol=0)
+
+
+def test_labels_of_many_are_those_of_each(named):
+    _, name = named
+    source = open_source(name)
+    assert source.labels_of([3, 0, 1]).tolist() == [source.label(number) for number in (3, 0, 1)]

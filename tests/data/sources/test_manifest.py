@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -123,3 +124,23 @@ def test_other_encodings_are_refused(root):
 def test_a_list_that_is_not_there_is_refused(root):
     with pytest.raises(UserError, match="does not exist"):
         open_source(str(root / "none.csv"))
+
+
+@pytest.mark.parametrize("disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_paths_are_tried_as_written_and_then_in_the_other_form(root, disk, written):
+    name = "Größe_é.png"
+    shutil.copy(FILES / "rgba.png", root / normalize(disk, name))
+    source = listed(root, f"path,condition_image\n{normalize(written, name)},{normalize(written, name)}\n")
+    assert source.image(0, Preprocessing(3, 8, 8)).shape[0] == 3
+    assert source.condition_image(0, Preprocessing(3, 8, 8)).shape[0] == 3
+    assert source.key(0) == normalize("NFC", name)  # the same side of the split, whatever the form
+
+
+def test_half_letters_are_replaced_in_texts_and_refused_in_paths(root):
+    half = "a cat \\ud83d"
+    line = f'{{"path": "pictures/rgba.png", "label": "{half}", "caption": "{half}"}}\n'
+    source = listed(root, line, ".jsonl")
+    assert source.class_names == ("a cat \ufffd",) and source.caption(0) == "a cat \ufffd"
+    with pytest.raises(UserError, match=r"line 1 has .* as its path, which is not valid Unicode"):
+        listed(root, '{"path": "\\ud83d.png"}\n', ".jsonl")

@@ -1,9 +1,11 @@
 """WebDataset shards: the same samples as the webdataset package, exact epochs, damage, and servers."""
 
 import json
+import random
 import shutil
 import tarfile
 import warnings
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -226,3 +228,88 @@ def test_shards_without_pictures_are_refused(tmp_path):
     tar(tmp_path / "a.tar", [("1.txt", b"words")])
     with pytest.raises(UserError, match="holds no pictures"):
         open_source(str(tmp_path / "a.tar"))
+
+
+def picture(number):
+    from PIL import Image
+
+    file = BytesIO()
+    Image.new("RGB", (9, 9), (number, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def shades(source):
+    """Red of every image with its label."""
+    return [
+        (round(source.image(number, SIZE)[0, 0, 0].item() * 255), source.label(number))
+        for number in range(len(source))
+    ]
+
+
+PAIRS = [(f"{n:03d}.{ending}", data) for n in range(9) for ending, data in (("png", n), ("cls", n % 3))]
+
+
+@pytest.mark.parametrize("order", ["pairs", "labels last", "labels first", "shuffled"])
+def test_members_need_not_lie_next_to_one_another(tmp_path, order):
+    members = [(name, picture(data) if name.endswith("png") else str(data).encode()) for name, data in PAIRS]
+    if order == "shuffled":
+        random.Random(0).shuffle(members)
+    elif order != "pairs":
+        members.sort(key=lambda member: member[0].endswith("cls" if order == "labels last" else "png"))
+    tar(tmp_path / "a.tar", members)
+    source = open_source(str(tmp_path / "a.tar"))
+    assert sorted(shades(source)) == [(n, n % 3) for n in range(9)] and source.omitted == {}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_names_that_come_again_are_images_of_their_own(tmp_path, apart):
+    members = [
+        (f"{n // 2}.{end}", data) for n in range(8) for end, data in (("png", picture(n)), ("cls", b"%d" % n))
+    ]
+    if apart:
+        members.sort(key=lambda member: member[0].endswith("cls"))
+    tar(tmp_path / "a.tar", members)
+    assert sorted(shades(open_source(str(tmp_path / "a.tar")))) == [(n, n) for n in range(8)]
+
+
+def test_a_name_that_comes_again_lends_no_class(tmp_path):
+    tar(
+        tmp_path / "a.tar",
+        [("0.png", picture(1)), ("0.cls", b"1"), ("0.png", picture(2)), ("1.png", picture(3))],
+    )
+    source = open_source(str(tmp_path / "a.tar"))
+    assert source.labels_of(range(3)).tolist() == [1, -1, -1]
+    assert source.omitted == {"pictures without a class number (.cls), which others have": 2}
+
+
+def test_what_is_not_read_of_a_shard_is_counted(tmp_path):
+    good = picture(1)
+    members = [
+        ("1.png", good),
+        ("1.jpg", good),  # another rendition of the same sample
+        ("1.cls", b"0"),
+        ("cam.000.png", good),
+        ("cam.000.cls", b"0"),
+        ("2.txt", b"no picture"),
+        ("3.heic", good),
+        ("README.md", b""),
+    ]
+    tar(tmp_path / "a.tar", members)
+    for _ in range(2):  # read, and from the index
+        source = open_source(str(tmp_path / "a.tar"))
+        assert len(source) == 1 and source.label(0) == 0
+        counts = {what.split(" (")[0]: count for what, count in source.omitted.items()}
+        assert counts == {
+            "pictures whose names have further dots": 1,
+            "names without a picture": 1,
+            "members beyond the first of a kind and name": 1,
+            "members of kinds that are not read": 1,
+        }
+    tar(tmp_path / "dots.tar", [(f"22.{n:02d}.png", good) for n in range(12)])
+    with pytest.raises(UserError, match=r"12 pictures whose names have further dots.*are not read"):
+        open_source(str(tmp_path / "dots.tar"))
+
+
+def test_captions_of_json_hold_no_half_letters(tmp_path):
+    tar(tmp_path / "a.tar", [("1.png", picture(1)), ("1.json", b'{"caption": "a cat \\ud83d"}')])
+    assert open_source(str(tmp_path / "a.tar")).caption(0) == "a cat \ufffd"

@@ -106,3 +106,10 @@ def test_without_a_network_the_hub_is_one_line(monkeypatch):
     with pytest.raises(UserError, match="hf:nobody/nothing cannot be opened") as error:
         open_source("hf:nobody/nothing")
     assert "\n" not in str(error.value)
+
+
+def test_a_table_beside_pictures_is_no_source(tmp_path):
+    parquet(tmp_path / "metadata.parquet", file_name=["a.png"], text=["a cat"])
+    shutil.copy(FILES / "plain_reference.png", tmp_path / "a.png")
+    source = open_source(str(tmp_path))
+    assert source.key(0) == "a.png" and source.omitted == {".parquet files": 1}
