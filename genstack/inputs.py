@@ -1,4 +1,4 @@
-"""What is known of images beside their codes, and what is asked of images that are still to be drawn."""
+"""Inputs of conditions: metadata of images, prompts for samples, and what data offers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +13,16 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class ConditionInputs:
-    """What is known of each of some images; a condition reads from it what it needs.
+    """Per-image metadata that conditions read: labels, captions, condition images and crops.
 
     Args:
-        labels: their classes; zeros where there are none.
-        captions: what they show, in words; "" where nothing is known, () for that of all.
-        images: condition images, in [-1, 1], one of each or those that `turns` speaks of; None for none.
-        image_names: where the condition image of each comes from, for people; () for nowhere.
-        crops: top, left, bottom and right edge of each in the picture that it was cut from, as shares of that
-            picture's height and width; None where nothing is known.
-        turns: which of `images` is that of each, where many share them; None where each has its own.
+        labels: class labels; zeros without classes.
+        captions: captions; "" for a missing one, () if there are none.
+        images: condition images in [-1, 1], one per image, or shared by `image_indices`; None for none.
+        image_names: name of each image's condition image, for people; () without.
+        crops: top, left, bottom and right edge of each image in the picture it was cropped from, as shares of
+            its height and width; None if unknown.
+        image_indices: index into `images` per sample; None if each has its own.
     """
 
     labels: Int[Tensor, " b"]
@@ -30,44 +30,48 @@ class ConditionInputs:
     images: Float[Tensor, "i c H W"] | None = None
     image_names: tuple[str, ...] = ()
     crops: Float[Tensor, "b 4"] | None = None
-    turns: Int[Tensor, " b"] | None = None
+    image_indices: Int[Tensor, " b"] | None = None
 
     @classmethod
     def nothing(cls, count: int) -> "ConditionInputs":
-        """Nothing of so many images."""
+        """Inputs of `count` images without metadata."""
         return cls(torch.zeros(count, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, indices: Sequence[int]) -> "ConditionInputs":
-        """Those of some of the images, in the order of the indices."""
-        chosen = list(indices)
+        """Select images by index."""
+        selected = list(indices)
         return ConditionInputs(
-            self.labels[chosen],
-            tuple(self.captions[index] for index in chosen) if self.captions else (),
+            self.labels[selected],
+            tuple(self.captions[index] for index in selected) if self.captions else (),
             None
             if self.images is None
-            else self.images[chosen if self.turns is None else self.turns[chosen]],
-            tuple(self.image_names[index] for index in chosen) if self.image_names else (),
-            None if self.crops is None else self.crops[chosen],
+            else self.images[selected if self.image_indices is None else self.image_indices[selected]],
+            tuple(self.image_names[index] for index in selected) if self.image_names else (),
+            None if self.crops is None else self.crops[selected],
         )
 
     @property
     def image_of_each(self) -> Float[Tensor, "b c H W"] | None:
-        """The condition image of each."""
-        return self.images if self.images is None or self.turns is None else self.images[self.turns]
+        """Condition image of each sample."""
+        return (
+            self.images
+            if self.images is None or self.image_indices is None
+            else self.images[self.image_indices]
+        )
 
     @property
-    def placed(self) -> bool:
-        """Whether what is known of a part of an image differs from what is known of the whole."""
+    def spatial(self) -> bool:
+        """True if a part of an image has other inputs than the whole."""
         return self.images is not None or self.crops is not None
 
-    def part(self, box: Box, size: tuple[int, int]) -> "ConditionInputs":
-        """What is known of a part of each image.
+    def crop(self, box: Box, size: tuple[int, int]) -> "ConditionInputs":
+        """Crop the inputs to a part of each image.
 
         Args:
-            box: of the part; beyond the image, its edge goes on.
+            box: edges of the part; outside the image, its border is repeated.
             size: height and width of the part in pixels of the condition images.
         """
         images, crops = self.images, self.crops
@@ -90,19 +94,19 @@ class ConditionInputs:
             labels=self.labels.to(device),
             images=None if self.images is None else self.images.to(device),
             crops=None if self.crops is None else self.crops.to(device),
-            turns=None if self.turns is None else self.turns.to(device),
+            image_indices=None if self.image_indices is None else self.image_indices.to(device),
         )
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a user asks of images to draw, as the user says it; each kind of wish is met in turn.
+    """What people ask for, as they say it; each kind of prompt is cycled over the samples.
 
     Args:
         classes: class names, or labels as `#index`.
-        captions: what the images shall show, in words.
-        images: condition images, in [-1, 1]; None for none.
-        image_names: where these come from.
+        captions: captions.
+        images: condition images in [-1, 1]; None for none.
+        image_names: names of the condition images.
         crops: top, left, bottom and right edge of crops, as shares of the whole picture.
     """
 
@@ -114,7 +118,7 @@ class Prompts:
 
     @property
     def kinds(self) -> dict[str, bool]:
-        """Which kinds of wishes there are, by the name of a user's word for them."""
+        """Kinds of prompts, in words, and whether any are given."""
         return {
             "classes": bool(self.classes),
             "captions": bool(self.captions),
@@ -125,14 +129,14 @@ class Prompts:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What data has for a condition to read.
+    """What data offers to conditions.
 
     Args:
-        classes: in the order of their labels; () for none.
-        captions: those of the training images, one after the other, read when called.
+        classes: class names in the order of their labels; () for none.
+        captions: iterates over the captions of the training images.
         image_shape: channels, height and width of a condition image.
-        crops_vary: whether training images are cut from places that differ.
-        untrained: labels of the classes without a training image.
+        crops_vary: True if training images are cropped at different places.
+        untrained: labels of classes without a training image.
     """
 
     classes: tuple[str, ...] = ()

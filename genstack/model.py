@@ -179,7 +179,7 @@ class Model:
     @torch.no_grad()
     def sample(
         self,
-        facts: ConditionInputs,
+        inputs: ConditionInputs,
         options: SamplingOptions,
         seed: int,
         indices: Iterable[int],
@@ -191,7 +191,7 @@ class Model:
         Latents without codes need no prior: they are drawn from the distribution that they have by design.
 
         Args:
-            facts: what steers each image, from `condition.choose`.
+            inputs: what steers each image, from `condition.choose`.
             options: how codes are drawn; of latents without codes, only `temperature`.
             seed: of this set of samples.
             indices: number of each image in the set; image i of a seed is the same whatever is beside it.
@@ -201,14 +201,14 @@ class Model:
         if self.prior is None:
             return self._imagine(options, image_seeds(seed, indices), size)
         layout = self.prior.layout if size is None else self.compressor.layout(*size)
-        return self._draw(facts, options, image_seeds(seed, indices), layout, None, overlap)
+        return self._draw(inputs, options, image_seeds(seed, indices), layout, None, overlap)
 
     @torch.no_grad()
     def edit(
         self,
         images: Float[Tensor, "b c H W"],
         hole: Bool[Tensor, "H W"],
-        facts: ConditionInputs,
+        inputs: ConditionInputs,
         options: SamplingOptions,
         seed: int,
         indices: Iterable[int],
@@ -223,7 +223,7 @@ class Model:
         Args:
             images: to edit, in [-1, 1], of any size that the compressor reads; anything in the hole.
             hole: True where pixels are drawn.
-            facts: what steers each image, from `prior.condition.choose`.
+            inputs: what steers each image, from `prior.condition.choose`.
             options: how codes are drawn.
             seed: of this set of samples.
             indices: number of each image in the set.
@@ -234,31 +234,31 @@ class Model:
         images, hole = images.to(self.device), hole.to(self.device)
         steps = self.reach if grow is None else (grow,) * len(layout.grids)
         known = known_codes(self.compressor, images, hole, steps)
-        drawn = self._draw(facts, options, image_seeds(seed, indices), layout, known, overlap)
+        drawn = self._draw(inputs, options, image_seeds(seed, indices), layout, known, overlap)
         return torch.where(hole, drawn, images)
 
     def _draw(
         self,
-        facts: ConditionInputs,
+        inputs: ConditionInputs,
         options: SamplingOptions,
         seeds: Int[Tensor, " b"],
         layout: CodeLayout,
         known: Known | None,
         overlap: float,
     ) -> Float[Tensor, "b c H W"]:
-        prior, facts = self._prior, facts.to(self.device)
-        if facts.images is not None and tuple(facts.images.shape[-2:]) != layout.image_size:
-            (height, width), (rows, columns) = facts.images.shape[-2:], layout.image_size
+        prior, inputs = self._prior, inputs.to(self.device)
+        if inputs.images is not None and tuple(inputs.images.shape[-2:]) != layout.image_size:
+            (height, width), (rows, columns) = inputs.images.shape[-2:], layout.image_size
             raise UserError(
                 f"condition images have the size of the images that they steer, {rows}x{columns}, "
                 f"not {height}x{width}"
             )
-        alike = None if facts.placed else prior.condition.values(facts)
+        alike = None if inputs.spatial else prior.condition.encode(inputs)
 
         def values(box: Box) -> Tensor:
             if alike is not None:
                 return alike
-            return prior.condition.values(facts.part(box, prior.layout.image_size))
+            return prior.condition.encode(inputs.crop(box, prior.layout.image_size))
 
         codes = sample_layout(prior, values, options, seeds.to(self.device), layout, known, overlap)
         return self.compressor.decode(codes, layout).clamp(-1, 1)

@@ -154,8 +154,8 @@ def condition(parts, data):
         return replace(plan, length=5, dim=24)
     if isinstance(plan, ImageCodes):
         network = Convolutional(8, 8, (1, 1, 2, 2), 1, (), False)
-        plan = plan.reading(Autoencoder(data.channels, network, VectorQuantizer(16, 4)), "")
-    return plan.of(data.offer)
+        plan = plan.with_compressor(Autoencoder(data.channels, network, VectorQuantizer(16, 4)), "")
+    return plan.fit(data.info)
 
 
 def brought(settings, folder, request):

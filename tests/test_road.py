@@ -179,7 +179,7 @@ def test_another_set_does_not_mix_with_what_is_there(road, monkeypatch, other, c
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--classes", "cta"], "class cta is unknown; did you mean cat?"),
+        (["--classes", "cta"], "unknown class 'cta'; did you mean 'cat'?"),
         (["--classes", "#2"], "class #2 is unknown; the classes are cat, wild dog"),
         (["--count", "0"], "count 0"),
         (["--top-p", "0"], "top_p must be above 0 and at most 1, got 0.0"),

@@ -69,11 +69,11 @@ def reading(condition: Condition | None, data: Data, folder: Path, init: str | N
     if condition is not None and condition.compressor and kept is None:
         model = load(Path(condition.compressor))
         model.check_reads(replace(data.preprocessing, channels=model.preprocessing.channels))
-        return condition.reading(model.compressor, identity(model))
+        return condition.with_compressor(model.compressor, identity(model))
     place = kept or (None if init is None else Path(init))
     before = None if place is None else prior_of(place).condition
     if condition is not None and isinstance(before, type(condition)) and before.network is not None:
-        return condition.reading(cast(Compressor, before.network), before.weights)
+        return condition.with_compressor(cast(Compressor, before.network), before.weights_hash)
     return condition
 
 

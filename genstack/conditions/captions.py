@@ -1,8 +1,8 @@
-"""Captions: words through a transformer of their own, trained along, to tokens before the codes.
+"""Captions, encoded by a small transformer that is trained with the prior.
 
-As in DALL-E (Ramesh et al. 2021, arXiv:2102.12092) every place behind the end of a caption has a learned
-vector of its own; an empty caption is the null condition. An encoder reads the words first, each seeing all
-others, as in Parti (Yu et al. 2022, arXiv:2206.10789).
+As in Parti (Yu et al. 2022, arXiv:2206.10789), attention among the words is bidirectional. As in DALL-E
+(Ramesh et al. 2021, arXiv:2102.12092), padding has a learned vector per position, and an empty caption is the
+null condition.
 """
 
 import warnings
@@ -14,32 +14,32 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genstack.conditions.condition import Condition, check_dropout, in_turn, only
+from genstack.conditions.condition import Condition, check_dropout
 from genstack.conditions.embedding import ConditionEmbedding
-from genstack.conditions.vocabulary import BYTES, learn, tokens
+from genstack.conditions.modality import Modality, cycle
+from genstack.conditions.vocabulary import BYTES, learn_merges, tokenize
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.masks import Full
 from genstack.transformer.transformer import Layer, normalization
 
-MOST_READ = 200_000  # captions that the vocabulary is learned from
-MOST_TOKENS = 64  # of a caption, where nothing else is said
-LARGEST = 2**17  # vocabulary
+MAX_CAPTIONS = 200_000  # that the vocabulary is learned from
+MAX_LENGTH = 64  # tokens of a caption, if `length` is 0
+MAX_VOCABULARY = 2**17
 
 
 @dataclass(frozen=True)
 class Captions(Condition):
-    """Captions, as one token for each of theirs, read by a small transformer that is trained along.
+    """Captions, one token per word piece, encoded by a small transformer trained with the prior.
 
     Args:
-        vocabulary: most tokens that the words of the training captions are cut into; 256 are single bytes.
-        length: tokens of a caption; 0 for as many as the longest of the data has, at most 64. What lies
-            behind is cut off.
-        depth: layers of the transformer that reads the words.
-        heads: attention heads of each layer; the prior's width is a multiple of them.
+        vocabulary: size of the byte-pair vocabulary learned from the training captions; 256 are single bytes.
+        length: tokens of a caption; longer captions are truncated. 0 for the longest in the data, at most 64.
+        depth: layers of the text transformer.
+        heads: attention heads of each layer, a divisor of the prior's width.
         dropout: share of training samples whose caption becomes empty; 0 makes guidance impossible.
-        merges: how bytes become longer tokens; set from the data.
+        merges: merges of byte pairs; set from the data.
     """
 
     vocabulary: int = 4096
@@ -52,39 +52,37 @@ class Captions(Condition):
     def __post_init__(self) -> None:
         check_dropout(self.dropout)
         limits = {
-            "vocabulary": (BYTES <= self.vocabulary <= LARGEST, f"from {BYTES} to {LARGEST}"),
-            "length": (self.length >= 0, "at least 0 (0 for that of the longest caption)"),
+            "vocabulary": (BYTES <= self.vocabulary <= MAX_VOCABULARY, f"from {BYTES} to {MAX_VOCABULARY}"),
+            "length": (self.length >= 0, "at least 0 (0 for the longest caption)"),
             "depth": (self.depth >= 0, "at least 0"),
             "heads": (self.heads >= 1, "at least 1"),
         }
-        for name, (kept, limit) in limits.items():
-            if not kept:
-                raise UserError(f"{name} {getattr(self, name)} of captions is out of range; it is {limit}")
+        for name, (valid, limit) in limits.items():
+            if not valid:
+                raise UserError(f"{name} of captions must be {limit}, got {getattr(self, name)}")
 
-    def of(self, offer: DataInfo) -> "Captions":
-        """With the vocabulary of the training captions, and the length of the longest."""
-        captions = [caption for caption in islice(offer.captions(), MOST_READ) if caption.strip()]
+    @property
+    def modality(self) -> Modality:
+        return CaptionPrompts(self.count_tokens, self.length, self.dropout)
+
+    def fit(self, data: DataInfo) -> "Captions":
+        """Learn the vocabulary, and measure the longest caption."""
+        captions = [caption for caption in islice(data.captions(), MAX_CAPTIONS) if caption.strip()]
         if not captions:
             raise UserError("the data has no captions; give it captions, or use the condition ClassLabels")
-        merges = self.merges or learn(captions, self.vocabulary)
-        lengths = [len(tokens(caption, merges)) for caption in captions]
-        length = self.length or min(max(lengths), MOST_TOKENS)
-        cut = sum(length < one for one in lengths)
-        if cut:
-            warnings.warn(
-                f"{cut} of {len(lengths)} captions are longer than {length} tokens and lose their ends; "
-                f"raise the condition's `length` up to {max(lengths)} to keep them",
-                stacklevel=2,
-            )
+        merges = self.merges or learn_merges(captions, self.vocabulary)
+        lengths = [len(tokenize(caption, merges)) for caption in captions]
+        length = self.length or min(max(lengths), MAX_LENGTH)
+        warn_truncated(lengths, length)
         return replace(self, merges=merges, length=length)
 
-    def values(self, facts: ConditionInputs) -> Int[Tensor, "b length"]:
-        """Tokens of each caption; 0 behind its end."""
-        rows = torch.zeros(len(facts), self.length, dtype=torch.int64)
-        for row, caption in zip(rows, facts.captions, strict=False):
-            found = tokens(caption, self.merges)[: self.length]
-            row[: len(found)] = torch.tensor(found, dtype=torch.int64)
-        return rows.to(facts.labels.device)
+    def encode(self, inputs: ConditionInputs) -> Int[Tensor, "b length"]:
+        """Tokens of each caption, padded with 0."""
+        rows = torch.zeros(len(inputs), self.length, dtype=torch.int64)
+        for row, caption in zip(rows, inputs.captions, strict=False):
+            tokens = tokenize(caption, self.merges)[: self.length]
+            row[: len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+        return rows.to(inputs.labels.device)
 
     def null(self, values: Int[Tensor, "b length"]) -> Int[Tensor, "b length"]:
         return torch.zeros_like(values)
@@ -92,60 +90,60 @@ class Captions(Condition):
     def embedding(self, width: int) -> ConditionEmbedding:
         return TextTransformer(BYTES + len(self.merges) + 1, self.length, width, self.depth, self.heads)
 
-    def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
-        """The captions asked for in turn; without any, images of all kinds."""
-        return chosen(wishes, count, self.dropout, self.counts, self.length)
-
-    def counts(self, captions: Sequence[str]) -> list[int]:
-        """Tokens of each caption."""
-        return [len(tokens(caption, self.merges)) for caption in captions]
-
-    def shown(self, held_out: ConditionInputs) -> ConditionInputs:
-        return ConditionInputs(torch.zeros_like(held_out.labels), held_out.captions)
-
-    def tell(self, facts: ConditionInputs) -> list[dict[str, str]]:
-        return told(facts)
+    def count_tokens(self, captions: Sequence[str]) -> list[int]:
+        """Count the tokens of each caption."""
+        return [len(tokenize(caption, self.merges)) for caption in captions]
 
 
-def chosen(
-    wishes: Prompts, count: int, dropout: float, counts: Callable[[Sequence[str]], list[int]], length: int
-) -> ConditionInputs:
-    """Inputs for the captions asked for, in turn; without any, of nothing.
+def warn_truncated(lengths: Sequence[int], length: int) -> None:
+    """Warn of captions with more than `length` tokens."""
+    truncated = sum(length < one for one in lengths)
+    if truncated:
+        warnings.warn(
+            f"{truncated} of {len(lengths)} captions are longer than {length} tokens and are truncated; "
+            f"raise the condition's `length` up to {max(lengths)} to keep them",
+            stacklevel=3,
+        )
+
+
+class CaptionPrompts(Modality):
+    """Captions; without prompts, empty ones.
 
     Args:
-        wishes: what was asked for.
-        count: number of images.
-        dropout: share of training samples that had no caption.
-        counts: tokens of captions.
-        length: most tokens that are read.
+        count_tokens: counts the tokens of captions.
+        length: most tokens of a caption.
+        dropout: share of training samples without a caption.
     """
-    only(wishes, "captions", "on captions")
-    if not wishes.captions:
-        if dropout == 0:
-            raise UserError(
-                'this prior was trained with a caption for every image; say one: --caption "a red circle"'
-            )
-        return ConditionInputs.nothing(count)
-    for caption, needed in zip(wishes.captions, counts(wishes.captions), strict=True):
-        if needed > length:
-            raise UserError(
-                f"caption {caption[:60]!r} has {needed} tokens, and this prior reads {length}; shorten it, "
-                f"or train one whose condition has a larger `length`"
-            )
-    return replace(ConditionInputs.nothing(count), captions=tuple(in_turn(wishes.captions, count)))
 
+    kind = "captions"
 
-def told(facts: ConditionInputs) -> list[dict[str, str]]:
-    """The caption of each image, for people and for files."""
-    return [{"caption": caption} for caption in facts.captions] or [{}] * len(facts)
+    def __init__(self, count_tokens: Callable[[Sequence[str]], list[int]], length: int, dropout: float):
+        self.count_tokens, self.length, self.dropout = count_tokens, length, dropout
+
+    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
+        if not prompts.captions:
+            return self.unprompted(count, self.dropout)
+        for caption, tokens in zip(prompts.captions, self.count_tokens(prompts.captions), strict=True):
+            if tokens > self.length:
+                raise UserError(
+                    f"caption {caption[:60]!r} has {tokens} tokens, the prior reads {self.length}; shorten "
+                    f"it, or train a prior with a larger `length` of the condition"
+                )
+        return replace(ConditionInputs.nothing(count), captions=tuple(cycle(prompts.captions, count)))
+
+    def preview(self, held_out: ConditionInputs) -> ConditionInputs:
+        return ConditionInputs(torch.zeros_like(held_out.labels), held_out.captions)
+
+    def describe(self, inputs: ConditionInputs) -> list[dict[str, str]]:
+        return [{"caption": caption} for caption in inputs.captions] or [{}] * len(inputs)
 
 
 class TextTransformer(ConditionEmbedding):
-    """Tokens of captions to vectors, each of which has seen the whole caption: `b length -> b length width`.
+    """Bidirectional transformer over the tokens of captions: `b length -> b length width`.
 
     Args:
-        tokens: how many there are, with 0 for no token.
-        length: of a caption.
+        tokens: size of the vocabulary, with 0 for padding.
+        length: tokens of a caption.
         width: channels.
         depth: layers.
         heads: attention heads of a layer.
@@ -154,14 +152,14 @@ class TextTransformer(ConditionEmbedding):
     def __init__(self, tokens: int, length: int, width: int, depth: int, heads: int):
         super().__init__()
         if width % heads:
-            raise UserError(f"the prior's width {width} is not a multiple of {heads} heads of its captions")
-        plan = Backbone(width, max(1, depth), heads, positions="learned", dropout=0.0)
+            raise UserError(f"the prior's width {width} is not a multiple of the captions' {heads} heads")
+        backbone = Backbone(width, max(1, depth), heads, positions="learned", dropout=0.0)
         self.tokens = nn.Embedding(tokens, width)
-        self.places = nn.Embedding(length, width)
-        self.nothing = nn.Embedding(length, width)
-        self.layers = nn.ModuleList(Layer(plan) for _ in range(depth))
-        self.norm = normalization(plan)
-        for table in (self.tokens, self.places, self.nothing):
+        self.position_embedding = nn.Embedding(length, width)
+        self.padding = nn.Embedding(length, width)
+        self.layers = nn.ModuleList(Layer(backbone) for _ in range(depth))
+        self.norm = normalization(backbone)
+        for table in (self.tokens, self.position_embedding, self.padding):
             nn.init.normal_(table.weight, std=0.02)
         for name, module in self.layers.named_modules():
             if isinstance(module, nn.Linear):
@@ -169,8 +167,10 @@ class TextTransformer(ConditionEmbedding):
                 nn.init.normal_(module.weight, std=std)
 
     def forward(self, values: Int[Tensor, "b length"]) -> Float[Tensor, "b length width"]:
-        read = values > 0
-        features = torch.where(read[..., None], self.tokens(values) + self.places.weight, self.nothing.weight)
+        padding = values == 0
+        features = torch.where(
+            ~padding[..., None], self.tokens(values) + self.position_embedding.weight, self.padding.weight
+        )
         for layer in self.layers:
             features = layer(features, None, Full(), None)
         return self.norm(features)

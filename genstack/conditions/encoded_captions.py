@@ -1,11 +1,10 @@
-"""Captions through a frozen text encoder, as LlamaGen reads them (Sun et al. 2024, arXiv:2406.06525).
+"""Captions from a frozen text encoder, as in LlamaGen (Sun et al. 2024, arXiv:2406.06525).
 
-The last states of an encoder such as T5's become tokens before the codes, by a small network that is trained
-along. Short captions are filled up on the left, where no token sees what fills up, so that the end of every
-caption stands beside the first code. Of no caption, learned states stand for the encoder's.
+The last hidden states of an encoder such as T5 become prefix tokens, by a small MLP trained with the prior.
+Captions are padded on the left, so that their ends precede the first code; padding is masked. The null
+condition has learned states.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,31 +16,32 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from genstack.conditions import text_encoder
-from genstack.conditions.captions import MOST_READ, chosen, told
+from genstack.conditions.captions import MAX_CAPTIONS, CaptionPrompts, warn_truncated
 from genstack.conditions.condition import Condition, check_dropout
 from genstack.conditions.embedding import ConditionEmbedding
+from genstack.conditions.modality import Modality
 from genstack.conditions.text_encoder import Precision, TextEncoder
 from genstack.errors import UserError
-from genstack.inputs import ConditionInputs, DataInfo, Prompts
+from genstack.inputs import ConditionInputs, DataInfo
 
-MOST_TOKENS = 120  # of a caption, where nothing else is said; as many as LlamaGen has
-FLAGS = 2  # channels before the states: whether a token is shown, and whether there is a caption
+MAX_LENGTH = 120  # tokens of a caption, if `length` is 0; as in LlamaGen
+FLAGS = 2  # channels before the states: 1 for tokens that are not padding, 1 for captions that are not null
 
 
 @dataclass(frozen=True)
 class EncodedCaptions(Condition):
-    """Captions, as one token for each of theirs, read by a frozen text encoder of the library transformers.
+    """Captions, one token per word piece, encoded by a frozen text encoder of the library transformers.
 
     Args:
-        encoder: folder of the encoder (config.json, model.safetensors and the files of its tokenizer), or
-            hf:user/name for one of the Hugging Face hub, which is fetched when the training begins.
-        length: tokens of a caption, with the one that the tokenizer puts behind it; 0 for as many as the
-            longest of the data has, at most 120. What lies behind is cut off.
-        precision: of the encoder: fp32, bf16 or fp16.
-        lower: read captions in lower case.
+        encoder: folder of the encoder (config.json, model.safetensors and tokenizer files), or hf:user/name
+            on the Hugging Face hub, which is downloaded when training starts.
+        length: tokens of a caption, including the end token; longer captions are truncated. 0 for the longest
+            in the data, at most 120.
+        precision: precision of the encoder: fp32, bf16 or fp16.
+        lower: convert captions to lower case.
         dropout: share of training samples without their caption; 0 makes guidance impossible.
         dim: channels of the encoder's states; set from the encoder.
-        weights: hash of the encoder's weights and words; set from the encoder.
+        weights_hash: hash of the encoder's weights and vocabulary; set from the encoder.
     """
 
     encoder: str = ""
@@ -50,92 +50,91 @@ class EncodedCaptions(Condition):
     lower: bool = False
     dropout: float = 0.1
     dim: int = 0
-    weights: str = ""
+    weights_hash: str = ""
 
     def __post_init__(self) -> None:
         check_dropout(self.dropout)
         if self.length < 0 or self.dim < 0:
             raise UserError(
-                f"length {self.length} and dim {self.dim} of captions are out of range; they are at least 0"
+                f"length and dim of captions must be at least 0, got {self.length} and {self.dim}"
             )
 
-    def of(self, offer: DataInfo) -> "EncodedCaptions":
-        """With what the encoder is, and the length of the longest caption."""
-        captions = [self.plain(caption) for caption in islice(offer.captions(), MOST_READ)]
+    @property
+    def modality(self) -> Modality:
+        return CaptionPrompts(self.count_tokens, self.length, self.dropout)
+
+    def fit(self, data: DataInfo) -> "EncodedCaptions":
+        """Open the encoder, and measure the longest caption."""
+        captions = [self.normalize(caption) for caption in islice(data.captions(), MAX_CAPTIONS)]
         captions = list(dict.fromkeys(filter(None, captions)))
         if not captions:
             raise UserError("the data has no captions; give it captions, or use the condition ClassLabels")
-        encoder = text_encoder.named(self.encoder, self.precision)
-        counts = encoder.counts(captions)
-        length = self.length or min(max(counts), MOST_TOKENS)
-        cut = sum(length < count for count in counts)
-        if cut:
-            warnings.warn(
-                f"{cut} of {len(counts)} captions are longer than {length} tokens and lose their ends; "
-                f"raise the condition's `length` up to {max(counts)} to keep them",
-                stacklevel=2,
-            )
-        return replace(self, length=length).by(encoder)
+        encoder = text_encoder.download(self.encoder, self.precision)
+        lengths = encoder.count_tokens(captions)
+        length = self.length or min(max(lengths), MAX_LENGTH)
+        warn_truncated(lengths, length)
+        return replace(self, length=length).with_encoder(encoder)
 
-    def by(self, encoder: TextEncoder) -> "EncodedCaptions":
-        """With what an encoder is.
+    def with_encoder(self, encoder: TextEncoder) -> "EncodedCaptions":
+        """Return a copy with the dimension and hash of an encoder.
 
         Raises:
             UserError: it does not fit.
         """
         self.check(encoder)
-        return replace(self, dim=encoder.dim, weights=encoder.weights)
+        return replace(self, dim=encoder.dim, weights_hash=encoder.weights_hash)
 
     def check(self, encoder: TextEncoder) -> None:
-        """Refuse an encoder that does not fit.
+        """Check that an encoder fits.
 
         Raises:
             UserError: its states or its number of tokens do not.
         """
         if encoder.limit is not None and self.length > encoder.limit:
             raise UserError(
-                f"length {self.length} of captions is more than the {encoder.limit} tokens that the text "
-                f"encoder {self.encoder} reads; use a smaller `length`"
+                f"length {self.length} of captions exceeds the {encoder.limit} tokens of the text encoder "
+                f"{self.encoder}; use a smaller `length`"
             )
         if self.dim not in (0, encoder.dim):
             raise UserError(
-                f"the prior reads states of {self.dim} channels, and those of the text encoder "
-                f"{self.encoder} have {encoder.dim}; name the one that it was trained with"
+                f"the prior reads states of {self.dim} channels, the text encoder {self.encoder} has "
+                f"{encoder.dim}; use the encoder of its training"
             )
 
-    def known(self) -> TextEncoder:
-        """The encoder that the prior was trained with."""
-        encoder = text_encoder.known(self.encoder, self.precision, self.weights)
+    def open_encoder(self) -> TextEncoder:
+        """Open the encoder that the prior was trained with."""
+        encoder = text_encoder.find_trained(self.encoder, self.precision, self.weights_hash)
         self.check(encoder)
         return encoder
 
-    def plain(self, caption: str) -> str:
-        """A caption as the encoder reads it; empty for none."""
+    def normalize(self, caption: str) -> str:
+        """Normalize white space, and case if `lower`; empty for no caption."""
         text = " ".join(caption.split())
         return text.lower() if self.lower else text
 
-    def values(self, facts: ConditionInputs) -> Float[Tensor, "b length channels"]:
-        """The states of each caption's tokens, at the end, behind the flags `FLAGS`.
+    def encode(self, inputs: ConditionInputs) -> Float[Tensor, "b length channels"]:
+        """States of each caption's tokens, padded on the left, after the channels `FLAGS`.
 
-        No caption has the one token of an empty text.
+        A missing caption has one token.
         """
-        device = facts.labels.device
-        shown = torch.zeros(len(facts), self.length, 1, device=device)
-        shown[:, -1] = 1
-        states = torch.zeros(len(facts), self.length, FLAGS - 1 + self.dim, device=device)
-        captions = [self.plain(caption) for caption in facts.captions]
+        device = inputs.labels.device
+        content = torch.zeros(len(inputs), self.length, 1, device=device)
+        content[:, -1] = 1
+        states = torch.zeros(len(inputs), self.length, FLAGS - 1 + self.dim, device=device)
+        captions = [self.normalize(caption) for caption in inputs.captions]
         rows = [row for row, caption in enumerate(captions) if caption]
         if rows:
-            found, counts = self.known().to(device).read([captions[row] for row in rows], self.length)
-            found = torch.cat([torch.ones_like(found[..., :1]), found], dim=2).to(device)
-            places = torch.arange(self.length)
-            turned = (places + rearrange(counts, "b -> b 1")) % self.length  # what fills up comes first
-            states[rows] = found.take_along_dim(rearrange(turned, "b n -> b n 1").to(device), dim=1)
-            shown[rows] = rearrange(places >= self.length - counts[:, None], "b n -> b n 1").to(shown)
-        return torch.cat([shown, states * shown], dim=2)
+            encoder = self.open_encoder().to(device)
+            encoded, counts = encoder.encode([captions[row] for row in rows], self.length)
+            encoded = torch.cat([torch.ones_like(encoded[..., :1]), encoded], dim=2).to(device)
+            positions = torch.arange(self.length)
+            rolled = (positions + rearrange(counts, "b -> b 1")) % self.length  # padding comes first
+            states[rows] = encoded.take_along_dim(rearrange(rolled, "b n -> b n 1").to(device), dim=1)
+            content[rows] = rearrange(positions >= self.length - counts[:, None], "b n -> b n 1").to(content)
+        return torch.cat([content, states * content], dim=2)
 
     def null(self, values: Float[Tensor, "b length channels"]) -> Float[Tensor, "b length channels"]:
-        """As many tokens are shown as of the caption, as in LlamaGen."""
+        """Keep the padding of the caption, as in LlamaGen."""
         return torch.cat([values[..., :1], torch.zeros_like(values[..., 1:])], dim=-1)
 
     def padding_mask(self, values: Float[Tensor, "b length channels"]) -> Bool[Tensor, "b length"]:
@@ -144,39 +143,29 @@ class EncodedCaptions(Condition):
     def embedding(self, width: int) -> ConditionEmbedding:
         return StateProjection(self.dim, self.length, width)
 
-    def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
-        """The captions asked for in turn; without any, images of all kinds."""
-        return chosen(wishes, count, self.dropout, self.counts, self.length)
-
-    def counts(self, captions: Sequence[str]) -> list[int]:
-        """Tokens of each caption."""
-        return self.known().counts([self.plain(caption) for caption in captions])
-
-    def shown(self, held_out: ConditionInputs) -> ConditionInputs:
-        return ConditionInputs(torch.zeros_like(held_out.labels), held_out.captions)
-
-    def tell(self, facts: ConditionInputs) -> list[dict[str, str]]:
-        return told(facts)
+    def count_tokens(self, captions: Sequence[str]) -> list[int]:
+        """Count the tokens of each caption."""
+        return self.open_encoder().count_tokens([self.normalize(caption) for caption in captions])
 
 
 class StateProjection(ConditionEmbedding):
-    """States of a text encoder to tokens: `b length channels -> b length width`.
+    """MLP from states of a text encoder to tokens: `b length channels -> b length width`.
 
     Args:
-        dim: channels of a state, behind the flags.
+        dim: channels of a state, without the flags.
         length: tokens of a caption.
         width: channels of a token.
     """
 
     def __init__(self, dim: int, length: int, width: int):
         super().__init__()
-        self.read = nn.Linear(dim, width, bias=False)
-        self.write = nn.Linear(width, width, bias=False)
-        self.nothing = nn.Parameter(torch.randn(length, dim) / dim**0.5)
-        nn.init.normal_(self.read.weight, std=dim**-0.5)
-        nn.init.normal_(self.write.weight, std=0.02)
+        self.fc1 = nn.Linear(dim, width, bias=False)
+        self.fc2 = nn.Linear(width, width, bias=False)
+        self.null_states = nn.Parameter(torch.randn(length, dim) / dim**0.5)
+        nn.init.normal_(self.fc1.weight, std=dim**-0.5)
+        nn.init.normal_(self.fc2.weight, std=0.02)
 
     def forward(self, values: Float[Tensor, "b length channels"]) -> Float[Tensor, "b length width"]:
-        shown, told = values[..., :1], values[..., 1:FLAGS]
-        states = torch.where(told > 0, values[..., FLAGS:], self.nothing) * shown
-        return self.write(gelu(self.read(states), approximate="tanh"))
+        content, given = values[..., :1], values[..., 1:FLAGS]
+        states = torch.where(given > 0, values[..., FLAGS:], self.null_states) * content
+        return self.fc2(gelu(self.fc1(states), approximate="tanh"))

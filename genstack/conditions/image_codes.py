@@ -1,6 +1,6 @@
-"""Another image as the codes of a compressor of its own, before those to predict.
+"""Condition images as codes of their own compressor, before the codes to predict.
 
-So taming transformers read segmentation and depth maps (Esser et al. 2021, arXiv:2012.09841, section 3.2).
+Taming transformers read segmentation and depth maps in this way (Esser et al. 2021, arXiv:2012.09841, 3.2).
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,89 +14,87 @@ from torch import Tensor, nn
 from genstack.compressor.compressor import Compressor
 from genstack.conditions.condition import Condition, check_dropout
 from genstack.conditions.embedding import ConditionEmbedding
-from genstack.conditions.image import chosen, luma, told
+from genstack.conditions.image import ImagePrompts, checked_shape, luma
+from genstack.conditions.modality import Modality
 from genstack.errors import UserError
-from genstack.inputs import ConditionInputs, DataInfo, Prompts
+from genstack.inputs import ConditionInputs, DataInfo
 from genstack.layout import CodeLayout
 
 
 @dataclass(frozen=True)
 class ImageCodes(Condition):
-    """Another image of the same height and width, as one token for each code of a frozen compressor.
+    """A condition image of the same height and width, one token per code of a frozen compressor.
 
-    Which image that is, `data.condition_images` says; without it, each picture steers itself.
+    `data.condition_images` names the images; without it each image is its own condition.
 
     Args:
-        compressor: run, or published file, of the compressor that reads the condition images; the prior's run
-            keeps a copy of it. One of 1 channel sees their brightness; one of more channels than a colour
-            picture has sees a class for each pixel, by its grey from 0 to 255.
-        table: where the vectors of its codes come from: own, or shared with the codes that are predicted
-            (as in taming-transformers; with the prior Autoregressive).
-        dropout: share of training samples that see no image; 0 makes guidance impossible.
+        compressor: run or published file of the compressor of condition images; the prior's run keeps a copy.
+            A compressor of 1 channel gets their luma. One with more than 4 channels gets a class per pixel,
+            one-hot, from their grey value (0 to 255).
+        table: embedding of the codes: own, or shared with the codes to predict (as in taming-transformers;
+            with the prior Autoregressive).
+        dropout: share of training samples without an image; 0 makes guidance impossible.
         size: height and width of the images; set from the data.
-        weights: hash of the compressor; set from it.
-        network: the compressor itself; set from the run that `compressor` names.
+        weights_hash: hash of the compressor; set from it.
+        network: the compressor; set from `compressor`.
     """
 
     compressor: str = ""
     table: Literal["own", "shared"] = "own"
     dropout: float = 0.1
     size: tuple[int, int] = (0, 0)
-    weights: str = ""
+    weights_hash: str = ""
     network: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_dropout(self.dropout)
         if self.network is not None and not isinstance(self.network, Compressor):
-            raise UserError("network of condition images is set from their `compressor`; leave it out")
+            raise UserError("network of condition images is set from `compressor`; leave it out")
 
     def __deepcopy__(self, memo: Any) -> "ImageCodes":
-        """Itself: copies of a prior share the frozen compressor."""
+        """Return itself: copies of a prior share the frozen compressor."""
         return self
 
     @property
     def layout(self) -> CodeLayout:
-        """Where the codes lie."""
+        """Layout of the codes."""
         return self.network.layout(*self.size)
 
     @property
     def length(self) -> int:  # type: ignore[override]
         return self.layout.length
 
-    def reading(self, network: Compressor, weights: str) -> "ImageCodes":
-        return replace(self, network=network, weights=weights)
+    @property
+    def modality(self) -> Modality:
+        return ImagePrompts(self.dropout)
 
-    def of(self, offer: DataInfo) -> "ImageCodes":
-        """For images of the data's size."""
-        if not all(offer.image_shape):
-            raise UserError(
-                "the data has no condition images: these codes were made without; encode again with "
-                "--data.condition_images, or use another condition"
-            )
+    def with_compressor(self, network: Compressor, weights_hash: str) -> "ImageCodes":
+        return replace(self, network=network, weights_hash=weights_hash)
+
+    def fit(self, data: DataInfo) -> "ImageCodes":
+        size = checked_shape(data)[1:]
         if self.network is None:
             raise UserError(
-                "name the run of the compressor that reads the condition images: "
-                "--model.condition.compressor RUN"
+                "the compressor of condition images is missing; set model.condition.compressor to its run"
             )
         if not self.network.coded:
             raise UserError(
-                f"the compressor of the condition images, {self.compressor}, makes no codes; name one "
-                f"that does"
+                f"the compressor of condition images {self.compressor} has no codes; use one with a quantizer"
             )
-        self.network.layout(*offer.image_shape[1:])  # which refuses sizes that it cannot read
-        return replace(self, size=offer.image_shape[1:])
+        self.network.layout(*size)  # raises for sizes that it does not support
+        return replace(self, size=size)
 
-    def values(self, facts: ConditionInputs) -> Int[Tensor, "b n"]:
-        """The codes; of no image, the number behind them."""
-        device = facts.labels.device
-        images = facts.image_of_each
+    def encode(self, inputs: ConditionInputs) -> Int[Tensor, "b n"]:
+        """Codes of the image; `codebook_size` without one."""
+        device = inputs.labels.device
+        images = inputs.image_of_each
         if images is None:
-            return torch.full((len(facts), self.length), self.layout.codebook_size, device=device)
+            return torch.full((len(inputs), self.length), self.layout.codebook_size, device=device)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            return self.network.encode(self.seen(images.float()))
+            return self.network.encode(self.convert(images.float()))
 
-    def seen(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d H W"]:
-        """Images with the channels that the compressor reads."""
+    def convert(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d H W"]:
+        """Convert images to the channels of the compressor."""
         channels = self.network.channels
         if channels == images.shape[1]:
             return images
@@ -115,23 +113,13 @@ class ImageCodes(Condition):
     def embedding(self, width: int) -> ConditionEmbedding:
         return CodeEmbedding(self.layout.codebook_size, self.length, width, self.table == "own")
 
-    def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
-        """The images asked for in turn; without any, images of all kinds."""
-        return chosen(wishes, count, self.dropout)
-
-    def shown(self, held_out: ConditionInputs) -> ConditionInputs:
-        return ConditionInputs(torch.zeros_like(held_out.labels), images=held_out.images)
-
-    def tell(self, facts: ConditionInputs) -> list[dict[str, str]]:
-        return told(facts)
-
 
 class CodeEmbedding(ConditionEmbedding):
-    """Codes to tokens, each with a vector of its place: `b n -> b n width`.
+    """Codes to tokens with learned positions: `b n -> b n width`.
 
     Args:
-        codebook_size: of the codes; the number behind them stands for none.
-        length: how many codes there are.
+        codebook_size: number of codes; the next index is the null condition.
+        length: codes of an image.
         width: channels of a token.
         own: create a table; otherwise `share_codes` must be called first.
     """
@@ -140,9 +128,9 @@ class CodeEmbedding(ConditionEmbedding):
         super().__init__()
         self.codebook_size = codebook_size
         self.table = nn.Embedding(codebook_size, width) if own else None
-        self.places = nn.Embedding(length, width)
-        self.nothing = nn.Parameter(0.02 * torch.randn(width))
-        nn.init.normal_(self.places.weight, std=0.02)
+        self.position_embedding = nn.Embedding(length, width)
+        self.null = nn.Parameter(0.02 * torch.randn(width))
+        nn.init.normal_(self.position_embedding.weight, std=0.02)
         if self.table is not None:
             nn.init.normal_(self.table.weight, std=0.02)
 
@@ -162,6 +150,6 @@ class CodeEmbedding(ConditionEmbedding):
                 "only the prior Autoregressive can share its embedding of codes with the condition; use the "
                 "condition's `table: own`"
             )
-        there = rearrange(values < self.codebook_size, "b n -> b n 1")
+        given = rearrange(values < self.codebook_size, "b n -> b n 1")
         codes = self.table(values.clamp(max=self.codebook_size - 1))
-        return torch.where(there, codes, self.nothing) + self.places.weight
+        return torch.where(given, codes, self.null) + self.position_embedding.weight

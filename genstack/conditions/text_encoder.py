@@ -1,16 +1,17 @@
-"""Frozen text encoders of the library transformers, such as T5's (Raffel et al. 2020, arXiv:1910.10683).
+"""Frozen text encoders of the library transformers, such as T5 (Raffel et al. 2020, arXiv:1910.10683).
 
-An encoder stands in no module tree: it is in no optimizer, no checkpoint and no run. A run remembers its name
-and a hash of its weights and words.
+An encoder is not a submodule: it is in no optimizer, checkpoint or run. A run records its name and a hash of
+its weights and vocabulary.
 """
 
 import hashlib
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from einops import rearrange
@@ -21,17 +22,22 @@ from genstack.errors import UserError, extra
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-#: What is fetched of a repository: descriptions, words and tensors; no pickles, no programs.
-WANTED = ("*.json", "*.safetensors", "*.txt", "spiece.model")
+#: Files that are downloaded from a repository: no pickles, no programs.
+PATTERNS = ("*.json", "*.safetensors", "*.txt", "spiece.model")
 VARIABLE = "GENSTACK_TEXT_ENCODER"
+BATCH = 16  # captions that an accelerator encodes at a time
+CACHE = 2**28  # most bytes of states in memory
 
 
 class TextEncoder:
-    """An encoder and its tokenizer.
+    """A text encoder and its tokenizer.
+
+    The states of a caption do not depend on other captions, bit for bit. Kernels may round differently by
+    batch size, so the batch size is fixed, and 1 on a CPU. States are cached.
 
     Args:
-        network: of transformers, frozen.
-        tokenizer: of transformers.
+        network: an encoder of transformers, frozen.
+        tokenizer: its tokenizer.
     """
 
     def __init__(self, network: Any, tokenizer: Any):
@@ -39,172 +45,188 @@ class TextEncoder:
         self.dim: int = network.config.hidden_size
         #: Most tokens that it can read; None for any number.
         self.limit: int | None = getattr(network.config, "max_position_embeddings", None)
-        self.weights = digest(network, tokenizer)
+        self.weights_hash = hash_encoder(network, tokenizer)
+        self.cache: OrderedDict[tuple[str, int], tuple[Tensor, int]] = OrderedDict()
 
     def to(self, device: torch.device) -> "TextEncoder":
-        """The same encoder, moved to a device; one that keeps no values is no place for weights."""
-        if device.type != "meta":
+        """Move the encoder to a device; the meta device is ignored."""
+        if device.type != "meta" and device != self.device:
             self.network.to(device)
+            self.cache.clear()
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the weights."""
         return next(self.network.parameters()).device
 
-    def counts(self, captions: Sequence[str]) -> list[int]:
-        """Tokens of each caption, with those that the tokenizer puts around it."""
+    def count_tokens(self, captions: Sequence[str]) -> list[int]:
+        """Count the tokens of each caption, including special tokens."""
         return [len(ids) for ids in self.tokenizer(list(captions))["input_ids"]]
 
-    @torch.no_grad()
-    def read(
+    def encode(
         self, captions: Sequence[str], length: int
     ) -> tuple[Float[Tensor, "b length dim"], Int[Tensor, " b"]]:
-        """The last states of each caption's tokens, zero behind its end, and how many tokens it has."""
-        made = self.tokenizer(
+        """Last hidden states of each caption, zero after its end, and its number of tokens."""
+        found = {caption: self.cache.get((caption, length)) for caption in captions}
+        missing = [caption for caption, states in found.items() if states is None]
+        size = 1 if self.device.type == "cpu" else BATCH
+        for first in range(0, len(missing), size):
+            batch = missing[first : first + size]
+            encoded = self._encode(batch + [""] * (size - len(batch)), length)
+            for caption, states, count in zip(batch, *encoded, strict=False):
+                found[caption] = self.cache[caption, length] = states.clone(), int(count)
+        limit = CACHE // (4 * length * self.dim)
+        while len(self.cache) > limit:
+            self.cache.popitem(last=False)
+        rows = [cast(tuple[Tensor, int], found[caption]) for caption in captions]
+        return torch.stack([states for states, _ in rows]), torch.tensor([count for _, count in rows])
+
+    @torch.no_grad()
+    def _encode(
+        self, captions: Sequence[str], length: int
+    ) -> tuple[Float[Tensor, "b length dim"], Int[Tensor, " b"]]:
+        tokens = self.tokenizer(
             list(captions), max_length=length, truncation=True, padding="max_length", return_tensors="pt"
         )
-        mask, counts = made["attention_mask"].to(self.device), made["attention_mask"].sum(dim=1)
+        mask, counts = tokens["attention_mask"].to(self.device), tokens["attention_mask"].sum(dim=1)
         with torch.autocast(self.device.type, enabled=False):
-            states = self.network(input_ids=made["input_ids"].to(self.device), attention_mask=mask)
-        features = states.last_hidden_state.float() * rearrange(mask, "b n -> b n 1")
-        if self.network.dtype == torch.float16 and not features.isfinite().all():
+            output = self.network(input_ids=tokens["input_ids"].to(self.device), attention_mask=mask)
+        states = output.last_hidden_state.float() * rearrange(mask, "b n -> b n 1")
+        if self.network.dtype == torch.float16 and not states.isfinite().all():
             raise UserError("the text encoder overflows in fp16; use the condition's precision bf16 or fp32")
-        return features, counts
+        return states, counts
 
 
-def digest(network: Any, tokenizer: Any) -> str:
-    """A hash of an encoder's weights, whatever they are called, and of its words."""
+def hash_encoder(network: Any, tokenizer: Any) -> str:
+    """Hash an encoder's weights, whatever their names, and its vocabulary."""
     total = hashlib.sha256()
-    for each in sorted(of_values(weight) for weight in network.parameters()):
+    for each in sorted(hash_tensor(weight) for weight in network.parameters()):
         total.update(each)
     total.update(repr(sorted(tokenizer.get_vocab().items())).encode())
     return total.hexdigest()
 
 
-def of_values(weight: Tensor) -> bytes:
-    """A hash of a tensor."""
+def hash_tensor(weight: Tensor) -> bytes:
+    """Hash a tensor's dtype, shape and values."""
     values = weight.detach().cpu().contiguous()
     total = hashlib.sha256(f"{values.dtype} {tuple(values.shape)} ".encode())
     total.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.digest()
 
 
-def named(name: str, precision: Precision) -> TextEncoder:
-    """The encoder of this name, fetched if it is on the hub and not here yet."""
-    return opened(str(find(name, fetch=True)), precision)
+def download(name: str, precision: Precision) -> TextEncoder:
+    """Open an encoder by name, and download it first if it is on the hub and not on this machine."""
+    return load_encoder(str(find(name, fetch=True)), precision)
 
 
-def known(name: str, precision: Precision, weights: str) -> TextEncoder:
-    """The encoder that a run was trained with; nothing is fetched.
+def find_trained(name: str, precision: Precision, weights_hash: str) -> TextEncoder:
+    """Open the encoder that a run was trained with, without downloads.
 
     Args:
-        name: of it.
-        precision: of its weights.
-        weights: their hash; "" where nobody knows it.
+        name: its name.
+        precision: precision of its weights.
+        weights_hash: hash of its weights; "" if unknown.
 
     Raises:
-        UserError: it is not here, or is another one.
+        UserError: it is not on this machine, or differs.
     """
     folder = find(name, fetch=False)
-    encoder = opened(str(folder), precision)
-    if weights and encoder.weights != weights:
+    encoder = load_encoder(str(folder), precision)
+    if weights_hash and encoder.weights_hash != weights_hash:
         raise UserError(
             f"the text encoder in {folder} is not the one that this prior was trained with: its weights or "
-            f"words differ; put that one back, or name its folder by {VARIABLE}"
+            f"vocabulary differ; restore that one, or set {VARIABLE} to its folder"
         )
     return encoder
 
 
 def find(name: str, fetch: bool) -> Path:
-    """The folder of an encoder: that of $GENSTACK_TEXT_ENCODER first.
+    """Find the folder of an encoder; in sampling, $GENSTACK_TEXT_ENCODER comes first.
 
     Args:
         name: its folder, or `hf:user/name` on the hub.
-        fetch: whether it may be fetched from there.
+        fetch: allow downloads, as in training.
 
     Raises:
-        UserError: it is not here.
+        UserError: it is not found.
     """
     given = os.environ.get(VARIABLE, "")
     if given and not fetch:
         name = given
     if name.startswith("hf:"):
-        return on_hub(name, fetch)
+        return find_on_hub(name, fetch)
     folder = Path(name).expanduser()
     if not name or not (folder / "config.json").is_file():
         raise UserError(
-            f"there is no text encoder in {name or 'the folder that the condition names'}; name a folder "
-            f"with config.json, model.safetensors and the tokenizer's files, or hf:user/name, by the "
-            f"condition's `encoder`, or in sampling by {VARIABLE}"
+            f"no text encoder found in '{name}'; set the condition's `encoder` (in sampling {VARIABLE}) to "
+            f"hf:user/name, or a folder with config.json, model.safetensors and tokenizer files"
         )
     return folder
 
 
-def on_hub(name: str, fetch: bool) -> Path:
-    """The folder with an encoder of the hub, fetched if it is not here and may be."""
+def find_on_hub(name: str, fetch: bool) -> Path:
+    """Find the local folder of an encoder on the hub, and download it if that is allowed."""
     from genstack.hub import hub, repository
 
     repo, revision = repository(name)
     with hub(name) as (client, endpoint):
-        wanted = {"revision": revision, "allow_patterns": list(WANTED)}
+        wanted = {"revision": revision, "allow_patterns": list(PATTERNS)}
         try:
             return Path(client.snapshot_download(repo, **wanted, local_files_only=True))
         except client.errors.LocalEntryNotFoundError:
             if fetch:
                 return Path(client.snapshot_download(repo, **wanted, endpoint=endpoint))
     raise UserError(
-        f"the text encoder {name} is not on this machine; fetch it once (hf download {repo}), or name a "
-        f"folder that holds it by {VARIABLE}"
+        f"the text encoder {name} is not on this machine; download it (hf download {repo}), or set "
+        f"{VARIABLE} to its folder"
     )
 
 
 @lru_cache(maxsize=1)
-def opened(folder: str, precision: Precision) -> TextEncoder:
-    """The encoder in a folder.
+def load_encoder(folder: str, precision: Precision) -> TextEncoder:
+    """Load and cache the encoder in a folder.
 
     Raises:
-        UserError: the folder holds none that is whole.
+        UserError: the folder has no complete encoder.
     """
     transformers = library()
-    plain = {"local_files_only": True, "trust_remote_code": False}
-    # The run's own chance stays as it was, whatever the library does on its way.
-    with torch.random.fork_rng(devices=[]), quietly(transformers):
+    options = {"local_files_only": True, "trust_remote_code": False}
+    # The library may draw random numbers; the run's generator must not notice.
+    with torch.random.fork_rng(devices=[]), no_progress_bar(transformers):
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **plain)
-            network, told = transformers.AutoModelForTextEncoding.from_pretrained(
-                folder, dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True, **plain
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+            network, info = transformers.AutoModelForTextEncoding.from_pretrained(
+                folder, dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True, **options
             )
-        except Exception as error:  # the library raises whatever it likes for what it cannot read
+        except Exception as error:  # the library raises many kinds of errors for files it cannot read
             reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-            raise UserError(f"{folder} holds no text encoder that transformers reads: {reason}") from error
-    lacking = sorted(map(str, {*told["missing_keys"], *told["mismatched_keys"]}))
-    if lacking:
+            raise UserError(f"transformers cannot load a text encoder from {folder}: {reason}") from error
+    missing = sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]}))
+    if missing:
         raise UserError(
-            f"the text encoder in {folder} is incomplete: no weights for {', '.join(lacking[:5])}"
+            f"the text encoder in {folder} is incomplete: no weights for {', '.join(missing[:5])}"
         )
     if tokenizer.pad_token is None:
-        raise UserError(
-            f"the tokenizer in {folder} has no token to fill up with; use an encoder's, such as T5's"
-        )
+        raise UserError(f"the tokenizer in {folder} has no padding token; use that of an encoder, such as T5")
     return TextEncoder(network.eval().requires_grad_(False), tokenizer)
 
 
 @contextmanager
-def quietly(transformers: Any) -> Iterator[None]:
-    """Without the library's progress bars, which are as they were afterwards."""
+def no_progress_bar(transformers: Any) -> Iterator[None]:
+    """Disable the library's progress bars in this context."""
     logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
 
 
 def library() -> Any:
-    """The package transformers, whose tokenizers keep to one thread: loaders fork this process.
+    """Import transformers, with tokenizers on one thread, since data loaders fork this process.
 
     Raises:
         UserError: it is not installed.

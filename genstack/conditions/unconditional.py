@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from genstack.conditions.condition import Condition, only
+from genstack.conditions.condition import Condition
 from genstack.conditions.embedding import ConditionEmbedding, TableEmbedding
+from genstack.conditions.modality import Modality
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
 
@@ -18,11 +19,15 @@ class Unconditional(Condition):
     length = 1
     dropout = 0.0
 
-    def of(self, offer: DataInfo) -> "Unconditional":
+    @property
+    def modality(self) -> Modality:
+        return NoModality()
+
+    def fit(self, data: DataInfo) -> "Unconditional":
         return self
 
-    def values(self, facts: ConditionInputs) -> Int[Tensor, " b"]:
-        return torch.zeros_like(facts.labels)
+    def encode(self, inputs: ConditionInputs) -> Int[Tensor, " b"]:
+        return torch.zeros_like(inputs.labels)
 
     def null(self, values: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         return values
@@ -30,12 +35,15 @@ class Unconditional(Condition):
     def embedding(self, width: int) -> ConditionEmbedding:
         return TableEmbedding(1, width)
 
-    def choose(self, wishes: Prompts, count: int) -> ConditionInputs:
-        only(wishes, "", "without a condition")
+
+class NoModality(Modality):
+    """No input, and no prompts."""
+
+    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
         return ConditionInputs.nothing(count)
 
-    def shown(self, held_out: ConditionInputs) -> ConditionInputs:
+    def preview(self, held_out: ConditionInputs) -> ConditionInputs:
         return ConditionInputs.nothing(len(held_out))
 
-    def tell(self, facts: ConditionInputs) -> list[dict[str, str]]:
-        return [{} for _ in range(len(facts))]
+    def describe(self, inputs: ConditionInputs) -> list[dict[str, str]]:
+        return [{} for _ in range(len(inputs))]

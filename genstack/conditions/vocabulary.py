@@ -1,6 +1,6 @@
-"""Words to numbers by byte-level byte pair encoding (Sennrich et al. 2016, arXiv:1508.07909; GPT-2).
+"""Byte-level byte pair encoding (Sennrich et al. 2016, arXiv:1508.07909; GPT-2).
 
-What is learned is a list of pairs to merge; 256 bytes come before them, so that every text has its tokens.
+The vocabulary is 256 bytes, so that every text has tokens, and a learned list of merges.
 """
 
 import json
@@ -18,48 +18,48 @@ if TYPE_CHECKING:
 BYTES = 256
 
 
-def learn(captions: Iterable[str], size: int) -> tuple[str, ...]:
-    """The pairs that captions ask to be merged, at most `size` - 256 of them, each as `left right`."""
+def learn_merges(captions: Iterable[str], size: int) -> tuple[str, ...]:
+    """Learn at most `size` - 256 merges from captions, each as `left right`."""
     tokenizers = library()
-    tokenizer = empty(())
+    tokenizer = build_tokenizer(())
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=2,
         show_progress=False,
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator((plain(caption) for caption in captions), trainer)
+    tokenizer.train_from_iterator((normalize_text(caption) for caption in captions), trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in merges)
 
 
-def tokens(caption: str, merges: tuple[str, ...]) -> list[int]:
-    """The numbers of a caption's tokens, from 1; 0 is left for none. An empty caption has no tokens."""
-    text = plain(caption)
-    return [number + 1 for number in tokenizer_of(merges).encode(text).ids] if text else []
+def tokenize(caption: str, merges: tuple[str, ...]) -> list[int]:
+    """Split a caption into tokens, numbered from 1; 0 is padding. An empty caption has none."""
+    text = normalize_text(caption)
+    return [number + 1 for number in load_tokenizer(merges).encode(text).ids] if text else []
 
 
-def plain(caption: str) -> str:
-    """Lower case, one space between words, and each letter written in one way."""
+def normalize_text(caption: str) -> str:
+    """Lower case, single spaces, and Unicode NFKC."""
     return " ".join(normalize("NFKC", caption).lower().split())
 
 
 @lru_cache(maxsize=8)
-def tokenizer_of(merges: tuple[str, ...]) -> "Tokenizer":
-    """The tokenizer that these merges make.
+def load_tokenizer(merges: tuple[str, ...]) -> "Tokenizer":
+    """Build and cache the tokenizer of these merges.
 
     Raises:
-        UserError: a merge joins what is not there.
+        UserError: a merge joins unknown tokens.
     """
     try:
-        return empty(merges)
+        return build_tokenizer(merges)
     except Exception as error:  # the library is not written in Python, and raises nothing narrower
         reason = " ".join(str(error).split())
-        raise UserError(f"the vocabulary of the captions is damaged: {reason}") from error
+        raise UserError(f"invalid vocabulary of captions: {reason}") from error
 
 
-def empty(merges: tuple[str, ...]) -> "Tokenizer":
-    """A tokenizer of bytes and merges; nothing else decides which numbers the tokens have."""
+def build_tokenizer(merges: tuple[str, ...]) -> "Tokenizer":
+    """Build a tokenizer whose token numbers depend on the merges only."""
     tokenizers = library()
     pairs = [tuple(merge.split(" ", 1)) for merge in merges]
     names = [*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in pairs)]
@@ -72,7 +72,7 @@ def empty(merges: tuple[str, ...]) -> "Tokenizer":
 
 
 def library() -> Any:
-    """The package `tokenizers`, of which all work stays in one thread: loaders fork this process.
+    """Import the package `tokenizers`, on one thread, since data loaders fork this process.
 
     Raises:
         UserError: it is not installed.

@@ -51,7 +51,7 @@ class Batch:
         return encode(self.images)
 
     @property
-    def facts(self) -> ConditionInputs:
+    def inputs(self) -> ConditionInputs:
         """What is known of the images, for a condition to read."""
         images = self.images if self.condition_images is None else self.condition_images
         return ConditionInputs(self.labels, self.captions, images, crops=self.crops)
@@ -80,11 +80,11 @@ class CodeBatch:
 
     Args:
         stored: the codes.
-        facts: what is known of their images.
+        inputs: what is known of their images.
     """
 
     stored: Int[Tensor, "b n"]
-    facts: ConditionInputs
+    inputs: ConditionInputs
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -94,7 +94,7 @@ class CodeBatch:
         return self.stored
 
     def to(self, device: torch.device | str) -> "CodeBatch":
-        return CodeBatch(self.stored.to(device), self.facts.to(device))
+        return CodeBatch(self.stored.to(device), self.inputs.to(device))
 
     def pin_memory(self) -> "CodeBatch":
         return replace(self, stored=self.stored.pin_memory())

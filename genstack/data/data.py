@@ -31,7 +31,7 @@ class Data(ABC):
 
     @property
     @abstractmethod
-    def offer(self) -> DataInfo:
+    def info(self) -> DataInfo:
         """What there is for a condition to read."""
 
     @abstractmethod

@@ -121,7 +121,7 @@ class ImageData(Data):
         return () if self.labels == "none" else self.opened.class_names
 
     @property
-    def offer(self) -> DataInfo:
+    def info(self) -> DataInfo:
         """What the images have for a condition to read."""
         return DataInfo(
             self.class_names,

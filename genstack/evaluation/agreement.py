@@ -74,7 +74,7 @@ class ClassifierMatcher(Matcher):
 
     def __call__(self, images: Float[Tensor, "b c H W"], inputs: ConditionInputs) -> Float[Tensor, " b"]:
         predicted = self.classifier(images)
-        texts = self.condition.tell(inputs)
+        texts = self.condition.modality.describe(inputs)
         labels = torch.tensor([requested_class(text, self.classifier.classes) for text in texts])
         return torch.where(labels < 0, UNKNOWN, (predicted == labels).float())
 
@@ -93,7 +93,7 @@ def matchers_for(
     Raises:
         UserError: the classifier does not know the model's classes.
     """
-    texts = model.condition.tell(examples)
+    texts = model.condition.modality.describe(examples)
     named = bool({"class", "caption"} & set(texts[0]))
     matchers: list[Matcher] = []
     if isinstance(data.opened, ShapesSource) and data.channels == 3 and named:

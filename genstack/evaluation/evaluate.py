@@ -76,7 +76,7 @@ def evaluate_run(
 
     def measure_real(indices: Sequence[int]) -> tuple[ImageSet, Reconstructions]:
         batch = reference.batch(indices)
-        real = image_set(batch.images, batch.facts, extractors, matchers)
+        real = image_set(batch.images, batch.inputs, extractors, matchers)
         return real, reconstruct(model, batch, reference.data.preprocessing, networks)
 
     first = Process.from_environment().rank == 0
@@ -246,7 +246,7 @@ def training_results(
     held_out: ImageSet,
 ) -> Results:
     """Comparison of samples with training images: classes of the nearest ones, and near-copies."""
-    if model.classes and "class" in model.condition.tell(ConditionInputs.nothing(1))[0]:
+    if model.classes and "class" in model.condition.modality.describe(ConditionInputs.nothing(1))[0]:
         for space in compared:
             yield class_agreement(space, samples, training, held_out)
     for space in compared:

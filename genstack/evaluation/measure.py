@@ -78,7 +78,7 @@ def measure_set(reference: ReferenceSet, extractors: Sequence[Extractor], batch_
 
     def measure_batch(indices: Sequence[int]) -> ImageSet:
         batch = reference.batch(indices)
-        return image_set(batch.images, batch.facts, extractors)
+        return image_set(batch.images, batch.inputs, extractors)
 
     return measure(measure_batch, len(reference), batch_size)
 

@@ -87,7 +87,7 @@ def reconstruct(
         similarity(batch.images, images, networks),
         extract(images, networks.extractors),
         None if codes is None else codes.cpu(),
-        None if codes is None or model.prior is None else nats_per_code(model.prior, codes, batch.facts),
+        None if codes is None or model.prior is None else nats_per_code(model.prior, codes, batch.inputs),
         rate,
     )
 
@@ -95,7 +95,7 @@ def reconstruct(
 @torch.no_grad()
 def nats_per_code(prior: Prior, codes: Int[Tensor, "b n"], inputs: ConditionInputs) -> Float[Tensor, " b"]:
     """Negative log-likelihood of each image's codes, per code."""
-    values = prior.condition.values(inputs.to(codes.device))
+    values = prior.condition.encode(inputs.to(codes.device))
     return prior.nats(codes, values).double().cpu() / codes.shape[1]
 
 
@@ -103,7 +103,7 @@ def nats_per_code(prior: Prior, codes: Int[Tensor, "b n"], inputs: ConditionInpu
 def encode_nats(model: Model, batch: Batch) -> Float[Tensor, " b"]:
     """Encode images and return the negative log-likelihood of their codes, per code."""
     assert model.prior is not None
-    return nats_per_code(model.prior, model.compressor.encode(batch.images.to(model.device)), batch.facts)
+    return nats_per_code(model.prior, model.compressor.encode(batch.images.to(model.device)), batch.inputs)
 
 
 def similarity_numbers(found: Similarity) -> Iterator[Number | Skipped]:

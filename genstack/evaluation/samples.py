@@ -76,7 +76,7 @@ def sample(
 ) -> tuple[Float[Tensor, "b c H W"], ConditionInputs]:
     """Sample images by index with the conditions of the real images; return both."""
     padded = filled(indices, sampling.batch_size if sampling.compile else 0)
-    inputs = reference.batch(padded).facts
+    inputs = reference.batch(padded).inputs
     with sampling.autocast(model.device):
         images = model.sample(inputs, sampling.options, sampling.seed, padded)[: len(indices)]
     return as_saved(images.float().cpu(), reference.data.preprocessing), inputs[range(len(indices))]

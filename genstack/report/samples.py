@@ -85,8 +85,8 @@ def samples(
         raise UserError("a compressor alone draws nothing: it needs a prior over its codes")
     if count < 1:
         raise UserError("none were asked for")
-    facts = steered(model, count, held_out)
-    images = draw(model, facts, seed)
+    inputs = steered(model, count, held_out)
+    images = draw(model, inputs, seed)
     shown = pictures(images, [f"sample {number}" for number in range(count)])
     nearest: list[Picture | None] = [None] * count
     known: int = 0
@@ -99,7 +99,7 @@ def samples(
             *pictures(similar, [f"training image nearest to sample {number}" for number in range(count)])
         ]
     groups: dict[str, list[Drawn]] = {}
-    for told, picture, near in zip(model.condition.tell(facts), shown, nearest, strict=True):
+    for told, picture, near in zip(model.condition.modality.describe(inputs), shown, nearest, strict=True):
         words = ", ".join(told.values())
         short = words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 1] + "…"
         groups.setdefault(short, []).append(Drawn(picture, near))
@@ -109,15 +109,15 @@ def samples(
 def steered(model: Model, count: int, held_out: Batch | Absent) -> ConditionInputs:
     """What steers the samples: held-out images in turn, or whatever the condition takes without them."""
     if not held_out:
-        return model.condition.choose(Prompts(), count)
-    facts = held_out.facts
-    return model.condition.shown(facts[[number % len(facts) for number in range(count)]])
+        return model.condition.modality.select(Prompts(), count)
+    inputs = held_out.inputs
+    return model.condition.modality.preview(inputs[[number % len(inputs) for number in range(count)]])
 
 
-def draw(model: Model, facts: ConditionInputs, seed: int) -> Float[Tensor, "b c H W"]:
+def draw(model: Model, inputs: ConditionInputs, seed: int) -> Float[Tensor, "b c H W"]:
     """Samples, some at a time."""
-    batches = torch.arange(len(facts)).split(BATCH)
-    drawn = [model.sample(facts[some.tolist()], SamplingOptions(), seed, some.tolist()) for some in batches]
+    batches = torch.arange(len(inputs)).split(BATCH)
+    drawn = [model.sample(inputs[some.tolist()], SamplingOptions(), seed, some.tolist()) for some in batches]
     return torch.cat(drawn).cpu()
 
 

@@ -32,7 +32,7 @@ class Series:
 
     Args:
         model: with a prior, or a compressor without codes.
-        facts: what steers every image, from `model.condition.choose`; there are as many images.
+        inputs: what steers every image, from `model.condition.choose`; there are as many images.
         options: how codes are drawn.
         seed: of the series.
         canvas: the picture of which a part is drawn; None for images that are new altogether.
@@ -42,7 +42,7 @@ class Series:
     """
 
     model: Model
-    facts: ConditionInputs
+    inputs: ConditionInputs
     options: SamplingOptions = field(default_factory=SamplingOptions)
     seed: int = 0
     canvas: Canvas | None = None
@@ -54,17 +54,17 @@ class Series:
         self.model.check(self.options)
 
     def __len__(self) -> int:
-        return len(self.facts)
+        return len(self.inputs)
 
     def images(self, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
         """The images with these numbers, in [-1, 1]."""
         with self._rounding():
-            facts, canvas = self.facts[indices], self.canvas
+            inputs, canvas = self.inputs[indices], self.canvas
             if canvas is None:
-                return self.model.sample(facts, self.options, self.seed, indices, self.size, self.overlap)
+                return self.model.sample(inputs, self.options, self.seed, indices, self.size, self.overlap)
             images = repeat(canvas.image, "c h w -> b c h w", b=len(indices))
             return self.model.edit(
-                images, canvas.hole, facts, self.options, self.seed, indices, canvas.grow, self.overlap
+                images, canvas.hole, inputs, self.options, self.seed, indices, canvas.grow, self.overlap
             ).float()
 
     @contextmanager
@@ -82,16 +82,16 @@ class Series:
     @cached_property
     def told(self) -> Sequence[Mapping[str, str]]:
         """What steers every image, in words."""
-        return self.model.condition.tell(self.facts)
+        return self.model.condition.modality.describe(self.inputs)
 
     @cached_property
     def pictured(self) -> Sequence[Mapping[str, str]]:
         """A hash of every condition image, since a file of the same name may come to show something else."""
-        if self.facts.images is None:
+        if self.inputs.images is None:
             return [{}] * len(self)
-        values = (image.cpu().contiguous().numpy().tobytes() for image in self.facts.images)
+        values = (image.cpu().contiguous().numpy().tobytes() for image in self.inputs.images)
         found = [{"condition_image_hash": hashlib.sha256(each).hexdigest()[:16]} for each in values]
-        turns = self.facts.turns
+        turns = self.inputs.image_indices
         return found if turns is None else [found[turn] for turn in turns.tolist()]
 
     def settings(self, index: int) -> dict[str, Any]:

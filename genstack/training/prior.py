@@ -57,7 +57,7 @@ class PriorTraining(Training[Prior]):
         compressor.check_reads(data.preprocessing)
         _, height, width = data.preprocessing.shape
         self.layout: CodeLayout = compressor.compressor.layout(height, width)
-        learner = prior(self.layout, condition.of(data.offer))
+        learner = prior(self.layout, condition.fit(data.info))
         learner.attach(compressor.compressor)
         super().__init__(learner, data, optimization, ema, seed)
         self.identity = identity(compressor)
@@ -114,7 +114,7 @@ class PriorTraining(Training[Prior]):
     @torch.no_grad()
     def encode(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
         """Codes and condition values of a batch."""
-        return batch.codes(self.compressor.compressor.encode), self.model.condition.values(batch.facts)
+        return batch.codes(self.compressor.compressor.encode), self.model.condition.encode(batch.inputs)
 
     def objective(self, batch: Batch | CodeBatch) -> Tensor:
         self.model.before_step(self.global_step / self.trainer.max_steps)
@@ -123,11 +123,13 @@ class PriorTraining(Training[Prior]):
     def picture(self, count: int) -> PIL.Image.Image:
         """Samples of what the condition shows, the same seeds every time."""
         condition, held_out = self.model.condition, self.data.examples("validation", count)
-        facts = condition.shown(held_out.facts[[index % len(held_out) for index in range(count)]])
+        inputs = condition.modality.preview(
+            held_out.inputs[[index % len(held_out) for index in range(count)]]
+        )
         seeds = image_seeds(self.seed, range(count))
-        codes = self.used.sample(condition.values(facts).to(self.device), SamplingOptions(), seeds)
+        codes = self.used.sample(condition.encode(inputs).to(self.device), SamplingOptions(), seeds)
         images = self.compressor.compressor.decode(codes, self.layout)
-        told = [", ".join(words.values()) for words in condition.tell(facts)]
+        told = [", ".join(words.values()) for words in condition.modality.describe(inputs)]
         return sheet(images.cpu(), columns=8, labels=told if any(told) else None)
 
     def on_validation_epoch_start(self) -> None:

@@ -46,8 +46,8 @@ def test_a_model_comes_back_as_it_was(model, stored):
     again = load(folder)
     images = torch.rand(2, 3, 8, 12) * 2 - 1
     assert torch.equal(again.reconstruct(images), model.reconstruct(images))
-    facts = ConditionInputs(torch.tensor([1, 0, 1]))
-    drawn = [each.sample(facts, SamplingOptions(guidance=1.5), 3, range(3)) for each in (model, again)]
+    inputs = ConditionInputs(torch.tensor([1, 0, 1]))
+    drawn = [each.sample(inputs, SamplingOptions(guidance=1.5), 3, range(3)) for each in (model, again)]
     assert torch.equal(*drawn)
     assert (again.classes, again.preprocessing, again.made, again.layout) == (
         model.classes,

@@ -269,11 +269,11 @@ def test_tamings_transformer_of_another_image(tmp_path):
     )
     model_file.save(published, tmp_path / "run")
     codes, images = expected["codes"].flatten(1), expected["condition_images"]
-    facts = ConditionInputs(torch.zeros(2, dtype=torch.int64), images=images)
+    inputs = ConditionInputs(torch.zeros(2, dtype=torch.int64), images=images)
     for model in (published, model_file.load(tmp_path / "run")):
         assert (model.preprocessing.height, model.prior.condition.table) == (16, "shared")
         assert torch.equal(model.compressor.encode(expected["images"]), codes)
-        condition = model.condition.values(facts)
+        condition = model.condition.encode(inputs)
         assert torch.equal(condition, expected["condition"])
         torch.testing.assert_close(model.prior.logits(codes, condition), expected["logits"], **CLOSE)
         seeds = image_seeds(0, range(2))
@@ -282,7 +282,7 @@ def test_tamings_transformer_of_another_image(tmp_path):
         half = torch.arange(64).expand(2, 64) < 32
         drawn = model.prior.sample(condition, GREEDY, seeds, Known(codes, half))
         assert torch.equal(drawn, expected["greedy_codes_from_first_half"].flatten(1))
-        decoded = model.sample(facts, GREEDY, 0, range(2))
+        decoded = model.sample(inputs, GREEDY, 0, range(2))
         greedy = expected["decoded_from_greedy_codes"].clamp(-1, 1)
         torch.testing.assert_close(decoded, greedy, **CLOSE)
 

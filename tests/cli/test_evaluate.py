@@ -240,8 +240,8 @@ def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
     monkeypatch.setattr(
         Model,
         "sample",
-        lambda self, facts, options, seed, indices: (
-            sizes.append((len(indices), len(entered))) or sample(self, facts, options, seed, indices)
+        lambda self, inputs, options, seed, indices: (
+            sizes.append((len(indices), len(entered))) or sample(self, inputs, options, seed, indices)
         ),
     )
     words = ["evaluate", "prior", *SHAPES, *QUICK, "--samples", "20", "--batch-size", "16"]

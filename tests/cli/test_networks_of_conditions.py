@@ -50,12 +50,12 @@ def test_captions_by_a_frozen_text_encoder(tmp_path, text_encoder, capsys, monke
     assert not train(tmp_path, *words, "--data.source", "shapes:pairs")
     run = tmp_path / "prior"
     condition = model_file.load(run).condition
-    assert condition.weights and condition.dim == 24 and condition.precision == "bf16"
+    assert condition.weights_hash and condition.dim == 24 and condition.precision == "bf16"
     assert {name.split(".")[0] for name in load_file(run / "model.safetensors")} == {"compressor", "prior"}
     sample = ["sample", str(run), "--count", "2", "--caption", "a red circle", "--guidance", "2"]
     assert not main([*sample, "--out", str(tmp_path / "samples")])
     assert [card["caption"] for card in told(tmp_path / "samples")] == ["a red circle"] * 2
-    encoders.opened.cache_clear()
+    encoders.load_encoder.cache_clear()
     moved = encoder.rename(tmp_path / "elsewhere")
     capsys.readouterr()
     assert main([*sample, "--out", str(tmp_path / "more")]) == 2

@@ -27,7 +27,7 @@ def run(folder, condition):
     """A run of both stages that learned nothing."""
     network = Convolutional(4, 4, (1, 1, 1, 1), 1, (), False)
     compressor = Autoencoder(3, network, VectorQuantizer(7, 3))
-    prior = Autoregressive(compressor.layout(16, 24), condition.of(OFFER), Backbone(16, 1, 4))
+    prior = Autoregressive(compressor.layout(16, 24), condition.fit(OFFER), Backbone(16, 1, 4))
     torch.nn.init.normal_(prior.head.weight)
     save(Model(compressor.eval(), Preprocessing(3, 16, 24), (), prior.eval()), folder)
 
@@ -90,9 +90,9 @@ def test_condition_images_are_drawn_from_a_folder_in_turn(here):
 
 def test_larger_images_are_steered_by_larger_images_each_window_by_its_part(here, monkeypatch):
     seen = []
-    values = ConditionImage.values
+    encode = ConditionImage.encode
     monkeypatch.setattr(
-        ConditionImage, "values", lambda self, facts: seen.append(facts.images) or values(self, facts)
+        ConditionImage, "encode", lambda self, inputs: seen.append(inputs.images) or encode(self, inputs)
     )
     run(here / "run", ConditionImage(patch=8))
     (here / "maps").mkdir()
@@ -106,9 +106,9 @@ def test_larger_images_are_steered_by_larger_images_each_window_by_its_part(here
         part = wanted[:, top : top + 16, left : left + 24]
         assert sum(torch.allclose(one[0], part, atol=1e-6) for one in seen) == 1, (top, left)
     model = load(here / "run")
-    facts = ConditionInputs(torch.zeros(1, dtype=torch.int64), images=torch.zeros(1, 3, 16, 24))
+    inputs = ConditionInputs(torch.zeros(1, dtype=torch.int64), images=torch.zeros(1, 3, 16, 24))
     with pytest.raises(UserError, match="the images that they steer, 32x40, not 16x24"):
-        model.sample(facts, SamplingOptions(), 0, [0], (32, 40))
+        model.sample(inputs, SamplingOptions(), 0, [0], (32, 40))
 
 
 def test_coordinates_are_drawn_in_turn(here):
@@ -120,14 +120,17 @@ def test_coordinates_are_drawn_in_turn(here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--caption", "a" * 99], "tokens, and this prior reads 8; shorten it"),
+        (["--caption", "a" * 99], "tokens, the prior reads 8; shorten it"),
         (["--caption", "a", "--captions", "x"], "--caption and --captions exclude each other"),
         (["--captions", "nowhere.txt"], "--captions nowhere.txt cannot be read as text"),
         (["--captions", "empty.txt"], "--captions empty.txt holds no captions"),
         (["--condition-images", "nowhere"], "--condition-images: folder 'nowhere' not found"),
         (["--out", ""], "--out is empty; expected a path"),
         (["--coordinates", "1,2"], "invalid --coordinates '1,2': expected top,left,bottom,right"),
-        (["--classes", "cat"], "classes were asked for, but this prior was trained on captions"),
+        (
+            ["--classes", "cat"],
+            "this prior was trained on captions and does not read classes; leave out --classes",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line(here, words, message, capsys):

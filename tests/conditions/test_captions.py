@@ -15,10 +15,10 @@ MERGES = learn(TEXTS, 300)
 
 
 def of(*captions, **options):
-    return Captions(**options).of(DataInfo(captions=lambda: captions))
+    return Captions(**options).fit(DataInfo(captions=lambda: captions))
 
 
-def facts(*captions):
+def inputs(*captions):
     return ConditionInputs(torch.zeros(len(captions), dtype=torch.int64), captions)
 
 
@@ -64,32 +64,32 @@ def test_case_and_spaces_do_not_matter_and_words_are_whole():
 def test_length_is_that_of_the_longest_caption_and_the_rest_is_padding():
     condition = of(*TEXTS, vocabulary=400)
     assert condition.length == 8
-    values = condition.values(facts("a red ring", "", TEXTS[0]))
+    values = condition.encode(inputs("a red ring", "", TEXTS[0]))
     assert (values > 0).sum(dim=1).tolist() == [3, 0, 8]
     assert torch.equal(values[1:2], condition.null(values[1:2]))
     assert torch.equal(
-        condition.values(ConditionInputs(torch.zeros(2, dtype=torch.int64))), torch.zeros(2, 8).long()
+        condition.encode(ConditionInputs(torch.zeros(2, dtype=torch.int64))), torch.zeros(2, 8).long()
     )
 
 
 def test_captions_that_are_cut_are_counted():
     with pytest.warns(UserWarning, match="10 of 15 captions are longer than 3 tokens.*up to 8"):
         condition = of(*TEXTS, vocabulary=400, length=3)
-    assert condition.length == 3 and (condition.values(facts(TEXTS[0])) > 0).all()
+    assert condition.length == 3 and (condition.encode(inputs(TEXTS[0])) > 0).all()
 
 
 def test_mistakes_are_told():
     condition = of(*TEXTS, vocabulary=400)
-    with pytest.raises(ValueError, match="has 16 tokens, and this prior reads 8; shorten it"):
-        condition.choose(Prompts(captions=(TEXTS[0] * 2,)), 1)
+    with pytest.raises(ValueError, match="has 16 tokens, the prior reads 8; shorten it"):
+        condition.modality.select(Prompts(captions=(TEXTS[0] * 2,)), 1)
     with pytest.raises(ValueError, match="the data has no captions"):
         of("", " ")
     for option in ({"vocabulary": 255}, {"length": -1}, {"depth": -1}, {"heads": 0}):
-        with pytest.raises(ValueError, match="of captions is out of range"):
+        with pytest.raises(ValueError, match="of captions must be"):
             Captions(**option)
-    with pytest.raises(ValueError, match="width 20 is not a multiple of 8 heads"):
+    with pytest.raises(ValueError, match="width 20 is not a multiple of the captions' 8 heads"):
         of(*TEXTS, heads=8).embedding(20)
-    with pytest.raises(ValueError, match="vocabulary of the captions is damaged"):
+    with pytest.raises(ValueError, match="invalid vocabulary of captions"):
         tokens("a", ("not there",))
 
 
@@ -97,8 +97,8 @@ def test_a_word_is_read_by_its_neighbours():
     """`circle` is another vector beside `red` than beside `green`."""
     condition = of(*TEXTS, vocabulary=400)
     encoder = condition.embedding(16).eval()
-    red, green = encoder(condition.values(facts("a red circle", "a green circle")))
+    red, green = encoder(condition.encode(inputs("a red circle", "a green circle")))
     assert (red[2] - green[2]).abs().max() > 1e-4
     assert torch.equal(
-        condition.values(facts("a red circle"))[0, 2], condition.values(facts("a green circle"))[0, 2]
+        condition.encode(inputs("a red circle"))[0, 2], condition.encode(inputs("a green circle"))[0, 2]
     )

@@ -12,7 +12,7 @@ ANIMALS = ClassLabels(("cat", "dog", "#0"))
 
 
 def labels(condition, classes, count):
-    return condition.choose(Prompts(classes), count).labels.tolist()
+    return condition.modality.select(Prompts(classes), count).labels.tolist()
 
 
 def test_classes_are_chosen_by_name_and_by_label_in_turn():
@@ -23,46 +23,46 @@ def test_classes_are_chosen_by_name_and_by_label_in_turn():
 
 
 def test_all_classes_are_shown_in_training_and_told_by_name():
-    facts = ANIMALS.shown(ConditionInputs(torch.tensor([1, 1, 1, 1])))
-    assert ANIMALS.tell(facts) == [{"class": name} for name in ("cat", "dog", "#0", "cat")]
-    assert Unconditional().tell(Unconditional().shown(facts)) == [{}] * 4
+    inputs = ANIMALS.modality.preview(ConditionInputs(torch.tensor([1, 1, 1, 1])))
+    assert ANIMALS.modality.describe(inputs) == [{"class": name} for name in ("cat", "dog", "#0", "cat")]
+    assert Unconditional().modality.describe(Unconditional().modality.preview(inputs)) == [{}] * 4
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("dgo", "did you mean dog?"), ("#3", "#0 to #2"), ("whale", "the classes are cat, dog")],
+    [("dgo", "did you mean 'dog'?"), ("#3", "#0 to #2"), ("whale", "the classes are cat, dog")],
 )
 def test_an_unknown_class_is_refused_with_the_nearest(name, hint):
-    with pytest.raises(ValueError, match=f"class {name} is unknown.*{re.escape(hint)}"):
+    with pytest.raises(ValueError, match=f"unknown class '{name}'.*{re.escape(hint)}"):
         labels(ANIMALS, (name,), 1)
 
 
 @pytest.mark.parametrize(
-    ("condition", "wishes", "message"),
+    ("condition", "prompts", "message"),
     [
         (
             Unconditional(),
             Prompts(("cat",)),
-            "classes were asked for.*without a condition; leave out --classes",
+            "trained without a condition and does not read classes",
         ),
-        (Unconditional(), Prompts(captions=("a",)), "captions were asked for.*leave out --caption and"),
-        (ANIMALS, Prompts(crops=((0.0, 0.0, 1.0, 1.0),)), "on class labels; leave out --coordinates"),
-        (ANIMALS, Prompts(images=torch.zeros(1, 3, 4, 5)), "leave out --condition-images"),
+        (Unconditional(), Prompts(captions=("a",)), "trained without a condition and does not read captions"),
+        (ANIMALS, Prompts(crops=((0.0, 0.0, 1.0, 1.0),)), "trained on classes and does not read coordinates"),
+        (ANIMALS, Prompts(images=torch.zeros(1, 3, 4, 5)), "does not read condition images"),
     ],
 )
-def test_what_a_prior_was_not_trained_on_is_refused(condition, wishes, message):
+def test_what_a_prior_was_not_trained_on_is_refused(condition, prompts, message):
     with pytest.raises(ValueError, match=message):
-        condition.choose(wishes, 1)
+        condition.modality.select(prompts, 1)
 
 
 def test_names_come_from_the_data():
-    assert ClassLabels(dropout=0.3).of(DataInfo(("a", "b"))) == ClassLabels(("a", "b"), 0.3)
-    assert ANIMALS.of(DataInfo(ANIMALS.names)) == ANIMALS
-    assert Unconditional().of(DataInfo(("a",))) == Unconditional()
+    assert ClassLabels(dropout=0.3).fit(DataInfo(("a", "b"))) == ClassLabels(("a", "b"), 0.3)
+    assert ANIMALS.fit(DataInfo(ANIMALS.names)) == ANIMALS
+    assert Unconditional().fit(DataInfo(("a",))) == Unconditional()
     with pytest.raises(ValueError, match="no class labels"):
-        ClassLabels().of(DataInfo())
+        ClassLabels().fit(DataInfo())
     with pytest.raises(ValueError, match="leave `names` out"):
-        ANIMALS.of(DataInfo(("a", "b")))
+        ANIMALS.fit(DataInfo(("a", "b")))
 
 
 def test_a_share_of_labels_becomes_null():
@@ -76,13 +76,13 @@ def test_a_share_of_labels_becomes_null():
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_a_share_out_of_range_is_refused(dropout):
-    with pytest.raises(ValueError, match=f"dropout {dropout} is out of range"):
+    with pytest.raises(ValueError, match=f"dropout must be at least 0 and below 1, got {dropout}"):
         ClassLabels(("a",), dropout)
 
 
 def test_classes_without_a_training_image_are_sampled_only_by_name():
     condition = ClassLabels().of(DataInfo(("a", "b", "c"), untrained=(1,)))
-    assert condition.choose(Prompts(), 5).labels.tolist() == [0, 2, 0, 2, 0]
-    assert condition.shown(ConditionInputs.nothing(3)).labels.tolist() == [0, 2, 0]
-    assert condition.choose(Prompts(classes=("b",)), 2).labels.tolist() == [1, 1]
+    assert condition.modality.select(Prompts(), 5).labels.tolist() == [0, 2, 0, 2, 0]
+    assert condition.modality.preview(ConditionInputs.nothing(3)).labels.tolist() == [0, 2, 0]
+    assert condition.modality.select(Prompts(classes=("b",)), 2).labels.tolist() == [1, 1]
     assert ClassLabels(("a", "b"), untrained=(0, 1)).choose(Prompts(), 2).labels.tolist() == [0, 1]

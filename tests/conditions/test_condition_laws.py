@@ -1,4 +1,4 @@
-"""What every condition keeps; a new file in genstack/conditions inherits all of it."""
+"""Laws of conditions; a new file in genstack/conditions inherits all of it."""
 
 import inspect
 from dataclasses import replace
@@ -20,7 +20,7 @@ from genstack.transformer import Backbone
 
 CONDITIONS = discover(genstack.conditions, Condition)
 CAPTIONS = ("a low tone", "a high tone")
-OFFER = DataInfo(
+DATA = DataInfo(
     ("low", "high"), lambda: [*CAPTIONS, "a low and a high tone"] * 20, (3, 16, 24), crops_vary=True
 )
 CROPS = ((0.0, 0.0, 0.5, 0.5), (0.25, 0.5, 1.0, 1.0))
@@ -28,8 +28,8 @@ LAYOUT = CodeLayout((16, 24), 6, ((2, 4),))
 EVERYTHING = Prompts(("low",), CAPTIONS, torch.zeros(1, 3, 16, 24), ("a.png",), CROPS)
 
 
-def facts(count: int) -> ConditionInputs:
-    """Low and high in turn, told in every way that there is."""
+def inputs(count: int) -> ConditionInputs:
+    """Low and high in turn, as every kind of input."""
     high = torch.arange(count) % 2
     images = (high * 2 - 1.0)[:, None, None, None] * torch.linspace(-1, 1, 24).expand(count, 3, 16, 24)
     crops = torch.tensor([CROPS[int(each)] for each in high])
@@ -40,11 +40,11 @@ def facts(count: int) -> ConditionInputs:
 
 @pytest.fixture(params=CONDITIONS.values(), ids=CONDITIONS.keys())
 def condition(request) -> Condition:
-    return request.param(**brought(request)).of(OFFER)
+    return request.param(**required(request)).fit(DATA)
 
 
-def brought(request) -> dict[str, Any]:
-    """What a condition cannot do without."""
+def required(request) -> dict[str, Any]:
+    """Arguments that a condition needs."""
     if request.param.__name__ == "EncodedCaptions":
         return {"encoder": str(request.getfixturevalue("text_encoder"))}
     if request.param.__name__ == "ImageCodes":
@@ -66,31 +66,31 @@ def test_there_are_conditions():
     assert expected <= set(CONDITIONS)
 
 
-def test_a_plan_is_plain_data(condition):
+def test_a_condition_is_plain_data(condition):
     assert build(describe(condition)) == condition
     assert hash(condition) == hash(build(describe(condition)))
 
 
-def test_values_become_as_many_tokens_as_the_condition_says(condition):
-    values = condition.values(facts(5))
+def test_values_become_length_tokens(condition):
+    values = condition.encode(inputs(5))
     tokens = condition.embedding(16)(values)
     assert len(values) == 5 and tokens.shape == (5, condition.length, 16)
 
 
-def test_an_image_has_the_values_of_its_own_facts(condition):
-    all_of_them = condition.values(facts(5))
+def test_values_of_an_image_do_not_depend_on_its_batch(condition):
+    all_of_them = condition.encode(inputs(5))
     for index in range(5):
-        assert torch.equal(condition.values(facts(5)[[index]])[0], all_of_them[index])
+        assert torch.equal(condition.encode(inputs(5)[[index]])[0], all_of_them[index])
 
 
-def test_values_lie_where_the_facts_do(condition):
+def test_values_are_on_the_device_of_the_inputs(condition):
     if condition.network is not None:
         pytest.skip("they are computed, and a device without values computes nothing")
-    assert condition.values(facts(2).to("meta")).device.type == "meta"
+    assert condition.encode(inputs(2).to("meta")).device.type == "meta"
 
 
-def test_null_has_the_form_of_values_and_dropout_makes_it(condition):
-    values = condition.values(facts(4))
+def test_null_has_the_shape_of_values_and_dropout_makes_it(condition):
+    values = condition.encode(inputs(4))
     null = condition.null(values)
     assert null.shape == values.shape and null.dtype == values.dtype
     if condition.dropout == 0:
@@ -101,53 +101,53 @@ def test_null_has_the_form_of_values_and_dropout_makes_it(condition):
     assert torch.equal(always.drop(values), null)
 
 
-def test_known_of_nothing_is_null_where_a_prior_has_learned_null(condition):
+def test_inputs_without_prompts_are_null_if_the_prior_learned_null(condition):
     if "ClassLabels" in type(condition).__name__:
         pytest.skip("without a wish, all classes are drawn in turn")
-    values = condition.values(condition.choose(Prompts(), 3))
+    values = condition.encode(condition.modality.select(Prompts(), 3))
     assert torch.equal(values, condition.null(values))
     if condition.dropout:
-        with pytest.raises(ValueError, match="was trained with"):
-            replace(condition, dropout=0.0).choose(Prompts(), 3)
+        with pytest.raises(ValueError, match="was trained without dropout and needs"):
+            replace(condition, dropout=0.0).modality.select(Prompts(), 3)
 
 
-def test_wishes_are_met_in_turn_and_others_refused(condition):
-    with pytest.raises(ValueError, match="were asked for, but this prior was trained"):
-        condition.choose(EVERYTHING, 5)
+def test_prompts_are_cycled_and_other_kinds_rejected(condition):
+    with pytest.raises(ValueError, match=r"this prior was trained .* and does not read"):
+        condition.modality.select(EVERYTHING, 5)
     met = 0
     for name in ("classes", "captions", "images", "crops"):
         only = Prompts(**{name: getattr(EVERYTHING, name)})
         try:
-            chosen = condition.choose(only, 5)
+            chosen = condition.modality.select(only, 5)
         except ValueError:
             continue
         met += 1
-        assert len(chosen) == 5 and len(condition.tell(chosen)) == 5
-        assert torch.equal(condition.values(chosen[[4]]), condition.values(chosen)[[4]])
+        assert len(chosen) == 5 and len(condition.modality.describe(chosen)) == 5
+        assert torch.equal(condition.encode(chosen[[4]]), condition.encode(chosen)[[4]])
     assert met == (0 if isinstance(condition, Unconditional) else 1)
 
 
-def test_tokens_that_only_fill_up_are_some_of_its_own(condition):
-    hidden = condition.padding_mask(condition.values(facts(5)))
+def test_padding_never_covers_a_whole_condition(condition):
+    hidden = condition.padding_mask(condition.encode(inputs(5)))
     assert hidden is None or (hidden.shape == (5, condition.length) and not hidden.all(dim=1).any())
 
 
-def test_what_is_shown_in_training_can_be_told(condition):
-    shown = condition.shown(facts(3))
-    assert len(shown) == 3 and condition.values(shown).shape == condition.values(facts(3)).shape
-    assert all(isinstance(word, str) for told in condition.tell(shown) for word in told.values())
+def test_previews_can_be_described(condition):
+    shown = condition.modality.preview(inputs(3))
+    assert len(shown) == 3 and condition.encode(shown).shape == condition.encode(inputs(3)).shape
+    assert all(isinstance(word, str) for told in condition.modality.describe(shown) for word in told.values())
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
-def test_a_share_out_of_range_is_refused(condition, dropout):
+def test_invalid_dropout_is_rejected(condition, dropout):
     if "dropout" not in inspect.signature(type(condition)).parameters:
         pytest.skip("it has no null")
-    with pytest.raises(ValueError, match=f"dropout {dropout} is out of range"):
+    with pytest.raises(ValueError, match=f"dropout must be at least 0 and below 1, got {dropout}"):
         replace(condition, dropout=dropout)
 
 
 def test_gradients_reach_every_parameter(condition):
-    values = condition.values(facts(6))
+    values = condition.encode(inputs(6))
     embedding = condition.embedding(16)
     tokens = torch.cat([embedding(values), embedding(condition.null(values))])
     (tokens * torch.randn_like(tokens)).sum().backward()
@@ -156,12 +156,12 @@ def test_gradients_reach_every_parameter(condition):
 
 
 @pytest.mark.slow
-def test_it_steers_a_prior_and_guidance_steers_more(condition):
+def test_a_prior_follows_it_and_guidance_amplifies_it(condition):
     """Low has codes below 3 mostly, high the others."""
     if condition.dropout == 0:
         return
-    known = facts(32)
-    values, high = condition.values(known), known.labels[:, None]
+    known = inputs(32)
+    values, high = condition.encode(known), known.labels[:, None]
     prior = Autoregressive(LAYOUT, replace(condition, dropout=0.3), Backbone(32, 2, 4, dropout=0.0))
     optimizer = torch.optim.AdamW(prior.parameters(), 3e-3)
     for _ in range(120):

@@ -27,10 +27,10 @@ def own(text_encoder, tmp_path):
 
 
 def of(folder, **options):
-    return EncodedCaptions(str(folder), **options).of(DataInfo(captions=lambda: TEXTS))
+    return EncodedCaptions(str(folder), **options).fit(DataInfo(captions=lambda: TEXTS))
 
 
-def facts(*captions):
+def inputs(*captions):
     return ConditionInputs(torch.zeros(len(captions), dtype=torch.int64), captions)
 
 
@@ -40,7 +40,7 @@ def test_states_are_those_of_transformers_at_the_end(text_encoder):
 
     condition = of(text_encoder)
     assert condition.length == 9 and condition.dim == 24, "the longest caption has eight words and an end"
-    values = condition.values(facts(*TEXTS))
+    values = condition.encode(inputs(*TEXTS))
     network = transformers.T5EncoderModel.from_pretrained(text_encoder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_encoder)
     for row, text in zip(values, TEXTS[:2], strict=False):
@@ -53,7 +53,7 @@ def test_states_are_those_of_transformers_at_the_end(text_encoder):
 
 def test_no_caption_is_under_the_mask_of_the_caption(text_encoder):
     condition = of(text_encoder)
-    values = condition.values(facts(*TEXTS))
+    values = condition.encode(inputs(*TEXTS))
     assert torch.equal(condition.padding_mask(condition.null(values)), condition.padding_mask(values))
     assert condition.padding_mask(values).sum(dim=1).tolist() == [5, 0, 8]
 
@@ -69,12 +69,12 @@ def test_what_fills_up_changes_nothing(text_encoder, kind, options):
     for name, weight in short.named_parameters():
         if name.endswith("head.weight"):
             torch.nn.init.normal_(weight)
-    state = {name: value for name, value in short.state_dict().items() if not name.endswith("nothing")}
+    state = {name: value for name, value in short.state_dict().items() if not name.endswith("null_states")}
     assert len(long.load_state_dict(state, strict=False).missing_keys) == 1
     codes = torch.randint(layout.codebook_size, (2, layout.length))
     nats, drawn = [], []
     for prior, condition in zip((short, long), conditions, strict=True):
-        values = condition.values(facts(*TEXTS[:2]))
+        values = condition.encode(inputs(*TEXTS[:2]))
         with torch.no_grad():
             nats.append(prior.nats(codes, values))
         drawn.append(prior.sample(values, SamplingOptions(), image_seeds(0, range(2))))
@@ -83,54 +83,54 @@ def test_what_fills_up_changes_nothing(text_encoder, kind, options):
 
 
 def test_the_encoder_is_in_no_prior_and_moves_no_chance(text_encoder):
-    encoders.opened.cache_clear()
+    encoders.load_encoder.cache_clear()
     before = torch.get_rng_state()
     condition = of(text_encoder)
     assert torch.equal(torch.get_rng_state(), before)
     prior = Autoregressive(ONE, condition, Backbone(24, 1, 3))
     assert {name for name in prior.state_dict() if name.startswith("prefix")} == {
-        "prefix.read.weight",
-        "prefix.write.weight",
-        "prefix.nothing",
+        "prefix.fc1.weight",
+        "prefix.fc2.weight",
+        "prefix.null_states",
     }
-    network = encoders.opened(str(text_encoder), "fp32").network
+    network = encoders.load_encoder(str(text_encoder), "fp32").network
     assert not any(weight.requires_grad for weight in network.parameters()) and not network.training
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_precision_is_the_encoders_alone(text_encoder, precision):
     exact, rounded = of(text_encoder), of(text_encoder, precision=precision)
-    assert exact.weights != rounded.weights
-    one, other = (condition.values(facts(*TEXTS)) for condition in (exact, rounded))
+    assert exact.weights_hash != rounded.weights_hash
+    one, other = (condition.encode(inputs(*TEXTS)) for condition in (exact, rounded))
     assert other.dtype == torch.float32 and 0 < (one - other).abs().max() < 0.1
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(exact.values(facts(*TEXTS)), one)
+        assert torch.equal(exact.encode(inputs(*TEXTS)), one)
 
 
 def test_another_encoder_is_refused_and_the_same_one_elsewhere_is_not(own, tmp_path, monkeypatch):
     condition = of(own)
-    expected = condition.values(facts("a red circle"))
+    expected = condition.encode(inputs("a red circle"))
     moved = own.rename(tmp_path / "moved")
-    encoders.opened.cache_clear()
-    with pytest.raises(ValueError, match=r"no text encoder in .*own.*GENSTACK_TEXT_ENCODER"):
-        condition.values(facts("a red circle"))
+    encoders.load_encoder.cache_clear()
+    with pytest.raises(ValueError, match=r"no text encoder found in .*own.*GENSTACK_TEXT_ENCODER"):
+        condition.encode(inputs("a red circle"))
     monkeypatch.setenv("GENSTACK_TEXT_ENCODER", str(moved))
-    assert torch.equal(condition.values(facts("a red circle")), expected)
+    assert torch.equal(condition.encode(inputs("a red circle")), expected)
     weights = load_file(moved / "model.safetensors")
     weights["encoder.final_layer_norm.weight"][3] += 0.5
     save_file(weights, moved / "model.safetensors", {"format": "pt"})
-    encoders.opened.cache_clear()
+    encoders.load_encoder.cache_clear()
     with pytest.raises(ValueError, match="moved is not the one that this prior was trained with"):
-        condition.values(facts("a red circle"))
+        condition.encode(inputs("a red circle"))
 
 
 def test_other_words_are_another_encoder(own):
     condition = of(own)
     words = (own / "tokenizer.json").read_text(encoding="utf-8")
     (own / "tokenizer.json").write_text(words.replace('"circle"', '"green"'), encoding="utf-8")
-    encoders.opened.cache_clear()
-    with pytest.raises(ValueError, match="weights or words differ"):
-        condition.choose(Prompts(captions=("a red circle",)), 1)
+    encoders.load_encoder.cache_clear()
+    with pytest.raises(ValueError, match="weights or vocabulary differ"):
+        condition.modality.select(Prompts(captions=("a red circle",)), 1)
 
 
 def test_damaged_encoders_are_refused(own):
@@ -141,21 +141,21 @@ def test_damaged_encoders_are_refused(own):
         of(own)
     (own / "model.safetensors").unlink()
     torch.save(weights, own / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="holds no text encoder that transformers reads"):
+    with pytest.raises(ValueError, match="transformers cannot load a text encoder from"):
         of(own)
 
 
 def test_mistakes_are_told(text_encoder, tmp_path):
-    with pytest.raises(ValueError, match="no text encoder in the folder that the condition names"):
+    with pytest.raises(ValueError, match="no text encoder found in ''"):
         of("")
     with pytest.raises(ValueError, match="no captions; give it captions"):
-        EncodedCaptions(str(text_encoder)).of(DataInfo())
-    with pytest.raises(ValueError, match="length -1"):
+        EncodedCaptions(str(text_encoder)).fit(DataInfo())
+    with pytest.raises(ValueError, match="must be at least 0, got -1"):
         EncodedCaptions(length=-1)
     with pytest.warns(UserWarning, match="1 of 2 captions are longer than 6 tokens.*up to 9"):
         condition = of(text_encoder, length=6)
-    with pytest.raises(ValueError, match="has 9 tokens, and this prior reads 6"):
-        condition.choose(Prompts(captions=(TEXTS[1],)), 1)
+    with pytest.raises(ValueError, match="has 9 tokens, the prior reads 6"):
+        condition.modality.select(Prompts(captions=(TEXTS[1],)), 1)
     with pytest.raises(ValueError, match="hf:nobody is no repository"):
         of("hf:nobody")
 
@@ -175,21 +175,21 @@ def test_the_hub_is_asked_in_training_alone(monkeypatch, text_encoder):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     condition = of("hf:somebody/t5")
     assert asked == [("somebody/t5", True), ("somebody/t5", False)]
-    condition.values(facts("a red circle"))
+    condition.encode(inputs("a red circle"))
     assert asked[2:] == [("somebody/t5", True)]
     asked.clear()
-    with pytest.raises(ValueError, match=r"not on this machine; fetch it once.*hf download somebody/t5"):
-        condition.values(facts("a red circle"))
+    with pytest.raises(ValueError, match=r"not on this machine; download it .hf download somebody/t5"):
+        condition.encode(inputs("a red circle"))
 
 
 def test_case_is_kept_unless_said_otherwise(text_encoder):
     kept, lower = of(text_encoder), of(text_encoder, lower=True)
-    assert not torch.equal(kept.values(facts("A Red circle")), kept.values(facts("a red circle")))
-    assert torch.equal(lower.values(facts("A  Red circle ")), lower.values(facts("a red circle")))
+    assert not torch.equal(kept.encode(inputs("A Red circle")), kept.encode(inputs("a red circle")))
+    assert torch.equal(lower.encode(inputs("A  Red circle ")), lower.encode(inputs("a red circle")))
 
 
 def test_nothing_of_it_needs_the_library_where_there_are_no_captions(text_encoder, monkeypatch):
     condition = of(text_encoder)
-    monkeypatch.setattr(encoders, "opened", lambda *_: pytest.fail("opened"))
-    values = condition.values(condition.choose(Prompts(), 2))
+    monkeypatch.setattr(encoders, "load_encoder", lambda *_: pytest.fail("opened"))
+    values = condition.encode(condition.modality.select(Prompts(), 2))
     assert values.shape == (2, 9, 26)

@@ -11,7 +11,7 @@ from genstack.conditions.image import edges, low_resolution
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
 
-def facts(images):
+def inputs(images):
     return ConditionInputs(torch.zeros(len(images), dtype=torch.int64), images=images)
 
 
@@ -44,16 +44,16 @@ def test_low_resolution_is_the_mean_of_squares():
 
 @pytest.mark.parametrize(("view", "channels"), [("plain", 4), ("low_resolution", 4), ("edges", 2)])
 def test_a_last_channel_says_that_there_is_an_image(view, channels):
-    condition = ConditionImage(view).of(DataInfo(image_shape=(3, 16, 24)))
-    values = condition.values(facts(torch.zeros(2, 3, 16, 24)))
+    condition = ConditionImage(view).fit(DataInfo(image_shape=(3, 16, 24)))
+    values = condition.encode(inputs(torch.zeros(2, 3, 16, 24)))
     assert values.shape == (2, channels, 16, 24) and (values[:, -1] == 1).all()
-    assert torch.equal(condition.values(ConditionInputs.nothing(2)), condition.null(values))
+    assert torch.equal(condition.encode(ConditionInputs.nothing(2)), condition.null(values))
 
 
 def test_each_token_is_of_its_own_patch_and_what_lies_around_it():
     condition = ConditionImage(patch=4, shape=(3, 16, 24))
     encoder = condition.embedding(8)
-    values = condition.values(facts(torch.zeros(1, 3, 16, 24)))
+    values = condition.encode(inputs(torch.zeros(1, 3, 16, 24)))
     other = values.clone()
     other[..., 8:12, 20:24] = 1.0
     moved = (encoder(values) - encoder(other)).abs().amax(-1)[0] > 1e-7
@@ -62,17 +62,19 @@ def test_each_token_is_of_its_own_patch_and_what_lies_around_it():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(ValueError, match="patch 6 is no power of 2"):
+    with pytest.raises(ValueError, match="patch must be a power of 2"):
         ConditionImage(patch=6)
-    with pytest.raises(ValueError, match="20 x 24 are no multiple of the patch of 8"):
-        ConditionImage().of(DataInfo(image_shape=(3, 20, 24)))
-    with pytest.raises(ValueError, match="factor 0 is out of range"):
+    with pytest.raises(ValueError, match="20x24 are not a multiple of patch 8"):
+        ConditionImage().fit(DataInfo(image_shape=(3, 20, 24)))
+    with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
         ConditionImage(factor=0)
 
 
 def test_images_are_taken_in_turn_and_told_by_name():
     condition = ConditionImage(shape=(3, 16, 24))
     images = torch.arange(2.0)[:, None, None, None].expand(2, 3, 16, 24)
-    chosen = condition.choose(Prompts(images=images, image_names=("a.png", "b.png")), 3)
+    chosen = condition.modality.select(Prompts(images=images, image_names=("a.png", "b.png")), 3)
     assert torch.equal(chosen.image_of_each, images[[0, 1, 0]]) and chosen.images is images
-    assert condition.tell(chosen) == [{"condition_image": name} for name in ("a.png", "b.png", "a.png")]
+    assert condition.modality.describe(chosen) == [
+        {"condition_image": name} for name in ("a.png", "b.png", "a.png")
+    ]

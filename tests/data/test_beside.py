@@ -41,7 +41,7 @@ def test_a_condition_image_is_cut_as_its_image_is(folders):
     apart = (batch.condition_images - batch.images).abs().mean()
     mirrored = (batch.condition_images.flip(-1) - batch.images).abs().mean()
     assert apart < 0.03 < 4 * apart < mirrored
-    assert torch.equal(batch.facts.images, batch.condition_images)
+    assert torch.equal(batch.inputs.images, batch.condition_images)
 
 
 @pytest.mark.parametrize("hashes", ["as they are", "all alike"])
@@ -63,7 +63,7 @@ def test_finding_takes_16_bytes_a_picture(folders):
 
 def test_without_any_each_image_is_its_own(folders):
     batch = ImageData(str(folders / "images"), "16,24").examples("training", 3)
-    assert batch.condition_images is None and torch.equal(batch.facts.images, batch.images)
+    assert batch.condition_images is None and torch.equal(batch.inputs.images, batch.images)
 
 
 def test_crops_say_where_an_image_was_cut(folders):
@@ -94,8 +94,8 @@ def test_shapes_have_segmentation_maps():
         colour = of.opened.scene(number).things[0].colour
         found = {tuple(pixel) for pixel in ((segments + 1) / 2 * 255).round().flatten(1).T.int().tolist()}
         assert found == {(0, 0, 0), tuple(round(share * 255) for share in COLOURS[colour])}
-    assert ImageData("shapes", 24, limit=12).offer.crops_vary is False
-    assert ImageData("shapes", 24, limit=12, augmentation=VARIED).offer.crops_vary
+    assert ImageData("shapes", 24, limit=12).info.crops_vary is False
+    assert ImageData("shapes", 24, limit=12, augmentation=VARIED).info.crops_vary
 
 
 def test_mistakes_are_told(folders):

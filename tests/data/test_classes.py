@@ -66,7 +66,7 @@ def picture_file():
 
 def test_classes_without_a_training_image_are_named(folder):
     data = ImageData(folder, 8, labels="folder")
-    assert data.untrained == data.offer.untrained == (1,)
+    assert data.untrained == data.info.untrained == (1,)
     assert data.notices() == ["1 of 2 classes have no training image, sampled only by name: rare"]
     assert data.notices()[0] in data.report()
     assert ImageData(folder, 8).notices() == []

@@ -168,24 +168,24 @@ def test_classifier_matcher_compares_predictions_with_labels(data, tmp_path):
 
 def test_captions_that_name_no_class_are_unknown(data, tmp_path):
     classifier = load_classifier(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
-    condition = Captions(vocabulary=300, depth=1, heads=2).of(data.offer)
+    condition = Captions(vocabulary=300, depth=1, heads=2).fit(data.info)
     matcher = ClassifierMatcher(classifier, condition)
-    facts = ConditionInputs(torch.zeros(3, dtype=torch.int64), ("reddish", "something", "quite blueish"))
-    found = matcher(tinted([1, 1, 1]), facts)
+    inputs = ConditionInputs(torch.zeros(3, dtype=torch.int64), ("reddish", "something", "quite blueish"))
+    found = matcher(tinted([1, 1, 1]), inputs)
     torch.testing.assert_close(found, torch.tensor([1, UNKNOWN, 0]), equal_nan=True)
 
 
 def test_matchers_fit_the_condition(tmp_path):
     data = ImageData("shapes:20", (32, 32))
-    facts = ReferenceSet(data, "all").batch(range(8)).facts
+    inputs = ReferenceSet(data, "all").batch(range(8)).inputs
     classes = data.class_names
     model = steered(ClassLabels(classes), classes)
-    (oracle,) = matchers_for(model, data, facts, None)
+    (oracle,) = matchers_for(model, data, inputs, None)
     assert isinstance(oracle, OracleMatcher)
-    assert oracle(ReferenceSet(data, "all").batch(range(8)).images, facts).mean() > 0.8
-    assert not matchers_for(steered(Unconditional()), data, facts, None)
+    assert oracle(ReferenceSet(data, "all").batch(range(8)).images, inputs).mean() > 0.8
+    assert not matchers_for(steered(Unconditional()), data, inputs, None)
     stranger = load_classifier(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
     with pytest.raises(UserError, match=r"does not know .*; its classes are dull, reddish"):
-        matchers_for(model, data, facts, stranger)
+        matchers_for(model, data, inputs, stranger)
     with pytest.raises(UserError, match="without classes and captions; leave out --classifier"):
-        matchers_for(steered(Unconditional()), data, facts, stranger)
+        matchers_for(steered(Unconditional()), data, inputs, stranger)

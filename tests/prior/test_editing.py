@@ -65,8 +65,8 @@ def model() -> Model:
 
 
 def edit(model, images, hole, label=0, indices=(0, 1), **options):
-    facts = ConditionInputs(torch.full((len(images),), label))
-    return model.edit(images, hole, facts, SamplingOptions(), 3, indices, **options)
+    inputs = ConditionInputs(torch.full((len(images),), label))
+    return model.edit(images, hole, inputs, SamplingOptions(), 3, indices, **options)
 
 
 def pictures(height: int = 16, width: int = 24) -> torch.Tensor:
@@ -95,8 +95,8 @@ def test_no_pixel_outside_of_the_hole_changes_and_none_inside_is_seen(model, hol
 def test_nothing_but_hole_is_a_sample_and_no_hole_is_the_picture(model):
     images = pictures()
     everything = torch.ones(16, 24, dtype=torch.bool)
-    facts = ConditionInputs(torch.tensor([0, 0]))
-    plain = model.sample(facts, SamplingOptions(), 3, [0, 1])
+    inputs = ConditionInputs(torch.tensor([0, 0]))
+    plain = model.sample(inputs, SamplingOptions(), 3, [0, 1])
     assert torch.equal(edit(model, images, everything), plain)
     assert torch.equal(edit(model, images, ~everything), images)
     assert not torch.equal(edit(model, images, everything, label=1), plain), "another class"

@@ -122,7 +122,7 @@ def build(request, tiny):
 
 def values(words):
     """Captions as a prior reads them."""
-    return CAPTIONS.values(ConditionInputs(torch.zeros(len(words), dtype=torch.int64), tuple(words)))
+    return CAPTIONS.encode(ConditionInputs(torch.zeros(len(words), dtype=torch.int64), tuple(words)))
 
 
 def across(build, tiny, condition):

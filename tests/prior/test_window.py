@@ -174,11 +174,13 @@ def test_every_window_reads_its_own_part_of_what_lies_in_the_image(size):
     layout, window = larger(*size), WINDOW.image_size
     wanted = torch.randint(97, (2, 1, *size))
     images = wanted.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3).float()
-    facts = replace(ConditionInputs.nothing(2), images=images, crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2))
+    inputs = replace(
+        ConditionInputs.nothing(2), images=images, crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)
+    )
     boxes = []
 
     def values(box):
-        part = facts.part(box, window)
+        part = inputs.part(box, window)
         boxes.append(part.crops[0].tolist())
         return part.images[:, 0, ::8, ::8].long().flatten(1)
 

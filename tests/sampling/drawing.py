@@ -69,10 +69,10 @@ def model(kind: type[Prior], condition: Condition, **changes: Any) -> Model:
     raise AssertionError(f"no compressor here suits {kind.__name__}")
 
 
-def series(kind: type[Prior], condition: Condition, wishes: Prompts, **changes: Any) -> Series:
+def series(kind: type[Prior], condition: Condition, prompts: Prompts, **changes: Any) -> Series:
     """Six images, guided."""
     made = model(kind, condition, **changes)
-    return Series(made, made.condition.choose(wishes, 6), SamplingOptions(guidance=1.5), seed=3)
+    return Series(made, made.condition.modality.select(prompts, 6), SamplingOptions(guidance=1.5), seed=3)
 
 
 def drawn(images: Series) -> torch.Tensor:

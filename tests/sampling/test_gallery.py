@@ -40,7 +40,7 @@ def series(tmp_path, monkeypatch) -> Series:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48), dtype=np.uint8)).save("picture.png")
     model = genstack.load("run")
-    return Series(model, model.condition.choose(Prompts(classes=("dog", "#0")), 5), seed=3)
+    return Series(model, model.condition.modality.select(Prompts(classes=("dog", "#0")), 5), seed=3)
 
 
 def files(folder: str) -> dict[str, bytes]:
@@ -123,12 +123,12 @@ def test_the_hearer_hears_of_every_image(series):
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 4}, {"options": SamplingOptions(temperature=0.5)}, {"size": (16, 28)}, {"facts": None}],
+    [{"seed": 4}, {"options": SamplingOptions(temperature=0.5)}, {"size": (16, 28)}, {"inputs": None}],
 )
 def test_another_series_does_not_take_its_place(series, change):
     drawn(Gallery(series, Path("here")))
-    if "facts" in change:
-        change = {"facts": series.facts[[1, 0, 2, 3, 4]]}
+    if "inputs" in change:
+        change = {"inputs": series.inputs[[1, 0, 2, 3, 4]]}
     with pytest.raises(UserError, match="choose another --out"):
         Gallery(replace(series, **change), Path("here")).missing  # noqa: B018
 

@@ -16,7 +16,7 @@ from genstack.transformer.cross_attention import CrossAttention, KeyValue
 
 LAYOUT = CodeLayout((16, 24), 6, ((2, 4),))
 CAPTIONS = Captions(vocabulary=256, length=5, depth=1, heads=3, dropout=0.2)
-VALUES = CAPTIONS.values(ConditionInputs(torch.zeros(4, dtype=torch.int64), ("ab", "cdefg", "", "gfedc")))
+VALUES = CAPTIONS.encode(ConditionInputs(torch.zeros(4, dtype=torch.int64), ("ab", "cdefg", "", "gfedc")))
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def step(prior: Prior, codes: Int[Tensor, "b n"]) -> Program:
         MaskedCodes: {"masked": torch.randint(2, codes.shape)},
         OrderedCodes: {"orders": torch.rand(codes.shape).argsort(dim=1)},
     }
-    condition = prior.condition.values(ConditionInputs.nothing(len(codes)))
+    condition = prior.condition.encode(ConditionInputs.nothing(len(codes)))
     made = module(prior)
     inputs = {"codes": codes, **beside.get(type(made), {}), "condition": condition}
     return Program("prior", made, inputs, "logits", what)

@@ -24,8 +24,8 @@ class Safetensors(Export):
                 "from genstack.prior import SamplingOptions",
                 "",
                 f'model = genstack.load("{place}")',
-                "facts = model.condition.choose(Prompts(), 4)",
-                "images = model.sample(facts, SamplingOptions(), seed=0, indices=range(4))",
+                "inputs = model.condition.modality.select(Prompts(), 4)",
+                "images = model.sample(inputs, SamplingOptions(), seed=0, indices=range(4))",
             ]
             return "\n".join(lines)
         lines = ["import genstack", "", f'model = genstack.load("{place}")']

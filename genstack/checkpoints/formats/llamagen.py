@@ -21,7 +21,7 @@ from genstack.checkpoints.formats.format import (
 )
 from genstack.compressor import Compressor
 from genstack.conditions import ClassLabels, Condition, EncodedCaptions
-from genstack.conditions.text_encoder import named
+from genstack.conditions.text_encoder import download
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -105,11 +105,11 @@ class LlamaGenTextPrior(Format):
         length, dim = weights.dims("cls_embedding.uncond_embedding", 2)
         condition = EncodedCaptions(encoder, length, "bf16", lower=True, dim=dim)
         if encoder:
-            condition = condition.by(named(encoder, condition.precision))
+            condition = condition.with_encoder(download(encoder, condition.precision))
         found = {
-            "prefix.read.weight": weights.take("cls_embedding.cap_proj.fc1.weight"),
-            "prefix.write.weight": weights.take("cls_embedding.cap_proj.fc2.weight"),
-            "prefix.nothing": weights.take("cls_embedding.uncond_embedding"),
+            "prefix.fc1.weight": weights.take("cls_embedding.cap_proj.fc1.weight"),
+            "prefix.fc2.weight": weights.take("cls_embedding.cap_proj.fc2.weight"),
+            "prefix.null_states": weights.take("cls_embedding.uncond_embedding"),
         }
         return transformer(weights, layout, condition, heads, found)
 

@@ -132,10 +132,10 @@ class TamingTransformerOfImages(Format):
         table, where = weights.take("tok_emb.weight"), unfolded(weights.take("pos_emb"))
         found = {
             "prefix.table.weight": table[: layout.codebook_size if shared else before.codebook_size],
-            "prefix.places.weight": where[: before.length],
-            "prefix.nothing": constant(torch.zeros(width)),
+            "prefix.position_embedding.weight": where[: before.length],
+            "prefix.null": constant(torch.zeros(width)),
         }
-        condition = condition.reading(other, digest(other.state_dict()))
+        condition = condition.with_compressor(other, digest(other.state_dict()))
         return transformer(weights, layout, condition, heads, found, before.length)
 
 

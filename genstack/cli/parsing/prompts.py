@@ -7,14 +7,23 @@ from pathlib import Path
 import torch
 
 from genstack.cli.parsing.paths import Place
+from genstack.conditions.condition import Condition
+from genstack.conditions.modality import PromptError
 from genstack.data.framing import load
 from genstack.data.images import Preprocessing
 from genstack.data.sources.folder import FolderSource
 from genstack.data.text import clean
 from genstack.errors import UserError
-from genstack.inputs import Prompts
+from genstack.inputs import ConditionInputs, Prompts
 
 LARGEST = 2**24  # bytes of a file of captions
+#: Flags of each kind of prompt.
+FLAGS = {
+    "classes": "--classes",
+    "captions": "--caption or --captions",
+    "condition images": "--condition-images",
+    "coordinates": "--coordinates",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,18 @@ class PromptFlags:
             tuple(folder.key(index) for index in shown) if folder else (),
             tuple(parse_crop(edges) for edges in self.coordinates.replace(";", " ").split()),
         )
+
+
+def select_inputs(condition: Condition, prompts: Prompts, count: int) -> ConditionInputs:
+    """Choose inputs for `count` samples; errors name the flag.
+
+    Raises:
+        UserError: a prompt is invalid, not read by the prior, or missing.
+    """
+    try:
+        return condition.modality.select(prompts, count)
+    except PromptError as error:
+        raise UserError(f"{error}; {'set' if error.missing else 'leave out'} {FLAGS[error.kind]}") from error
 
 
 def class_names(text: str, classes: Sequence[str]) -> tuple[str, ...]:

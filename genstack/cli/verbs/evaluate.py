@@ -224,5 +224,5 @@ def matchers(name: str, model: Model, data: ImageData, networks: Networks) -> li
     classifier = None
     if name:
         classifier = load_classifier(name, model.classes, data, networks.extractors, networks.device)
-    examples = ReferenceSet(data, "all", EXAMPLES).batch(range(EXAMPLES)).facts
+    examples = ReferenceSet(data, "all", EXAMPLES).batch(range(EXAMPLES)).inputs
     return matchers_for(model, data, examples, classifier)

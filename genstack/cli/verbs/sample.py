@@ -25,7 +25,7 @@ from genstack.cli.parsing.edit import Edit, size_of
 from genstack.cli.parsing.options import chosen_options
 from genstack.cli.parsing.parser import Parser, made
 from genstack.cli.parsing.paths import Place
-from genstack.cli.parsing.prompts import PromptFlags
+from genstack.cli.parsing.prompts import PromptFlags, select_inputs
 from genstack.cli.parsing.sweep import axes_of
 from genstack.cli.progress_bar import bar
 from genstack.cli.verbs.doctor import check_compiler
@@ -159,7 +159,7 @@ def make_series(settings: Namespace, model: Model, request: Request, work: Work)
     prompts = made(PromptFlags, settings).prompts(preprocessing, request.count, model.classes)
     return Series(
         model=model,
-        facts=model.condition.choose(prompts, request.count),
+        inputs=select_inputs(model.condition, prompts, request.count),
         seed=request.seed,
         canvas=edit.canvas(model),
         size=size,

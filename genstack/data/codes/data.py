@@ -179,7 +179,7 @@ class CodeData(Data):
         return () if self.settings.labels == "none" else self.archive.header.classes
 
     @property
-    def offer(self) -> DataInfo:
+    def info(self) -> DataInfo:
         header = self.archive.header
         return DataInfo(
             self.class_names,

@@ -42,7 +42,7 @@ def opened(encode, model) -> Callable[..., CodeData]:
 
 
 def test_batches_are_those_of_the_images(opened, model):
-    """The same order, the same split, the same facts; the codes are what the compressor makes."""
+    """The same order, the same split, the same inputs; the codes are what the compressor makes."""
     codes, images = opened(), ImageData("shapes:40", **SETTINGS)
     assert codes.split == images.split and codes.class_names == images.class_names
     loaders = [
@@ -55,9 +55,9 @@ def test_batches_are_those_of_the_images(opened, model):
             assert torch.equal(one.codes(torch.neg), other.codes(model.compressor.encode)) and len(
                 one
             ) == len(other)
-            assert torch.equal(one.facts.labels, other.facts.labels)
-            assert one.facts.captions == other.facts.captions
-            assert torch.equal(one.facts.crops, other.facts.crops) and one.facts.images is None
+            assert torch.equal(one.inputs.labels, other.inputs.labels)
+            assert one.inputs.captions == other.inputs.captions
+            assert torch.equal(one.inputs.crops, other.inputs.crops) and one.inputs.images is None
     held_out = codes.examples("validation", 3)
     assert torch.equal(held_out.stored, images.examples("validation", 3).codes(model.compressor.encode))
 
@@ -79,13 +79,16 @@ def test_every_view_has_its_epoch(opened):
     assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, expected.tolist()))
     first = everything.batch(codes.split.validation, [0] * len(codes.split.validation)).stored
     assert torch.equal(torch.cat([batch.stored for batch in codes.validation_loader()]), first)
-    assert codes.offer.crops_vary
+    assert codes.info.crops_vary
 
 
 def test_lightning_moves_batches(opened):
     moved = move_data_to_device(next(iter(opened().training_loader())), torch.device("meta"))
     assert (
-        moved.stored.device.type == moved.facts.labels.device.type == moved.facts.crops.device.type == "meta"
+        moved.stored.device.type
+        == moved.inputs.labels.device.type
+        == moved.inputs.crops.device.type
+        == "meta"
     )
 
 
@@ -145,7 +148,7 @@ def test_a_compressor_does_not_train_on_codes(codes):
 
 def test_condition_images_are_asked_for(opened):
     with pytest.raises(UserError, match="encode again"):
-        ConditionImage(patch=4).of(opened().offer)
+        ConditionImage(patch=4).fit(opened().info)
 
 
 def flip(path: Path, place: int) -> None:
@@ -273,7 +276,7 @@ def test_headers_survive_their_file(encode):
 
 def test_the_report_counts(opened):
     lines = opened().report().splitlines()
-    assert not opened().offer.crops_vary
+    assert not opened().info.crops_vary
     assert "8 x 12" in lines[0] and lines[0].endswith("1 view of each") and len(lines) == 34
     assert "of 32 classes have no training image" in lines[1]
 

@@ -38,9 +38,9 @@ def test_codes_are_those_of_every_view(encode, model, views, capsys):
             batch = archive.batch([number], [place])
             expected = model.compressor.encode(view(image, data.size)[None])
             assert torch.equal(batch.stored, expected)
-            assert batch.facts.labels.tolist() == [data.opened.label(number)]
-            assert batch.facts.captions == (data.opened.caption(number),)
-            assert batch.facts.crops[0].tolist() == pytest.approx(view.edges((8, 12), data.size))
+            assert batch.inputs.labels.tolist() == [data.opened.label(number)]
+            assert batch.inputs.captions == (data.opened.caption(number),)
+            assert batch.inputs.crops[0].tolist() == pytest.approx(view.edges((8, 12), data.size))
     assert "40 images" in capsys.readouterr().out
 
 
@@ -161,7 +161,7 @@ def test_an_unreadable_picture_is_left_out_and_counted(encode, pictures, capsys)
     assert len(archive) == 24 and archive.header.skipped == 1 and archive.header.classes == ("a", "b", "c")
     assert not any(key.endswith("24 ü.png") for key in list(archive.keys()))
     assert "1 images could not be read" in capsys.readouterr().out
-    assert archive.batch(range(24), [0] * 24).facts.labels.tolist() == [
+    assert archive.batch(range(24), [0] * 24).inputs.labels.tolist() == [
         "abc".index(key[0]) for key in list(archive.keys())
     ]
     sides = {tuple(row) for shard in archive.shards for row in shard.arrays["sides"].tolist()}
@@ -181,7 +181,7 @@ def test_condition_images_lie_beside_their_codes(encode):
     data = ImageData(**SETTINGS, condition_images="own")
     for view in VIEWS["flip"]:
         map_of = data.preprocessing.to_model(data.opened.condition_image(9, data.preprocessing))
-        found = archive.batch([9], [archive.header.views.index(view)]).facts.images
+        found = archive.batch([9], [archive.header.views.index(view)]).inputs.images
         torch.testing.assert_close(found[0], view(map_of, data.size), atol=1 / 255, rtol=0)
 
 
