@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 
 from genstack.conditions import Captions
-from genstack.conditions.vocabulary import learn, plain, tokenizer_of, tokens
+from genstack.conditions.vocabulary import learn_merges, load_tokenizer, normalize_text, tokenize
 from genstack.inputs import ConditionInputs, DataInfo, Prompts
 
 TEXTS = ["a red circle left of a blue square", "a green ring above a red ring", "an orange circle"] * 5
-MERGES = learn(TEXTS, 300)
+MERGES = learn_merges(TEXTS, 300)
 
 
 def of(*captions, **options):
@@ -23,8 +23,8 @@ def inputs(*captions):
 
 
 def test_learning_is_repeated_exactly():
-    assert learn(TEXTS, 300) == MERGES and 0 < len(MERGES) <= 300 - 256
-    assert learn(TEXTS, 256) == ()
+    assert learn_merges(TEXTS, 300) == MERGES and 0 < len(MERGES) <= 300 - 256
+    assert learn_merges(TEXTS, 256) == ()
 
 
 def test_tokens_are_those_of_the_library_that_learned(tmp_path):
@@ -32,20 +32,20 @@ def test_tokens_are_those_of_the_library_that_learned(tmp_path):
     reference = ByteLevelBPETokenizer(add_prefix_space=True)
     reference.train_from_iterator(TEXTS, vocab_size=300, min_frequency=2, show_progress=False)
     for text in (*TEXTS[:3], "a magenta heptagon", "größe 漢字"):
-        names = tokenizer_of(MERGES).encode(text).tokens
+        names = load_tokenizer(MERGES).encode(text).tokens
         assert names == reference.encode(text).tokens
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_every_text_comes_back_from_its_tokens(text):
-    numbers = tokens(text, MERGES)
+    numbers = tokenize(text, MERGES)
     assert all(1 <= number <= 256 + len(MERGES) for number in numbers)
-    assert (numbers == []) == (plain(text) == "")
-    names = tokenizer_of(MERGES)
+    assert (numbers == []) == (normalize_text(text) == "")
+    names = load_tokenizer(MERGES)
     letters = {letter: byte for byte, letter in bytes_to_letters().items()}
     spelled = bytes(letters[letter] for number in numbers for letter in names.id_to_token(number - 1))
-    assert spelled.decode() == (" " + plain(text) if numbers else "")
+    assert spelled.decode() == (" " + normalize_text(text) if numbers else "")
 
 
 def bytes_to_letters():
@@ -56,9 +56,9 @@ def bytes_to_letters():
 
 
 def test_case_and_spaces_do_not_matter_and_words_are_whole():
-    assert tokens("  A red\tCIRCLE ", MERGES) == tokens("a red circle", MERGES)
-    big = learn(TEXTS, 400)
-    assert len(tokens("a red circle", big)) == 3, "the first word is cut as any other"
+    assert tokenize("  A red\tCIRCLE ", MERGES) == tokenize("a red circle", MERGES)
+    big = learn_merges(TEXTS, 400)
+    assert len(tokenize("a red circle", big)) == 3, "the first word is cut as any other"
 
 
 def test_length_is_that_of_the_longest_caption_and_the_rest_is_padding():
@@ -90,7 +90,7 @@ def test_mistakes_are_told():
     with pytest.raises(ValueError, match="width 20 is not a multiple of the captions' 8 heads"):
         of(*TEXTS, heads=8).embedding(20)
     with pytest.raises(ValueError, match="invalid vocabulary of captions"):
-        tokens("a", ("not there",))
+        tokenize("a", ("not there",))
 
 
 def test_a_word_is_read_by_its_neighbours():

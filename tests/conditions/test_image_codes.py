@@ -44,7 +44,7 @@ def test_values_are_the_codes_of_its_compressor():
 def test_images_get_the_channels_that_it_reads(channels, given):
     condition = ImageCodes(network=network(channels)).fit(DATA)
     images = torch.tensor([-1.0, -1 + 2 / 255, -1 + 4 / 255, 1.0])[None, None, None].expand(1, given, 2, 4)
-    seen = condition.seen(images)
+    seen = condition.convert(images)
     assert seen.shape == (1, channels, 2, 4)
     if channels == 5:
         assert seen[0, :, 0].argmax(0).tolist() == [0, 1, 2, 4], (
