@@ -6,61 +6,115 @@ you are.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from genstack.errors import UserError, extra
 
 MARK = "hf:"
+NAME = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(/(?P<folder>[\w.-]+(/[\w.-]+)*))?(@(?P<revision>[\w./-]+))?")
 DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-#: What is fetched: descriptions and tensors. Programs of other kinds are not ours to load.
-TENSORS = ("model.safetensors", DIFFUSERS[0])
-WANTED = (*TENSORS, "model.json", "config.json")
-NAME = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+TENSORS = "model.safetensors"
+#: Folders of a pipeline in which its compressor lies.
+SUBFOLDERS = ("vqvae", "vae", "movq")
+DESCRIPTIONS = ("model.json", "config.json")
+WEIGHTS = re.compile(
+    r"(model|diffusion_pytorch_model|pytorch_model)(?P<variant>\.(?!index)\w+)?"
+    r"\.(?P<kind>safetensors|bin)(?P<index>\.index(\.\w+)?\.json)?"
+)
 
 
 def named(place: Path | str) -> bool:
-    """Whether a place is on the hub."""
+    """Return True for a place on the hub."""
     return str(place).startswith(MARK)
 
 
-def repository(place: Path | str) -> tuple[str, str | None]:
-    """The repository of a name like `hf:user/name`, and its revision in `hf:user/name@revision`."""
+def parts(place: Path | str) -> tuple[str, str, str | None]:
+    """Return repository, folder and revision of a name like `hf:user/name/folder@revision`."""
     found = NAME.fullmatch(str(place))
-    if found is None:
-        raise UserError(f"{place} is no repository of the hub; write hf:user/name, or hf:user/name@revision")
-    return found["name"], found["revision"]
+    if found is None or ".." in str(place):
+        raise UserError(
+            f"invalid name on the hub: {place}; write hf:user/name, hf:user/name/folder or "
+            "hf:user/name@revision"
+        )
+    return found["name"], found["folder"] or "", found["revision"]
+
+
+def repository(place: Path | str) -> tuple[str, str | None]:
+    """Return repository and revision of a name like `hf:user/name@revision`."""
+    name, folder, revision = parts(place)
+    if folder:
+        raise UserError(f"{place} names a folder of a repository; write hf:{name}")
+    return name, revision
+
+
+def weights_file(names: Iterable[str]) -> str | None:
+    """Return the file of weights among names of files; for sharded weights, that of their index.
+
+    Safetensors come before pickles, full precision before variants such as fp16, one file before shards.
+    """
+    found = [match for name in names if (match := WEIGHTS.fullmatch(name))]
+    ranks = {
+        match[0]: (match["kind"] == "bin", bool(match["variant"]), bool(match["index"])) for match in found
+    }
+    return min(ranks, key=lambda name: (ranks[name], name), default=None)
+
+
+def model_files(names: Iterable[str], folder: str = "") -> tuple[str, list[str]]:
+    """Return the folder of a repository that holds a model, and the files to fetch; none without one."""
+    known = list(names)
+    for inner in (folder, *(f"{folder}/{sub}".lstrip("/") for sub in SUBFOLDERS)):
+        start = f"{inner}/" if inner else ""
+        here = [name.removeprefix(start) for name in known if name.startswith(start)]
+        weights = weights_file(here)
+        if weights is None:
+            continue
+        shards: list[str] = []
+        if weights.endswith(".json"):
+            stem, ending = weights.partition(".")[0], "bin" if ".bin." in weights else "safetensors"
+            shards = [each for each in here if re.fullmatch(rf"{stem}.*-of-\d+\.{ending}", each)]
+        files = [weights, *shards, *(each for each in DESCRIPTIONS if each in here)]
+        return inner, [start + each for each in files]
+    return folder, []
 
 
 def fetch(place: Path | str) -> Path:
-    """The folder on this machine with a repository's model; it is fetched unless it is here already.
+    """Return the local folder with a repository's model; it is fetched unless it is here already.
 
     Raises:
         UserError: there is none, or the hub cannot be reached.
     """
-    name, revision = repository(place)
+    name, folder, revision = parts(place)
+    wanted: list[str] | None = None
     with hub(place) as (client, endpoint):
-        folder = client.snapshot_download(
-            name, revision=revision, allow_patterns=list(WANTED), endpoint=endpoint
-        )
-    found = Path(folder)
-    if not any((found / tensors).is_file() for tensors in TENSORS):
-        raise UserError(
-            f"{place} holds neither {TENSORS[0]} nor {TENSORS[1]}; it is no model that genstack reads"
-        )
-    return found
+        try:
+            siblings = client.HfApi(endpoint=endpoint).model_info(name, revision=revision).siblings or ()
+            folder, wanted = model_files([each.rfilename for each in siblings], folder)
+            keywords = {"allow_patterns": wanted, "endpoint": endpoint}
+            found = client.snapshot_download(name, revision=revision, **keywords) if wanted else ""
+        except Exception as error:  # offline, perhaps: the copy that was fetched before
+            try:
+                found = client.snapshot_download(name, revision=revision, local_files_only=True)
+            except Exception:
+                raise error from None
+            inside = [path.relative_to(found).as_posix() for path in Path(found).rglob("*")]
+            folder, wanted = model_files(inside, folder)
+    if not wanted:
+        raise UserError(f"{place} holds no weights that genstack reads, such as {TENSORS} or {DIFFUSERS[0]}")
+    return Path(found) / folder
 
 
 def push(folder: Path, place: Path | str) -> str:
-    """Send a folder to a repository, which is made if there is none; returns its address."""
-    name, revision = repository(place)
+    """Send a folder to a repository, which is created if there is none, and return its address."""
+    name, folder_there, revision = parts(place)
     with hub(place) as (client, endpoint):
         service = client.HfApi(endpoint=endpoint)
         service.create_repo(name, exist_ok=True)
         made = service.upload_folder(
             repo_id=name,
             folder_path=folder,
+            path_in_repo=folder_there or None,
             revision=revision,
             commit_message="Add a model of genstack",
         )

@@ -188,11 +188,31 @@ def test_what_is_not_there_is_said_in_one_line(server):
         genstack.load("hf:ann/nothing")
     assert "\n" not in str(error.value)
     server.repositories["ann/empty"] = {"README.md": b"# Nothing"}
-    with pytest.raises(UserError, match=r"^hf:ann/empty holds neither model\.safetensors nor"):
+    with pytest.raises(UserError, match=r"^hf:ann/empty holds no weights that genstack reads"):
         genstack.load("hf:ann/empty")
 
 
-@pytest.mark.parametrize("name", ["hf:ann", "hf:ann/flowers/more", "hf:../..@x y", "hf:ann/flowers@"])
+GOLDEN = Path(__file__).parent / "golden" / "diffusers_vqmodel"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["hf:ann/pipe", "hf:ann/pipe/vqvae", "hf:ann/pipe/vqvae@main"])
+def test_a_folder_of_a_repository_is_a_model(server, name):
+    files = {path.name: path.read_bytes() for path in GOLDEN.iterdir()}
+    server.repositories["ann/pipe"] = {
+        "model_index.json": b"{}",
+        "unet/diffusion_pytorch_model.safetensors": b"large",
+        "vqvae/diffusion_pytorch_model.fp16.safetensors": b"not wanted",
+        **{f"vqvae/{file}": content for file, content in files.items()},
+    }
+    assert genstack.load(name).made["published"] == "VQModel of diffusers"
+    fetched = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
+    assert fetched == set(files)
+
+
+@pytest.mark.parametrize(
+    "name", ["hf:ann", "hf:ann/flowers//more", "hf:ann/flowers/../x", "hf:../..@x y", "hf:ann/flowers@"]
+)
 def test_other_names_are_refused_before_anything_is_asked(name):
     with pytest.raises(UserError, match="write hf:user/name"):
         hub.fetch(name)

@@ -4,10 +4,11 @@ Reading one builds its structure alone. Tensors are views of the mapped file, wh
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import safe_open
 from torch import Tensor
@@ -15,11 +16,15 @@ from torch import Tensor
 from genstack.checkpoints.damage import damage_errors
 from genstack.checkpoints.pickles import Inert, TorchFile
 from genstack.errors import UserError
-from genstack.hub import DIFFUSERS
+from genstack.hub import DIFFUSERS, SUBFOLDERS, weights_file
 
 DEEPEST = 64  # modules within modules
 HALVES = (("encoder.pkl", "decoder.pkl"), ("encoder.pt", "decoder.pt"), ("encoder.pth", "decoder.pth"))
 WRAPPERS = ("state_dict", "model", "module")
+LARGEST = 2**20  # bytes of a config.json
+LARGEST_INDEX = 2**26  # bytes of the index of shards
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,20 @@ class File:
         data: plain data and tensors.
         config: settings that its project keeps beside it (`config.json`); empty without.
         verify: raises for a tensor whose numbers are damaged.
+        shards: the files in which tensors lie, by name; empty where `data` holds them.
+        prefix: of the names of the tensors to read; the others are left where they lie.
     """
 
     path: Path
     data: Any
     config: Mapping[str, Any]
     verify: Callable[[Tensor], None] = lambda _: None
+    shards: Mapping[str, Path] = field(default_factory=dict)
+    prefix: str = ""
+
+    def names(self) -> set[str]:
+        """Return the names of the tensors, without opening shards."""
+        return set(plain_names(self.shards or self.tensors()))
 
     def tensors(self, part: str = "") -> dict[str, Tensor]:
         """Return the named tensors of a model in the file.
@@ -47,19 +60,42 @@ class File:
         Raises:
             UserError: there are none.
         """
+        if self.shards:
+            return self.sharded()
         found = self.data
         names = (part,) if part else WRAPPERS
         if isinstance(found, dict):
             found = next((found[name] for name in names if isinstance(found.get(name), dict | Inert)), found)
-        tensors = dict(named_tensors(found))
+        tensors = plain_names(dict(named_tensors(found)))
         if (part and found is self.data) or not tensors:
             where = f" under {part!r}" if part else ""
             raise UserError(f"{self.path} is not a checkpoint of a model: no named tensors{where}")
+        tensors = {
+            name.removeprefix(self.prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(self.prefix)
+        }
         for tensor in tensors.values():
             self.verify(tensor)
-        if all(key.startswith("module.") for key in tensors):  # written by distributed training
-            tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
         return tensors
+
+    def sharded(self) -> dict[str, Tensor]:
+        """Return the tensors of those shards that hold names under the prefix."""
+        wanted = {
+            name: path for name, path in plain_names(self.shards).items() if name.startswith(self.prefix)
+        }
+        tensors: dict[str, Tensor] = {}
+        for path in sorted(set(wanted.values())):
+            tensors |= replace(read(path), prefix=self.prefix).tensors()
+        if missing := {name.removeprefix(self.prefix) for name in wanted} - tensors.keys():
+            raise UserError(f"{self.path} is incomplete: no shard holds {sorted(missing)[0]}")
+        return tensors
+
+
+def plain_names(named: Mapping[str, Value]) -> dict[str, Value]:
+    """Drop what wrappers of training put into names (`module.`, `_orig_mod.`), where they stay different."""
+    plain = {re.sub(r"(?<![^.])(?:module\.|_orig_mod\.)+", "", name): value for name, value in named.items()}
+    return plain if len(plain) == len(named) else dict(named)
 
 
 def named_tensors(data: Any) -> Iterator[tuple[str, Tensor]]:
@@ -104,25 +140,55 @@ def read(path: Path) -> File:
 
 
 def read_folder(folder: Path) -> File:
-    """Read a folder of diffusers, or one with encoder and decoder in two files."""
+    """Read a folder with weights and `config.json`, a pipeline with one inside, or one with two halves."""
     for names in HALVES:
         if all((folder / name).is_file() for name in names):
             return read_halves(folder, names)
+    weights = weights_file(path.name for path in folder.iterdir() if path.is_file())
+    if weights is None:
+        inner = [folder / name for name in SUBFOLDERS if (folder / name).is_dir()]
+        if len(inner) == 1:
+            return read_folder(inner[0])
     settings = folder / "config.json"
-    weights = next((folder / name for name in DIFFUSERS if (folder / name).is_file()), None)
-    if not settings.is_file() or weights is None:
+    if weights is None or (weights.startswith("diffusion_") and not settings.is_file()):
         raise UserError(
             f"{folder} is not a run, nor a folder of diffusers (config.json and {DIFFUSERS[0]}), "
             f"nor one with {HALVES[0][0]} and {HALVES[0][1]}"
         )
-    with damage_errors(settings):
-        if settings.stat().st_size > 2**20:
-            raise UserError("larger than a megabyte; settings are smaller")
-        config = json.loads(settings.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise UserError("expected a JSON object of settings")
-    found = read(weights)
-    return File(folder, found.data, config, found.verify)
+    config = read_json(settings, LARGEST) if settings.is_file() else {}
+    if weights.endswith(".json"):
+        return File(folder, {}, config, shards=read_index(folder / weights))
+    return replace(read(folder / weights), path=folder, config=config)
+
+
+def read_index(path: Path) -> dict[str, Path]:
+    """Return the shard of each tensor from an index such as `model.safetensors.index.json`."""
+    shards = read_json(path, LARGEST_INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise UserError(f"{path} is not an index of shards: it has no weight_map")
+    for shard in set(map(str, shards.values())):
+        if Path(shard).name != shard or not (path.parent / shard).is_file():
+            raise UserError(f"{path} names a shard that is not beside it: {shard[:80]}")
+    return {name: path.parent / str(shard) for name, shard in shards.items()}
+
+
+def read_json(path: Path, most: int) -> dict[str, Any]:
+    """Read a JSON object."""
+    with damage_errors(path):
+        if path.stat().st_size > most:
+            raise UserError(f"larger than {most} bytes; settings are smaller")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise UserError("expected a JSON object")
+    return found
+
+
+def is_published(folder: Path) -> bool:
+    """Return True for a folder that may hold weights of another project."""
+    places = (folder, *(folder / name for name in SUBFOLDERS))
+    return any((folder / encoder).is_file() for encoder, _ in HALVES) or any(
+        weights_file(path.name for path in place.iterdir()) for place in places if place.is_dir()
+    )
 
 
 def read_halves(folder: Path, names: tuple[str, str]) -> File:

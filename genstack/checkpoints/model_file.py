@@ -19,17 +19,17 @@ from genstack.atomic import replacing
 from genstack.checkpoints import import_options, published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.damage import damage_errors, file_errors
-from genstack.checkpoints.foreign import HALVES
+from genstack.checkpoints.foreign import is_published
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.description import build, describe, identity
 from genstack.errors import UserError
-from genstack.hub import DIFFUSERS
+from genstack.hub import TENSORS
 from genstack.model import Model
 from genstack.prior import Prior
 
 FORMAT_VERSION = 1
-TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+DESCRIPTION = "model.json"
 
 
 def save(model: Model, folder: Path) -> None:
@@ -72,7 +72,7 @@ def load(place: Path) -> Model:
     if hub.named(place):
         place = hub.fetch(place)  # a folder, as a published one is read as a whole
     path = weights_of(place)
-    if path.name != TENSORS:
+    if not is_own(path):
         return published.load(place, import_options.options(place, load))
     with damage_errors(path), safe_open(path, framework="pt") as file:
         described = json.loads((file.metadata() or {}).get("genstack", "null"))
@@ -93,21 +93,28 @@ def load(place: Path) -> Model:
 
 
 def weights_of(place: Path) -> Path:
-    """The file that holds the weights of a run, or of what another project published.
+    """Return the file with the weights of a run, or the file or folder that another project published.
 
     Raises:
-        UserError: there is none.
+        UserError: not found.
     """
-    if hub.named(place):
-        place = hub.fetch(place)
-    if place.is_file():
+    if place.is_file() or not (place / TENSORS).is_file():
+        if not place.exists():
+            raise UserError(f"{place} not found; name a run folder, or a published file")
+        if place.is_dir() and not is_published(place):
+            raise UserError(
+                f"{place} holds no {TENSORS}; name a run folder that has been validated at least once"
+            )
         return place
-    for name in (TENSORS, *DIFFUSERS, *(encoder for encoder, _ in HALVES)):
-        if (place / name).is_file():
-            return place / name
-    if not place.exists():
-        raise UserError(f"{place} is not there; name a run folder, or a published file")
-    raise UserError(f"{place} holds no {TENSORS}; name a run folder that has been validated at least once")
+    return place / TENSORS
+
+
+def is_own(path: Path) -> bool:
+    """Return True for a file that `save` wrote, or that should be one for lying beside its description."""
+    if path.name != TENSORS or not path.is_file():
+        return False
+    with damage_errors(path), safe_open(path, framework="pt") as file:
+        return "genstack" in (file.metadata() or {}) or (path.parent / DESCRIPTION).exists()
 
 
 def build_model(described: Any, path: Path) -> Model:

@@ -1,5 +1,6 @@
 """Models that other projects published: the kind is recognised from the tensors, the model is one of ours."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import genstack.checkpoints.formats
@@ -10,6 +11,8 @@ from genstack.checkpoints.import_options import place_of
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model
+
+MOST_PARTS = 16  # prefixes under which a model is looked for
 
 
 def formats() -> dict[str, type[Format]]:
@@ -29,11 +32,11 @@ def load(path: Path, options: Options = Options()) -> Model:
     """
     file = read(path)
     with damage_errors(path):
-        names = set(file.tensors())
+        names = file.names()
     with file_errors(path):
-        kind = recognise(names)
+        kind, prefix = recognise(names)
         try:
-            model = kind.read(file, options)
+            model = kind.read(replace(file, prefix=prefix), options)
         except UserError as error:
             raise UserError(f"{error}{where_to_say(str(error), options, path)}") from error
         except DAMAGE as error:  # whatever the tensors, no format should fail like this
@@ -41,7 +44,7 @@ def load(path: Path, options: Options = Options()) -> Model:
                 f"it looks like {kind.what}, and cannot be read ({reason(error)}): it is damaged, or "
                 "genstack has a fault; GENSTACK_TRACEBACK=1 shows where"
             ) from error
-    model.made |= {"published": kind.what, "file": path.name}
+    model.made |= {"published": kind.what, "file": path.name} | ({"part": prefix[:-1]} if prefix else {})
     return model
 
 
@@ -54,16 +57,36 @@ def where_to_say(message: str, options: Options, path: Path) -> str:
     return f" (an option of genstack import FILE --out RUN; or write {lines} into {place_of(path)})"
 
 
-def recognise(names: set[str]) -> Format:
-    """The format of tensors with these names.
+def format_of(names: set[str], known: list[Format]) -> Format | None:
+    """Return the first format that tensors with these names fit."""
+    return next((kind for kind in known if kind.fits(dict.fromkeys(names))), None)
+
+
+def recognise(names: set[str]) -> tuple[Format, str]:
+    """Return the format of tensors with these names, and the prefix before the names that it knows.
+
+    A model may lie within a larger one, such as a compressor in a diffusion model or in a training's file.
 
     Raises:
-        UserError: there is none; the message says what comes nearest, and what does not belong to it.
+        UserError: there is none; the message says which is nearest, and what does not belong to it.
     """
     known = [kind() for kind in formats().values()]
-    for kind in known:
-        if kind.fits(dict.fromkeys(names)):
-            return kind
+    if kind := format_of(names, known):
+        return kind, ""
+    ends = tuple(f".{kind.marks[0]}" for kind in known)
+    starts = {name[: -len(end) + 1] for name in names for end in ends if name.endswith(end)}
+    found: dict[str, Format] = {}
+    for start in sorted(starts)[:MOST_PARTS]:
+        inner = {name.removeprefix(start) for name in names if name.startswith(start)}
+        if not start.startswith(tuple(found)) and (kind := format_of(inner, known)):
+            found[start] = kind
+    if len(found) == 1:
+        ((prefix, kind),) = found.items()
+        return kind, prefix
+    if found:
+        raise UserError(
+            f"it holds several models ({', '.join(found)}); save one of them to a file of its own"
+        )
 
     def likeness(kind: Format) -> int:
         return sum(name in names for name in kind.marks) - sum(name in names for name in kind.unlike)

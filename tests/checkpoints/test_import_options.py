@@ -109,7 +109,7 @@ def test_a_file_that_asks_says_where_to_answer(place, tmp_path):
         ("ema: 1", "ema is 1, and true or false is expected"),
         ("resolution: big", "resolution big is no size"),
         ("scales: 1;2", "no sides of grids"),
-        ("compressor: nowhere.pt", "nowhere.pt is not there"),
+        ("compressor: nowhere.pt", "nowhere.pt not found"),
         ("compressor: hf:ann/flowers", "a note fetches nothing"),
         ("compressor: taming_net2net_class.ckpt", "needs a compressor itself"),
         ("a: [", "is no YAML text"),

@@ -5,6 +5,7 @@ and `ldm_vq_noattn` are their tensors without `loss.*`; the others are whole.
 """
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_a_fault_of_a_format_is_not_told_as_damage_alone(monkeypatch):
         raise KeyError("a fault")
 
     path = GOLDEN / "taming_vqgan.safetensors"
-    monkeypatch.setattr(type(recognise({*read(path).tensors()})), "read", faulty)
+    monkeypatch.setattr(type(recognise(read(path).names())[0]), "read", faulty)
     with pytest.raises(UserError, match=r"KeyError 'a fault'.*genstack has a fault") as error:
         load(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -472,6 +473,119 @@ def test_half_matching_files_say_which_tensors(tmp_path, change, message):
     save_file(state, tmp_path / "changed.safetensors")
     with pytest.raises(UserError, match=message):
         load(tmp_path / "changed.safetensors")
+
+
+WRAPPED = {
+    "compiled.safetensors": "_orig_mod.",
+    "distributed.pt": "module._orig_mod.",
+    "lightning.ckpt": "model.",
+    "compiled inside lightning.ckpt": "model._orig_mod.",
+    "latent diffusion.ckpt": "first_stage_model.",
+    "any.safetensors": "tokenizer.vq.",
+}
+
+
+@pytest.mark.parametrize(("name", "prefix"), WRAPPED.items())
+def test_wrapped_weights_are_found(tmp_path, name, prefix):
+    """Beside tensors of the model around them, which are left where they lie."""
+    state = load_file(GOLDEN / "taming_vqgan.safetensors")
+    wrapped = {prefix + key: value for key, value in state.items()}
+    inside = prefix.replace("_orig_mod.", "").replace("module.", "")
+    if inside:
+        wrapped["diffusion.out.weight"] = torch.ones(3)
+    if name.endswith("safetensors"):
+        save_file(wrapped, tmp_path / name)
+    else:
+        torch.save({"state_dict": wrapped}, tmp_path / name)
+    model, expected = load(tmp_path / name), golden("taming_vqgan")
+    assert torch.equal(model.compressor.encode(expected["images"]), expected["codes"].flatten(1))
+    assert model.made.get("part", "") == inside.rstrip(".")
+
+
+def test_several_models_in_a_file_are_refused(tmp_path):
+    state = load_file(GOLDEN / "taming_vqgan.safetensors")
+    both = {f"{part}.{key}": value.clone() for part in ("a", "b") for key, value in state.items()}
+    save_file(both, tmp_path / "both.safetensors")
+    with pytest.raises(UserError, match=r"several models \(a\., b\.\)"):
+        load(tmp_path / "both.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_become_float32(tmp_path, dtype):
+    state = load_file(GOLDEN / "taming_vqgan.safetensors")
+    save_file({key: value.to(dtype) for key, value in state.items()}, tmp_path / "other.safetensors")
+    made = load(tmp_path / "other.safetensors").compressor
+    assert torch.equal(made.quantizer.codebook.weight, state["quantize.embedding.weight"].to(dtype).float())
+
+
+@pytest.fixture
+def diffusers_folder(tmp_path):
+    """A function that writes the golden VQModel as files of these names, each with a share of its tensors."""
+    source = GOLDEN / "diffusers_vqmodel"
+    state = load_file(source / "diffusion_pytorch_model.safetensors")
+
+    def write(folder, *names):
+        place = tmp_path / folder
+        place.mkdir(parents=True)
+        (place / "config.json").write_bytes((source / "config.json").read_bytes())
+        index = {}
+        for number, name in enumerate(names):
+            part = {key: state[key] for key in sorted(state)[number :: len(names)]}
+            index |= dict.fromkeys(part, name)
+            if name.endswith(".bin"):
+                torch.save(part, place / name)
+            else:
+                save_file(part, place / name)
+        return place, index
+
+    return write
+
+
+def same_codes(place):
+    expected = golden("diffusers_vqmodel")
+    codes = genstack.load(place).compressor.encode(expected["images"])
+    return torch.equal(codes, expected["codes"].flatten(1))
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin"])
+def test_variants_of_diffusers_are_read(diffusers_folder, name):
+    assert same_codes(diffusers_folder("model", name)[0])
+
+
+def test_the_compressor_of_a_pipeline_is_read(diffusers_folder, tmp_path):
+    place, _ = diffusers_folder("pipeline/vqvae", "diffusion_pytorch_model.safetensors")
+    (tmp_path / "pipeline" / "model_index.json").write_text("{}")
+    assert same_codes(tmp_path / "pipeline")
+    assert same_codes(place)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_sharded_weights_are_read(diffusers_folder, kind):
+    names = [f"diffusion_pytorch_model-0000{number}-of-00002.{kind}" for number in (1, 2)]
+    place, shards = diffusers_folder("model", *names)
+    index = place / f"diffusion_pytorch_model.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    assert same_codes(place)
+    for changed, message in (
+        (shards | {"encoder.more": names[0]}, "no shard holds encoder.more"),
+        (shards | {"encoder.more": "../other.safetensors"}, "a shard that is not beside it"),
+        ({}, "not an index of shards"),
+    ):
+        index.write_text(json.dumps({"weight_map": changed}))
+        with pytest.raises(UserError, match=message):
+            genstack.load(place)
+
+
+def test_only_the_shard_of_the_compressor_is_opened(tmp_path):
+    """A model of text and images, whose other shard is damaged."""
+    state = load_file(GOLDEN / "taming_vqgan.safetensors")
+    wrapped = {f"vision.{key}": value for key, value in state.items()}
+    save_file(wrapped, tmp_path / "model-00002-of-00002.safetensors")
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"damaged")
+    shards = dict.fromkeys(wrapped, "model-00002-of-00002.safetensors")
+    shards |= {"language.weight": "model-00001-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert genstack.load(tmp_path).made["part"] == "vision"
 
 
 def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):

@@ -266,7 +266,7 @@ def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
         (["fake", "few"], "few has 3; a comparison needs at least 16"),
         (["fake", "compressor"], "compressor is a run"),
         (["fake", "fake", "--samples", "50"], "--samples applies to a prior"),
-        (["missing"], "missing is not there"),
+        (["missing"], "missing not found"),
         (["empty"], "holds no model.safetensors"),
         (["compressor"], "--data.source"),
         (["compressor", *SHAPES, "--samples", "50"], "compressor is a compressor and has no samples"),

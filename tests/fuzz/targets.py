@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -192,10 +192,13 @@ def shapes(content: bytes, folder: Path) -> None:
     path, count = folder / "file", len(said)
     file = File(path, stored, config if isinstance(config, dict) else {})
     with damage_errors(path):
-        kind = published.recognise(set(file.tensors()))
+        kind, prefix = published.recognise(file.names())
         sides = tuple(range(1, 1 + count % 8))
         every = {"size": (64, 64), "heads": 1 + count % 4, "classes": count % 3, "scales": sides}
-        kind.read(file, Options(**{name: value for name, value in every.items() if name in kind.asks}))
+        kind.read(
+            replace(file, prefix=prefix),
+            Options(**{name: value for name, value in every.items() if name in kind.asks}),
+        )
 
 
 def blank(shape: tuple[int, ...]) -> torch.Tensor:

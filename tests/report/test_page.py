@@ -221,7 +221,7 @@ def test_a_page_that_fails_leaves_the_old_one(trained, tmp_path, monkeypatch):
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
     for arguments, words in (
-        ([str(tmp_path / "nowhere")], "is not there"),
+        ([str(tmp_path / "nowhere")], "not found"),
         ([str(tmp_path)], "is no run"),
         ([], "runs"),
         ([str(tmp_path), "--samples", "-1"], "samples -1"),
