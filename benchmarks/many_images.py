@@ -22,7 +22,7 @@ from genstack.data.permutation import Permutation
 from genstack.data.sources.folder import natural
 from genstack.data.sources.manifest import Row, Rows
 from genstack.data.split import BLOCK, hashed, split
-from genstack.training.estimate import process_memory
+from genstack.training.estimate import resident_peak
 
 WORKS = (
     "names of a folder",
@@ -57,7 +57,7 @@ def places(count: int) -> Iterator[np.ndarray]:
 
 def measure(work: str, count: int) -> None:
     """One line of the table."""
-    before, begun = process_memory()[0], time.process_time()
+    before, begun = resident_peak(), time.process_time()
     if work == "names of a folder":
         stays = Names(sorted(names(count), key=natural)).nbytes
     elif work == "rows of a list":
@@ -73,7 +73,7 @@ def measure(work: str, count: int) -> None:
             order[batch * BATCH : (batch + 1) * BATCH]
     seconds = time.process_time() - begun
     each = seconds / (BATCH * BATCHES if work == "order, computed" else count) * 1e6
-    growth = process_memory()[0] - before
+    growth = resident_peak() - before
     print(f"| {work} | {seconds:.1f} | {each:.2f} | {stays / count:.2f} | {growth / 1e6:.0f} |", flush=True)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from genstack.cli.main import main as genstack
 from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.cli.quiet import quiet
-from genstack.training.estimate import Forecast, process_memory
+from genstack.training.estimate import Estimate, resident_peak
 from genstack.training.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -83,13 +83,13 @@ def plan(words: list[str]) -> int:
     quiet()
     stage = STAGES[words[0]]
     parts, training = build_training(stage, stage.parse(words[1:]), Run(Path()))
-    return Forecast(training, parts.trainer).memory().needed
+    return Estimate(training, parts.trainer).memory().needed
 
 
 def train(words: list[str]) -> int:
     """What it took."""
     assert genstack(["train", *words]) is None
-    return process_memory()[0]
+    return resident_peak()
 
 
 def measured(what: str, words: list[str]) -> int:

@@ -62,7 +62,7 @@ def check(folder: Path) -> None:
     for path in finished(folder):
         if path.is_file() and path.suffix in readers:
             readers[path.suffix](path)
-    parts = newest(folder / "checkpoints" / "last.ckpt")
+    parts = newest(folder / "checkpoints")
     if parts is not None:
         read_rest(parts)
 

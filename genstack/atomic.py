@@ -11,6 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from genstack.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -101,6 +103,23 @@ def shared(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
         if made:
             with suppress(OSError):  # there is something in it
                 folder.rmdir()
+
+
+@contextmanager
+def exclusive(file: Path, message: str) -> Iterator[None]:
+    """Hold a lock file against other processes; the system releases it when the process ends.
+
+    Raises:
+        UserError: another process holds it; it says `message`.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as opened:
+        try:
+            if fcntl is not None:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(message) from None
+        yield
 
 
 @contextmanager

@@ -1,26 +1,17 @@
-"""What a training will take, found by doing a little of it: memory from small batches, time from three steps.
+"""Memory and time of a training, measured by a few steps of it (`genstack plan`).
 
-Memory. Two steps are done with a batch of two images, and two with one of four, while every storage that
-torch allocates is counted as long as it lives. What lives at a moment of a step grows with the batch in a
-straight line, so that two points give any batch; the peak is that of the moment which then has most, since
-small batches have theirs where gradients are, and large ones where activations are. On the CPU a process is
-larger than its tensors (libraries, the source of the images): the estimate is the largest size that the
-process had by then, as the system tells it, and the growth of the tensors from there on, with an allowance.
-On a GPU it is what torch's allocator has had in use. Validation needs less than a step.
-`benchmarks/memory.py` holds it against real runs.
+Steps run with batches of doubling size, up to the real one, as long as the next is expected to fit. Where the
+real batch was reached, its peak is reported; otherwise the last two peaks are extrapolated along a line. On a
+GPU the peak is that of torch's allocator, on the CPU the largest resident size of this process. All runs in
+one process with the whole model; for several, the difference is added. Validation needs less than a step.
+`benchmarks/memory.py` compares this with real runs.
 
-Several processes. All is measured in one that holds the whole model. Where weights are cut, what lies in
-other processes is taken off, and what is gathered of it meanwhile put on again (`sharding.spared`); where
-they are whole, gradients are sent in pieces that take as much again.
-
-An adversary pushes from the first step on here, since that is when training takes most.
+An adversary acts from the first step here, since its steps take most.
 """
 
 import os
-import resource
 import sys
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,139 +21,69 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from genstack.errors import UserError
 from genstack.training.compressor import CompressorTraining
 from genstack.training.loggers import Logging
 from genstack.training.run import Schedule
-from genstack.training.sharding import spared
+from genstack.training.sharding import sharding_saves
 from genstack.training.training import Training
 
-SMALL = 2  # images of the smaller batch that memory is measured with
+FIRST = 2  # images of the first, smallest batch
 STEPS = 3  # that are timed
-#: Times what tensors need more, a process grows on the CPU: what is let go is not always used again.
-SPLINTERS = 1.15
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a training process will hold at its peak.
+    """Peak memory of one training process.
 
     Args:
         needed: bytes.
-        there: bytes that the device has for it.
-        device: what it is, for people.
+        available: bytes of the device.
+        device: its name.
+        measured: the real batch was run; otherwise the peak is extrapolated from smaller ones.
     """
 
     needed: int
-    there: int
+    available: int
     device: str
+    measured: bool
 
     @property
     def fits(self) -> bool:
-        return self.needed <= self.there
-
-
-class Alive(TorchDispatchMode):
-    """The bytes of all storages that torch operations have made and that are still in use, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes, self.peak = 0, 0
-        self.steps: list[list[int]] = []  # bytes after each operation, step by step
-        self.in_step = False
-        self.known: set[int] = set()
-
-    def add(self, tensor: Tensor) -> None:
-        """Count a tensor's storage until it is let go."""
-        storage = tensor.untyped_storage()
-        place = storage._cdata
-        if place in self.known:
-            return
-        size = storage.nbytes()
-        self.known.add(place)
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self.gone, place, size)
-
-    def gone(self, place: int, size: int) -> None:
-        """A storage was let go."""
-        self.known.discard(place)
-        self.bytes -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-                self.add(leaf)
-        if self.in_step:
-            self.steps[-1].append(self.bytes)
-        return result
-
-    def begin_step(self) -> None:
-        """A step begins."""
-        self.steps.append([])
-        self.in_step = True
-
-    def end_step(self) -> None:
-        """It is over; what comes until the next one is of no step."""
-        self.in_step = False
-
-
-def peak_of(size: int, sizes: tuple[int, int], small: Alive, large: Alive) -> int:
-    """The most bytes with a batch of `size`, of what was counted in steps of two other sizes.
-
-    Where both did the same operations, each of them is a moment. Otherwise, as where a codebook begins at
-    what it sees first, or a batch is gone through in pieces, only the peaks of the step are compared.
-    """
-    if sizes[0] == sizes[1]:
-        return large.peak
-    times, most = (size - sizes[1]) / (sizes[1] - sizes[0]), 0.0
-    for less, more in zip(small.steps, large.steps, strict=True):
-        same = len(less) == len(more)
-        pairs = zip(less, more, strict=True) if same else [(max(less), max(more))]
-        most = max(most, *(there + times * max(0, there - here) for here, there in pairs))
-    return round(most)
+        return self.needed <= self.available
 
 
 class Enough(Exception):
-    """All steps of a probe are done."""
+    """Ends a training after the steps of a probe."""
 
 
 class Probe(pl.Callback):
-    """Stops a training after a few steps, and says how long each took.
+    """Stops a training after a few steps, and times each.
 
     Args:
-        steps: how many.
-        alive: counts memory, and is told when a step is going on.
+        steps: number of steps.
     """
 
-    def __init__(self, steps: int, alive: Alive):
-        self.steps, self.alive = steps, alive
-        self.times: list[float] = []
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.seconds: list[float] = []
 
     def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         self.last = time.monotonic()
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.alive.begin_step()
-
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: Any) -> None:
-        self.alive.end_step()
         if training.device.type == "cuda":
             torch.cuda.synchronize()
         now = time.monotonic()
-        self.times.append(now - self.last)
+        self.seconds.append(now - self.last)
         self.last = now
-        if len(self.times) == self.steps:
+        if len(self.seconds) == self.steps:
             raise Enough
 
 
-class Forecast:
-    """What a training of this schedule takes in each process. Its weights are no longer new afterwards.
+class Estimate:
+    """What a training needs in each process. It trains: the weights are no longer new afterwards.
 
     Args:
         training: as it would begin.
@@ -172,82 +93,66 @@ class Forecast:
     def __init__(self, training: Training, schedule: Schedule):
         self.training, self.schedule = training, schedule
         self.batch_size = training.data.batch_size
-        parts = self.processes * schedule.accumulate_grad_batches
+        parts = schedule.processes * schedule.accumulate_grad_batches
         self.micro_batch = max(1, self.batch_size // parts)
+        self.cuda = torch.cuda.is_available() and schedule.accelerator != "cpu"
         if isinstance(training, CompressorTraining) and training.adversary is not None:
             training.adversary.start, training.adversary.ramp = 0, 0
 
-    @property
-    def processes(self) -> int:
-        """How many train together."""
-        devices = self.schedule.devices
-        if devices == "auto":
-            devices = max(1, torch.cuda.device_count()) if self.schedule.accelerator != "cpu" else 1
-        return int(devices) * self.schedule.num_nodes
-
     def memory(self) -> Memory:
-        """The peak of one process."""
-        begun = process_memory()[0]
-        sizes = (min(SMALL, self.micro_batch), min(2 * SMALL, self.micro_batch))
-        if torch.cuda.is_available() and self.schedule.accelerator != "cpu":
-            peaks = [self.allocated(size) for size in sizes]
-            slope = (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0])
-            needed = peaks[1] + max(0, round(slope * (self.micro_batch - sizes[1]))) + self.together()
-            device = self.training.device
-            return Memory(needed, torch.cuda.mem_get_info(device)[1], torch.cuda.get_device_name(device))
-        small, large = (self.counted(size) for size in sizes)
-        growth = max(0, peak_of(self.micro_batch, sizes, small, large) - large.peak)
-        used, free = process_memory()
-        # each begins with the whole model
-        needed = max(begun, used + round(SPLINTERS * growth) + self.together())
-        return Memory(needed, (free + used) // self.neighbours, self.device)
+        """The peak of one process, from steps that fit."""
+        size = min(FIRST, self.micro_batch)
+        peaks = {size: self.peak(size)}
+        while size < self.micro_batch:
+            following = min(2 * size, self.micro_batch)
+            if len(peaks) > 1 and extrapolate(peaks, following) + self.extra > self.available:
+                break
+            size = following
+            peaks[size] = self.peak(size)
+        device = torch.cuda.get_device_name() if self.cuda else self.machine
+        needed = extrapolate(peaks, self.micro_batch) + self.extra
+        return Memory(needed, self.available, device, size == self.micro_batch)
 
-    def together(self) -> int:
-        """Bytes that each of several processes takes more than one alone would; below 0 where they share."""
-        if self.processes == 1:
+    def peak(self, batch_size: int) -> int:
+        """The most bytes in use so far, after two steps with batches of this size."""
+        self.steps(2, batch_size)
+        return torch.cuda.max_memory_allocated() if self.cuda else resident_peak()
+
+    @property
+    def available(self) -> int:
+        """Bytes for one process."""
+        if self.cuda:
+            return torch.cuda.mem_get_info()[1]
+        return machine_memory() // self.neighbours
+
+    @property
+    def extra(self) -> int:
+        """Bytes that one of several processes takes beyond a single one; negative with sharded weights."""
+        if self.schedule.processes == 1:
             return 0
         if self.schedule.strategy == "fsdp":
-            return -spared(self.training.model, self.processes)
+            return -sharding_saves(self.training.model, self.schedule.processes)
         learning = chain(*(network.parameters() for network in self.training.networks()))
-        return sum(parameter.nbytes for parameter in learning)
+        return sum(parameter.nbytes for parameter in learning)  # gradients are copied to be sent
 
     @property
     def neighbours(self) -> int:
-        """How many processes share the memory of this machine."""
-        return self.processes // self.schedule.num_nodes
+        """Number of processes that share the memory of this machine."""
+        return self.schedule.processes // self.schedule.num_nodes
 
     @property
-    def device(self) -> str:
-        """Whose memory it is, where that is no GPU."""
+    def machine(self) -> str:
+        """The name of this machine's memory."""
         return "this machine" if self.neighbours == 1 else f"this machine for each of {self.neighbours}"
 
-    def allocated(self, batch_size: int) -> int:
-        """The most bytes that a GPU's tensors take in two steps of so many images."""
-        torch.cuda.reset_peak_memory_stats()
-        self.steps(2, batch_size)
-        return torch.cuda.max_memory_allocated()
-
-    def counted(self, batch_size: int) -> Alive:
-        """What tensors take in two steps of so many images."""
-        with Alive() as alive:
-            for tensor in chain(*(weights(part) for part in self.parts())):
-                alive.add(tensor)
-            self.steps(2, batch_size, alive)
-        return alive
-
-    def parts(self) -> Iterator[nn.Module]:
-        """Every module in memory, those outside of the training's tree too."""
-        yield self.training
-        yield from self.training.outside()
-
     def seconds(self) -> float:
-        """An optimizer step's, after a first one that does not count."""
+        """Seconds of an optimizer step, after a first one that does not count."""
         times = self.steps(1 + STEPS, self.micro_batch)
         return sum(times[1:]) / STEPS * self.schedule.accumulate_grad_batches
 
-    def steps(self, count: int, batch_size: int, alive: Alive | None = None) -> list[float]:
-        """Do some steps in this process alone, and nothing else; the seconds of each."""
-        probe = Probe(count, alive or Alive())
+    def steps(self, count: int, batch_size: int) -> list[float]:
+        """Run some steps in this process alone and return the seconds of each."""
+        probe = Probe(count)
         schedule = replace(
             self.schedule, accumulate_grad_batches=1, devices=1, num_nodes=1, strategy="auto", max_steps=10**6
         )
@@ -256,7 +161,7 @@ class Forecast:
             try:
                 trainer.fit(self.training)
             except Enough:
-                return probe.times
+                return probe.seconds
             except torch.OutOfMemoryError as error:
                 raise UserError(
                     f"the whole model and {batch_size} images do not fit onto {self.training.device}; "
@@ -266,7 +171,7 @@ class Forecast:
 
     @contextmanager
     def batches_of(self, size: int) -> Iterator[None]:
-        """The data in batches of another size."""
+        """Let the data give batches of another size."""
         self.training.data.batch_size = size
         try:
             yield
@@ -274,21 +179,35 @@ class Forecast:
             self.training.data.batch_size = self.batch_size
 
 
-def weights(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers."""
-    return chain(module.parameters(), module.buffers())
+def extrapolate(peaks: dict[int, int], size: int) -> int:
+    """The peak of a batch of `size`, on the line through those of the two largest batches."""
+    if size in peaks:
+        return peaks[size]
+    (less, low), (more, high) = sorted(peaks.items())[-2:]
+    return high + max(0, high - low) * (size - more) // (more - less)
 
 
-def process_memory() -> tuple[int, int]:
-    """Bytes: the most that this process has had, and what the machine has left."""
-    status, machine = Path("/proc/self/status"), Path("/proc/meminfo")
-    if status.exists():  # Linux; getrusage would tell that of the process that started this one, if larger
-        return kilobytes(status, "VmHWM") * 1024, kilobytes(machine, "MemAvailable") * 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return most, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") - most
+def resident_peak() -> int:
+    """The largest resident size of this process so far, in bytes; 0 on systems that do not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; getrusage would return the peak of the parent, if larger
+        return kilobytes(status, "VmHWM") * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def machine_memory() -> int:
+    """Bytes that this process has or could get; 0 on systems that do not tell."""
+    table = Path("/proc/meminfo")
+    if table.exists():
+        return (kilobytes(table, "MemAvailable") + kilobytes(Path("/proc/self/status"), "VmRSS")) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
 def kilobytes(file: Path, name: str) -> int:
-    """A number of the system's own tables."""
+    """A number of the system's tables."""
     lines = file.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -15,24 +15,21 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genstack.atomic import replacing
+from genstack.atomic import exclusive, replacing
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
-from genstack.training.callbacks.checkpoint import CheckpointCallback, WholeFiles, latest
+from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
 from genstack.training.callbacks.metrics import METRICS, Metrics
 from genstack.training.callbacks.pictures import Pictures
 from genstack.training.callbacks.progress import ProgressLine
 from genstack.training.loggers import Logging
-from genstack.training.sharded_checkpoint import REST, Sharded
+from genstack.training.sharded_checkpoint import REST, ShardedStrategy
 from genstack.training.training import Training
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 CONFIG = "config.yaml"
 FORMAT_VERSION = 1  # of config.yaml
+#: Settings that act at the start of a run only, or count what has been trained.
+FIXED = ("init", "compressor", "seeding", "accumulate_grad_batches")
 FEWEST = 20  # steps that a share of a run means between two validations
 
 
@@ -50,7 +47,7 @@ class Schedule:
         accumulate_grad_batches: equal parts that a batch is computed in, one after the other, to save memory.
         gradient_clip_val: largest norm of the gradients, of compressor and discriminator each by its
             own; null for no limit.
-        precision: 32-true, bf16-mixed (half the memory, quicker on most devices), 16-mixed or 64-true.
+        precision: 32-true, bf16-mixed (half the memory, faster on most devices) or 16-mixed.
         accelerator: auto, cpu, gpu or mps.
         devices: number of devices on each node, or auto.
         num_nodes: number of machines.
@@ -66,7 +63,7 @@ class Schedule:
     log_every_n_steps: int = 20
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = 1.0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
@@ -113,7 +110,7 @@ class Schedule:
         them. Which parameters a step uses is up to the model.
         """
         if self.strategy == "fsdp":
-            return Sharded(self.processes)
+            return ShardedStrategy(self.processes)
         if self.processes == 1 and self.strategy == "auto":
             return "auto"
         return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
@@ -142,7 +139,7 @@ class Schedule:
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=callbacks,
-            plugins=[] if self.strategy == "fsdp" else [WholeFiles()],
+            plugins=[] if self.strategy == "fsdp" else [AtomicCheckpointIO()],
             logger=logging.loggers(folder),
         )
 
@@ -163,19 +160,39 @@ class Run:
         return latest(self.folder)
 
     def step(self) -> int:
-        """Optimizer steps done, as far as they are saved."""
+        """Optimizer steps in the latest checkpoint."""
+        saved = self.saved()
+        return 0 if saved is None else int(saved["global_step"])
+
+    def saved(self) -> dict[str, Any] | None:
+        """The content of the latest checkpoint, without reading its tensors; None before the first one."""
         path = self.checkpoint
         if path is None:
-            return 0
+            return None
         try:
-            saved = torch.load(
-                path / REST if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=True
-            )
-            return int(saved["global_step"])
+            file = path / REST if path.is_dir() else path
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            return {"global_step": content["global_step"], "config": content.get("config")}
         except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.checkpoint} is damaged or not ours; delete it to train from the start"
-            ) from error
+            raise UserError(f"{path} is damaged or not ours; delete it to train from the start") from error
+
+    def changes(self) -> dict[str, str]:
+        """The settings that differ from those of the latest checkpoint, as `old -> new` by name.
+
+        Raises:
+            UserError: one of them cannot be changed in a run that has begun.
+        """
+        saved = self.saved()
+        if saved is None or saved["config"] is None:
+            return {}
+        changed = compare(saved["config"], self.config())
+        for name, values in changed.items():
+            if name in FIXED or name.rpartition(".")[2] in FIXED:
+                raise UserError(
+                    f"{name} cannot change after a run has begun ({values}); undo the change in "
+                    f"{self.folder / CONFIG}, or start a new run with another --name"
+                )
+        return changed
 
     def begin(self, config: dict[str, Any]) -> bool:
         """Claim the folder for a resolved configuration, or find that it is already the same one's.
@@ -186,11 +203,11 @@ class Run:
             UserError: the folder belongs to a run with another configuration.
         """
         if (self.folder / CONFIG).exists():
-            differences = compare(self.config(), config)
+            differences = "; ".join(listed(compare(self.config(), config))[:3])
             if differences:
                 raise UserError(
-                    f"{self.folder} holds a run with another configuration ({'; '.join(differences[:3])}); "
-                    f"choose another --name, or continue it with: genstack train resume {self.folder}"
+                    f"{self.folder} holds a run with another configuration ({differences}); choose another "
+                    f"--name, or continue it with: genstack train resume {self.folder}"
                 )
             return False
         self.claim(config)
@@ -233,10 +250,11 @@ class Run:
             Stopped: Ctrl-C or SIGTERM; everything is saved.
             UserError: losses stayed not finite, or an option does not fit the devices.
         """
-        keeper = CheckpointCallback(self.folder, schedule.checkpoint_minutes)
+        training.changed = listed(self.changes())
+        checkpoints = CheckpointCallback(self.folder, schedule.checkpoint_minutes, self.config())
         pictures = Pictures(self.folder, logging.images)
-        callbacks = [ProgressLine(), Metrics(self.folder), pictures, keeper]
-        with self.alone():
+        callbacks = [ProgressLine(), Metrics(self.folder), pictures, checkpoints]
+        with self.locked():
             try:
                 trainer = schedule.trainer(self.folder, callbacks, logging)
             except (
@@ -248,33 +266,33 @@ class Run:
             trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the folder against a second training; the system lets go of it when the process ends.
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second training, and remove what a killed one left half written.
 
         Raises:
             UserError: another process is training this run.
         """
-        if rank_zero_only.rank != 0 or fcntl is None:  # type: ignore[attr-defined]
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.folder} is being trained by another process; wait, or stop it"
-                ) from None
-            for path in list(self.folder.rglob(".*.writing")):  # what a process wrote when it was killed
+        message = f"{self.folder} is being trained by another process; wait, or stop it"
+        with exclusive(self.folder / ".lock", message):
+            for path in list(self.folder.rglob(".*.writing")):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             yield
 
 
-def compare(old: Any, new: Any, place: str = "") -> list[str]:
-    """What differs between two configurations, one line each."""
+def listed(changes: dict[str, str]) -> list[str]:
+    """Changes as text, one for each setting."""
+    return [f"{name}: {values}" for name, values in changes.items()]
+
+
+def compare(old: Any, new: Any, place: str = "") -> dict[str, str]:
+    """The settings that differ between two configurations, as `old -> new` by name."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [
-            line for key in keys for line in compare(old.get(key), new.get(key), f"{place}.{key}".strip("."))
-        ]
-    return [] if old == new else [f"{place}: {old} there, {new} here"]
+        found: dict[str, str] = {}
+        for key in [*old, *(key for key in new if key not in old)]:
+            inner = place if key == "init_args" else f"{place}.{key}".strip(".")
+            found |= compare(old.get(key), new.get(key), inner)
+        return found
+    return {} if old == new else {place: f"{old} -> {new}"}

@@ -60,7 +60,7 @@ def layers(module: nn.Module) -> Iterator[nn.Module]:
                 yield member
 
 
-def spared(model: nn.Module, processes: int) -> int:
+def sharding_saves(model: nn.Module, processes: int) -> int:
     """Bytes that each process needs less in training when a model is cut, beside one that holds it whole.
 
     Of what is cut it holds a part: weights, average, gradients and both moments. What belongs to no layer is

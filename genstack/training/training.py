@@ -9,6 +9,7 @@ import PIL.Image
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from genstack.data.data import Data
@@ -50,11 +51,11 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.skipped_in_row = 0
         self.finite = True
         self.reading = 0  # images of the step at hand so far; they count once it is done
-        self.moving = False  # whether weights are being changed: then nothing here can be saved
         self.noted = StepMetrics()
         self.held_out = MeanMetrics()
         self.measured: dict[str, float] = {}  # by the latest validation
         self.latest: Any = None  # held-out batch
+        self.changed: list[str] = []  # settings that differ from those of the checkpoint
 
     @property
     @abstractmethod
@@ -173,6 +174,32 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         optimizer, schedule = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Apply the settings of optimizer and schedule; Lightning has restored those of the checkpoint."""
+        optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        assert isinstance(optimizer, torch.optim.Optimizer) and isinstance(schedule, LambdaLR)
+        fresh, _ = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
+        for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+            group |= {name: value for name, value in new.items() if name != "params"}
+        schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+        for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, factors, strict=True):
+            group["lr"] = base * factor
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().load_state_dict(state_dict, *arguments, **options)
+        except RuntimeError as error:
+            raise self.mismatch(str(error).partition("\n")[2] or str(error)) from error
+
+    def mismatch(self, reason: str) -> UserError:
+        """The error of a checkpoint with other weights, which names the settings that have changed."""
+        changed = "; ".join(self.changed) or "the model that these settings describe"
+        return UserError(
+            f"the checkpoint does not fit {changed} ({' '.join(reason.split())[:200]}); undo the change, or "
+            f"start a new run with another --name"
+        )
+
     def train_dataloader(self) -> DataLoader:
         return self.data.training_loader(
             int(self.consumed), self.micro_batch, self.trainer.global_rank, self.trainer.world_size
@@ -228,7 +255,6 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.finite = self.agree(self.finite and norm < float("inf"))
         if not self.finite:
             optimizer.zero_grad(set_to_none=True)  # a step without gradients moves nothing
-        self.moving = True
 
     def agree(self, finite: bool) -> bool:
         """Whether every process says so."""
@@ -245,7 +271,6 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.note({"skipped": self.skipped})
         if not skipped:
             self.average.update_parameters(self.model)
-        self.moving = False
         if self.skipped_in_row == PATIENCE:
             raise UserError(
                 f"losses or gradients were not finite for {PATIENCE} steps in a row, up to step "

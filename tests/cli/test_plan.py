@@ -10,7 +10,7 @@ from genstack.cli.main import main
 from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.cli.verbs import plan
 from genstack.training.compressor import CompressorTraining
-from genstack.training.estimate import Forecast, Memory
+from genstack.training.estimate import Estimate, Memory
 from genstack.training.run import Run
 
 TINY = [
@@ -33,7 +33,7 @@ def test_a_plan_says_everything_and_writes_nothing(command, tmp_path, capsys):
         r"ratio    64 bytes of pixels, 12\.0 of codes: 5\.33 to 1",
         r"batch    8 images a step \(processes x parts x batch_size: 1 x 2 x 4\)",
         r"rate     0\.001 after 10 steps of warm-up, 0\.0001 at the end",
-        r"memory   about \d+\.\d\d GB of the \d+\.\d\d GB of this machine: it fits",
+        r"memory   about \d+\.\d\d GB of the \d+\.\d\d GB of this machine \(measured\): it fits",
         r"time     500 steps of \S+ s: .*",
         r"nothing was written",
     ):
@@ -43,25 +43,25 @@ def test_a_plan_says_everything_and_writes_nothing(command, tmp_path, capsys):
 def test_a_plan_counts_what_one_of_several_processes_holds():
     """Of cut weights a part; whole ones, and their gradients once more, as these are sent in pieces."""
 
-    def forecast(*flags):
+    def estimate(*flags):
         stage = STAGES["compressor"]
         parts, training = build_training(stage, stage.parse([*TINY, *flags]), Run(Path("runs")))
-        return Forecast(training, parts.trainer)
+        return Estimate(training, parts.trainer)
 
-    alone = forecast()
-    assert alone.together() == 0 and alone.device == "this machine"
-    ddp = forecast("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    alone = estimate()
+    assert alone.extra == 0 and alone.machine == "this machine"
+    ddp = estimate("--trainer.devices", "2", "--trainer.strategy", "ddp")
     weights = sum(parameter.nbytes for parameter in ddp.training.model.parameters())
-    assert ddp.together() == weights and ddp.device == "this machine for each of 2"
-    two, four = (forecast("--trainer.devices", count, "--trainer.strategy", "fsdp") for count in "24")
-    assert -5 * weights < four.together() < two.together() < 0
-    hosts = forecast("--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "fsdp")
-    assert hosts.together() == two.together() and hosts.device == "this machine"
+    assert ddp.extra == weights and ddp.machine == "this machine for each of 2"
+    two, four = (estimate("--trainer.devices", count, "--trainer.strategy", "fsdp") for count in "24")
+    assert -5 * weights < four.extra < two.extra < 0
+    hosts = estimate("--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "fsdp")
+    assert hosts.extra == two.extra and hosts.machine == "this machine"
 
 
 def test_what_does_not_fit_is_not_tried(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Forecast, "memory", lambda _: Memory(10**15, 10**9, "this machine"))
-    monkeypatch.setattr(Forecast, "seconds", lambda _: pytest.fail("it would fill the memory"))
+    monkeypatch.setattr(Estimate, "memory", lambda _: Memory(10**15, 10**9, "this machine", measured=False))
+    monkeypatch.setattr(Estimate, "seconds", lambda _: pytest.fail("it would fill the memory"))
     assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) is None
     assert "it does not fit; raise trainer.accumulate_grad_batches" in capsys.readouterr().out
 

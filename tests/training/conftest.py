@@ -94,13 +94,12 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def saved(folder: Path) -> dict[str, Any]:
-    """What a run would resume from."""
+    """The latest checkpoint, but for the settings in it."""
     place = latest(folder)
     assert place is not None
-    if place.is_file():
-        return torch.load(place, weights_only=True)
-    parts = {path.name: load_file(path) for path in place.glob("*.safetensors")}
-    return {"rest": torch.load(place / "rest.ckpt", weights_only=True), **parts}
+    content = torch.load(place if place.is_file() else place / "rest.ckpt", weights_only=True)
+    shards = {path.name: load_file(path) for path in place.glob("*.safetensors")}
+    return {key: value for key, value in content.items() if key != "config"} | shards
 
 
 def differences(one: Any, other: Any, place: str = "") -> list[str]:

@@ -244,12 +244,54 @@ def test_finished_runs_say_so(runs, straight, stage, capsys):
 def test_other_settings_are_refused_by_name(runs, straight, stage, capsys):
     folder = straight(stage)
     words = runs.words(stage, folder.name, "--model.ema", "0.8", "--data.workers", "1")
+    capsys.readouterr()
     assert main(["train", *words]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert "model.ema: 0.9 there, 0.8 here" in message
-    assert "data.workers: 0 there, 1 here" in message
+    assert "model.ema: 0.9 -> 0.8" in message
+    assert "data.workers: 0 -> 1" in message
     assert f"genstack train resume {folder}" in message
+
+
+def resume_with(folder, changes):
+    """Resume a finished run for one step more, with other text in its config.yaml."""
+    text = (folder / "config.yaml").read_text()
+    for old, new in {"max_steps: 8": "max_steps: 9", **changes}.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "config.yaml").write_text(text)
+    return main(["train", "resume", str(folder)])
+
+
+def test_changed_settings_of_the_optimizer_are_applied(runs, straight, stage, capsys):
+    """Lightning restores the groups of the optimizer, learning rate and all."""
+    folder = runs.folder / f"changed-{stage}"
+    shutil.copytree(straight(stage), folder)
+    changes = {"learning_rate: 0.003": "learning_rate: 0.001", "- 0.95": "- 0.99", "final: 0.1": "final: 1.0"}
+    decay = {"compressor": "0.0", "prior": "0.05"}[stage]
+    assert resume_with(folder, changes | {f"weight_decay: {decay}": "weight_decay: 0.3"}) is None
+    told = capsys.readouterr().err
+    assert "changed at step 8: " in told and "learning_rate: 0.003 -> 0.001" in told
+    groups = torch.load(folder / checkpoint.LAST, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert {group["lr"] for group in groups} == {group["initial_lr"] for group in groups} == {0.001}
+    assert {tuple(group["betas"]) for group in groups} == {(0.9, 0.99)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("seeding: latents", "seeding: null", "quantizer.seeding cannot change after a run"),
+        ("accumulate_grad_batches: 1", "accumulate_grad_batches: 2", "accumulate_grad_batches cannot change"),
+        ("width: 4", "width: 8", "does not fit model.compressor.network.width: 4 -> 8"),
+    ],
+)
+def test_settings_that_cannot_change_are_rejected_by_name(runs, straight, capsys, old, new, words):
+    folder = runs.folder / f"rejected {new}"
+    shutil.copytree(straight("compressor"), folder)
+    assert resume_with(folder, {old: new}) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert words in message and "--name" in message
 
 
 def test_a_run_that_could_not_begin_takes_no_name(runs, stage, capsys):

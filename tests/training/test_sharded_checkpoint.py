@@ -1,34 +1,32 @@
-"""Checkpoints in parts: a folder counts once all of it is there, and half a copy is refused."""
+"""Sharded checkpoints: a folder counts once it is complete, and an incomplete copy is refused."""
 
 import pytest
 
 from genstack.errors import UserError
-from genstack.training.sharded_checkpoint import REST, begin, finish, newest, read_rest
+from genstack.training.sharded_checkpoint import REST, newest, publish, read_rest
 
 
-def test_folders_appear_whole(tmp_path):
-    """Until one has its last file and its name, the one before it counts; after that it does."""
-    place = tmp_path / "last.ckpt"
-    first = begin(place)
-    (first / "part.safetensors").write_bytes(b"one")
-    assert newest(place) is None
-    finish(first, place, {"global_step": 1})
-    assert newest(place).name == "last-00000001.ckpt"
-    second = begin(place)
-    (second / "part.safetensors").write_bytes(b"two")
-    assert newest(place).name == "last-00000001.ckpt"
-    finish(second, place, {"global_step": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["last-00000002.ckpt"]
-    assert read_rest(newest(place))["global_step"] == 2
+def write(folder, step):
+    """Write a checkpoint of one shard."""
+    partial = folder / ".partial.writing"
+    partial.mkdir()
+    (partial / "part.safetensors").write_bytes(b"content")
+    assert newest(folder) is None or newest(folder).name != f"last-{step:08d}.ckpt"
+    publish(partial, folder / f"last-{step:08d}.ckpt", {"global_step": step, "state_dict": {}})
+    return newest(folder)
 
 
-def test_half_a_copy_is_refused(tmp_path):
-    folder = begin(tmp_path / "last.ckpt")
-    (folder / "part.safetensors").write_bytes(b"content")
-    finish(folder, tmp_path / "last.ckpt", {})
-    there = newest(tmp_path / "last.ckpt")
-    (there / "part.safetensors").write_bytes(b"cont")
+def test_a_checkpoint_replaces_the_one_before(tmp_path):
+    assert write(tmp_path, 9).name == "last-00000009.ckpt"
+    assert write(tmp_path, 10).name == "last-00000010.ckpt"
+    assert [path.name for path in tmp_path.iterdir()] == ["last-00000010.ckpt"]
+    assert read_rest(newest(tmp_path))["global_step"] == 10
+
+
+def test_incomplete_copies_are_rejected(tmp_path):
+    folder = write(tmp_path, 3)
+    (folder / "part.safetensors").write_bytes(b"cont")
     with pytest.raises(UserError, match=r"part\.safetensors is missing or cut off"):
-        read_rest(there)
-    (there / REST).unlink()
-    assert newest(tmp_path / "last.ckpt") is None
+        read_rest(folder)
+    (folder / REST).unlink()
+    assert newest(tmp_path) is None

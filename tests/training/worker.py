@@ -36,7 +36,7 @@ def work(file):
     from genstack.training.training import Training
 
     rank, train, step = os.environ["RANK"], Run.train, Training.training_step
-    write_part, finish, written = sharded_checkpoint.write_part, sharded_checkpoint.finish, []
+    save, publish, written = sharded_checkpoint.dcp.save, sharded_checkpoint.publish, []
     torch.set_num_threads(1)
     for job in json.loads(Path(file).read_text()):
 
@@ -60,19 +60,19 @@ def work(file):
                 return loss * torch.nan
             return loss
 
-        def wrote(partial, *arguments, job=job):
-            write_part(partial, *arguments)
-            written.append(partial)
+        def wrote(*arguments, job=job, **options):
+            save(*arguments, **options)
+            written.append(1)
             if job["saving"] is not None and rank == job["saving"][0] == "1" and len(written) == 3:
                 die_once(job["saving"][1])
 
-        def finished(partial, *arguments, job=job):
+        def finished(*arguments, job=job):
             if job["saving"] is not None and rank == job["saving"][0] == "0" and len(written) == 3:
                 die_once(job["saving"][1])
-            finish(partial, *arguments)
+            publish(*arguments)
 
         Run.train, Training.training_step = trained, stepped
-        sharded_checkpoint.write_part, sharded_checkpoint.finish = wrote, finished
+        sharded_checkpoint.dcp.save, sharded_checkpoint.publish = wrote, finished
         try:
             assert main(["train", *job["words"]]) is None, job
         except PowerCut:

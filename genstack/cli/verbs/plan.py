@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from genstack.cli.parsing.stages import STAGES, Stage, build_training
 from genstack.layout import CodeLayout
 from genstack.losses.schedule import steps
-from genstack.training.estimate import STEPS, Forecast, Memory
+from genstack.training.estimate import STEPS, Estimate, Memory
 from genstack.training.run import Run
 from genstack.training.training import Training
 
@@ -26,12 +26,12 @@ def run(arguments: list[str]) -> int | None:
 def print_plan(stage: Stage, settings: Namespace) -> None:
     """Print the estimate; runs a few training steps."""
     parts, training = build_training(stage, settings, Run(Path()))
-    forecast = Forecast(training, parts.trainer)
-    print("\n".join([model_line(training), *code_lines(training), *batch_lines(forecast)]), flush=True)
-    memory = forecast.memory()
+    estimate = Estimate(training, parts.trainer)
+    print("\n".join([model_line(training), *code_lines(training), *batch_lines(estimate)]), flush=True)
+    memory = estimate.memory()
     print(memory_line(memory), flush=True)
     if memory.fits:
-        print(time_line(forecast))
+        print(time_line(estimate))
     print("nothing was written")
 
 
@@ -63,13 +63,13 @@ def layout_of(training: Training) -> CodeLayout | None:
     return training.model.layout(*size) if training.model.coded else None
 
 
-def batch_lines(forecast: Forecast) -> list[str]:
+def batch_lines(estimate: Estimate) -> list[str]:
     """Batch size and learning rate."""
-    schedule, optimization = forecast.schedule, forecast.training.optimization
+    schedule, optimization = estimate.schedule, estimate.training.optimization
     warmup = steps(optimization.warmup, schedule.max_steps)
-    factors = f"{forecast.processes} x {schedule.accumulate_grad_batches} x {forecast.micro_batch}"
+    factors = f"{schedule.processes} x {schedule.accumulate_grad_batches} x {estimate.micro_batch}"
     return [
-        f"batch    {forecast.batch_size} images a step (processes x parts x batch_size: {factors})",
+        f"batch    {estimate.batch_size} images a step (processes x parts x batch_size: {factors})",
         f"rate     {optimization.learning_rate:g} after {warmup} steps of warm-up, "
         f"{optimization.final * optimization.learning_rate:g} at the end",
     ]
@@ -77,20 +77,24 @@ def batch_lines(forecast: Forecast) -> list[str]:
 
 def memory_line(memory: Memory) -> str:
     """Memory needed and available."""
-    needed = (
-        f"memory   about {memory.needed / 1e9:.2f} GB of the {memory.there / 1e9:.2f} GB of {memory.device}"
+    if not memory.needed:
+        return "memory   unknown on this system"
+    how = "measured" if memory.measured else "extrapolated from smaller batches"
+    line = (
+        f"memory   about {memory.needed / 1e9:.2f} GB of the {memory.available / 1e9:.2f} GB of "
+        f"{memory.device} ({how})"
     )
     if memory.fits:
-        return f"{needed}: it fits"
+        return f"{line}: it fits"
     return (
-        f"{needed}: it does not fit; raise trainer.accumulate_grad_batches, or lower data.batch_size, "
+        f"{line}: it does not fit; raise trainer.accumulate_grad_batches, or lower data.batch_size, "
         f"data.resolution or the width of the network"
     )
 
 
-def time_line(forecast: Forecast) -> str:
+def time_line(estimate: Estimate) -> str:
     """Duration of all steps."""
-    each, count = forecast.seconds(), forecast.schedule.max_steps
+    each, count = estimate.seconds(), estimate.schedule.max_steps
     return (
         f"time     {count} steps of {each:.3g} s: {duration(each * count)}, without validation "
         f"(from {STEPS} steps in this process alone)"

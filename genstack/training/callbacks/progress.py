@@ -15,7 +15,10 @@ class ProgressLine(pl.Callback):
     bar: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
+        assert isinstance(training, Training)
         self.begun, self.first = time.monotonic(), trainer.global_step
+        if training.changed and trainer.is_global_zero:
+            print(f"changed at step {self.first}: {'; '.join(training.changed)}", file=sys.stderr)
         if sys.stderr.isatty() and trainer.is_global_zero:
             text = TextColumn("{task.description}")
             self.bar = Progress(BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), text)
