@@ -30,6 +30,7 @@ class Optimization:
         final: share of the highest rate that is left at the end of the run; 1 for no decay.
         muon: the highest learning rate of the matrices of transformer layers and the kernels of compressors,
             which then learn by Muon (arXiv:2502.16982); all else learns by AdamW. null: AdamW for all.
+        discriminator: the highest learning rate of a discriminator; null: that of all else.
     """
 
     learning_rate: float = 1e-4
@@ -38,12 +39,15 @@ class Optimization:
     warmup: int | str = "2%"
     final: float = 0.1
     muon: float | None = None
+    discriminator: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"learning_rate {self.learning_rate} is out of range; it must be above 0")
-        if self.muon is not None and not 0 < self.muon < math.inf:
-            raise UserError(f"muon {self.muon} is out of range; it must be above 0, or null for AdamW alone")
+        for name in ("muon", "discriminator"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate < math.inf:
+                raise UserError(f"{name} {rate} is out of range; it must be above 0, or null")
         if not 0 <= self.weight_decay < math.inf:
             raise UserError(f"weight_decay {self.weight_decay} is out of range; it must be at least 0")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -63,6 +67,8 @@ class Optimization:
     def optimizer(self, networks: Sequence[nn.Module], total: int) -> tuple[AdamW, LambdaLR]:
         """One optimizer for all networks, and its schedule; each has two groups, with and without decay.
 
+        The first network is the model, a second one its discriminator.
+
         Groups carry the number of their network as "network", so that each is clipped by its own norm.
         Weights that are cut among processes have groups of their own, and so have those that learn by Muon.
         """
@@ -70,13 +76,14 @@ class Optimization:
             [] if self.muon is None else [each for network in networks for each in layer_matrices(network)]
         )
         matrices = {id(each) for each in by_muon}
+        rates = (self.learning_rate, self.discriminator or self.learning_rate)
         groups = [
             {
                 "params": members,
                 "weight_decay": weight_decay,
                 "network": number,
                 "muon": muon,
-                "lr": self.muon if muon else self.learning_rate,
+                "lr": self.muon if muon else rates[min(number, 1)],
             }
             for number, network in enumerate(networks)
             for both, weight_decay in zip(decayed(network), (self.weight_decay, 0.0), strict=True)

@@ -50,7 +50,12 @@ class Clock:
 
 
 def compressor(channels):
-    return Autoencoder(channels, NETWORK, VectorQuantizer(16, 4, dead_after=None))
+    """A model without weights of zero, behind which there is no gradient."""
+    model = Autoencoder(channels, NETWORK, VectorQuantizer(16, 4, dead_after=None))
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return model
 
 
 def adversary(channels):

@@ -73,6 +73,7 @@ def test_weight_decay_is_of_matrices_and_kernels():
         ({"learning_rate": math.inf}, "learning_rate inf"),
         ({"weight_decay": -0.1}, "weight_decay -0.1"),
         ({"muon": 0.0}, "muon 0.0"),
+        ({"discriminator": math.inf}, "discriminator inf"),
     ],
 )
 def test_refuses_what_no_optimizer_can_do(wrong, message):
@@ -146,3 +147,10 @@ def test_muon_moves_a_kernel_as_the_matrix_of_its_channels():
     matrix.weight.grad = kernel.weight.grad.flatten(1)
     optimizer.step()
     torch.testing.assert_close(kernel.weight.flatten(1), matrix.weight)
+
+
+def test_a_discriminator_may_have_a_rate_of_its_own():
+    networks = [nn.Linear(2, 3), nn.Linear(3, 2)]
+    for own, expected in ((0.5, {0: 0.1, 1: 0.5}), (None, {0: 0.1, 1: 0.1})):
+        optimizer, _ = Optimization(0.1, warmup=0, discriminator=own).optimizer(networks, 10)
+        assert {group["network"]: group["lr"] for group in optimizer.param_groups} == expected
