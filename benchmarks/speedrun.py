@@ -39,6 +39,8 @@ from genstack.training.optimization import Optimization
 RECIPES = Path(__file__).parents[1] / "configs/compressor"
 SIDE, BATCH, WIDTH, CODES = 64, 16, 32, 1024
 HELD_OUT = 256  # pictures to measure on
+TRANSFORMER = {"width": 128, "depth": 3, "heads": 4}
+SMALL: dict[str, dict[str, Any]] = {"ViT": TRANSFORMER, "TiTok": TRANSFORMER}  # the others are WIDTH wide
 MOMENTS = 7  # measurements in a run
 SETS = ("clipart", "emoji", "photos")
 
@@ -95,7 +97,8 @@ def construct(node: Any) -> Any:
 def recipe(name: str) -> Contender:
     """A committed recipe, with a network of the small form and no adversary."""
     model = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["model"]
-    model["compressor"]["init_args"]["network"]["init_args"]["width"] = WIDTH
+    network = model["compressor"]["init_args"]["network"]
+    network["init_args"] |= SMALL.get(network["class_path"].rpartition(".")[2], {"width": WIDTH})
     parts = {key: construct(value) for key, value in model["compressor"]["init_args"].items()}
     return Contender(
         Autoencoder(3, **parts),
