@@ -2,6 +2,7 @@
 
     python benchmarks/pictures.py --out PICTURES
     python benchmarks/speedrun.py compressor --pictures PICTURES [--only vqgan taming] [--seeds 0 1 2]
+    python benchmarks/speedrun.py prior --pictures PICTURES --out prior.json [--steps 300] [--seeds 0 1 2]
 
 `compressor` trains recipes of `configs/compressor` in one small form (64 px, width 32, batches of 16, no
 adversary), beside layers and settings of other projects in the same loop, each with its own learning rate.
@@ -21,6 +22,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import speedrun_prior
 import torch
 import yaml
 from PIL import Image
@@ -313,6 +315,7 @@ def main() -> None:
     verb.add_argument(
         "--out", type=Path, help="a JSON file for the numbers; what it has is not trained again"
     )
+    speedrun_prior.add_verb(verbs)
     given = arguments.parse_args()
     given.run(given)
 

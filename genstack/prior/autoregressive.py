@@ -3,8 +3,8 @@
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
 
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
@@ -18,7 +18,9 @@ from genstack.prior.prior import Prior
 from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Causal
+from genstack.transformer.neighbors import NeighborEmbedding
 from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
@@ -32,6 +34,8 @@ class Autoregressive(Prior):
         backbone: configuration of the transformer.
         code_noise: share of input codes that are replaced at random in training, so that sampling recovers
             from mistakes (1 - pkeep in taming-transformers); 0 for none.
+        neighbors: add the three codes above the predicted one to its token; attention takes hundreds of steps
+            to find them.
     """
 
     def __init__(
@@ -40,20 +44,20 @@ class Autoregressive(Prior):
         condition: Condition,
         backbone: Backbone = Backbone(),
         code_noise: float = 0.0,
+        neighbors: bool = True,
     ):
         super().__init__()
         if not 0 <= code_noise < 1:
             raise UserError(f"code_noise must be at least 0 and below 1, got {code_noise}")
         self.layout, self.condition = layout, condition
-        self.backbone, self.code_noise = backbone, code_noise
+        self.backbone, self.code_noise, self.neighbors = backbone, code_noise, neighbors
         self.prefix = condition.embedding(backbone.width)
-        self.codes = nn.Embedding(layout.codebook_size, backbone.width)
+        self.codes = code_embedding(layout.codebook_size, backbone.width, backbone.tied)
         self.prefix.share_codes(self.codes)
         self.target = PositionEmbedding(layout, backbone.width)
+        self.neighbor_embedding = NeighborEmbedding(layout, backbone.width) if neighbors else None
         self.transformer = Transformer(layout, backbone)
-        self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
-        nn.init.normal_(self.codes.weight, std=0.02)
-        nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
+        self.head = code_head(self.codes)
 
         self.prefix_length = backbone.prefix_length(condition.length)
         no_position = torch.full((self.prefix_length,), layout.length)
@@ -81,8 +85,10 @@ class Autoregressive(Prior):
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code given the codes before it, in float32."""
         encoded = self.encode_condition(condition)
-        tokens = torch.cat([encoded.prefix, self.codes(codes[:, :-1])], dim=1)
-        tokens = self.target(tokens, self.get_buffer("targets"))
+        vectors, targets = self.codes(codes[:, :-1]), self.get_buffer("targets")
+        tokens = self.target(torch.cat([encoded.prefix, vectors], dim=1), targets)
+        if self.neighbor_embedding is not None:
+            tokens = self.neighbor_embedding(tokens, targets, pad(vectors, (0, 0, 1, 0)))
         mask = encoded.mask_padding(Causal())
         features = self.transformer(
             tokens,
@@ -120,6 +126,10 @@ class TransformerDecoder(Decoder):
         self.transformer = CachedTransformer(
             prior.transformer, self.encoded, prior.target, positions, targets
         )
+        batch, _, width = self.encoded.prefix.shape
+        #: A vector of zeros, then those of the codes so far.
+        self.vectors = self.encoded.prefix.new_zeros(batch, prior.layout.length, width)
+        self.read = 0
 
     def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
         return self.step(codes[index - 1]) if index else self.start()
@@ -127,9 +137,20 @@ class TransformerDecoder(Decoder):
     def start(self, known: Int[Tensor, "b known"] | None = None) -> Float[Tensor, "b K"]:
         """Logits of the first code, or of the one after known codes, which take one pass."""
         prefix = self.encoded.prefix
-        tokens = prefix if known is None else torch.cat([prefix, self.prior.codes(known)], dim=1)
-        return self.transformer(tokens, self.prior.head)
+        return self._next(prefix if known is None else torch.cat([prefix, self._embed(known)], dim=1))
 
     def step(self, codes: Int[Tensor, " b"]) -> Float[Tensor, "b K"]:
         """Logits of the code after these, the latest of each row."""
-        return self.transformer(self.prior.codes(rearrange(codes, "b -> b 1")), self.prior.head)
+        return self._next(self._embed(rearrange(codes, "b -> b 1")))
+
+    def _embed(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b n width"]:
+        vectors, start = self.prior.codes(codes), self.read + 1
+        self.read += codes.shape[1]
+        self.vectors[:, start : self.read + 1] = vectors
+        return vectors
+
+    def _next(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b K"]:
+        if self.prior.neighbor_embedding is not None:
+            targets = self.transformer.targets[self.transformer.tokens :][: tokens.shape[1]]
+            tokens = self.prior.neighbor_embedding(tokens, targets, self.vectors)
+        return self.transformer(tokens, self.prior.head)

@@ -20,6 +20,7 @@ from genstack.layout import CodeLayout
 from genstack.prior.logits import uniforms
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Full
 from genstack.transformer.positions import IndexEmbedding
 from genstack.transformer.transformer import Transformer
@@ -38,13 +39,16 @@ class MaskedTransformer(nn.Module):
         super().__init__()
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.prefix = condition.embedding(backbone.width)
-        self.codes = nn.Embedding(layout.codebook_size + 1, backbone.width)  # the last is the mask token
+        self.codes = code_embedding(layout.codebook_size, backbone.width, backbone.tied)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.width))
         # Mask tokens are alike; rotary embeddings alone would not tell them apart.
-        self.position_embedding = IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
+        self.position_embedding = (
+            IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
+            if backbone.positions == "rotary"
+            else None
+        )
         self.transformer = Transformer(layout, backbone)
-        self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
-        nn.init.normal_(self.codes.weight, std=0.02)
-        nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
+        self.head = code_head(self.codes)
 
         self.prefix_length = backbone.prefix_length(condition.length)
         no_position = torch.full((self.prefix_length,), layout.length)
@@ -72,9 +76,11 @@ class MaskedTransformer(nn.Module):
             selected: True for codes whose logits are returned.
             encoded: the condition.
         """
-        inputs = codes.masked_fill(masked, self.layout.codebook_size)
+        inputs = torch.where(rearrange(masked, "b n -> b n 1"), self.mask_token, self.codes(codes))
         positions = self.get_buffer("positions")
-        tokens = torch.cat([encoded.prefix, self.codes(inputs)], dim=1) + self.position_embedding(positions)
+        tokens = torch.cat([encoded.prefix, inputs], dim=1)
+        if self.position_embedding is not None:
+            tokens = tokens + self.position_embedding(positions)
         features = self.transformer(
             tokens,
             positions,

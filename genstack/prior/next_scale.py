@@ -69,7 +69,7 @@ class NextScale(Exact):
         )
         self.transformer = Transformer(layout, backbone)
         self.head = nn.Linear(backbone.width, layout.codebook_size, bias=backbone.bias)
-        nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
+        nn.init.normal_(self.head.weight, std=0.02)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
         #: Latents to tokens; built by `attach`, which knows the channels of the compressor's latents.

@@ -3,7 +3,7 @@
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from genstack.conditions.condition import Condition
@@ -19,6 +19,7 @@ from genstack.prior.prior import Prior
 from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Causal
 from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
@@ -57,12 +58,10 @@ class RandomOrder(Prior):
         self.prefix_length = backbone.prefix_length(condition.length)
         self.progress = 0.0
         self.prefix = condition.embedding(backbone.width)
-        self.codes = nn.Embedding(layout.codebook_size, backbone.width)
+        self.codes = code_embedding(layout.codebook_size, backbone.width, backbone.tied)
         self.target = PositionEmbedding(layout, backbone.width, absolute=True)
         self.transformer = Transformer(layout, backbone)
-        self.head = nn.Linear(backbone.width, layout.codebook_size, bias=False)
-        nn.init.normal_(self.codes.weight, std=0.02)
-        nn.init.normal_(self.head.weight, std=0.02 / backbone.width**0.5)  # the loss starts at ln K
+        self.head = code_head(self.codes)
 
     def before_step(self, progress: float) -> None:
         self.progress = progress

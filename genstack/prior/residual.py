@@ -20,6 +20,7 @@ from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Causal
 from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
@@ -55,13 +56,14 @@ class ResidualTransformer(Exact):
         outer, inner = replace(layout, depth=1), replace(layout, grids=((1, 1),))
         self.prefix = condition.embedding(width)
         # Each depth has its own rows, since a symbol means something else there unless codebooks are shared.
-        self.codes = nn.Embedding(layout.depth * layout.codebook_size, width)
+        self.codes = code_embedding(layout.depth * layout.codebook_size, width, backbone.tied)
         self.target = PositionEmbedding(outer, width)
         self.transformer = Transformer(outer, backbone)
         self.inner = Transformer(inner, replace(backbone, depth=layers, cross_attention=False))
-        self.head = nn.Linear(width, layout.codebook_size, bias=False)
-        nn.init.normal_(self.codes.weight, std=0.02)
-        nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
+        starts = range(0, self.codes.num_embeddings, layout.codebook_size)
+        self.heads = nn.ModuleList(
+            code_head(self.codes, slice(start, start + layout.codebook_size)) for start in starts
+        )
 
         self.prefix_length = backbone.prefix_length(condition.length)
         no_position, order = torch.full((self.prefix_length,), outer.length), torch.arange(outer.length)
@@ -98,7 +100,8 @@ class ResidualTransformer(Exact):
             Causal(),
             conditioning=repeat(encoded.conditioning, "b width -> (b p) width", p=inner.shape[1]),
         )
-        return rearrange(self.head(features).float(), "(b p) depth K -> b (p depth) K", b=len(codes))
+        logits = [head(features[:, depth]).float() for depth, head in enumerate(self.heads)]
+        return rearrange(logits, "depth (b p) K -> b (p depth) K", b=len(codes))
 
     def sample_codes(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
@@ -142,4 +145,5 @@ class ResidualDecoder(Decoder):
         else:
             inputs = self.total
         depths = prior.get_buffer("depths")[depth : depth + 1]
-        return prior.inner.step(inputs, depths, Causal(), self.inner_caches, self.inner_encoded, prior.head)
+        head = prior.heads[depth]
+        return prior.inner.step(inputs, depths, Causal(), self.inner_caches, self.inner_encoded, head)

@@ -23,7 +23,7 @@ class Backbone:
             gelu_tanh.
         ratio: width of the MLP over `width`, for gelu; swiglu takes two thirds of it, rounded up to a
             multiple of `rounding`, or of `width` if that is less.
-        positions: rotary (2-D rotary embeddings of row and column) or learned (a vector per position).
+        positions: rotary (2-D rotary embeddings of row and column), learned (a vector per position) or both.
         qk_norm: normalize queries and keys of each head; keeps attention stable in long and in bf16 training.
             unit: to unit length, with a learned temperature per head (arXiv:2010.04245).
         dropout: share of values dropped from the embedded tokens and from the output of each sub-layer.
@@ -36,6 +36,8 @@ class Backbone:
             (one set for all layers) or none.
         cross_attention: let each layer attend to the condition's tokens by cross-attention; only their mean
             then precedes the codes. For captions and images, which are many tokens.
+        tied: predict codes by the vectors of their embedding (weight tying), not by a separate head; for all
+            priors but NextScale, which embeds no codes.
     """
 
     width: int = 384
@@ -44,9 +46,9 @@ class Backbone:
     norm: Literal["rms", "layer"] = "rms"
     feedforward: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
     ratio: float = 4.0
-    positions: Literal["rotary", "learned"] = "rotary"
+    positions: Literal["rotary", "learned", "both"] = "both"
     qk_norm: bool | Literal["unit"] = True
-    dropout: float = 0.1
+    dropout: float = 0.0
     bias: bool = False
     checkpoint: bool = False
     rounding: int = 256
@@ -54,6 +56,7 @@ class Backbone:
     adaln: Literal["none", "own", "shared"] = "none"
     cross_attention: bool = False
     kv_heads: int | None = None
+    tied: bool = True
 
     def __post_init__(self) -> None:
         if self.rounding < 1:
@@ -66,7 +69,7 @@ class Backbone:
             raise UserError(f"ratio must be above 0, got {self.ratio}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
-        step = self.heads * (4 if self.positions == "rotary" else 1)
+        step = self.heads * (1 if self.positions == "learned" else 4)
         if self.width % step:
             raise UserError(
                 f"width {self.width} is not a multiple of {step} ({self.heads} heads, {self.positions}); "

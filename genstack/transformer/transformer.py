@@ -138,8 +138,8 @@ class Transformer(nn.Module):
     def __init__(self, layout: CodeLayout, backbone: Backbone):
         super().__init__()
         self.layout, self.backbone = layout, backbone
-        rotary, width = backbone.positions == "rotary", backbone.width
-        self.position_embedding = PositionEmbedding(layout, width, absolute=not rotary)
+        rotary, width = backbone.positions != "learned", backbone.width
+        self.position_embedding = PositionEmbedding(layout, width, absolute=backbone.positions != "rotary")
         self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
         self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
         self.key_values = key_values(backbone)

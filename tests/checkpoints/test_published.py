@@ -387,7 +387,9 @@ def test_hidden_widths_of_llamagen(width, depth, heads, hidden):
     made = plan(width, depth, heads, hidden)
     assert made.mlp_width == hidden
     if width >= 256:
-        assert made == Backbone(width, depth, heads, qk_norm=False, unplaced="zero")
+        assert made == Backbone(
+            width, depth, heads, positions="rotary", qk_norm=False, unplaced="zero", tied=False
+        )
 
 
 def test_averaged_weights_of_a_training_file(tmp_path):

@@ -11,6 +11,7 @@ from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, SamplingOptions, image_seeds
 from genstack.prior.autoregressive import TransformerDecoder
 from genstack.transformer import Backbone
+from genstack.transformer.head import ScaledEmbedding
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)
 CHANGES = {
@@ -27,6 +28,8 @@ def prior(request, layout, tiny) -> Autoregressive:
     prior = Autoregressive(layout, CLASSES, replace(tiny, **request.param)).eval()
     for parameter in prior.parameters():  # away from the small weights of the start, so that differences show
         nn.init.normal_(parameter, std=0.3)
+    assert isinstance(prior.codes, ScaledEmbedding)
+    prior.codes.weight.data /= prior.codes.scale
     return prior
 
 

@@ -10,6 +10,7 @@ from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.diffusion import Diffusion
+from genstack.transformer.head import ScaledEmbedding
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)
 SMALL = CodeLayout((8, 16), 3, ((1, 3),))
@@ -86,6 +87,8 @@ def test_the_loss_is_the_bound_per_code(tiny):
     prior = Diffusion(SMALL, CLASSES, tiny, masks=20).eval()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
+    assert isinstance(prior.filler.codes, ScaledEmbedding)
+    prior.filler.codes.weight.data /= prior.filler.codes.scale
     codes, labels = torch.randint(3, (500, 3)), torch.arange(500) % 3
     with torch.no_grad():
         loss = prior.loss(codes.repeat(40, 1), labels.repeat(40))

@@ -11,6 +11,7 @@ from genstack.layout import CodeLayout
 from genstack.prior.logits import uniforms
 from genstack.prior.masked_transformer import MaskedTransformer, hash_codes, lowest_k, stratified_uniforms
 from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.head import ScaledEmbedding
 
 LAYOUT = CodeLayout((16, 16), 3, ((2, 2),))
 EVERY = torch.tensor(list(product(range(3), repeat=4)))
@@ -50,6 +51,8 @@ def filler(tiny):
     filler = MaskedTransformer(LAYOUT, Unconditional(), tiny).eval()
     for parameter in filler.parameters():
         nn.init.normal_(parameter, std=0.4)
+    assert isinstance(filler.codes, ScaledEmbedding)
+    filler.codes.weight.data /= filler.codes.scale
     return filler
 
 

@@ -20,6 +20,7 @@ from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
 from genstack.prior import Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.exact import Exact
+from genstack.transformer.head import ScaledEmbedding
 
 PRIORS = discover(genstack.prior, Prior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -233,6 +234,9 @@ def test_a_bound_leaves_less_than_all_probability(build, smallest):
     prior.masks = 100  # the bound itself, hardly an estimate any more
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
+    for module in prior.modules():
+        if isinstance(module, ScaledEmbedding):  # which is read larger than it is stored
+            module.weight /= module.scale
     every = torch.tensor(list(product(range(3), repeat=4)))
     together = prior.nats(every.repeat(4, 1), torch.arange(4).repeat_interleave(81))
     for nats in together.split(81):
@@ -416,7 +420,8 @@ def test_random_codes_cost_the_logarithm_of_the_codebook_size(build, small):
     def batch():
         return torch.randint(small.codebook_size, (32, small.length)), labels
 
-    prior = train(build(small, Unconditional()), batch, steps=40)
+    # Vectors of codes learn several times as fast as the rate, which has to fall for them to settle.
+    prior = train(build(small, Unconditional()), batch, steps=40, final=0.0)
     fresh = torch.randint(small.codebook_size, (300, small.length))
     nats = prior.nats(fresh, torch.zeros(300, dtype=torch.int64)).mean() / small.length
     assert math.log(6) - 0.003 < nats < math.log(6) + 0.03

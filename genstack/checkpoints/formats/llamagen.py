@@ -155,7 +155,7 @@ def transformer(
         "codes.weight": weights.take("tok_embeddings.weight"),
         "head.weight": weights.take("output.weight"),
     }
-    return filled(lambda: Autoregressive(layout, condition, backbone), found)
+    return filled(lambda: Autoregressive(layout, condition, backbone, neighbors=False), found)
 
 
 def keyed(weights: Weights, width: int, heads: int) -> int | None:
@@ -166,7 +166,16 @@ def keyed(weights: Weights, width: int, heads: int) -> int | None:
 
 def plan(width: int, depth: int, heads: int, hidden: int, kv_heads: int | None = None) -> Backbone:
     """LlamaGen's transformer; where its hidden width is not the usual one, the ratio that gives it."""
-    made = Backbone(width, depth, heads, qk_norm=False, unplaced="zero", kv_heads=kv_heads)
+    made = Backbone(
+        width,
+        depth,
+        heads,
+        positions="rotary",
+        qk_norm=False,
+        unplaced="zero",
+        kv_heads=kv_heads,
+        tied=False,
+    )
     if made.mlp_width == hidden:
         return made
     ratio = 1.5 * (hidden + 0.5) / width  # a half, so that rounding down gives `hidden`

@@ -202,6 +202,7 @@ def transformer(
         positions="learned",
         qk_norm=False,
         bias=True,
+        tied=False,
     )
     places = unfolded(weights.take("pos_emb"))
     found = {f"transformer.{name}": weight for name, weight in blocks(weights, layers).items()}
@@ -212,7 +213,7 @@ def transformer(
             behind(places, before, layout.length) if before else positions(places, layout.length)
         ),
     }
-    return filled(lambda: Autoregressive(layout, condition, backbone), found)
+    return filled(lambda: Autoregressive(layout, condition, backbone, neighbors=False), found)
 
 
 def check_order(weights: Weights) -> None:

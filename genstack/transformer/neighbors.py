@@ -1,0 +1,55 @@
+"""Codes above the one that is predicted, read at once: a masked convolution (PixelCNN, arXiv:1601.06759)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from genstack.layout import CodeLayout
+
+COLUMNS = (-1, 0, 1)  # of the row above, beside that of the predicted code
+
+
+class NeighborEmbedding(nn.Module):
+    """Adds the three codes above the predicted one to the token that predicts it.
+
+    Attention has to find these first, which takes it hundreds of steps.
+
+    Args:
+        layout: where the codes lie.
+        width: channels of a token.
+    """
+
+    def __init__(self, layout: CodeLayout, width: int):
+        super().__init__()
+        positions, order = layout.positions(), torch.arange(layout.length)
+        widths = torch.tensor([columns for _, columns in layout.grids])[positions.grid]
+        rows = []
+        for shift in COLUMNS:
+            column = positions.column + shift
+            inside = (positions.row > 0) & (column >= 0) & (column < widths)
+            rows.append(torch.where(inside, order + (shift - widths) * layout.depth + 1, 0))
+        index = pad(torch.stack(rows), (0, 1))  # the last: no position, so no neighbors
+        self.register_buffer("index", index[index.any(dim=1)], persistent=False)
+        self.layers = nn.ModuleList()
+        for _ in self.get_buffer("index"):
+            layer = nn.Linear(width, width, bias=False)
+            nn.init.normal_(layer.weight, std=0.02)
+            self.layers.append(layer)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n width"],
+        targets: Int[Tensor, " n"],
+        codes: Float[Tensor, "b m width"],
+    ) -> Float[Tensor, "b n width"]:
+        """Add neighbors to tokens.
+
+        Args:
+            tokens: embedded codes and conditions.
+            targets: the index of the code that each token predicts; `layout.length` for none.
+            codes: a vector of zeros, then those of the codes so far.
+        """
+        for layer, row in zip(self.layers, self.get_buffer("index"), strict=True):
+            tokens = tokens + layer(codes[:, row[targets]])
+        return tokens
