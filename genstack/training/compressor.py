@@ -17,28 +17,28 @@ from genstack.losses.fidelity import psnr
 from genstack.losses.perceptual import Perceptual
 from genstack.losses.reconstruction import L1, ReconstructionLoss
 from genstack.model import Model
-from genstack.training.health import health
+from genstack.training.codebook_usage import usage_monitor
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
 
 
 class CompressorTraining(Training[Compressor]):
-    """Train a compressor: images become codes, and images again.
+    """Train a compressor: images to codes and back to images.
 
     Args:
-        compressor: the model itself.
+        compressor: the model.
         data: the images.
-        reconstruction: distance of pixels, or LogitLaplace: their likelihood, as DALL-E's dVAE has it.
-        perceptual: distance as a trained network sees it, for sharp images: LPIPS, or null for none.
-        adversary: what learns to tell reconstructions from images: Adversary for a VQGAN, null for a VQ-VAE.
-        optimization: learning rate and its schedule, for compressor and discriminator alike.
-        ema: decay of the averaged weights, which are the ones that get used; 0 for none.
-        compile: compile encoder and decoder with torch.compile; pays on a GPU, after some minutes.
-        seed: of the initial weights and of all noise in training.
+        reconstruction: pixel distance, or LogitLaplace, the likelihood of DALL-E's dVAE.
+        perceptual: distance of features of a trained network, for sharp images; null for none.
+        adversary: Adversary for a VQGAN; null for a VQ-VAE.
+        optimization: learning rate and schedule of compressor and discriminator.
+        ema: decay of the exponential moving average (EMA) of weights, which the model file holds; 0 for none.
+        compile: compile encoder and decoder with torch.compile; faster on a GPU, after some minutes.
+        seed: seed of the initial weights and of noise in training.
     """
 
-    best = ""
-    shown = (
+    best_metric = ""
+    progress_metrics = (
         "train/reconstruction",
         "train/perceptual",
         "train/adversarial",
@@ -64,7 +64,7 @@ class CompressorTraining(Training[Compressor]):
         super().__init__(compressor(channels), data, optimization, ema, seed)
         self.reconstruction, self.perceptual = reconstruction, perceptual
         self.adversary = adversary(channels) if adversary else None
-        self.health = health(self.model, height, width)
+        self.usage = usage_monitor(self.model, height, width)
         self.reconstruction.check(self.model.output)
         if self.perceptual is not None:
             self.perceptual.check(channels, height, width)
@@ -74,30 +74,30 @@ class CompressorTraining(Training[Compressor]):
         if compile:
             if self.adversary is not None and self.adversary.adaptive is not None:
                 raise UserError(
-                    "an adaptive weight goes back through the decoder more than once, which a compiled one "
-                    "cannot; use `compile: false` or `adaptive: null`"
+                    "an adaptive weight needs several backward passes through the decoder, which compiled "
+                    "networks do not allow; use `compile: false` or `adaptive: null`"
                 )
-            for half in self.model.modules():
-                if isinstance(half, Encoder | Decoder):
-                    half.compile()
+            for module in self.model.modules():
+                if isinstance(module, Encoder | Decoder):
+                    module.compile()
 
     @property
-    def becomes(self) -> str:
-        return self.health.becomes
+    def representation(self) -> str:
+        return self.usage.representation
 
-    def model_now(self, learned: Compressor, measured: dict[str, float]) -> Model:
-        return Model(learned, self.data.preprocessing, self.data.class_names, made=self.made(measured))
+    def to_model(self, weights: Compressor, metrics: dict[str, float]) -> Model:
+        return Model(weights, self.data.preprocessing, self.data.class_names, made=self.metadata(metrics))
 
     def networks(self) -> Sequence[nn.Module]:
         return [self.model] if self.adversary is None else [self.model, self.adversary]
 
-    def outside(self) -> Sequence[nn.Module]:
-        judge = None if self.perceptual is None else self.perceptual.to(self.device).network
-        return [] if judge is None else [judge]
+    def frozen_networks(self) -> Sequence[nn.Module]:
+        network = None if self.perceptual is None else self.perceptual.to(self.device).network
+        return [] if network is None else [network]
 
     def objective(self, batch: Batch) -> Tensor:
         reconstruction = self.model(batch.images)
-        self.health.add(reconstruction)
+        self.usage.update(reconstruction)
         distances = self.distances(batch.images, reconstruction)
         terms = distances | reconstruction.losses
         if self.adversary is not None:
@@ -107,18 +107,22 @@ class CompressorTraining(Training[Compressor]):
                 closeness = torch.stack(list(distances.values())).sum()
                 balance = self.adversary.balance(closeness, pushed, self.model.last_layer)
                 terms["adversarial"] = push * balance * pushed
-                self.note({"adversary_balance": balance})
-            judged = self.adversary.discriminator_loss(batch.images, reconstruction.images, self.global_step)
-            terms |= judged.losses
-            self.note({"adversary_push": push})
-            self.note({"real_accuracy": judged.accuracy_real, "fake_accuracy": judged.accuracy_fake})
-        self.note({name: term for name, term in terms.items() if name != "r1"})
+                self.log_step({"adversary_balance": balance})
+            discriminator = self.adversary.discriminator_loss(
+                batch.images, reconstruction.images, self.global_step
+            )
+            terms |= discriminator.losses
+            self.log_step({"adversary_push": push})
+            self.log_step(
+                {"real_accuracy": discriminator.accuracy_real, "fake_accuracy": discriminator.accuracy_fake}
+            )
+        self.log_step({name: term for name, term in terms.items() if name != "r1"})
         return torch.stack(list(terms.values())).sum()
 
     def distances(
         self, images: Float[Tensor, "b c H W"], reconstruction: Reconstruction
     ) -> dict[str, Float[Tensor, ""]]:
-        """The weighted terms that compare reconstructions with their originals."""
+        """Weighted distances of reconstructions and originals by name."""
         terms = {
             "reconstruction": self.reconstruction.weight * self.reconstruction.of(reconstruction, images)
         }
@@ -128,44 +132,44 @@ class CompressorTraining(Training[Compressor]):
 
     def after_step(self, skipped: bool) -> None:
         self.model.after_step(skipped)
-        self.health.after_step(skipped)
+        self.usage.after_step(skipped)
         if self.adversary is not None:
             self.adversary.after_step(skipped)
             if self.adversary.penalty is not None:
-                self.note({"r1": self.adversary.paid.clone()})
+                self.log_step({"r1": self.adversary.paid.clone()})
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.note(self.health.trained())
+            self.log_step(self.usage.training_metrics())
             self.warn()
 
     def warn(self) -> None:
-        """Say once, in plain words, what is wrong between the two halves, after a tenth of the run."""
+        """Warn once of an unused codebook or unused latents, after a tenth of the run."""
         if self.warned or self.global_step < self.trainer.max_steps // 10:
             return
-        if complaint := self.health.complaint():
+        if warning := self.usage.warning():
             self.warned = True
-            self.print(f"warning: at step {self.global_step} {complaint}")
+            self.print(f"warning: at step {self.global_step} {warning}")
 
-    def look(self, batch: Batch) -> Reconstruction:
-        return self.used(batch.images)
+    def predict(self, batch: Batch) -> Reconstruction:
+        return self.ema_model(batch.images)
 
-    def judge(self, batch: Batch, made: Reconstruction) -> None:
-        self.health.hold(made)
-        terms = self.distances(batch.images, made)
-        terms["psnr"] = psnr(batch.images, made.images).mean()
-        self.measure(terms, len(batch.images))
+    def log_prediction(self, batch: Batch, prediction: Reconstruction) -> None:
+        self.usage.update_validation(prediction)
+        terms = self.distances(batch.images, prediction)
+        terms["psnr"] = psnr(batch.images, prediction.images).mean()
+        self.log_validation(terms, len(batch.images))
 
-    def measured_together(self) -> dict[str, float]:
-        return self.health.held_out()
+    def joint_metrics(self) -> dict[str, float]:
+        return self.usage.validation_metrics()
 
-    def picture(self, count: int) -> PIL.Image.Image:
-        """Held-out images, each beside its reconstruction."""
+    def image_sheet(self, count: int) -> PIL.Image.Image:
+        """Validation images beside their reconstructions."""
         held_out = self.data.examples("validation", max(1, count // 2))
         assert isinstance(held_out, Batch)
         images = held_out.images.to(self.device)
-        pairs = zip(images, self.used(images).images, strict=True)
+        pairs = zip(images, self.ema_model(images).images, strict=True)
         return sheet(torch.stack(list(chain(*pairs))).cpu(), columns=8)
 
     def charts(self) -> dict[str, PIL.Image.Image]:
-        """How often each code was used lately, where there are codes."""
-        chart = self.health.picture()
+        """The histogram of recent codes."""
+        chart = self.usage.chart()
         return {} if chart is None else {"codes": chart}

@@ -24,21 +24,21 @@ from genstack.transformer.transformer import Transformer
 
 
 class PriorTraining(Training[Prior]):
-    """Train a prior: the distribution of the codes that a compressor makes of images.
+    """Train a prior: the distribution of a compressor's codes.
 
     Args:
-        prior: the model itself.
-        compressor: the compressor and all that its use needs; stays as it is.
-        data: the images, or the codes that the compressor has made of them before.
-        condition: what steers the prior; null for class labels where the data has them, else for nothing.
-        optimization: learning rate and its schedule.
-        ema: decay of the averaged weights, which are the ones that get used; 0 for none.
-        compile: compile the transformer with torch.compile; pays in long runs, after a while at the start.
-        seed: of the initial weights and of all noise in training.
+        prior: the model.
+        compressor: the frozen compressor, with its preprocessing.
+        data: images, or codes of the compressor.
+        condition: condition of the prior; null for class labels if the data has any, and none otherwise.
+        optimization: learning rate and schedule.
+        ema: decay of the exponential moving average (EMA) of weights, which the model file holds; 0 for none.
+        compile: compile the transformer with torch.compile; faster in long runs, slow at the start.
+        seed: seed of the initial weights and of noise in training.
     """
 
-    best = "val/nats"
-    shown = ("train/loss", "val/nats", "val/unigram", "val/uniform")
+    best_metric = "val/nats"
+    progress_metrics = ("train/loss", "val/nats", "val/unigram", "val/uniform")
 
     def __init__(
         self,
@@ -71,12 +71,12 @@ class PriorTraining(Training[Prior]):
                 transformer.compile()
 
     @property
-    def becomes(self) -> str:
+    def representation(self) -> str:
         return f"{self.layout.length} codes of {self.layout.codebook_size}"
 
-    def model_now(self, learned: Prior, measured: dict[str, float]) -> Model:
-        data, made = self.data, self.made(measured)
-        return Model(self.compressor.compressor, data.preprocessing, data.class_names, learned, made)
+    def to_model(self, weights: Prior, metrics: dict[str, float]) -> Model:
+        data, metadata = self.data, self.metadata(metrics)
+        return Model(self.compressor.compressor, data.preprocessing, data.class_names, weights, metadata)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["compressor"] = self.identity
@@ -85,7 +85,7 @@ class PriorTraining(Training[Prior]):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["compressor"] != self.identity:
             raise UserError(
-                "the compressor is no longer the one that this run began with; put the old one back, "
+                "the compressor is no longer the one that this run began with; restore it, "
                 "or start a new run with another --name"
             )
         if checkpoint.get("condition") not in (None, describe(self.model.condition)):
@@ -94,8 +94,8 @@ class PriorTraining(Training[Prior]):
                 "another network; put them back, or start a new run with another --name"
             )
 
-    def blank(self) -> Prior:
-        prior = super().blank()
+    def new_model(self) -> Prior:
+        prior = super().new_model()
         prior.attach(self.compressor.compressor)
         return prior
 
@@ -107,7 +107,7 @@ class PriorTraining(Training[Prior]):
     def networks(self) -> Sequence[nn.Module]:
         return [self.model]
 
-    def outside(self) -> Sequence[nn.Module]:
+    def frozen_networks(self) -> Sequence[nn.Module]:
         networks = [self.compressor.compressor, self.model.condition.network]
         return [network.to(self.device) for network in networks if network is not None]
 
@@ -120,14 +120,14 @@ class PriorTraining(Training[Prior]):
         self.model.before_step(self.global_step / self.trainer.max_steps)
         return self.model.loss(*self.encode(batch))
 
-    def picture(self, count: int) -> PIL.Image.Image:
+    def image_sheet(self, count: int) -> PIL.Image.Image:
         """Samples of what the condition shows, the same seeds every time."""
         condition, held_out = self.model.condition, self.data.examples("validation", count)
         inputs = condition.modality.preview(
             held_out.inputs[[index % len(held_out) for index in range(count)]]
         )
         seeds = image_seeds(self.seed, range(count))
-        codes = self.used.sample(condition.encode(inputs).to(self.device), SamplingOptions(), seeds)
+        codes = self.ema_model.sample(condition.encode(inputs).to(self.device), SamplingOptions(), seeds)
         images = self.compressor.compressor.decode(codes, self.layout)
         told = [", ".join(words.values()) for words in condition.modality.describe(inputs)]
         return sheet(images.cpu(), columns=8, labels=told if any(told) else None)
@@ -135,18 +135,18 @@ class PriorTraining(Training[Prior]):
     def on_validation_epoch_start(self) -> None:
         self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64, device=self.device)
 
-    def look(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
-        """The codes of a batch, and their nats."""
+    def predict(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
+        """The codes of a batch and their nats."""
         codes, condition = self.encode(batch)
-        return codes, self.used.nats(codes, condition)
+        return codes, self.ema_model.nats(codes, condition)
 
-    def judge(self, batch: Batch | CodeBatch, made: tuple[Tensor, Tensor]) -> None:
-        codes, nats = made[0], made[1].mean()
+    def log_prediction(self, batch: Batch | CodeBatch, prediction: tuple[Tensor, Tensor]) -> None:
+        codes, nats = prediction[0], prediction[1].mean()
         self.counts += torch.bincount(codes.flatten(), minlength=self.layout.codebook_size)
         bits = nats / math.log(2) / math.prod(self.layout.image_size)
-        self.measure({"nats": nats / self.layout.length, "bits_per_pixel": bits}, len(batch))
+        self.log_validation({"nats": nats / self.layout.length, "bits_per_pixel": bits}, len(batch))
 
-    def measured_together(self) -> dict[str, float]:
+    def joint_metrics(self) -> dict[str, float]:
         counts = self.trainer.strategy.reduce(self.counts, reduce_op="sum").cpu().double()
         frequencies = counts[counts > 0] / counts.sum()
         entropy = -(frequencies * frequencies.log()).sum()

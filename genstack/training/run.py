@@ -19,8 +19,8 @@ from genstack.atomic import exclusive, replacing
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
 from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
-from genstack.training.callbacks.metrics import METRICS, Metrics
-from genstack.training.callbacks.pictures import Pictures
+from genstack.training.callbacks.images import ImageLogger
+from genstack.training.callbacks.metrics import METRICS, MetricsLogger
 from genstack.training.callbacks.progress import ProgressLine
 from genstack.training.loggers import Logging
 from genstack.training.sharded_checkpoint import REST, ShardedStrategy
@@ -252,8 +252,8 @@ class Run:
         """
         training.changed = listed(self.changes())
         checkpoints = CheckpointCallback(self.folder, schedule.checkpoint_minutes, self.config())
-        pictures = Pictures(self.folder, logging.images)
-        callbacks = [ProgressLine(), Metrics(self.folder), pictures, checkpoints]
+        images = ImageLogger(self.folder, logging.images)
+        callbacks = [ProgressLine(), MetricsLogger(self.folder), images, checkpoints]
         with self.locked():
             try:
                 trainer = schedule.trainer(self.folder, callbacks, logging)

@@ -1,9 +1,9 @@
-"""Weights cut among processes: each holds a part, and all of a layer only while it computes (FSDP2).
+"""Weights sharded among processes, gathered layer by layer while they compute (FSDP2).
 
-The cut is that of fully sharded data parallelism (Zhao et al. 2023, arXiv:2304.11277), as torch.distributed's
-`fully_shard` makes it, parameter by parameter. Every member of a list of layers is gathered by itself; what
-is left of a model is gathered once a step. Whole in every process stay what is small and used out of turn:
-quantizers, whose codebooks move after the step, and the last layer, whose gradient adaptive weights look at.
+Fully sharded data parallelism (Zhao et al. 2023, arXiv:2304.11277) by torch.distributed's `fully_shard`. Each
+member of a list of layers is gathered by itself, the rest of a model once a step. Replicated are small parts
+that are used out of turn: quantizers, whose codebooks move after the step, and the last layer, whose gradient
+the adaptive weight needs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,23 +21,23 @@ from genstack.prior import Prior
 
 Learner = TypeVar("Learner", bound=nn.Module)
 
-#: What training calls of a model beside `forward`; weights are gathered for these.
-CALLED = ("loss", "nats", "sample")
+#: Methods beside `forward` that training calls on a prior; weights are gathered for them.
+METHODS = ("loss", "nats", "sample")
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Cut a model's parameters among the processes of a mesh, in place."""
-    whole = set(kept_whole(model))
+    """Shard a model's parameters among the processes of a mesh, in place."""
+    whole = set(replicated(model))
     for layer in layers(model):
         fully_shard(layer, mesh=mesh, ignored_params=whole)
     fully_shard(model, mesh=mesh, ignored_params=whole)
-    for name in CALLED:
+    for name in METHODS:
         if isinstance(model, Prior):
             register_fsdp_forward_method(model, name)
 
 
-def kept_whole(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that are not cut."""
+def replicated(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that every process holds whole."""
     for module in model.modules():
         if isinstance(module, Bottleneck):
             yield from module.parameters()
@@ -46,7 +46,7 @@ def kept_whole(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost members of lists of layers that are used by calling them."""
+    """The outermost members of lists of layers that are called as modules."""
     for child in module.children():
         if isinstance(child, Bottleneck):
             continue
@@ -61,13 +61,13 @@ def layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def sharding_saves(model: nn.Module, processes: int) -> int:
-    """Bytes that each process needs less in training when a model is cut, beside one that holds it whole.
+    """Bytes that sharding saves each process in training.
 
-    Of what is cut it holds a part: weights, average, gradients and both moments. What belongs to no layer is
-    gathered for a whole step, and so are its gradients until they are shared out; of layers two are gathered
-    at a time, and the gradients of one are there whole, and once more in the order in which they are sent.
+    It holds a shard of weights, EMA, gradients and both moments. Parameters outside of layers are gathered
+    for a whole step, with their gradients. Two layers are gathered at a time, with the gradients of one and a
+    copy of these to send.
     """
-    whole = set(kept_whole(model))
+    whole = set(replicated(model))
     members = [size(layer, whole) for layer in layers(model)]
     everything, largest = size(model, whole), max(members, default=0)
     gathered = 2 * (everything - sum(members)) + 4 * largest
@@ -75,26 +75,26 @@ def sharding_saves(model: nn.Module, processes: int) -> int:
 
 
 def size(module: nn.Module, whole: set[nn.Parameter]) -> int:
-    """Bytes of the parameters that are cut."""
+    """Bytes of the sharded parameters."""
     return sum(parameter.nbytes for parameter in module.parameters() if parameter not in whole)
 
 
 def is_called(module: nn.Module) -> bool:
-    """Whether a module with weights is used by calling it, which is when its weights are gathered."""
+    """Return True for modules with weights and a `forward`, whose call gathers them."""
     return type(module).forward is not nn.Module.forward and any(True for _ in module.parameters())
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a model's parameters are cut among processes."""
+    """Return True if a model's parameters are sharded."""
     return isinstance(model, FSDPModule)
 
 
-def assembled(model: Learner, blank: Callable[[], Learner]) -> Learner | None:
-    """A whole copy of a model that is cut, in main memory: in the first process, None in all others.
+def gather_model(model: Learner, new_model: Callable[[], Learner]) -> Learner | None:
+    """A whole copy of a sharded model in the main memory of the first process; None in the others.
 
     Args:
-        model: it; every process asks for it at once.
-        blank: makes one like it, with any weights.
+        model: the sharded model; every process calls this at once.
+        new_model: builds one like it, with any weights.
     """
     whole: dict[str, Tensor] = {}
     first = distributed.get_rank() == 0
@@ -105,7 +105,7 @@ def assembled(model: Learner, blank: Callable[[], Learner]) -> Learner | None:
     if not first:
         return None
     with torch.device("meta"):
-        copy = blank()
+        copy = new_model()
     copy.load_state_dict(whole, assign=True)
     return copy.eval().requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""The numbers of a run: those of one optimizer step, and means over held-out images; of all processes."""
+"""Metrics of one optimizer step, and means over validation images, across processes."""
 
 from collections.abc import Mapping
 
@@ -9,50 +9,50 @@ from genstack.dist import all_reduce_sum, is_distributed
 
 
 class StepMetrics:
-    """What is said of the step at hand, by name; it knows nothing of earlier steps.
+    """Metrics of the current optimizer step.
 
-    Lightning remembers the last value of every number ever logged, which a resumed run could not know, and
-    logs those of the first process and of the last accumulated part.
+    Lightning keeps the last value of every metric ever logged, which a resumed run could not know, and logs
+    those of the first process and the last accumulated part.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
-    def add(self, numbers: Mapping[str, Tensor | float]) -> None:
-        """Take in numbers of a part, or of the step as a whole."""
+    def update(self, numbers: Mapping[str, Tensor | float]) -> None:
+        """Add metrics of an accumulated part, or of the whole step."""
         for name, value in numbers.items():
             self.values.setdefault(name, []).append(torch.as_tensor(value).detach().float())
 
     def clear(self) -> None:
-        """Begin another step."""
+        """Begin a new step."""
         self.values.clear()
 
-    def here(self) -> dict[str, float]:
-        """The means over the parts that this process computed."""
+    def local_means(self) -> dict[str, float]:
+        """Means over the parts of this process."""
         return {name: float(torch.stack(values).mean()) for name, values in self.values.items()}
 
-    def everywhere(self, device: torch.device) -> dict[str, float]:
-        """The means over the parts of all processes, which must have noted the same names."""
-        here = self.here()
-        *sums, processes = sum_over_processes([*here.values(), 1.0], device)
-        return {name: value / processes for name, value in zip(here, sums, strict=True)}
+    def means(self, device: torch.device) -> dict[str, float]:
+        """Means over the parts of all processes, which must have logged the same names."""
+        local = self.local_means()
+        *sums, processes = sum_over_processes([*local.values(), 1.0], device)
+        return {name: value / processes for name, value in zip(local, sums, strict=True)}
 
 
 class MeanMetrics:
-    """Means over images, whatever the sizes of their batches and however many each process has."""
+    """Means over images, for batches of any size and any number of images per process."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.images = 0
 
-    def add(self, numbers: Mapping[str, Tensor | float], images: int) -> None:
-        """Take in the means over so many images."""
+    def update(self, numbers: Mapping[str, Tensor | float], images: int) -> None:
+        """Add means over a number of images."""
         for name, value in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * images
         self.images += images
 
-    def take(self, device: torch.device) -> dict[str, float]:
-        """The means over the images of all processes, each of which must have some; begins anew."""
+    def compute(self, device: torch.device) -> dict[str, float]:
+        """Means over the images of all processes, each of which must have some; then reset."""
         *sums, images = sum_over_processes([*self.sums.values(), float(self.images)], device)
         means = {name: value / images for name, value in zip(self.sums, sums, strict=True)}
         self.sums, self.images = {}, 0

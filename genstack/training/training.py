@@ -1,4 +1,4 @@
-"""What both stages share: one optimizer, averaged weights, steps that survive a bad batch, exact resuming."""
+"""What both stages share: one optimizer, EMA weights, skipping of non-finite steps, exact resuming."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,156 +19,153 @@ from genstack.errors import UserError
 from genstack.model import Model
 from genstack.training.ema import ema_model
 from genstack.training.optimization import Optimization, clip
-from genstack.training.sharding import assembled, average_replicated, is_sharded, shard
+from genstack.training.sharding import average_replicated, gather_model, is_sharded, shard
 from genstack.training.step_metrics import MeanMetrics, StepMetrics
 
 Learner = TypeVar("Learner", bound=nn.Module)
 
-PATIENCE = 10  # optimizer steps in a row that may be thrown away before the run gives up
+PATIENCE = 10  # skipped optimizer steps in a row after which the run stops
 
 
 class Training(pl.LightningModule, ABC, Generic[Learner]):
-    """Trains one model. One backward pass, one optimizer, one count of steps.
+    """Training of one model, with one backward pass, one optimizer and one count of steps.
 
-    All that is random in a step follows from (seed, images consumed, process), so a resumed run continues bit
-    by bit without saving the state of any generator.
+    Randomness in a step follows from (seed, images consumed, rank). A resumed run continues bit by bit, and
+    no state of a generator is saved.
     """
 
     model: Learner
     consumed: Tensor
     skipped: Tensor
-    #: Name of the measured number whose least value the model file keeps; "" for the latest weights.
-    best: ClassVar[str]
-    #: Logged names that the progress line shows, in order.
-    shown: ClassVar[tuple[str, ...]]
+    #: Validation metric whose lowest value selects the model file; "" for the latest weights.
+    best_metric: ClassVar[str]
+    #: Metrics of the progress line, in order.
+    progress_metrics: ClassVar[tuple[str, ...]]
 
     def __init__(self, model: Learner, data: Data, optimization: Optimization, ema: float, seed: int):
         super().__init__()
         self.model, self.data, self.optimization, self.seed = model, data, optimization, seed
-        self.average = ema_model(model, ema)
+        self.ema = ema_model(model, ema)
         self.register_buffer("consumed", torch.tensor(0))  # training images so far, of all processes
-        self.register_buffer("skipped", torch.tensor(0))  # optimizer steps thrown away so far
+        self.register_buffer("skipped", torch.tensor(0))  # optimizer steps without an update so far
         self.skipped_in_row = 0
         self.finite = True
-        self.reading = 0  # images of the step at hand so far; they count once it is done
-        self.noted = StepMetrics()
-        self.held_out = MeanMetrics()
-        self.measured: dict[str, float] = {}  # by the latest validation
-        self.latest: Any = None  # held-out batch
+        self.pending = 0  # images of the current step so far, which count once it is done
+        self.step_metrics = StepMetrics()
+        self.validation_means = MeanMetrics()
+        self.validation_metrics: dict[str, float] = {}  # of the latest validation
+        self.latest: Any = None  # validation batch
         self.changed: list[str] = []  # settings that differ from those of the checkpoint
 
     @property
     @abstractmethod
-    def becomes(self) -> str:
-        """What an image becomes between the two halves of the compressor, in words."""
+    def representation(self) -> str:
+        """The codes or latents of an image, in words."""
 
     @abstractmethod
-    def model_now(self, learned: Learner, measured: dict[str, float]) -> Model:
-        """What the run hands on: `learned` with all that its use needs, and what validation measured."""
+    def to_model(self, weights: Learner, metrics: dict[str, float]) -> Model:
+        """The model file's content: these weights, everything that their use needs, and metadata."""
 
     def configure_model(self) -> None:
-        """Cut the weights among the processes, where the strategy is one that does."""
+        """Shard the weights under strategy fsdp."""
         if self.device_mesh is None or self.sharded:
             return
         if any(module._compiled_call_impl is not None for module in self.model.modules()):
-            raise UserError("compiled weights cannot be cut; use `compile: false`, or strategy ddp")
-        self.described = describe(self.model)
-        for model in (self.model, self.average.module):
+            raise UserError("compiled weights cannot be sharded; use `compile: false`, or strategy ddp")
+        self.description = describe(self.model)
+        for model in (self.model, self.ema.module):
             shard(model, self.device_mesh["data_parallel"])
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a part of the weights: then all must use them at once."""
+        """True if each process holds a shard of the weights; all must then use them at once."""
         return is_sharded(self.model)
 
-    def learned(self) -> Learner | None:
-        """The averaged weights, whole. Where they are cut, the first process gets them, and all must ask."""
-        return assembled(self.used, self.blank) if self.sharded else self.used
+    @property
+    def ema_model(self) -> Learner:
+        """The model with EMA weights, which validation, pictures and the model file use."""
+        return cast(Learner, self.ema.module.eval())
 
-    def blank(self) -> Learner:
-        """A model like the one that learns, with any weights."""
-        return cast(Learner, build(self.described))
+    def whole_model(self) -> Learner | None:
+        """The EMA model; with sharded weights gathered in the first process, and None in the others."""
+        return gather_model(self.ema_model, self.new_model) if self.sharded else self.ema_model
 
-    def made(self, measured: dict[str, float]) -> dict[str, Any]:
-        """How the model was made, for its description."""
+    def new_model(self) -> Learner:
+        """A model like the trained one, with any weights."""
+        return cast(Learner, build(self.description))
+
+    def metadata(self, metrics: dict[str, float]) -> dict[str, Any]:
+        """Provenance of the model, for its description."""
         return {
             "data": self.data.source,
             "step": self.trainer.global_step,
             "images": int(self.consumed),
             "seed": self.seed,
-            "measured": measured,
+            "measured": metrics,
             "torch": str(torch.__version__),
         }
 
-    @property
-    def used(self) -> Learner:
-        """The averaged weights: what validation measures, pictures show and the run hands on."""
-        return cast(Learner, self.average.module.eval())
-
     @abstractmethod
     def networks(self) -> Sequence[nn.Module]:
-        """The networks that learn; each is clipped by its own norm."""
+        """The trained networks; gradients of each are clipped by their own norm."""
 
     @abstractmethod
-    def outside(self) -> Sequence[nn.Module]:
-        """The networks that it uses as they are, brought to its device: in no optimizer and no checkpoint."""
+    def frozen_networks(self) -> Sequence[nn.Module]:
+        """Networks used as they are, moved to the device: in no optimizer and no checkpoint."""
 
     @abstractmethod
     def objective(self, batch: Any) -> Tensor:
-        """The training loss of a batch, a scalar; logs its terms."""
+        """The training loss of a batch, whose terms are logged."""
 
     @abstractmethod
-    def picture(self, count: int) -> PIL.Image.Image:
-        """A sheet of about `count` images that shows what has been learned."""
+    def image_sheet(self, count: int) -> PIL.Image.Image:
+        """A sheet of about `count` images by the EMA model."""
 
     def charts(self) -> dict[str, PIL.Image.Image]:
-        """What else there is to look at, by name."""
+        """Further pictures by name."""
         return {}
 
     def after_step(self, skipped: bool) -> None:
-        """Called once after each optimizer step."""
+        """Act once after each optimizer step."""
 
-    def note(self, numbers: Mapping[str, Tensor | float]) -> None:
-        """Say numbers of the step at hand, on all processes alike; `train/` goes before each name."""
-        self.noted.add({f"train/{name}": value for name, value in numbers.items()})
+    def log_step(self, numbers: Mapping[str, Tensor | float]) -> None:
+        """Log metrics of the current step as `train/...`; all processes log the same names."""
+        self.step_metrics.update({f"train/{name}": value for name, value in numbers.items()})
 
-    def measure(self, numbers: Mapping[str, Tensor | float], images: int) -> None:
-        """Say means over so many held-out images, on all processes alike; `val/` goes before each name."""
-        self.held_out.add({f"val/{name}": value for name, value in numbers.items()}, images)
-
-    @abstractmethod
-    def look(self, batch: Any) -> Any:
-        """What the averaged weights make of a held-out batch; where they are cut, all processes must ask."""
+    def log_validation(self, numbers: Mapping[str, Tensor | float], images: int) -> None:
+        """Log means over validation images as `val/...`; all processes log the same names."""
+        self.validation_means.update({f"val/{name}": value for name, value in numbers.items()}, images)
 
     @abstractmethod
-    def judge(self, batch: Any, made: Any) -> None:
-        """Measure what was made of a held-out batch."""
+    def predict(self, batch: Any) -> Any:
+        """Output of the EMA model for a validation batch; with sharded weights all processes call it."""
+
+    @abstractmethod
+    def log_prediction(self, batch: Any, prediction: Any) -> None:
+        """Log metrics of a validation batch."""
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.judge(batch, self.look(batch))
+        self.log_prediction(batch, self.predict(batch))
         self.latest = batch
 
     @abstractmethod
-    def measured_together(self) -> dict[str, float]:
-        """What can only be said of all held-out images together, on all processes alike."""
+    def joint_metrics(self) -> dict[str, float]:
+        """Metrics of all validation images together, the same in all processes."""
 
     def on_validation_epoch_end(self) -> None:
         if self.sharded:
-            self.accompany()
-        together = {f"val/{name}": number for name, number in self.measured_together().items()}
-        self.measured = self.held_out.take(self.device) | together
+            self.predict_missing_batches()
+        joint = {f"val/{name}": number for name, number in self.joint_metrics().items()}
+        self.validation_metrics = self.validation_means.compute(self.device) | joint
 
-    def accompany(self) -> None:
-        """Look at the latest batch again, for nothing, while the first process looks at one more of its own.
-
-        It waits for the weights that lie here, and no process knows what another one does.
-        """
+    def predict_missing_batches(self) -> None:
+        """Run the model as often as the process with most batches, which needs the shards of all."""
         loader = self.trainer.val_dataloaders
         assert isinstance(loader, DataLoader)
         images: int = len(loader.dataset)  # type: ignore[arg-type]
         most = ceil(ceil(images / self.trainer.world_size) / self.micro_batch)
         for _ in range(most - len(loader)):
-            self.look(self.latest)
+            self.predict(self.latest)
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
@@ -218,7 +215,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
 
     @property
     def micro_batch(self) -> int:
-        """Images that one process reads at a time; processes and accumulation share `data.batch_size`."""
+        """Images of one process at a time: `data.batch_size` over processes and accumulated parts."""
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         if self.data.batch_size % parts:
             raise UserError(
@@ -228,18 +225,18 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         return self.data.batch_size // parts
 
     def on_fit_start(self) -> None:
-        self.outside()
+        self.frozen_networks()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.noted.clear()
-        torch.manual_seed(mix(self.seed, int(self.consumed) + self.reading, self.global_rank))
+            self.step_metrics.clear()
+        torch.manual_seed(mix(self.seed, int(self.consumed) + self.pending, self.global_rank))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        self.reading += len(batch) * self.trainer.world_size
+        self.pending += len(batch) * self.trainer.world_size
         loss = self.objective(batch)
         self.finite = self.finite and bool(torch.isfinite(loss.detach()))
-        self.note({"loss": loss})
+        self.log_step({"loss": loss})
         return loss
 
     def configure_gradient_clipping(
@@ -251,28 +248,25 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         if self.sharded:
             average_replicated(self.parameters())
         norm = clip(optimizer, gradient_clip_val)
-        self.note({"gradient_norm": norm})
-        self.finite = self.agree(self.finite and norm < float("inf"))
+        self.log_step({"gradient_norm": norm})
+        finite = self.finite and norm < float("inf")
+        self.finite = bool(self.trainer.strategy.reduce_boolean_decision(finite, all=True))
         if not self.finite:
-            optimizer.zero_grad(set_to_none=True)  # a step without gradients moves nothing
-
-    def agree(self, finite: bool) -> bool:
-        """Whether every process says so."""
-        return bool(self.trainer.strategy.reduce_boolean_decision(finite, all=True))
+            optimizer.zero_grad(set_to_none=True)  # a step without gradients changes nothing
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         skipped, self.finite = not self.finite, True
         self.after_step(skipped)
-        self.consumed += self.reading
-        self.reading = 0
+        self.consumed += self.pending
+        self.pending = 0
         self.skipped += int(skipped)
         self.skipped_in_row = self.skipped_in_row + 1 if skipped else 0
-        self.note({"skipped": self.skipped})
+        self.log_step({"skipped": self.skipped})
         if not skipped:
-            self.average.update_parameters(self.model)
+            self.ema.update_parameters(self.model)
         if self.skipped_in_row == PATIENCE:
             raise UserError(
                 f"losses or gradients were not finite for {PATIENCE} steps in a row, up to step "
-                f"{self.global_step + 1}; what was saved is kept: lower learning_rate or raise warmup"
+                f"{self.global_step + 1}; checkpoints are kept; lower learning_rate or raise warmup"
             )

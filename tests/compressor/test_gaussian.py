@@ -16,7 +16,7 @@ from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions, image_seeds
-from genstack.training.health import LatentHealth, health
+from genstack.training.codebook_usage import LatentUsage, usage_monitor
 
 NETWORK = Convolutional(6, 8, (1, 2), 1, (), False)
 
@@ -151,26 +151,26 @@ def test_interpolation_goes_from_one_reconstruction_to_the_other():
     torch.testing.assert_close(way[2:3], expected, atol=1e-5, rtol=0)
 
 
-def test_health_counts_nats_and_channels_in_use():
-    watched = health(vae(), 12, 16)
-    assert isinstance(watched, LatentHealth)
-    assert watched.becomes == "latents of 6x8 without codes"
+def test_usage_of_latents():
+    watched = usage_monitor(vae(), 12, 16)
+    assert isinstance(watched, LatentUsage)
+    assert watched.representation == "latents of 6x8 without codes"
     made = vae()(torch.rand(2, 3, 12, 16))
     made.nats = torch.tensor([0.5, 0.011, 0.009, 0.0])[None, :, None, None].expand(2, 4, 6, 8)
-    watched.add(made)
+    watched.update(made)
     watched.after_step(skipped=False)
-    assert watched.trained() == pytest.approx({"rate": 0.52 * 48, "active": 0.5})
-    assert watched.complaint() == ""
-    watched.hold(made)
+    assert watched.training_metrics() == pytest.approx({"rate": 0.52 * 48, "active": 0.5})
+    assert watched.warning() == ""
+    watched.update_validation(made)
     made.nats = torch.zeros(6, 4, 6, 8)
-    watched.hold(made)
-    assert watched.held_out() == pytest.approx({"rate": 0.52 * 48 / 4, "active": 0.25})
-    watched.add(made)
+    watched.update_validation(made)
+    assert watched.validation_metrics() == pytest.approx({"rate": 0.52 * 48 / 4, "active": 0.25})
+    watched.update(made)
     watched.after_step(skipped=True)
-    assert watched.complaint() == "", "what a step that was thrown away has seen does not count"
-    watched.add(made)
+    assert watched.warning() == "", "what a step that was thrown away has seen does not count"
+    watched.update(made)
     watched.after_step(skipped=False)
-    assert "only 0% of the latents' channels" in watched.complaint()
+    assert "only 0% of the latents' channels" in watched.warning()
 
 
 @pytest.mark.parametrize(

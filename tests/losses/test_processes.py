@@ -1,4 +1,4 @@
-"""What adversaries and numbers of health add up over two processes is what one finds in both halves."""
+"""What adversaries and numbers of usage add up over two processes is what one finds in both halves."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from genstack.losses.adversary import Adversary
 from genstack.losses.gradient_penalty import R1
 from genstack.losses.lecam import Anchors, LeCAM
 from genstack.losses.patchgan import PatchGAN
-from genstack.training.health import LatentHealth, amounts
+from genstack.training.codebook_usage import LatentUsage, latent_metrics
 from genstack.training.step_metrics import MeanMetrics, StepMetrics
 
 CPU = torch.device("cpu")
@@ -46,28 +46,32 @@ def found(rank=None):
     adversary.after_step(skipped=False)
 
     network = Convolutional(dim=3, width=4, multipliers=(1,), blocks=1, attention=(), middle_attention=False)
-    health = LatentHealth(Autoencoder(3, network, Gaussian(dim=3)), 12, 12)
+    usage = LatentUsage(Autoencoder(3, network, Gaussian(dim=3)), 12, 12)
     nats = real.square() * torch.tensor([1.0, 1e-3, 1e-9])[:, None, None]
     for skipped in (False, True):
-        health.add(Reconstruction(real, None, {}, nats=nats * (1 + skipped)))
-        health.after_step(skipped)
-    health.hold(Reconstruction(real, None, {}, nats=nats))
+        usage.update(Reconstruction(real, None, {}, nats=nats * (1 + skipped)))
+        usage.after_step(skipped)
+    usage.update_validation(Reconstruction(real, None, {}, nats=nats))
 
-    noted, means = StepMetrics(), MeanMetrics()
+    step, means = StepMetrics(), MeanMetrics()
     for part in (real, fake):
-        noted.add({"mean": part.mean()})
+        step.update({"mean": part.mean()})
     parts = [nats[:1], nats[1:]] if rank == 0 else [nats]  # batches of other sizes and another number of them
     for part in parts:
-        means.add({"mean": part.mean()}, len(part))
+        means.update({"mean": part.mean()}, len(part))
     numbers = {
         "real": float(anchors.real),
         "fake": float(anchors.fake),
         "balance": float(balance),
         "paid": float(adversary.paid),
-        "noted": noted.everywhere(CPU)["mean"],
-        "means": means.take(CPU)["mean"],
+        "logged": step.means(CPU)["mean"],
+        "means": means.compute(CPU)["mean"],
     }
-    return numbers | health.trained() | {f"held {name}": value for name, value in health.held_out().items()}
+    return (
+        numbers
+        | usage.training_metrics()
+        | {f"held {name}": value for name, value in usage.validation_metrics().items()}
+    )
 
 
 @pytest.mark.slow
@@ -79,9 +83,9 @@ def test_two_halves_are_the_whole(tmp_path):
     assert one == pytest.approx(found(), rel=1e-5)
 
 
-def test_amounts_by_hand():
+def test_latent_metrics_by_hand():
     nats = torch.tensor([[0.5, 0.0], [1.5, 0.04]])[:, :, None, None] * torch.ones(1, 1, 2, 3)
-    assert amounts([nats[:1], nats[1:]]) == pytest.approx({"rate": 6 * (1.0 + 0.02), "active": 1.0})
+    assert latent_metrics([nats[:1], nats[1:]]) == pytest.approx({"rate": 6 * (1.0 + 0.02), "active": 1.0})
 
 
 if __name__ == "__main__":

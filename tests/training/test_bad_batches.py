@@ -32,7 +32,7 @@ def spoilt(runs, kinds, stage, monkeypatch):
 
         def watched(self, *arguments, **named):
             def learned():
-                parts = {"model": self.model, "average": self.average}
+                parts = {"model": self.model, "ema": self.ema}
                 if getattr(self, "adversary", None) is not None:
                     parts["adversary"] = self.adversary
                 return {

@@ -196,10 +196,8 @@ def test_the_discriminator_moves_and_is_not_averaged(training):
     optimizer.step()
     for name, parameter in training.adversary.named_parameters():
         assert name not in before or not torch.equal(before[name], parameter), name
-    assert not any("adversary" in name for name, _ in training.average.named_parameters())
-    assert {id(p) for p in training.average.parameters()}.isdisjoint(
-        id(p) for p in training.model.parameters()
-    )
+    assert not any("adversary" in name for name, _ in training.ema.named_parameters())
+    assert {id(p) for p in training.ema.parameters()}.isdisjoint(id(p) for p in training.model.parameters())
 
 
 def test_what_judges_is_in_no_optimizer_and_no_checkpoint(training):
@@ -207,7 +205,7 @@ def test_what_judges_is_in_no_optimizer_and_no_checkpoint(training):
     learning = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert learning == {id(p) for network in training.networks() for p in network.parameters()}
     assert learning.isdisjoint(id(p) for p in training.perceptual.network.parameters())
-    assert learning.isdisjoint(id(p) for p in training.average.parameters())
+    assert learning.isdisjoint(id(p) for p in training.ema.parameters())
     assert not any("perceptual" in name for name in training.state_dict())
     training.objective(batch(training)).backward()
     assert {name.split(".")[0] for name, p in training.named_parameters() if p.grad is not None} == {

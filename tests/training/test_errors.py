@@ -8,7 +8,7 @@ import torch
 
 from genstack.cli.main import main
 from genstack.training.callbacks.checkpoint import LAST, CheckpointCallback
-from genstack.training.callbacks.metrics import Metrics
+from genstack.training.callbacks.metrics import MetricsLogger
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_after_an_error_the_run_resumes_from_its_latest_checkpoint(
     with monkeypatch.context() as patch:
         if moment == "after a step":
             full = OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
-            failing(patch, Metrics, "write", lambda self, trainer, _: trainer.global_step == 6, full)
+            failing(patch, MetricsLogger, "write", lambda self, trainer, _: trainer.global_step == 6, full)
             assert main(["train", *runs.words(stage, name, *flags)]) == 2
         else:
             last = lambda self, batch, number: number == 7 * parts - 1  # noqa: E731

@@ -23,7 +23,7 @@ from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import Prior, SamplingOptions, image_seeds
-from genstack.training.sharding import assembled, is_sharded, shard
+from genstack.training.sharding import gather_model, is_sharded, shard
 from genstack.transformer import Backbone
 
 PRIORS = discover(genstack.prior, Prior)
@@ -105,7 +105,7 @@ def test_every_prior(mesh, name, backbone):
     whole.eval(), cut.eval()
     with torch.no_grad():
         torch.testing.assert_close(cut.nats(codes, condition), whole.nats(codes, condition))
-        again = assembled(cut, lambda: like(described, compressor))
+        again = gather_model(cut, lambda: like(described, compressor))
         assert type(again) is type(whole)
         assert again.state_dict().keys() == whole.state_dict().keys()
         for key, tensor in whole.state_dict().items():

@@ -44,7 +44,7 @@ def model_line(training: Training) -> str:
 def code_lines(training: Training) -> list[str]:
     """Image size, number of codes, and compression ratio."""
     seen, layout = training.data.preprocessing, layout_of(training)
-    head = f"images   {seen.height}x{seen.width}, {seen.channels} channels, as {training.becomes}"
+    head = f"images   {seen.height}x{seen.width}, {seen.channels} channels, as {training.representation}"
     if layout is None:
         return [head]
     pixels, coded = prod(seen.shape) * seen.bits, layout.length * log2(layout.codebook_size)

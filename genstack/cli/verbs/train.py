@@ -116,7 +116,7 @@ def describe(training: Training, schedule: Schedule, here: Run) -> str:
     state = f"continues at step {here.step()}" if here.step() else "begins"
     return (
         f"{here.folder} {state}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
-        f"images {height}x{width} as {training.becomes}\n"
+        f"images {height}x{width} as {training.representation}\n"
         f"{training.data.summary()}; "
         f"{schedule.max_steps} steps of {training.data.batch_size} images, "
         f"learning rate {training.optimization.learning_rate:g}"

@@ -126,12 +126,12 @@ class CheckpointCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         assert isinstance(training, Training)
-        number = training.measured.get(training.best, -math.inf)
+        number = training.validation_metrics.get(training.best_metric, -math.inf)
         if number <= self.lowest:
             self.lowest = number
-            learned = training.learned()
-            if learned is not None and trainer.is_global_zero:
-                save(training.model_now(learned, training.measured), self.folder)
+            weights = training.whole_model()
+            if weights is not None and trainer.is_global_zero:
+                save(training.to_model(weights, training.validation_metrics), self.folder)
         self.checkpoint(trainer)
         if trainer.global_step < trainer.max_steps and self.stopping(trainer):
             raise Stopped(self.signal or signal.SIGTERM, trainer.global_step)

@@ -1,9 +1,10 @@
-"""The numbers of a run: `metrics.jsonl`, one JSON object per line."""
+"""The metrics of a run: `metrics.jsonl`, one JSON object per line."""
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -13,10 +14,10 @@ from genstack.training.training import Training
 METRICS = "metrics.jsonl"
 
 
-class Metrics(pl.Callback):
-    """Writes `step`, the optimizer steps done, then numbers by name; resuming drops the steps it will redo.
+class MetricsLogger(pl.Callback):
+    """Writes `step`, the optimizer steps done, and metrics by name; a resumed run drops lines it will redo.
 
-    It stands before whoever saves checkpoints, so that a checkpoint never knows of a step that has no line.
+    It precedes the checkpoint callback, so that no checkpoint includes a step without its line.
 
     Args:
         folder: of the run.
@@ -27,22 +28,23 @@ class Metrics(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.keep_until(trainer.global_step)
+            self.drop_after(trainer.global_step)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, training: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(training, Training)
-        gathering = trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches
+        within_step = (batch_idx + 1) % trainer.accumulate_grad_batches
         due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if due and not gathering:
-            numbers = training.noted.everywhere(training.device)
-            self.write(trainer, numbers)
+        if due and not within_step:
+            self.write(trainer, training.step_metrics.means(training.device))
 
     def on_validation_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         assert isinstance(training, Training)
-        self.write(trainer, training.measured)
+        self.write(trainer, training.validation_metrics)
 
     def write(self, trainer: pl.Trainer, numbers: Mapping[str, float]) -> None:
-        """Add a line with the numbers of this moment, and tell them to the loggers."""
+        """Add a line, and pass the metrics to the loggers."""
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
@@ -52,8 +54,8 @@ class Metrics(pl.Callback):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def keep_until(self, step: int) -> None:
-        """Drop lines after a step, and a last line that was cut off."""
+    def drop_after(self, step: int) -> None:
+        """Drop lines after a step, and an incomplete last line."""
         if not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)

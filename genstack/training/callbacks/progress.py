@@ -1,4 +1,4 @@
-"""One line that moves: steps done, losses, speed and the time left; plain lines without a terminal."""
+"""Progress line: steps, losses, speed and time left; plain lines without a terminal."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from genstack.training.training import Training
 
 
 class ProgressLine(pl.Callback):
-    """Shows the numbers that a training names in `shown`, and keeps a line of them at each validation."""
+    """Shows the `progress_metrics` of a training, and prints them at each validation."""
 
     bar: Progress | None = None
 
@@ -40,10 +40,10 @@ class ProgressLine(pl.Callback):
                 print(line, file=sys.stderr, flush=True)
 
     def text(self, trainer: pl.Trainer, training: pl.LightningModule) -> str:
-        """The numbers of the moment."""
+        """Current metrics and speed."""
         assert isinstance(training, Training)
-        found = training.noted.here() | training.measured
-        numbers = {name: found.get(name) for name in training.shown}
+        found = training.step_metrics.local_means() | training.validation_metrics
+        numbers = {name: found.get(name) for name in training.progress_metrics}
         shown = [f"{name} {float(number):.4g}" for name, number in numbers.items() if number is not None]
         speed = (trainer.global_step - self.first) / max(1e-9, time.monotonic() - self.begun)
         return "  ".join([*shown, f"{speed:.3g} steps/s"])
@@ -57,7 +57,7 @@ class ProgressLine(pl.Callback):
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

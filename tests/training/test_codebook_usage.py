@@ -1,4 +1,4 @@
-"""Health of codebooks: counted grid by grid, and complained of once, in plain words."""
+"""Usage of codebooks: by grid, with one warning of a collapse."""
 
 import os
 import subprocess
@@ -16,8 +16,8 @@ from genstack.compressor.quantizers import MultiScale, VectorQuantizer
 from genstack.compressor.usage import usage
 from genstack.data import ImageData
 from genstack.dist import gather_rows
+from genstack.training.codebook_usage import usage_monitor
 from genstack.training.compressor import CompressorTraining
-from genstack.training.health import health
 
 NETWORK = Convolutional(dim=6, width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False)
 
@@ -49,47 +49,47 @@ def codes_of(watched, sizes, images=400):
 
 
 @pytest.mark.parametrize("made", [hierarchy, multiscale])
-def test_each_grid_is_counted_by_itself(made):
-    watched = health(made(), 8, 12)
+def test_usage_of_each_grid(made):
+    watched = usage_monitor(made(), 8, 12)
     codes = codes_of(watched, (5, 60))
-    watched.add(seen(codes))
+    watched.update(seen(codes))
     watched.after_step(skipped=False)
     for half in codes.split(200):
-        watched.hold(seen(half))
+        watched.update_validation(seen(half))
     grids = [usage(grid.flatten(), 64) for grid in watched.layout.split(codes)]
-    trained, held_out = watched.trained(), watched.held_out()
+    trained, held_out = watched.training_metrics(), watched.validation_metrics()
     assert trained == held_out, "the window is longer than what was seen"
     assert trained["usage"] == 60 / 64
     for number, grid in enumerate(grids, 1):
         assert trained[f"usage_grid{number}"] == grid.share == (5, 60)[number - 1] / 64
         assert trained[f"perplexity_grid{number}"] == pytest.approx(grid.perplexity)
-    assert watched.held_out()["usage"] == 0, "they are forgotten"
+    assert watched.validation_metrics()["usage"] == 0, "they are forgotten"
 
 
-def test_a_collapsed_grid_cannot_hide_behind_another_that_has_a_codebook_of_its_own():
-    watched = health(hierarchy(), 8, 12)
-    watched.add(seen(codes_of(watched, (5, 60))))
+def test_a_collapsed_grid_with_its_own_codebook_is_reported():
+    watched = usage_monitor(hierarchy(), 8, 12)
+    watched.update(seen(codes_of(watched, (5, 60))))
     watched.after_step(skipped=False)
-    assert watched.trained()["usage"] > 0.9
-    assert "only 8% of the codebook of grid 1 of 2 is in use" in watched.complaint()
+    assert watched.training_metrics()["usage"] > 0.9
+    assert "only 8% of the codebook of grid 1 of 2 is in use" in watched.warning()
 
 
-def test_grids_that_share_a_codebook_may_each_use_little_of_it():
-    watched = health(multiscale(), 8, 12)
-    watched.add(seen(codes_of(watched, (5, 60))))
+def test_grids_that_share_a_codebook_give_no_warning():
+    watched = usage_monitor(multiscale(), 8, 12)
+    watched.update(seen(codes_of(watched, (5, 60))))
     watched.after_step(skipped=False)
-    assert watched.complaint() == ""
+    assert watched.warning() == ""
 
 
-def test_few_codes_seen_are_no_collapse():
+def test_a_short_window_gives_no_warning():
     """100 of 4,096 codes have been used, but no more than 120 were ever asked for."""
-    watched = health(single(size=4096), 8, 12)
-    watched.add(seen(torch.arange(100).repeat(2)[:120].reshape(5, 24)))
+    watched = usage_monitor(single(size=4096), 8, 12)
+    watched.update(seen(torch.arange(100).repeat(2)[:120].reshape(5, 24)))
     watched.after_step(skipped=False)
-    assert watched.complaint() == ""
-    watched.add(seen(torch.arange(100).repeat(240).reshape(1000, 24)))
+    assert watched.warning() == ""
+    watched.update(seen(torch.arange(100).repeat(240).reshape(1000, 24)))
     watched.after_step(skipped=False)
-    assert "only 2% of the codebook is in use" in watched.complaint()
+    assert "only 2% of the codebook is in use" in watched.warning()
 
 
 class Clock:
@@ -108,8 +108,8 @@ def training(monkeypatch):
     monkeypatch.setattr(CompressorTraining, "trainer", Clock(1000))
 
     def warned(step, used):
-        training.health.add(seen(torch.randint(used, (700, 24))))
-        training.health.after_step(skipped=False)
+        training.usage.update(seen(torch.randint(used, (700, 24))))
+        training.usage.after_step(skipped=False)
         monkeypatch.setattr(CompressorTraining, "global_step", step)
         training.warn()
         return list(said)
@@ -117,7 +117,7 @@ def training(monkeypatch):
     return warned
 
 
-def test_a_codebook_hardly_used_after_a_tenth_of_the_run_is_complained_of_once(training):
+def test_an_unused_codebook_gives_one_warning_after_a_tenth_of_the_run(training):
     assert training(99, used=12) == [], "it may still warm up"
     (line,) = training(100, used=12)
     assert line.startswith("warning: at step 100 only 19% of the codebook is in use; try ")
@@ -127,14 +127,14 @@ def test_a_codebook_hardly_used_after_a_tenth_of_the_run_is_complained_of_once(t
     assert training(200, used=12) == [line], "once is enough"
 
 
-def test_a_codebook_in_use_is_not_complained_of(training):
+def test_a_codebook_in_use_gives_no_warning(training):
     assert training(500, used=13) == []  # 13 of 64 are 20 %
 
 
-def test_there_is_a_row_of_the_chart_for_each_grid_and_none_without_codes():
-    one, two = (health(made(), 8, 12).picture().height for made in (single, hierarchy))
+def test_the_chart_has_a_row_for_each_grid():
+    one, two = (usage_monitor(made(), 8, 12).chart().height for made in (single, hierarchy))
     assert two > one + 96
-    assert health(Autoencoder(3, NETWORK, Gaussian(dim=4)), 8, 12).picture() is None
+    assert usage_monitor(Autoencoder(3, NETWORK, Gaussian(dim=4)), 8, 12).chart() is None
 
 
 def gather(rank, folder):
@@ -147,7 +147,7 @@ def gather(rank, folder):
 
 
 @pytest.mark.slow
-def test_the_codes_of_all_processes_count(tmp_path):
+def test_codes_of_all_processes_count(tmp_path):
     running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [process.wait() for process in running] == [0, 0]
     expected = torch.cat([torch.arange(6).reshape(2, 3), torch.arange(9).reshape(3, 3) + 10])

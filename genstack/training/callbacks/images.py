@@ -1,4 +1,4 @@
-"""Pictures of a run as it trains, written after every validation."""
+"""Images of a run, written after each validation."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from genstack.data.images import write
 from genstack.training.training import Training
 
 
-class Pictures(pl.Callback):
-    """Writes `images/STEP.png` into the run folder, and charts beside it as `images/NAME-STEP.png`.
+class ImageLogger(pl.Callback):
+    """Writes `images/STEP.png` into the run folder, and charts as `images/NAME-STEP.png`.
 
-    TensorBoard and wandb are handed the same pixels.
+    TensorBoard and wandb get the same pixels.
 
     Args:
         folder: of the run.
-        count: images on a sheet; 0 for no pictures.
+        count: images on a sheet; 0 for none.
     """
 
     def __init__(self, folder: Path, count: int):
@@ -29,16 +29,16 @@ class Pictures(pl.Callback):
         assert isinstance(training, Training)
         if self.count == 0 or not (trainer.is_global_zero or training.sharded):
             return
-        pictures = {"": training.picture(self.count)} | training.charts()
+        pictures = {"": training.image_sheet(self.count)} | training.charts()
         for name, picture in pictures.items() if trainer.is_global_zero else ():
             file = "-".join(filter(None, (name, f"{trainer.global_step:08d}.png")))
             write(picture, self.folder / "images" / file)
             for logger in trainer.loggers:
-                hand_on(name or "images", picture, logger, trainer.global_step)
+                log_image(name or "images", picture, logger, trainer.global_step)
 
 
-def hand_on(name: str, picture: PIL.Image.Image, logger: Logger, step: int) -> None:
-    """Give a picture to a logger that shows pictures."""
+def log_image(name: str, picture: PIL.Image.Image, logger: Logger, step: int) -> None:
+    """Pass a picture to TensorBoard or wandb."""
     if isinstance(logger, WandbLogger):
         logger.log_image(name, [picture])
     if isinstance(logger, TensorBoardLogger):
