@@ -114,6 +114,24 @@ class Card:
         skipped = [result for result in results if isinstance(result, Skipped)]
         return cls(kind, dict(protocol), numbers, skipped, dict(images))
 
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> "Card":
+        """Read what `save` wrote; raise ValueError, KeyError or TypeError for anything else."""
+        numbers = [
+            Number(
+                str(entry["name"]),
+                float(entry["value"]),
+                str(entry["meaning"]),
+                entry["better"],
+                entry["interval"] and (float(entry["interval"][0]), float(entry["interval"][1])),
+                None if entry["real"] is None else float(entry["real"]),
+                str(entry["unit"]),
+            )
+            for entry in plain["numbers"]
+        ]
+        skipped = [Skipped(str(entry["name"]), str(entry["reason"])) for entry in plain["skipped"]]
+        return cls(str(plain["kind"]), dict(plain["protocol"]), numbers, skipped, dict(plain["images"]))
+
     def save(self, path: Path) -> None:
         """Write the card as JSON, atomically; infinite values become text."""
         plain = to_json({"format_version": FORMAT_VERSION, **asdict(self)})

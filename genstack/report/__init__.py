@@ -1,5 +1,5 @@
-"""The report of a run: one HTML page that says what was trained on what, and shows how well it went.
+"""The report of a run: one HTML page with its data, settings, curves, images and metrics.
 
-Each file finds out one section of the page as plain data, `page.py` lays them out by the templates beside it.
-What cannot be shown is `Absent`, with the reason in a sentence.
+Each file computes one section as plain data; `page.py` renders them with the templates beside it.
+A section that cannot be shown is `Missing`, with the reason.
 """

@@ -1,76 +1,59 @@
-"""The curves of a run, and of several runs in the same boxes."""
+"""Curves of a run, and of several runs in common charts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from genstack.report.chart import Chart, Curve, chart
 from genstack.report.history import History
 
-#: Numbers that are drawn beside another one, for it to be held against.
-BESIDE = {"unigram": "nats", "uniform": "nats"}
+#: Baselines by the metric whose chart shows them.
+BASELINES = {"unigram": "nats", "uniform": "nats"}
 SHADES = {"train": 0, "val": 1}
-FIRST = ("nats", "psnr", "loss", "reconstruction", "usage", "perplexity")  # in this order; then the rest
+FIRST = ("nats", "psnr", "loss", "reconstruction", "usage", "perplexity")  # then the rest
 
 
 def charts(history: History) -> tuple[list[Chart], dict[str, float]]:
-    """A box for each number, in training and validation together; and those that never changed, by name."""
+    """Draw a chart per metric, training and validation together; also return constant metrics by name."""
     boxes: dict[str, list[Curve]] = {}
     constant: dict[str, float] = {}
     for name, points in history.series.items():
-        stage, _, number = name.rpartition("/")
-        values = {value for _, value in points}
-        if number not in BESIDE and len(values) == 1 and len(points) > 1:
+        stage, _, metric = name.rpartition("/")
+        baseline = metric in BASELINES
+        if not baseline and len(points) > 1 and len({value for _, value in points}) == 1:
             constant[name] = points[0][1]
             continue
-        shade = list(BESIDE).index(number) + 2 if number in BESIDE else SHADES.get(stage, 4)
-        boxes.setdefault(BESIDE.get(number, number), []).append(Curve(name, points, shade, number in BESIDE))
-    drawn = [chart(words(number), boxes[number]) for number in ordered(boxes)]
+        shade = list(BASELINES).index(metric) + 2 if baseline else SHADES.get(stage, 4)
+        boxes.setdefault(BASELINES.get(metric, metric), []).append(Curve(name, points, shade, baseline))
+    drawn = (chart(metric.replace("_", " "), boxes[metric]) for metric in in_order(boxes))
     return [box for box in drawn if box is not None], constant
 
 
 def overlaid(histories: Mapping[int, tuple[str, History]]) -> list[Chart]:
-    """A box for each number of training or validation, with a curve for each run.
+    """Draw a chart per logged name, with a curve per run.
 
     Args:
-        histories: the name and the numbers of each run, by its place among the runs.
+        histories: name and metrics of each run, by its index.
     """
-    names = list(dict.fromkeys(name for _, history in histories.values() for name in history.series))
-    names = [
-        number
-        for last in ordered({name.rpartition("/")[2]: None for name in names})
-        for number in names
-        if number.rpartition("/")[2] == last
-    ]
-    boxes = [
-        (
-            name,
-            [
-                Curve(run, history.series[name], place, place % 2 == 1)
-                for place, (run, history) in histories.items()
-                if name in history.series
-            ],
-        )
-        for name in names
-    ]
-    changing = [
-        (name, curves)
-        for name, curves in boxes
-        if len({value for curve in curves for _, value in curve.points}) > 1
-    ]
-    drawn = [chart(name, curves) for name, curves in changing]
+    names = dict.fromkeys(name for _, history in histories.values() for name in history.series)
+    drawn = []
+    for name in sorted_names(names):
+        curves = [
+            Curve(run, history.series[name], index, index % 2 == 1)
+            for index, (run, history) in histories.items()
+            if name in history.series
+        ]
+        if len({value for curve in curves for _, value in curve.points}) > 1:
+            drawn.append(chart(name, curves))
     return [box for box in drawn if box is not None]
 
 
-def ordered(numbers: Mapping[str, object]) -> Sequence[str]:
-    """What to read first, first."""
-    return [*(name for name in FIRST if name in numbers), *(name for name in numbers if name not in FIRST)]
+def in_order(metrics: Iterable[str]) -> list[str]:
+    """Sort metrics by importance."""
+    found = list(metrics)
+    return [*(name for name in FIRST if name in found), *(name for name in found if name not in FIRST)]
 
 
-def sorted_numbers(numbers: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Numbers by their logged names, what to read first, first."""
-    order = list(ordered({name.rpartition("/")[2]: None for name in numbers}))
-    return sorted(numbers.items(), key=lambda pair: order.index(pair[0].rpartition("/")[2]))
-
-
-def words(number: str) -> str:
-    """A logged name to read."""
-    return number.replace("_", " ")
+def sorted_names(names: Iterable[str]) -> Sequence[str]:
+    """Sort logged names, such as `val/psnr`, by the importance of their metric."""
+    found = list(names)
+    order = in_order(dict.fromkeys(name.rpartition("/")[2] for name in found))
+    return sorted(found, key=lambda name: order.index(name.rpartition("/")[2]))

@@ -1,21 +1,21 @@
-"""The numbers of a run as it went, read from `metrics.jsonl`, which may be cut off or not ours."""
+"""Logged metrics of a run from `metrics.jsonl`, which may be truncated or foreign."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from genstack.report.absent import Absent
+from genstack.report.missing import Missing
 
 Points = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
 class History:
-    """Numbers by name, each with the steps that it was logged at.
+    """Logged metrics.
 
     Args:
-        series: (step, value) in the order of the file; a value may be infinite or undefined.
-        damaged: lines that could not be read.
+        series: by name, (step, value) in the order of the file; values may be infinite or NaN.
+        damaged: number of unreadable lines.
     """
 
     series: dict[str, Points]
@@ -23,43 +23,42 @@ class History:
 
     @property
     def step(self) -> int:
-        """The last one that was logged."""
+        """Last logged step."""
         return max((points[-1][0] for points in self.series.values()), default=0)
 
     @property
     def validated(self) -> int:
-        """The step of the last validation; 0 where there was none."""
-        held_out = [points[-1][0] for name, points in self.series.items() if name.startswith("val/")]
-        return max(held_out, default=0)
+        """Step of the last validation; 0 before the first."""
+        steps = [points[-1][0] for name, points in self.series.items() if name.startswith("val/")]
+        return max(steps, default=0)
 
     @property
     def measured(self) -> dict[str, float]:
-        """What the last validation measured, by name."""
+        """Metrics of the last validation, by name."""
         last = {name: points[-1] for name, points in self.series.items() if name.startswith("val/")}
         return {name: value for name, (step, value) in last.items() if step == self.validated}
 
 
-def read(path: Path) -> History | Absent:
-    """The numbers of a file."""
+def read(path: Path) -> History | Missing:
+    """Read the metrics of a file."""
     if not path.is_file():
-        return Absent(f"there is no {path.name}: nothing was logged")
+        return Missing(f"{path.name} not found: nothing was logged")
     series: dict[str, Points] = {}
     damaged = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        numbers = numbers_of(line)
-        step = None if numbers is None else numbers.pop("step", None)
-        if numbers is None or step is None:
+        metrics = parse(line)
+        if metrics is None or "step" not in metrics:
             damaged += 1
             continue
-        for name, value in numbers.items():
-            series.setdefault(name, []).append((int(step), value))
-    return History(series, damaged) if series else Absent(f"{path.name} has no numbers yet")
+        step = int(metrics.pop("step"))
+        for name, value in metrics.items():
+            series.setdefault(name, []).append((step, value))
+    return History(series, damaged) if series else Missing(f"{path.name} has no metrics yet")
 
 
-def numbers_of(line: str) -> dict[str, float] | None:
-    """The numbers of a line; None where it is no such line. Infinite ones are written as text."""
+def parse(line: str) -> dict[str, float] | None:
+    """Parse the metrics of a line, with infinite values as text; None if it is invalid."""
     try:
-        found = json.loads(line)
-        return {str(name): float(value) for name, value in found.items()}
+        return {str(name): float(value) for name, value in json.loads(line).items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None

@@ -1,5 +1,6 @@
-"""A report as one HTML page that asks for nothing outside itself."""
+"""Render a report as one self-contained HTML page."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +16,13 @@ import genstack
 from genstack.data import Batch
 from genstack.description import identity
 from genstack.errors import UserError
+from genstack.evaluation.card import Card, Number
 from genstack.model import Model
 from genstack.report import codes, curves, reconstructions, samples
-from genstack.report.absent import Absent, attempt
-from genstack.report.card import Card, Number
+from genstack.report.missing import Missing, attempt
 from genstack.report.picture import Picture, pictures
-from genstack.report.story import commands, flat, headline, meaning, story
-from genstack.report.subject import Subject
+from genstack.report.run_data import RunData
+from genstack.report.summary import commands, flat, headline, label, summary
 
 SIDE_BY_SIDE = 6  # images, and samples, of each run in a comparison
 
@@ -31,126 +32,124 @@ class Strip:
     """Pictures of one run in a comparison.
 
     Args:
-        name: of the run, or what else is shown.
-        place: of the run among the others; -1 for none.
-        pictures: in the order of those of the other runs, or why there are none.
+        name: heading.
+        place: index of the run; -1 for the original images.
+        pictures: in the same order for all runs.
     """
 
     name: str
     place: int
-    pictures: Sequence[Picture] | Absent
+    pictures: Sequence[Picture] | Missing
 
 
-def run_page(subject: Subject, count: int, seed: int) -> str:
-    """The page of one run, with so many samples."""
-    model, held_out = subject.model, subject.held_out
-    step, measured = subject.measured
-    history = subject.history
+def run_page(run: RunData, count: int, seed: int) -> str:
+    """Render the page of one run with `count` samples."""
+    model, held_out = run.model, run.held_out
+    step, measured = run.measured
+    history = run.history
     boxes, constant = curves.charts(history) if history else ([], {})
     return render(
         "run.html",
-        title=subject.name,
-        subject=subject,
-        headline=headline(subject),
+        title=run.name,
+        run=run,
+        headline=headline(run),
         step=step,
-        measured=[(meaning(name), value) for name, value in curves.sorted_numbers(measured)],
-        story=story(subject),
+        measured=[(label(name), measured[name]) for name in curves.sorted_names(measured)],
+        summary=summary(run),
         history=history,
         charts=boxes,
         constant=constant,
         reconstructions=attempt(reconstructions.reconstructions, model, held_out),
         codes=attempt(lambda model, batch: codes.codes(model, batch.images), model, held_out),
-        samples=attempt(lambda model: samples.samples(model, count, seed, subject.data, held_out), model),
-        sheets=subject.sheets(),
-        cards=subject.cards,
-        commands=commands(subject),
-        config=plain_config(subject),
+        samples=attempt(lambda model: samples.samples(model, count, seed, run.data, held_out), model),
+        sheets=run.sheets(),
+        cards=run.cards,
+        commands=commands(run),
+        config=plain_config(run),
     )
 
 
-def comparison_page(subjects: Sequence[Subject], count: int, seed: int) -> str:
-    """The page of several runs side by side."""
-    names = told_apart(subjects)
-    histories = {
-        place: (names[place], subject.history) for place, subject in enumerate(subjects) if subject.history
-    }
-    measured = [subject.measured[1] for subject in subjects]
-    together = {name: value for numbers in measured for name, value in numbers.items()}
-    rows = [name for name, _ in curves.sorted_numbers(together)]
+def comparison_page(runs: Sequence[RunData], count: int, seed: int) -> str:
+    """Render a page that compares runs."""
+    names = unique_names(runs)
+    histories = {place: (names[place], run.history) for place, run in enumerate(runs) if run.history}
+    measured = [run.measured[1] for run in runs]
+    rows = curves.sorted_names(dict.fromkeys(name for metrics in measured for name in metrics))
     return render(
         "comparison.html",
         title=" · ".join(names),
-        subjects=subjects,
+        runs=runs,
         names=names,
-        headlines=[headline(subject) for subject in subjects],
-        measured=[(meaning(name), [numbers.get(name) for numbers in measured]) for name in rows],
-        compressors=len({identity(one.model) for one in subjects if one.model}),
+        headlines=[headline(run) for run in runs],
+        measured=[(label(name), [metrics.get(name) for metrics in measured]) for name in rows],
+        compressors=len({identity(one.model) for one in runs if one.model}),
         charts=curves.overlaid(histories),
-        silent=[
-            (names[n], one.history.reason)
-            for n, one in enumerate(subjects)
-            if isinstance(one.history, Absent)
+        unlogged=[
+            (names[n], one.history.reason) for n, one in enumerate(runs) if isinstance(one.history, Missing)
         ],
-        cards=card_rows([subject.cards for subject in subjects]),
-        measured_none=[names[n] for n, one in enumerate(subjects) if not one.cards],
-        differences=differences([subject.config for subject in subjects]),
-        strips=side_by_side(subjects, names),
-        samples=sample_strips(subjects, names, min(count, SIDE_BY_SIDE), seed),
+        cards=card_rows([run.cards for run in runs]),
+        unmeasured=[names[n] for n, one in enumerate(runs) if not one.cards],
+        differences=differences([run.config for run in runs]),
+        strips=reconstruction_strips(runs, names),
+        samples=sample_strips(runs, names, min(count, SIDE_BY_SIDE), seed),
         seed=seed,
     )
 
 
-def told_apart(subjects: Sequence[Subject]) -> list[str]:
-    """The names of runs, with their folders where two have the same one."""
-    names = [subject.name for subject in subjects]
-    return [str(subject.folder) if names.count(subject.name) > 1 else subject.name for subject in subjects]
+def unique_names(runs: Sequence[RunData]) -> list[str]:
+    """Name runs, by their folders if two have the same name."""
+    names = [run.name for run in runs]
+    return [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
 
 
-def side_by_side(subjects: Sequence[Subject], names: Sequence[str]) -> list[Strip]:
-    """The same held-out images, as each run reconstructs them."""
-    first = next((subject.held_out for subject in subjects if subject.held_out), None)
+def reconstruction_strips(runs: Sequence[RunData], names: Sequence[str]) -> list[Strip]:
+    """Show the same held-out images as each run reconstructs them."""
+    first = next((run.held_out for run in runs if run.held_out), None)
     if first is None:
         return []
     images = first.images[:SIDE_BY_SIDE]
     strips = [Strip("held-out images", -1, pictures(images, [f"image {n}" for n in range(len(images))]))]
-    for place, subject in enumerate(subjects):
+    for place, run in enumerate(runs):
         labels = [f"image {n} by {names[place]}" for n in range(len(images))]
-        shown = attempt(partial(brought_back, images, labels), subject.model)
+        shown = attempt(partial(embed_reconstructions, images, labels), run.model)
         strips.append(Strip(names[place], place, shown))
     return strips
 
 
-def brought_back(images: Float[Tensor, "b c H W"], labels: Sequence[str], model: Model) -> list[Picture]:
-    """Images as a model reconstructs them.
+def embed_reconstructions(
+    images: Float[Tensor, "b c H W"], labels: Sequence[str], model: Model
+) -> list[Picture]:
+    """Reconstruct images.
 
     Raises:
-        UserError: they have another size than it reads.
+        UserError: the model expects another size.
     """
     if model.preprocessing.shape != tuple(images.shape[1:]):
-        raise UserError("it was trained on images of another size")
+        raise UserError("it was trained on another image size")
     return pictures(reconstructions.reconstruct(model, images), labels)
 
 
-def sample_strips(subjects: Sequence[Subject], names: Sequence[str], count: int, seed: int) -> list[Strip]:
-    """Samples of each run that can draw some."""
+def sample_strips(runs: Sequence[RunData], names: Sequence[str], count: int, seed: int) -> list[Strip]:
+    """Show samples of each run with a prior."""
     strips = []
-    for place, subject in enumerate(subjects):
-        if subject.model and subject.model.draws:
-            drawn = attempt(partial(drawn_by, count, seed, subject.held_out), subject.model)
+    for place, run in enumerate(runs):
+        if run.model and run.model.draws:
+            drawn = attempt(partial(embed_samples, count, seed, run.held_out), run.model)
             strips.append(Strip(names[place], place, drawn))
     return strips
 
 
-def drawn_by(count: int, seed: int, held_out: Batch | Absent, model: Model) -> list[Picture]:
-    """Samples of a model, without their nearest training images."""
-    groups = samples.samples(model, count, seed, Absent("not looked for"), held_out).groups
-    return [one.picture for group in groups for one in group.drawn]
+def embed_samples(count: int, seed: int, held_out: Batch | Missing, model: Model) -> list[Picture]:
+    """Sample without looking for the nearest training images."""
+    groups = samples.samples(model, count, seed, Missing("not requested"), held_out).groups
+    return [one.picture for group in groups for one in group.samples]
 
 
-def card_rows(runs: Sequence[Sequence[Card] | Absent]) -> list[tuple[Number, list[Number | None]]]:
-    """Every number of the cards of several runs, with its value in each."""
+def card_rows(runs: Sequence[Mapping[str, Card] | Missing]) -> list[tuple[Number, list[Number | None]]]:
+    """Return every number in the cards of several runs, with its value in each."""
     found = [
-        {number.name: number for card in reversed(cards or []) for number in card.numbers} for cards in runs
+        {number.name: number for card in reversed([*(cards or {}).values()]) for number in card.numbers}
+        for cards in runs
     ]
     names = dict.fromkeys(name for numbers in found for name in numbers)
     return [
@@ -162,31 +161,34 @@ def card_rows(runs: Sequence[Sequence[Card] | Absent]) -> list[tuple[Number, lis
     ]
 
 
-def differences(configs: Sequence[Mapping[str, Any] | Absent]) -> list[tuple[str, list[str | None]]]:
-    """Settings that are not the same in all runs; None where a run has none of that name."""
-    found = [dict(typed(*each) for each in flat(config).items()) if config else {} for config in configs]
+def differences(configs: Sequence[Mapping[str, Any] | Missing]) -> list[tuple[str, list[str | None]]]:
+    """Return settings that differ between runs; None if a run does not have one."""
+    found = [
+        dict(command_line_form(*each) for each in flat(config).items()) if config else {}
+        for config in configs
+    ]
     names = dict.fromkeys(name for settings in found for name in settings)
     rows = [(name, [settings.get(name) for settings in found]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 
 
-def typed(name: str, value: str) -> tuple[str, str]:
-    """A setting as the command line takes it: parts by their short names, and nothing between theirs."""
+def command_line_form(name: str, value: str) -> tuple[str, str]:
+    """Write a setting as on the command line, with short class names."""
     name = name.replace(".init_args", "")
     if name.endswith(".class_path"):
         return name.removesuffix(".class_path"), value.rpartition(".")[2]
     return name, value
 
 
-def plain_config(subject: Subject) -> str:
-    """Every setting, as YAML."""
-    if not subject.config:
+def plain_config(run: RunData) -> str:
+    """Return every setting as YAML."""
+    if not run.config:
         return ""
-    return yaml.safe_dump(subject.config, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
 
 
 def render(template: str, **parts: Any) -> str:
-    """A page of a template; whatever comes from a run is text, never markup."""
+    """Render a template; text of a run is escaped."""
     environment = Environment(
         loader=PackageLoader("genstack.report", "templates"),
         autoescape=True,
@@ -194,27 +196,32 @@ def render(template: str, **parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "percent": percent, "sentence": sentence}
+    environment.filters |= {"short": short, "percent": percent, "sentence": sentence, "json": to_text}
     return environment.get_template(template).render(version=genstack.__version__, **parts)
 
 
 def short(value: float | int | str) -> str:
-    """A number as people read it; the page keeps all its digits beside it."""
+    """Format a number in few digits."""
     if isinstance(value, str):
         return value
     if not isfinite(value):
-        return {"inf": "∞", "-inf": "-∞"}.get(str(value), "not a number")
+        return {"inf": "∞", "-inf": "-∞"}.get(str(value), "NaN")
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def sentence(reason: str) -> str:
-    """A reason as a sentence, unless it begins with a name."""
+    """Format a reason as a sentence; a path keeps its first letter."""
     begin = reason if set(reason.partition(" ")[0]) & set("/\\._") else reason[:1].upper() + reason[1:]
     return begin if begin.endswith((".", "!", "?")) else f"{begin}."
 
 
 def percent(share: float) -> str:
-    """A share in percent, to two digits."""
+    """Format a share in percent with two digits."""
     return f"{share * 100:.2g}" if 0 < share < 0.1 else f"{share * 100:.0f}"
+
+
+def to_text(value: Any) -> str:
+    """Format plain values as JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

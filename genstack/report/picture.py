@@ -1,4 +1,4 @@
-"""Images as they stand in a page: PNG in data URIs, and maps of errors."""
+"""Images in a page: PNG in data URIs, and error maps."""
 
 import base64
 import io
@@ -15,9 +15,9 @@ from torch import Tensor
 from genstack.data.images import to_uint8
 from genstack.data.sheet import tile
 
-LARGEST = 256  # pixels of the longer side in a page
-SMALL = 96  # pixels of the longer side below which each pixel is shown as a square
-#: From no error to the largest: black, violet, red, orange, pale yellow, ever brighter.
+MAX_SIDE = 256  # pixels of the longer side
+PIXELATED = 96  # pixels of the longer side below which pixels are shown as squares
+#: Colours of an error map from none to the largest error, with increasing brightness.
 COLOURS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
 
 
@@ -26,11 +26,11 @@ class Picture:
     """An image in a page.
 
     Args:
-        uri: all of it.
+        uri: data URI.
         width: in pixels.
         height: in pixels.
-        alt: what it shows, for those who cannot see it.
-        squares: whether it is so small that its pixels are shown as squares.
+        alt: text for screen readers.
+        squares: show pixels as squares.
     """
 
     uri: str
@@ -40,36 +40,35 @@ class Picture:
     squares: bool
 
 
-def inline(image: Image.Image, alt: str) -> Picture:
-    """A picture of at most LARGEST pixels a side."""
+def thumbnail(image: Image.Image, alt: str) -> Picture:
+    """Embed an image, scaled down to MAX_SIDE."""
     longer = max(image.size)
-    if longer > LARGEST:
-        size = [max(1, round(side * LARGEST / longer)) for side in image.size]
-        image = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-    return whole(image, alt)
+    if longer > MAX_SIDE:
+        width, height = (max(1, round(side * MAX_SIDE / longer)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return embed(image, alt)
 
 
-def whole(image: Image.Image, alt: str) -> Picture:
-    """A picture of any size."""
+def embed(image: Image.Image, alt: str) -> Picture:
+    """Embed an image of any size."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(uri, *image.size, alt, max(image.size) < SMALL)
+    return Picture(uri, *image.size, alt, max(image.size) < PIXELATED)
 
 
 def pictures(images: Float[Tensor, "b c H W"], alts: Sequence[str]) -> list[Picture]:
-    """Images, in [-1, 1], for a page."""
-    return [
-        inline(tile(pixels), alt) for pixels, alt in zip(to_uint8(images).cpu().numpy(), alts, strict=True)
-    ]
+    """Embed images in [-1, 1]."""
+    pixels = to_uint8(images).cpu().numpy()
+    return [thumbnail(tile(each), alt) for each, alt in zip(pixels, alts, strict=True)]
 
 
 def errors(images: Float[Tensor, "b c H W"], others: Float[Tensor, "b c H W"]) -> Float[Tensor, "b H W"]:
-    """How many of 255 levels two images differ by at each place, on average over the channels."""
+    """Absolute difference in levels of 255, averaged over channels."""
     return reduce((images.cpu() - others.cpu()).abs() * 127.5, "b c H W -> b H W", "mean")
 
 
-def maps(errors: Float[Tensor, "b H W"], largest: float) -> list[Image.Image]:
+def error_maps(errors: Float[Tensor, "b H W"], largest: float) -> list[Image.Image]:
     """Errors as colours, from black for none to pale yellow for `largest`."""
     shares = (errors / max(largest, 1e-9)).clamp(0, 1).numpy()
     anchors = np.linspace(0, 1, len(COLOURS))

@@ -1,4 +1,4 @@
-"""Held-out images, what a compressor makes of them, and where the two differ."""
+"""Held-out images, their reconstructions and error maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,23 +10,15 @@ from torch import Tensor
 from genstack.data import Batch
 from genstack.losses.fidelity import psnr
 from genstack.model import Model
-from genstack.report.picture import Picture, errors, inline, maps, pictures
+from genstack.report.picture import Picture, error_maps, errors, pictures, thumbnail
 
 FIRST, WORST = 6, 3  # images that are shown
-BATCH = 16
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its reconstruction.
-
-    Args:
-        name: of the image.
-        original: the image.
-        reconstruction: of it.
-        error: where they differ.
-        psnr: in dB.
-    """
+    """An image, its reconstruction and the error map; PSNR in dB."""
 
     name: str
     original: Picture
@@ -37,15 +29,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """What a compressor keeps of images.
+    """Reconstructions of held-out images.
 
     Args:
-        first: the first images as they come.
-        worst: those with the least PSNR of all.
-        count: how many were reconstructed.
+        first: the first images.
+        worst: the other images with the lowest PSNR.
+        count: of reconstructed images.
         mean: PSNR over all of them.
-        least: of them.
-        levels: of 255, that the brightest colour of the maps stands for.
+        least: lowest PSNR.
+        levels: of 255, of the brightest colour in the error maps.
     """
 
     first: list[Pair]
@@ -57,44 +49,35 @@ class Reconstructions:
 
 
 def reconstruct(model: Model, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
-    """Images, through the compressor and back, some at a time."""
-    return torch.cat([model.reconstruct(some).cpu() for some in images.split(BATCH)])
+    """Reconstruct images in batches."""
+    return torch.cat([model.reconstruct(batch).cpu() for batch in images.split(BATCH_SIZE)])
 
 
 def reconstructions(model: Model, held_out: Batch) -> Reconstructions:
-    """What the compressor makes of held-out images."""
+    """Reconstruct held-out images and choose those to show."""
     images = held_out.images
     others = reconstruct(model, images)
-    closeness = psnr(images, others)
-    numbers = range(len(images))
-    first = list(numbers[:FIRST])
-    rest = sorted(numbers[FIRST:], key=lambda number: float(closeness[number]))
-    chosen = first + rest[:WORST]
-    differences = errors(images[chosen], others[chosen])
+    similarity = psnr(images, others)
+    first = list(range(len(images)))[:FIRST]
+    rest = sorted(range(FIRST, len(images)), key=lambda index: float(similarity[index]))
+    shown = first + rest[:WORST]
+    differences = errors(images[shown], others[shown])
     levels = float(differences.max())
-    names = [name_of(number, held_out, model.classes) for number in chosen]
-    pairs = [
-        Pair(
-            name,
-            original,
-            reconstruction,
-            inline(error, f"{name}, where they differ"),
-            float(closeness[number]),
-        )
-        for number, name, original, reconstruction, error in zip(
-            chosen,
-            names,
-            pictures(images[chosen], names),
-            pictures(others[chosen], [f"{name}, reconstructed" for name in names]),
-            maps(differences, levels),
-            strict=True,
-        )
-    ]
-    mean, least = float(closeness.mean()), float(closeness.min())
+    names = [image_name(index, held_out, model.classes) for index in shown]
+    columns = zip(
+        names,
+        pictures(images[shown], names),
+        pictures(others[shown], [f"{name}, reconstructed" for name in names]),
+        map(thumbnail, error_maps(differences, levels), [f"{name}, error map" for name in names]),
+        similarity[shown].tolist(),
+        strict=True,
+    )
+    pairs = [Pair(*column) for column in columns]
+    mean, least = float(similarity.mean()), float(similarity.min())
     return Reconstructions(pairs[: len(first)], pairs[len(first) :], len(images), mean, least, levels)
 
 
-def name_of(number: int, batch: Batch, classes: Sequence[str]) -> str:
-    """What to call an image: its number among those held out, and its class where it has one."""
-    label = int(batch.labels[number])
-    return f"image {number}" + (f", {classes[label]}" if label < len(classes) else "")
+def image_name(index: int, batch: Batch, classes: Sequence[str]) -> str:
+    """Index of an image among the held-out ones, and its class if it has one."""
+    label = int(batch.labels[index])
+    return f"image {index}" + (f", {classes[label]}" if label < len(classes) else "")

@@ -1,4 +1,4 @@
-"""The page in a real browser, without a window and without a network, on a phone and on a desk."""
+"""Layout of the page in a headless browser at the widths of a phone and a desktop."""
 
 import re
 import shutil
@@ -30,7 +30,7 @@ document.querySelector("iframe").onload = event => {{
 @pytest.mark.skipif(BROWSER is None, reason="no browser here: apt-get install chromium")
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("kind", ["run", "comparison"])
-def test_nothing_stands_out_of_the_screen(trained, tmp_path: Path, width: int, kind: str):
+def test_page_fits_the_screen(trained, tmp_path: Path, width: int, kind: str):
     page, frame = tmp_path / "page.html", tmp_path / "frame.html"
     runs = [str(trained.prior)] + [str(trained.compressor)] * (kind == "comparison")
     assert main(["report", *runs, "--out", str(page), "--samples", "6"]) is None

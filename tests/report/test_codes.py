@@ -1,4 +1,4 @@
-"""Codes are counted and shown as they are, by a compressor whose pictures are known."""
+"""Counts and images of codes, with a compressor whose images are known."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.layout import CodeLayout
 from genstack.model import Model
-from genstack.report.codes import changed, codes, rank
+from genstack.report.codes import changed_area, codes, rank
 
 
 class Palette(Compressor):
@@ -54,7 +54,7 @@ def model() -> Model:
     return Model(Palette(5), Preprocessing(1, 6, 10))
 
 
-def test_codes_are_counted_by_hand(model: Model):
+def test_codes_match_a_count_by_hand(model: Model):
     found = torch.randint(4, (7, 15))  # the fifth code never occurs
     found[:, :8] = 2
     shown = codes(model, model.compressor.decode(found, model.layout))
@@ -64,26 +64,26 @@ def test_codes_are_counted_by_hand(model: Model):
     entropy = -sum(n / 105 * torch.tensor(n / 105).log().item() for n in counts.values())
     assert shown.health.perplexity == pytest.approx(torch.tensor(entropy).exp().item(), rel=1e-5)
     (grid,) = shown.grids
-    assert (grid.alone[0].name, round(grid.alone[0].share * 105)) == ("2", counts[2])
-    assert {code.name: round(code.share * 105) for code in grid.alone} == {
+    assert (grid.uniform[0].name, round(grid.uniform[0].share * 105)) == ("2", counts[2])
+    assert {code.name: round(code.share * 105) for code in grid.uniform} == {
         str(code): n for code, n in counts.items()
     }
 
 
-def test_one_changed_code_changes_its_square_alone(model: Model):
+def test_changed_code_changes_its_square_only(model: Model):
     found = torch.zeros(1, 15, dtype=torch.int64)
     grid = codes(model, model.compressor.decode(found.repeat(2, 1), model.layout)).grids[0]
     assert grid.place == (2, 3)
     others = found.repeat(3, 1)
     others[:, 1 * 5 + 2] = torch.tensor([1, 2, 3])
     decode = model.compressor.decode
-    rows, columns = changed(decode(found, model.layout), decode(others, model.layout))
+    rows, columns = changed_area(decode(found, model.layout), decode(others, model.layout))
     assert (rows, columns) == (
         slice(0, 6),
         slice(2, 8),
     )  # rows 2 and 3, columns 4 and 5, with 2 pixels around
     same = decode(found, model.layout)
-    assert changed(same, same) == (slice(0, 6), slice(0, 10))
+    assert changed_area(same, same) == (slice(0, 6), slice(0, 10))
 
 
 def test_joint_codes_are_ranked():

@@ -1,13 +1,13 @@
-"""Metrics are read as far as they can be."""
+"""Logged metrics are read as far as possible."""
 
 from math import isinf, isnan
 from pathlib import Path
 
-from genstack.report.absent import Absent
 from genstack.report.history import History, read
+from genstack.report.missing import Missing
 
 
-def test_numbers_by_name_and_damage_counted(tmp_path: Path):
+def test_metrics_by_name_and_damaged_lines(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
         '{"step": 1, "train/loss": 2.5}\n{"step": 2, "train/loss": "nan", "val/psnr": "inf"}\n'
@@ -19,7 +19,7 @@ def test_numbers_by_name_and_damage_counted(tmp_path: Path):
     assert first == (1, 2.5) and second[0] == 2 and isnan(second[1]) and isinf(psnr[1])
 
 
-def test_the_last_validation_is_what_was_measured(tmp_path: Path):
+def test_measured_is_the_last_validation(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
         '{"step": 1, "val/nats": 3, "val/old": 1}\n{"step": 5, "val/nats": 2}\n{"step": 9, "train/loss": 0}\n'
@@ -28,7 +28,7 @@ def test_the_last_validation_is_what_was_measured(tmp_path: Path):
     assert isinstance(history, History) and history.measured == {"val/nats": 2.0}
 
 
-def test_nothing_logged_is_said(tmp_path: Path):
-    assert isinstance(read(tmp_path / "metrics.jsonl"), Absent)
+def test_missing_or_empty_file_is_missing(tmp_path: Path):
+    assert isinstance(read(tmp_path / "metrics.jsonl"), Missing)
     (tmp_path / "metrics.jsonl").write_text("")
-    assert isinstance(read(tmp_path / "metrics.jsonl"), Absent)
+    assert isinstance(read(tmp_path / "metrics.jsonl"), Missing)

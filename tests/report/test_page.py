@@ -14,9 +14,9 @@ from genstack.cli.main import main
 from genstack.cli.parsing import stages
 from genstack.cli.verbs import report
 from genstack.errors import UserError
-from genstack.report.absent import Absent, attempt
+from genstack.report.missing import Missing, attempt
 from genstack.report.page import differences, percent, sentence, short
-from genstack.report.story import meaning
+from genstack.report.summary import label
 from genstack.training.run import Run
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -24,7 +24,7 @@ DRAWN = {"path", "line"}  # closed by themselves inside svg
 
 
 class Checked(HTMLParser):
-    """Refuses tags that do not match, scripts, handlers and addresses outside the page; collects text."""
+    """Reject unbalanced tags, scripts, handlers and external addresses; collect the text."""
 
     def __init__(self):
         super().__init__()
@@ -90,13 +90,13 @@ def page(trained) -> Checked:
 
 
 @pytest.mark.slow
-def test_names_of_strangers_are_text(trained, page):
+def test_hostile_class_names_are_escaped(trained, page):
     for name in trained.classes:
         assert name in page.said
 
 
 @pytest.mark.slow
-def test_numbers_are_those_of_the_files(trained, page):
+def test_page_shows_the_logged_metrics(trained, page):
     described = json.loads((trained.prior / "model.json").read_text())
     for value in described["made"]["measured"].values():
         assert str(value) in page.values
@@ -108,11 +108,11 @@ def test_numbers_are_those_of_the_files(trained, page):
 
 
 @pytest.mark.slow
-def test_everything_is_shown(page):
+def test_page_shows_every_section(page):
     # 4 held out: 3 pictures each, codes, 6 samples with their nearest, and 3 sheets of the training
     assert page.pictures >= 4 * 3 + 6 * 2 + 3
     for words in (
-        "What was trained on what",
+        "Images of single codes",
         "6 samples of seed 0",
         "3 of 3 steps",
         "There is no metric card",
@@ -121,7 +121,7 @@ def test_everything_is_shown(page):
 
 
 @pytest.mark.slow
-def test_the_command_trains_the_same_again(trained, page):
+def test_command_repeats_the_training(trained, page):
     command = next(line for line in page.text if line.startswith("genstack train prior"))
     stage = stages.STAGES["prior"]
     arguments = shlex.split(command)[3:]
@@ -133,7 +133,7 @@ def test_the_command_trains_the_same_again(trained, page):
 
 
 @pytest.mark.slow
-def test_a_card_is_shown_with_its_numbers(trained, tmp_path):
+def test_page_shows_metric_cards(trained, tmp_path):
     run = copied(trained.compressor, tmp_path)
     number = {
         "name": "rKID-<b>",
@@ -163,7 +163,7 @@ def test_a_card_is_shown_with_its_numbers(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_missing_pieces_are_a_line_each(trained, tmp_path):
+def test_missing_parts_have_a_reason(trained, tmp_path):
     run = copied(trained.prior, tmp_path)
     (run / "model.safetensors").unlink()
     (run / "model.json").unlink()
@@ -171,8 +171,8 @@ def test_missing_pieces_are_a_line_each(trained, tmp_path):
     (run / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n{"step": 2, "tra')
     assert main(["report", str(run)]) is None
     said = checked(run / "report.html").said
-    assert "There is no model yet" in said and "has not been validated" in said
-    assert "1 lines of metrics.jsonl could not be read" in said
+    assert "There is no model yet" in said and "no validation metrics yet" in said
+    assert "1 lines of metrics.jsonl are unreadable" in said
     (run / "metrics.jsonl").unlink()
     (run / "config.yaml").write_text("- 1")
     assert main(["report", str(run)]) is None
@@ -180,19 +180,19 @@ def test_missing_pieces_are_a_line_each(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_images_that_are_gone_are_left_out(trained, tmp_path):
+def test_missing_images_are_omitted(trained, tmp_path):
     run = copied(trained.prior, tmp_path)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace(str(trained.pictures), str(tmp_path / "gone")))
     assert main(["report", str(run), "--samples", "3"]) is None
     found = checked(run / "report.html")
-    assert "cannot be reached any more" in found.said and "PSNR over" not in found.said
-    assert "3 samples of seed 0" in found.said and "not there to look for the nearest" in found.said
+    assert "are not available" in found.said and "mean PSNR" not in found.said
+    assert "3 samples of seed 0" in found.said and "not available for comparison" in found.said
     assert load(run).classes == tuple(sorted(trained.classes))
 
 
 @pytest.mark.slow
-def test_runs_side_by_side(trained, tmp_path):
+def test_comparison_of_runs(trained, tmp_path):
     page = tmp_path / "both.html"
     command = ["report", str(trained.compressor), str(trained.prior), "--out", str(page), "--samples", "2"]
     assert main(command) is None
@@ -201,12 +201,12 @@ def test_runs_side_by_side(trained, tmp_path):
         described = json.loads((run / "model.json").read_text())
         assert {str(value) for value in described["made"]["measured"].values()} <= set(found.values)
     assert "model.prior \u2013 Autoregressive" in found.said
-    assert "Without a metric card: compressor, prior" in found.said
+    assert "No metric card: compressor, prior" in found.said
     assert "Autoregressive" in found.said and "data.source" not in found.said  # the same in both
 
 
 @pytest.mark.slow
-def test_a_page_that_fails_leaves_the_old_one(trained, tmp_path, monkeypatch):
+def test_failure_keeps_the_old_page(trained, tmp_path, monkeypatch):
     run = copied(trained.compressor, tmp_path)
     (run / "report.html").write_text("old")
 
@@ -219,19 +219,19 @@ def test_a_page_that_fails_leaves_the_old_one(trained, tmp_path, monkeypatch):
     assert (run / "report.html").read_text() == "old"
 
 
-def test_what_is_no_run_is_refused(tmp_path, capsys):
+def test_invalid_arguments_are_one_line(tmp_path, capsys):
     for arguments, words in (
         ([str(tmp_path / "nowhere")], "not found"),
-        ([str(tmp_path)], "is no run"),
-        ([], "runs"),
-        ([str(tmp_path), "--samples", "-1"], "samples -1"),
+        ([str(tmp_path)], "is not a run"),
+        ([], "run"),
+        ([str(tmp_path), "--samples", "-1"], "samples must be at least 0, got -1"),
     ):
         assert main(["report", *arguments]) == 2
         message = capsys.readouterr().err
         assert words in message and message.count("\n") == 1
 
 
-def test_numbers_are_short_and_reasons_are_sentences():
+def test_formatting_of_numbers_and_reasons():
     assert [short(number) for number in (20.21418, 1.0, 12345.0, float("inf"), "n/a", 1e-7)] == [
         *("20.21", "1", "12,345", "∞", "n/a", "1e-07")
     ]
@@ -239,26 +239,26 @@ def test_numbers_are_short_and_reasons_are_sentences():
     assert sentence("there is none") == "There is none." and sentence("runs/a is gone") == "runs/a is gone."
 
 
-def test_numbers_of_one_grid_are_told_apart():
-    whole, grid, strange = (meaning(f"val/{name}") for name in ("usage", "usage_grid2", "usages_grid2"))
+def test_labels_of_grid_metrics():
+    whole, grid, strange = (label(f"val/{name}") for name in ("usage", "usage_grid2", "usages_grid2"))
     assert grid.title == f"{whole.title}, grid 2" and grid.words == whole.words
     assert strange.title == "val/usages_grid2"
 
 
-def test_what_is_found_of_parts_waits_for_all_of_them():
+def test_attempt_returns_the_first_missing_part():
     def share(one: int, other: int) -> float:
         if other == 0:
             raise UserError("nothing to\nshare")
         return one / other
 
-    gone, later = Absent("it is gone"), Absent("it comes later")
+    gone, later = Missing("it is gone"), Missing("it comes later")
     assert attempt(share, 3, 4) == 0.75
-    assert attempt(share, 3, 0) == Absent("nothing to share")
+    assert attempt(share, 3, 0) == Missing("nothing to share")
     assert attempt(share, gone, later) is gone and attempt(share, 3, later) is later
     assert not attempt(share, 3, 0)
 
 
-def test_settings_that_differ_are_told():
+def test_differing_settings():
     assert differences([{"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": None}, "d": []}]) == [
         ("a.c", ["2", "none"]),
         ("d", [None, "[]"]),

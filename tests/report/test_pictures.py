@@ -1,4 +1,4 @@
-"""Errors are levels, and their colours rise with them."""
+"""Error maps and embedded images."""
 
 import base64
 import io
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genstack.report.picture import COLOURS, errors, maps, pictures
+from genstack.report.picture import COLOURS, error_maps, errors, pictures
 
 
 def test_errors_are_levels_of_255():
@@ -17,15 +17,15 @@ def test_errors_are_levels_of_255():
     assert found[0, 1, 3] == 85 and found.sum() == 85
 
 
-def test_maps_go_from_the_first_colour_to_the_last():
-    (picture,) = maps(torch.linspace(0, 50, 11).reshape(1, 1, 11), 50.0)
+def test_error_maps_span_all_colours():
+    (picture,) = error_maps(torch.linspace(0, 50, 11).reshape(1, 1, 11), 50.0)
     pixels = np.asarray(picture).astype(int)[0]
     assert tuple(pixels[0]) == COLOURS[0] and tuple(pixels[-1]) == COLOURS[-1]
     brightness = pixels @ [299, 587, 114]
     assert (np.diff(brightness) > 0).all()
 
 
-def test_a_picture_holds_its_pixels():
+def test_embedded_image_keeps_its_pixels():
     image = torch.linspace(-1, 1, 12).reshape(1, 1, 3, 4)
     (picture,) = pictures(image, ["a ramp"])
     data = base64.b64decode(picture.uri.removeprefix("data:image/png;base64,"))

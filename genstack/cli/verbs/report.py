@@ -15,9 +15,9 @@ from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.evaluation.card import EVALUATION
 from genstack.report import card, history
-from genstack.report.absent import Absent, attempt
+from genstack.report.missing import Missing, attempt
 from genstack.report.page import comparison_page, run_page
-from genstack.report.subject import Subject
+from genstack.report.run_data import RunData
 from genstack.training.callbacks.metrics import METRICS
 from genstack.training.run import CONFIG, Run
 
@@ -43,12 +43,12 @@ def report(
     """
     if samples < 0:
         raise UserError(f"samples must be at least 0, got {samples}")
-    subjects = [subject(Path(folder), choose_device(device)) for folder in runs]
-    if not subjects:
+    found = [load_run(Path(folder), choose_device(device)) for folder in runs]
+    if not found:
         raise UserError("--runs is missing; name a run: genstack report runs/flowers")
-    one = len(subjects) == 1
-    page = run_page(subjects[0], samples, seed) if one else comparison_page(subjects, samples, seed)
-    place = Path(out) if out else path_beside(subjects[0].folder, PAGE) if one else Path(COMPARISON)
+    one = len(found) == 1
+    page = run_page(found[0], samples, seed) if one else comparison_page(found, samples, seed)
+    place = Path(out) if out else path_beside(found[0].folder, PAGE) if one else Path(COMPARISON)
     if place.is_dir():
         raise UserError(f"{place} is a folder; name a file for the page: --out {place / PAGE}")
     with replacing(place) as partial:
@@ -56,7 +56,7 @@ def report(
     print(f"{place} ({len(page.encode()) / 1e6:.1f} MB) opens in any browser")
 
 
-def subject(folder: Path, device: str) -> Subject:
+def load_run(folder: Path, device: str) -> RunData:
     """Everything that a run folder holds.
 
     Raises:
@@ -67,9 +67,9 @@ def subject(folder: Path, device: str) -> Subject:
     model = (
         attempt(lambda: load(folder).to(device))
         if (folder / TENSORS).is_file()
-        else Absent(f"There is no model yet ({TENSORS}): the run was stopped before its first validation.")
+        else Missing(f"There is no model yet ({TENSORS}): the run stopped before its first validation.")
     )
-    return Subject(
+    return RunData(
         folder=folder,
         config=attempt(Run(folder).config),
         history=history.read(folder / METRICS),
@@ -79,20 +79,20 @@ def subject(folder: Path, device: str) -> Subject:
     )
 
 
-def published(place: Path, device: str) -> Subject:
+def published(place: Path, device: str) -> RunData:
     """Everything that a published file holds.
 
     Raises:
         UserError: the file holds no model.
     """
-    strange = Absent(f"{place} was not trained here.")
+    unknown = Missing(f"{place} was not trained here.")
     try:
         model = load(place).to(device)
     except UserError as error:
         raise UserError(
             f"{place} is not a run: it has neither {CONFIG} nor {METRICS}, and {error}"
         ) from error
-    return Subject(place, strange, strange, model, strange, card.cards(path_beside(place, EVALUATION)))
+    return RunData(place, unknown, unknown, model, unknown, card.cards(path_beside(place, EVALUATION)))
 
 
 def opened(folder: Path) -> ImageData:

@@ -1,0 +1,90 @@
+"""Everything that a report shows about a run, each part or the reason why it is missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from genstack.data import Batch, ImageData
+from genstack.evaluation.card import Card
+from genstack.model import Model
+from genstack.report.history import History
+from genstack.report.missing import Missing, attempt
+from genstack.report.picture import Picture, embed
+
+MAX_HELD_OUT = 256  # images to reconstruct and to encode
+MAX_SHEETS = 3
+SHEET_WIDTH = 1200  # pixels
+
+
+@dataclass
+class RunData:
+    """A run.
+
+    Args:
+        folder: of the run.
+        config: every setting.
+        history: logged metrics.
+        model: the trained model.
+        data: the training data.
+        cards: metric cards by file name.
+    """
+
+    folder: Path
+    config: dict[str, Any] | Missing
+    history: History | Missing
+    model: Model | Missing
+    data: ImageData | Missing
+    cards: Mapping[str, Card] | Missing
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def held_out(self) -> Batch | Missing:
+        """Held-out images."""
+        if isinstance(self.data, Missing):
+            return Missing(f"the images are not available ({self.data.reason})")
+        return attempt(lambda data: data.examples("validation", MAX_HELD_OUT), self.data)
+
+    @property
+    def stage(self) -> str:
+        """Compressor or prior."""
+        config = {} if isinstance(self.config, Missing) else self.config
+        prior = self.model.prior is not None if self.model else "compressor" in config
+        return "prior" if prior else "compressor"
+
+    @property
+    def measured(self) -> tuple[int, dict[str, float]]:
+        """Step and validation metrics of the saved model, or the latest without one."""
+        made = self.model.made if self.model else {}
+        step, measured = made.get("step"), made.get("measured")
+        if isinstance(step, int) and isinstance(measured, dict) and measured:
+            return step, {
+                name: float(value) for name, value in measured.items() if isinstance(value, int | float)
+            }
+        return (self.history.validated, self.history.measured) if self.history else (0, {})
+
+    def sheets(self) -> list[tuple[str, Picture]]:
+        """The first, a middle and the last image sheet of the training, by step."""
+        files = [file for file in sorted((self.folder / "images").glob("*.png")) if file.stem.isdigit()]
+        if len(files) > MAX_SHEETS:
+            files = [files[0], files[len(files) // 2], files[-1]]
+        return [(file.stem.lstrip("0") or "0", picture) for file in files if (picture := sheet(file))]
+
+
+def sheet(file: Path) -> Picture | None:
+    """Read an image sheet of the training; None if it is unreadable."""
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            if image.width * image.height > 2**25:
+                return None
+            image.thumbnail((SHEET_WIDTH, 4 * SHEET_WIDTH))
+            return embed(image.convert("RGB"), f"after {file.stem.lstrip('0')} steps")
+    except Exception:  # Pillow raises many types for damaged files
+        return None
