@@ -16,38 +16,23 @@ from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.dist import Process, gather_objects
 from genstack.errors import UserError
+from genstack.evaluation import reconstructions, samples
 from genstack.evaluation.card import Card, Number, Skipped
 from genstack.evaluation.distances import distances, sample_quality
 from genstack.evaluation.extractor import Extractor, Features
 from genstack.evaluation.folders import are_pairs, read_images, sample_metadata
 from genstack.evaluation.measure import ImageSet, extract, image_set, measure, measure_set
 from genstack.evaluation.networks import Networks
-from genstack.evaluation.reconstructions import (
-    Reconstructions,
-    codebook_numbers,
-    encode_nats,
-    extremes,
-    likelihood_numbers,
-    rate_numbers,
-    reconstruct,
-    similarity,
-    similarity_numbers,
-)
+from genstack.evaluation.reconstructions import Reconstructions
 from genstack.evaluation.reference import ReferenceSet
-from genstack.evaluation.samples import (
-    Sampling,
-    Space,
-    agreement_numbers,
-    class_agreement,
-    closest,
-    near_copy_number,
-    sample,
-    spaces,
-)
+from genstack.evaluation.samples import Sampling, Space
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 
+LISTED = 8  # worst and best images in a card
+
 Results = Iterable[Number | Skipped]
+Listing = dict[str, list[dict[str, Any]]]
 #: From indices to samples and their condition inputs.
 Draw = Callable[[Sequence[int]], tuple[Tensor, ConditionInputs]]
 
@@ -77,7 +62,7 @@ def evaluate_run(
     def measure_real(indices: Sequence[int]) -> tuple[ImageSet, Reconstructions]:
         batch = reference.batch(indices)
         real = image_set(batch.images, batch.inputs, extractors, matchers)
-        return real, reconstruct(model, batch, reference.data.preprocessing, networks)
+        return real, reconstructions.measure_batch(model, batch, reference.data.preprocessing, networks)
 
     first = Process.from_environment().rank == 0
     real, reconstructed = measure(measure_real, len(reference), batch_size)
@@ -88,30 +73,29 @@ def evaluate_run(
     protocol = {"generated": {"what": "reconstructions"}, **networks.protocol}
     if sampling is not None:
         protocol["samples"] = sampling.metadata
-        draw = partial(sample, model, reference, sampling)
+        draw = partial(samples.sample, model, reference, sampling)
         with sampling.compiled(model):
-            samples = measure(
+            sampled = measure(
                 lambda indices: image_set(*draw(indices), extractors, matchers), sampling.count, batch_size
             )
-            results.append(sample_results(extractors, real, samples))
+            results.append(sample_results(extractors, real, sampled))
             if training is None:
-                reason = "the training images of the model are unknown"
-                results.append([Skipped("near-copies", reason)])
+                results.append([Skipped("near-copies", "the training images of the model are unknown")])
             else:
                 known = ReferenceSet(training, "training", sampling.training)
                 others = ReferenceSet(training, "validation", sampling.training)
                 seen = measure_set(known, extractors, batch_size)
                 same = same_images(others, reference)
                 held_out = real if same else measure_set(others, extractors, batch_size)
-                compared = list(spaces(samples, seen, held_out, extractors))
-                results.append(training_results(model, compared, samples, seen, held_out))
+                spaces = list(samples.spaces(sampled, seen, held_out, extractors))
+                results.append(training_results(model, spaces, sampled, seen, held_out))
                 if first:
-                    images |= list_nearest(compared, known, draw, folder)
-    reference_metadata = {**reference.metadata, "unreadable": unreadable(reference)}
+                    images |= list_nearest(spaces, known, draw, folder)
+    unreadable = chain(*(reasons.items() for reasons in gather_objects(reference.data.unreadable.reasons)))
     if not first:
         return None
-    kind = "compressor" if sampling is None else "prior"
-    return Card.of(kind, {"real": reference_metadata, **protocol}, chain(*results), images)
+    protocol["real"] = {**reference.metadata, "unreadable": dict(sorted(unreadable))}
+    return Card.of("compressor" if sampling is None else "prior", protocol, chain(*results), images)
 
 
 def evaluate_folders(
@@ -119,37 +103,31 @@ def evaluate_folders(
 ) -> Card | None:
     """Compare two folders of images; return the card in the first process and None in the others."""
     sets, extractors = (real, generated), networks.extractors
-    paired = are_pairs(*sets)
 
     def measure_pairs(indices: Sequence[int]) -> tuple[Any, ...]:
         images, others = (read_images(sets, which, indices) for which in range(2))
-        found = similarity(images, others, networks)
+        found = reconstructions.similarity(images, others, networks)
         return extract(images, extractors), extract(others, extractors), found
 
     def measure_one(which: int, indices: Sequence[int]) -> dict[str, Features]:
         return extract(read_images(sets, which, indices), extractors)
 
-    results: list[Results] = []
-    if paired:
+    if are_pairs(*sets):
         features, others, found = measure(measure_pairs, len(real), batch_size)
-        results += [networks.missing, similarity_numbers(found)]
+        results: list[Results] = [networks.missing, reconstructions.similarity_numbers(found)]
     else:
         features, others = (
-            measure(partial(measure_one, which), len(sets[which]), batch_size) for which in range(2)
+            measure(partial(measure_one, which), len(each), batch_size) for which, each in enumerate(sets)
         )
-        results += [[each for each in networks.missing if not each.name.startswith("LPIPS")]]
+        results = [[each for each in networks.missing if not each.name.startswith("LPIPS")]]
     for extractor in extractors:
         pair = features[extractor.name], others[extractor.name]
         results += [distances(extractor, *pair), sample_quality(extractor, *pair)]
     if Process.from_environment().rank != 0:
         return None
     sampled = {"sampled_by": sample_metadata(generated.data.opened)}
-    protocol = {
-        "real": real.metadata,
-        "generated": {"what": "files", **generated.metadata, **sampled},
-        **networks.protocol,
-    }
-    return Card.of("images", protocol, chain(*results), {})
+    metadata = {"real": real.metadata, "generated": {"what": "files", **generated.metadata, **sampled}}
+    return Card.of("images", {**metadata, **networks.protocol}, chain(*results), {})
 
 
 def check_data(run: str, model: Model, data: ImageData, training: ImageData | None) -> None:
@@ -183,7 +161,7 @@ def is_training_source(training: ImageData | None, data: ImageData) -> bool:
 
 
 def same_images(one: ReferenceSet, other: ReferenceSet) -> bool:
-    """Return True if two sets hold the same images with the same labels, so that one measurement does."""
+    """Return True if two sets hold the same images with the same labels, so that one measurement suffices."""
     keys = [
         (each.data.source, each.data.preprocessing, each.data.class_names, list(each.indices))
         for each in (one, other)
@@ -199,13 +177,8 @@ def training_nats(
     if model.prior is None or training is None or not held_out:
         return None
     known = ReferenceSet(training, "training", len(reference))
-    return measure(lambda indices: encode_nats(model, known.batch(indices)), len(known), batch_size)
-
-
-def unreadable(reference: ReferenceSet) -> dict[str, str]:
-    """Reasons of unreadable real images by key, which the next images replaced, from all processes."""
-    found = gather_objects(reference.data.unreadable.reasons)
-    return dict(sorted(pair for reasons in found for pair in reasons.items()))
+    nats = partial(reconstructions.encode_nats, model)
+    return measure(lambda indices: nats(known.batch(indices)), len(known), batch_size)
 
 
 def reconstruction_results(
@@ -216,58 +189,51 @@ def reconstruction_results(
     nats: Float[Tensor, " n"] | None,
 ) -> Results:
     """Results of a compressor, and the likelihood under its prior if there is one."""
-    yield from similarity_numbers(reconstructed.similarity)
+    yield from reconstructions.similarity_numbers(reconstructed.similarity)
     for extractor in extractors:
         name = extractor.name
         yield from distances(extractor, real.features[name], reconstructed.features[name], "r")
     codes, size = reconstructed.codes, model.preprocessing
     if codes is not None:
-        yield from codebook_numbers(codes, model.layout)
+        yield from reconstructions.codebook_numbers(codes, model.layout)
         if model.prior is not None and reconstructed.nats is not None:
-            yield from likelihood_numbers(model.prior, reconstructed.nats, codes, nats)
+            yield from reconstructions.likelihood_numbers(model.prior, reconstructed.nats, codes, nats)
     if reconstructed.rate is not None:
-        yield from rate_numbers(reconstructed.rate, size.height * size.width)
+        yield from reconstructions.rate_numbers(reconstructed.rate, size.height * size.width)
 
 
-def sample_results(extractors: Sequence[Extractor], real: ImageSet, samples: ImageSet) -> Results:
+def sample_results(extractors: Sequence[Extractor], real: ImageSet, sampled: ImageSet) -> Results:
     """Distances of samples from real images, and agreement with their condition."""
     for extractor in extractors:
-        pair = real.features[extractor.name], samples.features[extractor.name]
+        pair = real.features[extractor.name], sampled.features[extractor.name]
         yield from distances(extractor, *pair, "g")
         yield from sample_quality(extractor, *pair)
-    yield from agreement_numbers(samples, real)
+    yield from samples.agreement_numbers(sampled, real)
 
 
 def training_results(
-    model: Model,
-    compared: Sequence[Space],
-    samples: ImageSet,
-    training: ImageSet,
-    held_out: ImageSet,
+    model: Model, spaces: Sequence[Space], sampled: ImageSet, training: ImageSet, held_out: ImageSet
 ) -> Results:
     """Comparison of samples with training images: classes of the nearest ones, and near-copies."""
     if model.classes and "class" in model.condition.modality.describe(ConditionInputs.nothing(1))[0]:
-        for space in compared:
-            yield class_agreement(space, samples, training, held_out)
-    for space in compared:
-        yield near_copy_number(space)
+        for space in spaces:
+            yield samples.class_agreement(space, sampled, training, held_out)
+    for space in spaces:
+        yield samples.near_copy_number(space)
 
 
 def list_extremes(
     model: Model, reference: ReferenceSet, reconstructed: Reconstructions, folder: Path
-) -> dict[str, list[dict[str, Any]]]:
-    """List the worst and best reconstructions, and save them beside the images."""
+) -> Listing:
+    """List the worst and best reconstructions by PSNR, and save them beside the images."""
     found = reconstructed.similarity
     columns = {"psnr": found.psnr, **found.lpips}
+    order = torch.argsort(found.psnr, stable=True).tolist()
     listed = {}
-    for name, indices in extremes(found.psnr).items():
+    for name, indices in (("worst", order[:LISTED]), ("best", order[::-1][:LISTED])):
         images = reference.batch(indices).images
-        save_pairs(
-            folder / f"{name}.png",
-            images,
-            model.reconstruct(images).cpu(),
-            f"{name}: image and reconstruction",
-        )
+        title = f"{name}: image and reconstruction"
+        save_pairs(folder / f"{name}.png", images, model.reconstruct(images).cpu(), title)
         listed[name] = [
             {"key": reference.key(index)} | {key: float(values[index]) for key, values in columns.items()}
             for index in indices
@@ -275,16 +241,14 @@ def list_extremes(
     return listed
 
 
-def list_nearest(
-    compared: Sequence[Space], training: ReferenceSet, draw: Draw, folder: Path
-) -> dict[str, list[dict[str, Any]]]:
+def list_nearest(spaces: Sequence[Space], training: ReferenceSet, draw: Draw, folder: Path) -> Listing:
     """List the samples nearest to a training image, and save them beside that image."""
     listed = {}
-    for space in compared:
-        name, found = f"nearest{space.suffix}", closest(space)
-        samples, _ = draw([index for index, *_ in found])
+    for space in spaces:
+        name, found = f"nearest{space.suffix}", samples.closest(space)
+        images, _ = draw([index for index, *_ in found])
         nearest = training.batch([index for _, index, _ in found]).images
-        save_pairs(folder / f"{name}.png", samples, nearest, "sample and nearest training image")
+        save_pairs(folder / f"{name}.png", images, nearest, "sample and nearest training image")
         listed[name] = [
             {"sample": index, "training": training.key(other), "distance": distance}
             for index, other, distance in found

@@ -22,8 +22,6 @@ from genstack.losses.fidelity import WINDOW, psnr, ssim
 from genstack.model import Model
 from genstack.prior import Prior
 
-LISTED = 8  # best and worst images in a card
-
 
 @dataclass(frozen=True)
 class Similarity:
@@ -74,7 +72,7 @@ def similarity(
 
 
 @torch.no_grad()
-def reconstruct(
+def measure_batch(
     model: Model, batch: Batch, preprocessing: Preprocessing, networks: Networks
 ) -> Reconstructions:
     """Reconstruct a batch of images and measure the result."""
@@ -177,9 +175,3 @@ def likelihood_numbers(
     yield Number.mean(
         f"bits/pixel (prior, {kind})", bits, "with entropy coding of the codes under the prior", "lower"
     )
-
-
-def extremes(values: Float[Tensor, " n"]) -> dict[str, list[int]]:
-    """Indices of the lowest and the highest values, most extreme first."""
-    order = torch.argsort(values, stable=True).tolist()
-    return {"worst": order[:LISTED], "best": order[::-1][:LISTED]}

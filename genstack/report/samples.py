@@ -89,7 +89,9 @@ def samples(
         training, copies = len(indices), round(count * share)
     groups: dict[str, list[Sample]] = {}
     shown = pictures(images, [f"sample {n}" for n in range(count)])
-    for text, picture, neighbour in zip(model.condition.modality.describe(inputs), shown, neighbours, strict=True):
+    for text, picture, neighbour in zip(
+        model.condition.modality.describe(inputs), shown, neighbours, strict=True
+    ):
         condition = ", ".join(text.values())
         if len(condition) > MAX_CAPTION:
             condition = condition[: MAX_CAPTION - 1] + "…"
