@@ -35,7 +35,7 @@ SHAPES = ["--data.source", "shapes:24", "--data.labels", "own"]
 
 
 class MeanFeatures(Extractor):
-    """The means of small patches; quick, and different for different images."""
+    """Means of small patches."""
 
     name, frechet, kid, score = "Means", "FD-Means", "KID-Means", "ClassifierScore-Means"
     metadata = {"network": "means"}
@@ -50,7 +50,7 @@ class MeanFeatures(Extractor):
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """A folder with a compressor, a prior and a VAE, none of them trained."""
+    """A folder with an untrained compressor, prior and VAE."""
     network = Convolutional(
         dim=6, width=8, multipliers=(1, 1, 1), blocks=1, attention=(), middle_attention=False
     )
@@ -71,7 +71,7 @@ def place(tmp_path, monkeypatch):
 
 
 def pictures(folder, count, seed=0, size=SIZE, names="{}.png"):
-    """A folder of noise."""
+    """Save images of noise."""
     folder.mkdir()
     chance = np.random.default_rng(seed)
     for number in range(count):
@@ -81,23 +81,23 @@ def pictures(folder, count, seed=0, size=SIZE, names="{}.png"):
 
 
 def card(folder):
-    told = json.loads((folder / "card.json").read_text())
-    return told, {number["name"]: number for number in told["numbers"]}
+    saved = json.loads((folder / "card.json").read_text())
+    return saved, {number["name"]: number for number in saved["numbers"]}
 
 
 def test_card_of_a_compressor(place, capsys):
     assert main(["evaluate", "compressor", *SHAPES, *QUICK]) is None
-    told, numbers = card(place / "compressor" / "evaluation")
-    assert told["kind"] == "compressor"
+    saved, numbers = card(place / "compressor" / "evaluation")
+    assert saved["kind"] == "compressor"
     assert {"PSNR", "SSIM", "rKID-Means", "codebook usage", "perplexity", "dead codes"} <= set(numbers)
     assert numbers["bits/pixel (stored)"]["value"] == 4 * (4 * 6) / (16 * 24)
     assert numbers["dead codes"]["value"] == 16 * (1 - numbers["codebook usage"]["value"])
     assert numbers["PSNR"]["interval"][0] < numbers["PSNR"]["value"] < numbers["PSNR"]["interval"][1]
-    skipped = {each["name"]: each["reason"] for each in told["skipped"]}
+    skipped = {each["name"]: each["reason"] for each in saved["skipped"]}
     assert "needs at least 2,048 images of either set, got 24" in skipped["rFD-Means"]
-    assert told["protocol"]["real"]["count"] == 24 and told["protocol"]["real"]["split"] == "all"
-    assert len(told["images"]["worst"]) == len(told["images"]["best"]) == 8
-    worst, best = (told["images"][name][0]["psnr"] for name in ("worst", "best"))
+    assert saved["protocol"]["real"]["count"] == 24 and saved["protocol"]["real"]["split"] == "all"
+    assert len(saved["images"]["worst"]) == len(saved["images"]["best"]) == 8
+    worst, best = (saved["images"][name][0]["psnr"] for name in ("worst", "best"))
     assert worst < numbers["PSNR"]["value"] < best
     assert (place / "compressor" / "evaluation" / "worst.png").exists()
     out = capsys.readouterr().out.splitlines()
@@ -106,16 +106,16 @@ def test_card_of_a_compressor(place, capsys):
 
 def test_card_of_a_prior(place):
     assert main(["evaluate", "prior", *SHAPES, "--samples", "20", "--temperature", "0.5", *QUICK]) is None
-    told, numbers = card(place / "prior" / "evaluation")
+    saved, numbers = card(place / "prior" / "evaluation")
     for name in ("nats/code", "bits/pixel (prior, exact)", "gKID-Means", "precision-Means", "recall-Means"):
         assert name in numbers
     assert {"density-Means", "coverage-Means", "ClassifierScore-Means", "agreement (oracle)"} <= set(numbers)
     assert numbers["gKID-Means"]["real"] is not None
     assert numbers["agreement (oracle)"]["real"] > 0.9
-    assert told["protocol"]["samples"]["options"]["temperature"] == 0.5
+    assert saved["protocol"]["samples"]["options"]["temperature"] == 0.5
     bits = numbers["nats/code"]["value"] * 24 / np.log(2) / (16 * 24)
     assert numbers["bits/pixel (prior, exact)"]["value"] == pytest.approx(bits)
-    assert {"near-copies", "gFD-Means"} <= {each["name"] for each in told["skipped"]}
+    assert {"near-copies", "gFD-Means"} <= {each["name"] for each in saved["skipped"]}
 
 
 def test_precision_applies_to_sampling_alone(place):
@@ -130,7 +130,7 @@ def test_precision_applies_to_sampling_alone(place):
 
 
 def test_codebook_usage_of_each_grid(place):
-    """Both codebooks beside a count by numpy, of a quantizer whose coarsest grid has one code an image."""
+    """Usage of each grid matches a count by numpy, also of a grid with one code per image."""
     network = Convolutional(6, 8, (1, 1), blocks=1, attention=(), middle_attention=False)
     compressor = Autoencoder(3, network, MultiScale((1, 2, 5), 16, 4))
     model = Model(compressor.eval(), Preprocessing(3, *SIZE))
@@ -151,7 +151,7 @@ def test_codebook_usage_of_each_grid(place):
 
 
 class Colour(nn.Module):
-    """The brightest channel, as three of the classes of `shapes`, and nothing ever of the others."""
+    """Predict the brightest channel as one of the first three classes of `shapes`."""
 
     def forward(self, images):
         means = images.mean((2, 3))
@@ -164,13 +164,13 @@ def test_classifier_of_the_user_checks_samples(place):
     torch.export.save(program, place / "colour.pt2")
     words = ["evaluate", "prior", *SHAPES, "--samples", "20", *QUICK]
     assert main([*words, "--classifier", "colour.pt2"]) is None
-    told, numbers = card(place / "prior" / "evaluation")
+    saved, numbers = card(place / "prior" / "evaluation")
     data = ImageData("shapes:24", SIZE)
     found = data.samples(range(24))
     read = [int(Colour()(found[0, index].images).argmax()) for index in range(24)]
     real = np.mean([one == int(found[0, index].labels) for index, one in enumerate(read)])
     assert numbers["agreement (classifier)"]["real"] == pytest.approx(real)
-    assert told["protocol"]["samples"]["matchers"]["classifier"]["file"] == "colour.pt2"
+    assert saved["protocol"]["samples"]["matchers"]["classifier"]["file"] == "colour.pt2"
 
 
 def test_the_batch_size_changes_nothing(place):
@@ -199,7 +199,7 @@ def test_folder_against_itself(place, capsys):
 
 
 def test_files_and_tensors_give_equal_numbers(place):
-    """Reconstructions, saved and compared by folder, against those that never left memory."""
+    """Compare saved reconstructions by folder, and those in memory."""
     from genstack.checkpoints.model_file import load
     from genstack.data.images import save as save_image
 
@@ -220,9 +220,9 @@ def test_card_holds_the_metadata_of_samples(place):
     real = pictures(place / "real", 16)
     assert main(["sample", "prior", "--count", "16", "--out", "drawn", "--device", "cpu"]) is None
     assert main(["evaluate", real, "drawn", *QUICK]) is None
-    told, numbers = card(place / "drawn.evaluation")
-    assert told["protocol"]["generated"]["sampled_by"]["seed"] == 0
-    assert "PSNR" not in numbers, "the names are alike, but these are no pairs"
+    saved, numbers = card(place / "drawn.evaluation")
+    assert saved["protocol"]["generated"]["sampled_by"]["seed"] == 0
+    assert "PSNR" not in numbers, "samples are not pairs, in spite of equal names"
 
 
 def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
@@ -299,7 +299,7 @@ def test_errors_are_one_line(place, capsys, words, said):
 @pytest.mark.parametrize("flags", [[], ["--data.resolution", "16,24"]], ids=["as they are", "scaled"])
 @pytest.mark.parametrize("kept", [4, 0.7], ids=["no picture", "cut off"])
 def test_unreadable_images_of_both_folders_are_listed(place, capsys, flags, kept):
-    """None is left out in silence, and none takes the place of another."""
+    """No image is silently left out or replaced."""
     for name in ("real", "fake"):
         pictures(place / name, 20)
     for path in (place / "real" / "3.png", place / "real" / "17.png", place / "fake" / "17.png"):
@@ -314,7 +314,7 @@ def test_unreadable_images_of_both_folders_are_listed(place, capsys, flags, kept
 
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_card_lists_unreadable_images(place):
-    """Of few, the next stands in; twenty-five are the fewest of which one is few."""
+    """The next image replaces an unreadable one; of 25 images, one may be unreadable."""
     folder = pictures(place / "real", 25)
     damaged = place / "real" / "3.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
@@ -349,13 +349,13 @@ def test_trained_run_is_compared_with_its_training_images(place, capsys):
         --trainer.accelerator cpu --log.images 2 --name drawn --runs ."""
     assert main(words.split()) is None
     assert main(["evaluate", "drawn", "--samples", "16", "--training", "50", *QUICK]) is None
-    told, numbers = card(place / "drawn" / "evaluation")
+    saved, numbers = card(place / "drawn" / "evaluation")
     assert {"near-copies", "agreement (neighbours)", "nats/code (training)"} <= set(numbers)
     assert {"near-copies-Means", "agreement (neighbours-Means)"} <= set(numbers)
-    assert told["protocol"]["real"]["split"] == "validation"
+    assert saved["protocol"]["real"]["split"] == "validation"
     assert "50 training images" in numbers["near-copies"]["meaning"]
     for name in ("nearest", "nearest-Means"):
-        assert len(told["images"][name]) == 12
+        assert len(saved["images"][name]) == 12
         assert (place / "drawn" / "evaluation" / f"{name}.png").exists()
     capsys.readouterr()
     assert main(["evaluate", "drawn", "--data.validation", "0.6", *QUICK]) == 2

@@ -7,7 +7,7 @@ import pytest
 from genstack.checkpoints import model_file
 from genstack.cli.main import main
 from genstack.cli.verb import verbs
-from genstack.cli.verbs.report import subject
+from genstack.cli.verbs.report import load_run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PICTURES = [str(GOLDEN / "images" / f"{name}.png") for name in ("rgba", "plain_reference")]
@@ -82,7 +82,7 @@ def test_a_published_file_is_taken(command, file, here, capsys):
     left = LEFT.get(command, "").replace("FILE", file)
     assert Path(left).exists()
     if command == "evaluate":
-        (card,) = subject(Path(file), "cpu").cards
+        (card,) = load_run(Path(file), "cpu").cards
         assert card.file == "card.json", "a report finds what was measured"
 
 

@@ -1,4 +1,4 @@
-"""Classifiers that a user gives, and whether images show what was asked, where the answer is known."""
+"""Classifiers of a user, and agreement of images with a known condition."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ NAMES = ("dull", "reddish", "greenish", "blueish")
 
 
 class Brightest(nn.Module):
-    """The brightest channel as a class, after a first class that is never read."""
+    """Predict the brightest channel as a class, after a first class that is never predicted."""
 
     def forward(self, images):
         means = images.mean((2, 3))
@@ -51,7 +51,7 @@ class MeanFeatures(Extractor):
 
 
 def tinted(labels):
-    """Noise with one channel brighter than the others."""
+    """Noise with one brighter channel."""
     images = torch.rand(len(labels), 3, *SIZE) - 1
     images[torch.arange(len(labels)), torch.tensor(labels) - 1] += 0.8
     return images
@@ -63,7 +63,7 @@ def data():
 
 
 def exported(path, sizes, batch):
-    """The program in a file, for any number of images, or for a fixed one."""
+    """Export the network for any batch size, or for a fixed one."""
     images = torch.rand(batch or 3, 3, *sizes)
     dynamic = None if batch else ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(Brightest().eval(), (images,), dynamic_shapes=dynamic)
@@ -83,9 +83,9 @@ def exported(path, sizes, batch):
 )
 def test_exported_classifier_predicts_what_its_network_does(suffix, sizes, batch, data, tmp_path):
     path = exported(tmp_path / f"net{suffix}", sizes, batch)
-    asked = [1, 3, 2, 2, 1, 3, 3]
+    labels = [1, 3, 2, 2, 1, 3, 3]
     classifier = load_classifier(path, NAMES, data, [], "cpu")
-    assert classifier(tinted(asked)).tolist() == asked
+    assert classifier(tinted(labels)).tolist() == labels
     assert classifier.classes == NAMES and len(classifier.metadata["sha256"]) == 64
 
 
@@ -99,7 +99,7 @@ def test_text_file_beside_a_program_names_its_classes(data, tmp_path):
 
 
 def pictures_of(folder, count=4):
-    """A folder of pictures for each class but the first."""
+    """Save a folder of images for each class but the first."""
     for label, name in enumerate(NAMES[1:], 1):
         (folder / name).mkdir(parents=True)
         for number, image in enumerate(tinted([label] * count)):
@@ -136,7 +136,7 @@ def test_invalid_classifiers_are_rejected(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "number"),
+    ("condition", "number"),
     [
         ({"class": "cat"}, 0),
         ({"class": "cats"}, -1),
@@ -147,12 +147,12 @@ def test_invalid_classifiers_are_rejected(data, tmp_path):
         ({}, -1),
     ],
 )
-def test_requested_class_of_labels_and_captions(told, number):
-    assert requested_class(told, ("cat", "red dog", "dog house")) == number
+def test_requested_class_of_labels_and_captions(condition, number):
+    assert requested_class(condition, ("cat", "red dog", "dog house")) == number
 
 
 def steered(condition, classes=()):
-    """A model that learned nothing."""
+    """An untrained model."""
     network = Convolutional(4, 8, (1, 1), 1, (), False)
     compressor = Autoencoder(3, network, VectorQuantizer(8, 4))
     prior = Autoregressive(compressor.layout(*SIZE), condition, Backbone(16, 1, 2))
@@ -162,8 +162,8 @@ def steered(condition, classes=()):
 def test_classifier_matcher_compares_predictions_with_labels(data, tmp_path):
     classifier = load_classifier(exported(tmp_path / "net.pt2", SIZE, None), NAMES, data, [], "cpu")
     matcher = ClassifierMatcher(classifier, steered(ClassLabels(NAMES), NAMES).condition)
-    shown, asked = [1, 2, 3, 1], [1, 2, 2, 3]
-    assert matcher(tinted(shown), ConditionInputs(torch.tensor(asked))).tolist() == [1, 1, 0, 0]
+    drawn, labels = [1, 2, 3, 1], [1, 2, 2, 3]
+    assert matcher(tinted(drawn), ConditionInputs(torch.tensor(labels))).tolist() == [1, 1, 0, 0]
 
 
 def test_captions_that_name_no_class_are_unknown(data, tmp_path):

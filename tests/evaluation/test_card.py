@@ -1,4 +1,4 @@
-"""The card, its intervals, and the rounding that both sides of a comparison go through."""
+"""The metric card, intervals and rounding."""
 
 import json
 import math

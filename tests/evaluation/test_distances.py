@@ -23,13 +23,13 @@ def two_sets(count=300, other=260, dim=7):
     return torch.randn(count, dim).double() @ mixing, 1.3 * torch.randn(other, dim).double() + 0.4
 
 
-def test_frechet_of_one_set_is_zero():
+def test_frechet_distance_of_equal_sets_is_zero():
     one, _ = two_sets()
     assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(one, one.flip(0)) == pytest.approx(0, abs=1e-9)
 
 
-def test_frechet_is_that_of_scipy_and_torchmetrics():
+def test_frechet_distance_matches_scipy_and_torchmetrics():
     one, other = two_sets()
     covariances = [np.cov(each.numpy(), rowvar=False) for each in (one, other)]
     gap = float((one.mean(0) - other.mean(0)).square().sum())
@@ -41,7 +41,7 @@ def test_frechet_is_that_of_scipy_and_torchmetrics():
     assert frechet_distance(one, other) == pytest.approx(float(theirs), rel=1e-4)
 
 
-def test_frechet_of_what_is_only_moved_is_the_way():
+def test_frechet_distance_of_a_shift_is_its_square():
     one, _ = two_sets()
     moved = one + torch.arange(7.0)
     assert frechet_distance(one, moved) == pytest.approx(sum(n**2 for n in range(7)), rel=1e-9)
@@ -51,7 +51,7 @@ def test_frechet_of_what_is_only_moved_is_the_way():
 
 
 @pytest.mark.parametrize(("count", "other"), [(5, 6), (5, 100), (100, 5), (64, 64)])
-def test_frechet_of_deficient_rank_is_finite(count, other):
+def test_frechet_distance_of_deficient_rank_is_finite(count, other):
     """Fewer images than features, features that are always 0, and features that repeat."""
     one, fake = torch.rand(count, 40).double(), torch.rand(other, 40).double()
     for features in (one, fake):
@@ -77,7 +77,7 @@ class NamedExtractor(Extractor):
 
 
 @pytest.mark.parametrize(("count", "other"), [(MIN_IMAGES, MIN_IMAGES + 1), (MIN_IMAGES, MIN_IMAGES - 1)])
-def test_frechet_of_few_images_is_skipped(count, other):
+def test_frechet_distance_of_few_images_is_skipped(count, other):
     sets = [Features(torch.randn(n, 2), torch.ones(n, 1)) for n in (count, other)]
     of_kid, of_frechet = distances(NamedExtractor(), *sets, "g")
     assert isinstance(of_kid, Number) and of_kid.name == "gKID"
@@ -90,7 +90,7 @@ def test_frechet_of_few_images_is_skipped(count, other):
         assert of_frechet == Skipped("gFID", expected)
 
 
-def test_kid_is_the_mean_over_pairs():
+def test_kid_matches_a_loop_over_pairs():
     one, other = two_sets(9, 8, 5)
 
     def kernel_of(x, y):
@@ -104,12 +104,12 @@ def test_kid_is_the_mean_over_pairs():
     assert kid(one, other)[0] == pytest.approx(sum(within) - 2 * across, rel=1e-10)
 
 
-def test_kid_is_that_of_torchmetrics():
+def test_kid_matches_torchmetrics():
     one, other = two_sets(200, 200)
     assert kid(one, other)[0] == pytest.approx(float(poly_mmd(one, other)), rel=1e-4)
 
 
-def test_kid_of_large_sets_is_the_mean_over_blocks(monkeypatch):
+def test_kid_of_large_sets_averages_blocks(monkeypatch):
     one, other = two_sets(400, 300)
     whole, _ = kid(one, other)
     monkeypatch.setattr("genstack.evaluation.metrics.kid.BLOCK_SIZE", 100)
@@ -118,15 +118,15 @@ def test_kid_of_large_sets_is_the_mean_over_blocks(monkeypatch):
     assert low < blocks < high
 
 
-def test_kid_has_an_interval_that_holds_the_truth():
-    """Of sets from one distribution 0; too wide rather than too narrow there."""
+def test_kid_interval_covers_the_true_distance():
+    """The distance is 0 for sets of one distribution, where the interval is rather too wide."""
     held = [low <= 0 <= high for low, high in (kid(*torch.randn(2, 60, 4))[1] for _ in range(40))]
     assert np.mean(held) >= 0.9
     far, (low, high) = kid(torch.randn(200, 4), torch.randn(200, 4) + 1)
     assert 0 < low < far < high
 
 
-def test_covering_by_definition():
+def test_coverage_by_definition():
     real, fake = torch.randn(37, 3).double(), (torch.randn(29, 3) * 0.6 + 0.3).double()
 
     def distances(a, b):
@@ -142,7 +142,7 @@ def test_covering_by_definition():
     assert found.coverage.mean() == pytest.approx((across < near[5][:, None]).any(1).mean())
 
 
-def test_covering_row_by_row_is_the_same(monkeypatch):
+def test_coverage_does_not_depend_on_the_number_of_rows(monkeypatch):
     real, fake = torch.randn(37, 3), torch.randn(29, 3)
     whole = coverage(real, fake)
     monkeypatch.setattr("genstack.evaluation.metrics.coverage.ROWS", 8)
@@ -151,14 +151,14 @@ def test_covering_row_by_row_is_the_same(monkeypatch):
         torch.testing.assert_close(getattr(rows, name), getattr(whole, name))
 
 
-def test_covering_of_one_set_and_of_far_ones():
+def test_coverage_of_equal_and_of_distant_sets():
     real = torch.randn(50, 4)
     same, far = coverage(real, real.clone()), coverage(real, real + 1000)
     assert same.precision.mean() == same.recall.mean() == same.coverage.mean() == 1
     assert far.precision.sum() == far.recall.sum() == far.density.sum() == far.coverage.sum() == 0
 
 
-def test_score_of_sure_and_of_unsure_readings():
+def test_inception_score_of_confident_and_of_uniform_predictions():
     sure = torch.eye(4).repeat(25, 1)
     assert inception_score(sure)[0] == pytest.approx(4)
     assert inception_score(torch.full((50, 4), 0.25))[0] == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""The way through Inception beside torch-fidelity's own, with random weights in place of the published ones.
+"""Inception metrics compared with torch-fidelity, with random weights in place of the published ones.
 
 torch-fidelity reads pictures from files and computes its metrics; genstack evaluates the same two folders.
 """
@@ -30,7 +30,7 @@ COUNT = 18
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file as torch-fidelity publishes it, of weights under which pictures stay apart."""
+    """A weights file like the published one, with weights that tell images apart."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
         patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {})
@@ -64,7 +64,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def trusted(weights, monkeypatch):
-    """The machine has these weights, and takes them for the published ones."""
+    """Accept these weights as the published ones."""
     trust(weights, monkeypatch)
 
 
@@ -74,7 +74,7 @@ def trust(weights, patch):
 
 
 def settings(weights, folders):
-    """Of torch-fidelity: everything in one block, nothing shuffled or cached."""
+    """Settings of torch-fidelity: one block, no shuffling, no cache."""
     return {
         "input1": str(folders / "fake"),
         "input2": str(folders / "real"),
@@ -94,15 +94,15 @@ def settings(weights, folders):
 
 @pytest.fixture(scope="module")
 def theirs(weights, folders):
-    """torch-fidelity's features and logits of either folder, and what it makes of them."""
-    told = settings(weights, folders)
-    network = create_feature_extractor("inception-v3-compat", ["2048", "logits_unbiased"], **told)
-    return [extract_featuresdict_from_input_id_cached(number, network, **told) for number in (2, 1)]
+    """Features and logits of both folders by torch-fidelity."""
+    options = settings(weights, folders)
+    network = create_feature_extractor("inception-v3-compat", ["2048", "logits_unbiased"], **options)
+    return [extract_featuresdict_from_input_id_cached(number, network, **options) for number in (2, 1)]
 
 
 @pytest.fixture(scope="module")
 def ours(weights, folders):
-    """What genstack's extractor sees in either folder."""
+    """Features of both folders by genstack."""
     with pytest.MonkeyPatch.context() as patch:
         trust(weights, patch)
         extractor = InceptionFeatures("cpu")
@@ -110,24 +110,24 @@ def ours(weights, folders):
     return [extractor(side.batch(range(COUNT)).images) for side in sides]
 
 
-def test_features_and_classes_are_those_of_torch_fidelity(ours, theirs):
+def test_features_and_classes_match_torch_fidelity(ours, theirs):
     for features, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(features.vectors, expected["2048"], rtol=1e-4, atol=1e-5)
         classes = expected["logits_unbiased"].double().softmax(1)
         torch.testing.assert_close(features.probabilities, classes.float(), rtol=1e-4, atol=1e-6)
-        assert features.vectors.std(0).median() > 0.01, "pictures that look alike would prove nothing"
+        assert features.vectors.std(0).median() > 0.01, "features must differ between images"
         assert features.probabilities.max(1).values.median() < 0.99
 
 
-def test_frechet_distance_is_that_of_torch_fidelity(ours, theirs):
-    """In every eighth feature, since theirs takes minutes in all."""
+def test_frechet_distance_matches_torch_fidelity(ours, theirs):
+    """Use every eighth feature, since torch-fidelity takes minutes for all."""
     real, fake = (fid_features_to_statistics(side["2048"][:, ::8].double()) for side in theirs)
     expected = fid_statistics_to_metric(fake, real, False)["frechet_inception_distance"]
     found = frechet_distance(*(features.vectors[:, ::8].double() for features in ours))
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_card_has_the_numbers_of_torch_fidelity(weights, folders, trusted, monkeypatch):
+def test_card_matches_torch_fidelity(weights, folders, trusted, monkeypatch):
     expected = calculate_metrics(isc=True, kid=True, **settings(weights, folders))
     monkeypatch.setattr(
         "genstack.evaluation.networks.available_extractors", lambda device: ([InceptionFeatures(device)], {})
@@ -139,5 +139,5 @@ def test_the_card_has_the_numbers_of_torch_fidelity(weights, folders, trusted, m
     assert numbers["KID"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
     assert numbers["InceptionScore"] == pytest.approx(expected["inception_score_mean"], rel=1e-4)
     assert [each["name"] for each in card["skipped"]] == ["FID"], "18 images are too few"
-    told = card["protocol"]["extractors"]["KID"]
-    assert told["file_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    metadata = card["protocol"]["extractors"]["KID"]
+    assert metadata["file_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
