@@ -54,6 +54,7 @@ class Schedule:
         strategy: how devices work together. auto or ddp: each holds the whole model (DistributedDataParallel,
             where there are several). fsdp: each holds a part of the weights, their averages and moments, for
             models that do not fit into one (FSDP2).
+        threads: threads of a training on the CPU; null measures a few steps and keeps the fastest number.
         deterministic: only algorithms that give the same numbers each time, where a device has the choice.
     """
 
@@ -68,11 +69,20 @@ class Schedule:
     devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
     strategy: str = "auto"
+    threads: int | None = None
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "log_every_n_steps", "accumulate_grad_batches", "num_nodes", "devices"):
-            if getattr(self, name) != "auto" and getattr(self, name) < 1:
+        counts = (
+            "max_steps",
+            "log_every_n_steps",
+            "accumulate_grad_batches",
+            "num_nodes",
+            "devices",
+            "threads",
+        )
+        for name in counts:
+            if getattr(self, name) not in ("auto", None) and getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
         if self.checkpoint_minutes < 0:
             raise UserError(f"checkpoint_minutes {self.checkpoint_minutes} is out of range; it is at least 0")
@@ -172,7 +182,7 @@ class Run:
         try:
             file = path / REST if path.is_dir() else path
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            return {"global_step": content["global_step"], "config": content.get("config")}
+            return {name: content[name] for name in ("global_step", "config", "threads")}
         except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged or not ours; delete it to train from the start") from error
 

@@ -24,6 +24,7 @@ from genstack.dist import restart_warning
 from genstack.errors import UserError
 from genstack.training.callbacks.checkpoint import Stopped
 from genstack.training.run import Run, Schedule
+from genstack.training.threads import set_threads
 from genstack.training.training import Training
 
 
@@ -104,19 +105,21 @@ def fit(stage: Stage, settings: Namespace, here: Run) -> bool:
         return False
     parts, training = build_training(stage, settings, here)
     print_once(restart_warning(), error=True)
-    print_once("\n".join([describe(training, parts.trainer, here), *training.data.notices()]), error=True)
+    threads = set_threads(training, parts.trainer, here)
+    lines = [describe(training, parts.trainer, here, threads), *training.data.notices()]
+    print_once("\n".join(lines), error=True)
     here.train(training, parts.trainer, parts.log)
     return True
 
 
-def describe(training: Training, schedule: Schedule, here: Run) -> str:
+def describe(training: Training, schedule: Schedule, here: Run, threads: str) -> str:
     """Model, data and schedule of a training, in two lines."""
     weights = sum(parameter.numel() for parameter in training.model.parameters())
     height, width = training.data.preprocessing.height, training.data.preprocessing.width
     state = f"continues at step {here.step()}" if here.step() else "begins"
     return (
         f"{here.folder} {state}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
-        f"images {height}x{width} as {training.representation}\n"
+        f"images {height}x{width} as {training.representation}{threads and '; '}{threads}\n"
         f"{training.data.summary()}; "
         f"{schedule.max_steps} steps of {training.data.batch_size} images, "
         f"learning rate {training.optimization.learning_rate:g}"

@@ -85,6 +85,7 @@ class CheckpointCallback(pl.Callback):
         self, trainer: pl.Trainer, training: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["config"] = self.config
+        checkpoint["threads"] = torch.get_num_threads()
 
     def setup(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
         """Refuse processes that would begin at different steps."""
