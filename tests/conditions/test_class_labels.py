@@ -81,7 +81,7 @@ def test_a_share_out_of_range_is_refused(dropout):
 
 
 def test_classes_without_a_training_image_are_sampled_only_by_name():
-    condition = ClassLabels().of(DataInfo(("a", "b", "c"), untrained=(1,)))
+    condition = ClassLabels().fit(DataInfo(("a", "b", "c"), untrained=(1,)))
     assert condition.modality.select(Prompts(), 5).labels.tolist() == [0, 2, 0, 2, 0]
     assert condition.modality.preview(ConditionInputs.nothing(3)).labels.tolist() == [0, 2, 0]
     assert condition.modality.select(Prompts(classes=("b",)), 2).labels.tolist() == [1, 1]
