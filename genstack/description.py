@@ -20,7 +20,7 @@ import genstack.transformer
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.model import Model, entries
+from genstack.model import Model, tensor_entries
 
 PLAIN = (bool, int, float, str, type(None))
 LARGEST = 2**24  # whole number in a description; no part is that wide, and a loop that long has no end
@@ -102,6 +102,6 @@ def identity(model: Model) -> str:
     preprocessing = asdict(model.preprocessing)
     del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
     digest = hashlib.sha256(json.dumps([essence(model.compressor), preprocessing], sort_keys=True).encode())
-    for entry in entries(model.compressor):
+    for entry in tensor_entries(model.compressor):
         digest.update(entry)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A trained model with all that its use needs: images to codes, codes to images, and samples."""
+"""A trained model with its preprocessing: images to codes, codes to images, and samples."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,21 +26,21 @@ from genstack.prior.window import sample_layout
 
 @dataclass
 class Model:
-    """A compressor, how files become what it reads, and the prior over its codes where one was trained.
+    """A compressor, its preprocessing, and the prior over its codes if there is one.
 
     Args:
-        compressor: stage one.
-        preprocessing: how files become images, and back.
-        classes: names of the classes in the order of their labels; empty without classes.
-        prior: stage two, or None.
-        made: how it was made, for people: data, steps, results, versions.
+        compressor: the compressor.
+        preprocessing: conversion between files and images.
+        classes: class names in the order of their labels; empty without classes.
+        prior: the prior, or None.
+        metadata: how the model was trained, for people: data, steps, results, versions.
     """
 
     compressor: Compressor
     preprocessing: Preprocessing
     classes: tuple[str, ...] = ()
     prior: Prior | None = None
-    made: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.prior is not None:
@@ -48,19 +48,19 @@ class Model:
 
     @property
     def layout(self) -> CodeLayout:
-        """Where the codes of an image of the preprocessing's size lie."""
+        """Layout of the codes of an image of the preprocessing's size."""
         return self.compressor.layout(self.preprocessing.height, self.preprocessing.width)
 
     @property
-    def draws(self) -> bool:
-        """Whether it makes images of its own: by a prior, or of latents from the standard normal."""
+    def can_sample(self) -> bool:
+        """True if it can sample images: by a prior, or from standard normal latents."""
         return self.prior is not None or not self.compressor.coded
 
-    def check_reads(self, preprocessing: Preprocessing) -> None:
-        """Refuse images that are made of files in another way than the compressor knows; sizes may differ.
+    def check_preprocessing(self, preprocessing: Preprocessing) -> None:
+        """Check that data has the preprocessing that the compressor was trained with, but for the size.
 
         Raises:
-            UserError: they were.
+            UserError: it differs.
         """
         for name in ("channels", "window", "bits", "background"):
             here, there = (getattr(part, name) for part in (preprocessing, self.preprocessing))
@@ -71,42 +71,43 @@ class Model:
                 )
 
     def modules(self) -> nn.ModuleDict:
-        """The parts with weights, by the names they have in a file."""
+        """Parts with weights, by their names in a file."""
         parts = {"compressor": self.compressor, "prior": self.prior, "condition": self.condition.network}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def to(self, device: torch.device | str) -> "Model":
-        """The same model, moved to a device."""
+        """Move the model to a device, and return it."""
         self.modules().to(device)
         return self
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all weights: images and numbers belong to one."""
+        """Hash of all weights."""
         digest = hashlib.sha256()
-        for entry in entries(self.modules()):
+        for entry in tensor_entries(self.modules()):
             digest.update(entry)
         return digest.hexdigest()[:16]
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return next(self.compressor.parameters()).device
 
     @torch.no_grad()
     def encode(self, *pictures: PIL.Image.Image) -> Int[Tensor, "b n"]:
-        """Codes of pictures of any size, cut in the middle and scaled to that of the model."""
-        seen = self.preprocessing
-        read = [
-            pixels(picture, seen.channels, seen.background, raw=seen.window is not None)
-            for picture in pictures
+        """Encode pictures of any size, center-cropped and scaled to the size of the model."""
+        preprocessing = self.preprocessing
+        channels, background = preprocessing.channels, preprocessing.background
+        raw = [
+            pixels(picture, channels, background, preprocessing.window is not None) for picture in pictures
         ]
-        images = torch.stack([frame(seen.to_model(one), (seen.height, seen.width)) for one in read])
+        size = (preprocessing.height, preprocessing.width)
+        images = torch.stack([frame(preprocessing.to_model(one), size) for one in raw])
         return self.compressor.encode(images.to(self.device))
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "b n"]) -> list[PIL.Image.Image]:
-        """The pictures that codes stand for."""
+        """Decode codes to pictures."""
         images = self.compressor.decode(codes.to(self.device), self.layout)
         return [
             PIL.Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
@@ -115,17 +116,16 @@ class Model:
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
-        """Images, through the compressor and back, in [-1, 1]."""
+        """Encode and decode images, in [-1, 1]."""
         return self.compressor(images.to(self.device)).images.clamp(-1, 1)
 
     @torch.no_grad()
     def interpolate(
         self, one: Float[Tensor, "c H W"], other: Float[Tensor, "c H W"], count: int
     ) -> Float[Tensor, "count c H W"]:
-        """Images, in [-1, 1], of latents on the straight line from those of one image to those of another.
+        """Decode linear interpolations between the latents of two images, in [-1, 1].
 
-        The first and the last are the reconstructions of the two. With codes, the latents are mixed before
-        they are quantized.
+        The first and last images are reconstructions of the two. Latents are mixed before quantization.
         """
         height, width = one.shape[-2:]
         shares = torch.linspace(0, 1, count, device=self.device)[:, None, None, None]
@@ -135,16 +135,16 @@ class Model:
 
     @property
     def condition(self) -> Condition:
-        """What steers `sample`: nothing, where there is no prior."""
+        """Condition of the prior; Unconditional without one."""
         return Unconditional() if self.prior is None else self.prior.condition
 
     @property
     def presets(self) -> dict[str, dict[str, Any]]:
-        """Options of sampling that are kept with the model, by name."""
-        return self.made.get("presets", {})
+        """Sampling presets saved with the model, by name."""
+        return self.metadata.get("presets", {})
 
     def options(self, preset: str = "", given: Mapping[str, Any] | None = None) -> SamplingOptions:
-        """Options of sampling: those of a preset, ours or one that is kept, but for those that are given.
+        """Combine a preset, built in or saved with the model, with options that are given.
 
         Args:
             preset: its name; "" for none.
@@ -152,28 +152,28 @@ class Model:
         """
         return resolve_options(preset, given or {}, self.presets, guided=self.condition.dropout > 0)
 
-    def check(self, options: SamplingOptions) -> None:
-        """Refuse options by which this cannot draw.
+    def check_options(self, options: SamplingOptions) -> None:
+        """Check that the model supports sampling options.
 
         Raises:
-            UserError: the prior has no such choice, or there is no prior, whose choices they are.
+            UserError: it does not.
         """
         if self.prior is not None:
             self.prior.check(options)
         elif not self.compressor.coded and options != SamplingOptions(options.temperature):
             raise UserError(
-                "latents without codes are drawn by temperature alone; leave out the other options"
+                "without a prior, sampling only supports temperature; leave out the other options"
             )
 
-    def keep(self, name: str, options: SamplingOptions) -> None:
-        """Keep options under a name; saving the model saves them."""
-        plain = asdict(SamplingOptions())
-        chosen = {option: value for option, value in asdict(options).items() if value != plain[option]}
-        self.made["presets"] = {**self.presets, name: chosen}
+    def save_preset(self, name: str, options: SamplingOptions) -> None:
+        """Add a sampling preset to the metadata, which is saved with the model."""
+        defaults = asdict(SamplingOptions())
+        changed = {option: value for option, value in asdict(options).items() if value != defaults[option]}
+        self.metadata["presets"] = {**self.presets, name: changed}
 
     @cached_property
-    def reach(self) -> tuple[int, ...]:
-        """How many codes around a place its pixels change, in each grid; by so much holes grow in `edit`."""
+    def receptive_field(self) -> tuple[int, ...]:
+        """Receptive field of the encoder in codes, for each grid: the growth of masks in `edit`."""
         return receptive_field(self.compressor, self.layout)
 
     @torch.no_grad()
@@ -186,28 +186,28 @@ class Model:
         size: tuple[int, int] | None = None,
         overlap: float = 0.5,
     ) -> Float[Tensor, "b c H W"]:
-        """Images drawn from the prior, in [-1, 1].
+        """Sample images in [-1, 1].
 
-        Latents without codes need no prior: they are drawn from the distribution that they have by design.
+        A compressor without codes needs no prior: its latents are sampled from the standard normal.
 
         Args:
-            inputs: what steers each image, from `condition.choose`.
-            options: how codes are drawn; of latents without codes, only `temperature`.
-            seed: of this set of samples.
-            indices: number of each image in the set; image i of a seed is the same whatever is beside it.
-            size: height and width; those that the prior was trained on if None.
-            overlap: share of a window that lies over the one beside it, where `size` needs several.
+            inputs: inputs of the condition, from `condition.modality.select`.
+            options: sampling options; without codes, only `temperature`.
+            seed: seed of the set of samples.
+            indices: index of each image in the set; an image depends on seed and index, not on its batch.
+            size: height and width; None for those of training.
+            overlap: overlap of neighbouring windows, if `size` needs several.
         """
         if self.prior is None:
-            return self._imagine(options, image_seeds(seed, indices), size)
+            return self._sample_latents(options, image_seeds(seed, indices), size)
         layout = self.prior.layout if size is None else self.compressor.layout(*size)
-        return self._draw(inputs, options, image_seeds(seed, indices), layout, None, overlap)
+        return self._sample(inputs, options, image_seeds(seed, indices), layout, None, overlap)
 
     @torch.no_grad()
     def edit(
         self,
         images: Float[Tensor, "b c H W"],
-        hole: Bool[Tensor, "H W"],
+        mask: Bool[Tensor, "H W"],
         inputs: ConditionInputs,
         options: SamplingOptions,
         seed: int,
@@ -215,29 +215,29 @@ class Model:
         grow: int | None = None,
         overlap: float = 0.5,
     ) -> Float[Tensor, "b c H W"]:
-        """Images with a hole drawn anew, in [-1, 1]; outside of the hole, no pixel changes.
+        """Sample the masked part of images anew, in [-1, 1]; other pixels do not change.
 
-        Completion, inpainting, outpainting and change of class are this, with masks from
-        `genstack.prior.editing`.
+        Masks for completion and outpainting are in `genstack.prior.editing`.
 
         Args:
-            images: to edit, in [-1, 1], of any size that the compressor reads; anything in the hole.
-            hole: True where pixels are drawn.
-            inputs: what steers each image, from `prior.condition.choose`.
-            options: how codes are drawn.
-            seed: of this set of samples.
-            indices: number of each image in the set.
-            grow: codes by which the hole grows, since those near it saw what was there; None for `reach`.
-            overlap: share of a window that lies over the one beside it, where the images need several.
+            images: images in [-1, 1], of any size that the compressor supports; arbitrary under the mask.
+            mask: True for pixels that are sampled.
+            inputs: inputs of the condition, from `condition.modality.select`.
+            options: sampling options.
+            seed: seed of the set of samples.
+            indices: index of each image in the set.
+            grow: codes by which the mask grows, since nearby codes depend on the masked pixels; None for
+                `receptive_field`.
+            overlap: overlap of neighbouring windows, if the images need several.
         """
         layout = self.compressor.layout(*images.shape[-2:])
-        images, hole = images.to(self.device), hole.to(self.device)
-        steps = self.reach if grow is None else (grow,) * len(layout.grids)
-        known = known_codes(self.compressor, images, hole, steps)
-        drawn = self._draw(inputs, options, image_seeds(seed, indices), layout, known, overlap)
-        return torch.where(hole, drawn, images)
+        images, mask = images.to(self.device), mask.to(self.device)
+        steps = self.receptive_field if grow is None else (grow,) * len(layout.grids)
+        known = known_codes(self.compressor, images, mask, steps)
+        sampled = self._sample(inputs, options, image_seeds(seed, indices), layout, known, overlap)
+        return torch.where(mask, sampled, images)
 
-    def _draw(
+    def _sample(
         self,
         inputs: ConditionInputs,
         options: SamplingOptions,
@@ -250,39 +250,38 @@ class Model:
         if inputs.images is not None and tuple(inputs.images.shape[-2:]) != layout.image_size:
             (height, width), (rows, columns) = inputs.images.shape[-2:], layout.image_size
             raise UserError(
-                f"condition images have the size of the images that they steer, {rows}x{columns}, "
-                f"not {height}x{width}"
+                f"condition images must have the size of the samples, {rows}x{columns}, got {height}x{width}"
             )
-        alike = None if inputs.spatial else prior.condition.encode(inputs)
+        whole = None if inputs.spatial else prior.condition.encode(inputs)
 
         def values(box: Box) -> Tensor:
-            if alike is not None:
-                return alike
+            if whole is not None:
+                return whole
             return prior.condition.encode(inputs.crop(box, prior.layout.image_size))
 
         codes = sample_layout(prior, values, options, seeds.to(self.device), layout, known, overlap)
         return self.compressor.decode(codes, layout).clamp(-1, 1)
 
-    def _imagine(
+    def _sample_latents(
         self, options: SamplingOptions, seeds: Int[Tensor, " b"], size: tuple[int, int] | None
     ) -> Float[Tensor, "b c H W"]:
-        self.check(options)
+        self.check_options(options)
         image_size = size or (self.preprocessing.height, self.preprocessing.width)
-        drawn = self.compressor.draw(seeds.to(self.device), image_size, options.temperature)
-        return drawn.clamp(-1, 1)
+        images = self.compressor.draw(seeds.to(self.device), image_size, options.temperature)
+        return images.clamp(-1, 1)
 
     @property
     def _prior(self) -> Prior:
         if self.prior is None:
             raise UserError(
-                "this is a compressor without a prior; train one: "
+                "the model is a compressor without a prior; train one: "
                 "genstack train prior --compressor RUN --config configs/prior/autoregressive.yaml"
             )
         return self.prior
 
 
-def entries(module: nn.Module) -> Iterator[bytes]:
-    """Names, kinds and values of a module's tensors, for a hash of them all."""
+def tensor_entries(module: nn.Module) -> Iterator[bytes]:
+    """Names, dtypes, shapes and values of a module's tensors, for hashing."""
     for name, value in sorted(module.state_dict().items()):
         yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
         yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -172,7 +172,7 @@ def test_another_set_does_not_mix_with_what_is_there(road, monkeypatch, other, c
     settings = {"--seed": "3", "--classes": "#1,cat"} | dict([other])
     words = [word for pair in settings.items() for word in pair]
     assert sample(road, monkeypatch, "--count", "5", "--out", "samples", *words) == 2
-    assert "choose another --out" in capsys.readouterr().err
+    assert "choose another folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (road / "samples").iterdir()} == before
 
 

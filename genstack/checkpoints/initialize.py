@@ -68,7 +68,7 @@ def reading(condition: Condition | None, data: Data, folder: Path, init: str | N
     kept = folder if (folder / TENSORS).exists() else None
     if condition is not None and condition.compressor and kept is None:
         model = load(Path(condition.compressor))
-        model.check_reads(replace(data.preprocessing, channels=model.preprocessing.channels))
+        model.check_preprocessing(replace(data.preprocessing, channels=model.preprocessing.channels))
         return condition.with_compressor(model.compressor, identity(model))
     place = kept or (None if init is None else Path(init))
     before = None if place is None else prior_of(place).condition

@@ -53,7 +53,7 @@ def described_text(model: Model) -> str:
         "preprocessing": asdict(model.preprocessing),
         "classes": list(model.classes),
         "identity": identity(model),
-        "made": model.made,
+        "made": model.metadata,
     }
     return json.dumps(described, indent=2, ensure_ascii=False)
 

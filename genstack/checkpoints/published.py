@@ -44,7 +44,7 @@ def load(path: Path, options: Options = Options()) -> Model:
                 f"it looks like {kind.what}, and cannot be read ({reason(error)}): it is damaged, or "
                 "genstack has a fault; GENSTACK_TRACEBACK=1 shows where"
             ) from error
-    model.made |= {"published": kind.what, "file": path.name} | ({"part": prefix[:-1]} if prefix else {})
+    model.metadata |= {"published": kind.what, "file": path.name} | ({"part": prefix[:-1]} if prefix else {})
     return model
 
 

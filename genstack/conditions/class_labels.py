@@ -73,7 +73,7 @@ class Classes(Modality):
         self.names, self.untrained = names, untrained
 
     def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
-        labels = torch.tensor([self.label(name) for name in prompts.classes] or range(len(self.names)))
+        labels = torch.tensor([self.label(name) for name in prompts.classes] or self.trained)
         return ConditionInputs(labels[torch.arange(count) % len(labels)])
 
     def preview(self, held_out: ConditionInputs) -> ConditionInputs:

@@ -20,7 +20,7 @@ from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 from genstack.sampling.compiled import compiled
-from genstack.sampling.series import filled
+from genstack.sampling.series import pad_batch
 
 LISTED = 12  # samples nearest to a training image in a card
 
@@ -75,7 +75,7 @@ def sample(
     model: Model, reference: ReferenceSet, sampling: Sampling, indices: Sequence[int]
 ) -> tuple[Float[Tensor, "b c H W"], ConditionInputs]:
     """Sample images by index with the conditions of the real images; return both."""
-    padded = filled(indices, sampling.batch_size if sampling.compile else 0)
+    padded = pad_batch(indices, sampling.batch_size if sampling.compile else 0)
     inputs = reference.batch(padded).inputs
     with sampling.autocast(model.device):
         images = model.sample(inputs, sampling.options, sampling.seed, padded)[: len(indices)]

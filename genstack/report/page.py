@@ -133,7 +133,7 @@ def sample_strips(runs: Sequence[RunData], names: Sequence[str], count: int, see
     """Show samples of each run with a prior."""
     strips = []
     for place, run in enumerate(runs):
-        if run.model and run.model.draws:
+        if run.model and run.model.can_sample:
             drawn = attempt(partial(embed_samples, count, seed, run.held_out), run.model)
             strips.append(Strip(names[place], place, drawn))
     return strips

@@ -62,7 +62,7 @@ class RunData:
     @property
     def measured(self) -> tuple[int, dict[str, float]]:
         """Step and validation metrics of the saved model, or the latest without one."""
-        made = self.model.made if self.model else {}
+        made = self.model.metadata if self.model else {}
         step, measured = made.get("step"), made.get("measured")
         if isinstance(step, int) and isinstance(measured, dict) and measured:
             return step, {

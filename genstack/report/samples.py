@@ -70,7 +70,7 @@ def samples(
     Raises:
         UserError: the model cannot sample, or needs a prompt.
     """
-    if not model.draws:
+    if not model.can_sample:
         raise UserError("a compressor cannot sample without a prior over its codes")
     if count < 1:
         raise UserError("no samples were requested")

@@ -57,7 +57,7 @@ def headline(run: RunData) -> str:
     """Describe the run in a sentence."""
     source = settings(run, "data").get("source")
     if source is None and run.model:
-        source = run.model.made.get("data")
+        source = run.model.metadata.get("data")
     trained = f"A {run.stage} trained on {source}" if source else f"A {run.stage}"
     steps = steps_of(run)
     return f"{trained}, {steps}." if steps else f"{trained}."
@@ -145,7 +145,7 @@ def training_rows(run: RunData) -> Rows:
     if "batch_size" in data:
         rows.append(("batch", f"{data['batch_size']} images per step"))
     if run.model:
-        made = run.model.made
+        made = run.model.metadata
         if isinstance(made.get("images"), int) and isinstance(made.get("step"), int):
             rows.append(("saved model", f"step {made['step']:,}, after {made['images']:,} images"))
     rate = flat(model).get("optimization.learning_rate")
@@ -156,7 +156,7 @@ def training_rows(run: RunData) -> Rows:
             rows.append((name, str(model[name])))
     if "precision" in settings(run, "trainer"):
         rows.append(("precision", str(settings(run, "trainer")["precision"])))
-    torch = run.model.made.get("torch") if run.model else None
+    torch = run.model.metadata.get("torch") if run.model else None
     versions = ([f"trained with torch {torch}"] if torch else []) + [
         f"reported by genstack {genstack.__version__}"
     ]
@@ -174,7 +174,7 @@ def commands(run: RunData) -> list[tuple[str, str]]:
         found.append(("resume if it was stopped", f"genstack train resume {folder}"))
     if run.model:
         found.append(("reconstruct held-out images", f"genstack reconstruct {folder}"))
-        if run.model.draws:
+        if run.model.can_sample:
             found.append(("sample", f"genstack sample {folder} --count 64 --seed 0 --out samples/"))
         found.append(("evaluate", f"genstack evaluate {folder}"))
     return [*found, ("make this page", f"genstack report {folder}")]

@@ -1,4 +1,4 @@
-"""Images drawn from a model in number: a series, its files, and sweeps over the options."""
+"""Sampling in number: series of samples, their files, editing, and sweeps over options."""
 
 from genstack.sampling.canvas import Canvas
 from genstack.sampling.gallery import Gallery

@@ -1,4 +1,4 @@
-"""A picture to edit, and which part of it is drawn anew."""
+"""Pictures to edit, with a mask of the pixels that are sampled."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,44 +18,44 @@ from genstack.prior.editing import completion_mask, outpainting_canvas
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture, and the hole in it that is drawn.
+    """A picture and the mask of the pixels to sample.
 
     Args:
-        image: in [-1, 1].
-        hole: True where pixels are drawn.
-        told: where they come from, for files.
-        grow: codes by which the hole grows, since codes near it have seen it; None for the encoder's reach.
+        image: the picture, in [-1, 1].
+        mask: True for pixels that are sampled.
+        metadata: origin of both, for files.
+        grow: codes by which the mask grows, since nearby codes depend on the masked pixels; None for the
+            encoder's receptive field.
     """
 
     image: Float[Tensor, "c H W"]
-    hole: Bool[Tensor, "H W"]
-    told: Mapping[str, Any]
+    mask: Bool[Tensor, "H W"]
+    metadata: Mapping[str, Any]
     grow: int | None = None
 
     def __post_init__(self) -> None:
         if self.grow is not None and self.grow < 0:
-            raise UserError(f"grow {self.grow} is too small; it must be at least 0 codes")
+            raise UserError(f"grow must be at least 0 codes, got {self.grow}")
 
     @classmethod
-    def keeping(
+    def completion(
         cls, model: Model, file: Path, keep: str, size: tuple[int, int] | None = None, grow: int | None = None
     ) -> "Canvas":
-        """The picture in a file, of which one side stays: `top:0.5`, `left:0.25`.
+        """Keep one side of a picture, such as `top:0.5` or `left:0.25`.
 
         Args:
-            model: that draws.
+            model: the model.
             file: the picture; scaled and cropped as in training.
-            keep: the side, and how much of it.
-            size: height and width; those of the training if None.
-            grow: as of the class.
+            keep: the side, and its share.
+            size: height and width; None for those of training.
+            grow: see the class.
         """
-        picture = at(model, file, size)
-        return cls(
-            picture, completion_mask(keep, *picture.shape[1:]), {"image": named(file), "keep": keep}, grow
-        )
+        image = load_image(model, file, size)
+        metadata = {"image": file_hash(file), "keep": keep}
+        return cls(image, completion_mask(keep, *image.shape[1:]), metadata, grow)
 
     @classmethod
-    def masked(
+    def inpainting(
         cls,
         model: Model,
         file: Path,
@@ -63,37 +63,36 @@ class Canvas:
         size: tuple[int, int] | None = None,
         grow: int | None = None,
     ) -> "Canvas":
-        """The picture in a file, drawn anew where a mask of the same size is white.
+        """Sample a picture anew where a mask is white.
 
         Args:
-            model: that draws.
+            model: the model.
             file: the picture; scaled and cropped as in training.
-            mask: a picture too.
-            size: height and width; those of the training if None.
-            grow: as of the class.
+            mask: the mask, a picture of the same size.
+            size: height and width; None for those of training.
+            grow: see the class.
 
         Raises:
             UserError: the mask has another size than the picture, is transparent, or has no white.
         """
-        picture = at(model, file, size)
+        image = load_image(model, file, size)
         if (read(mask, 4)[3] < 1).any():
             raise UserError(
-                f"{mask} is transparent in places, which may mean either; lay it on black, and paint white "
-                f"what shall change"
+                f"mask {mask} has transparent pixels; save it without alpha, white where to sample"
             )
-        hole, original = read(mask, 1), read(file, 1)
-        if hole.shape != original.shape:
+        white, original = read(mask, 1), read(file, 1)
+        if white.shape != original.shape:
             raise UserError(
-                f"{mask} has {hole.shape[1]}x{hole.shape[2]} pixels, {file} has "
-                f"{original.shape[1]}x{original.shape[2]}; a mask has the size of its picture"
+                f"mask {mask} has {white.shape[1]}x{white.shape[2]} pixels, expected those of {file}, "
+                f"{original.shape[1]}x{original.shape[2]}"
             )
-        hole = frame(hole * 2 - 1, (picture.shape[1], picture.shape[2]))[0] > 0
-        if not hole.any():
-            raise UserError(f"{mask} has no white, so nothing would be drawn; paint white what shall change")
-        return cls(picture, hole, {"image": named(file), "mask": named(mask)}, grow)
+        pixels = frame(white * 2 - 1, (image.shape[1], image.shape[2]))[0] > 0
+        if not pixels.any():
+            raise UserError(f"mask {mask} has no white pixels; paint white what to sample")
+        return cls(image, pixels, {"image": file_hash(file), "mask": file_hash(mask)}, grow)
 
     @classmethod
-    def around(
+    def outpainting(
         cls,
         model: Model,
         file: Path,
@@ -101,27 +100,27 @@ class Canvas:
         place: tuple[float, float] = (0.5, 0.5),
         grow: int | None = None,
     ) -> "Canvas":
-        """The picture in a file, as large as in training, on a larger one that is drawn around it.
+        """Place a picture, in the size of training, on a larger canvas, and sample around it.
 
         Args:
-            model: that draws.
+            model: the model.
             file: the picture; scaled and cropped as in training.
-            size: height and width of the larger one.
-            place: share of the free way from the top and from the left.
-            grow: as of the class.
+            size: height and width of the canvas.
+            place: share of the free space above and to the left.
+            grow: see the class.
         """
         rows, columns = model.layout.grids[-1]
         step = (model.preprocessing.height // rows, model.preprocessing.width // columns)
-        picture, hole = outpainting_canvas(at(model, file), size, place, step)
-        return cls(picture, hole, {"image": named(file), "place": list(place)}, grow)
+        image, mask = outpainting_canvas(load_image(model, file), size, place, step)
+        return cls(image, mask, {"image": file_hash(file), "place": list(place)}, grow)
 
 
-def at(model: Model, file: Path, size: tuple[int, int] | None = None) -> Float[Tensor, "c H W"]:
-    """The picture in a file as a model reads it, of another size if one is given."""
+def load_image(model: Model, file: Path, size: tuple[int, int] | None = None) -> Float[Tensor, "c H W"]:
+    """Load a picture with the preprocessing of a model, and optionally another size."""
     height, width = size or (model.preprocessing.height, model.preprocessing.width)
     return load(file, replace(model.preprocessing, height=height, width=width))
 
 
-def named(file: Path) -> str:
-    """A file by its name and contents."""
+def file_hash(file: Path) -> str:
+    """Name of a file, and a hash of its contents."""
     return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"

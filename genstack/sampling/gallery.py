@@ -1,4 +1,4 @@
-"""A series of images in a folder: PNG files that carry how they were drawn, a list of them, and a sheet."""
+"""A folder of samples: PNG files with their settings, a list, and a contact sheet."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,88 +13,86 @@ from genstack.data.framing import load
 from genstack.data.images import save
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
-from genstack.sampling.series import Series, filled
+from genstack.sampling.series import Series, pad_batch
 
-CHUNK = "genstack"  # the text chunk of a PNG that says how it was drawn
+CHUNK = "genstack"  # PNG text chunk with the settings of a sample
 LIST = "samples.jsonl"
-SHOWN = 64  # images on the sheet, at most
+SHEET = 64  # most images on the sheet
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A folder of images; what is there already is kept, so that several processes can share the work.
+    """A folder of samples. Existing files are kept, so several processes can share the work.
 
     Args:
-        series: the images.
-        folder: where they go: `00000.png` and on, and `samples.jsonl`, a line for each.
+        series: the samples.
+        folder: folder for `00000.png` and so on, and for `samples.jsonl` with a line for each.
     """
 
     series: Series
     folder: Path
 
     def path(self, index: int) -> Path:
-        """File of an image."""
+        """File of a sample."""
         return self.folder / f"{index:05d}.png"
 
     def settings(self, index: int) -> str:
-        """How an image is drawn, as JSON: what its PNG carries, and its line in the list."""
+        """Settings of a sample as JSON: the text chunk of its PNG, and its line in the list."""
         return json.dumps({"file": self.path(index).name} | self.series.settings(index), ensure_ascii=False)
 
     @property
     def missing(self) -> list[int]:
-        """Numbers of the images that are not there yet.
+        """Indices of samples without a file.
 
         Raises:
-            UserError: another image is in the place of one.
+            UserError: a file has other settings.
         """
-        return [index for index in range(len(self.series)) if not self.holds(index)]
+        return [index for index in range(len(self.series)) if not self.exists(index)]
 
-    def holds(self, index: int) -> bool:
-        """Whether an image is there.
+    def exists(self, index: int) -> bool:
+        """Return True if the file of a sample exists.
 
         Raises:
-            UserError: there is another image in its place.
+            UserError: it has other settings.
         """
         if not self.path(index).exists():
             return False
         with Image.open(self.path(index)) as picture:
             found = picture.info.get(CHUNK)
         if found != self.settings(index):
-            raise UserError(
-                f"{self.path(index)} is another image, or drawn with other settings; choose another --out"
-            )
+            raise UserError(f"{self.path(index)} exists with other settings; choose another folder")
         return True
 
-    def draw(
+    def write(
         self,
         indices: Sequence[int],
         batch_size: int = 32,
-        done: Callable[[int], None] = lambda images: None,
-        even: bool = False,
+        progress: Callable[[int], None] = lambda images: None,
+        pad: bool = False,
     ) -> None:
-        """Draw images, and write the list of all; what killed processes had begun to write is removed.
+        """Sample images and write their files, then the list; partial files of killed processes are removed.
 
         Args:
-            indices: their numbers, such as all that are `missing`.
-            batch_size: images drawn at a time; changes speed and memory, not images.
-            done: hears of every few images.
-            even: fill the last batch up with copies, since compiled networks are made for one size of batch.
+            indices: indices of the samples, such as `missing`.
+            batch_size: images per batch; affects speed and memory only.
+            progress: called with the number of images after each batch.
+            pad: pad the last batch, since each batch size is compiled separately.
         """
         with shared(self.folder, begun(self.folder)):
             for first in range(0, len(indices), batch_size):
                 batch = indices[first : first + batch_size]
-                images = self.series.images(filled(batch, batch_size if even else 0))[: len(batch)]
+                images = self.series.images(pad_batch(batch, batch_size if pad else 0))[: len(batch)]
                 for index, image in zip(batch, images, strict=True):
                     text = {CHUNK: self.settings(index)}
                     save(image.cpu(), self.path(index), self.series.preprocessing, text)
-                done(len(batch))
+                progress(len(batch))
             lines = "".join(self.settings(index) + "\n" for index in range(len(self.series)))
             with replacing(self.folder / LIST) as path:
                 path.write_text(lines, encoding="utf-8")
 
     def sheet(self, columns: int) -> Image.Image:
-        """The first images on one sheet, each over what steers it."""
-        shown = range(min(SHOWN, len(self.series)))
-        pictures = torch.stack([load(self.path(index), self.series.preprocessing) for index in shown])
-        names = [", ".join(self.series.told[index].values()) for index in shown]
+        """Contact sheet of the first samples, labelled with their conditions."""
+        indices = range(min(SHEET, len(self.series)))
+        pictures = torch.stack([load(self.path(index), self.series.preprocessing) for index in indices])
+        names = [", ".join(self.series.descriptions[index].values()) for index in indices]
         return sheet(pictures, columns, labels=names if any(names) else None)

@@ -1,4 +1,4 @@
-"""A series of images drawn from a model: what each one is follows from its number and the seed."""
+"""A series of samples, each determined by the seed and its index."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,24 +21,24 @@ from genstack.sampling.canvas import Canvas
 from genstack.sampling.compiled import compiled
 
 
-def filled(indices: Sequence[int], size: int) -> list[int]:
-    """Numbers of images, with copies of the last: compiled networks are made for one size of batch."""
+def pad_batch(indices: Sequence[int], size: int) -> list[int]:
+    """Pad indices to a batch size by repeating the last: each batch size is compiled separately."""
     return [*indices, *[indices[-1]] * (size - len(indices))]
 
 
 @dataclass(frozen=True)
 class Series:
-    """Images by number; image i is the same whatever is drawn beside it.
+    """Samples by index; an image does not depend on its batch.
 
     Args:
-        model: with a prior, or a compressor without codes.
-        inputs: what steers every image, from `model.condition.choose`; there are as many images.
-        options: how codes are drawn.
-        seed: of the series.
-        canvas: the picture of which a part is drawn; None for images that are new altogether.
-        size: height and width; None for those of the training.
-        overlap: share of a window that lies over the one beside it, where the size needs several.
-        precision: of the networks.
+        model: a model with a prior, or a compressor without codes.
+        inputs: inputs of the condition for every image, from `model.condition.modality.select`.
+        options: sampling options.
+        seed: seed of the series.
+        canvas: picture to edit; None for new images.
+        size: height and width; None for those of training.
+        overlap: overlap of neighbouring windows, if the size needs several.
+        precision: precision of the networks.
     """
 
     model: Model
@@ -51,82 +51,82 @@ class Series:
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        self.model.check(self.options)
+        self.model.check_options(self.options)
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def images(self, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
-        """The images with these numbers, in [-1, 1]."""
-        with self._rounding():
+        """Sample the images with these indices, in [-1, 1]."""
+        with self._autocast():
             inputs, canvas = self.inputs[indices], self.canvas
             if canvas is None:
                 return self.model.sample(inputs, self.options, self.seed, indices, self.size, self.overlap)
             images = repeat(canvas.image, "c h w -> b c h w", b=len(indices))
             return self.model.edit(
-                images, canvas.hole, inputs, self.options, self.seed, indices, canvas.grow, self.overlap
+                images, canvas.mask, inputs, self.options, self.seed, indices, canvas.grow, self.overlap
             ).float()
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Images are drawn by compiled networks for as long as this lasts: `genstack.sampling.compiled`."""
-        _ = self.model.fingerprint  # of the weights as they are, before they are rounded
+        """Sample with compiled networks within this context: `genstack.sampling.compiled`."""
+        _ = self.model.fingerprint  # hash the weights before they are cast
         with ExitStack() as stack:
-            with self._rounding():
+            with self._autocast():
                 stack.enter_context(compiled(self.model))
             yield
 
-    def _rounding(self) -> torch.autocast:
+    def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, torch.bfloat16, self.precision == "bf16")
 
     @cached_property
-    def told(self) -> Sequence[Mapping[str, str]]:
-        """What steers every image, in words."""
+    def descriptions(self) -> Sequence[Mapping[str, str]]:
+        """Condition of every image, in words."""
         return self.model.condition.modality.describe(self.inputs)
 
     @cached_property
-    def pictured(self) -> Sequence[Mapping[str, str]]:
-        """A hash of every condition image, since a file of the same name may come to show something else."""
+    def image_hashes(self) -> Sequence[Mapping[str, str]]:
+        """Hash of every condition image, since a file may change under its name."""
         if self.inputs.images is None:
             return [{}] * len(self)
         values = (image.cpu().contiguous().numpy().tobytes() for image in self.inputs.images)
-        found = [{"condition_image_hash": hashlib.sha256(each).hexdigest()[:16]} for each in values]
-        turns = self.inputs.image_indices
-        return found if turns is None else [found[turn] for turn in turns.tolist()]
+        hashes = [{"condition_image_hash": hashlib.sha256(each).hexdigest()[:16]} for each in values]
+        indices = self.inputs.image_indices
+        return hashes if indices is None else [hashes[index] for index in indices.tolist()]
 
     def settings(self, index: int) -> dict[str, Any]:
-        """All that an image follows from, in plain values."""
-        found: dict[str, Any] = {
+        """Everything that determines an image, as plain values."""
+        settings: dict[str, Any] = {
             "seed": self.seed,
             "index": index,
-            **self.told[index],
-            **self.pictured[index],
+            **self.descriptions[index],
+            **self.image_hashes[index],
             **asdict(self.options),
         }
         if self.precision != "fp32":
-            found["precision"] = self.precision
+            settings["precision"] = self.precision
         if self.size is not None:
-            found |= {"size": list(self.size), "overlap": self.overlap}
+            settings |= {"size": list(self.size), "overlap": self.overlap}
         if self.canvas is not None:
-            grow = list(self.model.reach) if self.canvas.grow is None else self.canvas.grow
-            found |= {**self.canvas.told, "grow": grow}
-        return found | {"model": self.model.fingerprint}
+            grow = list(self.model.receptive_field) if self.canvas.grow is None else self.canvas.grow
+            settings |= {**self.canvas.metadata, "grow": grow}
+        return settings | {"model": self.model.fingerprint}
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How files of these images are read and written."""
-        seen = self.model.preprocessing
-        height, width = self.size or (seen.height, seen.width)
-        return replace(seen, height=height, width=width)
+        """Conversion between files and these images."""
+        preprocessing = self.model.preprocessing
+        height, width = self.size or (preprocessing.height, preprocessing.width)
+        return replace(preprocessing, height=height, width=width)
 
     @property
-    def blind(self) -> bool:
-        """Whether the prior cannot see all that is kept of the canvas."""
+    def ignores_known(self) -> bool:
+        """True if the prior cannot see all of the canvas outside the mask."""
         if self.canvas is None or self.model.prior is None:
             return False
         images = repeat(self.canvas.image, "c h w -> 1 c h w").to(self.model.device)
-        grids = self.model.compressor.layout(*self.canvas.hole.shape).grids
-        steps = self.model.reach if self.canvas.grow is None else (self.canvas.grow,) * len(grids)
+        grids = self.model.compressor.layout(*self.canvas.mask.shape).grids
+        steps = self.model.receptive_field if self.canvas.grow is None else (self.canvas.grow,) * len(grids)
         return ignores_known(
-            self.model.prior, known_codes(self.model.compressor, images, self.canvas.hole, steps)
+            self.model.prior, known_codes(self.model.compressor, images, self.canvas.mask, steps)
         )

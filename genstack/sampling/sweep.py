@@ -1,4 +1,4 @@
-"""A sweep: options of sampling with several values each, and all their combinations."""
+"""Sweeps over sampling options: all combinations of several values each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ from genstack.data.sheet import table
 
 @dataclass(frozen=True)
 class Sweep:
-    """Options with several values each.
+    """Sampling options with several values each.
 
     Args:
-        axes: the values of each, by its name; without any there is one cell, which changes nothing.
+        axes: values of each option by its name; without axes there is one cell without changes.
     """
 
     axes: Mapping[str, Sequence[Any]]
 
     @property
     def cells(self) -> dict[str, dict[str, Any]]:
-        """Every combination by its name, the last axis fastest."""
-        return cells_of(self.axes)
+        """Combinations by name, the last axis fastest."""
+        return combinations(self.axes)
 
     def table(self, pages: Sequence[Image.Image]) -> Image.Image:
-        """A page for each cell, in their order, as one table: the last axis from left to right."""
+        """Arrange one page per cell as a table, the last axis from left to right."""
         if not self.axes:
             return pages[0]
         *down, across = self.axes
         columns = [f"{across} {value}" for value in self.axes[across]]
         rows = [
             name.replace("=", " ").replace(",", "\n")
-            for name in cells_of({name: self.axes[name] for name in down})
+            for name in combinations({name: self.axes[name] for name in down})
         ]
         starts = range(0, len(pages), len(columns))
         return table([pages[first : first + len(columns)] for first in starts], rows, columns)
 
 
-def cells_of(axes: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
-    """All combinations of values by name; without axes the one that says nothing."""
-    combinations = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    return {",".join(f"{name}={value}" for name, value in one.items()): one for one in combinations}
+def combinations(axes: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """Combinations of values by name; without axes, one empty combination."""
+    cells = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    return {",".join(f"{name}={value}" for name, value in one.items()): one for one in cells}

@@ -86,7 +86,7 @@ class CompressorTraining(Training[Compressor]):
         return self.usage.representation
 
     def to_model(self, weights: Compressor, metrics: dict[str, float]) -> Model:
-        return Model(weights, self.data.preprocessing, self.data.class_names, made=self.metadata(metrics))
+        return Model(weights, self.data.preprocessing, self.data.class_names, metadata=self.metadata(metrics))
 
     def networks(self) -> Sequence[nn.Module]:
         return [self.model] if self.adversary is None else [self.model, self.adversary]

@@ -54,7 +54,7 @@ class PriorTraining(Training[Prior]):
         torch.manual_seed(seed)
         if condition is None:
             condition = ClassLabels() if data.class_names else Unconditional()
-        compressor.check_reads(data.preprocessing)
+        compressor.check_preprocessing(data.preprocessing)
         _, height, width = data.preprocessing.shape
         self.layout: CodeLayout = compressor.compressor.layout(height, width)
         learner = prior(self.layout, condition.fit(data.info))

@@ -232,7 +232,7 @@ def test_genstack_computes_the_same(tmp_path, images):
     write(model, exports()["safetensors"], tmp_path / "out", licence="cc-by-4.0")
     again = genstack.load(tmp_path / "out")
     assert model_file.identity(again) == model_file.identity(model)
-    assert (again.classes, again.made) == (model.classes, model.made)
+    assert (again.classes, again.metadata) == (model.classes, model.metadata)
     described = json.loads((tmp_path / "out" / "model.json").read_text())
     assert described["identity"] == model_file.identity(model)
 

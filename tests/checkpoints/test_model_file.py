@@ -49,10 +49,10 @@ def test_a_model_comes_back_as_it_was(model, stored):
     inputs = ConditionInputs(torch.tensor([1, 0, 1]))
     drawn = [each.sample(inputs, SamplingOptions(guidance=1.5), 3, range(3)) for each in (model, again)]
     assert torch.equal(*drawn)
-    assert (again.classes, again.preprocessing, again.made, again.layout) == (
+    assert (again.classes, again.preprocessing, again.metadata, again.layout) == (
         model.classes,
         model.preprocessing,
-        model.made,
+        model.metadata,
         model.layout,
     )
     assert not any(part.requires_grad for part in again.modules().parameters())

@@ -501,7 +501,7 @@ def test_wrapped_weights_are_found(tmp_path, name, prefix):
         torch.save({"state_dict": wrapped}, tmp_path / name)
     model, expected = load(tmp_path / name), golden("taming_vqgan")
     assert torch.equal(model.compressor.encode(expected["images"]), expected["codes"].flatten(1))
-    assert model.made.get("part", "") == inside.rstrip(".")
+    assert model.metadata.get("part", "") == inside.rstrip(".")
 
 
 def test_several_models_in_a_file_are_refused(tmp_path):
@@ -596,7 +596,7 @@ def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
     assert "images 20x20" in capsys.readouterr().out
     model, expected = model_file.load(run), golden("ldm_vq")
     assert torch.equal(model.compressor.encode(expected["images"]), expected["ema_codes"].flatten(1))
-    assert model.made["published"] == "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
+    assert model.metadata["published"] == "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
     assert main(["import", str(GOLDEN / "ldm_vq.ckpt"), "--out", str(run)]) == 2
     assert "holds a model already" in capsys.readouterr().err
 

@@ -83,7 +83,7 @@ def test_a_run_contains_the_compressor_of_its_condition_images(tmp_path, capsys)
     settings = (run / "config.yaml").read_text(encoding="utf-8")
     (run / "config.yaml").write_text(settings.replace("max_steps: 2\n", "max_steps: 3\n"), encoding="utf-8")
     assert not main(["train", "resume", str(run)])
-    assert model_file.load(run).made["step"] == 3
+    assert model_file.load(run).metadata["step"] == 3
     (tmp_path / "asked").mkdir()
     for number in range(2):
         Image.fromarray(np.full((20, 20, 3), 100 * number, np.uint8)).save(tmp_path / f"asked/{number}.png")

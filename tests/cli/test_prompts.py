@@ -107,7 +107,7 @@ def test_larger_images_are_steered_by_larger_images_each_window_by_its_part(here
         assert sum(torch.allclose(one[0], part, atol=1e-6) for one in seen) == 1, (top, left)
     model = load(here / "run")
     inputs = ConditionInputs(torch.zeros(1, dtype=torch.int64), images=torch.zeros(1, 3, 16, 24))
-    with pytest.raises(UserError, match="the images that they steer, 32x40, not 16x24"):
+    with pytest.raises(UserError, match="must have the size of the samples, 32x40, got 16x24"):
         model.sample(inputs, SamplingOptions(), 0, [0], (32, 40))
 
 

@@ -173,8 +173,8 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--sweep", "guidance=1,2", "guidance=3"], "names guidance twice"),
         (["--sweep", "guidance=1,1"], "a value is repeated"),
         (["--sweep", "guidance=1,2", "--save-preset", "x"], "--save-preset keeps one set of options"),
-        (["--preset", "prety"], "preset prety is unknown; this run has fid, pretty"),
-        (["--steps", "8"], "takes as many steps as there are codes"),
+        (["--preset", "prety"], "unknown preset 'prety'; available: fid, pretty"),
+        (["--steps", "8"], "samples one code or grid per step"),
         (["--size", "256"], "invalid --size '256': expected HEIGHTxWIDTH"),
         (["--size", "0x8"], "invalid --size '0x8': expected HEIGHTxWIDTH"),
         (["--size", "18x24"], "image size 18x24 is not a multiple of the network's stride 4"),
@@ -186,17 +186,26 @@ def test_bf16_is_nearly_the_same_distribution(place):
             ["--image", "picture.png", "--keep", "top:0.5", "--mask", "mask.png"],
             "exclude each other; leave one out",
         ),
-        (["--image", "picture.png", "--mask", "small.png"], "a mask has the size of its picture"),
-        (["--image", "picture.png", "--mask", "black.png"], "black.png has no white"),
-        (["--image", "picture.png", "--mask", "clear.png"], "clear.png is transparent in places"),
+        (["--image", "picture.png", "--mask", "small.png"], "expected those of picture.png"),
+        (["--image", "picture.png", "--mask", "black.png"], "black.png has no white pixels"),
+        (["--image", "picture.png", "--mask", "clear.png"], "clear.png has transparent pixels"),
         (["--grow", "2"], "--grow and --place need a picture"),
         (
             ["--image", "picture.png", "--keep", "top:0.5", "--place", "0,0"],
             "--place excludes --keep and --mask",
         ),
-        (["--image", "picture.png", "--size", "8x24"], "size 8x24 is smaller than the image, 16x24"),
-        (["--image", "picture.png", "--keep", "top:0.5", "--grow", "9"], "leaves none of the 24 known"),
-        (["--image", "picture.png", "--keep", "top:0.5", "--grow", "-1"], "grow -1 is too small"),
+        (
+            ["--image", "picture.png", "--size", "8x24"],
+            "size 8x24 is smaller than the image; use at least 16x24",
+        ),
+        (
+            ["--image", "picture.png", "--keep", "top:0.5", "--grow", "9"],
+            "no codes are left outside the mask",
+        ),
+        (
+            ["--image", "picture.png", "--keep", "top:0.5", "--grow", "-1"],
+            "grow must be at least 0 codes, got -1",
+        ),
         (["--image", "missing.png", "--keep", "top:0.5"], "missing.png cannot be read"),
         (["--sweep", "guidance=1,inf"], "guidance must be at least 0, and finite, got inf"),
         (
@@ -217,7 +226,7 @@ def test_mistakes_end_in_one_line(place, words, message, capsys):
 
 def test_a_sweep_that_ends_in_what_the_prior_cannot_do_draws_nothing(place, capsys):
     assert sample("--sweep", "temperature=1", "steps=0,4") == 2
-    assert "takes as many steps as there are codes" in capsys.readouterr().err
+    assert "samples one code or grid per step" in capsys.readouterr().err
     assert not (place / "out").exists()
 
 

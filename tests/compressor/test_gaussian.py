@@ -137,7 +137,7 @@ def test_latents_are_drawn_from_the_standard_normal_by_temperature():
 
 
 def test_options_of_codes_are_refused():
-    with pytest.raises(UserError, match="drawn by temperature alone"):
+    with pytest.raises(UserError, match="only supports temperature"):
         model().sample(ConditionInputs.nothing(1), SamplingOptions(top_k=3), 0, [0])
 
 

@@ -1,4 +1,4 @@
-"""Holes in pictures: what is known stays, what lay in the hole does not matter, holes grow as needed."""
+"""Holes in pictures: what is known stays, what lay in the mask does not matter, masks grow as needed."""
 
 import pytest
 import torch
@@ -64,35 +64,35 @@ def model() -> Model:
     return Model(Cells(), Preprocessing(1, 16, 24), ("a", "b"), prior)
 
 
-def edit(model, images, hole, label=0, indices=(0, 1), **options):
+def edit(model, images, mask, label=0, indices=(0, 1), **options):
     inputs = ConditionInputs(torch.full((len(images),), label))
-    return model.edit(images, hole, inputs, SamplingOptions(), 3, indices, **options)
+    return model.edit(images, mask, inputs, SamplingOptions(), 3, indices, **options)
 
 
 def pictures(height: int = 16, width: int = 24) -> torch.Tensor:
     return torch.rand(2, 1, height, width) * 2 - 1
 
 
-HOLES = {
+MASKS = {
     "bottom": completion_mask("top:0.5", 16, 24),
     "middle": functional.pad(torch.ones(5, 7), (6, 11, 4, 7)).bool(),
     "pixels": torch.rand(16, 24, generator=torch.Generator().manual_seed(1)) < 0.02,
 }
 
 
-@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES.keys())
-def test_no_pixel_outside_of_the_hole_changes_and_none_inside_is_seen(model, hole):
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+def test_no_pixel_outside_of_the_mask_changes_and_none_inside_is_seen(model, mask):
     images = pictures()
-    edited = edit(model, images, hole)
-    assert torch.equal(edited[:, :, ~hole], images[:, :, ~hole])
-    assert (edited != images)[:, :, hole].any()
-    other = torch.where(hole, pictures(), images)
-    assert torch.equal(edit(model, other, hole), edited)
-    assert torch.equal(edit(model, images[1:], hole, indices=[1]), edited[1:])
-    assert not torch.equal(edit(model, images, hole, indices=[5, 6]), edited)
+    edited = edit(model, images, mask)
+    assert torch.equal(edited[:, :, ~mask], images[:, :, ~mask])
+    assert (edited != images)[:, :, mask].any()
+    other = torch.where(mask, pictures(), images)
+    assert torch.equal(edit(model, other, mask), edited)
+    assert torch.equal(edit(model, images[1:], mask, indices=[1]), edited[1:])
+    assert not torch.equal(edit(model, images, mask, indices=[5, 6]), edited)
 
 
-def test_nothing_but_hole_is_a_sample_and_no_hole_is_the_picture(model):
+def test_nothing_but_mask_is_a_sample_and_no_mask_is_the_picture(model):
     images = pictures()
     everything = torch.ones(16, 24, dtype=torch.bool)
     inputs = ConditionInputs(torch.tensor([0, 0]))
@@ -104,10 +104,10 @@ def test_nothing_but_hole_is_a_sample_and_no_hole_is_the_picture(model):
 
 @pytest.mark.parametrize("grow", [0, 1])
 def test_codes_that_are_known_are_those_of_the_picture(model, grow):
-    """Where a picture is made of whole cells, its codes outside of the dilate hole are all kept."""
-    compressor, hole = model.compressor, HOLES["middle"]
+    """Where a picture is made of whole cells, its codes outside of the dilate mask are all kept."""
+    compressor, mask = model.compressor, MASKS["middle"]
     images = compressor.decode(torch.randint(LEVELS, (2, 24)), model.layout)
-    known = known_codes(compressor, images, hole, (grow,))
+    known = known_codes(compressor, images, mask, (grow,))
     expected = torch.ones(4, 6, dtype=torch.bool)
     expected[1 - grow : 3 + grow, 1 - grow : 4 + grow] = False
     assert torch.equal(known.mask, expected.flatten().expand(2, -1))
@@ -116,12 +116,12 @@ def test_codes_that_are_known_are_those_of_the_picture(model, grow):
 
 def test_a_picture_grows_on_all_sides(model):
     image = pictures()[0]
-    canvas, hole = outpainting_canvas(image, (32, 44), (0.5, 0.5), (4, 4))
-    assert (~hole).sum() == 16 * 24 and torch.equal(canvas[:, 8:24, 8:32], image)
-    edited = edit(model, canvas[None], hole, indices=[0])[0]
+    canvas, mask = outpainting_canvas(image, (32, 44), (0.5, 0.5), (4, 4))
+    assert (~mask).sum() == 16 * 24 and torch.equal(canvas[:, 8:24, 8:32], image)
+    edited = edit(model, canvas[None], mask, indices=[0])[0]
     assert torch.equal(edited[:, 8:24, 8:32], image)
-    corner, hole = outpainting_canvas(image, (32, 44), (1.0, 0.0), (4, 4))
-    assert torch.equal(corner[:, 16:, :24], image) and not hole[16:, :24].any()
+    corner, mask = outpainting_canvas(image, (32, 44), (1.0, 0.0), (4, 4))
+    assert torch.equal(corner[:, 16:, :24], image) and not mask[16:, :24].any()
     with pytest.raises(ValueError, match="size 8x44 is smaller than the image; use at least 16x24"):
         outpainting_canvas(image, (8, 44), (0.5, 0.5), (4, 4))
     with pytest.raises(ValueError, match=r"place must be two shares from 0 to 1, got 1\.5,0\.0"):
@@ -134,9 +134,9 @@ def test_the_reach_of_an_encoder_is_found(reach):
     assert receptive_field(compressor, compressor.layout(36, 44)) == (reach,)
 
 
-def test_a_hole_that_leaves_nothing_known_is_refused(model):
+def test_a_mask_that_leaves_nothing_known_is_refused(model):
     with pytest.raises(ValueError, match=r"grows by 3 codes.*keep more of the image"):
-        edit(model, pictures(), HOLES["middle"], grow=3)
+        edit(model, pictures(), MASKS["middle"], grow=3)
 
 
 def test_codes_without_a_place_are_refused():
@@ -147,7 +147,7 @@ def test_codes_without_a_place_are_refused():
     with pytest.raises(
         ValueError, match=r"the 24 codes .* have no position in the image.*sample whole images"
     ):
-        known_codes(Row(), pictures(), HOLES["middle"], (0,))
+        known_codes(Row(), pictures(), MASKS["middle"], (0,))
     with pytest.raises(ValueError, match="have no position in the image"):
         receptive_field(Row(), Row().layout(16, 24))
 
@@ -162,9 +162,9 @@ def test_codes_without_a_place_are_refused():
     ],
 )
 def test_a_side_is_kept(keep, kept):
-    hole = torch.ones(6, 8, dtype=torch.bool)
-    hole[kept] = False
-    assert torch.equal(completion_mask(keep, 6, 8), hole)
+    mask = torch.ones(6, 8, dtype=torch.bool)
+    mask[kept] = False
+    assert torch.equal(completion_mask(keep, 6, 8), mask)
 
 
 @pytest.mark.parametrize("keep", ["top", "up:0.5", "top:1", "top:0", "top:half", "top:0.5.1", "top:."])
@@ -173,15 +173,15 @@ def test_what_is_no_side_is_refused(keep):
         completion_mask(keep, 6, 8)
 
 
-def test_holes_are_filled_with_what_is_near():
-    images, hole = torch.full((1, 1, 20, 30), 0.25), torch.ones(20, 30, dtype=torch.bool)
+def test_masks_are_filled_with_what_is_near():
+    images, mask = torch.full((1, 1, 20, 30), 0.25), torch.ones(20, 30, dtype=torch.bool)
     images[..., 15:] = -0.5
-    hole[:4] = False
-    found = fill_mask(torch.where(hole, 1.0, images), hole)
+    mask[:4] = False
+    found = fill_mask(torch.where(mask, 1.0, images), mask)
     torch.testing.assert_close(found[..., :4, :], images[..., :4, :])
     assert found.min() >= -0.5001 and found.max() <= 0.2501
     torch.testing.assert_close(found[0, 0, 5, :12], torch.full((12,), 0.25))
-    assert torch.equal(fill_mask(images, torch.ones_like(hole)), torch.zeros_like(images))
+    assert torch.equal(fill_mask(images, torch.ones_like(mask)), torch.zeros_like(images))
 
 
 def test_cells_and_pixels_against_loops():

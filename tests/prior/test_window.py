@@ -180,7 +180,7 @@ def test_every_window_reads_its_own_part_of_what_lies_in_the_image(size):
     boxes = []
 
     def values(box):
-        part = inputs.part(box, window)
+        part = inputs.crop(box, window)
         boxes.append(part.crops[0].tolist())
         return part.images[:, 0, ::8, ::8].long().flatten(1)
 

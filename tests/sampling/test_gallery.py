@@ -15,7 +15,7 @@ from genstack.cli.main import main
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.conditions import ClassLabels
-from genstack.data.images import Preprocessing
+from genstack.data.images import Preprocessing, write
 from genstack.dist import Process
 from genstack.errors import UserError
 from genstack.inputs import Prompts
@@ -48,7 +48,7 @@ def files(folder: str) -> dict[str, bytes]:
 
 
 def drawn(gallery: Gallery) -> Gallery:
-    gallery.draw(gallery.missing)
+    gallery.write(gallery.missing)
     return gallery
 
 
@@ -59,14 +59,14 @@ def sample(*words: str) -> None:
 def test_python_draws_what_the_command_line_draws(series):
     options = series.model.options("pretty", {"top_k": 7})
     gallery = drawn(Gallery(replace(series, options=options), Path("here")))
-    gallery.sheet(5).save("here.png")
+    write(gallery.sheet(5), Path("here.png"))
     sample("--classes", "dog,#0", "--preset", "pretty", "--top-k", "7", "--out", "there")
     assert files("here") == files("there") and len(files("here")) == 6
     assert Path("here.png").read_bytes() == Path("there.png").read_bytes()
 
 
 def test_python_edits_what_the_command_line_edits(series):
-    canvas = Canvas.keeping(series.model, Path("picture.png"), "top:0.5", grow=0)
+    canvas = Canvas.completion(series.model, Path("picture.png"), "top:0.5", grow=0)
     drawn(Gallery(replace(series, canvas=canvas), Path("here")))
     words = ("--image", "picture.png", "--keep", "top:0.5", "--grow", "0")
     sample("--classes", "dog,#0", *words, "--out", "there")
@@ -79,7 +79,7 @@ def test_python_sweeps_as_the_command_line_does(series):
         drawn(Gallery(replace(series, options=SamplingOptions(**cell)), Path("here") / name))
         for name, cell in sweep.cells.items()
     ]
-    sweep.table([gallery.sheet(3) for gallery in galleries]).save("here.png")
+    write(sweep.table([gallery.sheet(3) for gallery in galleries]), Path("here.png"))
     sample("--classes", "dog,#0", "--sweep", "temperature=0.5,1.0", "top_k=0,3", "--out", "there")
     for name in sweep.cells:
         assert files(f"here/{name}") == files(f"there/{name}")
@@ -90,7 +90,7 @@ def test_shares_of_the_work_are_all_of_it(series):
     for rank in (2, 0, 1):
         gallery, process = Gallery(series, Path("here")), Process(rank, 3)
         assert all(index % 3 == rank for index in process.share(gallery.missing))
-        gallery.draw(process.share(gallery.missing), batch_size=1)
+        gallery.write(process.share(gallery.missing), batch_size=1)
     assert not gallery.missing
     drawn(Gallery(series, Path("alone")))
     for one, other in zip(
@@ -116,7 +116,7 @@ def test_what_a_killed_process_had_begun_goes_when_it_is_continued(series):
 
 def test_the_hearer_hears_of_every_image(series):
     heard: list[int] = []
-    Gallery(series, Path("here")).draw([4, 0, 2], batch_size=2, done=heard.append)
+    Gallery(series, Path("here")).write([4, 0, 2], batch_size=2, progress=heard.append)
     assert heard == [2, 1]
     assert Gallery(series, Path("here")).missing == [1, 3]
 
@@ -129,14 +129,14 @@ def test_another_series_does_not_take_its_place(series, change):
     drawn(Gallery(series, Path("here")))
     if "inputs" in change:
         change = {"inputs": series.inputs[[1, 0, 2, 3, 4]]}
-    with pytest.raises(UserError, match="choose another --out"):
+    with pytest.raises(UserError, match="choose another folder"):
         Gallery(replace(series, **change), Path("here")).missing  # noqa: B018
 
 
 def test_weights_make_the_fingerprint_and_nothing_else_does(series):
     model = series.model
     before = model.fingerprint
-    model.keep("mine", SamplingOptions(top_k=3))
+    model.save_preset("mine", SamplingOptions(top_k=3))
     assert genstack.load("run").fingerprint == before
     other = genstack.load("run")
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_images_of_held_weights_belong_to_the_model_as_it_is(series, monkeypatch
     )
     begun = replace(series, precision="bf16")
     with begun.compiled():
-        Gallery(begun, Path("here")).draw([0, 1, 2], batch_size=2, even=True)
+        Gallery(begun, Path("here")).write([0, 1, 2], batch_size=2, pad=True)
     again = Gallery(replace(begun, model=genstack.load("run")), Path("here"))
     assert again.missing == [3, 4]
     assert drawn(again).missing == []

@@ -81,7 +81,7 @@ def size(part: Any) -> str:
 
 def data(model: Model) -> str:
     """What the model was trained on."""
-    made = model.made
+    made = model.metadata
     if "published" in made:
         return f"Read from {made.get('file')}, a {made['published']}; see there."
     lines = [f"Source: {made.get('data', 'unknown')}"]
@@ -98,7 +98,7 @@ def data(model: Model) -> str:
 
 def numbers(model: Model) -> str:
     """What validation measured."""
-    measured = model.made.get("measured")
+    measured = model.metadata.get("measured")
     if not isinstance(measured, Mapping) or not measured:
         return "None were measured."
     rows = [

@@ -56,12 +56,12 @@ class Edit:
             raise UserError("--mask and --keep exclude each other; leave one out")
         file, size = Path(self.image), size_of(self.size)
         if self.keep:
-            return Canvas.keeping(model, file, self.keep, size, self.grow)
+            return Canvas.completion(model, file, self.keep, size, self.grow)
         if self.mask:
-            return Canvas.masked(model, file, Path(self.mask), size, self.grow)
+            return Canvas.inpainting(model, file, Path(self.mask), size, self.grow)
         if size in (None, (model.preprocessing.height, model.preprocessing.width)):
             raise UserError("--image alone leaves nothing to sample; add --keep, --mask or a larger --size")
-        return Canvas.around(model, file, size, self.place or (0.5, 0.5), self.grow)
+        return Canvas.outpainting(model, file, size, self.place or (0.5, 0.5), self.grow)
 
 
 def size_of(text: str) -> tuple[int, int] | None:

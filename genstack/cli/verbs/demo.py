@@ -94,7 +94,7 @@ def metrics(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
     read = float((vote(drawn, training, known.labels) == samples.labels).float().mean())
     real = float((vote(others, training, known.labels) == held_out.labels).float().mean())
     copies = near_copies(drawn, training, others)
-    codes, nats = load(folder / "compressor").made["measured"], model.made["measured"]
+    codes, nats = load(folder / "compressor").metadata["measured"], model.metadata["measured"]
     return f"""
 held-out PSNR        {closeness:.1f} dB
 codebook usage       {codes["val/usage"]:.0%} of {model.layout.codebook_size} codes on held-out digits

@@ -187,7 +187,7 @@ def measure_run(
     """Evaluate a run; return the card in the first process, and the model's identity."""
     model, place = load(Path(wanted.run)).to(networks.device), Path(wanted.run)
     for name in ("samples", "classifier", "compile"):
-        if not model.draws and getattr(wanted, name):
+        if not model.can_sample and getattr(wanted, name):
             raise UserError(
                 f"{wanted.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
             )
@@ -196,7 +196,7 @@ def measure_run(
     held_out = is_training_source(training, data)
     reference = ReferenceSet(data, wanted.split or ("validation" if held_out else "all"))
     sampling = None
-    if model.draws:
+    if model.can_sample:
         sampling = Sampling(
             options=chosen_options(settings, model),
             count=wanted.samples or SAMPLES,
@@ -207,7 +207,7 @@ def measure_run(
             batch_size=wanted.batch_size,
             compile=wanted.compile,
         )
-        model.check(sampling.options)
+        model.check_options(sampling.options)
     card = evaluate_run(model, reference, training, sampling, networks, wanted.batch_size, wanted.folder)
     return card, {"model": {"path": wanted.run, "sha256": model.fingerprint}}
 

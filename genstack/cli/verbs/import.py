@@ -78,7 +78,7 @@ def summary(model: Model) -> str:
     height, width = model.preprocessing.height, model.preprocessing.width
     prior = f" and {type(model.prior).__name__}" if model.prior else ""
     return (
-        f"{model.made['published']}, {type(model.compressor).__name__}{prior}, "
+        f"{model.metadata['published']}, {type(model.compressor).__name__}{prior}, "
         f"{weights / 1e6:.3g} M weights, images {height}x{width}"
     )
 

@@ -34,7 +34,7 @@ from genstack.dist import Process
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.sampling import Gallery, Series, Sweep
-from genstack.sampling.gallery import SHOWN
+from genstack.sampling.gallery import SHEET
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,12 @@ def sample(settings: Namespace) -> None:
     sweep = Sweep(axes_of(search.sweep))
     options = {name: chosen_options(settings, model, cell) for name, cell in sweep.cells.items()}
     series = make_series(settings, model, request, work)
-    if series.blind:
+    if series.ignores_known:
         warn_of_blindness(model)
     galleries = [Gallery(replace(series, options=each), folder / name) for name, each in options.items()]
     done = sample_share(galleries, process, work)
     if search.save_preset and process.rank == 0:  # after the images: the prior may refuse the options
-        model.keep(search.save_preset, options[""])
+        model.save_preset(search.save_preset, options[""])
         save(model, Path(request.run))
     if missing := sum(len(gallery.missing) for gallery in galleries):
         print(f"process {process.rank} of {process.world_size} is done {done}; {missing} images are missing")
@@ -145,7 +145,7 @@ def load_sampler(run: str) -> Model:
         UserError: the model is a compressor of codes, which has no distribution to sample from.
     """
     model = load(Path(run))
-    if not model.draws:
+    if not model.can_sample:
         raise UserError(f"{run} is a compressor; train a prior on it: {next_command(model, run)}")
     return model
 
@@ -178,14 +178,14 @@ def sample_share(galleries: Sequence[Gallery], process: Process, work: Work) -> 
             print("the first batch waits for the compiler, half a minute or more", file=sys.stderr)
         for gallery, mine in zip(galleries, shares, strict=True):
             task = progress.add_task(gallery.folder.name, total=len(mine), visible=bool(mine))
-            gallery.draw(mine, size or 1, partial(progress.advance, task), even=work.compile)
+            gallery.write(mine, size or 1, partial(progress.advance, task), pad=work.compile)
     pace = f" at {new / (time.monotonic() - start):.3g} images/s" if new else ""
     return f"({new} new)" + pace + (", compiling included" if pace and work.compile else "")
 
 
 def make_sheet(galleries: Sequence[Gallery], sweep: Sweep) -> Image:
     """The sheet of one gallery, or the table of a sweep."""
-    shown = min(SHOWN, len(galleries[0].series))
+    shown = min(SHEET, len(galleries[0].series))
     columns = ceil(sqrt(shown)) if sweep.axes else min(8, shown)
     return sweep.table([gallery.sheet(columns) for gallery in galleries])
 

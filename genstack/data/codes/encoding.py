@@ -101,7 +101,7 @@ class Encoding:
     ):
         if images_per_shard < 1:
             raise UserError(f"images_per_shard {images_per_shard} is too small; it must be at least 1")
-        model.check_reads(data.preprocessing)
+        model.check_preprocessing(data.preprocessing)
         self.model, self.data, self.folder = model, data, folder
         self.images = len(data.numbers)
         self.header = Header(
