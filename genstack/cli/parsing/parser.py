@@ -16,7 +16,7 @@ import genstack
 from genstack import discovery
 from genstack.cli.commands import Command
 from genstack.cli.parsing import source
-from genstack.cli.parsing.layers import Layers, nest
+from genstack.cli.parsing.layers import Layers, nest, short_names
 from genstack.cli.parsing.mistakes import Mistake, explain, read_error
 from genstack.cli.parsing.recipes import Loader, read
 from genstack.cli.parsing.words import pairs, split
@@ -138,7 +138,7 @@ class Parser:
         """Let jsonargparse lay one source over the other; `4` and `4,5` become lists where expected."""
         layers.check_groups(self.command)
         while True:
-            words = [f"--config={json.dumps(layer)}" for _, layer in layers]
+            words = [f"--config={json.dumps(short_names(layer))}" for _, layer in layers]
             try:
                 settings = self._parser.parse_args(words)
             except jsonargparse.ArgumentError as error:

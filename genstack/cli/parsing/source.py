@@ -70,9 +70,9 @@ class Part:
             yield from base.ancestors()
 
     def is_named(self, name: str) -> bool:
-        """Whether a name means this class: alone, or after its module or a package around it."""
+        """Whether a name means this class, alone or after any module of genstack."""
         package, _, last = name.rpartition(".")
-        return last == self.node.name and f"{self.module}.".startswith(f"{package}." if package else "")
+        return last == self.node.name and f"{package}.".startswith(("genstack.", "."))
 
     def abstract_methods(self) -> set[str]:
         """Methods that a subclass must still define."""
