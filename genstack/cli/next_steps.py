@@ -1,15 +1,15 @@
-"""What a user does next with a compressor."""
+"""Commands that follow the training of a compressor."""
 
 from genstack.compressor.quantizers import MultiScale
 from genstack.model import Model
 
 
 def next_command(model: Model, place: str) -> str:
-    """The command that follows: train the prior that suits its codes, or draw from latents that need none.
+    """The command that trains a prior for the codes, or samples from a VAE without codes.
 
     Args:
         model: a compressor.
-        place: where it lies.
+        place: its run or file.
     """
     if not model.compressor.coded:
         return f"genstack sample {place} --count 64 --out samples/"
@@ -17,7 +17,7 @@ def next_command(model: Model, place: str) -> str:
 
 
 def recipe(model: Model) -> str:
-    """The recipe of a prior for the layout of a compressor's codes."""
+    """The recipe of a prior that suits the layout of the codes."""
     if isinstance(getattr(model.compressor, "quantizer", None), MultiScale):
         return "next_scale"
     if len(model.layout.grids) > 1:

@@ -1,4 +1,4 @@
-"""A line that moves while images are drawn or encoded."""
+"""Progress bar of sampling and encoding."""
 
 from rich.console import Console
 from rich.progress import (
@@ -14,7 +14,7 @@ from rich.text import Text
 
 
 class Speed(ProgressColumn):
-    """Images a second."""
+    """Images per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -22,7 +22,7 @@ class Speed(ProgressColumn):
 
 
 def bar() -> Progress:
-    """A line that moves, on a terminal; nothing without one."""
+    """A progress bar on a terminal; nothing elsewhere."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""A clean terminal: advertisements and hints of libraries that a user can do nothing about, by name."""
+"""A clean terminal: hide advertisements and hints of libraries that a user cannot act on."""
 
 import logging
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import genstack
 
-#: Beginnings of warnings, as regular expressions, and where they come from.
+#: Regular expressions of warnings, and the library that warns.
 WARNINGS = (
-    "The '.*_dataloader' does not have many workers",  # Lightning; our loader chose its workers
+    "The '.*_dataloader' does not have many workers",  # Lightning; our loader chooses its workers
     "The number of training batches .* is smaller than the logging interval",  # Lightning
     "Checkpoint directory .* exists and is not empty",  # Lightning; a resumed run
     "You are using `torch.load` with `weights_only=False`",  # libraries loading their own files
@@ -19,14 +19,14 @@ WARNINGS = (
     "`torch.jit..*` is deprecated",  # torchvision and lpips
     "`broadcast_buffers` is deprecated",  # DistributedDataParallel; its new name does more
 )
-#: Who logs lines that nobody needs; a filter works on the very logger that is written to.
+#: Loggers of lines that nobody needs; a filter acts only on the logger that is written to.
 LOGGERS = (
     "pytorch_lightning.utilities.rank_zero",
     "pytorch_lightning.trainer.connectors.checkpoint_connector",
     "lightning_fabric.utilities.rank_zero",
     "lightning_fabric.utilities.seed",
 )
-#: Beginnings of log lines.
+#: Prefixes of log lines.
 LINES = (
     "GPU available",
     "TPU available",
@@ -42,15 +42,12 @@ LINES = (
 )
 
 
-_whole = warnings.formatwarning
+_format = warnings.formatwarning
 
 
 def quiet() -> None:
-    """Silence them, for this process and the workers that it starts; everything else still speaks.
-
-    What genstack itself warns of is for the user, and takes one line without a place in the source.
-    """
-    warnings.formatwarning = _line
+    """Hide them in this process and its workers, and print warnings of genstack as one line."""
+    warnings.formatwarning = _line  # not `showwarning`, which would end the recording of warnings
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
@@ -61,10 +58,10 @@ def quiet() -> None:
 def _line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning as it is printed."""
+    """Format a warning; those of genstack without their place in the source."""
     if category is UserWarning and Path(filename).is_relative_to(Path(genstack.__file__).parent):
         return f"warning: {message}\n"
-    return _whole(message, category, filename, lineno, line)
+    return _format(message, category, filename, lineno, line)
 
 
 def _unwanted(record: logging.LogRecord) -> bool:

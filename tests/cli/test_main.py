@@ -76,6 +76,21 @@ def test_names_that_the_terminal_cannot_write_are_escaped():
         assert done.returncode == 0 and done.stdout.endswith(b"\\u732b\n")
 
 
+#: Modules that Windows lacks.
+POSIX = ("resource", "fcntl", "pwd", "grp", "termios")
+
+
+def test_no_verb_needs_a_module_that_windows_lacks():
+    """Imports of every verb, and of what training, sampling, evaluating and planning use."""
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({POSIX!r}))\n"
+        "import importlib, genstack.cli.verbs; from genstack.discovery import modules\n"
+        "modules(genstack.cli.verbs)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version(capsys):
     assert main(["--version"]) is None
     assert capsys.readouterr().out.startswith("genstack 0.")

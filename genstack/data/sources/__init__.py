@@ -1,5 +1,6 @@
 """Where images come from, one file per kind."""
 
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def open_source(name: str, labels: str = "own") -> Source:
     if kind is not None:
         if labels == "folder":
             raise UserError(f"{name} has no folders to make classes of; leave `labels` at `own`")
+        if Path(name).is_dir():
+            warnings.warn(
+                f"'{name}' is the built-in set; the folder of that name is './{name}'", stacklevel=2
+            )
         return kind(name)
     if is_archive(Path(name)):
         raise UserError(
