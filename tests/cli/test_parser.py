@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from genstack.cli.commands import ENCODE, commands, training
+from genstack.cli.commands import ENCODE, SAMPLE, commands, training
 from genstack.cli.parsing.help import command_help, part_help
-from genstack.cli.parsing.parser import locate
+from genstack.cli.parsing.parser import Parser, locate
 from genstack.cli.parsing.recipes import read
-from genstack.cli.parsing.source import bases, choices, classes, find, words
+from genstack.cli.parsing.source import choices, classes, find, words
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.errors import UserError
 
@@ -93,6 +93,17 @@ def test_null_and_text_that_looks_like_a_number(parser, config):
     assert settings.model.adversary.init_args.lecam is None
 
 
+@pytest.mark.parametrize("text", ["[red, blue]", "{red", "a: b", "null", "1e3", "😀 \udce9", "caf\x1b", "'"])
+def test_text_stays_as_it_is_typed(text):
+    assert Parser(SAMPLE).parse(["run", "--caption", text, "--save-preset", text]).caption == text
+
+
+def test_numbers_without_end_come_through_files(parser, config, tmp_path):
+    (tmp_path / "endless.yaml").write_text("data: {window: [-.inf, .inf]}")
+    settings = parser.parse(["--config", config, "--config", str(tmp_path / "endless.yaml")])
+    assert settings.data.window == (-float("inf"), float("inf"))
+
+
 def test_paths_expand_the_home_folder(parser, config, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     settings = parser.parse(["--config", config, "--runs=~/runs", "--data.source=~/a*.tar", "--init", "~/b"])
@@ -147,10 +158,7 @@ def test_the_source_tells_what_python_would(parser):
     assert choices(argument)["Convolutional"][0].path == f"{Convolutional.__module__}.Convolutional"
     names = [part.node.name for part in classes() if part.concrete]
     for part in classes():
-        for argument in part.arguments().values():
-            assert words(argument)
-            found = [one.node.name for base, _, _ in bases(argument) for one in classes() if one == base]
-            assert len(set(found)) == len(found), argument
+        assert all(map(words, part.arguments().values()))
     assert "VectorQuantizer" in names
 
 

@@ -3,11 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from genstack.cli.commands import Command
 from genstack.cli.parsing.paths import expand
-from genstack.cli.parsing.recipes import Loader
 from genstack.cli.parsing.source import Argument, Part, choices
 from genstack.errors import UserError
 
@@ -103,7 +100,7 @@ def nest(given: Iterable[tuple[str, Any]]) -> dict:
             if not isinstance(below, dict):
                 below = node[part] = {"class_path": below, "init_args": {}}
             node = inside(below)
-        text = unfold(value)
+        text = True if value is None else value  # --name alone
         old = node.get(last)
         node[last] = (
             {"class_path": text, "init_args": old}
@@ -111,18 +108,6 @@ def nest(given: Iterable[tuple[str, Any]]) -> dict:
             else text
         )
     return layer
-
-
-def unfold(value: Any) -> Any:
-    """A value from the command line: YAML in braces or brackets is read, a lone --name means true."""
-    if value is None:
-        return True
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return yaml.load(value, Loader)
-        except yaml.YAMLError:
-            return value  # a caption may begin so, too
-    return value
 
 
 def short_names(value: Any) -> Any:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import yaml
+
 from genstack.cli.commands import Command
 from genstack.cli.parsing.layers import Layers
+from genstack.cli.parsing.recipes import Loader
 from genstack.cli.parsing.source import Argument, choices, words
 from genstack.cli.parsing.words import suggest
 
@@ -59,7 +62,7 @@ def explain(mistake: Mistake, command: Command, layers: Layers) -> str:
     argument, shown = layers.argument(command, place), show(place, layers.prefix(place))
     if argument is None:
         return f"{shown}: {' '.join(name.split())}" if name else f"{shown} is invalid"
-    value, element = layers.get(place), name if mistake.kind == "class" else ""
+    value, element = unfold(layers.get(place)), name if mistake.kind == "class" else ""
     return _class(argument, shown, value, element) or _value(argument, shown, value)
 
 
@@ -77,7 +80,7 @@ def _unknown(command: Command, layers: Layers, place: str) -> str:
     chosen = layers.part(owner, parent) if owner else None
     if chosen and name in chosen[0].arguments():
         return f"{show(place, prefix)} is set by genstack itself, from the data; leave it out"
-    if stray := stray_setting(layers.get(parent)):
+    if stray := stray_setting(unfold(layers.get(parent))):
         return f"{show(f'{parent}.{stray}', prefix)} must be inside init_args, since class_path is given"
     known = layers.names(command, parent)
     beside = {one.rpartition(".")[2]: one for one in known if one.count(".") == place.count(".")}
@@ -89,6 +92,14 @@ def _unknown(command: Command, layers: Layers, place: str) -> str:
     if near:
         return f"{problem}; did you mean '{show(near[0], dot)}'?"
     return f"{problem}; choose from {', '.join(show(one, dot) for one in beside.values())}"
+
+
+def unfold(value: Any) -> Any:
+    """A value, or the class that a text in braces describes."""
+    try:
+        return yaml.load(value, Loader) if isinstance(value, str) and value.startswith("{") else value
+    except yaml.YAMLError:
+        return value
 
 
 def stray_setting(value: Any) -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import jsonargparse
@@ -44,11 +43,10 @@ class Parser:
         self._parser.add_argument("--config", action="config")
         for path in (*command.flags, *filter(None, [command.options])):
             for name, parameter in inspect.signature(locate(path), eval_str=True).parameters.items():
-                given: dict = {"required": True} if parameter.default is parameter.empty else {}
-                optional = path == command.options
-                if not given:
-                    given = {"default": None if optional else parameter.default}
-                hint = parameter.annotation | None if optional else parameter.annotation
+                hint, default = parameter.annotation, parameter.default
+                if path == command.options:
+                    hint, default = hint | None, None
+                given = {"required": True} if default is parameter.empty else {"default": default}
                 self._parser.add_argument(f"--{name}", type=hint, **given)
         for prefix, group in command.groups.items():
             self._parser.add_class_arguments(
@@ -67,11 +65,10 @@ class Parser:
         switches = {name for name, flag in self.flags.items() if flag.hint == "bool"}
         lists = {name for name, flag in self.flags.items() if flag.hint.startswith(("list", "tuple[str"))}
         words = split(arguments, switches | {"print_config"}, lists)
+        stage = self.command.name.rpartition(" ")[2]
         try:
             files = self._files(words.values("config"))
-            layers = Layers(
-                [(f"{file}: ", read(Path(file), self.command.name.rpartition(" ")[2])) for file in files]
-            )
+            layers = Layers([(f"{file}: ", read(Path(file), stage)) for file in files])
             named = pairs(words, self.command.positional(), lists, self.command.name)
             layers.append(("--", nest(named)))
             layers.expand_paths(self.command)
@@ -161,9 +158,8 @@ class Parser:
         return True
 
     def _prefixed(self, error: UserError) -> UserError:
-        message = str(error)
         return (
-            error if message.startswith(self.command.name) else UserError(f"{self.command.name}: {message}")
+            error if str(error).startswith(self.command.name) else UserError(f"{self.command.name}: {error}")
         )
 
     def _instantiate(self, kind: type, *arguments: Any, **named: Any) -> Any:
@@ -173,11 +169,9 @@ class Parser:
         except ValueError as error:
             groups = {locate(group.kind): prefix for prefix, group in self.command.groups.items()}
             place = place_of(self._settings, kind) or groups.get(kind, kind.__name__)
-            refusal = self._prefixed(UserError(str(error)))
-            if not str(error).startswith(self.command.name):
-                refusal = UserError(f"{self.command.name}: {place}: {error}")
-            self._refusals.append(refusal)
-            raise refusal from error
+            inner = str(error).startswith(self.command.name)
+            self._refusals.append(self._prefixed(UserError(str(error) if inner else f"{place}: {error}")))
+            raise self._refusals[-1] from error
 
 
 def plain(value: Any) -> Any:
@@ -201,9 +195,12 @@ def locate(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def packages() -> list[ModuleType]:
-    """The packages whose classes settings can name."""
-    return [importlib.import_module(f"genstack.{name}") for name in source.PACKAGES]
+def load_text(text: str) -> Any:
+    """Read a layer of settings, which is JSON, or a value from the command line, which is YAML."""
+    try:
+        return json.loads(text) if text.startswith("{") else yaml.load(text, Loader)
+    except json.JSONDecodeError:
+        return yaml.load(text, Loader)
 
 
 @cache
@@ -213,13 +210,13 @@ def trust_own_classes() -> None:
     A file of settings may come from a stranger: no other name is ever imported.
     """
     trusted = set()
-    for package in packages():
-        for module in discovery.modules(package):
+    for package in source.PACKAGES:
+        for module in discovery.modules(importlib.import_module(f"genstack.{package}")):
             for name, member in inspect.getmembers(module, inspect.isclass):
                 if member.__module__.startswith(f"{genstack.__name__}."):
                     parents = module.__name__.split(".")
                     trusted |= {".".join([*parents[:end], name]) for end in range(1, len(parents) + 1)}
-    jsonargparse.set_loader("genstack", lambda text: yaml.load(text, Loader), exceptions=(yaml.YAMLError,))
+    jsonargparse.set_loader("genstack", load_text, exceptions=(yaml.YAMLError,))
     jsonargparse.set_parsing_settings(
         import_path_denylist=["*"],
         import_path_allowlist=sorted(trusted),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import docstring_parser
 
@@ -58,6 +59,14 @@ class Part:
         return self.docstring.partition("\n")[0]
 
     @property
+    def methods(self) -> dict[str, ast.FunctionDef]:
+        return {entry.name: entry for entry in self.node.body if isinstance(entry, ast.FunctionDef)}
+
+    @property
+    def fields(self) -> dict[str, ast.AnnAssign]:
+        return {_name(entry.target): entry for entry in self.node.body if isinstance(entry, ast.AnnAssign)}
+
+    @property
     def bases(self) -> list["Part"]:
         """Base classes, as far as genstack defines them."""
         named = [resolve(self.module, _name(base)) for base in getattr(self.node, "bases", ())]
@@ -76,53 +85,44 @@ class Part:
 
     def abstract_methods(self) -> set[str]:
         """Methods that a subclass must still define."""
-        body = [entry for entry in self.node.body if isinstance(entry, ast.FunctionDef)]
-        fields = {_name(entry.target) for entry in self.node.body if isinstance(entry, ast.AnnAssign)}
-        own = {entry.name for entry in body if "abstractmethod" in map(_name, entry.decorator_list)}
+        marked = {
+            name for name, node in self.methods.items() if "abstractmethod" in map(_name, node.decorator_list)
+        }
         inherited = {name for base in self.bases for name in base.abstract_methods()}
-        return inherited - fields - {entry.name for entry in body} | own
+        return inherited - {*self.fields, *self.methods} | marked
 
     @property
     def concrete(self) -> bool:
         """Whether settings can name this class."""
-        names = map(_name, self.node.bases) if isinstance(self.node, ast.ClassDef) else ()
-        return not (self.node.name.startswith("_") or "ABC" in names or self.abstract_methods())
+        direct = map(_name, getattr(self.node, "bases", ()))
+        return not (self.node.name.startswith("_") or "ABC" in direct or self.abstract_methods())
 
     def arguments(self, skip: int = 0) -> dict[str, Argument]:
         """Arguments of the function or constructor by name, without the first few."""
-        found = [Argument(*entry, help="", module=self.module) for entry in self._signature()]
-        helps: dict[str, str] = {}
-        for part in reversed([*self.ancestors()]):
-            helps |= part._helps()
+        helps = {name: text for part in reversed([*self.ancestors()]) for name, text in part._helps()}
         return {
-            one.name: Argument(one.name, one.hint, one.default, helps.get(one.name, ""), self.module)
-            for one in found[skip:]
+            name: Argument(name, hint, default, helps.get(name, ""), self.module)
+            for name, hint, default in self._signature()[skip:]
         }
 
     def _signature(self) -> list[tuple[str, str, str | None]]:
+        """Name, type and default of each argument."""
         if isinstance(self.node, ast.FunctionDef):
             return _parameters(self.node.args)
-        methods = [entry for entry in self.node.body if isinstance(entry, ast.FunctionDef)]
-        if init := next((entry for entry in methods if entry.name == "__init__"), None):
-            return _parameters(init.args)[1:]
-        inherited = {entry[0]: entry for base in reversed(self.bases) for entry in base._signature()}
+        if "__init__" in self.methods:
+            return _parameters(self.methods["__init__"].args)[1:]
+        found = {entry[0]: entry for base in reversed(self.bases) for entry in base._signature()}
         if any("dataclass" in ast.unparse(decorator) for decorator in self.node.decorator_list):
-            fields = [entry for entry in self.node.body if isinstance(entry, ast.AnnAssign)]
-            inherited |= {
-                name: (name, hint, ast.unparse(entry.value) if entry.value else None)
-                for entry in fields
-                if "ClassVar" not in (hint := ast.unparse(entry.annotation)) and (name := _name(entry.target))
-            }
-        return [*inherited.values()]
+            for name, entry in self.fields.items():
+                if "ClassVar" not in (hint := ast.unparse(entry.annotation)):
+                    found[name] = (name, hint, ast.unparse(entry.value) if entry.value else None)
+        return [*found.values()]
 
-    def _helps(self) -> dict[str, str]:
-        inits = [entry for entry in self.node.body if getattr(entry, "name", "") == "__init__"]
-        texts = [self.docstring, *(ast.get_docstring(entry) or "" for entry in inits)]  # type: ignore[arg-type]
-        return {
-            argument.arg_name: " ".join((argument.description or "").split())
-            for text in texts
-            for argument in docstring_parser.parse(text).params
-        }
+    def _helps(self) -> Iterator[tuple[str, str]]:
+        inits = [self.methods["__init__"]] if "__init__" in self.methods else []
+        for text in (self.docstring, *(ast.get_docstring(node) for node in inits)):
+            for argument in docstring_parser.parse(text or "").params:
+                yield argument.arg_name, " ".join((argument.description or "").split())
 
 
 @cache
@@ -137,13 +137,15 @@ def classes() -> tuple[Part, ...]:
     """Every class that settings may involve."""
     files = [file for package in PACKAGES for file in sorted((ROOT / "genstack" / package).rglob("*.py"))]
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
-    return tuple(
-        Part(module, node)
-        for module in modules
-        if not module.endswith(".__init__")
-        for node in tree(module).body
-        if isinstance(node, ast.ClassDef)
-    )
+    own = [module for module in modules if not module.endswith(".__init__")]
+    return tuple(Part(module, node) for module in own for node in tree(module).body if _is_class(node))
+
+
+@cache
+def subclasses(base: Part) -> tuple[Part, ...]:
+    """A class and all classes that inherit from it, by name."""
+    found = [part for part in classes() if base.path in (one.path for one in part.ancestors())]
+    return tuple(sorted(found, key=lambda part: part.node.name))
 
 
 @cache
@@ -152,7 +154,7 @@ def resolve(module: str, name: str) -> Part | None:
     for node in tree(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return Part(module, node)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{genstack.__name__}."):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("genstack."):
             for alias in node.names:
                 if name == (alias.asname or alias.name):
                     return resolve(str(node.module), alias.name)
@@ -167,65 +169,54 @@ def find(path: str) -> Part:
     return found
 
 
-def bases(argument: Argument) -> list[tuple[Part, int, bool]]:
-    """The classes that an argument asks for: class, number of arguments given to it, if in a container."""
-    return list(_bases(ast.parse(argument.hint, mode="eval").body, argument.module, False))
-
-
 def choices(argument: Argument) -> dict[str, tuple[Part, int]]:
     """The classes that can be named as an argument, each with the number of arguments given to it."""
     return {
         part.node.name: (part, given)
-        for base, given, _ in bases(argument)
+        for base, given in _bases(_parsed(argument.hint), argument.module)
         for part in subclasses(base)
         if part.concrete
     }
 
 
-@cache
-def subclasses(base: Part) -> tuple[Part, ...]:
-    """A class and all classes that inherit from it, by name."""
-    found = [part for part in classes() if base.path in (one.path for one in part.ancestors())]
-    return tuple(sorted(found, key=lambda part: part.node.name))
-
-
 def words(argument: Argument) -> str:
     """A type as help and messages show it: `int`, `float|null`, `a|b`, `int,int`."""
-    node = ast.parse(argument.hint, mode="eval").body
-    return "|".join(dict.fromkeys(_words(member, argument.module) for member in _members(node)))
+    return _words(_parsed(argument.hint), argument.module)
 
 
 def value(argument: Argument) -> str:
     """A default as the command line would write it; a class by its name."""
-    return _literal(ast.parse(argument.default or "None", mode="eval").body, argument.module)
+    return _literal(_parsed(argument.default or "None"), argument.module)
 
 
 def overrides(argument: Argument) -> dict[str, str]:
     """Arguments that a default such as `Optimization(weight_decay=0.05)` sets."""
-    node = ast.parse(argument.default or "None", mode="eval").body
-    keywords = node.keywords if isinstance(node, ast.Call) else []
+    keywords = getattr(_parsed(argument.default or "None"), "keywords", ())
     return {keyword.arg: ast.unparse(keyword.value) for keyword in keywords if keyword.arg}
 
 
 def _parameters(arguments: ast.arguments) -> list[tuple[str, str, str | None]]:
     placed = arguments.posonlyargs + arguments.args
     defaults = [None] * (len(placed) - len(arguments.defaults)) + [*arguments.defaults]
-    pairs = [*zip(placed, defaults, strict=True)]
-    pairs += [*zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    pairs = zip([*placed, *arguments.kwonlyargs], [*defaults, *arguments.kw_defaults], strict=True)
     return [
-        (
-            one.arg,
-            ast.unparse(one.annotation) if one.annotation else "Any",
-            ast.unparse(default) if default else None,
-        )
+        (one.arg, ast.unparse(one.annotation or ast.Name("Any")), ast.unparse(default) if default else None)
         for one, default in pairs
     ]
 
 
+@cache
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+def _is_class(node: ast.AST) -> TypeGuard[ast.ClassDef]:
+    return isinstance(node, ast.ClassDef)
+
+
 def _name(node: ast.AST) -> str:
     """The last name of an expression such as `nn.Module` or `Training[Prior]`."""
-    if isinstance(node, ast.Subscript):
-        return _name(node.value)
+    node = node.value if isinstance(node, ast.Subscript) else node
     return getattr(node, "attr", None) or getattr(node, "id", None) or ""
 
 
@@ -238,22 +229,22 @@ def _inner(node: ast.Subscript) -> list[ast.expr]:
     return node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
 
 
-def _bases(node: ast.expr, module: str, inside: bool) -> Iterator[tuple[Part, int, bool]]:
+def _bases(node: ast.expr, module: str) -> Iterator[tuple[Part, int]]:
+    """The classes in a type, with the number of arguments given to each."""
     for member in _members(node):
         if isinstance(member, ast.Subscript) and _name(member) == "Callable":
             given, made = _inner(member)
-            count = len(getattr(given, "elts", ()))
-            yield from ((part, count, inside) for part, _, _ in _bases(made, module, inside))
+            yield from ((part, len(getattr(given, "elts", ()))) for part, _ in _bases(made, module))
         elif isinstance(member, ast.Subscript) and _name(member) in CONTAINERS:
             for inner in _inner(member):
-                yield from _bases(inner, module, True)
+                yield from _bases(inner, module)
         elif part := resolve(module, _name(member)):
-            yield part, 0, inside
+            yield part, 0
 
 
 def _words(node: ast.expr, module: str) -> str:
     if isinstance(node, ast.BinOp):
-        return "|".join(_words(member, module) for member in _members(node))
+        return "|".join(dict.fromkeys(_words(member, module) for member in _members(node)))
     name = _name(node) or ast.unparse(node)
     if alias := _assigned(name, module):
         return _words(alias, module)
@@ -268,21 +259,14 @@ def _words(node: ast.expr, module: str) -> str:
 def _literal(node: ast.expr, module: str) -> str:
     if isinstance(node, ast.Call):
         return _literal(node.args[0], module) if _name(node.func) == "Path" else _name(node.func)
+    if isinstance(node, ast.List | ast.Tuple):
+        return ",".join(_literal(entry, module) for entry in node.elts)
     if isinstance(node, ast.Name):
         constant = _assigned(node.id, module)
         return _literal(constant, module) if constant else node.id
-    try:
-        literal = ast.literal_eval(node)
-    except ValueError:
-        return ast.unparse(node)
-    return _plain(literal)
-
-
-def _plain(literal: object) -> str:
-    if isinstance(literal, list | tuple):
-        return ",".join(map(_plain, literal))
-    named = {None: "null", True: "true", False: "false"}
-    return named[literal] if literal is None or isinstance(literal, bool) else str(literal)
+    if isinstance(node, ast.Constant):
+        return {"None": "null", "True": "true", "False": "false"}.get(str(node.value), str(node.value))
+    return ast.unparse(node)
 
 
 def _assigned(name: str, module: str) -> ast.expr | None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from genstack.data.images import Preprocessing
 from genstack.data.scene import CLASSES, Scene, Thing
@@ -115,3 +116,15 @@ def test_labels_and_captions_agree():
     assert seen == set(range(len(CLASSES)))
     assert all(CLASSES[source.label(n)] in source.caption(n) for n in range(40))
     assert torch.equal(source.image(3, Preprocessing(3, 32, 32)), source.image(3, Preprocessing(3, 32, 32)))
+
+
+def test_a_folder_named_like_a_built_in_set_is_meant_with_a_slash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "digits" / "a.png")
+    with pytest.warns(
+        UserWarning, match=r"'digits' is the built-in set; the folder of that name is './digits'"
+    ):
+        assert len(open_source("digits")) > 1000
+    for name in ("./digits", "digits/"):
+        assert len(open_source(name)) == 1
