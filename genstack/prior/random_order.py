@@ -40,7 +40,7 @@ class RandomOrder(Prior):
         order: order of sampling: Raster, Random or Halton; known codes come first in each of them.
     """
 
-    sees = "all"
+    context = "all"
 
     def __init__(
         self,
