@@ -1,109 +1,147 @@
-"""What a user says of a published file, in a file beside it: `heads: 16` in `c2i_L_256.pt.yaml`.
+"""Facts about a published file that its tensors do not show: flags of `genstack import`, or a note beside it.
 
-So the file stands wherever a run does, and what its tensors do not tell is said once. The names are those of
-the options of `genstack import`.
+A note is `NAME.yaml` beside the file `NAME`, with lines such as `heads: 16`. With it the file stands wherever
+a run does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from genstack import hub
-from genstack.checkpoints.formats.format import FLAGS, Options
+from genstack.checkpoints.damage import file_errors
 from genstack.errors import UserError
-from genstack.model import Model
 
-LARGEST = 2**16  # bytes of such a file
-KINDS = {"heads": int, "classes": int, "ema": bool, "ibq": bool}
-NAMES = {flag.removeprefix("--"): option for option, flag in FLAGS.items()}
+LARGEST = 2**16  # bytes of a note
 
 
-def place_of(published: Path) -> Path:
-    """The file with what is said of a published file or folder."""
+class MissingOption(UserError):
+    """A fact is missing or wrong that an option can give.
+
+    Args:
+        message: for the user.
+        names: of the options.
+    """
+
+    def __init__(self, message: str, *names: str):
+        super().__init__(message)
+        self.names = names
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of `genstack import`; in a note, their names have hyphens.
+
+    Args:
+        resolution: height and width of the images, like 256 or 256,384; 256 if left out.
+        heads: attention heads of a transformer, which its tensors do not show.
+        classes: number of classes of a transformer of taming-transformers, 0 for none.
+        ema: use the averaged (EMA) weights, where the file has both.
+        compressor: run or published file of the compressor, where the file holds the prior alone.
+        scales: sides of the grids of a multi-scale compressor, like 1,2,3,4; VAR's own if left out.
+        ibq: the file is an IBQ of SEED-Voken, whose tensors have the names of a VQGAN.
+        text_encoder: text encoder of a prior that reads captions: a folder, or hf:user/name; without it the
+            prior samples without captions.
+    """
+
+    resolution: str = ""
+    heads: int = 0
+    classes: int | None = None
+    ema: bool = False
+    compressor: str = ""
+    scales: str = ""
+    ibq: bool = False
+    text_encoder: str = ""
+
+    def __post_init__(self) -> None:
+        _ = self.size, self.sides  # refused here rather than by a format
+
+    @property
+    def given(self) -> set[str]:
+        """Names of the options that were given."""
+        return {field.name for field in fields(self) if getattr(self, field.name) != field.default}
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width; None where the format decides."""
+        if not self.resolution:
+            return None
+        words = [word.strip() for word in self.resolution.replace("x", ",").split(",")]
+        if len(words) > 2 or not all(word.isdecimal() and 0 < len(word) < 6 and int(word) for word in words):
+            raise UserError(
+                f"invalid resolution {self.resolution!r}; write 256, or height and width as 256,384"
+            )
+        return int(words[0]), int(words[-1])
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of the grids of `scales`."""
+        words = [word.strip() for word in self.scales.split(",")] if self.scales else []
+        if not all(word.isdecimal() and len(word) < 6 for word in words):
+            raise UserError(f"invalid scales {self.scales!r}; write sides of grids, such as 1,2,3,4")
+        return tuple(int(word) for word in words)
+
+    def over(self, others: "ImportOptions") -> "ImportOptions":
+        """Return the options given here, and those of `others` for the rest."""
+        return replace(others, **{name: getattr(self, name) for name in self.given})
+
+
+NAMES = {field.name.replace("_", "-"): field for field in fields(ImportOptions)}
+
+
+def note_path(published: Path) -> Path:
+    """Return the place of the note of a published file or folder."""
     here = published if published.name else published.absolute()
     return here.with_name(here.name + ".yaml")
 
 
-def options(published: Path, load: Callable[[Path], Model]) -> Options:
-    """What is said of a published file; nothing where there is no such file.
-
-    Args:
-        published: the file, or folder.
-        load: opens the compressor that is named; its place counts from where the note lies.
+def note_options(published: Path) -> ImportOptions:
+    """Return the options in a published file's note; the defaults without one.
 
     Raises:
-        UserError: the note says what cannot be.
+        UserError: an option has no such name or value.
     """
-    path = place_of(published)
-    said = read(path)
+    path = note_path(published)
     values: dict[str, Any] = {}
-    for name, value in said.items():
-        if name == "resolution":
-            values["size"] = size(plain(value))
-        elif name == "scales":
-            values["scales"] = sides(plain(value))
-        elif name == "compressor":
-            values["compressor"] = compressor(path, str(value), load)
-        elif name == "text-encoder":
-            values["encoder"] = here(path, str(value))
-        elif type(value) is not KINDS[name]:
-            wanted = "a number" if KINDS[name] is int else "true or false"
-            raise UserError(f"{path}: {name} is {str(value)[:40]}, and {wanted} is expected")
+    for name, value in read_note(path).items():
+        field = NAMES[name]
+        if field.type is str:
+            values[field.name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        elif type(value) is (bool if field.type is bool else int):
+            values[field.name] = value
         else:
-            values[NAMES[name]] = value
-    return Options(**values)
+            expected = "true or false" if field.type is bool else "a number"
+            raise UserError(f"{path}: expected {expected} for {name}, got {str(value)[:40]!r}")
+    for name in {"compressor", "text_encoder"} & values.keys():
+        values[name] = local_place(path, values[name])
+    if "compressor" in values and "compressor" in read_note(note_path(Path(values["compressor"]))):
+        raise UserError(f"{path}: {values['compressor']} is a prior, not a compressor")
+    with file_errors(path):
+        return ImportOptions(**values)
 
 
-def read(path: Path) -> Mapping[str, Any]:
-    """The names and values in a note."""
+def read_note(path: Path) -> Mapping[str, Any]:
+    """Return the names and values in a note; none without one."""
     if not path.is_file():
         return {}
     if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} is larger than {LARGEST} bytes; it takes lines such as `heads: 16`")
+        raise UserError(f"{path} is larger than {LARGEST} bytes; expected lines such as `heads: 16`")
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no YAML text: {error}") from error
-    if not isinstance(said, dict) or not said.keys() <= NAMES.keys():
-        raise UserError(f"{path} takes lines `name: value` with the names {', '.join(NAMES)}, and no others")
-    return said
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(found, dict) or not found.keys() <= NAMES.keys():
+        raise UserError(
+            f"invalid note {path}; expected lines `name: value` with the names {', '.join(NAMES)}"
+        )
+    return found
 
 
-def compressor(path: Path, name: str, load: Callable[[Path], Model]) -> Model:
-    """The compressor that a note names."""
-    place = Path(here(path, name))
-    if "compressor" in read(place_of(place)):
-        raise UserError(f"{path}: {name} needs a compressor itself, and is none")
-    return load(place)
-
-
-def here(path: Path, name: str) -> str:
-    """What a note names on this machine; its place counts from where the note lies."""
+def local_place(path: Path, name: str) -> str:
+    """Return the place that a note names, relative to the note."""
     if hub.named(name):
-        raise UserError(f"{path}: a note fetches nothing; name a place on this machine, not {name}")
+        raise UserError(f"{path}: expected a local path, got {name}; notes do not download")
     return str(path.parent / Path(name).expanduser())
-
-
-def plain(value: Any) -> str:
-    """A number, or a list of them, as on the command line."""
-    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
-
-
-def size(resolution: str) -> tuple[int, int] | None:
-    """Height and width of a text like 256 or 256,384."""
-    if not resolution:
-        return None
-    words = [word.strip() for word in resolution.replace("x", ",").split(",")]
-    if len(words) > 2 or not all(word.isdecimal() and len(word) < 6 and int(word) > 0 for word in words):
-        raise UserError(f"resolution {resolution} is no size; write 256, or height and width as 256,384")
-    return int(words[0]), int(words[-1])
-
-
-def sides(scales: str) -> tuple[int, ...]:
-    """The numbers of a text like 1,2,3."""
-    words = [word.strip() for word in scales.split(",")] if scales else []
-    if not all(word.isdecimal() and len(word) < 6 for word in words):
-        raise UserError(f"scales {scales} are no sides of grids; write such as 1,2,3,4")
-    return tuple(int(word) for word in words)

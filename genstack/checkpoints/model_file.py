@@ -73,7 +73,7 @@ def load(place: Path) -> Model:
         place = hub.fetch(place)  # a folder, as a published one is read as a whole
     path = weights_of(place)
     if not is_own(path):
-        return published.load(place, import_options.options(place, load))
+        return published.load(place, import_options.note_options(place))
     with damage_errors(path), safe_open(path, framework="pt") as file:
         described = json.loads((file.metadata() or {}).get("genstack", "null"))
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118

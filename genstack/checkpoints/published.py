@@ -6,8 +6,8 @@ from pathlib import Path
 import genstack.checkpoints.formats
 from genstack.checkpoints.damage import DAMAGE, damage_errors, file_errors, reason
 from genstack.checkpoints.foreign import read
-from genstack.checkpoints.formats.format import FLAGS, SHOWN, Format, Options
-from genstack.checkpoints.import_options import place_of
+from genstack.checkpoints.formats.format import SHOWN, Format
+from genstack.checkpoints.import_options import ImportOptions, MissingOption, note_path
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model
@@ -20,7 +20,7 @@ def formats() -> dict[str, type[Format]]:
     return discover(genstack.checkpoints.formats, Format)  # type: ignore[type-abstract]
 
 
-def load(path: Path, options: Options = Options()) -> Model:
+def load(path: Path, options: ImportOptions = ImportOptions()) -> Model:
     """The model in a published file or folder, on the CPU, in eval mode, without gradients.
 
     Args:
@@ -37,8 +37,13 @@ def load(path: Path, options: Options = Options()) -> Model:
         kind, prefix = recognise(names)
         try:
             model = kind.read(replace(file, prefix=prefix), options)
-        except UserError as error:
-            raise UserError(f"{error}{where_to_say(str(error), options, path)}") from error
+        except MissingOption as error:
+            missing = [name.replace("_", "-") for name in error.names if name not in options.given]
+            lines = " and ".join(f"`{name}: ...`" for name in missing)
+            place = f" (or write {lines} into {note_path(path)})" if missing else ""
+            raise UserError(f"{error}{place}") from error
+        except UserError:
+            raise
         except DAMAGE as error:  # whatever the tensors, no format should fail like this
             raise UserError(
                 f"it looks like {kind.what}, and cannot be read ({reason(error)}): it is damaged, or "
@@ -46,15 +51,6 @@ def load(path: Path, options: Options = Options()) -> Model:
             ) from error
     model.metadata |= {"published": kind.what, "file": path.name} | ({"part": prefix[:-1]} if prefix else {})
     return model
-
-
-def where_to_say(message: str, options: Options, path: Path) -> str:
-    """Where a user says what a message asks for by an option that was not given."""
-    names = [flag[2:] for name, flag in FLAGS.items() if flag in message and name not in options.said]
-    if not names:
-        return ""
-    lines = " and ".join(f"`{name}: ...`" for name in names)
-    return f" (an option of genstack import FILE --out RUN; or write {lines} into {place_of(path)})"
 
 
 def format_of(names: set[str], known: list[Format]) -> Format | None:

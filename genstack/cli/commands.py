@@ -127,6 +127,11 @@ ENCODE = Command(
     ("genstack.cli.verbs.encode.Request",),
     groups={"data": Group(IMAGES, otherwise="the compressor's run")},
 )
+IMPORT = Command(
+    "genstack import",
+    ("genstack.cli.verbs.import.Request", "genstack.checkpoints.import_options.ImportOptions"),
+    places=("file", "out"),
+)
 
 
 def commands() -> dict[str, Command]:
@@ -140,5 +145,6 @@ def commands() -> dict[str, Command]:
         SAMPLE,
         EVALUATE,
         ENCODE,
+        IMPORT,
     ]
     return {command.name.removeprefix("genstack "): command for command in found}

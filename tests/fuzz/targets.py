@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from genstack.checkpoints import model_file, published
 from genstack.checkpoints.damage import damage_errors
 from genstack.checkpoints.foreign import File, read
-from genstack.checkpoints.formats.format import Options
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.cli.parsing import recipes
 from genstack.cli.verbs.train import STAGES
 from genstack.compressor import Autoencoder, Convolutional
@@ -194,10 +194,15 @@ def shapes(content: bytes, folder: Path) -> None:
     with damage_errors(path):
         kind, prefix = published.recognise(file.names())
         sides = tuple(range(1, 1 + count % 8))
-        every = {"size": (64, 64), "heads": 1 + count % 4, "classes": count % 3, "scales": sides}
+        every = {
+            "resolution": "64,64",
+            "heads": 1 + count % 4,
+            "classes": count % 3,
+            "scales": ",".join(map(str, sides)),
+        }
         kind.read(
             replace(file, prefix=prefix),
-            Options(**{name: value for name, value in every.items() if name in kind.asks}),
+            ImportOptions(**{name: value for name, value in every.items() if name in kind.asks}),
         )
 
 

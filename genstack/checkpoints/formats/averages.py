@@ -1,6 +1,6 @@
 """Averaged weights beside the others, as latent-diffusion's LitEma writes them: under names without dots."""
 
-from genstack.checkpoints.formats.format import FLAGS, Weights
+from genstack.checkpoints.formats.format import Weights
 from genstack.errors import UserError
 
 #: Tensors beside a compressor: its losses, averages, and the colours of segmentation maps.
@@ -10,7 +10,7 @@ AROUND = (r"loss\.", r"model_ema\.", r"colorize$")
 def ema_weights(weights: Weights) -> Weights:
     """The same names with the averaged values."""
     if "model_ema.decay" not in weights:
-        raise UserError(f"the file has no averaged weights (model_ema.*); leave {FLAGS['ema']} out")
+        raise UserError("the file has no averaged weights (model_ema.*); leave --ema out")
     tensors = dict(weights.tensors)
     for name in weights.tensors:
         other = "model_ema." + name.replace(".", "")

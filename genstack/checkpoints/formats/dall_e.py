@@ -8,13 +8,13 @@ from torch.nn.functional import pad
 
 from genstack.checkpoints.formats.format import (
     Format,
-    Options,
     Weight,
     Weights,
     constant,
     filled,
     preprocessing,
 )
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import DVAE, Autoencoder
 from genstack.compressor.output import LocationAndScale
 from genstack.compressor.quantizers import Gumbel
@@ -38,7 +38,7 @@ class DallE(Format):
     def fits(self, names: Mapping[str, Any]) -> bool:
         return super().fits(names) or f"{INPUT}.w" in names  # one half, to be told what is missing
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         if f"{INPUT}.w" in weights:
             raise UserError(
                 "one half of DALL-E's discrete VAE; put it into a folder with the other, as encoder.pkl and "

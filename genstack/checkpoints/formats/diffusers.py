@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from genstack.checkpoints.formats.convolutional import Names, compressor, gaussian
-from genstack.checkpoints.formats.format import Format, Options, Weights, preprocessing
+from genstack.checkpoints.formats.format import Format, Weights, preprocessing
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.errors import UserError
 from genstack.model import Model
 
@@ -36,7 +37,7 @@ class DiffusersVQ(Format):
         "quantize.embedding.weight",
     )
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = compressor(weights, names_in(weights), groups_of(weights))
         return Model(made, preprocessing(made, options))
 
@@ -53,7 +54,7 @@ class DiffusersKL(Format):
     )
     unlike = ("quantize.embedding.weight",)
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = gaussian(weights, names_in(weights), groups_of(weights))
         return Model(made, preprocessing(made, options))
 

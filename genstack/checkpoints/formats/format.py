@@ -3,7 +3,8 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.foreign import File
+from genstack.checkpoints.import_options import ImportOptions, MissingOption
 from genstack.compressor import Compressor
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
@@ -19,54 +21,6 @@ from genstack.model import Model
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 5  # names in a message
 USUAL = (256, 256)  # the size of the images that published compressors were trained on
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the tensors of a file do not tell; each format says which of these it asks for.
-
-    Args:
-        size: height and width of the images; None for what the format takes as usual.
-        heads: attention heads of the transformer; 0 where nobody said it.
-        classes: number of classes that steer a prior, 0 for no condition; None where nobody said it.
-        ema: take the averaged (EMA) weights, where the file has them beside the others.
-        compressor: the compressor whose codes a prior was trained on, where its file has the prior alone.
-        scales: sides of the grids of a multi-scale compressor; empty where nobody said them.
-        products: a code is the row of the largest inner product with its latent (IBQ), not the nearest row.
-        encoder: folder, or name on the hub, of the text encoder that a prior reads captions by; "" for none.
-    """
-
-    size: tuple[int, int] | None = None
-    heads: int = 0
-    classes: int | None = None
-    ema: bool = False
-    compressor: Model | None = None
-    scales: tuple[int, ...] = ()
-    products: bool = False
-    encoder: str = ""
-
-    def over(self, others: "Options") -> "Options":
-        """The same, and where nothing is said, what others say."""
-        said = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(others, **{name: said[name] for name in said if name in self.said})
-
-    @property
-    def said(self) -> set[str]:
-        """The names of those that somebody said."""
-        return {field.name for field in fields(self) if getattr(self, field.name) != field.default}
-
-
-#: What a user calls each option, to tell what is asked for.
-FLAGS = {
-    "size": "--resolution",
-    "heads": "--heads",
-    "classes": "--classes",
-    "ema": "--ema",
-    "compressor": "--compressor",
-    "scales": "--scales",
-    "products": "--ibq",
-    "encoder": "--text-encoder",
-}
 
 
 @dataclass(frozen=True)
@@ -178,17 +132,17 @@ class Format(ABC):
     marks: ClassVar[tuple[str, ...]]  # tensors that every file of this kind has
     unlike: ClassVar[tuple[str, ...]] = ()  # tensors that tell other kinds
     beside: ClassVar[tuple[str, ...]] = ()  # patterns of tensors in the file that are not of the model
-    asks: ClassVar[tuple[str, ...]] = ("size",)  # the options it reads
+    asks: ClassVar[tuple[str, ...]] = ("resolution",)  # the options it reads
 
     @abstractmethod
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         """The model that weights of this kind make; takes every one of them.
 
         Raises:
             UserError: what is missing, or has to be said in the options.
         """
 
-    def part(self, file: File, options: Options) -> str:
+    def part(self, file: File, options: ImportOptions) -> str:
         """The entry of a file that holds the weights; empty for the usual ones."""
         return ""
 
@@ -196,14 +150,14 @@ class Format(ABC):
         """Whether tensors of these names are of this kind."""
         return all(name in names for name in self.marks) and not any(name in names for name in self.unlike)
 
-    def read(self, file: File, options: Options) -> Model:
+    def read(self, file: File, options: ImportOptions) -> Model:
         """The model in a file of this kind: every weight in its place, and none left over.
 
         Raises:
             UserError: as above.
         """
-        for name in sorted(options.said - set(self.asks)):
-            raise UserError(f"{FLAGS[name]} says nothing of a {self.what}; leave it out")
+        for name in sorted(options.given - set(self.asks)):
+            raise UserError(f"--{name.replace('_', '-')} does not apply to a {self.what}; leave it out")
         weights = Weights(file.tensors(self.part(file, options)), file.config)
         model = self.model(weights, options)
         if left := weights.left(self.beside):
@@ -251,14 +205,24 @@ def filled(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module
     return module.eval().requires_grad_(False)
 
 
-def asked(value: int | None, flag: str, why: str) -> int:
-    """A number that only the user can give."""
-    if not value:
-        raise UserError(f"{why} cannot be read from the tensors; say it with {flag}")
-    return value
+def given_heads(heads: int) -> int:
+    """Return the number of attention heads, which only the user can give."""
+    if not heads:
+        raise MissingOption("the number of heads is not in the tensors; give it by --heads", "heads")
+    return heads
 
 
-def preprocessing(made: Compressor, options: Options, usual: tuple[int, int] = USUAL) -> Preprocessing:
+def compressor_of(options: ImportOptions, what: str) -> Model:
+    """Return the compressor whose codes a prior reads, where its file does not hold it."""
+    if not options.compressor:
+        message = f"a {what} does not hold its tokenizer; name its file by --compressor"
+        raise MissingOption(message, "compressor")
+    from genstack.checkpoints.model_file import load  # which reads published files, too
+
+    return load(Path(options.compressor))
+
+
+def preprocessing(made: Compressor, options: ImportOptions, usual: tuple[int, int] = USUAL) -> Preprocessing:
     """Images of the size that was asked for, or the usual one."""
     height, width = options.size or usual
     made.sizes((height, width))

@@ -2,7 +2,8 @@
 
 from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.convolutional import gaussian
-from genstack.checkpoints.formats.format import Format, Options, Weights, preprocessing
+from genstack.checkpoints.formats.format import Format, Weights, preprocessing
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.model import Model
 
 
@@ -18,8 +19,8 @@ class LatentDiffusionKL(Format):
     )
     unlike = ("quantize.embedding.weight", "quantize.embed.weight")
     beside = AROUND
-    asks = ("size", "ema")
+    asks = ("resolution", "ema")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = gaussian(ema_weights(weights) if options.ema else weights)
         return Model(made, preprocessing(made, options))

@@ -8,17 +8,17 @@ from einops import rearrange
 from genstack.checkpoints.foreign import File
 from genstack.checkpoints.formats.convolutional import Names, compressor
 from genstack.checkpoints.formats.format import (
-    FLAGS,
     Format,
-    Options,
     Weight,
     Weights,
-    asked,
     class_names,
+    compressor_of,
     filled,
+    given_heads,
     joined,
     preprocessing,
 )
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Compressor
 from genstack.conditions import ClassLabels, Condition, EncodedCaptions
 from genstack.conditions.text_encoder import download
@@ -52,14 +52,14 @@ class LlamaGenTokenizer(Format):
         "quantize.embedding.weight",
     )
     beside = (r"quantize\.codebook_used$",)
-    asks = ("size", "ema")
+    asks = ("resolution", "ema")
 
-    def part(self, file: File, options: Options) -> str:
+    def part(self, file: File, options: ImportOptions) -> str:
         if options.ema and not (isinstance(file.data, dict) and "ema" in file.data):
-            raise UserError(f"the file has no averaged weights (ema); leave {FLAGS['ema']} out")
+            raise UserError("the file has no averaged weights (ema); leave --ema out")
         return "ema" if options.ema else ""
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = compressor(weights, NAMES, normalize=True)
         return Model(made, preprocessing(made, options))
 
@@ -69,9 +69,9 @@ class LlamaGenPrior(Format):
 
     what = "class-conditional transformer of LlamaGen"
     marks = ("cls_embedding.embedding_table.weight", *TRANSFORMER)
-    asks = ("size", "heads", "compressor")
+    asks = ("resolution", "heads", "compressor")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, seen = tokenizer(weights, options, self.what)
         layout = made.layout(seen.height, seen.width)
         labels, _ = weights.dims("cls_embedding.embedding_table.weight", 2)
@@ -92,12 +92,12 @@ class LlamaGenTextPrior(Format):
 
     what = "text-conditional transformer of LlamaGen"
     marks = ("cls_embedding.cap_proj.fc1.weight", "cls_embedding.uncond_embedding", *TRANSFORMER)
-    asks = ("size", "heads", "compressor", "encoder")
+    asks = ("resolution", "heads", "compressor", "text_encoder")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, seen = tokenizer(weights, options, self.what)
         layout = made.layout(seen.height, seen.width)
-        prior = self.prior(weights, layout, options.heads, options.encoder)
+        prior = self.prior(weights, layout, options.heads, options.text_encoder)
         return Model(made, seen, prior=prior)
 
     def prior(self, weights: Weights, layout: CodeLayout, heads: int, encoder: str = "") -> Autoregressive:
@@ -114,18 +114,14 @@ class LlamaGenTextPrior(Format):
         return transformer(weights, layout, condition, heads, found)
 
 
-def tokenizer(weights: Weights, options: Options, what: str) -> tuple[Compressor, Preprocessing]:
+def tokenizer(weights: Weights, options: ImportOptions, what: str) -> tuple[Compressor, Preprocessing]:
     """The compressor whose codes a transformer reads, and how files become its images.
 
     Raises:
         UserError: nobody named it, or it is another one.
     """
-    if options.compressor is None:
-        raise UserError(
-            f"a {what} does not hold its tokenizer; name it: genstack import FILE "
-            f"{FLAGS['compressor']} TOKENIZER {FLAGS['heads']} N --out RUN"
-        )
-    made, before = options.compressor.compressor, options.compressor.preprocessing
+    model = compressor_of(options, what)
+    made, before = model.compressor, model.preprocessing
     height, width = options.size or (before.height, before.width)
     codebook_size, _ = weights.dims("tok_embeddings.weight", 2)
     if (found := made.layout(height, width).codebook_size) != codebook_size:
@@ -142,13 +138,13 @@ def transformer(
         weights: of the file.
         layout: of its codes.
         condition: what steers it.
-        heads: attention heads of a layer; 0 where nobody said it.
+        heads: attention heads of a layer; 0 if not given.
         prefix: the weights of the condition's embedding.
     """
     _, width = weights.dims("tok_embeddings.weight", 2)
     layers = weights.count("layers.{}.attention.wqkv.weight")
     hidden, _ = weights.dims("layers.0.feed_forward.w1.weight", 2)
-    heads = asked(heads, FLAGS["heads"], "the number of attention heads")
+    heads = given_heads(heads)
     backbone = plan(width, layers, heads, hidden, keyed(weights, width, heads))
     found = {f"transformer.{name}": weight for name, weight in blocks(weights, backbone).items()}
     found |= prefix | {

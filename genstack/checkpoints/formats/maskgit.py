@@ -1,7 +1,8 @@
 """MaskGIT's VQGAN as 1d-tokenizer publishes it (Chang et al. 2022, arXiv:2202.04200; Yu et al. 2024)."""
 
-from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
+from genstack.checkpoints.formats.format import Format, Weight, Weights, filled, preprocessing
 from genstack.checkpoints.formats.pyramid import halves, sizes
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder, MaskGITNetwork
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.model import Model
@@ -19,7 +20,7 @@ class MaskGITVQGAN(Format):
     )
     unlike = ("quant_conv.weight", "encoder.mid.block_1.conv1.weight")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         found = sizes(weights)
         plan = MaskGITNetwork(found.dim, found.width, found.multipliers, found.blocks, unit=True)
         size, dim = weights.dims("quantize.embedding.weight", 2)

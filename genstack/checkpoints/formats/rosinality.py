@@ -2,7 +2,8 @@
 
 import torch
 
-from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
+from genstack.checkpoints.formats.format import Format, Weight, Weights, filled, preprocessing
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.compressor.quantizers.learning import ByAverage
@@ -16,7 +17,7 @@ class RosinalityVQVAE2(Format):
     what = "VQ-VAE-2 of vq-vae-2-pytorch (rosinality)"
     marks = ("enc_b.blocks.0.weight", "enc_t.blocks.0.weight", "quantize_t.embed", "quantize_b.embed")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         fine, coarse, channels = plans(weights)
         (size,), dim = (
             weights.dims("quantize_t.cluster_size", 1),

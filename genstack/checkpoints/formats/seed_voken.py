@@ -1,8 +1,9 @@
 """Open-MAGVIT2 of SEED-Voken (Luo et al. 2024, arXiv:2409.04410); its IBQ has the names of taming."""
 
 from genstack.checkpoints.formats.averages import AROUND, ema_weights
-from genstack.checkpoints.formats.format import Format, Options, Weight, Weights, filled, preprocessing
+from genstack.checkpoints.formats.format import Format, Weight, Weights, filled, preprocessing
 from genstack.checkpoints.formats.pyramid import halves, sizes
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder, MAGVITNetwork
 from genstack.compressor.quantizers import LFQ
 from genstack.errors import UserError
@@ -23,7 +24,7 @@ class OpenMAGVIT2(Format):
     )
     beside = AROUND
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         if "model_ema.decay" in weights:
             weights = ema_weights(weights)
         found = sizes(weights)

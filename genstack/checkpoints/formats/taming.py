@@ -2,7 +2,8 @@
 
 from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.convolutional import Names, compressor, network, plan_of
-from genstack.checkpoints.formats.format import Format, Options, Weights, filled, preprocessing
+from genstack.checkpoints.formats.format import Format, Weights, filled, preprocessing
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import Gumbel
 from genstack.model import Model
@@ -25,10 +26,10 @@ class TamingVQGAN(Format):
     )
     unlike = ("quantize.ema_vocab_hit_SV",)
     beside = AROUND
-    asks = ("size", "ema", "products")
+    asks = ("resolution", "ema", "ibq")
 
-    def model(self, weights: Weights, options: Options) -> Model:
-        made = compressor(ema_weights(weights) if options.ema else weights, products=options.products)
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
+        made = compressor(ema_weights(weights) if options.ema else weights, products=options.ibq)
         return Model(made, preprocessing(made, options))
 
 
@@ -39,7 +40,7 @@ class TamingGumbel(Format):
     marks = ("encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight")
     beside = AROUND
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = gumbel(weights)
         return Model(made, preprocessing(made, options))
 

@@ -7,19 +7,18 @@ from einops import rearrange
 
 from genstack.checkpoints.formats.convolutional import compressor
 from genstack.checkpoints.formats.format import (
-    FLAGS,
     USUAL,
     Format,
-    Options,
     Weight,
     Weights,
-    asked,
     class_names,
     constant,
     filled,
+    given_heads,
     joined,
 )
 from genstack.checkpoints.formats.taming import gumbel
+from genstack.checkpoints.import_options import ImportOptions, MissingOption
 from genstack.compressor import Autoencoder
 from genstack.conditions import ClassLabels, Condition, ImageCodes, Unconditional
 from genstack.data.images import Preprocessing
@@ -56,9 +55,9 @@ class TamingTransformer(Format):
     marks = TRANSFORMER
     unlike = (OTHER,)
     beside = BESIDE
-    asks = ("size", "heads", "classes")
+    asks = ("resolution", "heads", "classes")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = first_stage(weights)
         size = options.size or guess(weights, made, None)
         return Model(
@@ -69,26 +68,28 @@ class TamingTransformer(Format):
         )
 
     def prior(
-        self, weights: Weights, made: Autoencoder, size: tuple[int, int], options: Options
+        self, weights: Weights, made: Autoencoder, size: tuple[int, int], options: ImportOptions
     ) -> Autoregressive:
         """The transformer under our names."""
         layout = made.layout(*size)
         vocabulary, _ = weights.dims("tok_emb.weight", 2)
         _, places, _ = weights.dims("pos_emb", 3)
         if options.classes is None:
-            raise UserError(
-                f"what steers this prior cannot be read from the tensors; say {FLAGS['classes']} 0 for "
-                f"nothing, or {FLAGS['classes']} N for N classes"
+            raise MissingOption(
+                "the condition is not in the tensors; give --classes N, or --classes 0 without classes",
+                "classes",
             )
         condition: Condition = Unconditional()
         if options.classes:
             condition = ClassLabels(class_names(options.classes), dropout=0.0)
         labels = max(1, options.classes)
         if places < layout.length or vocabulary < max(layout.codebook_size, labels):
-            raise UserError(
+            raise MissingOption(
                 f"{layout.length} codes of {layout.codebook_size} and {labels} labels do not fit its "
                 f"{places} positions and {vocabulary} embeddings; "
-                f"change {FLAGS['size']} or {FLAGS['classes']}"
+                "change --resolution or --classes",
+                "resolution",
+                "classes",
             )
         table = weights.take("tok_emb.weight")
         found = {"prefix.table.weight": started(table, labels, null=bool(options.classes))}
@@ -105,9 +106,9 @@ class TamingTransformerOfImages(Format):
     what = "transformer of taming-transformers, of another image (depth, segmentation)"
     marks = (*TRANSFORMER, OTHER)
     beside = BESIDE
-    asks = ("size", "heads")
+    asks = ("resolution", "heads")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, other = first_stage(weights), of_either_kind(weights.inside("cond_stage_model."))
         size = options.size or guess(weights, made, other)
         other.layout(*size)
@@ -123,9 +124,10 @@ class TamingTransformerOfImages(Format):
         _, places, _ = weights.dims("pos_emb", 3)
         tokens = before.length + layout.length
         if places < tokens - 1 or vocabulary < max(layout.codebook_size, before.codebook_size):
-            raise UserError(
+            raise MissingOption(
                 f"{tokens} codes of {layout.codebook_size} and {before.codebook_size} do not fit its "
-                f"{places} positions and {vocabulary} embeddings; change {FLAGS['size']}"
+                f"{places} positions and {vocabulary} embeddings; change --resolution",
+                "resolution",
             )
         shared = before.codebook_size <= layout.codebook_size
         condition = ImageCodes(table="shared" if shared else "own", dropout=0.0, size=size)
@@ -164,9 +166,10 @@ def guess(weights: Weights, made: Autoencoder, other: Autoencoder | None) -> tup
     codes = down * across if other is None else down * across + prod(other.network.grid(*USUAL))
     side = isqrt(rows * USUAL[0] * USUAL[1] // codes)
     if side * side * codes != rows * USUAL[0] * USUAL[1]:
-        raise UserError(
-            f"the transformer has {rows} positions, which is no square of codes; "
-            f"say the size of the images with {FLAGS['size']}"
+        raise MissingOption(
+            f"the transformer has {rows} positions, which is not a square of codes; "
+            "give the size of the images by --resolution",
+            "resolution",
         )
     return side, side
 
@@ -185,7 +188,7 @@ def transformer(
         weights: of the transformer.
         layout: of its codes.
         condition: what steers it.
-        heads: attention heads of a layer; 0 where nobody said it.
+        heads: attention heads of a layer; 0 if not given.
         prefix: the weights of the condition's embedding.
         before: codes of the condition, whose places stand in `prefix`; 0 for one token without.
     """
@@ -195,7 +198,7 @@ def transformer(
     backbone = Backbone(
         width=width,
         depth=layers,
-        heads=asked(heads, FLAGS["heads"], "the number of attention heads"),
+        heads=given_heads(heads),
         norm="layer",
         feedforward="gelu",
         ratio=hidden / width,

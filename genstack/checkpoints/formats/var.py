@@ -7,17 +7,17 @@ import torch
 
 from genstack.checkpoints.formats.convolutional import Names, network, plan_of
 from genstack.checkpoints.formats.format import (
-    FLAGS,
     Format,
-    Options,
     Weight,
     Weights,
     class_names,
+    compressor_of,
     constant,
     filled,
     joined,
     preprocessing,
 )
+from genstack.checkpoints.import_options import ImportOptions, MissingOption
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import MultiScale
 from genstack.conditions import ClassLabels
@@ -46,18 +46,19 @@ class VARTokenizer(Format):
         HITS,
     )
     beside = (r"quantize\.ema_vocab_hit_SV$",)
-    asks = ("size", "scales")
+    asks = ("resolution", "scales")
 
-    def model(self, weights: Weights, options: Options) -> Model:
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
         names, apart = Names(), separated(weights)
         plan, channels = plan_of(apart, names)
         size, dim = weights.dims("quantize.embedding.weight", 2)
         count, _ = weights.dims(HITS, 2)
-        scales = options.scales or PUBLISHED.get(count, ())
+        scales = options.sides or PUBLISHED.get(count, ())
         if len(scales) != count:
-            raise UserError(
-                f"it has {count} scales, and their sides cannot be read from the tensors; "
-                f"say all {count} with {FLAGS['scales']}, such as {FLAGS['scales']} 1,2,3,4"
+            raise MissingOption(
+                f"it has {count} scales, whose sides are not in the tensors; "
+                f"give all {count} by --scales, such as --scales 1,2,3,4",
+                "scales",
             )
         convolutions = weights.count(SMOOTHERS.format("{}") + ".weight")
         side = weights.dims("quant_conv.weight", 4)[-1]
@@ -94,13 +95,8 @@ class VARTransformer(Format):
     beside = (r"lvl_1L$", r"attn_bias_for_masking$")
     asks = ("compressor",)
 
-    def model(self, weights: Weights, options: Options) -> Model:
-        before = options.compressor
-        if before is None:
-            raise UserError(
-                f"a {self.what} does not hold its tokenizer; name it: genstack import FILE "
-                f"{FLAGS['compressor']} TOKENIZER --out RUN"
-            )
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
+        before = compressor_of(options, self.what)
         if not isinstance(before.compressor, Autoencoder) or not isinstance(
             before.compressor.quantizer, MultiScale
         ):

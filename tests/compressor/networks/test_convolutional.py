@@ -9,7 +9,7 @@ from diffusers import VQModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genstack.checkpoints import published
-from genstack.checkpoints.formats.format import Options
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 
@@ -41,7 +41,7 @@ def test_diffusers_computes_the_same(channels, tmp_path):
         for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # so that no zero or one hides a mistake
         theirs.save_pretrained(tmp_path)
-        ours = published.load(tmp_path, Options(size=(20, 44))).compressor
+        ours = published.load(tmp_path, ImportOptions(resolution="20,44")).compressor
         assert ours.network == SMALL
         images, latents = torch.randn(2, channels, 20, 44), torch.randn(2, SMALL.dim, 5, 11)
         torch.testing.assert_close(ours.encoder(images), theirs.encoder(images), **CLOSE)
