@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from genstack.checkpoints import published
-from genstack.checkpoints.formats.format import Options
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.checkpoints.model_file import load, save
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
@@ -39,7 +39,7 @@ class Lookup(Autoencoder):
 
 def test_coarser_grids_are_read_as_var_reads_them():
     golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / "var_vqvae.npz").items()}
-    model = published.load(GOLDEN / "var_vqvae.pth", Options(scales=(1, 2, 3, 4, 6, 8)))
+    model = published.load(GOLDEN / "var_vqvae.pth", ImportOptions(scales="1,2,3,4,6,8"))
     prior = NextScale(model.layout, CLASSES, Backbone(16, 1, 2))
     prior.attach(model.compressor)
     sums = prior.lookup.sums(model.layout.split(golden["codes"])[:-1], model.layout)
