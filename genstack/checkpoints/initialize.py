@@ -1,15 +1,21 @@
-"""Parts that begin with the weights of another run, every one of which must fit."""
+"""Compressors and priors that begin with the weights of another run.
 
-from collections.abc import Callable
+Every weight must fit, but for the embedding of a prior's condition: rows of its table are found by the names
+of classes or tokens, and what is not found begins anew.
+"""
+
+import re
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.compressor import Compressor
-from genstack.conditions import Condition
+from genstack.conditions import Captions, ClassLabels, Condition
+from genstack.conditions.vocabulary import load_tokenizer
 from genstack.data.data import Data
 from genstack.description import identity
 from genstack.errors import UserError
@@ -17,53 +23,118 @@ from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import Prior
 
-Part = TypeVar("Part", bound=nn.Module)
+#: The embedding of a condition within a prior, and the table in it whose rows have names.
+PREFIX = re.compile(r"(^|\.)prefix\.")
+TABLE = re.compile(r"(^|\.)prefix\.(table|tokens)\.weight$")
 
 
-def begun(make: Callable[[int], Compressor], place: Path) -> Callable[[int], Compressor]:
-    """What makes a compressor with the weights of another; every one of them must fit."""
+def initialized_compressor(make: Callable[[int], Compressor], place: Path) -> Callable[[int], Compressor]:
+    """Return a function like `make` whose compressor has the weights of another run."""
     before = load(place).compressor
 
     def made(channels: int) -> Compressor:
-        return filled(make(channels), before, place)
+        compressor = make(channels)
+        load_weights(compressor, before.state_dict(), place)
+        return compressor
 
     return made
 
 
-def begun_prior(
-    make: Callable[[CodeLayout, Condition], Prior], place: Path, model: Model
+def initialized_prior(
+    make: Callable[[CodeLayout, Condition], Prior], place: Path, model: Model, say: Callable[[str], None]
 ) -> Callable[[CodeLayout, Condition], Prior]:
-    """What makes a prior over a model's codes with the weights of another; every one of them must fit."""
-    before = prior_of(place)
+    """Return a function like `make` whose prior has the weights of another run.
+
+    Args:
+        make: makes a prior over the model's codes.
+        place: the other run, or a published file.
+        model: the compressor.
+        say: takes a line about what begins anew.
+    """
+    before = load_prior(place)
 
     def made(layout: CodeLayout, condition: Condition) -> Prior:
         prior = make(layout, condition)
         prior.attach(model.compressor)
-        return filled(prior, before, place)
+        state, anew = condition_weights(prior, before)
+        load_weights(prior, state, place)
+        if anew:
+            say(f"--init {place}: {anew}")
+        return prior
 
     return made
 
 
-def other_codes(place: Path, model: Model) -> str:
-    """That a prior was trained on codes which mean something else than a model's; "" where it was not."""
+def condition_weights(prior: Prior, before: Prior) -> tuple[dict[str, Tensor], str]:
+    """Return the weights of another prior with an embedding that fits this one's condition.
+
+    Also return a line about what begins anew; empty where nothing does.
+    """
+    state, new = dict(before.state_dict()), prior.state_dict()
+    rows, old_rows = row_names(prior.condition), row_names(before.condition)
+    if type(prior.condition) is not type(before.condition):
+        old_rows = {}
+    if len(rows) == len(old_rows) and list(old_rows)[:-1] == [str(label) for label in range(len(rows) - 1)]:
+        old_rows = rows  # a published file that only counts its classes: taken in their order
+    shared = rows.keys() & old_rows.keys()
+    anew = False
+    for name in filter(PREFIX.search, state.keys() | new.keys()):
+        if name not in new:
+            del state[name]
+        elif (
+            TABLE.search(name)
+            and name in state
+            and rows != old_rows
+            and state[name].shape[1:] == new[name].shape[1:]
+        ):
+            table = new[name].clone()
+            for row in shared:
+                table[rows[row]] = state[name][old_rows[row]]
+            state[name], anew = table, True
+        elif name not in state or state[name].shape != new[name].shape:
+            state[name], anew = new[name], True
+    if not anew:
+        return state, ""
+    found = sorted(str(name) for name in shared if name is not None)
+    if not found:
+        return state, f"the embedding of the condition {type(prior.condition).__name__} begins anew"
+    examples = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    total = len([name for name in rows if name is not None])
+    kind = "classes" if isinstance(prior.condition, ClassLabels) else "tokens"
+    return state, f"{len(found)} of {total} {kind} are found by name ({examples}); the others begin anew"
+
+
+def row_names(condition: Condition) -> dict[Hashable, int]:
+    """Return the rows of a condition's table by the names of its classes or tokens; None is the null row."""
+    if isinstance(condition, ClassLabels):
+        return {**{name: label for label, name in enumerate(condition.names)}, None: len(condition.names)}
+    if isinstance(condition, Captions):
+        vocabulary = load_tokenizer(condition.merges).get_vocab()
+        return {**{token: number + 1 for token, number in vocabulary.items()}, None: 0}
+    return {}
+
+
+def code_mismatch(place: Path, model: Model) -> str:
+    """Return a warning if a prior was trained on the codes of another compressor; empty if not."""
     there, here = identity(load(place)), identity(model)
     if there == here:
         return ""
     return (
-        f"the prior of {place} was trained on the codes of another compressor ({there[:8]}, here "
-        f"{here[:8]}): what it knows of codes does not hold here; leave out --init, unless both give nearly "
-        f"the same codes"
+        f"the prior of {place} was trained on the codes of another compressor ({there[:8]}, not "
+        f"{here[:8]}); leave out --init, unless both give nearly the same codes"
     )
 
 
-def reading(condition: Condition | None, data: Data, folder: Path, init: str | None) -> Condition | None:
-    """A condition with the frozen compressor that it needs, if it needs one.
+def condition_with_network(
+    condition: Condition | None, data: Data, folder: Path, init: str | None
+) -> Condition | None:
+    """Return a condition with the frozen compressor that it needs, if it needs one.
 
     Args:
-        condition: as the settings say it.
-        data: what the prior is trained on.
+        condition: of the settings.
+        data: of the training.
         folder: of the prior's run, whose own copy comes first.
-        init: run whose prior's weights it begins with; its copy is taken where no compressor is named.
+        init: run whose prior it begins with; its copy is used if no compressor is named.
     """
     kept = folder if (folder / TENSORS).exists() else None
     if condition is not None and condition.compressor and kept is None:
@@ -71,28 +142,27 @@ def reading(condition: Condition | None, data: Data, folder: Path, init: str | N
         model.check_preprocessing(replace(data.preprocessing, channels=model.preprocessing.channels))
         return condition.with_compressor(model.compressor, identity(model))
     place = kept or (None if init is None else Path(init))
-    before = None if place is None else prior_of(place).condition
+    before = None if place is None else load_prior(place).condition
     if condition is not None and isinstance(before, type(condition)) and before.network is not None:
         return condition.with_compressor(cast(Compressor, before.network), before.weights_hash)
     return condition
 
 
-def prior_of(place: Path) -> Prior:
-    """The prior of a run, or of a published file."""
+def load_prior(place: Path) -> Prior:
+    """Load the prior of a run, or of a published file."""
     prior = load(place).prior
     if prior is None:
         raise UserError(f"{place} has no prior; name a run of `train prior`, or leave out --init")
     return prior
 
 
-def filled(part: Part, before: nn.Module, place: Path) -> Part:
-    """A part with the weights of another one like it."""
-    expected, given = part.state_dict(), before.state_dict()
-    wrong = sorted(expected.keys() ^ given.keys())
-    wrong += [name for name in expected if name in given and expected[name].shape != given[name].shape]
+def load_weights(part: nn.Module, state: dict[str, Tensor], place: Path) -> None:
+    """Load weights, every one of which must fit."""
+    expected = part.state_dict()
+    wrong = sorted(expected.keys() ^ state.keys())
+    wrong += [name for name in expected if name in state and expected[name].shape != state[name].shape]
     if wrong:
         raise UserError(
             f"the weights of {place} do not fit this {type(part).__name__}: {', '.join(wrong[:5])}"
         )
-    part.load_state_dict(given)
-    return part
+    part.load_state_dict(state)

@@ -3,7 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,13 @@ from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack import description, hub
-from genstack.checkpoints.initialize import begun, begun_prior, other_codes, prior_of, reading
+from genstack.checkpoints.initialize import (
+    code_mismatch,
+    condition_with_network,
+    initialized_compressor,
+    initialized_prior,
+    load_prior,
+)
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.cli.commands import training
 from genstack.cli.next_steps import next_command
@@ -80,7 +86,7 @@ class CompressorStage(Stage):
     def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
         arguments = vars(parts.model)
         if settings.init is not None and run.checkpoint is None:
-            arguments["compressor"] = begun(arguments["compressor"], Path(settings.init))
+            arguments["compressor"] = initialized_compressor(arguments["compressor"], Path(settings.init))
         return CompressorTraining(data=parts.data, **arguments)
 
     def next_steps(self, folder: Path) -> str:
@@ -102,7 +108,7 @@ class PriorStage(Stage):
         start = given.get("init")
         if start is None:
             return {}
-        described = description.describe(prior_of(Path(start)))
+        described = description.describe(load_prior(Path(start)))
         condition = described.pop("condition")
         del described["layout"]  # the compressor's
         for late in ("names", "network"):  # the data's, and no setting
@@ -127,10 +133,14 @@ class PriorStage(Stage):
         place = run.folder if (run.folder / TENSORS).exists() else Path(settings.compressor)
         model = load(place)
         arguments, data = vars(parts.model), codes_or_images(parts.data, model)
-        arguments["condition"] = reading(arguments["condition"], data, run.folder, settings.init)
+        arguments["condition"] = condition_with_network(
+            arguments["condition"], data, run.folder, settings.init
+        )
         if settings.init is not None and run.checkpoint is None:
-            print_once(other_codes(Path(settings.init), model), error=True)
-            arguments["prior"] = begun_prior(arguments["prior"], Path(settings.init), model)
+            print_once(code_mismatch(Path(settings.init), model), error=True)
+            arguments["prior"] = initialized_prior(
+                arguments["prior"], Path(settings.init), model, partial(print_once, error=True)
+            )
         return PriorTraining(compressor=model, data=data, **arguments)
 
     def next_steps(self, folder: Path) -> str:
