@@ -205,7 +205,7 @@ def test_a_folder_of_a_repository_is_a_model(server, name):
         "vqvae/diffusion_pytorch_model.fp16.safetensors": b"not wanted",
         **{f"vqvae/{file}": content for file, content in files.items()},
     }
-    assert genstack.load(name).made["published"] == "VQModel of diffusers"
+    assert genstack.load(name).metadata["published"] == "VQModel of diffusers"
     fetched = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
     assert fetched == set(files)
 

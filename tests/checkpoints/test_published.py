@@ -597,7 +597,7 @@ def test_only_the_shard_of_the_compressor_is_opened(tmp_path):
     shards = dict.fromkeys(wrapped, "model-00002-of-00002.safetensors")
     shards |= {"language.weight": "model-00001-of-00002.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
-    assert genstack.load(tmp_path).made["part"] == "vision"
+    assert genstack.load(tmp_path).metadata["part"] == "vision"
 
 
 def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
