@@ -86,7 +86,7 @@ def width(path):
 pytestmark = pytest.mark.slow
 
 
-def test_samples_are_pictures_that_say_how_they_were_drawn(road):
+def test_samples_record_their_options(road):
     cards = [json.loads(line) for line in (road / "samples" / "samples.jsonl").read_text().splitlines()]
     assert [card["file"] for card in cards] == [f"{number:05d}.png" for number in range(5)]
     assert [card["class"] for card in cards] == ["wild dog", "cat", "wild dog", "cat", "wild dog"]
@@ -150,7 +150,7 @@ def test_the_same_again_is_the_same_bytes(road, monkeypatch):
     assert same(road / "samples", road / "other") == []
 
 
-def test_what_is_there_is_not_drawn_again(road, monkeypatch, capsys):
+def test_existing_samples_are_kept(road, monkeypatch, capsys):
     words = ("--seed", "8", "--out", "kept")
     assert sample(road, monkeypatch, "--count", "2", *words) is None
     times = {path: path.stat().st_mtime_ns for path in (road / "kept").glob("*.png")}
@@ -187,7 +187,7 @@ def test_another_set_does_not_mix_with_what_is_there(road, monkeypatch, other, c
         (["--device", "cpuu"], "device cpuu is not there; use auto, cpu, cuda or mps"),
     ],
 )
-def test_mistakes_are_told_in_one_line(road, monkeypatch, words, message, capsys):
+def test_mistakes_end_in_one_line(road, monkeypatch, words, message, capsys):
     assert sample(road, monkeypatch, "--out", "never", *words) == 2
     error = capsys.readouterr().err
     assert message in error

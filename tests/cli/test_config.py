@@ -1,4 +1,4 @@
-"""Recipes and parts, as `genstack config` shows them."""
+"""Recipes and parts that `genstack config` lists."""
 
 from pathlib import Path
 

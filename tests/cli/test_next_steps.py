@@ -45,5 +45,5 @@ def test_the_recipe_fits_the_codes(compressor, prior):
     parts.prior(made.layout, Unconditional()).attach(made.compressor)
 
 
-def test_latents_without_codes_are_drawn_at_once():
+def test_a_vae_is_sampled_without_a_prior():
     assert next_command(model("vae"), "X").startswith("genstack sample X ")

@@ -1,4 +1,4 @@
-"""Planning: it tells what would be, takes what training takes, and writes nothing."""
+"""Estimates of `genstack plan`, which takes the settings of a training and writes nothing."""
 
 import re
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_not_tried(tmp_path, capsys, monkeypatch):
     assert "it does not fit; raise trainer.accumulate_grad_batches" in capsys.readouterr().out
 
 
-def test_a_device_too_small_for_the_probe_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+def test_a_device_too_small_for_the_probe_ends_in_one_line(tmp_path, capsys, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -85,7 +85,7 @@ def test_a_plan_of_a_prior_takes_codes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("seconds", "told"), [(3, "3 seconds"), (119, "119 seconds"), (600, "10.0 minutes"), (1e6, "11.6 days")]
 )
-def test_times_are_told_as_people_say_them(seconds, told):
+def test_durations_have_their_largest_unit(seconds, told):
     assert plan.duration(float(seconds)) == told
 
 

@@ -51,7 +51,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_captions_are_drawn_in_turn_and_told(here):
+def test_captions_are_cycled_and_recorded(here):
     run(here / "run", Captions(length=16))
     (here / "asked.txt").write_text("a red circle\r\n\n  größe\u2028漢\n", encoding="utf-8")
     assert sample("--captions", "asked.txt", "--count", "3", "--guidance", "2") is None
@@ -73,7 +73,7 @@ def test_captions_are_drawn_in_turn_and_told(here):
     assert sample("--caption", "a red circle", "--count", "2", "--out", "blue") == 2, "another set"
 
 
-def test_condition_images_are_drawn_from_a_folder_in_turn(here):
+def test_condition_images_of_a_folder_are_cycled(here):
     run(here / "run", ConditionImage(view="edges", patch=8))
     (here / "maps" / "deep").mkdir(parents=True)
     for name in ("deep/2.png", "10.jpg"):
@@ -111,7 +111,7 @@ def test_larger_images_are_steered_by_larger_images_each_window_by_its_part(here
         model.sample(inputs, SamplingOptions(), 0, [0], (32, 40))
 
 
-def test_coordinates_are_drawn_in_turn(here):
+def test_coordinates_are_cycled(here):
     run(here / "run", Coordinates())
     assert sample("--coordinates", "0,0,0.5,0.5 0.5,0,1,1", "--count", "2") is None
     assert [told["coordinates"] for told in chunks(here / "samples")] == ["0,0,0.5,0.5", "0.5,0,1,1"]

@@ -1,4 +1,4 @@
-"""What a user meets at a run folder that is taken, damaged or half begun."""
+"""Run folders that are in use, damaged or half begun."""
 
 import shutil
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_a_second_training_of_the_same_run_is_refused(folder: Path, capsys) -> N
 
 
 @pytest.mark.parametrize("text", ["a: [", "", "- 1", "data: {source: digits}"])
-def test_a_damaged_configuration_is_told_in_one_line(folder: Path, capsys, text: str) -> None:
+def test_a_damaged_configuration_ends_in_one_line(folder: Path, capsys, text: str) -> None:
     (folder / "config.yaml").write_text(text)
     assert main(["train", "resume", str(folder)]) == 2
     message = capsys.readouterr().err
@@ -67,7 +67,7 @@ def test_a_damaged_configuration_is_told_in_one_line(folder: Path, capsys, text:
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 100])
-def test_a_damaged_checkpoint_is_told_in_one_line(folder: Path, capsys, content: bytes) -> None:
+def test_a_damaged_checkpoint_ends_in_one_line(folder: Path, capsys, content: bytes) -> None:
     (folder / "checkpoints" / "last.ckpt").write_bytes(content)
     assert main(["train", "resume", str(folder)]) == 2
     message = capsys.readouterr().err

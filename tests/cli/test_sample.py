@@ -92,7 +92,7 @@ def test_a_sweep_is_one_table_of_the_same_images(place):
     assert width < 3 * cell_width + 120 and height < 2 * cell_height + 40
 
 
-def test_another_size_is_drawn_through_windows_and_the_size_of_training_is_the_plain_sample(place):
+def test_another_size_is_sampled_through_windows(place):
     assert sample("--size", "24x20") is None
     assert pictures(place / "out").shape == (3, 24, 20)
     assert cards(place / "out")[0]["size"] == [24, 20]

@@ -100,7 +100,7 @@ def test_all_pictures_of_a_named_source_are_reconstructed(place, capsys):
         ([*ENDLESS.split(), "--model.compressor.quantizer", "FSQ", "--runs", "none"], "max_steps -5"),
     ],
 )
-def test_what_is_refused_is_told_in_one_line(words, message, capsys):
+def test_what_is_refused_ends_in_one_line(words, message, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -1,4 +1,4 @@
-"""Make a run of a model that another project published.
+"""Import a model that another project published.
 
 genstack import vqgan_imagenet_f16_1024.ckpt --out runs/vqgan-f16
 """
@@ -20,15 +20,15 @@ from genstack.model import Model
 
 @dataclass(frozen=True)
 class Request:
-    """Make a run of a model that another project published; nothing in its file is imported or called.
+    """Import a model that another project published as a run; no code of its file is run.
 
-    The options can also be written into FILE.yaml, such as `heads: 16`; FILE then stands wherever a run does.
+    Options can also be kept in FILE.yaml, such as `heads: 16`; then FILE can be used in place of a run.
 
     Args:
         file: a checkpoint (.ckpt, .pt, .pth, .bin, .pkl, .safetensors), a folder of diffusers, or
             hf:user/name.
         out: folder of the new run.
-        list: show the kinds of files that are known.
+        list: list the kinds of files that can be imported, and exit.
     """
 
     file: Place = ""
@@ -37,26 +37,26 @@ class Request:
 
 
 def run(arguments: list[str]) -> int | None:
-    """Run `genstack import ...`."""
+    """Import what a command line asks for."""
     settings = Parser(IMPORT).parse(arguments)
     request = made(Request, settings)
     if request.list:
-        print(known())
+        print(known_formats())
         return None
     if not request.file or not request.out:
         raise UserError(
-            "name a file and a folder: genstack import FILE --out RUN; --list shows what is known"
+            "expected a file and a folder: genstack import FILE --out RUN; --list shows the known formats"
         )
     if (Path(request.out) / TENSORS).exists():
         raise UserError(f"{request.out} already holds a model; choose another --out")
     file = hub.fetch(request.file) if hub.named(request.file) else Path(request.file)
     model = load_published(file, made(ImportOptions, settings).over(note_options(file)))
     save(model, Path(request.out))
-    print(f"{request.out}: {summary(model)}. {following(model, request.out)}")
+    print(f"{request.out}: {summary(model)}. {next_step(model, request.out)}")
     return None
 
 
-def known() -> str:
+def known_formats() -> str:
     """Return the kinds of files that can be read, with the options of each."""
     lines = []
     for kind in sorted(formats().values(), key=lambda kind: kind.what):
@@ -78,7 +78,7 @@ def summary(model: Model) -> str:
     )
 
 
-def following(model: Model, out: str) -> str:
+def next_step(model: Model, out: str) -> str:
     """Return the next command."""
     if model.prior:
         return f"Next:  genstack sample {out} --count 16"
