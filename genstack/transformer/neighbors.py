@@ -22,20 +22,22 @@ class NeighborEmbedding(nn.Module):
 
     def __init__(self, layout: CodeLayout, width: int):
         super().__init__()
-        positions, order = layout.positions(), torch.arange(layout.length)
-        widths = torch.tensor([columns for _, columns in layout.grids])[positions.grid]
-        rows = []
+        grids, positions, order = layout.grids, layout.positions(), torch.arange(layout.length)
+        widths = torch.tensor([columns for _, columns in grids])[positions.grid]
+        index: list[Tensor] = []
+        self.layers = nn.ModuleList()
         for shift in COLUMNS:
+            if not any(rows > 1 and columns > abs(shift) for rows, columns in grids):
+                continue  # no code has such a neighbor
             column = positions.column + shift
             inside = (positions.row > 0) & (column >= 0) & (column < widths)
-            rows.append(torch.where(inside, order + (shift - widths) * layout.depth + 1, 0))
-        index = pad(torch.stack(rows), (0, 1))  # the last: no position, so no neighbors
-        self.register_buffer("index", index[index.any(dim=1)], persistent=False)
-        self.layers = nn.ModuleList()
-        for _ in self.get_buffer("index"):
+            index.append(torch.where(inside, order + (shift - widths) * layout.depth + 1, 0))
             layer = nn.Linear(width, width, bias=False)
             nn.init.normal_(layer.weight, std=0.02)
             self.layers.append(layer)
+        rows = torch.stack(index) if index else order.new_zeros(0, layout.length)
+        # The last is that of no position, which has no neighbors.
+        self.register_buffer("index", pad(rows, (0, 1)), persistent=False)
 
     def forward(
         self,

@@ -73,6 +73,16 @@ def train(prior: Prior, batch, steps: int, rate: float = 3e-3, final: float = 1.
     return prior.eval()
 
 
+@torch.no_grad()
+def randomize(prior: Prior) -> None:
+    """Give all parameters values of deviation 0.4, as they are read."""
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    for module in prior.modules():
+        if isinstance(module, ScaledEmbedding):
+            module.weight /= module.scale
+
+
 class Builder:
     """A kind of prior, built small and attached to a compressor that learned nothing."""
 
@@ -216,8 +226,7 @@ def test_the_probabilities_of_all_codes_sum_to_one(build, smallest):
     prior = build(smallest, CLASSES).eval()
     if prior.likelihood != "exact":
         pytest.skip("its likelihood is a bound")
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+    randomize(prior)
     every = torch.tensor(list(product(range(3), repeat=4)))
     for label in range(4):
         nats = prior.nats(every, torch.full((81,), label))
@@ -232,11 +241,7 @@ def test_a_bound_leaves_less_than_all_probability(build, smallest):
         pytest.skip("its likelihood is exact")
     assert prior.likelihood.startswith("upper bound")
     prior.masks = 100  # the bound itself, hardly an estimate any more
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    for module in prior.modules():
-        if isinstance(module, ScaledEmbedding):  # which is read larger than it is stored
-            module.weight /= module.scale
+    randomize(prior)
     every = torch.tensor(list(product(range(3), repeat=4)))
     together = prior.nats(every.repeat(4, 1), torch.arange(4).repeat_interleave(81))
     for nats in together.split(81):
@@ -286,8 +291,7 @@ def test_known_codes_stay_and_the_others_are_drawn(build, layout):
 def test_a_prior_says_which_known_codes_it_sees(build, small):
     """Known codes behind those that are drawn change them, or never do."""
     prior = build(small, CLASSES)
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+    randomize(prior)
     labels, seeds = torch.arange(32) % 3, image_seeds(5, range(32))
     later = torch.arange(small.length) >= small.length // 2
     first, second = (
