@@ -24,8 +24,8 @@ from PIL import Image
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data import ImageData
-from genstack.data.framing import Augmentation, frame
 from genstack.data.images import pixels
+from genstack.data.transforms import Augmentation, crop_and_resize
 
 VARIED = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5)
 BATCH = 8
@@ -87,7 +87,7 @@ def draft(side: int) -> tuple[float, float, float]:
         picture = Image.open(io.BytesIO(data))
         if shrink:
             picture.draft("RGB", (side, side))
-        seen.append(frame(pixels(picture, 3) * 2 - 1, (side, side)))
+        seen.append(crop_and_resize(pixels(picture, 3) * 2 - 1, (side, side)))
         seconds.append(time.perf_counter() - begun)
     apart = (seen[0] - seen[1]).abs() * 127.5
     return seconds[0] / seconds[1], apart.mean().item(), apart.max().item()

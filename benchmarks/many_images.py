@@ -19,7 +19,7 @@ import torch
 
 from genstack.data.names import Names
 from genstack.data.permutation import Permutation
-from genstack.data.sources.folder import natural
+from genstack.data.sources.folder import natural_key
 from genstack.data.sources.manifest import Row, Rows
 from genstack.data.split import BLOCK, hashed, split
 from genstack.training.estimate import resident_peak
@@ -59,7 +59,7 @@ def measure(work: str, count: int) -> None:
     """One line of the table."""
     before, begun = resident_peak(), time.process_time()
     if work == "names of a folder":
-        stays = Names(sorted(names(count), key=natural)).nbytes
+        stays = Names(sorted(names(count), key=natural_key)).nbytes
     elif work == "rows of a list":
         stays = Rows(rows(count)).nbytes
     elif work.startswith("split"):

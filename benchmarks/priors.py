@@ -29,7 +29,7 @@ from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
 from genstack.conditions import ClassLabels, Condition
 from genstack.data import ImageData
-from genstack.data.framing import Augmentation
+from genstack.data.transforms import Augmentation
 from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
 from genstack.evaluation.metrics.kid import kid
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, vote

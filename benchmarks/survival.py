@@ -218,13 +218,13 @@ def train(kind: str, runs: Path, kills: int, chance: random.Random) -> bool:
     """Kill a training."""
     stage = "prior" if kind == "fsdp" else kind
     flags = FSDP.split() if kind == "fsdp" else []
-    undisturbed, folder = runs / f"whole-{kind}", runs / f"killed-{kind}"
-    if not undisturbed.exists():
-        whole(command(stage, runs, undisturbed.name, *flags))
+    default_child_handler, folder = runs / f"whole-{kind}", runs / f"killed-{kind}"
+    if not default_child_handler.exists():
+        whole(command(stage, runs, default_child_handler.name, *flags))
     wait, trainers = (wait_for_save, 2) if kind == "fsdp" else (wait_for_work, 1)
     words = command(stage, runs, folder.name, *flags)
     hits = interrupted(words, folder, kills, chance, wait, trainers)
-    return compare(f"training: {kind}", undisturbed, folder, hits)
+    return compare(f"training: {kind}", default_child_handler, folder, hits)
 
 
 def work(kind: str, runs: Path, kills: int, chance: random.Random) -> bool:
@@ -236,10 +236,10 @@ def work(kind: str, runs: Path, kills: int, chance: random.Random) -> bool:
             *("--images_per_shard", "8", "--out"),
         ],
     }[kind]
-    undisturbed, folder = (runs / f"{kind} {name}" for name in ("whole", "killed"))
-    whole([*GENSTACK, *words, str(undisturbed)])
+    default_child_handler, folder = (runs / f"{kind} {name}" for name in ("whole", "killed"))
+    whole([*GENSTACK, *words, str(default_child_handler)])
     hits = interrupted([*GENSTACK, *words, str(folder)], folder, kills, chance)
-    return compare(kind, undisturbed, folder, hits)
+    return compare(kind, default_child_handler, folder, hits)
 
 
 def main() -> int:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from genstack.compressor import Compressor
 from genstack.conditions import Condition, Unconditional
-from genstack.data.framing import frame
 from genstack.data.images import Preprocessing, pixels
+from genstack.data.transforms import crop_and_resize
 from genstack.errors import UserError
 from genstack.inputs import Box, ConditionInputs
 from genstack.layout import CodeLayout
@@ -102,7 +102,7 @@ class Model:
             pixels(picture, channels, background, preprocessing.window is not None) for picture in pictures
         ]
         size = (preprocessing.height, preprocessing.width)
-        images = torch.stack([frame(preprocessing.to_model(one), size) for one in raw])
+        images = torch.stack([crop_and_resize(preprocessing.to_model(one), size) for one in raw])
         return self.compressor.encode(images.to(self.device))
 
     @torch.no_grad()

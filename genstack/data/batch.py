@@ -1,4 +1,4 @@
-"""Images of a source to batches: reading, varying, and going on where a file cannot be read."""
+"""Images of a source to batches: reads, augments, and replaces files that cannot be read."""
 
 import signal
 import warnings
@@ -12,11 +12,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from genstack.data.beside import Beside, check_alike
-from genstack.data.framing import Augmentation
+from genstack.data.condition_images import ConditionImages, check_proportions
 from genstack.data.images import Preprocessing
-from genstack.data.reading import Reading, how_ended, keeping_handler, undisturbed
 from genstack.data.source import Source
+from genstack.data.transforms import Augmentation
+from genstack.data.workers import (
+    ReadingProgress,
+    default_child_handler,
+    describe_exit,
+    restored_child_handler,
+)
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
 
@@ -25,15 +30,15 @@ MOST_UNREADABLE = 0.05
 
 @dataclass
 class Batch:
-    """What training reads.
+    """One batch of images with labels, captions and crops.
 
     Args:
         images: in [-1, 1].
-        labels: zeros where there are no classes.
-        skipped: why each unreadable image met on the way was left out, by its key.
-        captions: what each shows, in words; () where nothing is known of any.
-        condition_images: a picture that goes with each, in [-1, 1]; None where each goes with itself.
-        crops: top, left, bottom and right edge of each in its picture, as shares; None where none is known.
+        labels: zeros without classes.
+        skipped: reason for each unreadable image that was replaced, by key.
+        captions: one per image; () for none.
+        condition_images: in [-1, 1]; None if each image is its own.
+        crops: top, left, bottom and right edge of each image in its picture, as shares; None if unknown.
     """
 
     images: Float[Tensor, "b c H W"]
@@ -47,12 +52,12 @@ class Batch:
         return len(self.images)
 
     def codes(self, encode: Callable[[Tensor], Tensor]) -> Int[Tensor, "b n"]:
-        """What `encode` makes of the images."""
+        """Encode the images."""
         return encode(self.images)
 
     @property
     def inputs(self) -> ConditionInputs:
-        """What is known of the images, for a condition to read."""
+        """Inputs of a condition."""
         images = self.images if self.condition_images is None else self.condition_images
         return ConditionInputs(self.labels, self.captions, images, crops=self.crops)
 
@@ -76,7 +81,7 @@ class Batch:
 
 @dataclass
 class CodeBatch:
-    """What a prior's training reads where images have been encoded before.
+    """One batch of codes that were encoded beforehand.
 
     Args:
         stored: the codes.
@@ -101,25 +106,25 @@ class CodeBatch:
 
 
 def join(samples: Sequence[Batch]) -> Batch:
-    """Batches one after the other as one."""
+    """Concatenate batches."""
     return Batch(
         torch.cat([sample.images for sample in samples]),
         torch.cat([sample.labels for sample in samples]),
         {key: reason for sample in samples for key, reason in sample.skipped.items()},
         tuple(caption for sample in samples for caption in sample.captions),
-        joined([sample.condition_images for sample in samples]),
-        joined([sample.crops for sample in samples]),
+        concatenate([sample.condition_images for sample in samples]),
+        concatenate([sample.crops for sample in samples]),
     )
 
 
-def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """One after the other, where all are there."""
+def concatenate(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Concatenate tensors; None if any is missing."""
     there = [tensor for tensor in tensors if tensor is not None]
     return torch.cat(there) if len(there) == len(tensors) else None
 
 
-class Samples(Dataset[Batch]):
-    """Some images of a source, preprocessed, each as a batch of one; asked for by (epoch, index).
+class ImageDataset(Dataset[Batch]):
+    """A map-style data set of preprocessed images, each a batch of one, indexed by (epoch, index).
 
     An unreadable image is replaced by the next readable one of the same side of the split.
     """
@@ -132,12 +137,12 @@ class Samples(Dataset[Batch]):
         augmentation: Augmentation,
         labelled: bool,
         seed: int,
-        beside: Beside | None = None,
+        condition_reader: ConditionImages | None = None,
     ):
         self.source, self.numbers, self.preprocessing = source, numbers, preprocessing
         self.augmentation, self.labelled, self.seed = augmentation, labelled, seed
-        self.beside = beside
-        self.reading = Reading(workers=0)
+        self.condition_reader = condition_reader
+        self.reading = ReadingProgress(workers=0)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -150,7 +155,7 @@ class Samples(Dataset[Batch]):
             try:
                 with self.reading.of(number):
                     pixels = self.source.image(number, self.preprocessing)
-                    other = self._beside(number, pixels)
+                    other = self._condition_image(number, pixels)
                     label = self.source.label(number) if self.labelled else 0
                     caption = self.source.caption(number)
             except UserError as error:
@@ -171,16 +176,18 @@ class Samples(Dataset[Batch]):
             )
         raise UserError(f"none of {len(self)} images can be read; the last: {skipped.popitem()[1]}")
 
-    def _beside(self, number: int, pixels: Float[Tensor, "c h w"]) -> Float[Tensor, "c h2 w2"] | None:
-        if self.beside is None:
+    def _condition_image(
+        self, number: int, pixels: Float[Tensor, "c h w"]
+    ) -> Float[Tensor, "c h2 w2"] | None:
+        if self.condition_reader is None:
             return None
-        other = self.beside(number, self.preprocessing)
-        check_alike(pixels, other, self.source.key(number))
+        other = self.condition_reader(number, self.preprocessing)
+        check_proportions(pixels, other, self.source.key(number))
         return other
 
 
-class Unreadable:
-    """The unreadable images met so far, of `images` in all: each warned of once, and too many refused."""
+class UnreadableImages:
+    """Unreadable images so far. Warns once for each, and raises an error if they are too many of `images`."""
 
     def __init__(self, images: int):
         self.images = images
@@ -198,21 +205,21 @@ class Unreadable:
             )
 
 
-def stay(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the training, which ends its workers."""
+def ignore_interrupts(worker: int) -> None:
+    """Ignore Ctrl-C in a worker: a terminal sends it to all processes; the training ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Loader(DataLoader[Batch]):
-    """A DataLoader that counts unreadable images where training runs, and draws from no global generator."""
+    """A DataLoader that counts unreadable images in the training process and uses no global generator."""
 
     def __init__(
         self,
-        samples: Samples,
+        samples: ImageDataset,
         order: Iterable[tuple[int, int]],
         batch_size: int,
         workers: int,
-        unreadable: Unreadable,
+        unreadable: UnreadableImages,
     ):
         super().__init__(
             samples,
@@ -223,32 +230,32 @@ class Loader(DataLoader[Batch]):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(samples.seed),
             persistent_workers=workers > 0,
-            worker_init_fn=stay,
+            worker_init_fn=ignore_interrupts,
         )
         self.unreadable = unreadable
-        samples.reading = Reading(workers)
+        samples.reading = ReadingProgress(workers)
         self.samples = samples
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        with keeping_handler():
+        with restored_child_handler():
             batches = super().__iter__()
         while True:
             try:
-                with undisturbed():
+                with default_child_handler():
                     batch = next(batches)
             except StopIteration:
                 return
             except UserError as error:  # a worker's comes with its traceback
                 raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
             except (RuntimeError, OSError, EOFError) as error:  # OSError: while a batch is handed over
-                with undisturbed():
+                with default_child_handler():
                     explained = self._explained(error, getattr(batches, "_workers", []))
                 raise explained from error
             self.unreadable.add(batch.skipped)
             yield batch
 
     def _explained(self, error: Exception, workers: Sequence[BaseProcess]) -> Exception:
-        """The error of a dead worker with the image that it died of; any other as it is."""
+        """Return an error that names the image a dead worker was reading; any other error unchanged."""
         dying = wait([worker.sentinel for worker in workers], timeout=1)
         for number, worker in enumerate(workers):
             if worker.sentinel in dying:
@@ -256,7 +263,7 @@ class Loader(DataLoader[Batch]):
                 image = self.samples.reading.last(number)
                 place = "between two images" if image is None else f"reading {self.samples.source.key(image)}"
                 return UserError(
-                    f"a loader worker {how_ended(worker)} {place}; look at that image, and at free memory: "
-                    f"fewer data.workers need less"
+                    f"a loader worker {describe_exit(worker)} {place}; check that image and the free memory, "
+                    f"or lower data.workers"
                 )
         return error

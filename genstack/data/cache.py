@@ -1,4 +1,4 @@
-"""Where data is kept that was fetched or computed once: $GENSTACK_DATA, or else ~/.cache/genstack/data."""
+"""The cache of fetched and computed data: $GENSTACK_DATA, or else ~/.cache/genstack/data."""
 
 import os
 import threading
@@ -8,22 +8,22 @@ from genstack.errors import UserError
 
 
 def cache() -> Path:
-    """The folder; it need not be there yet."""
+    """Path of the cache folder, which may not exist yet."""
     default = Path.home() / ".cache" / "genstack" / "data"
     return Path(os.environ.get("GENSTACK_DATA", default)).expanduser()
 
 
 def limit() -> int | None:
-    """Bytes that fetched files may take, as $GENSTACK_DATA_GB says; None for all that there are."""
+    """Bytes that fetched files may take ($GENSTACK_DATA_GB); None for no limit."""
     said = os.environ.get("GENSTACK_DATA_GB")
     try:
         return None if said is None else int(float(said) * 1e9)
     except (ValueError, OverflowError):
-        raise UserError(f"GENSTACK_DATA_GB={said} is no number of gigabytes, such as 200") from None
+        raise UserError(f"GENSTACK_DATA_GB must be a number of gigabytes, such as 200; got {said}") from None
 
 
 class Room:
-    """What is left of the bytes that fetched files may take; threads share it.
+    """The limit on the disk space of fetched files, shared by threads.
 
     Processes that read the same shards count the same ones in the same order, whoever fetches them.
 
@@ -38,7 +38,7 @@ class Room:
         self.used = sum(self.sizes.values())
 
     def take(self, place: Path, size: int) -> bool:
-        """Whether a file of this size is there, or still fits; then it counts, once."""
+        """Reserve space for a file; return True if it exists or still fits."""
         with self.lock:
             more = 0 if place.name in self.sizes else size
             there = place.exists()  # from before, or because another process has fetched it meanwhile

@@ -1,4 +1,4 @@
-"""The contract of what a training reads: batches without end, those laid aside, and what they offer."""
+"""The contract of training data: endless training batches, validation batches, inputs of conditions."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -11,9 +11,9 @@ from genstack.inputs import DataInfo
 
 
 class Data(ABC):
-    """Images, or codes of images; each is on one side of the split between training and validation.
+    """Images or their codes, split into training and validation.
 
-    `source` is where they come from, `batch_size` the number in one optimizer step of all processes.
+    `source` names the data; `batch_size` is the number of images of one optimizer step over all processes.
     """
 
     source: str
@@ -22,7 +22,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
-        """How files become the images."""
+        """Preprocessing from files to images."""
 
     @property
     @abstractmethod
@@ -32,7 +32,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def info(self) -> DataInfo:
-        """What there is for a condition to read."""
+        """Metadata that a condition can read."""
 
     @abstractmethod
     def training_loader(
@@ -44,7 +44,7 @@ class Data(ABC):
     def validation_loader(
         self, batch_size: int | None = None, rank: int = 0, processes: int = 1
     ) -> DataLoader:
-        """Everything laid aside once, in order; the last batch may be small."""
+        """Every validation image once, in order; the last batch may be smaller."""
 
     @abstractmethod
     def examples(
@@ -54,12 +54,12 @@ class Data(ABC):
 
     @abstractmethod
     def summary(self) -> str:
-        """What there is, in a line."""
+        """A one-line summary."""
 
     def notices(self) -> list[str]:
-        """What a user should know of the data before training, a line each."""
+        """Warnings about the data before training, one line each."""
         return []
 
     @abstractmethod
     def report(self) -> str:
-        """What there is, in a few lines; counts the images of every class."""
+        """Summary, warnings and the number of images of every class."""

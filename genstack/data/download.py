@@ -29,15 +29,15 @@ def fetch(url: str, folder: Path) -> Path:
     Raises:
         UserError: it cannot be had, or does not fit onto the disk.
     """
-    place = place_of(url, folder)
+    place = local_path(url, folder)
     if place.exists():
         return place
     folder.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f".{place.name}.part")
-    with alone(place.with_name(f".{place.name}.lock")):
+    with exclusive(place.with_name(f".{place.name}.lock")):
         if not place.exists():
             try:
-                receive(url, partial)
+                download(url, partial)
             except (OSError, HTTPException) as error:  # urllib's errors are OSErrors
                 reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
                 raise UserError(
@@ -48,13 +48,13 @@ def fetch(url: str, folder: Path) -> Path:
     return place
 
 
-def place_of(url: str, folder: Path) -> Path:
-    """Where the file behind a URL is kept."""
+def local_path(url: str, folder: Path) -> Path:
+    """Local path of the file behind a URL."""
     ending = re.sub(r"[^\w.-]", "_", url.split("?", maxsplit=1)[0].rsplit("/", 1)[-1])[-60:]
     return folder / f"{blake2b(url.encode(), digest_size=8).hexdigest()}-{ending}"
 
 
-def receive(url: str, partial: Path) -> None:
+def download(url: str, partial: Path) -> None:
     """All of a file, after what `partial` has of it."""
     tag = partial.with_suffix(".tag")  # of the version of the file that the part is from
     had = partial.stat().st_size if partial.exists() and tag.exists() else 0
@@ -67,7 +67,7 @@ def receive(url: str, partial: Path) -> None:
         if error.code != 416:  # the part is as long as the file, or longer
             raise
         partial.unlink()
-        return receive(url, partial)
+        return download(url, partial)
     with response:
         goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
             f"bytes {had}-"
@@ -75,7 +75,7 @@ def receive(url: str, partial: Path) -> None:
         if response.status == 206 and not goes_on:
             raise OSError("the server sent another part than was asked for")
         had = had if goes_on else 0
-        length = had + stated_length(response)
+        length = had + content_length(response)
         check_space(length - had, partial, url)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         if not version.startswith("W/") and version:
@@ -94,7 +94,7 @@ def receive(url: str, partial: Path) -> None:
     tag.unlink(missing_ok=True)
 
 
-def stated_length(response: HTTPResponse) -> int:
+def content_length(response: HTTPResponse) -> int:
     stated = response.headers.get("Content-Length") or ""
     if not stated.isdigit():
         raise OSError("the server does not say how long it is")
@@ -112,7 +112,7 @@ def check_space(needed: int, partial: Path, url: str) -> None:
 
 
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path) -> Iterator[None]:
     """Only one process at a time, where the system has locks; a process that dies lets go."""
     with lock.open("w") as file:
         if os.name == "posix":

@@ -1,4 +1,4 @@
-"""What a config says of its images, and the loaders that it becomes."""
+"""Image data as configured, and its loaders."""
 
 import re
 from collections import Counter
@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from genstack.data.batch import Batch, Loader, Samples, Unreadable, join
-from genstack.data.beside import Beside
+from genstack.data.batch import Batch, ImageDataset, Loader, UnreadableImages, join
 from genstack.data.classes import balanced, share_of_each, untrained
+from genstack.data.condition_images import ConditionImages
 from genstack.data.data import Data
-from genstack.data.framing import Augmentation
 from genstack.data.images import Preprocessing
 from genstack.data.seeding import mix
 from genstack.data.source import Source
 from genstack.data.sources import open_source
-from genstack.data.split import Chosen, Split, hashed, split
+from genstack.data.split import Indices, Split, hashed, split
 from genstack.data.stream import Stream
 from genstack.data.text import encodable
+from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 from genstack.inputs import DataInfo
 
@@ -28,7 +28,7 @@ SHOWN = 10  # classes in a line
 
 
 class ImageData(Data):
-    """Images to train on, and those laid aside for validation.
+    """Images for training and validation.
 
     Args:
         source: a folder of pictures (any nesting), a list (`pictures.csv`, `.jsonl`), WebDataset shards
@@ -79,7 +79,7 @@ class ImageData(Data):
             ("limit", limit, 1),
         ):
             if value is not None and value < least:
-                raise UserError(f"{name} {value} is too small; it must be at least {least}")
+                raise UserError(f"{name} must be at least {least}, got {value}")
         self.source, self.resolution, self.channels, self.labels = source, resolution, channels, labels
         self.augmentation, self.validation, self.window = augmentation, validation, window
         self.batch_size, self.workers, self.limit, self.seed = batch_size, workers, limit, seed
@@ -107,7 +107,7 @@ class ImageData(Data):
 
     @cached_property
     def opened(self) -> Source:
-        """The source, looked up when first needed."""
+        """The source, opened at first use."""
         return open_source(self.source, self.labels)
 
     @cached_property
@@ -122,7 +122,7 @@ class ImageData(Data):
 
     @property
     def info(self) -> DataInfo:
-        """What the images have for a condition to read."""
+        """Metadata that a condition can read."""
         return DataInfo(
             self.class_names,
             captions=lambda: (self.opened.caption(number) for number in self.split.training),
@@ -132,9 +132,9 @@ class ImageData(Data):
         )
 
     @cached_property
-    def beside(self) -> Beside | None:
-        """Where condition images come from; None where each image is its own."""
-        return None if self.condition_images is None else Beside(self.opened, self.condition_images)
+    def condition_reader(self) -> ConditionImages | None:
+        """Reader of condition images; None if each image is its own."""
+        return None if self.condition_images is None else ConditionImages(self.opened, self.condition_images)
 
     @cached_property
     def numbers(self) -> Sequence[int]:
@@ -144,11 +144,11 @@ class ImageData(Data):
             return range(whole)
         if not self.class_names:
             return range(self.limit)
-        return Chosen(share_of_each(self.opened.labels_of(range(whole)), self.limit))
+        return Indices(share_of_each(self.opened.labels_of(range(whole)), self.limit))
 
     @cached_property
     def split(self) -> Split:
-        """The numbers of the images on either side."""
+        """Numbers of the training and of the validation images."""
         if isinstance(self.numbers, range):
             return split(self.opened.places(len(self.numbers)), self.validation)
         return split(hashed(map(self.opened.key, self.numbers)), self.validation).of(self.numbers)
@@ -161,7 +161,7 @@ class ImageData(Data):
             return training
         if not self.class_names:
             raise UserError(f"data.balance {self.balance} needs classes, and {self.source} has none")
-        return Chosen(np.array(training)[balanced(self.opened.labels_of(training), self.balance)])
+        return Indices(np.array(training)[balanced(self.opened.labels_of(training), self.balance)])
 
     @cached_property
     def untrained(self) -> tuple[int, ...]:
@@ -170,9 +170,9 @@ class ImageData(Data):
         return untrained(self.opened.labels_of, self.split.training, classes) if classes else ()
 
     @cached_property
-    def unreadable(self) -> Unreadable:
-        """The unreadable images met so far, on both sides of the split."""
-        return Unreadable(self.split.images)
+    def unreadable(self) -> UnreadableImages:
+        """Unreadable images so far, on both sides of the split."""
+        return UnreadableImages(self.split.images)
 
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
@@ -189,13 +189,13 @@ class ImageData(Data):
         return Loader(samples, order, batch_size, self.workers, self.unreadable)
 
     def validation_loader(self, batch_size: int | None = None, rank: int = 0, processes: int = 1) -> Loader:
-        """Every image laid aside once, centred, in order; the last batch may be small."""
+        """Every validation image once, center-cropped, in order; the last batch may be smaller."""
         samples = self.samples(self.split.validation)
         places = [(0, index) for index in range(rank, len(samples), processes)]
         return Loader(samples, places, batch_size or self.batch_size, self.workers, self.unreadable)
 
     def examples(self, side: Literal["training", "validation"], count: int | None = None) -> Batch:
-        """The first `count` images of a side of the split, or all that there are, centred."""
+        """The first `count` images of one side of the split (None for all), center-cropped."""
         samples = self.samples(self.split.training if side == "training" else self.split.validation)
         return join(
             [
@@ -204,13 +204,15 @@ class ImageData(Data):
             ]
         )
 
-    def samples(self, numbers: Sequence[int], augmentation: Augmentation = AS_IS) -> Samples:
-        """Some images of the source, by (epoch, index)."""
+    def samples(self, numbers: Sequence[int], augmentation: Augmentation = AS_IS) -> ImageDataset:
+        """A data set of some images, indexed by (epoch, index)."""
         labelled, seed = bool(self.class_names), mix(self.seed, 1)
-        return Samples(self.opened, numbers, self.preprocessing, augmentation, labelled, seed, self.beside)
+        return ImageDataset(
+            self.opened, numbers, self.preprocessing, augmentation, labelled, seed, self.condition_reader
+        )
 
     def summary(self) -> str:
-        """What there is, in a line."""
+        """A one-line summary."""
         height, width = self.size
         return (
             f"{self.source}: {len(self.split.training)} training and {len(self.split.validation)} validation "
@@ -218,7 +220,7 @@ class ImageData(Data):
         )
 
     def notices(self) -> list[str]:
-        """What a user should know of these images before training, a line each."""
+        """Warnings about the data before training, one line each."""
         lines = []
         if omitted := self.opened.omitted:
             left_out = ", ".join(f"{count} {what}" for what, count in omitted.items())
@@ -226,7 +228,7 @@ class ImageData(Data):
         return lines + without_training(self.untrained, self.class_names)
 
     def report(self) -> str:
-        """What there is, in a few lines; counts the images of every class."""
+        """Summary, warnings and the number of images of every class."""
         lines = [self.summary(), *self.notices()]
         if self.class_names:
             counts = Counter(self.opened.labels_of(self.numbers).tolist())
@@ -247,12 +249,12 @@ def height_and_width(resolution: int | tuple[int, int] | str) -> tuple[int, int]
     if isinstance(resolution, str):
         if not re.fullmatch(r"\s*\d+(\s*[,x]\s*\d+)?\s*", resolution):
             raise UserError(
-                f"resolution {resolution} is no size; give one number, or height and width: 48,64"
+                f"invalid resolution {resolution}; expected one number, or height and width: 48,64"
             )
         sides = tuple(int(side) for side in re.findall(r"\d+", resolution))
     else:
         sides = (resolution,) if isinstance(resolution, int) else tuple(resolution)
     height, width = sides * 2 if len(sides) == 1 else sides
     if min(height, width) < 1:
-        raise UserError(f"resolution {height} x {width} is too small; both sides are at least 1")
+        raise UserError(f"invalid resolution {height} x {width}; both sides must be at least 1")
     return height, width

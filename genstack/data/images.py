@@ -1,4 +1,4 @@
-"""Files to `images` and back: the one place where pixels change their range."""
+"""Picture files to `images` and back; pixels change their range nowhere else."""
 
 import os
 import re
@@ -51,7 +51,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What was done to pictures before a model saw them, and what is undone when one is saved.
+    """The preprocessing from picture files to the model's images, undone when an image is saved.
 
     Args:
         channels: 1 grey, 3 colour, 4 colour and transparency.
@@ -76,11 +76,9 @@ class Preprocessing:
             value = getattr(self, name)
             object.__setattr__(self, name, value if value is None else tuple(value))
         if self.channels not in MODES:
-            raise UserError(
-                f"{self.channels} channels are not possible; use 1 (grey), 3 (colour) or 4 (RGBA)"
-            )
+            raise UserError(f"channels must be 1 (grey), 3 (colour) or 4 (RGBA), got {self.channels}")
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
-            raise UserError(f"background {self.background} is no colour; give red, green, blue from 0 to 255")
+            raise UserError(f"invalid background {self.background}; expected red, green, blue from 0 to 255")
         if min(self.height, self.width) < 1:
             raise UserError(
                 f"an image of {self.height} x {self.width} has no pixels; use a size of at least 1"
@@ -163,15 +161,15 @@ def read(
         name: of the file, for messages, where `file` is no path.
 
     Raises:
-        UserError: the file is no picture, damaged, incomplete, or claims more than 2**27 pixels.
+        UserError: the file is not a picture, is damaged or incomplete, or claims more than 2**27 pixels.
     """
-    with opened(file, name) as picture:
+    with open_picture(file, name) as picture:
         return pixels(picture, channels, background, raw)
 
 
 @contextmanager
-def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
-    """An open picture; whatever goes wrong with it inside the block is a UserError with its name."""
+def open_picture(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
+    """Open a picture; any error inside the block becomes a UserError with the file name."""
     try:
         with (
             BytesIO(file) if isinstance(file, bytes) else Bounded(FileIO(file)) as stream,
@@ -180,9 +178,10 @@ def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
             check_claim(picture, len(file) if isinstance(file, bytes) else file.stat().st_size)
             yield picture
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        told = getattr(error, "strerror", None) or str(error)
+        reason_text = getattr(error, "strerror", None) or str(error)
         reason = (
-            re.sub(r" <[\w.]*(BytesIO|Bounded)[^>]*>", "", " ".join(told.split())) or type(error).__name__
+            re.sub(r" <[\w.]*(BytesIO|Bounded)[^>]*>", "", " ".join(reason_text.split()))
+            or type(error).__name__
         )
         name = name or (str(file) if isinstance(file, Path) else "a file")
         raise UserError(f"{name} cannot be read as a picture: {reason}") from error
@@ -251,7 +250,7 @@ def deep_pixels(picture: Image.Image, channels: int, raw: bool) -> Float[Tensor,
 
 
 def has_deep_colour(picture: Image.Image) -> bool:
-    """Whether this is a PNG file of 16 bits a channel whose lower bits Pillow would drop.
+    """Return True for a PNG file of 16 bits a channel whose lower bits Pillow would drop.
 
     One with a colour named as transparent is left to Pillow, and so is grey with transparency.
     """

@@ -1,4 +1,4 @@
-"""Very many names, kept as the bytes of one long text: 8 bytes each beside their letters."""
+"""Many names stored as one long text, with 8 bytes each beside their letters."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -8,15 +8,15 @@ import numpy as np
 
 
 class Names(Sequence[str]):
-    """Names by number, made when they are asked for.
+    """A sequence of names, decoded on access.
 
-    Arrays stay shared with the workers of a loader, where objects would be copied as soon as they are used.
+    Arrays stay shared with the workers of a loader; Python objects would be copied at first use.
     """
 
     def __init__(self, names: Iterable[str]):
         letters, ends = bytearray(), array("q", [0])
         for name in names:
-            letters += name.encode(errors="surrogatepass")  # of file names that are no UTF-8
+            letters += name.encode(errors="surrogatepass")  # file names that are not UTF-8
             ends.append(len(letters))
         self.letters, self.ends = np.frombuffer(letters, np.uint8), np.frombuffer(ends, np.int64)
 
@@ -36,5 +36,5 @@ class Names(Sequence[str]):
 
     @property
     def nbytes(self) -> int:
-        """What they take."""
+        """Bytes in memory."""
         return self.letters.nbytes + self.ends.nbytes

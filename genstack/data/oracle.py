@@ -37,7 +37,7 @@ class Seen:
 
 
 class ShapeOracle:
-    """What stands in a picture: coloured regions, each named by its hue and by the moments of its outline.
+    """Recognizes coloured regions by their hue and the moments of their outline.
 
     Args:
         chroma: least difference between a coloured pixel's largest and smallest channel, in [0, 1].

@@ -40,11 +40,11 @@ class Permutation:
         """A permutation of all numbers of so many bits."""
         left, right = numbers >> self.half, numbers & self.mask
         for key in self.keys:
-            left, right = right, left ^ (mixed(right ^ key) & self.mask)
+            left, right = right, left ^ (mix_bits(right ^ key) & self.mask)
         return (left << self.half) | right
 
 
-def mixed(numbers: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+def mix_bits(numbers: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     """Every bit of the result depends on every bit of a number, as in splitmix64."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

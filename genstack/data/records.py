@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.data.images import Preprocessing, read
-from genstack.data.source import Stored, stored
-from genstack.data.sources.folder import natural
+from genstack.data.source import PictureInfo, read_info
+from genstack.data.sources.folder import natural_key
 from genstack.data.text import clean, existing
 from genstack.errors import UserError
 
@@ -43,13 +43,13 @@ class Records:
     ):
         self.name, self.row = name, row
         pictures = [each.name for each in schema if holds_files(each.type)]
-        self.image_column = chosen(IMAGES, pictures) or next(
+        self.image_column = first_of(IMAGES, pictures) or next(
             (each for each in pictures if each not in CONDITIONS), ""
         )
         if not self.image_column:
             raise UserError(f"{name} has no column of image files among {', '.join(schema.names)[:200]}")
-        self.condition_column = chosen(CONDITIONS, pictures)
-        self.caption_column = chosen(
+        self.condition_column = first_of(CONDITIONS, pictures)
+        self.caption_column = first_of(
             CAPTIONS, [each.name for each in schema if str(each.type).endswith("string")]
         )
         self.label_column, self.class_names = classes(schema, features, distinct)
@@ -79,8 +79,8 @@ class Records:
         value = self.value(number, self.label_column)
         return "" if value is None else self.class_names[self.label(number)]
 
-    def stored(self, number: int) -> Stored:
-        return stored(*self._file(number, self.image_column))
+    def info(self, number: int) -> PictureInfo:
+        return read_info(*self._file(number, self.image_column))
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         return self._read(number, self.image_column, preprocessing)
@@ -105,13 +105,13 @@ class Records:
         return value, name
 
 
-def chosen(wanted: Sequence[str], names: Sequence[str]) -> str:
+def first_of(wanted: Sequence[str], names: Sequence[str]) -> str:
     """The first of the names that are wanted; "" for none."""
     return next((name for name in wanted if name in names), "")
 
 
 def holds_files(kind: "pyarrow.DataType") -> bool:
-    """Whether a column holds files: binary, or a struct with binary `bytes`."""
+    """Return True if a column holds files: binary, or a struct with binary `bytes`."""
     import pyarrow
 
     if pyarrow.types.is_struct(kind):
@@ -131,12 +131,14 @@ def classes(
     """The column of classes and their names in the order of their labels; "" and () for none."""
     known = [name for name in schema.names if is_class_label(features.get(name))]
     if known:
-        column = chosen(LABELS, known) or known[0]
+        column = first_of(LABELS, known) or known[0]
         return column, tuple(clean(str(name)) for name in features[column]["names"])
     simple = [
         each.name for each in schema if str(each.type).endswith("string") or "int" in str(each.type)[:5]
     ]
-    column = chosen(LABELS, simple)
+    column = first_of(LABELS, simple)
     if not column:
         return "", ()
-    return column, tuple(sorted({str(value) for value in distinct(column) if value is not None}, key=natural))
+    return column, tuple(
+        sorted({str(value) for value in distinct(column) if value is not None}, key=natural_key)
+    )

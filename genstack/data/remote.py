@@ -31,7 +31,7 @@ class Remote:
         return self.url
 
     def read(self, start: int, size: int) -> bytes:
-        """So many bytes from a place on.
+        """Read a range of bytes.
 
         Raises:
             UserError: the server does not answer, or has another version by now.
@@ -46,16 +46,14 @@ class Remote:
 
 
 def part(remote: Remote, start: int, size: int) -> bytes:
-    """So many bytes from a place on, of this version and no other."""
+    """Read a range of bytes of exactly this version."""
     if size == 0:
         return b""
     asked = {"Range": f"bytes={start}-{start + size - 1}", "If-Range": remote.version}
     with urllib.request.urlopen(request(remote.url, asked), timeout=SECONDS) as response:
         given = response.headers.get("Content-Range", "")
         if response.status != 206 or given != f"bytes {start}-{start + size - 1}/{remote.length}":
-            raise UserError(
-                f"{remote.url} is no longer the file that it was when it was indexed; begin again"
-            )
+            raise UserError(f"{remote.url} has changed since it was indexed; start again")
         data = response.read(size)
     if len(data) < size:
         raise OSError(f"the connection ended after {len(data)} of {size} bytes")

@@ -49,7 +49,7 @@ class Thing:
         return f"{self.colour} {self.shape}"
 
     def inside(self, down: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Whether points lie in the shape, given relative to its centre."""
+        """Return True for points in the shape, given relative to its centre."""
         angle = np.deg2rad(self.tilt)
         x = right * np.cos(angle) + down * np.sin(angle)
         y = down * np.cos(angle) - right * np.sin(angle)

@@ -1,4 +1,4 @@
-"""A shard: a tar file whose members are images and what is known of them, indexed once.
+"""A shard: a tar file of images with their labels and captions, indexed once.
 
 The layout is WebDataset's (Aizman et al. 2019, arXiv:2001.01858): members with the same name up to the first
 dot after the last slash are one sample. They need not lie next to one another.
@@ -19,7 +19,7 @@ from jaxtyping import Float64
 
 from genstack.atomic import replacing
 from genstack.data.cache import cache
-from genstack.data.download import alone, fetch
+from genstack.data.download import exclusive, fetch
 from genstack.data.images import SUFFIXES, UNREAD
 from genstack.data.remote import Remote
 from genstack.data.split import place
@@ -79,13 +79,13 @@ class Shard:
 
     @property
     def places(self) -> np.ndarray:
-        """Where each key lies in [0, 1)."""
+        """Hashes of the keys in [0, 1)."""
         return self.summary[1 + len(OMITTED) :]
 
     @property
     def index(self) -> np.ndarray:
         """The rows, memory-mapped where they are kept: but a system maps only so many files at once."""
-        return mapped(self.kept) if isinstance(self.kept, Path) else self.kept
+        return map_index(self.kept) if isinstance(self.kept, Path) else self.kept
 
     def key(self, row: int) -> str:
         return key(self.name, self.index["name"][row])
@@ -115,7 +115,7 @@ def row_type(letters: int) -> np.dtype:
 
 
 def key(shard: str, name: bytes) -> str:
-    """The lasting name of a sample."""
+    """Permanent name of a sample."""
     return f"{shard}/{name.decode(errors='replace')}"
 
 
@@ -125,12 +125,12 @@ def open_shard(path: Path, name: str) -> Shard:
         about = path.stat()
     except OSError as error:
         raise UserError(f"shard {path} cannot be read: {error.strerror}") from error
-    kept = place_of_index(str(path.resolve()), about.st_size, about.st_mtime_ns, name)
-    summary = read(beside(kept))
+    kept = index_path(str(path.resolve()), about.st_size, about.st_mtime_ns, name)
+    summary = read(summary_path(kept))
     if read(kept) is not None and summary is not None:
         return Shard(path, name, summary, kept)
     found, omitted, damage = index(path, about.st_size)
-    summary = summarized(found, name, omitted)
+    summary = summarize(found, name, omitted)
     if damage:
         warnings.warn(f"shard {path} is damaged, {damage}; {len(found)} images before it", stacklevel=2)
     elif write(kept, found, summary):
@@ -140,40 +140,40 @@ def open_shard(path: Path, name: str) -> Shard:
 
 def open_remote(remote: Remote, name: str, folder: Path) -> Shard:
     """A shard that stays on its server: fetched into a folder and indexed, but only the first time."""
-    kept = place_of_index(remote.url, remote.length, remote.version, name)
+    kept = index_path(remote.url, remote.length, remote.version, name)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with alone(kept.with_suffix(".lock")):
-        summary = read(beside(kept))
+    with exclusive(kept.with_suffix(".lock")):
+        summary = read(summary_path(kept))
         if read(kept) is not None and summary is not None:
             return Shard(remote, name, summary, kept)
         path = fetch(remote.url, folder)
         found, omitted, damage = index(path, remote.length)
         path.unlink()
-        summary = summarized(found, name, omitted)
+        summary = summarize(found, name, omitted)
         if damage:
             raise UserError(f"shard {remote} is damaged, {damage}; leave it out")
         return Shard(remote, name, summary, kept if write(kept, found, summary) else found)
 
 
-def place_of_index(*what: object) -> Path:
+def index_path(*what: object) -> Path:
     """The file that keeps the index of one version of a shard."""
     digest = blake2b(repr((FORMAT_VERSION, *what)).encode(), digest_size=16).hexdigest()
     return cache() / "shards" / f"{digest}.npy"
 
 
-def summarized(rows: np.ndarray, name: str, omitted: Sequence[int]) -> Float64[np.ndarray, " n"]:
+def summarize(rows: np.ndarray, name: str, omitted: Sequence[int]) -> Float64[np.ndarray, " n"]:
     """Summarize a shard: its highest label, what is not read of it, and where each of its keys lies."""
     places = [place(key(name, sample)) for sample in rows["name"]]
     return np.array([rows["label"].max(initial=NO_LABEL), *omitted, *places], np.float64)
 
 
-def beside(kept: Path) -> Path:
+def summary_path(kept: Path) -> Path:
     """The file of the summary of an index."""
     return kept.with_suffix(".places.npy")
 
 
 @lru_cache(MOST_MAPPED)
-def mapped(kept: Path) -> np.ndarray:
+def map_index(kept: Path) -> np.ndarray:
     """An index that is kept."""
     found = read(kept)
     if found is None:
@@ -195,7 +195,7 @@ def read(kept: Path) -> np.ndarray | None:
 def write(kept: Path, found: np.ndarray, summary: np.ndarray) -> bool:
     """Keep an index and its summary; if they cannot be, that costs time at the next start, and no more."""
     try:
-        for path, array in ((kept, found), (beside(kept), summary)):
+        for path, array in ((kept, found), (summary_path(kept), summary)):
             with replacing(path) as partial, partial.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
     except OSError as error:
@@ -229,8 +229,8 @@ def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
     omitted = [0] * len(OMITTED)
     names: dict[str, list[tuple[str, Member]]] = {}
     for member in whole:
-        name, ending = divided(member.name)
-        role = purpose(ending)
+        name, ending = split_name(member.name)
+        role = role_of(ending)
         if role and member.size <= LONGEST[role]:
             names.setdefault(name, []).append((ending, member))
         elif role:
@@ -244,7 +244,7 @@ def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
         for group in repetitions(alike):
             sample = Sample(name)
             for ending, member in group:
-                sample.parts.setdefault(purpose(ending), member)
+                sample.parts.setdefault(role_of(ending), member)
             if "image" in sample.parts:
                 found.append(sample)
                 omitted[EXTRA] += len(group) - len(sample.parts)
@@ -275,15 +275,15 @@ def repetitions(members: Sequence[tuple[str, Member]]) -> list[list[tuple[str, M
     return groups
 
 
-def divided(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """The name of a sample, and the ending that says what a member is for."""
     folder, slash, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return folder + slash + stem, ending.lower()
 
 
-def purpose(ending: str) -> str:
-    """What a member is for; "" for nothing known."""
+def role_of(ending: str) -> str:
+    """The role of a member by its ending; "" if unknown."""
     if f".{ending}" in SUFFIXES:
         return "image"
     if ending.startswith("condition.") and ending.removeprefix("condition") in SUFFIXES:
@@ -296,7 +296,7 @@ def label(file: BufferedIOBase, sample: Sample) -> int:
     if "label" in sample.parts:
         stated = content(file, sample.parts["label"], 32).decode(errors="replace").strip()
     elif "json" in sample.parts:
-        known = entries(content(file, sample.parts["json"]))
+        known = read_json(content(file, sample.parts["json"]))
         value = next((known[key] for key in ("label", "cls") if key in known), None)
         if value is None:
             return NO_LABEL
@@ -307,8 +307,8 @@ def label(file: BufferedIOBase, sample: Sample) -> int:
     return int(stated) if good else BAD_LABEL
 
 
-def entries(data: bytes) -> dict[str, object]:
-    """What a `.json` member says; nothing where it is no JSON object."""
+def read_json(data: bytes) -> dict[str, object]:
+    """Parse a `.json` member; {} if it is not a JSON object."""
     try:
         known = json.loads(data)
     except (ValueError, RecursionError):

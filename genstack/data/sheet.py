@@ -29,8 +29,8 @@ def sheet(
     factor = max(1, ceil(READABLE / min(height, width)))
     tile_height, tile_width = height * factor, width * factor
     font = ImageFont.load_default(TEXT)
-    told = [wrapped(label, tile_width, font) for label in labels or ()]
-    pitch = tile_height + GAP + LINE * max(map(len, told), default=0)
+    labels_of_tiles = [wrapped(label, tile_width, font) for label in labels or ()]
+    pitch = tile_height + GAP + LINE * max(map(len, labels_of_tiles), default=0)
     lines = title.splitlines()
     top = GAP + LINE * len(lines)
     size = (GAP + columns * (tile_width + GAP), top + ceil(len(images) / columns) * pitch)
@@ -42,7 +42,7 @@ def sheet(
         row, column = divmod(number, columns)
         left, upper = GAP + column * (tile_width + GAP), top + row * pitch
         page.paste(tile(pixels).resize((tile_width, tile_height), Image.Resampling.NEAREST), (left, upper))
-        for below, line in enumerate(told[number] if told else ()):
+        for below, line in enumerate(labels_of_tiles[number] if labels_of_tiles else ()):
             pen.text((left, upper + tile_height + below * LINE), line, "black", font)
     return page
 

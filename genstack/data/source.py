@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from genstack.data.images import Preprocessing, opened
+from genstack.data.images import Preprocessing, open_picture
 from genstack.data.split import hashed
 from genstack.errors import UserError
 
@@ -18,7 +18,7 @@ FURTHER = "further pages or frames (the first of a file is read)"
 
 
 @dataclass(frozen=True)
-class Stored:
+class PictureInfo:
     """Size, mode and number of frames of a picture file; 0 x 0 for a picture that is drawn on demand."""
 
     height: int
@@ -27,10 +27,10 @@ class Stored:
     frames: int = 1
 
 
-def stored(file: Path | bytes, name: str = "") -> Stored:
+def read_info(file: Path | bytes, name: str = "") -> PictureInfo:
     """Look at a picture file without decoding it; see `images.read`."""
-    with opened(file, name) as picture:
-        return Stored(picture.height, picture.width, picture.mode, getattr(picture, "n_frames", 1))
+    with open_picture(file, name) as picture:
+        return PictureInfo(picture.height, picture.width, picture.mode, getattr(picture, "n_frames", 1))
 
 
 class Source(ABC):
@@ -51,12 +51,12 @@ class Source(ABC):
     @classmethod
     @abstractmethod
     def names(cls) -> tuple[str, ...]:
-        """What `data.source` may say to mean this kind, as examples for messages."""
+        """Examples of `data.source` for this kind, shown in messages."""
 
     @classmethod
     @abstractmethod
     def claims(cls, name: str) -> bool:
-        """Whether `data.source` means this kind."""
+        """Return True if `data.source` names this kind."""
 
     @abstractmethod
     def __init__(self, name: str): ...
@@ -66,15 +66,15 @@ class Source(ABC):
 
     @abstractmethod
     def key(self, number: int) -> str:
-        """A name that stays with the image, whatever else the source holds; decides its side of the split."""
+        """Permanent name of the image; decides its side of the split."""
 
     def places(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
-        """Where the keys of the first `count` images lie in [0, 1), for the split; some at a time."""
+        """Hashes in [0, 1) of the keys of the first `count` images, for the split, in blocks."""
         return hashed(map(self.key, range(count)))
 
     @abstractmethod
-    def stored(self, number: int) -> Stored:
-        """How the picture is kept.
+    def info(self, number: int) -> PictureInfo:
+        """Size, mode and frames of the picture file.
 
         Raises:
             UserError: it cannot be read.
@@ -103,7 +103,7 @@ class Source(ABC):
             return -1
 
     def caption(self, number: int) -> str:
-        """What the image shows, in words; "" where nothing is known."""
+        """The caption of the image; "" for none."""
         return self.class_names[self.label(number)] if self.class_names else ""
 
     def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
@@ -121,7 +121,7 @@ def bits_of_first(source: Source) -> int:
     """Bits a channel of the first picture that can be read: 16 where it has more than 256 levels of grey."""
     for number in range(len(source)):
         try:
-            return 16 if source.stored(number).mode[0] in "IF" else 8
+            return 16 if source.info(number).mode[0] in "IF" else 8
         except UserError:
             continue
     return 8

@@ -1,7 +1,6 @@
-"""Training and validation by a hash of each image's key, so that images added later move no others.
+"""Split into training and validation by a hash of each image's key: added images move no others.
 
-Nothing is kept of the keys: of the hashes, the numbers of the images laid aside are, and of all others how
-many of those lie before them.
+Only the numbers of the validation images are kept; training numbers are computed from them.
 """
 
 import warnings
@@ -19,8 +18,8 @@ from genstack.errors import UserError
 BLOCK = 2**16  # keys that are in memory at once
 
 
-class Chosen(Sequence[int]):
-    """Numbers that rise, kept as an array."""
+class Indices(Sequence[int]):
+    """Numbers of images, stored as an array."""
 
     def __init__(self, numbers: Int64[np.ndarray, " n"]):
         self.numbers = numbers
@@ -31,9 +30,9 @@ class Chosen(Sequence[int]):
     @overload
     def __getitem__(self, index: int) -> int: ...
     @overload
-    def __getitem__(self, index: slice) -> "Chosen": ...
-    def __getitem__(self, index: int | slice) -> "int | Chosen":
-        return Chosen(self.numbers[index]) if isinstance(index, slice) else int(self.numbers[index])
+    def __getitem__(self, index: slice) -> "Indices": ...
+    def __getitem__(self, index: int | slice) -> "int | Indices":
+        return Indices(self.numbers[index]) if isinstance(index, slice) else int(self.numbers[index])
 
     def __iter__(self) -> Iterator[int]:
         return map(int, self.numbers)
@@ -42,20 +41,20 @@ class Chosen(Sequence[int]):
         return self.numbers if dtype is None else self.numbers.astype(dtype)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Chosen) and np.array_equal(self.numbers, other.numbers)
+        return isinstance(other, Indices) and np.array_equal(self.numbers, other.numbers)
 
     __hash__ = None  # type: ignore[assignment]  # as arrays and lists have none
 
 
-class Others(Sequence[int]):
-    """All numbers below `whole` that are not chosen, in order; looked up, not kept.
+class Complement(Sequence[int]):
+    """All numbers below `whole` but the excluded ones, in order; computed, not stored.
 
     Args:
-        whole: how many numbers there are with those that are left out.
-        chosen: those that are left out.
+        whole: number of images.
+        chosen: the excluded numbers.
     """
 
-    def __init__(self, whole: int, chosen: Chosen):
+    def __init__(self, whole: int, chosen: Indices):
         self.whole, self.chosen = whole, chosen
         self.before = chosen.numbers - np.arange(len(chosen))  # others that lie before each one left out
 
@@ -65,11 +64,11 @@ class Others(Sequence[int]):
     @overload
     def __getitem__(self, index: int) -> int: ...
     @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> int | Chosen:
+    def __getitem__(self, index: slice) -> Indices: ...
+    def __getitem__(self, index: int | slice) -> int | Indices:
         if isinstance(index, slice):
             places = np.arange(*index.indices(len(self)))
-            return Chosen(places + np.searchsorted(self.before, places, side="right"))
+            return Indices(places + np.searchsorted(self.before, places, side="right"))
         place = range(len(self))[index]  # counts from the end, and refuses, as every sequence does
         return place + int(np.searchsorted(self.before, place, side="right"))
 
@@ -78,31 +77,31 @@ class Others(Sequence[int]):
             yield from self[first : first + BLOCK]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Others) and (self.whole, self.chosen) == (other.whole, other.chosen)
+        return isinstance(other, Complement) and (self.whole, self.chosen) == (other.whole, other.chosen)
 
     __hash__ = None  # type: ignore[assignment]  # as arrays and lists have none
 
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of the images on either side, in the order of the source."""
+    """Numbers of the training and validation images, in the order of the source."""
 
     training: Sequence[int]
     validation: Sequence[int]
 
     @property
     def images(self) -> int:
-        """How many there are on both sides together; a single one is on both."""
+        """Number of images on both sides together."""
         return len(self.validation) + (0 if self.training == self.validation else len(self.training))
 
     def of(self, numbers: Sequence[int]) -> "Split":
         """The split of some images of a source, from that of their indices."""
         whole = np.asarray(numbers, np.int64)
-        return Split(Chosen(whole[list(self.training)]), Chosen(whole[list(self.validation)]))
+        return Split(Indices(whole[list(self.training)]), Indices(whole[list(self.validation)]))
 
 
 def split(places: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:
-    """Lay aside about `share` of the images; with two or more, each side has at least one.
+    """Put about `share` of the images into validation; with two or more, each side has at least one.
 
     A single image is on both sides, with a warning.
 
@@ -124,25 +123,25 @@ def split(places: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:
             most = max(most, (float(block[last]), count + last))
             count += len(block)
     if count == 1:
-        warnings.warn("there is one image only: it is trained on and validated on", stacklevel=2)
-        return Split(Chosen(np.zeros(1, np.int64)), Chosen(np.zeros(1, np.int64)))
+        warnings.warn("only one image: it is used for training and for validation", stacklevel=2)
+        return Split(Indices(np.zeros(1, np.int64)), Indices(np.zeros(1, np.int64)))
     chosen = np.concatenate(aside)
     if not len(chosen):
         chosen = np.array([least[1]][:count])
     elif len(chosen) == count:
         chosen = np.delete(chosen, most[1])
-    return Split(Others(count, Chosen(chosen)), Chosen(chosen))
+    return Split(Complement(count, Indices(chosen)), Indices(chosen))
 
 
 def hashed(keys: Iterable[str]) -> Iterator[Float64[np.ndarray, " n"]]:
-    """Where keys lie in [0, 1), some at a time."""
+    """Hash keys to [0, 1), in blocks."""
     keys = iter(keys)
     while len(block := np.fromiter(map(place, islice(keys, BLOCK)), np.float64)):
         yield block
 
 
 def place(key: str) -> float:
-    """Where a key lies in [0, 1)."""
+    """Hash a key to [0, 1)."""
     return (
         int.from_bytes(blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest()) >> 11
     ) / 2**53

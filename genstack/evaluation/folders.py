@@ -41,7 +41,7 @@ def common_shape(folders: Sequence[FolderSource]) -> tuple[int, int, int]:
     for folder in folders:
         for index in range(len(folder)):
             try:
-                stored = folder.stored(index)
+                stored = folder.info(index)
             except UserError as error:
                 unreadable.append(str(error))
                 continue

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from genstack.data import Batch, ImageData
-from genstack.data.batch import Samples, join
+from genstack.data.batch import ImageDataset, join
 from genstack.errors import UserError
 from genstack.evaluation.rounding import as_saved
 
@@ -39,7 +39,7 @@ class ReferenceSet:
         return sides[self.side][: self.limit]
 
     @cached_property
-    def samples(self) -> Samples:
+    def samples(self) -> ImageDataset:
         """The images as a map-style data set."""
         return self.data.samples(self.indices)
 

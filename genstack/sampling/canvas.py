@@ -9,8 +9,8 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from genstack.data.framing import frame, load
 from genstack.data.images import read
+from genstack.data.transforms import crop_and_resize, load
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.prior.editing import completion_mask, outpainting_canvas
@@ -86,7 +86,7 @@ class Canvas:
                 f"mask {mask} has {white.shape[1]}x{white.shape[2]} pixels, expected those of {file}, "
                 f"{original.shape[1]}x{original.shape[2]}"
             )
-        pixels = frame(white * 2 - 1, (image.shape[1], image.shape[2]))[0] > 0
+        pixels = crop_and_resize(white * 2 - 1, (image.shape[1], image.shape[2]))[0] > 0
         if not pixels.any():
             raise UserError(f"mask {mask} has no white pixels; paint white what to sample")
         return cls(image, pixels, {"image": file_hash(file), "mask": file_hash(mask)}, grow)

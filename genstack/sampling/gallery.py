@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from genstack.atomic import begun, replacing, shared
-from genstack.data.framing import load
 from genstack.data.images import save
 from genstack.data.sheet import sheet
+from genstack.data.transforms import load
 from genstack.errors import UserError
 from genstack.sampling.series import Series, pad_batch
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from genstack.data import Batch, ImageData
-from genstack.data.framing import Augmentation
+from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
 FILES = Path(__file__).parents[1] / "golden" / "images"
@@ -120,7 +120,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 
 def test_a_single_image_trains(tmp_path):
     shutil.copy(FILES / "plain_reference.png", tmp_path)
-    with pytest.warns(UserWarning, match="one image"):
+    with pytest.warns(UserWarning, match="only one image"):
         of = data(tmp_path, labels="own")
         assert images(of.training_loader(), 3).shape == (12, 3, 12, 10)
     assert len(list(of.validation_loader())) == 1

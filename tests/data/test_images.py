@@ -227,7 +227,7 @@ def test_preprocessing_survives_json():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"channels": 2}, "2 channels"),
+        ({"channels": 2}, "got 2"),
         ({"height": 0}, "0 x 8"),
         ({"bits": 16}, "use 8"),
         ({"window": (0.0, 4000.0)}, "0 to 255"),

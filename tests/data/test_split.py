@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genstack.data.split import Chosen, Others, hashed, place, split
+from genstack.data.split import Complement, Indices, hashed, place, split
 from genstack.errors import UserError
 
 KEYS = [f"class {i % 7}/{i}.png" for i in range(3001)]
@@ -35,7 +35,7 @@ def test_each_side_has_an_image(share, count):
 
 
 def test_a_single_image_is_on_both_sides_with_a_warning():
-    with pytest.warns(UserWarning, match="one image"):
+    with pytest.warns(UserWarning, match="only one image"):
         sides = split(hashed(["a.png"]), 0.1)
     assert list(sides.training) == list(sides.validation) == [0]
     assert sides.images == 1
@@ -63,7 +63,7 @@ def test_it_is_what_a_sorted_list_says(share, count, monkeypatch):
 @pytest.mark.parametrize("chosen", [[0], [3, 4, 9], [0, 1, 2, 10], [10], list(range(1, 11))])
 def test_others_are_a_sequence(chosen):
     whole = [number for number in range(11) if number not in chosen]
-    others = Others(11, Chosen(np.array(chosen)))
+    others = Complement(11, Indices(np.array(chosen)))
     assert list(others) == whole and len(others) == len(whole)
     assert [others[index] for index in range(-len(whole), len(whole))] == [*whole, *whole]
     for part in (slice(None), slice(2), slice(1, None, 2), slice(-3, None), slice(4, 100)):

@@ -97,12 +97,18 @@ def header(size, kind=b"0", name=b"a.png"):
     [
         (header(b"77777777777\0"), "breaks off"),  # claims 8 GiB
         (header(b"\x80" + b"\xff" * 11), "breaks off"),  # claims 2**88 bytes
-        (header(b"\xff" * 12), "no number"),  # a negative size
-        (header(b"-0000000001\0"), "no number"),
-        (header(b"00000200000\0", b"L") + b"a" * 65536 + bytes(1024), "more than 1024"),
+        (header(b"\xff" * 12), "a size of -1"),
+        (header(b"-0000000001\0"), "a size of -1"),
+        (
+            header(b"00000200000\0", b"L") + b"a" * 65536 + header(b"0") + bytes(1024),
+            "names have 1024 at most",
+        ),
         (header(b"00001000000\0", b"x") + b"a" * 262144 + bytes(1024), "more than 65536"),
-        (header(b"00000001000\0", b"x") + b"999999 path=a\n".ljust(512, b"\0") + bytes(1024), "no records"),
-        (header(b"00000001000\0", b"x") + b"0 path=a\n".ljust(512, b"\0") + bytes(1024), "no records"),
+        (
+            header(b"00000001000\0", b"x") + b"999999 path=a\n".ljust(512, b"\0") + bytes(1024),
+            "no tar header",
+        ),
+        (header(b"00000001000\0", b"x") + b"0 path=a\n".ljust(512, b"\0") + bytes(1024), "no tar header"),
         (b"no tar at all" * 100, "no "),
         (b"", "byte 0"),
     ],

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from genstack.data.framing import load
 from genstack.data.images import Preprocessing, save
+from genstack.data.transforms import load
 from genstack.evaluation.card import Card, Number, Skipped
 from genstack.evaluation.metrics.intervals import jackknife_interval, mean_interval
 from genstack.evaluation.rounding import as_saved

@@ -253,7 +253,7 @@ def archive() -> tuple[headers.Header, bytes]:
     begun = headers.Header(
         "c" * 64, model.layout, model.preprocessing, ("cat", "dog"), views, "shapes", 5, "k", 8
     )
-    keys, ends = shards.blob(["one", "two", "three", "four", "five"])
+    keys, ends = shards.pack(["one", "two", "three", "four", "five"])
     arrays = {
         "codes": np.zeros((5, 2, model.layout.length), begun.dtype),
         "labels": np.array([0, 1, 0, 1, 0], np.int32),
@@ -295,7 +295,7 @@ def tar(content: bytes, folder: Path) -> None:
     content = summed(content[1:]) if content[:1] and content[0] % 2 == 0 else content[1:]
     path = wrote(folder, "0.tar", content)
     rows, omitted, _ = shard.index(path, len(content))
-    found = shard.Shard(path, "0", shard.summarized(rows, "0", omitted), rows)
+    found = shard.Shard(path, "0", shard.summarize(rows, "0", omitted), rows)
     for row in range(len(rows)):
         for part in shard.PARTS:
             found.part(row, part)

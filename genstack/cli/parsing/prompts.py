@@ -9,10 +9,10 @@ import torch
 from genstack.cli.parsing.paths import Place
 from genstack.conditions.condition import Condition
 from genstack.conditions.modality import PromptError
-from genstack.data.framing import load
 from genstack.data.images import Preprocessing
 from genstack.data.sources.folder import FolderSource
 from genstack.data.text import clean
+from genstack.data.transforms import load
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, Prompts
 

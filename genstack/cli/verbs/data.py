@@ -9,9 +9,9 @@ from typing import Any, Literal
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.paths import Place
 from genstack.data import ImageData
-from genstack.data.framing import Augmentation
 from genstack.data.images import write
-from genstack.data.survey import contact_sheet, survey
+from genstack.data.inspection import contact_sheet, inspect_images
+from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
 VARIED = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5, rotate=10.0, shift=0.1)
@@ -52,7 +52,7 @@ def check(
         data = ImageData.for_model(load(Path(run)).preprocessing, source, labels)
     else:
         data = ImageData(source, labels=labels, **given)
-    found = survey(data)
+    found = inspect_images(data)
     print("\n".join([data.report(), *found.lines()]))
     if not found.readable:
         raise UserError(f"no image of {source} can be read; the reasons are above")

@@ -8,9 +8,9 @@ from pathlib import Path
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.paths import Place
-from genstack.data.framing import load as read
 from genstack.data.images import write
 from genstack.data.sheet import sheet
+from genstack.data.transforms import load as read
 from genstack.errors import UserError
 
 COLUMNS = 16  # images in a row of the sheet, at most

@@ -18,13 +18,13 @@ from genstack.data import ImageData
 from genstack.data.batch import CodeBatch
 from genstack.data.classes import balanced, share_of_each, untrained
 from genstack.data.codes.header import read
-from genstack.data.codes.shard import Shard, place
+from genstack.data.codes.shard import Shard, shard_path
 from genstack.data.data import Data
 from genstack.data.image_data import AS_IS, without_training
 from genstack.data.images import Preprocessing, from_uint8
 from genstack.data.seeding import mix
 from genstack.data.sources import CODES, UNFINISHED, is_archive
-from genstack.data.split import Chosen, Split, hashed, split
+from genstack.data.split import Indices, Split, hashed, split
 from genstack.data.stream import Stream
 from genstack.description import identity
 from genstack.errors import UserError
@@ -45,7 +45,7 @@ class Archive:
     def __init__(self, folder: Path):
         if not (folder / CODES).is_file():
             there = read(folder / UNFINISHED)
-            done = sum(place(folder, number).exists() for number in range(there.count))
+            done = sum(shard_path(folder, number).exists() for number in range(there.count))
             raise UserError(
                 f"{folder} is not finished: {done} of {there.count} shards are there; "
                 f"repeat the command `genstack encode` that began it"
@@ -53,9 +53,9 @@ class Archive:
         self.folder, self.header = folder, read(folder / CODES)
         if len(self.header.shards) != self.header.count:
             raise UserError(f"{folder / CODES} is damaged: it names no shards; delete it and encode again")
-        self.shards = [Shard(place(folder, number), self.header) for number in range(self.header.count)]
+        self.shards = [Shard(shard_path(folder, number), self.header) for number in range(self.header.count)]
         for shard, entry in zip(self.shards, self.header.shards, strict=True):
-            if shard.entry != entry:
+            if shard.info != entry:
                 raise UserError(f"{shard.path} is another shard than {folder / CODES} says; encode again")
         self.ends = list(accumulate(map(len, self.shards)))
         self.checked: set[int] = set()
@@ -104,7 +104,7 @@ class Archive:
         return from_uint8(torch.from_numpy(np.stack([np.moveaxis(image, 0, -1) for image in found])))
 
     def edges(self, where: Sequence[tuple[tuple[int, int], int]]) -> Tensor:
-        """Where each view lies in its picture."""
+        """Crop coordinates of each view."""
         size = self.header.layout.image_size
         found = []
         for (shard, row), view in where:
@@ -113,8 +113,8 @@ class Archive:
         return torch.tensor(found)
 
 
-class Archived(Dataset[CodeBatch]):
-    """Some images of an archive; whole batches are asked for, each by (epoch, index).
+class ArchiveDataset(Dataset[CodeBatch]):
+    """A data set of some images of an archive, read in whole batches, indexed by (epoch, index).
 
     Every epoch shows another view of an image, until all have been seen; with `vary` False the first always.
     """
@@ -190,20 +190,20 @@ class CodeData(Data):
         )
 
     def caption(self, number: int) -> str:
-        """What one image shows."""
+        """Caption of one image."""
         ((shard, row),) = self.archive.places([number])
         return self.archive.shards[shard].captions([row])[0]
 
     @cached_property
     def split(self) -> Split:
-        """The numbers of the images on either side."""
+        """Numbers of the training and of the validation images."""
         limit, share, whole = self.settings.limit, self.settings.validation, len(self.archive)
         if limit is None or limit >= whole or not self.class_names:
             return split(hashed(islice(self.archive.keys(), limit)), share)
         chosen = share_of_each(self.archive.labels(range(whole)), limit)
         keys, kept = self.archive.keys(), {*chosen.tolist()}
         return split(hashed(key for number, key in enumerate(keys) if number in kept), share).of(
-            Chosen(chosen)
+            Indices(chosen)
         )
 
     @cached_property
@@ -214,7 +214,7 @@ class CodeData(Data):
             return training
         if not self.class_names:
             raise UserError(f"data.balance {balance} needs classes, and {self.source} has none")
-        return Chosen(np.array(training)[balanced(self.archive.labels(training), balance)])
+        return Indices(np.array(training)[balanced(self.archive.labels(training), balance)])
 
     @cached_property
     def untrained(self) -> tuple[int, ...]:
@@ -231,7 +231,7 @@ class CodeData(Data):
         batch_size, numbers = batch_size or self.batch_size, self.repeated
         order = Stream(len(numbers), batch_size, mix(self.settings.seed, 0), start, rank, processes)
         return self.loader(
-            Archived(self.archive, numbers, mix(self.settings.seed, 1), True), order, batch_size
+            ArchiveDataset(self.archive, numbers, mix(self.settings.seed, 1), True), order, batch_size
         )
 
     def validation_loader(
@@ -239,16 +239,20 @@ class CodeData(Data):
     ) -> DataLoader:
         numbers = self.split.validation
         places = [(0, index) for index in range(rank, len(numbers), processes)]
-        return self.loader(Archived(self.archive, numbers, 0, False), places, batch_size or self.batch_size)
+        return self.loader(
+            ArchiveDataset(self.archive, numbers, 0, False), places, batch_size or self.batch_size
+        )
 
-    def loader(self, codes: Archived, order: Stream | list[tuple[int, int]], batch_size: int) -> DataLoader:
+    def loader(
+        self, codes: ArchiveDataset, order: Stream | list[tuple[int, int]], batch_size: int
+    ) -> DataLoader:
         """Batches of codes in this order."""
         return DataLoader(
             codes,
             batch_size,
             sampler=order,
             num_workers=self.settings.workers,
-            collate_fn=as_it_is,
+            collate_fn=identity_collate,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(codes.seed),
             persistent_workers=self.settings.workers > 0,
@@ -273,7 +277,7 @@ class CodeData(Data):
         return "\n".join(lines)
 
 
-def as_it_is(batch: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     """A batch of codes comes as one: nothing is left to join."""
     return batch
 

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from genstack.atomic import flush_folder
 from genstack.data import ImageData
-from genstack.data.batch import Unreadable
-from genstack.data.beside import check_alike
-from genstack.data.codes.header import Entry, Header, read
-from genstack.data.codes.shard import Shard, blob, place, write
+from genstack.data.batch import UnreadableImages
+from genstack.data.codes.header import Header, ShardInfo, read
+from genstack.data.codes.shard import Shard, pack, shard_path, write
 from genstack.data.codes.views import View
+from genstack.data.condition_images import check_proportions
 from genstack.data.images import to_uint8
 from genstack.data.sources import CODES, UNFINISHED
 from genstack.description import identity
@@ -27,7 +27,7 @@ from genstack.model import Model
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedPicture:
     """All views of one picture, and what is known of it; `reason` says why it cannot be read.
 
     Args:
@@ -49,25 +49,27 @@ class Picture:
     reason: str = ""
 
 
-class Pictures(Dataset[Picture]):
+class PictureViews(Dataset[EncodedPicture]):
     """The images of a source by number, each in all its views."""
 
     def __init__(self, data: ImageData, views: Sequence[View]):
         self.data, self.views = data, views
 
-    def __getitem__(self, number: int) -> Picture:
+    def __getitem__(self, number: int) -> EncodedPicture:
         data, source = self.data, self.data.opened
         key = source.key(number)
         try:
             pixels = source.image(number, data.preprocessing)
-            other = None if data.beside is None else data.beside(number, data.preprocessing)
+            other = (
+                None if data.condition_reader is None else data.condition_reader(number, data.preprocessing)
+            )
             if other is not None:
-                check_alike(pixels, other, key)
+                check_proportions(pixels, other, key)
             label, caption = source.label(number) if data.class_names else 0, source.caption(number)
         except UserError as error:
-            return Picture(key, reason=str(error))
+            return EncodedPicture(key, reason=str(error))
         height, width = pixels.shape[-2:]
-        return Picture(
+        return EncodedPicture(
             key,
             self.cut(pixels),
             None if other is None else self.cut(other),
@@ -114,7 +116,7 @@ class Encoding:
             images=self.images,
             keys=digest(map(data.opened.key, data.numbers)),
             images_per_shard=images_per_shard,
-            condition_images=data.beside is not None,
+            condition_images=data.condition_reader is not None,
         )
         self.claim()
 
@@ -127,7 +129,7 @@ class Encoding:
         for name in (CODES, UNFINISHED):
             if (self.folder / name).is_file():
                 there = read(self.folder / name)
-                differences = different(there, self.header)
+                differences = differing_fields(there, self.header)
                 if differences:
                     raise UserError(
                         f"{self.folder} holds codes that were made otherwise ({', '.join(differences)}); "
@@ -140,32 +142,32 @@ class Encoding:
     @property
     def missing(self) -> list[int]:
         """Numbers of the shards that are not there yet."""
-        return [number for number in range(self.header.count) if not place(self.folder, number).exists()]
+        return [number for number in range(self.header.count) if not shard_path(self.folder, number).exists()]
 
     def write(self, shards: Sequence[int], done: Callable[[int], None] = lambda images: None) -> int:
         """Encode some shards; the number of images in them. `done` hears of every few images."""
         batch_size = max(1, self.data.batch_size // len(self.header.views))
-        batches = [list(part) for shard in shards for part in pieces(self.numbers(shard), batch_size)]
+        batches = [list(part) for shard in shards for part in batches_of(self.numbers(shard), batch_size)]
         loader = iter(
             DataLoader(
-                Pictures(self.data, self.header.views),
+                PictureViews(self.data, self.header.views),
                 batch_sampler=batches,
                 num_workers=self.data.workers,
                 collate_fn=list,
                 generator=torch.Generator(),
             )
         )
-        unreadable, images = Unreadable(self.images), 0
+        unreadable, images = UnreadableImages(self.images), 0
         for shard in shards:
-            rows: list[tuple[Picture, np.ndarray]] = []
+            rows: list[tuple[EncodedPicture, np.ndarray]] = []
             skipped: dict[str, str] = {}
-            for _ in pieces(self.numbers(shard), batch_size):
+            for _ in batches_of(self.numbers(shard), batch_size):
                 pictures = next(loader)
                 skipped |= {picture.key: picture.reason for picture in pictures if picture.reason}
                 rows += self.encode([picture for picture in pictures if not picture.reason])
                 done(len(pictures))
             unreadable.add(skipped)
-            write(place(self.folder, shard), self.arrays(rows), self.header.plan, skipped)
+            write(shard_path(self.folder, shard), self.arrays(rows), self.header.plan, skipped)
             images += len(rows)
         return images
 
@@ -175,7 +177,7 @@ class Encoding:
         return self.data.numbers[first : first + self.header.images_per_shard]
 
     @torch.no_grad()
-    def encode(self, pictures: Sequence[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
+    def encode(self, pictures: Sequence[EncodedPicture]) -> Iterator[tuple[EncodedPicture, np.ndarray]]:
         """The codes of every view of some pictures, without the pixels they were made of."""
         if not pictures:
             return
@@ -185,11 +187,11 @@ class Encoding:
         for picture, one in zip(pictures, of_each, strict=True):
             yield replace(picture, views=None), one
 
-    def arrays(self, rows: Sequence[tuple[Picture, np.ndarray]]) -> dict[str, np.ndarray]:
-        """What a shard of these images holds."""
+    def arrays(self, rows: Sequence[tuple[EncodedPicture, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays of a shard of these images."""
         pictures = [picture for picture, _ in rows]
         nothing = np.empty((0, len(self.header.views), self.header.layout.length), self.header.dtype)
-        keys, key_ends = blob([picture.key for picture in pictures])
+        keys, key_ends = pack([picture.key for picture in pictures])
         arrays = {
             "codes": np.stack([codes for _, codes in rows]) if rows else nothing,
             "labels": np.array([picture.label for picture in pictures], np.int32),
@@ -199,7 +201,7 @@ class Encoding:
         }
         classes = self.header.classes
         if any(picture.caption != (classes[picture.label] if classes else "") for picture in pictures):
-            captions, caption_ends = blob([picture.caption for picture in pictures])
+            captions, caption_ends = pack([picture.caption for picture in pictures])
             arrays |= {"captions": captions, "caption_ends": caption_ends}
         if self.header.condition_images:
             others = [bytes_of(picture.others) for picture in pictures if picture.others is not None]
@@ -213,9 +215,9 @@ class Encoding:
         Raises:
             UserError: a shard is damaged, or too few images could be read.
         """
-        shards = [Shard(place(self.folder, number), self.header) for number in range(self.header.count)]
-        entries: tuple[Entry, ...] = tuple(shard.entry for shard in shards)
-        unreadable = Unreadable(self.images)
+        shards = [Shard(shard_path(self.folder, number), self.header) for number in range(self.header.count)]
+        entries: tuple[ShardInfo, ...] = tuple(shard.info for shard in shards)
+        unreadable = UnreadableImages(self.images)
         unreadable.reasons = {key: reason for shard in shards for key, reason in shard.skipped.items()}
         unreadable.add({})  # nothing new; but of all processes together there may be too many
         whole = replace(self.header, shards=entries, skipped=sum(len(shard.skipped) for shard in shards))
@@ -230,7 +232,7 @@ def bytes_of(images: Float[Tensor, "v c H W"]) -> np.ndarray:
     return np.ascontiguousarray(rearrange(to_uint8(images).numpy(), "v h w c -> v c h w"))
 
 
-def pieces(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def batches_of(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Parts of a sequence, each so long but for the last."""
     return (numbers[first : first + size] for first in range(0, len(numbers), size))
 
@@ -243,7 +245,7 @@ def digest(keys: Iterator[str]) -> str:
     return total.hexdigest()
 
 
-def different(one: Header, other: Header) -> list[str]:
+def differing_fields(one: Header, other: Header) -> list[str]:
     """The names of what two encodings do not have in common."""
     told = ("shards", "skipped", "source")  # the same images may be named by another path
     names = [name for name in Header.__dataclass_fields__ if name not in told]

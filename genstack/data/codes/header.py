@@ -1,4 +1,4 @@
-"""What an archive of codes says of itself: the compressor, the layout, the views, and its shards.
+"""The header of an archive of codes: compressor, layout, views and shards.
 
 `codes.json` is there once every shard is. Until then its first half lies in `encoding.json`, so that an
 interrupted encoding goes on only as it was begun.
@@ -28,7 +28,7 @@ MOST_VIEWS = 1024
 
 
 @dataclass(frozen=True)
-class Entry:
+class ShardInfo:
     """One finished shard.
 
     Args:
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What an archive says of itself.
+    """Metadata of an archive.
 
     Args:
         compressor: hash of the compressor's weights, structure and preprocessing.
@@ -69,7 +69,7 @@ class Header:
     keys: str
     images_per_shard: int
     condition_images: bool = False
-    shards: tuple[Entry, ...] = ()
+    shards: tuple[ShardInfo, ...] = ()
     skipped: int = 0
 
     @property
@@ -84,20 +84,20 @@ class Header:
 
     @property
     def views_of_each(self) -> str:
-        """How many views of each image there are, in words."""
+        """Number of views of each image, in words."""
         return f"{len(self.views)} view{'s' * (len(self.views) > 1)} of each"
 
     @property
     def plan(self) -> str:
         """A hash of all that is known before encoding begins; shards of another plan do not belong."""
         begun = replace(self, shards=(), skipped=0)
-        return blake2b(json.dumps(written(begun), sort_keys=True).encode(), digest_size=16).hexdigest()
+        return blake2b(json.dumps(to_json(begun), sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Into its file, there whole or not at all."""
-        said = {"format_version": FORMAT_VERSION, "genstack_version": genstack.__version__}
+        metadata = {"format_version": FORMAT_VERSION, "genstack_version": genstack.__version__}
         with replacing(folder / (CODES if self.shards else UNFINISHED)) as path:
-            path.write_text(json.dumps(said | written(self), indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(metadata | to_json(self), indent=1) + "\n", encoding="utf-8")
 
 
 def header_in(folder: Path) -> Header:
@@ -115,21 +115,21 @@ def read(path: Path) -> Header:
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} has {path.stat().st_size} bytes, and no header is over {LARGEST}")
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        version = said.get("format_version")
-        header = header_of(said) if version == FORMAT_VERSION else None
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        version = metadata.get("format_version")
+        header = from_json(metadata) if version == FORMAT_VERSION else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise UserError(f"{path} is damaged, or no header of codes: {reason}") from error
     if header is None:
         raise UserError(
             f"{path} has format version {version}, this genstack reads {FORMAT_VERSION}; "
-            f"encode the images again, or use genstack {said.get('genstack_version')}"
+            f"encode the images again, or use genstack {metadata.get('genstack_version')}"
         )
     return header
 
 
-def written(header: Header) -> dict[str, Any]:
+def to_json(header: Header) -> dict[str, Any]:
     """A header as JSON holds it."""
     described = {name: getattr(header, name) for name in Header.__dataclass_fields__}
     return described | {
@@ -141,25 +141,27 @@ def written(header: Header) -> dict[str, Any]:
     }
 
 
-def header_of(said: Mapping[str, Any]) -> Header:
-    """The way back from `written`; whatever is wrong in it raises an error of one kind or another."""
-    layout = build(said["layout"])
+def from_json(metadata: Mapping[str, Any]) -> Header:
+    """The way back from `to_json`; whatever is wrong in it raises an error of one kind or another."""
+    layout = build(metadata["layout"])
     views = tuple(
-        View(float(view["zoom"]), pair(view["place"]), bool(view["mirrored"])) for view in said["views"]
+        View(float(view["zoom"]), pair(view["place"]), bool(view["mirrored"])) for view in metadata["views"]
     )
     header = Header(
-        compressor=text(said["compressor"]),
+        compressor=text(metadata["compressor"]),
         layout=layout,
-        preprocessing=Preprocessing(**said["preprocessing"]),
-        classes=tuple(text(name) for name in said["classes"]),
+        preprocessing=Preprocessing(**metadata["preprocessing"]),
+        classes=tuple(text(name) for name in metadata["classes"]),
         views=views,
-        source=text(said["source"]),
-        images=number(said["images"]),
-        keys=text(said["keys"]),
-        images_per_shard=max(1, number(said["images_per_shard"])),
-        condition_images=said["condition_images"] is True,
-        shards=tuple(Entry(number(entry["images"]), text(entry["checksum"])) for entry in said["shards"]),
-        skipped=number(said["skipped"]),
+        source=text(metadata["source"]),
+        images=number(metadata["images"]),
+        keys=text(metadata["keys"]),
+        images_per_shard=max(1, number(metadata["images_per_shard"])),
+        condition_images=metadata["condition_images"] is True,
+        shards=tuple(
+            ShardInfo(number(entry["images"]), text(entry["checksum"])) for entry in metadata["shards"]
+        ),
+        skipped=number(metadata["skipped"]),
     )
     if not isinstance(layout, CodeLayout) or not 1 <= len(views) <= MOST_VIEWS:
         raise ValueError("invalid layout or views")
@@ -173,14 +175,14 @@ def header_of(said: Mapping[str, Any]) -> Header:
 def text(value: Any) -> str:
     """A string, and nothing else."""
     if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]} is no text")
+        raise TypeError(f"expected text, got {str(value)[:40]}")
     return value
 
 
 def number(value: Any) -> int:
     """A count, and nothing else."""
     if type(value) is not int or not 0 <= value < 2**48:
-        raise TypeError(f"{str(value)[:40]} is no count")
+        raise TypeError(f"expected a count, got {str(value)[:40]}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""One file of an archive: the codes of some images with all that is known of these, mapped into memory.
+"""One file of an archive: codes of some images with labels, keys and captions, mapped into memory.
 
 The file is safetensors: `codes` of `images views n`, and beside them labels, the sides of the pictures, keys,
 captions and condition images. What is read is a view of the file; nothing is allocated but what is asked for.
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from genstack.atomic import replacing
-from genstack.data.codes.header import Entry, Header
+from genstack.data.codes.header import Header, ShardInfo
 from genstack.errors import UserError
 
 #: Types by the names that safetensors has for them.
@@ -29,16 +29,16 @@ TYPES = {
 Arrays = Mapping[str, np.ndarray]
 
 
-def place(folder: Path, number: int) -> Path:
+def shard_path(folder: Path, number: int) -> Path:
     """The file of a shard."""
     return folder / f"{number:06d}.safetensors"
 
 
 def write(path: Path, arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> None:
     """A shard, there whole or not at all."""
-    said = {"plan": plan, "skipped": dict(skipped), "checksum": checksum(arrays, plan, skipped)}
+    metadata = {"plan": plan, "skipped": dict(skipped), "checksum": checksum(arrays, plan, skipped)}
     with replacing(path) as partial:
-        save_file(dict(arrays), partial, metadata={"genstack": json.dumps(said)})
+        save_file(dict(arrays), partial, metadata={"genstack": json.dumps(metadata)})
 
 
 def checksum(arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> str:
@@ -50,7 +50,7 @@ def checksum(arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def blob(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def pack(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Texts one after the other as bytes, and where each ends."""
     parts = [word.encode(errors="surrogateescape") for word in words]
     ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
@@ -72,23 +72,23 @@ class Shard:
         self.path, self.header = path, header
         try:
             with safe_open(path, framework="np") as file:  # holds the header against the length of the file
-                self.said = json.loads((file.metadata() or {}).get("genstack", "null"))
+                self.metadata = json.loads((file.metadata() or {}).get("genstack", "null"))
             whole = np.asarray(np.memmap(path, np.uint8, "r"))
             length = int.from_bytes(whole[:8].tobytes(), "little")
             described = json.loads(whole[8 : 8 + length].tobytes())
             described.pop("__metadata__", None)
             self.arrays = {
-                name: whole[8 + length :][slice(*entry["data_offsets"])]
-                .view(TYPES[entry["dtype"]])
-                .reshape(entry["shape"])
-                for name, entry in described.items()
+                name: whole[8 + length :][slice(*info["data_offsets"])]
+                .view(TYPES[info["dtype"]])
+                .reshape(info["shape"])
+                for name, info in described.items()
             }
-            self.checksum = str(self.said["checksum"])
-            self.skipped = {str(key): str(self.said["skipped"][key]) for key in self.said["skipped"]}
+            self.checksum = str(self.metadata["checksum"])
+            self.skipped = {str(key): str(self.metadata["skipped"][key]) for key in self.metadata["skipped"]}
         except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
             reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
             raise UserError(f"{path} is missing, damaged or incomplete ({reason}); {REMEDY}") from error
-        if self.said.get("plan") != header.plan:
+        if self.metadata.get("plan") != header.plan:
             raise UserError(f"{path} belongs to another set of codes than {path.parent}; {REMEDY}")
         self.fit()
 
@@ -96,9 +96,9 @@ class Shard:
         return len(self.arrays["labels"])
 
     @property
-    def entry(self) -> Entry:
-        """What the header of the archive keeps of it."""
-        return Entry(len(self), self.checksum)
+    def info(self) -> ShardInfo:
+        """Its line in the header of the archive."""
+        return ShardInfo(len(self), self.checksum)
 
     def fit(self) -> None:
         """Refuse arrays of other shapes and types than the header says.
@@ -124,11 +124,11 @@ class Shard:
             if (
                 name not in expected
                 or name not in self.arrays
-                or not like(self.arrays[name], *expected[name])
+                or not matches(self.arrays[name], *expected[name])
             ):
                 raise UserError(f"{self.path}: {name} does not fit the header; {REMEDY}")
         for ends, text in (("key_ends", "keys"), ("caption_ends", "captions")):
-            if ends in self.arrays and not rising(self.arrays[ends], len(self.arrays[text])):
+            if ends in self.arrays and not are_ends(self.arrays[ends], len(self.arrays[text])):
                 raise UserError(f"{self.path}: {text} do not fit their ends; {REMEDY}")
 
     def keys(self) -> list[str]:
@@ -136,14 +136,14 @@ class Shard:
         return self.texts("keys", "key_ends", range(len(self)))
 
     def captions(self, rows: Sequence[int]) -> list[str]:
-        """What some images show; the names of their classes where nothing else is said."""
+        """Captions of some images, or else the names of their classes."""
         if "captions" in self.arrays:
             return self.texts("captions", "caption_ends", rows)
         names = self.header.classes
         return [names[self.arrays["labels"][row]] if names else "" for row in rows]
 
     def texts(self, name: str, ends: str, rows: Sequence[int]) -> list[str]:
-        """Some of the texts that lie one after the other."""
+        """Decode some of the packed texts."""
         content, stops = self.arrays[name], self.arrays[ends]
         starts = (0 if row == 0 else stops[row - 1] for row in rows)
         return [
@@ -172,8 +172,8 @@ class Shard:
 REMEDY = "delete that file and codes.json, and repeat `genstack encode`, which makes it anew"
 
 
-def like(array: np.ndarray, dtype: type | np.dtype, shape: tuple[int | None, ...]) -> bool:
-    """Whether an array is of this type and shape; None is any length."""
+def matches(array: np.ndarray, dtype: type | np.dtype, shape: tuple[int | None, ...]) -> bool:
+    """Return True if an array has this type and shape; None stands for any length."""
     return (
         array.dtype == dtype
         and array.ndim == len(shape)
@@ -181,7 +181,7 @@ def like(array: np.ndarray, dtype: type | np.dtype, shape: tuple[int | None, ...
     )
 
 
-def rising(ends: np.ndarray, length: int) -> bool:
-    """Whether these are the ends of texts that together have so many bytes."""
+def are_ends(ends: np.ndarray, length: int) -> bool:
+    """Return True if `ends` are the ends of texts of `length` bytes in all."""
     whole = np.concatenate([[0], ends, [length]])
     return bool((np.diff(whole) >= 0).all() and (len(ends) == 0 or ends[-1] == length))

@@ -1,4 +1,4 @@
-"""Which parts of a picture are encoded, each as an image of its own.
+"""Views: the crops of a picture that are encoded, each as an image of its own.
 
 Ten crops an image are those of Krizhevsky et al. 2012, as LlamaGen (arXiv:2406.06525) encodes ImageNet; only
 the middle one is taken from the whole picture here, since validation sees that one.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.data.framing import cut, frame
+from genstack.data.transforms import crop_and_resize, crop_box
 from genstack.errors import UserError
 
 MOST_ZOOM = 64.0
@@ -32,16 +32,16 @@ class View:
 
     def __post_init__(self) -> None:
         if not (1 <= self.zoom <= MOST_ZOOM and all(0 <= share <= 1 for share in self.place)):
-            raise UserError(f"{self} is no crop of a picture")
+            raise UserError(f"invalid crop: {self}")
 
     def __call__(self, image: Float[Tensor, "c h w"], size: tuple[int, int]) -> Float[Tensor, "c H W"]:
         """The view at this height and width."""
-        framed = frame(image, size, self.zoom, self.place)
+        framed = crop_and_resize(image, size, self.zoom, self.place)
         return framed.flip(-1) if self.mirrored else framed
 
     def edges(self, sides: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Top, left, bottom and right edge in a picture of these sides, or in its mirror image, as shares."""
-        top, left, tall, wide = cut(sides, size, self.zoom, self.place)
+        top, left, tall, wide = crop_box(sides, size, self.zoom, self.place)
         height, width = sides
         upper, lower = top / height, (top + tall) / height
         first, last = left / width, (left + wide) / width

@@ -1,4 +1,4 @@
-"""Where images come from, one file per kind."""
+"""Sources of images, one file per kind."""
 
 import warnings
 from difflib import get_close_matches

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from genstack.data.images import Preprocessing, pixels
-from genstack.data.source import Source, Stored
+from genstack.data.source import PictureInfo, Source
 
 
 class DigitsSource(Source):
@@ -38,8 +38,8 @@ class DigitsSource(Source):
     def label(self, number: int) -> int:
         return int(self.labels[number])
 
-    def stored(self, number: int) -> Stored:
-        return Stored(8, 8, "L")
+    def info(self, number: int) -> PictureInfo:
+        return PictureInfo(8, 8, "L")
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         raw = preprocessing.window is not None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genstack.data.images import ENDINGS, SHEET, SUFFIXES, UNREAD, Preprocessing, mark, read
 from genstack.data.names import Names
-from genstack.data.source import FURTHER, OWN, Source, Stored, bits_of_first, stored
+from genstack.data.source import FURTHER, OWN, PictureInfo, Source, bits_of_first, read_info
 from genstack.data.text import clean, existing
 from genstack.errors import UserError
 
@@ -32,9 +32,9 @@ class FolderSource(Source):
     def __init__(self, name: str, by_folder: bool = False):
         self.root = existing(Path(name).expanduser())
         if not self.root.is_dir():
-            raise UserError(f"data source {name} is a file; give the folder that holds the pictures")
+            raise UserError(f"data source {name} is a file; expected a folder of pictures")
         self.listing = Listing(self.root)
-        self.files = Names(sorted(self.listing.pictures or self.listing.samples, key=natural))
+        self.files = Names(sorted(self.listing.pictures or self.listing.samples, key=natural_key))
         self.generated = not self.listing.pictures
         if not self.files:
             left_out = "".join(f"; {count} {what} are not read" for what, count in self.omitted.items())
@@ -78,7 +78,7 @@ class FolderSource(Source):
         return bits_of_first(self)
 
     def path(self, number: int) -> Path:
-        """Where a picture lies."""
+        """Path of a picture."""
         return self.root / self.files[number]
 
     def key(self, number: int) -> str:
@@ -99,12 +99,12 @@ class FolderSource(Source):
 
     def _frames(self, number: int) -> int:
         try:
-            return self.stored(number).frames
+            return self.info(number).frames
         except UserError:
             return 1
 
-    def stored(self, number: int) -> Stored:
-        return stored(self.path(number))
+    def info(self, number: int) -> PictureInfo:
+        return read_info(self.path(number))
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         raw = preprocessing.window is not None
@@ -126,16 +126,16 @@ def class_of(file: str) -> str:
     return clean(normalize("NFC", file.split("/", 1)[0]))
 
 
-def natural(name: str) -> str:
+def natural_key(name: str) -> str:
     """A key that sorts numbers in names by their value, before letters; folder by folder, whatever the form.
 
     A number becomes its length and its digits, behind a mark that is less than any letter.
     """
     flat = normalize("NFC", name).replace("/", "\1")
-    return re.sub(r"\d+", marked, flat)
+    return re.sub(r"\d+", mark_number, flat)
 
 
-def marked(number: re.Match[str]) -> str:
+def mark_number(number: re.Match[str]) -> str:
     """A number so that those with fewer digits come first."""
     digits = number[0].lstrip("0") or "0"
     return f"\0{chr(len(digits))}{digits}"
@@ -175,10 +175,10 @@ class Listing:
             if UNREAD.search(name):
                 self.counts[f"{path.suffix.lower()} files"] += 1
             return
-        marked = mark(path) if name.lower().endswith(ENDINGS["PNG"]) else None
-        if marked is None:
+        mark_number = mark(path) if name.lower().endswith(ENDINGS["PNG"]) else None
+        if mark_number is None:
             self.pictures.append(name)
-        elif marked.startswith(SHEET):
+        elif mark_number.startswith(SHEET):
             self.counts[OWN] += 1
         else:
             self.samples.append(name)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genstack.data.images import Preprocessing
 from genstack.data.records import Records
-from genstack.data.source import Source, Stored, bits_of_first
+from genstack.data.source import PictureInfo, Source, bits_of_first
 from genstack.errors import UserError, extra
 
 PREFIX = "hf:"
@@ -24,7 +24,7 @@ class HubSource(Source):
 
     def __init__(self, name: str):
         self.name = name.removeprefix(PREFIX)
-        self.rows = training_part(name, opened(name, self.name))
+        self.rows = training_rows(name, load_set(name, self.name))
         if not len(self.rows):
             raise UserError(f"{name} holds no rows")
         first = self.rows[:1]
@@ -55,8 +55,8 @@ class HubSource(Source):
     def caption(self, number: int) -> str:
         return self.records.caption(number)
 
-    def stored(self, number: int) -> Stored:
-        return self.records.stored(number)
+    def info(self, number: int) -> PictureInfo:
+        return self.records.info(number)
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         return self.records.image(number, preprocessing)
@@ -68,8 +68,8 @@ class HubSource(Source):
         return self.rows[number : number + 1]
 
 
-def opened(name: str, place: str) -> Any:
-    """What datasets finds there, or fetches.
+def load_set(name: str, place: str) -> Any:
+    """Load a data set with `datasets`, from a folder or the hub.
 
     Raises:
         UserError: nothing, for whatever reason.
@@ -92,7 +92,7 @@ def opened(name: str, place: str) -> Any:
         raise UserError(f"{name} cannot be opened: {reason}") from error
 
 
-def training_part(name: str, found: Any) -> Any:
+def training_rows(name: str, found: Any) -> Any:
     """The part called train, or the only one, whose rows come as Arrow tables."""
     if isinstance(found, dict):
         if "train" not in found and len(found) > 1:

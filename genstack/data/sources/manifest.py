@@ -16,8 +16,8 @@ from torch import Tensor
 
 from genstack.data.images import Preprocessing, read
 from genstack.data.names import Names
-from genstack.data.source import Source, Stored, bits_of_first, stored
-from genstack.data.sources.folder import natural
+from genstack.data.source import PictureInfo, Source, bits_of_first, read_info
+from genstack.data.sources.folder import natural_key
 from genstack.data.text import clean, encodable, existing
 from genstack.errors import UserError
 
@@ -42,9 +42,9 @@ class Rows:
 
     def __init__(self, rows: Iterable[Row]):
         self.lines = array("q")
-        self.fields = Names(self.told(rows))
+        self.fields = Names(self.fields_of(rows))
 
-    def told(self, rows: Iterable[Row]) -> Iterator[str]:
+    def fields_of(self, rows: Iterable[Row]) -> Iterator[str]:
         """All columns of one row after the other; their lines are kept on the way."""
         for row in rows:
             self.lines.append(row.line)
@@ -62,7 +62,7 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """What they take."""
+        """Bytes in memory."""
         return self.fields.nbytes + self.lines.itemsize * len(self.lines)
 
 
@@ -79,11 +79,11 @@ class ManifestSource(Source):
             raise UserError(f"data source {name} does not exist; give a CSV or JSONL file with a column path")
         self.rows = rows(self.file)
         labels = {row.label for row in self.rows} - {""}
-        self.class_names = tuple(sorted(labels, key=natural))
+        self.class_names = tuple(sorted(labels, key=natural_key))
         self.labels = {label: number for number, label in enumerate(self.class_names)}
         if labels:
             without = [row.line for row in self.rows if not row.label]
-            refuse(self.file, without, "no label, where other lines have one")
+            reject_lines(self.file, without, "no label, where other lines have one")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -109,8 +109,8 @@ class ManifestSource(Source):
     def caption(self, number: int) -> str:
         return self.rows[number].caption or self.rows[number].label
 
-    def stored(self, number: int) -> Stored:
-        return stored(*self._place(number, self.rows[number].path))
+    def info(self, number: int) -> PictureInfo:
+        return read_info(*self._place(number, self.rows[number].path))
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         return self._read(number, self.rows[number].path, preprocessing)
@@ -141,7 +141,7 @@ def rows(file: Path) -> Rows:
     """
     bad: list[str] = []
     try:
-        found = Rows(good(file, bad))
+        found = Rows(parse_rows(file, bad))
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not written in UTF-8; save it so ({error.reason})") from error
     if bad:
@@ -152,19 +152,19 @@ def rows(file: Path) -> Rows:
     return found
 
 
-def good(file: Path, bad: list[str]) -> Iterator[Row]:
+def parse_rows(file: Path, bad: list[str]) -> Iterator[Row]:
     """The rows of a list that can be read; what is wrong with others goes to `bad`."""
     entries = csv_entries if file.suffix.lower() == ".csv" else json_entries
     with file.open(encoding="utf-8-sig", newline="") as lines:
         for line, entry in entries(lines, file):
-            row = row_of(line, entry)
+            row = parse_row(line, entry)
             if isinstance(row, str):
                 bad.append(f"line {line} {row}")
             else:
                 yield row
 
 
-def row_of(line: int, entry: Mapping[str, object] | str) -> Row | str:
+def parse_row(line: int, entry: Mapping[str, object] | str) -> Row | str:
     """A row, or what is wrong with it."""
     if isinstance(entry, str):
         return entry
@@ -180,14 +180,14 @@ def row_of(line: int, entry: Mapping[str, object] | str) -> Row | str:
     if not encodable(path, "surrogateescape"):
         return f"has {clean(path)[:60]!r} as its path, which is not valid Unicode"
     if "://" in path or "\0" in path:
-        return f"has {path[:60]!r} as its path, which is no file"
+        return f"has {path[:60]!r} as its path, which is not a file"
     values["label"], values["caption"] = clean(values["label"]), clean(values["caption"])
     return Row(line, path, **values)
 
 
 def csv_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
     """Line numbers and columns of a CSV file; a line that does not fit the first is a sentence."""
-    reader = csv.reader(bounded(lines), strict=True)
+    reader = csv.reader(limited_lines(lines), strict=True)
     try:
         columns = [name.strip() for name in next(reader, [])]
         check_columns(columns, file)
@@ -202,16 +202,16 @@ def csv_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, o
 
 def json_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
     """Line numbers and objects of a JSONL file; a line that is none is a sentence."""
-    for number, line in enumerate(bounded(lines), start=1):
+    for number, line in enumerate(limited_lines(lines), start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            yield number, f"is no JSON: {str(error)[:60]}"
+            yield number, f"is not JSON: {str(error)[:60]}"
             continue
         if not isinstance(entry, dict):
-            yield number, "is no JSON object, such as {" + '"path": "a.png"}'
+            yield number, "is not a JSON object, such as {" + '"path": "a.png"}'
             continue
         if "path" not in entry:
             check_columns(list(entry), file, number)
@@ -230,7 +230,7 @@ def check_columns(columns: list[str], file: Path, line: int = 1) -> None:
         raise UserError(f"{file} line {line} names {have}, and no path; the columns are {', '.join(COLUMNS)}")
 
 
-def bounded(lines: TextIO) -> Iterator[str]:
+def limited_lines(lines: TextIO) -> Iterator[str]:
     """The lines of a file, none longer than a list can mean."""
     number = 0
     while line := lines.readline(LONGEST_LINE):
@@ -240,7 +240,7 @@ def bounded(lines: TextIO) -> Iterator[str]:
         yield line
 
 
-def refuse(file: Path, lines: list[int], why: str) -> None:
+def reject_lines(file: Path, lines: list[int], why: str) -> None:
     """Refuse a list for some of its lines."""
     if lines:
         more = f" and {len(lines) - NAMED} more" if len(lines) > NAMED else ""

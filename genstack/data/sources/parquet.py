@@ -16,8 +16,8 @@ from genstack.data.cache import cache
 from genstack.data.images import SUFFIXES as PICTURES
 from genstack.data.images import Preprocessing
 from genstack.data.records import Records
-from genstack.data.source import Source, Stored, bits_of_first
-from genstack.data.sources.folder import natural
+from genstack.data.source import PictureInfo, Source, bits_of_first
+from genstack.data.sources.folder import natural_key
 from genstack.errors import UserError, extra
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ParquetSource(Source):
             raise UserError(
                 f"data source {name} does not exist; give a Parquet or Arrow file, or a folder of them"
             )
-        tables = [table_of(file) for file in self.files]
+        tables = [read_table(file) for file in self.files]
         different = [
             file for file, table in zip(self.files, tables, strict=True) if table.schema != tables[0].schema
         ]
@@ -87,8 +87,8 @@ class ParquetSource(Source):
     def caption(self, number: int) -> str:
         return self.records.caption(number)
 
-    def stored(self, number: int) -> Stored:
-        return self.records.stored(number)
+    def info(self, number: int) -> PictureInfo:
+        return self.records.info(number)
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         return self.records.image(number, preprocessing)
@@ -107,7 +107,7 @@ def files_in(root: Path) -> list[Path]:
     """A file itself, or the files in a folder, in natural order."""
     if root.is_dir():
         found = [path for path in root.iterdir() if path.name.lower().endswith(SUFFIXES)]
-        return sorted(found, key=lambda path: natural(path.name))
+        return sorted(found, key=lambda path: natural_key(path.name))
     return [root] if root.is_file() and root.name.lower().endswith(SUFFIXES) else []
 
 
@@ -116,21 +116,21 @@ def holds_pictures(folder: Path) -> bool:
     return any(name.lower().endswith(PICTURES) for _, _, files in os.walk(folder) for name in files)
 
 
-def table_of(file: Path) -> "pyarrow.Table":
+def read_table(file: Path) -> "pyarrow.Table":
     """The table in a file, memory-mapped.
 
     Raises:
-        UserError: it is no such file, damaged, or pyarrow is missing.
+        UserError: not such a file, damaged, or pyarrow is missing.
     """
     with extra("parquet", f"{file} needs pyarrow"):
         import pyarrow
     try:
-        return mapped(unpacked(file) if file.name.lower().endswith(".parquet") else file)
+        return map_table(unpack(file) if file.name.lower().endswith(".parquet") else file)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
-def mapped(file: Path) -> "pyarrow.Table":
+def map_table(file: Path) -> "pyarrow.Table":
     """An Arrow file of either kind, file or stream, without reading its rows."""
     import pyarrow
 
@@ -141,7 +141,7 @@ def mapped(file: Path) -> "pyarrow.Table":
         return pyarrow.ipc.open_stream(memory).read_all()
 
 
-def unpacked(file: Path) -> Path:
+def unpack(file: Path) -> Path:
     """The Arrow file of a Parquet file, made once, one row group at a time."""
     import pyarrow
     from pyarrow import parquet
@@ -165,7 +165,7 @@ def unpacked(file: Path) -> Path:
 
 
 def features_of(schema: "pyarrow.Schema") -> dict[str, Any]:
-    """What datasets wrote of the columns; nothing where it did not."""
+    """The features that `datasets` stored in a table; {} for none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError, RecursionError):

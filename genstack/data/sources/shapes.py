@@ -11,7 +11,7 @@ from torch import Tensor, from_numpy
 from genstack.data.images import Preprocessing, pixels
 from genstack.data.scene import CLASSES, COLOURS, SHAPES, Scene, Thing
 from genstack.data.seeding import mix
-from genstack.data.source import Source, Stored
+from genstack.data.source import PictureInfo, Source
 from genstack.errors import UserError
 
 SEED = 0
@@ -56,8 +56,8 @@ class ShapesSource(Source):
     def caption(self, number: int) -> str:
         return self.scene(number).caption
 
-    def stored(self, number: int) -> Stored:
-        return Stored(0, 0, "drawn at any size")
+    def info(self, number: int) -> PictureInfo:
+        return PictureInfo(0, 0, "drawn at any size")
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         picture = self.scene(number).draw(preprocessing.height, preprocessing.width)
@@ -76,7 +76,7 @@ class ShapesSource(Source):
         return from_numpy(self.scene(number).segmentation(height, width))
 
     def scene(self, number: int) -> Scene:
-        """What image `number` shows."""
+        """The scene of image `number`."""
         chance = Random(mix(SEED, number, int(self.pairs)))  # numpy's is slow to seed
         colours = chance.sample(list(COLOURS), 2)
         places = pair(chance) if self.pairs else single(chance)

@@ -14,11 +14,11 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from genstack.data.cache import Room, cache, limit
-from genstack.data.download import fetch, place_of
+from genstack.data.download import fetch, local_path
 from genstack.data.images import Preprocessing, read
 from genstack.data.remote import probe
-from genstack.data.shard import LONGEST, NO_LABEL, OMITTED, Shard, entries, open_remote, open_shard
-from genstack.data.source import Source, Stored, bits_of_first, stored
+from genstack.data.shard import LONGEST, NO_LABEL, OMITTED, Shard, open_remote, open_shard, read_json
+from genstack.data.source import PictureInfo, Source, bits_of_first, read_info
 from genstack.data.text import clean, existing
 from genstack.errors import UserError
 
@@ -39,13 +39,13 @@ class ShardSource(Source):
 
     def __init__(self, name: str):
         self.name = name
-        places = expand(name)
+        places = shard_paths(name)
         common = len(re.split(r"[{*?\[]", name)[0].rpartition("/")[0])
         names = [place[common:].lstrip("/") for place in places]
         if "://" in name:
             room = Room(cache() / "fetched", limit())
             with ThreadPoolExecutor(AT_ONCE) as several:
-                self.shards = list(several.map(partial(fetched, room=room), places, names))
+                self.shards = list(several.map(partial(open_url, room=room), places, names))
         else:
             self.shards = [
                 open_shard(existing(Path(place).expanduser()), each)
@@ -106,7 +106,7 @@ class ShardSource(Source):
         shard, row = self._find(number)
         label = int(shard.index["label"][row])
         if label < 0 and self.class_names:
-            what = "no class" if label == NO_LABEL else "a class that is no number below a million"
+            what = "no class" if label == NO_LABEL else "a class that is not a number below a million"
             raise UserError(f"{shard.path}: {shard.key(row)} has {what}, where other images have one (.cls)")
         return max(0, label)
 
@@ -115,12 +115,12 @@ class ShardSource(Source):
         caption = shard.part(row, "caption")
         if caption is not None:
             return caption.decode(errors="replace").strip()
-        known = entries(shard.part(row, "json") or b"")
+        known = read_json(shard.part(row, "json") or b"")
         stated = next((known[key] for key in ("caption", "text") if key in known), "")
         return clean(str(stated)[: LONGEST["caption"]])
 
-    def stored(self, number: int) -> Stored:
-        return stored(*self._bytes(number, "image"))
+    def info(self, number: int) -> PictureInfo:
+        return read_info(*self._bytes(number, "image"))
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         return self._read(number, "image", preprocessing)
@@ -146,7 +146,7 @@ class ShardSource(Source):
         return read(data, preprocessing.channels, preprocessing.background, raw, name)
 
 
-def expand(pattern: str) -> list[str]:
+def shard_paths(pattern: str) -> list[str]:
     """The shards that a pattern names, in order.
 
     Raises:
@@ -188,7 +188,7 @@ def matches(place: str) -> list[str]:
 
 
 def alternatives(part: str) -> list[str]:
-    """What a part of a pattern stands for: {08..11}, {a,b}, or itself."""
+    """Expand one part of a pattern: {08..11}, {a,b}, or plain text."""
     if not part.startswith("{"):
         return [part]
     between = re.fullmatch(r"\{(\d{1,9})\.\.(\d{1,9})\}", part)
@@ -201,10 +201,10 @@ def alternatives(part: str) -> list[str]:
     return [f"{number:0{digits}d}" for number in range(int(first), int(last) + 1)]
 
 
-def fetched(url: str, name: str, room: Room) -> Shard:
+def open_url(url: str, name: str, room: Room) -> Shard:
     """A shard on a server: fetched as long as there is room for it, or else left there."""
     folder = cache() / "fetched"
-    place = place_of(url, folder)
+    place = local_path(url, folder)
     if room.most is not None:
         remote = None if place.exists() else probe(url)
         size = place.stat().st_size if remote is None else remote.length

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genstack.data.cache import cache
 from genstack.data.images import Preprocessing, pixels
-from genstack.data.source import Source, Stored
+from genstack.data.source import PictureInfo, Source
 from genstack.errors import UserError
 
 PREFIX = "torchvision:"
@@ -46,9 +46,9 @@ class TorchvisionSource(Source):
             return 0
         return int(self.images[number][1] if self.targets is None else self.targets[number])
 
-    def stored(self, number: int) -> Stored:
+    def info(self, number: int) -> PictureInfo:
         picture = self.picture(number)
-        return Stored(picture.height, picture.width, picture.mode)
+        return PictureInfo(picture.height, picture.width, picture.mode)
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         raw = preprocessing.window is not None

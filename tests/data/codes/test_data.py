@@ -20,7 +20,7 @@ from genstack.data import ImageData
 from genstack.data.codes import shard as shards
 from genstack.data.codes.data import Archive, CodeData
 from genstack.data.codes.header import read
-from genstack.data.framing import Augmentation
+from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
 SETTINGS = {"resolution": "8,12", "batch_size": 8, "validation": 0.2}

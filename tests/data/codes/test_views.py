@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genstack.data.codes.views import VIEWS, View
-from genstack.data.framing import Augmentation
+from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
 SIZES = [((21, 30), (8, 12)), ((40, 17), (9, 9))]

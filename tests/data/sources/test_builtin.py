@@ -29,7 +29,7 @@ def test_fake_data_of_torchvision():
     assert len(source) == 1000 and len(source.class_names) == 10
     assert source.image(7, Preprocessing(3, 32, 32)).shape == (3, 224, 224)
     assert 0 <= source.label(7) < 10
-    assert source.stored(7).mode == "RGB"
+    assert source.info(7).mode == "RGB"
 
 
 def test_torchvision_without_a_network_is_one_line(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from genstack.data import ImageData
 from genstack.data.images import Preprocessing, write
 from genstack.data.sources import open_source
-from genstack.data.sources.folder import natural
+from genstack.data.sources.folder import natural_key
 from genstack.data.split import hashed, split
 from genstack.errors import UserError
 
@@ -57,7 +57,7 @@ def test_the_order_of_names_is_that_of_their_parts():
 
     chance = random.Random(0)
     names = {"".join(chance.choices("a.-/01290é", k=chance.randint(1, 9))) for _ in range(3000)}
-    found = sorted(names, key=natural)
+    found = sorted(names, key=natural_key)
     assert [parts(name) for name in found] == sorted(map(parts, names))
 
 
@@ -101,7 +101,7 @@ def test_an_empty_folder_is_named(tmp_path):
 
 
 def test_a_file_is_no_folder():
-    with pytest.raises(UserError, match="give the folder"):
+    with pytest.raises(UserError, match="expected a folder"):
         open_source(str(PICTURE))
 
 

@@ -53,7 +53,7 @@ def test_what_is_known_agrees(named):
     for number in range(count):
         assert 0 <= source.label(number) < max(1, len(source.class_names))
         assert isinstance(source.caption(number), str)
-    kept = source.stored(1)
+    kept = source.info(1)
     if kept.height:
         assert source.image(1, Preprocessing(3, 8, 8)).shape[1:] == (kept.height, kept.width)
 

@@ -79,7 +79,7 @@ def test_the_facts_arrive_in_batches(root):
         ("path,label\na.png,x\na.png,\n", "no label.*line 3"),
         ("file,label\na.png,x\n", "names file, label, and no path"),
         ("path,captoin\na.png,x\n", "did you mean caption"),
-        ("path\nhttp://host/a.png\n", "line 2 .*no file"),
+        ("path\nhttp://host/a.png\n", "line 2 .*not a file"),
         ("path\n", "lists no pictures"),
         ("", "no path"),
         ('path\n"a.png\n', "line 2 cannot be read"),
@@ -96,11 +96,11 @@ def test_bad_rows_of_tables_are_named_by_their_line(root, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"path": "a.png"}\n{"path": \n', "line 2 is no JSON"),
-        ('{"path": "a.png"}\n[1]\n', "line 2 is no JSON object"),
+        ('{"path": "a.png"}\n{"path": \n', "line 2 is not JSON"),
+        ('{"path": "a.png"}\n[1]\n', "line 2 is not a JSON object"),
         ('{"path": ["a.png"]}\n', "line 1 has a list as its path"),
         ('{"path": "a.png"}\n{"pth": "b.png"}\n', "line 2 .*did you mean path"),
-        ("[" * 100_000, "line 1 is no JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
     ],
 )
 def test_bad_rows_of_json_are_named_by_their_line(root, text, message):

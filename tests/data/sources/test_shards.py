@@ -16,7 +16,7 @@ import torch
 from genstack.data import ImageData
 from genstack.data.images import Preprocessing
 from genstack.data.sources import open_source
-from genstack.data.sources.shards import expand
+from genstack.data.sources.shards import shard_paths
 from genstack.errors import UserError
 
 FILES = Path(__file__).parents[2] / "golden" / "images"
@@ -160,7 +160,7 @@ def test_unusual_members(tmp_path):
         source.condition_image(0, SIZE)
     with pytest.raises(UserError, match=r"x/1 has no class.*\.cls"):
         source.label(0)
-    with pytest.raises(UserError, match="x/3 has a class that is no number"):
+    with pytest.raises(UserError, match="x/3 has a class that is not a number"):
         source.label(2)
 
 
@@ -191,7 +191,7 @@ def test_images_without_their_class_are_skipped_only_where_classes_are_read(tmp_
     ],
 )
 def test_patterns(pattern, places):
-    assert expand(pattern) == places
+    assert shard_paths(pattern) == places
 
 
 def test_stars_and_brackets_in_names(tmp_path):

@@ -7,10 +7,10 @@ from PIL import Image
 from torch.nn import functional
 
 from genstack.data import ImageData
-from genstack.data.beside import Finder
-from genstack.data.framing import Augmentation
+from genstack.data.condition_images import FileIndex
 from genstack.data.scene import COLOURS
 from genstack.data.sources.folder import FolderSource
+from genstack.data.transforms import Augmentation
 
 VARIED = Augmentation(crop="random", zoom=(1.0, 2.0), flip=0.5)
 
@@ -47,17 +47,17 @@ def test_a_condition_image_is_cut_as_its_image_is(folders):
 @pytest.mark.parametrize("hashes", ["as they are", "all alike"])
 def test_pictures_are_found_by_name_whatever_their_hashes(folders, monkeypatch, hashes):
     if hashes == "all alike":
-        monkeypatch.setattr("genstack.data.beside.hashed", lambda name: 2**64 - 1)
+        monkeypatch.setattr("genstack.data.condition_images.hashed", lambda name: 2**64 - 1)
     picture(folders / "maps" / "a" / "3.png", 4, 6, 3)  # beside 3.bmp
     folder = FolderSource(str(folders / "maps"))
-    find = Finder(folder)
+    find = FileIndex(folder)
     last = {folder.key(number).rpartition(".")[0]: number for number in range(9)}
     assert len(last) == 8 and {name: find(name) for name in last} == last
     assert find("a") is None and find("3") is None and find("a/3.png") is None
 
 
 def test_finding_takes_16_bytes_a_picture(folders):
-    find = Finder(FolderSource(str(folders / "maps")))
+    find = FileIndex(FolderSource(str(folders / "maps")))
     assert find.hashes.nbytes + find.order.nbytes == 16 * 8
 
 
@@ -99,7 +99,7 @@ def test_shapes_have_segmentation_maps():
 
 
 def test_mistakes_are_told(folders):
-    with pytest.raises(ValueError, match="condition_images nowhere is no folder"):
+    with pytest.raises(ValueError, match="condition_images nowhere not found"):
         ImageData(str(folders / "images"), condition_images="nowhere").examples("training", 1)
     picture(folders / "maps" / "a" / "0.bmp", 90, 90, 0)
     (folders / "maps" / "a" / "1.bmp").unlink()

@@ -1,4 +1,4 @@
-"""Which image each loader worker is reading, so that the one it died of has a name."""
+"""The image that each loader worker is reading, so that an error names the one a worker died of."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 NOTHING = -1
 
 
-class Reading:
+class ReadingProgress:
     """The number of the image that each worker reads, in memory shared with the training process."""
 
     def __init__(self, workers: int):
@@ -22,7 +22,7 @@ class Reading:
 
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
-        """While this image is read."""
+        """Record the image while it is read."""
         worker = get_worker_info()
         if worker is None:
             yield
@@ -32,13 +32,13 @@ class Reading:
         self.numbers[worker.id] = NOTHING
 
     def last(self, worker: int) -> int | None:
-        """The image that a worker was reading when it last told; None between two images."""
+        """The image a worker was reading; None between two images."""
         number = int(self.numbers[worker])
         return None if number == NOTHING else number
 
 
-def how_ended(worker: BaseProcess) -> str:
-    """What became of a process, in words."""
+def describe_exit(worker: BaseProcess) -> str:
+    """Describe how a process ended."""
     code = worker.exitcode or 0
     if code >= 0:
         return f"ended with code {code}"
@@ -46,18 +46,18 @@ def how_ended(worker: BaseProcess) -> str:
     return f"was killed ({name})" if name in ("SIGKILL", "SIGTERM", "SIGINT") else f"crashed ({name})"
 
 
-def hears_children() -> bool:
-    """Whether handlers for processes that end can be set here."""
+def can_set_child_handler() -> bool:
+    """Return True if a handler for SIGCHLD can be set here."""
     return hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
-def keeping_handler() -> Iterator[None]:
-    """Undo torch's handler for dead workers, which raises wherever training happens to be.
+def restored_child_handler() -> Iterator[None]:
+    """Remove the handler that torch sets: it raises an error anywhere in training when a worker dies.
 
-    Without it a dead worker is noticed where its images are awaited, within seconds.
+    Without it the error is raised within seconds in the loader, which waits for the worker.
     """
-    before = signal.getsignal(signal.SIGCHLD) if hears_children() else None
+    before = signal.getsignal(signal.SIGCHLD) if can_set_child_handler() else None
     try:
         yield
     finally:
@@ -66,9 +66,9 @@ def keeping_handler() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Without any such handler, which another loader may have left and which raises between any two lines."""
-    with keeping_handler():
-        if hears_children():
+def default_child_handler() -> Iterator[None]:
+    """Suspend the handler that another loader may have left."""
+    with restored_child_handler():
+        if can_set_child_handler():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         yield

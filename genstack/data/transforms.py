@@ -1,4 +1,4 @@
-"""A picture of any size to the size that a model reads: centred, or varied for training."""
+"""Transforms from a picture of any size to the model's size: center crop, or random augmentation."""
 
 from dataclasses import dataclass
 from math import cos, radians, sin, sqrt
@@ -18,7 +18,7 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied. Each variation is a function of seed, epoch and image alone.
+    """Augmentation of training images, a function of seed, epoch and image alone.
 
     Args:
         crop: where the crop lies along the longer side, and anywhere when zoomed: `center` or `random`. Or
@@ -56,53 +56,53 @@ class Augmentation:
 
     @property
     def moves_crop(self) -> bool:
-        """Whether crops are cut from places that differ."""
+        """Return True if the position of crops varies."""
         return self.crop != "center" or self.zoom[1] > 1
 
     def edges(
         self, sides: tuple[int, int], size: tuple[int, int], seed: int, epoch: int, index: int
     ) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right edge of what `__call__` cuts from a picture of these sides, as shares.
+        """Top, left, bottom and right edge of the crop that `__call__` takes, as shares of the sides.
 
         Of a mirrored picture, they are those in its mirror image; `rotate` and `shift` are not counted.
         """
-        top, left, tall, wide = self._cut(sides, size, seed, epoch, index)
-        mirror = self._chances(seed, epoch, index)[3]
+        top, left, tall, wide = self._crop_box(sides, size, seed, epoch, index)
+        mirror = self._draw_numbers(seed, epoch, index)[3]
         height, width = sides
         edges = (top / height, left / width, (top + tall) / height, (left + wide) / width)
         return (edges[0], 1 - edges[3], edges[2], 1 - edges[1]) if mirror < self.flip else edges
 
-    def _chances(self, seed: int, epoch: int, index: int) -> list[float]:
+    def _draw_numbers(self, seed: int, epoch: int, index: int) -> list[float]:
         generator = torch.Generator().manual_seed(mix(seed, epoch, index))
         return torch.rand(7, generator=generator).tolist()
 
-    def _cut(
+    def _crop_box(
         self, sides: tuple[int, int], size: tuple[int, int], seed: int, epoch: int, index: int
     ) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the crop of a picture of these sides."""
+        """Top, left, height and width of the crop."""
         if self.crop == "resized":
             generator = torch.Generator().manual_seed(mix(seed, epoch, index, 1))
-            return resized(sides, self.area, self.proportions, generator)
-        (low, high), (zoom, row, column, *_) = self.zoom, self._chances(seed, epoch, index)
+            return random_resized_crop(sides, self.area, self.proportions, generator)
+        (low, high), (zoom, row, column, *_) = self.zoom, self._draw_numbers(seed, epoch, index)
         place = (row, column) if self.crop == "random" else (0.5, 0.5)
-        return cut(sides, size, low + zoom * (high - low), place)
+        return crop_box(sides, size, low + zoom * (high - low), place)
 
     def __call__(
         self, image: Float[Tensor, "c h w"], size: tuple[int, int], seed: int, epoch: int, index: int
     ) -> Float[Tensor, "c H W"]:
-        """The variation of image `index` in this epoch, at this height and width."""
-        mirror, angle, down, right = self._chances(seed, epoch, index)[3:]
+        """Augment image `index` for this epoch, at this height and width."""
+        mirror, angle, down, right = self._draw_numbers(seed, epoch, index)[3:]
         height, width = image.shape[-2:]
-        image = scaled(image, self._cut((height, width), size, seed, epoch, index), size)
+        image = crop_then_resize(image, self._crop_box((height, width), size, seed, epoch, index), size)
         if mirror < self.flip:
             image = image.flip(-1)
         if self.rotate or self.shift:
             turn, shift = self.rotate * (2 * angle - 1), [self.shift * (2 * way - 1) for way in (down, right)]
-            image = move(image, turn, (shift[0] * size[0], shift[1] * size[1]))
+            image = rotate_and_shift(image, turn, (shift[0] * size[0], shift[1] * size[1]))
         return image
 
 
-def cut(
+def crop_box(
     sides: tuple[int, int], size: tuple[int, int], zoom: float, place: tuple[float, float]
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width, in whole pixels, of a crop with the proportions of `size`.
@@ -122,7 +122,7 @@ def cut(
     return top, left, tall, wide
 
 
-def resized(
+def random_resized_crop(
     sides: tuple[int, int],
     area: tuple[float, float],
     proportions: tuple[float, float],
@@ -153,21 +153,21 @@ def resized(
     return (height - tall) // 2, (width - wide) // 2, max(1, tall), max(1, wide)
 
 
-def frame(
+def crop_and_resize(
     image: Float[Tensor, "c h w"],
     size: tuple[int, int],
     zoom: float = 1.0,
     place: tuple[float, float] = (0.5, 0.5),
 ) -> Float[Tensor, "c H W"]:
-    """Crop to the proportions of `size`, as `cut` says, then scale.
+    """Crop to the proportions of `size`, as `crop_box` says, then scale.
 
     Cropping comes first, so that a long thin picture needs little memory.
     """
     height, width = image.shape[-2:]
-    return scaled(image, cut((height, width), size, zoom, place), size)
+    return crop_then_resize(image, crop_box((height, width), size, zoom, place), size)
 
 
-def scaled(
+def crop_then_resize(
     image: Float[Tensor, "c h w"], crop: tuple[int, int, int, int], size: tuple[int, int]
 ) -> Float[Tensor, "c H W"]:
     """A crop, by its top, left, height and width, at another size."""
@@ -181,7 +181,9 @@ def scaled(
     )  # it overshoots
 
 
-def move(image: Float[Tensor, "c h w"], degrees: float, shift: tuple[float, float]) -> Float[Tensor, "c h w"]:
+def rotate_and_shift(
+    image: Float[Tensor, "c h w"], degrees: float, shift: tuple[float, float]
+) -> Float[Tensor, "c h w"]:
     """Turn clockwise about the centre, then shift down and right, in pixels; the border goes on outwards."""
     (height, width), (down, right) = image.shape[-2:], shift
     cosine, sine = cos(radians(degrees)), sin(radians(degrees))
@@ -197,4 +199,4 @@ def move(image: Float[Tensor, "c h w"], degrees: float, shift: tuple[float, floa
 def load(path: Path, preprocessing: Preprocessing) -> Float[Tensor, "c H W"]:
     """A picture file as a model sees it outside training: centred, in [-1, 1]."""
     image = read(path, preprocessing.channels, preprocessing.background, raw=preprocessing.window is not None)
-    return frame(preprocessing.to_model(image), (preprocessing.height, preprocessing.width))
+    return crop_and_resize(preprocessing.to_model(image), (preprocessing.height, preprocessing.width))

@@ -1,4 +1,4 @@
-"""Pictures beside pictures: where the condition image of each image comes from."""
+"""Condition images: the picture that goes with each image."""
 
 from hashlib import blake2b
 from pathlib import PurePosixPath
@@ -15,7 +15,7 @@ from genstack.errors import UserError
 OWN = "own"  # as the source itself gives them
 
 
-class Beside:
+class ConditionImages:
     """The condition image of each image of a source.
 
     Args:
@@ -26,7 +26,7 @@ class Beside:
 
     def __init__(self, source: Source, place: str):
         self.source, self.place = source, place
-        self.find = None if place == OWN else Finder(FolderSource(checked(place)))
+        self.find = None if place == OWN else FileIndex(FolderSource(existing_folder(place)))
 
     def __call__(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         """The condition image of image `number`, as sources give pictures.
@@ -36,7 +36,7 @@ class Beside:
         """
         if self.find is None:
             return self.source.condition_image(number, preprocessing)
-        name = bare(self.source.key(number))
+        name = stem(self.source.key(number))
         found = self.find(name)
         if found is None:
             raise UserError(
@@ -46,7 +46,7 @@ class Beside:
         return self.find.folder.image(found, preprocessing)
 
 
-class Finder:
+class FileIndex:
     """Pictures of a folder by their names without suffixes; 16 bytes each, shared with a loader's workers.
 
     Args:
@@ -55,7 +55,7 @@ class Finder:
 
     def __init__(self, folder: FolderSource):
         self.folder = folder
-        hashes = (hashed(bare(folder.key(number))) for number in range(len(folder)))
+        hashes = (hashed(stem(folder.key(number))) for number in range(len(folder)))
         found = np.fromiter(hashes, np.uint64, len(folder))
         self.order = np.argsort(found, kind="stable")
         self.hashes = found[self.order]
@@ -65,7 +65,7 @@ class Finder:
         wanted = np.uint64(hashed(name))
         first, end = np.searchsorted(self.hashes, wanted), np.searchsorted(self.hashes, wanted, "right")
         alike = (int(number) for number in self.order[first:end][::-1])
-        return next((number for number in alike if bare(self.folder.key(number)) == name), None)
+        return next((number for number in alike if stem(self.folder.key(number)) == name), None)
 
 
 def hashed(name: str) -> int:
@@ -73,23 +73,23 @@ def hashed(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
-def checked(place: str) -> str:
+def existing_folder(place: str) -> str:
     """A folder that is there.
 
     Raises:
         UserError: it is not.
     """
     if not FolderSource.exists(place):
-        raise UserError(f"condition_images {place} is no folder; give a folder of pictures, or `{OWN}`")
+        raise UserError(f"condition_images {place} not found; give a folder of pictures, or `{OWN}`")
     return place
 
 
-def bare(key: str) -> str:
+def stem(key: str) -> str:
     """A relative name without its suffix."""
     return str(PurePosixPath(key).with_suffix(""))
 
 
-def check_alike(image: Float[Tensor, "c h w"], other: Float[Tensor, "c tall wide"], name: str) -> None:
+def check_proportions(image: Float[Tensor, "c h w"], other: Float[Tensor, "c tall wide"], name: str) -> None:
     """Refuse a condition image that does not lie over its image, however much larger or smaller.
 
     Raises:

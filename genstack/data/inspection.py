@@ -1,4 +1,4 @@
-"""What a source holds and what is wrong with it, found by reading all of it."""
+"""Inspection of a source: sizes, unreadable files, duplicates, and a contact sheet."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
@@ -9,19 +9,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genstack.data.framing import Augmentation
 from genstack.data.image_data import ImageData
 from genstack.data.sheet import sheet
-from genstack.data.source import FURTHER, Stored
+from genstack.data.source import FURTHER, PictureInfo
 from genstack.data.text import clean
+from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
 SHOWN = 16  # images of a contact sheet, and lines of a list
 
 
 @dataclass
-class Survey:
-    """What was found.
+class Inspection:
+    """Results of an inspection.
 
     Args:
         readable: numbers of the images that can be read.
@@ -33,7 +33,7 @@ class Survey:
 
     readable: list[int] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    stored: Counter[Stored] = field(default_factory=Counter)
+    stored: Counter[PictureInfo] = field(default_factory=Counter)
     further: int = 0
     contents: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
 
@@ -41,22 +41,22 @@ class Survey:
         """Sizes, modes, unreadable images and duplicates, to print."""
         copies = [" = ".join(map(clean, keys)) for keys in self.contents.values() if len(keys) > 1]
         return [
-            *sizes(self.stored),
+            *describe_sizes(self.stored),
             *[f"{self.further} {FURTHER}"] * bool(self.further),
-            *listing("unreadable", self.unreadable),
-            *listing("sets of images with equal pixels", copies),
+            *list_lines("unreadable", self.unreadable),
+            *list_lines("sets of images with equal pixels", copies),
         ]
 
 
-def survey(data: ImageData) -> Survey:
+def inspect_images(data: ImageData) -> Inspection:
     """Read every image."""
-    found, source = Survey(), data.opened
+    found, source = Inspection(), data.opened
     for number in range(len(source)):
         try:
             pixels = source.image(number, data.preprocessing)
             if data.class_names:
                 source.label(number)
-            stored = source.stored(number)
+            stored = source.info(number)
             found.stored[replace(stored, frames=1)] += 1
             found.further += stored.frames - 1
         except UserError as error:
@@ -68,7 +68,7 @@ def survey(data: ImageData) -> Survey:
     return found
 
 
-def sizes(stored: Counter[Stored]) -> list[str]:
+def describe_sizes(stored: Counter[PictureInfo]) -> list[str]:
     """The smallest and largest pictures by their number of pixels, and the modes."""
     modes: Counter[str] = Counter()
     for picture, count in stored.items():
@@ -81,7 +81,7 @@ def sizes(stored: Counter[Stored]) -> list[str]:
     return lines
 
 
-def listing(what: str, lines: list[str]) -> list[str]:
+def list_lines(what: str, lines: list[str]) -> list[str]:
     """A count, and the first of what was counted."""
     more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return [f"{len(lines)} {what}", *(f"  {line}" for line in lines[:SHOWN]), *more]

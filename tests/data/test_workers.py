@@ -6,10 +6,10 @@ import signal
 import pytest
 import torch
 
-from genstack.data.batch import Loader, Samples, Unreadable
-from genstack.data.framing import Augmentation
+from genstack.data.batch import ImageDataset, Loader, UnreadableImages
 from genstack.data.images import Preprocessing
 from genstack.data.sources.digits import DigitsSource
+from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
 
@@ -33,8 +33,8 @@ def unreadable():
 
 
 def loader(way, images, workers=2):
-    samples = Samples(Deadly(way), images, Preprocessing(1, 8, 8), Augmentation(), True, 0)
-    return Loader(samples, [(0, index) for index in range(len(images))], 2, workers, Unreadable(1000))
+    samples = ImageDataset(Deadly(way), images, Preprocessing(1, 8, 8), Augmentation(), True, 0)
+    return Loader(samples, [(0, index) for index in range(len(images))], 2, workers, UnreadableImages(1000))
 
 
 @pytest.fixture(params=["alone", "beside another loader"])

@@ -4,8 +4,14 @@ import pytest
 import torch
 from PIL import Image
 
-from genstack.data.framing import Augmentation, frame, load, move, resized
 from genstack.data.images import Preprocessing
+from genstack.data.transforms import (
+    Augmentation,
+    crop_and_resize,
+    load,
+    random_resized_crop,
+    rotate_and_shift,
+)
 from genstack.errors import UserError
 
 EVERYTHING = Augmentation(crop="random", zoom=(1.0, 1.5), flip=0.5, rotate=20.0, shift=0.1)
@@ -18,32 +24,32 @@ def picture(height=30, width=50):
 @pytest.mark.parametrize("size", [(48, 64), (96, 32), (7, 5), (30, 50), (1, 1)])
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30), (1, 1), (1, 3000), (3000, 1), (8, 8)])
 def test_every_picture_fits_every_size(shape, size):
-    image = frame(picture(*shape), size)
+    image = crop_and_resize(picture(*shape), size)
     assert image.shape == (3, *size) and image.abs().max() <= 1
 
 
 def test_a_picture_of_the_right_size_stays():
-    assert torch.equal(frame(picture(), (30, 50)), picture())
+    assert torch.equal(crop_and_resize(picture(), (30, 50)), picture())
     assert torch.equal(Augmentation()(picture(), (30, 50), 0, 0, 0), picture())
 
 
 def test_the_longer_side_is_cropped_about_the_centre():
-    assert torch.equal(frame(picture(), (30, 30)), picture()[:, :, 10:40])
-    assert torch.equal(frame(picture(), (20, 50)), picture()[:, 5:25])
+    assert torch.equal(crop_and_resize(picture(), (30, 30)), picture()[:, :, 10:40])
+    assert torch.equal(crop_and_resize(picture(), (20, 50)), picture()[:, 5:25])
 
 
 def test_proportions_are_kept():
     """A disc stays as wide as it is tall."""
     down, right = torch.meshgrid(torch.arange(90) - 44.5, torch.arange(200) - 99.5, indexing="ij")
     disc = ((down**2 + right**2).sqrt() < 36).float()[None].repeat(3, 1, 1) * 2 - 1
-    seen = frame(disc, (30, 30))[0] > 0
+    seen = crop_and_resize(disc, (30, 30))[0] > 0
     assert seen.any(0).sum() == seen.any(1).sum() == 24
 
 
 def test_shrinking_averages():
     """Without antialiasing a fine chequerboard turns black, white or striped."""
     board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1
-    assert frame(board[None], (8, 8)).abs().max() < 0.05
+    assert crop_and_resize(board[None], (8, 8)).abs().max() < 0.05
 
 
 def test_moves_agree_with_torchvision():
@@ -51,14 +57,14 @@ def test_moves_agree_with_torchvision():
     from torchvision.transforms.v2 import functional
 
     image = torch.nn.functional.avg_pool2d(picture(40, 60), 5, 1)
-    ours = move(image, 15.0, (2.0, -3.0))
+    ours = rotate_and_shift(image, 15.0, (2.0, -3.0))
     theirs = functional.affine(image, 15.0, [-3, 2], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR)
     torch.testing.assert_close(ours[:, 12:-12, 16:-16], theirs[:, 12:-12, 16:-16], atol=1e-4, rtol=0)
 
 
 def test_moves_bring_in_no_black_corners():
     white = torch.ones(3, 20, 33)
-    assert move(white, 30.0, (7.5, -4.0)).min() > 0.999
+    assert rotate_and_shift(white, 30.0, (7.5, -4.0)).min() > 0.999
 
 
 def test_variations_are_functions_of_seed_epoch_and_image():
@@ -108,7 +114,7 @@ def test_resized_crops_are_those_that_torchvision_draws(sides):
         torch.manual_seed(seed)
         drawn = theirs.make_params([torch.zeros(3, *sides)])
         generator = torch.Generator().manual_seed(seed)
-        crop = resized(sides, (0.2, 0.9), (0.6, 1.5), generator)
+        crop = random_resized_crop(sides, (0.2, 0.9), (0.6, 1.5), generator)
         assert crop == tuple(drawn[name] for name in ("top", "left", "height", "width"))
 
 
