@@ -47,7 +47,7 @@ class VectorQuantizer(Quantizer):
         normalize: bool = True,
         estimator: Estimator = StraightThrough(),
         seeding: Seeding | None = "latents",
-        dead_after: float | None = 64.0,
+        dead_after: float | None = 16.0,
         entropy_weight: float = 0.0,
         temperature: float = 0.01,
     ):
