@@ -189,7 +189,7 @@ def test_the_python_example_samples(flowers):
 
 
 def test_the_python_examples_of_sampling_draw(flowers, monkeypatch):
-    monkeypatch.setattr(Model, "reach", (0,))
+    monkeypatch.setattr(Model, "receptive_field", (0,))
     names: dict = {}
     for example in blocks(ROOT / "docs" / "sampling.md", "python"):
         exec(example, names)

@@ -85,4 +85,4 @@ def test_classes_without_a_training_image_are_sampled_only_by_name():
     assert condition.modality.select(Prompts(), 5).labels.tolist() == [0, 2, 0, 2, 0]
     assert condition.modality.preview(ConditionInputs.nothing(3)).labels.tolist() == [0, 2, 0]
     assert condition.modality.select(Prompts(classes=("b",)), 2).labels.tolist() == [1, 1]
-    assert ClassLabels(("a", "b"), untrained=(0, 1)).choose(Prompts(), 2).labels.tolist() == [0, 1]
+    assert ClassLabels(("a", "b"), untrained=(0, 1)).modality.select(Prompts(), 2).labels.tolist() == [0, 1]

@@ -156,7 +156,7 @@ def test_mistakes_are_told(text_encoder, tmp_path):
         condition = of(text_encoder, length=6)
     with pytest.raises(ValueError, match="has 9 tokens, the prior reads 6"):
         condition.modality.select(Prompts(captions=(TEXTS[1],)), 1)
-    with pytest.raises(ValueError, match="hf:nobody is no repository"):
+    with pytest.raises(ValueError, match="invalid name on the hub: hf:nobody"):
         of("hf:nobody")
 
 
