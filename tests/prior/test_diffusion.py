@@ -87,8 +87,8 @@ def test_the_loss_is_the_bound_per_code(tiny):
     prior = Diffusion(SMALL, CLASSES, tiny, masks=20).eval()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    assert isinstance(prior.filler.codes, ScaledEmbedding)
-    prior.filler.codes.weight.data /= prior.filler.codes.scale
+    assert isinstance(prior.network.codes, ScaledEmbedding)
+    prior.network.codes.weight.data /= prior.network.codes.scale
     codes, labels = torch.randint(3, (500, 3)), torch.arange(500) % 3
     with torch.no_grad():
         loss = prior.loss(codes.repeat(40, 1), labels.repeat(40))
