@@ -1,1 +1,1 @@
-"""How stage one is judged: reconstruction, perceptual distance, adversary."""
+"""Losses of compressors: reconstruction, perceptual distance, adversary."""

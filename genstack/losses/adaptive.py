@@ -1,4 +1,4 @@
-"""The adaptive weight of VQGAN: adversary and closeness pull equally (arXiv:2012.09841, equation 7)."""
+"""The adaptive weight of VQGAN, which balances gradients (arXiv:2012.09841, equation 7)."""
 
 from dataclasses import dataclass
 
@@ -9,34 +9,34 @@ from torch import Tensor, nn
 from genstack.dist import all_reduce_mean
 from genstack.errors import UserError
 
-DELTA = 1e-4  # against division by 0
+DELTA = 1e-4  # avoids division by 0
 
 
 @dataclass(frozen=True)
 class AdaptiveWeight:
-    """Multiplies the adversarial term by the ratio of two gradients' norms at the decoder's last layer.
+    """Multiplies the adversarial term by a ratio of gradient norms at the decoder's last layer.
 
-    The gradients are those of all processes together, of each accumulated part by itself. Costs two short
-    backward passes a step; cannot be had together with `compile`.
+    Gradients are averaged over processes, not over accumulated parts. It costs two short backward passes a
+    step and does not work with `compile`.
 
     Args:
-        most: the largest ratio.
+        most: upper limit of the ratio.
     """
 
     most: float = 1e4
 
     def __post_init__(self) -> None:
         if not self.most > 0:
-            raise UserError(f"most {self.most} of an adaptive weight is out of range; it must be above 0")
+            raise UserError(f"most {self.most} of AdaptiveWeight is out of range; it must be above 0")
 
     def __call__(
-        self, closeness: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: nn.Parameter
+        self, distance: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: nn.Parameter
     ) -> Float[Tensor, ""]:
-        """The ratio, a plain number; 0, which leaves the term out, where it is not finite."""
+        """The ratio, without gradient; 0 where it is not finite."""
         gradients = [
             torch.autograd.grad(term, last_layer, retain_graph=True)[0].float()
-            for term in (closeness, adversarial)
+            for term in (distance, adversarial)
         ]
-        close, pushed = all_reduce_mean(torch.stack(gradients)).flatten(1).norm(dim=1)
-        ratio = close / (pushed + DELTA)
+        close, adversarial_norm = all_reduce_mean(torch.stack(gradients)).flatten(1).norm(dim=1)
+        ratio = close / (adversarial_norm + DELTA)
         return torch.where(ratio.isfinite(), ratio, 0.0).clamp(max=self.most)

@@ -1,4 +1,4 @@
-"""The rules of the adversarial game: what each side wants of the discriminator's logits."""
+"""Adversarial losses of discriminator and generator, from the discriminator's logits."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch.nn.functional import relu, softplus
 
 
 class AdversarialLoss(ABC):
-    """What each side of the game wants of the discriminator's logits; float32 in, means out."""
+    """Losses of both sides, means over float32 logits."""
 
     @abstractmethod
     def discriminator(
@@ -22,7 +22,7 @@ class AdversarialLoss(ABC):
 
 @dataclass(frozen=True)
 class Hinge(AdversarialLoss):
-    """Hinge loss (Lim & Ye 2017, arXiv:1705.02894); the discriminator's is 1 while it tells nothing apart."""
+    """Hinge loss (Lim & Ye 2017, arXiv:1705.02894); the discriminator's is 1 at chance."""
 
     def discriminator(
         self, real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]
@@ -35,9 +35,9 @@ class Hinge(AdversarialLoss):
 
 @dataclass(frozen=True)
 class Vanilla(AdversarialLoss):
-    """Cross-entropy for the discriminator, the mean logit for the compressor: "vanilla" in VQGAN's code.
+    """Cross-entropy for the discriminator, the mean logit for the compressor ("vanilla" in VQGAN's code).
 
-    The discriminator's is log 2, about 0.69, while it tells nothing apart.
+    The discriminator's loss is log 2, about 0.69, at chance.
     """
 
     def discriminator(
@@ -51,9 +51,9 @@ class Vanilla(AdversarialLoss):
 
 @dataclass(frozen=True)
 class NonSaturating(AdversarialLoss):
-    """Cross-entropy for both, the compressor's with labels turned (Goodfellow et al. 2014, arXiv:1406.2661).
+    """Cross-entropy for both, with flipped labels for the compressor (Goodfellow 2014, arXiv:1406.2661).
 
-    The discriminator's is log 2, about 0.69, while it tells nothing apart.
+    The discriminator's loss is log 2, about 0.69, at chance.
     """
 
     def discriminator(
@@ -66,5 +66,5 @@ class NonSaturating(AdversarialLoss):
 
 
 def cross_entropy(real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
-    """-log D(real) and -log(1 - D(fake)), the mean of both; D is the sigmoid of the logit."""
+    """The mean of -log D(real) and -log(1 - D(fake)); D is the sigmoid of the logit."""
     return (softplus(-real).mean() + softplus(fake).mean()) / 2

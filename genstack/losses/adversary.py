@@ -1,4 +1,4 @@
-"""The discriminator's game with the compressor, in one backward (Esser et al. 2020, arXiv:2012.09841)."""
+"""Adversarial training in one backward pass (Esser et al. 2020, arXiv:2012.09841)."""
 
 from dataclasses import dataclass
 
@@ -21,12 +21,12 @@ from genstack.losses.weight import check_weight
 
 @dataclass
 class AdversarialTerms:
-    """What the discriminator makes of a batch.
+    """Losses and accuracy of the discriminator on a batch.
 
     Args:
-        losses: the discriminator's own, by name, already weighted; they train it and nothing else.
-        accuracy_real: share of the patches of images that it takes for real.
-        accuracy_fake: share of the patches of reconstructions that it takes for fake.
+        losses: weighted losses of the discriminator, by name; their gradients reach nothing else.
+        accuracy_real: share of patches of images classified as real.
+        accuracy_fake: share of patches of reconstructions classified as fake.
     """
 
     losses: dict[str, Float[Tensor, ""]]
@@ -35,30 +35,27 @@ class AdversarialTerms:
 
     @property
     def loss(self) -> Float[Tensor, ""]:
-        """Their sum."""
+        """Sum of the losses."""
         return torch.stack(list(self.losses.values())).sum()
 
 
 class Adversary(nn.Module):
-    """A discriminator that learns from the first step on, and pushes the compressor from `start` on.
+    """A discriminator, trained from the first step, whose loss reaches the compressor from `start` on.
 
-    The compressor's term sees the discriminator's weights detached, the discriminator's term sees the
-    reconstruction detached: the two reach disjoint parameters, so that their sum takes one backward pass and
-    one optimizer.
+    The compressor's term detaches the discriminator's weights, and the discriminator's term detaches the
+    reconstruction. The two have disjoint gradients, so their sum needs one backward pass and one optimizer.
 
     Args:
         channels: channels of the images; set from the data.
-        discriminator: the plan of the network that judges images.
-        loss: the rules of the game.
-        weight: of the compressor's adversarial term in the training loss, once the ramp is over.
-        start: when the discriminator begins to push the compressor, in optimizer steps (`5000`) or as a share
-            of the run (`"30%"`).
-        ramp: over how long the push then grows linearly from 0 to `weight`, likewise.
-        augmentation: DiffAugment varies all that is judged, which helps where images are few; null for none.
-        lecam: LeCAM holds the discriminator's logits back, which helps where images are few; null for none.
-        penalty: R1 keeps the discriminator flat around images; null for none.
-        adaptive: AdaptiveWeight multiplies `weight` by what makes the adversary pull as strongly as pixels
-            and perceptual distance do, as VQGAN did; null leaves it as it is.
+        discriminator: network from images to logits.
+        loss: adversarial loss of both sides.
+        weight: weight of the compressor's adversarial term in the training loss, after the ramp.
+        start: optimizer steps (`5000`), or share of the run (`"30%"`), before the adversarial term begins.
+        ramp: steps, or share of the run, in which its weight then grows linearly to `weight`.
+        augmentation: DiffAugment, for few images; null for none.
+        lecam: LeCAM regularization, for few images; null for none.
+        penalty: R1 gradient penalty; null for none.
+        adaptive: AdaptiveWeight multiplies `weight` by a ratio of gradients, as VQGAN did; null for none.
     """
 
     paid: Tensor
@@ -85,25 +82,25 @@ class Adversary(nn.Module):
         self.network = discriminator.build(channels)
         self.anchors = None if lecam is None else Anchors(lecam)
         if penalty is not None:
-            self.register_buffer("paid", torch.tensor(0.0))  # the latest penalty, for the steps without
-            self.due: Tensor | None = None  # that of the step at hand
+            self.register_buffer("paid", torch.tensor(0.0))  # the latest penalty, logged in steps without one
+            self.due: Tensor | None = None  # penalty of the current step
 
-    def varied(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
-        """Images as the discriminator gets to see them."""
+    def augment(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
+        """Images as the discriminator sees them."""
         return images if self.augmentation is None else self.augmentation(images)
 
     def generator_loss(self, reconstruction: Float[Tensor, "b {self.channels} H W"]) -> Float[Tensor, ""]:
-        """The compressor's adversarial term, not yet weighted; multiply by `push`."""
+        """The compressor's adversarial term, to be multiplied by `push`."""
         self.discriminator.grid(*reconstruction.shape[-2:])
         frozen = {name: weight.detach() for name, weight in self.network.named_parameters()}
-        seen = self.varied(reconstruction)
+        seen = self.augment(reconstruction)
         return self.loss.generator(functional_call(self.network, frozen, (seen,)).float())
 
     def balance(
-        self, closeness: Float[Tensor, ""], pushed: Float[Tensor, ""], last_layer: nn.Parameter
+        self, distance: Float[Tensor, ""], pushed: Float[Tensor, ""], last_layer: nn.Parameter
     ) -> Float[Tensor, ""] | float:
-        """What `push` is multiplied by, given what the compressor's other terms are and its own one is."""
-        return 1.0 if self.adaptive is None else self.adaptive(closeness, pushed, last_layer)
+        """The adaptive factor of `push`, from the sum of distances and the adversarial term; 1 without."""
+        return 1.0 if self.adaptive is None else self.adaptive(distance, pushed, last_layer)
 
     def discriminator_loss(
         self,
@@ -111,15 +108,15 @@ class Adversary(nn.Module):
         reconstruction: Float[Tensor, "b {self.channels} H W"],
         step: int = 0,
     ) -> AdversarialTerms:
-        """The discriminator's terms at an optimizer step, and how well it tells the two apart."""
+        """Losses and accuracy of the discriminator at an optimizer step."""
         self.discriminator.grid(*images.shape[-2:])
-        real = self.network(self.varied(images.detach())).float()
-        fake = self.network(self.varied(reconstruction.detach())).float()
+        real = self.network(self.augment(images.detach())).float()
+        fake = self.network(self.augment(reconstruction.detach())).float()
         losses = {"discriminator": self.loss.discriminator(real, fake)}
         if self.anchors is not None:
             losses["lecam"] = self.anchors(real, fake)
         if self.penalty is not None and self.penalty.due(step):
-            losses["r1"] = self.penalty(lambda pixels: self.network(self.varied(pixels)), images)
+            losses["r1"] = self.penalty(lambda pixels: self.network(self.augment(pixels)), images)
             self.due = losses["r1"].detach()
         return AdversarialTerms(
             losses,
@@ -128,7 +125,7 @@ class Adversary(nn.Module):
         )
 
     def after_step(self, skipped: bool) -> None:
-        """Called once after each optimizer step."""
+        """Act once after each optimizer step."""
         if self.anchors is not None:
             self.anchors.after_step(skipped)
         if self.penalty is not None:
@@ -137,7 +134,7 @@ class Adversary(nn.Module):
             self.due = None
 
     def push(self, step: int, total: int) -> float:
-        """The weight of the compressor's term at an optimizer step, in a run of `total` steps."""
+        """The weight of the adversarial term at a step of a run of `total` steps."""
         start, ramp = steps(self.start, total), steps(self.ramp, total)
         if step < start:
             return 0.0

@@ -1,4 +1,4 @@
-"""Smoothing an image before it is halved, so that nothing aliases (Zhang 2019, arXiv:1904.11486)."""
+"""Low-pass filter before downsampling, against aliasing (Zhang 2019, arXiv:1904.11486)."""
 
 import torch
 from einops import repeat
@@ -8,11 +8,11 @@ from torch.nn.functional import conv2d, pad
 
 
 class Blur(nn.Module):
-    """Smooths by the filter (1, 3, 3, 1) each way and keeps one pixel of every so many.
+    """Separable filter (1, 3, 3, 1), then every second pixel.
 
     Args:
-        border: zeros before the first pixel and after the last; one more after it where the side is odd.
-        stride: 2 keeps every second pixel, 1 all of them.
+        border: zero padding on each side; one more at the end where a side is odd.
+        stride: 2 for every second pixel, 1 for all.
     """
 
     kernel: Tensor

@@ -1,4 +1,4 @@
-"""Distance in what a classifier sees; its logits served VQGAN+ better than LPIPS (arXiv:2409.16211)."""
+"""Distance of classifier features; VQGAN+ found logits better than LPIPS (arXiv:2409.16211)."""
 
 import torch
 from einops import reduce
@@ -17,9 +17,9 @@ class ClassifierDistance(Perceptual):
 
     Args:
         features: the classifier.
-        logits: weight of the logits' difference within the distance.
-        maps: weight of the features' difference: unit vectors at each place, as in LPIPS, mean over depths.
-        weight: of this term in the training loss.
+        logits: weight of the difference of logits.
+        maps: weight of the difference of features, normalized at each position as in LPIPS.
+        weight: weight in the training loss.
     """
 
     def __init__(
@@ -32,7 +32,9 @@ class ClassifierDistance(Perceptual):
         for each in (logits, maps, weight):
             check_weight(each)
         if not logits and not maps:
-            raise UserError("a ClassifierDistance of neither logits nor maps is none; use `perceptual: null`")
+            raise UserError(
+                "ClassifierDistance has logits 0 and maps 0; set one above 0, or use `perceptual: null`"
+            )
         self.features, self.logits, self.maps, self.weight = features, logits, maps, weight
         self.frozen = Frozen(features)
 
@@ -49,11 +51,13 @@ class ClassifierDistance(Perceptual):
     ) -> Float[Tensor, " b"]:
         self.check(*images.shape[1:])
         check_range(images)
-        seen, wanted = self.frozen(reconstruction), self.frozen(images)
+        reconstructed, original = self.frozen(reconstruction), self.frozen(images)
         with torch.autocast(images.device.type, enabled=False):
-            logits = reduce((seen.logits.float() - wanted.logits.float()).square(), "b k -> b", "mean")
+            logits = reduce(
+                (reconstructed.logits.float() - original.logits.float()).square(), "b k -> b", "mean"
+            )
             depths = [
                 reduce((unit(a.float()) - unit(b.float())).square(), "b d h w -> b h w", "sum").mean((1, 2))
-                for a, b in zip(seen.maps, wanted.maps, strict=True)
+                for a, b in zip(reconstructed.maps, original.maps, strict=True)
             ]
             return self.logits * logits + self.maps * torch.stack(depths).mean(0)

@@ -1,4 +1,4 @@
-"""DiffAugment: judge images only as augmented, real and fake alike (Zhao et al. 2020, arXiv:2006.10738)."""
+"""DiffAugment: augment real and fake images for the discriminator (Zhao et al. 2020, arXiv:2006.10738)."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,14 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class DiffAugment:
-    """Colour, translation and cutout before the discriminator, so that it cannot learn few images by heart.
+    """Colour, translation and cutout before the discriminator, against overfitting to few images.
 
-    Gradients flow through, so that the compressor need not imitate the augmentation. Every image is varied
-    for itself, each time it is judged.
+    It is differentiable, so the compressor does not learn to imitate it. Each image has its own augmentation.
 
     Args:
         colour: strength of random brightness, saturation and contrast; 1 as in the paper, 0 for none.
-        translation: the farthest that images are moved, as a share of their sides; 0 for none.
-        cutout: sides of the grey hole, as a share of the sides of the image; 0 for none.
+        translation: largest shift, as a share of the sides; 0 for none.
+        cutout: sides of the grey square, as a share of the sides; 0 for none.
     """
 
     colour: float = 1.0
@@ -40,11 +39,11 @@ class DiffAugment:
             images = recolour(images, self.colour)
         if self.translation:
             images = translate(images, self.translation)
-        return cut(images, self.cutout) if self.cutout else images
+        return cut_out(images, self.cutout) if self.cutout else images
 
 
 def recolour(images: Float[Tensor, "b c H W"], strength: float) -> Float[Tensor, "b c H W"]:
-    """Brightness, then saturation, then contrast; transparency stays as it is."""
+    """Random brightness, saturation and contrast; transparency is kept."""
     colours, rest = images[:, :3], images[:, 3:]
     brightness, saturation, contrast = strength * (torch.rand(3, len(images), 1, 1, 1).to(images) - 0.5)
     colours = colours + brightness
@@ -55,7 +54,7 @@ def recolour(images: Float[Tensor, "b c H W"], strength: float) -> Float[Tensor,
 
 
 def translate(images: Float[Tensor, "b c H W"], share: float) -> Float[Tensor, "b c H W"]:
-    """Move each image by whole pixels; what comes in is grey."""
+    """Shift each image by wsquare pixels; the border is grey."""
     height, width = images.shape[-2:]
     down, right = (round_half_up(share * side) for side in (height, width))
     rows = torch.arange(height) + down + torch.randint(-down, down + 1, (len(images), 1))
@@ -66,15 +65,15 @@ def translate(images: Float[Tensor, "b c H W"], share: float) -> Float[Tensor, "
     return rearrange(moved, "b H W c -> b c H W")
 
 
-def cut(images: Float[Tensor, "b c H W"], share: float) -> Float[Tensor, "b c H W"]:
-    """Make a hole of grey anywhere, which may reach over the edge."""
-    rows, columns = (covered(len(images), side, round_half_up(share * side)) for side in images.shape[-2:])
-    hole = rearrange(rows, "b H -> b 1 H 1") & rearrange(columns, "b W -> b 1 1 W")
-    return images * ~hole.to(images.device)
+def cut_out(images: Float[Tensor, "b c H W"], share: float) -> Float[Tensor, "b c H W"]:
+    """Paint a grey square anywhere, also across the edge."""
+    rows, columns = (intervals(len(images), side, round_half_up(share * side)) for side in images.shape[-2:])
+    square = rearrange(rows, "b H -> b 1 H 1") & rearrange(columns, "b W -> b 1 1 W")
+    return images * ~square.to(images.device)
 
 
-def covered(count: int, side: int, length: int) -> Bool[Tensor, "b s"]:
-    """Which pixels of a side a stretch covers whose middle is anywhere on it, for so many images."""
+def intervals(count: int, side: int, length: int) -> Bool[Tensor, "b s"]:
+    """Masks of random intervals with their middle on the side, one for each image."""
     middle: Int[Tensor, "b 1"] = torch.randint(0, side + 1 - length % 2, (count, 1))
     first = middle - length // 2
     places = torch.arange(side)

@@ -1,4 +1,4 @@
-"""The contract of judges of images: a plan, in numbers, of a network from images to logits."""
+"""Contract of discriminators: the settings of a network from images to logits."""
 
 from abc import ABC, abstractmethod
 
@@ -6,19 +6,19 @@ from torch import nn
 
 
 class Discriminator(ABC):
-    """A plan of a network from images to logits, `b c H W -> b 1 h w`; above 0 it takes them for real.
+    """Settings of a network from images to logits, `b c H W -> b 1 h w`; above 0 is real.
 
-    Subclasses are frozen dataclasses of plain values. Their networks judge each image alone: no BatchNorm.
+    Subclasses are frozen dataclasses of plain values. Images do not affect each other: no BatchNorm.
     """
 
     @abstractmethod
     def build(self, channels: int) -> nn.Module:
-        """The network for images of so many channels."""
+        """The network for images with this number of channels."""
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the logits of images of this size.
+        """Height and width of the logits for images of this size.
 
         Raises:
-            UserError: images of this size are too small; the message names what would fit.
+            UserError: the images are too small; the message names what would fit.
         """

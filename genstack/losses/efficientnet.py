@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, a small classifier of ImageNet (Tan & Le 2019, arXiv:1905.11946; lite: without gates).
+"""EfficientNet-Lite0, a small ImageNet classifier (Tan & Le 2019, arXiv:1905.11946; lite: no gates).
 
 Its weights are in a package of the package index, so that it works where nothing can be downloaded.
 """
@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, pad, relu6
 
 from genstack import pretrained
 from genstack.errors import UserError
-from genstack.losses.features import Features, Seen
+from genstack.losses.features import Features, ImageFeatures
 
 #: Blocks, side of the kernel, stride, expansion and channels of each stage.
 STAGES = (
@@ -26,8 +26,8 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-SHOWN = {2: 4, 4: 8, 10: 16, 15: 32}  # blocks whose output is a map, and its stride: the last of each size
-SMALLEST = 32  # pixels that one place of the coarsest map stands for
+MAPS = {2: 4, 4: 8, 10: 16, 15: 32}  # blocks whose output is a map, and its stride
+SMALLEST = 32  # stride of the coarsest map
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ class EfficientNetLite0(Features):
     """A classifier of 1,000 things, 19 MB; it works without a network: `genstack weights list`.
 
     Args:
-        size: shorter side to which images are resized; it learned at 224. Null for images as they are, from
-            32 pixels on.
-        weights: file of the weights; found by itself if left out.
+        size: shorter side to which images are resized (trained at 224); null for no resizing, from 32 pixels.
+        weights: file of the weights; default: the downloaded ones.
     """
 
     size: int | None = 112
@@ -62,10 +61,10 @@ class EfficientNetLite0(Features):
         height, width = self.seen_size(height, width)
         if min(height, width) < SMALLEST:
             raise UserError(
-                f"EfficientNetLite0 sees images from {SMALLEST} x {SMALLEST} pixels on, got "
-                f"{height} x {width}; give it a `size` to resize them to, such as 112"
+                f"EfficientNetLite0 needs images of {SMALLEST} x {SMALLEST} pixels or more, got "
+                f"{height} x {width}; set `size` to resize them, such as 112"
             )
-        return tuple((height // stride, width // stride) for stride in SHOWN.values())
+        return tuple((height // stride, width // stride) for stride in MAPS.values())
 
     def build(self) -> nn.Module:
         path = None if self.weights is None else Path(self.weights).expanduser()
@@ -93,21 +92,21 @@ class Classifier(nn.Module):
         self.head = Unit(width, 1280)
         self.classifier = nn.Linear(1280, 1000)
 
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Seen:
+    def forward(self, images: Float[Tensor, "b 3 H W"]) -> ImageFeatures:
         size = self.plan.seen_size(*images.shape[-2:])
         if size != images.shape[-2:]:
             images = interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
         features, maps = relu6(self.stem((127.5 * images + 0.5) / 128)), []
         for number, block in enumerate(self.blocks):
             features = block(features)
-            if number in SHOWN:
+            if number in MAPS:
                 maps.append(features)
         pooled = reduce(relu6(self.head(features)), "b d h w -> b d", "mean")
-        return Seen(maps, pooled, self.classifier(pooled))
+        return ImageFeatures(maps, pooled, self.classifier(pooled))
 
 
 class Block(nn.Module):
-    """Widen, look around in each channel alone, narrow; added to the input where both have one shape."""
+    """Inverted residual block: expand, depthwise convolution, project."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -124,7 +123,7 @@ class Block(nn.Module):
 
 
 class Unit(nn.Module):
-    """A convolution and a normalization by what it saw in its training."""
+    """A convolution and BatchNorm with its trained statistics."""
 
     def __init__(self, before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1):
         super().__init__()
@@ -140,7 +139,7 @@ class Unit(nn.Module):
 
 
 def published_name(name: str) -> str:
-    """The name in the published file of a tensor of `Classifier`."""
+    """The name of a tensor of `Classifier` in the published file."""
     if name.startswith("classifier"):
         return name.replace("classifier", "_fc")
     *place, unit, part, tensor = name.split(".")

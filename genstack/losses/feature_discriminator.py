@@ -1,4 +1,4 @@
-"""A discriminator that sees as a frozen classifier does (Projected GAN, arXiv:2111.01007)."""
+"""A discriminator on features of a frozen classifier (Projected GAN, arXiv:2111.01007)."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -18,13 +18,13 @@ from genstack.losses.patchgan import SLOPE
 
 @dataclass(frozen=True)
 class FeatureDiscriminator(Discriminator):
-    """A small head on each map of features of a trained network, which stays as it is; quick to learn.
+    """A small head on each feature map of a frozen network; it learns quickly.
 
-    The paper mixes the maps by random convolutions before the heads; here each head reads its map as it is.
+    The paper mixes the maps by random convolutions first; here each head reads its own map.
 
     Args:
-        features: the trained network.
-        width: channels inside each head, a multiple of 4.
+        features: the frozen network.
+        width: channels of each head, a multiple of 4.
     """
 
     features: Features = EfficientNetLite0()  # noqa: RUF009 - a frozen plan
@@ -44,10 +44,7 @@ class FeatureDiscriminator(Discriminator):
 
 
 class Heads(nn.Module):
-    """The plan with weights. Logits of all maps, brought to the size of the finest, lie below one another.
-
-    So every depth has the same say in a mean over logits.
-    """
+    """The network. Logits of all maps are resized to the finest and stacked, for equal weight in a mean."""
 
     def __init__(self, plan: FeatureDiscriminator):
         super().__init__()

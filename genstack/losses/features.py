@@ -1,4 +1,4 @@
-"""The contract of frozen networks that see more in images than pixels."""
+"""Contract of frozen feature extractors."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from genstack.errors import UserError
 
 
 @dataclass
-class Seen:
-    """What a network sees in images.
+class ImageFeatures:
+    """Features of images.
 
     Args:
-        maps: features from fine to coarse, one tensor per depth, with sizes of their own.
-        pooled: what the classes are read from: one vector for each image.
-        logits: of its classes.
+        maps: feature maps from fine to coarse.
+        pooled: features before the classification layer, one vector for each image.
+        logits: logits of the classes.
     """
 
     maps: list[Tensor]
@@ -27,9 +27,9 @@ class Seen:
 
 
 class Features(ABC):
-    """A plan of a trained network that never learns; subclasses are frozen dataclasses of plain values.
+    """Settings of a frozen network; subclasses are frozen dataclasses of plain values.
 
-    Networks read images in [-1, 1] of 3 channels, give `Seen`, and judge each image alone.
+    Networks map images in [-1, 1] with 3 channels to `ImageFeatures`; images do not affect each other.
     """
 
     @property
@@ -43,20 +43,20 @@ class Features(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The network with its true weights, in eval mode, without gradients of its own.
+        """The network with its trained weights, frozen and in eval mode.
 
         Raises:
-            UserError: the weights are not on this machine.
+            UserError: the weights are not found.
         """
 
 
 class Frozen:
-    """The network of a plan, built when first used, outside every module tree: no optimizer, no checkpoint.
+    """A frozen network, built on first use, outside every module tree, optimizer and checkpoint.
 
-    Grey images are seen as three equal channels, images of four channels by the first three.
+    Grey images get three equal channels; of four channels the first three are used.
 
     Args:
-        plan: of the network.
+        plan: settings of the network.
     """
 
     def __init__(self, plan: Features):
@@ -64,21 +64,21 @@ class Frozen:
         self.network: nn.Module | None = None
 
     def to(self, device: torch.device | str) -> nn.Module:
-        """The network, built unless that has been done, on a device."""
+        """Build the network if needed, and move it to a device."""
         if self.network is None:
             self.network = self.plan.build()
         return self.network.to(device)
 
-    def __call__(self, images: Float[Tensor, "b c H W"]) -> Seen:
+    def __call__(self, images: Float[Tensor, "b c H W"]) -> ImageFeatures:
         return self.to(images.device)(colour(images.float()))
 
 
 def check_channels(channels: int) -> None:
-    """Refuse images that `colour` cannot show."""
+    """Refuse images that `colour` cannot convert."""
     if channels not in (1, 3, 4):
-        raise UserError(f"trained networks see images of 1, 3 or 4 channels, got {channels}")
+        raise UserError(f"pretrained networks need images of 1, 3 or 4 channels, got {channels}")
 
 
 def colour(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 3 H W"]:
-    """Three channels of any number: one repeated, or the first three."""
+    """Three channels: one repeated, or the first three."""
     return repeat(images, "b 1 H W -> b 3 H W") if images.shape[1] == 1 else images[:, :3]

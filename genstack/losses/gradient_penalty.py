@@ -1,4 +1,4 @@
-"""R1, which keeps a discriminator flat around images (Mescheder et al. 2018, arXiv:1801.04406)."""
+"""R1 gradient penalty (Mescheder et al. 2018, arXiv:1801.04406)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,13 @@ from genstack.losses.weight import check_weight
 
 @dataclass(frozen=True)
 class R1:
-    """Penalises the squared gradient of an image's logits, summed, by its pixels.
+    """Penalizes the squared gradient of the summed logits of an image by its pixels.
 
-    It is lazy (StyleGAN2, arXiv:1912.04958): computed in one step of `every`, and then counts so many times.
+    It is lazy (StyleGAN2, arXiv:1912.04958): computed in one step of `every`, and multiplied by `every`.
 
     Args:
-        weight: gamma of the paper, half of which multiplies the penalty; about 10 for one logit an image, and
-            much less, as 0.1, for a discriminator of many patches.
-        every: optimizer steps from one penalty to the next; each costs about two more discriminator passes.
+        weight: gamma of the paper; about 10 for one logit per image, 0.1 for many patches.
+        every: optimizer steps between two penalties; each costs about two more discriminator passes.
     """
 
     weight: float = 10.0
@@ -33,14 +32,14 @@ class R1:
             raise UserError(f"every {self.every} of R1 is out of range; it must be at least 1")
 
     def due(self, step: int) -> bool:
-        """Whether this optimizer step pays."""
+        """Return True in steps with a penalty."""
         return step % self.every == 0
 
     def __call__(
-        self, judge: Callable[[Tensor], Tensor], images: Float[Tensor, "b c H W"]
+        self, discriminate: Callable[[Tensor], Tensor], images: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, ""]:
         """Equation 9, times `every`; in float32, since rounding grows in the second derivative."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.detach().float().requires_grad_()
-            (gradient,) = torch.autograd.grad(judge(images).sum(), images, create_graph=True)
+            (gradient,) = torch.autograd.grad(discriminate(images).sum(), images, create_graph=True)
             return self.every * self.weight / 2 * reduce(gradient.square(), "b c H W -> b", "sum").mean()

@@ -1,4 +1,4 @@
-"""LeCAM, which holds a discriminator back where images are few (Tseng et al. 2021, arXiv:2104.03310)."""
+"""LeCAM regularization of discriminators on few images (Tseng et al. 2021, arXiv:2104.03310)."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ from genstack.losses.weight import check_weight
 
 @dataclass(frozen=True)
 class LeCAM:
-    """Pulls logits of images towards the running mean of those of reconstructions, and the other way round.
+    """Pulls real logits towards the running mean of fake ones, and fake logits towards that of real ones.
 
     Args:
-        weight: of this term in the discriminator's loss; 0.001 to 0.01 for hinge.
-        decay: of the running means, per optimizer step; early in a run they are plain means.
+        weight: weight in the discriminator's loss; 0.001 to 0.01 for hinge.
+        decay: decay of the running means per optimizer step; plain means early in a run.
     """
 
     weight: float = 0.001
@@ -31,10 +31,9 @@ class LeCAM:
 
 
 class Anchors(nn.Module):
-    """The running means of logits that LeCAM pulls towards; saved with the run.
+    """Running means of real and fake logits; saved with the run.
 
-    They move once per optimizer step, by what all processes and accumulated parts saw together, and not at
-    all by a step that was thrown away.
+    They move once per optimizer step, over all processes and accumulated parts, and not in skipped steps.
 
     Args:
         plan: weight and decay.

@@ -17,12 +17,12 @@ WIDEST = 8  # channels of the last layers, times `width`
 
 @dataclass(frozen=True)
 class PatchGAN(Discriminator):
-    """Judges overlapping patches of an image, 70 x 70 pixels with three layers; GroupNorm, not BatchNorm.
+    """Logits of overlapping patches, 70 x 70 pixels with three layers; GroupNorm instead of BatchNorm.
 
     Args:
-        width: channels after the first layer, even; each further layer doubles them, up to eight times.
-        layers: halvings of the image; more of them see larger patches and need larger images (3 from 24 px).
-        norm: normalize features within an image, in groups of channels; false for no normalization at all.
+        width: channels after the first layer, even; each layer doubles them, up to eightfold.
+        layers: number of downsamplings; more give larger patches and need larger images (3 from 24 px).
+        norm: use GroupNorm; false for none.
     """
 
     width: int = 64
@@ -31,7 +31,7 @@ class PatchGAN(Discriminator):
 
     def __post_init__(self) -> None:
         if self.width < 2 or self.width % 2:
-            raise UserError(f"width {self.width} of a PatchGAN is not an even number above 0; use 64")
+            raise UserError(f"width {self.width} of a PatchGAN must be even and above 0; use 64")
         if self.layers < 1:
             raise UserError(f"layers {self.layers} of a PatchGAN is out of range; it must be at least 1")
 
@@ -59,7 +59,7 @@ class PatchGAN(Discriminator):
 
 
 def convolution(channels: int, width: int, stride: int, bias: bool = True) -> nn.Conv2d:
-    """A convolution with weights drawn narrowly around 0, so that a new discriminator has no opinion."""
+    """A convolution with small initial weights; a new discriminator is at chance."""
     layer = nn.Conv2d(channels, width, KERNEL, stride, padding=1, bias=bias)
     nn.init.normal_(layer.weight, std=SPREAD)
     if layer.bias is not None:

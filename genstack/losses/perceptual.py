@@ -1,4 +1,4 @@
-"""Distances as a trained network sees them: LPIPS (Zhang et al. 2018, arXiv:1801.03924)."""
+"""Perceptual distances: LPIPS (Zhang et al. 2018, arXiv:1801.03924)."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -20,33 +20,32 @@ TOLERANCE = 1e-3  # beyond [-1, 1], for rounding
 
 
 class Perceptual(ABC):
-    """A distance of reconstructions from their images, of a network that never learns.
+    """Distance of reconstructions and images by a frozen network; the caller multiplies by `weight`.
 
-    It is a plain object, so that its network is in no optimizer, no checkpoint and no average. Calling it
-    gives the distance itself, a mean over images; whoever sums the training loss multiplies by `weight`.
+    It is a plain object, so that its network is in no optimizer, no checkpoint and no EMA.
     """
 
     weight: float
-    #: The network, from the first `to` on.
+    #: The network, after the first `to`.
     network: nn.Module | None = None
 
     @abstractmethod
     def check(self, channels: int, height: int, width: int) -> None:
-        """Refuse images that the network cannot judge.
+        """Refuse images that the network cannot read.
 
         Raises:
-            UserError: the message says which it could.
+            UserError: the message names what it reads.
         """
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "Perceptual":
-        """Build the network, unless that has been done, and move it there."""
+        """Build the network if needed, and move it to a device."""
 
     @abstractmethod
     def distances(
         self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, " b"]:
-        """The distance of each image's reconstruction."""
+        """The distance of each image and its reconstruction."""
 
     def __call__(
         self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
@@ -55,15 +54,15 @@ class Perceptual(ABC):
 
 
 class LPIPS(Perceptual):
-    """Learned perceptual image patch similarity, version 0.1, with its true weights: `genstack weights list`.
+    """Learned perceptual image patch similarity, version 0.1; weights: `genstack weights list`.
 
-    Grey images are judged as three equal channels, images of four channels by the first three.
+    Grey images get three equal channels; of four channels the first three are used.
 
     Args:
-        net: alex is fast (about 8 ms an image of 64 px on one CPU core), vgg thorough (about 120 ms). Images
-            have at least 31 pixels a side for alex and 16 for vgg; 32 and more are advised.
-        weight: of this term in the training loss.
-        weights: file of the trunk's weights; found by itself if left out.
+        net: alex (about 8 ms per image of 64 px on one CPU core) or vgg (about 120 ms). Sides of images are
+            at least 31 pixels for alex and 16 for vgg, better 32.
+        weight: weight in the training loss.
+        weights: file of the trunk's weights; default: the downloaded ones.
     """
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", weight: float = 1.0, weights: str | None = None):
@@ -74,14 +73,14 @@ class LPIPS(Perceptual):
     def check(self, channels: int, height: int, width: int) -> None:
         smallest = SMALLEST[self.net]
         if min(height, width) < smallest:
-            way_out = "32 or more" if self.net == "vgg" else "32 or more, or net vgg from 16 on"
+            way_out = "32 or more" if self.net == "vgg" else "32 or more, or net vgg from 16"
             raise UserError(
-                f"LPIPS with {self.net} judges images from {smallest} x {smallest} pixels on, got "
+                f"LPIPS with {self.net} needs images of {smallest} x {smallest} pixels or more, got "
                 f"{height} x {width}; use {way_out}"
             )
         if channels not in (1, 3, 4):
             raise UserError(
-                f"LPIPS judges images of 1, 3 or 4 channels, got {channels}; use `perceptual: null`"
+                f"LPIPS needs images of 1, 3 or 4 channels, got {channels}; use `perceptual: null`"
             )
 
     def to(self, device: torch.device | str) -> "LPIPS":
@@ -132,7 +131,7 @@ def build(net: str, trunk: dict[str, Tensor]) -> nn.Module:
 
 
 def unit(features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-    """Features of length 1 at each place; where all are 0, so is the gradient."""
+    """Features normalized at each position; all zeros have gradient 0."""
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
@@ -140,4 +139,4 @@ def check_range(images: Float[Tensor, "b c H W"]) -> None:
     """Refuse originals outside [-1, 1]; reconstructions may overshoot."""
     low, high = (float(side) for side in images.detach().aminmax())
     if low < -1 - TOLERANCE or high > 1 + TOLERANCE:
-        raise UserError(f"images range from {low:.4g} to {high:.4g}, and [-1, 1] is read; scale them to that")
+        raise UserError(f"images must be in [-1, 1], got {low:.4g} to {high:.4g}; rescale them")

@@ -1,4 +1,4 @@
-"""Distances between pixels, and the likelihood of pixels."""
+"""Pixel distances, and the likelihood of pixels."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,22 +14,19 @@ from genstack.losses.weight import check_weight
 
 
 class ReconstructionLoss(ABC):
-    """Distance of reconstructions from their images, a mean over all values; float32 whatever the autocast.
-
-    Calling it gives the distance itself; whoever sums the training loss multiplies by `weight`.
-    """
+    """Mean distance of reconstructions and images in float32; the caller multiplies by `weight`."""
 
     weight: float
 
     def check(self, output: Output) -> None:  # noqa: B027 - most losses read images, which all write
-        """Refuse decoders that do not write what is read here.
+        """Refuse decoders with an unsuitable output.
 
         Raises:
-            UserError: the message names the output that does.
+            UserError: the message names a suitable one.
         """
 
     def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
-        """The distance of what a compressor made of images."""
+        """The distance of a reconstruction and its images."""
         return self(reconstruction.images, images)
 
     @abstractmethod
@@ -40,10 +37,10 @@ class ReconstructionLoss(ABC):
 
 @dataclass(frozen=True)
 class L1(ReconstructionLoss):
-    """Mean absolute error; edges stay sharper than under L2.
+    """Mean absolute error; sharper edges than L2.
 
     Args:
-        weight: of this term in the training loss.
+        weight: weight in the training loss.
     """
 
     weight: float = 1.0
@@ -59,10 +56,10 @@ class L1(ReconstructionLoss):
 
 @dataclass(frozen=True)
 class L2(ReconstructionLoss):
-    """Mean squared error; what PSNR measures.
+    """Mean squared error, as in PSNR.
 
     Args:
-        weight: of this term in the training loss.
+        weight: weight in the training loss.
     """
 
     weight: float = 1.0
@@ -80,11 +77,11 @@ class L2(ReconstructionLoss):
 class LogitLaplace(ReconstructionLoss):
     """Negative log-likelihood under the logit-Laplace distribution (DALL-E, arXiv:2102.12092, equation 2).
 
-    In nats per value of images squeezed into [0.1, 0.9]; negative where the decoder is sure. It needs a
+    In nats per value of images squeezed into [0.1, 0.9]; negative for confident decoders. It needs a
     compressor with `output: LocationAndScale`.
 
     Args:
-        weight: of this term in the training loss.
+        weight: weight in the training loss.
     """
 
     weight: float = 1.0
@@ -95,8 +92,8 @@ class LogitLaplace(ReconstructionLoss):
     def check(self, output: Output) -> None:
         if not isinstance(output, LocationAndScale):
             raise UserError(
-                f"LogitLaplace reads a location and a scale, and this compressor writes "
-                f"{type(output).__name__}; set the compressor's output to LocationAndScale, or use L1 or L2"
+                f"LogitLaplace needs output LocationAndScale, got {type(output).__name__}; set the "
+                f"compressor's output to LocationAndScale, or use L1 or L2"
             )
 
     def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""The discriminator of VQGAN+: patches, halved smoothly (Weber et al. 2024, arXiv:2409.16211)."""
+"""The discriminator of VQGAN+, with smoothed downsampling (Weber et al. 2024, arXiv:2409.16211)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,11 +15,11 @@ SPREAD = 0.02  # standard deviation of initial weights
 
 @dataclass(frozen=True)
 class SmoothPatchGAN(Discriminator):
-    """Judges overlapping patches, as PatchGAN does, but smooths before it halves and keeps the borders.
+    """Logits of overlapping patches, as PatchGAN, with a low-pass filter before each downsampling.
 
     Args:
-        width: channels of the first layer and of the first halving; each further one doubles them.
-        layers: halvings of the image; 4 in VQGAN+ at 256 px, 2 for 64.
+        width: channels of the first layer and the first downsampling; each further one doubles them.
+        layers: number of downsamplings; 4 in VQGAN+ at 256 px, 2 for 64.
     """
 
     width: int = 64
@@ -27,7 +27,7 @@ class SmoothPatchGAN(Discriminator):
 
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 4:
-            raise UserError(f"width {self.width} of a SmoothPatchGAN is not a multiple of 4; use 64")
+            raise UserError(f"width {self.width} of a SmoothPatchGAN must be a multiple of 4; use 64")
         if self.layers < 1:
             raise UserError(f"layers {self.layers} of a SmoothPatchGAN is too small; use 1 or more")
 
@@ -56,7 +56,7 @@ class SmoothPatchGAN(Discriminator):
 
 
 def convolution(before: int, after: int, kernel: int) -> nn.Conv2d:
-    """A convolution that keeps the size, with weights drawn narrowly around 0."""
+    """A convolution of the same size with small initial weights."""
     layer = nn.Conv2d(before, after, kernel, padding=kernel // 2)
     nn.init.normal_(layer.weight, std=SPREAD)
     assert layer.bias is not None

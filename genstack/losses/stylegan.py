@@ -24,16 +24,15 @@ LAST = 4  # side of the features that the logit is read from
 
 @dataclass(frozen=True)
 class StyleGAN(Discriminator):
-    """Judges an image as a whole; for images that show one thing, and with R1.
+    """One logit for the whole image; for images of single objects, with R1.
 
-    Unlike the published one it is for images of any size, and its weights are scaled at the start rather than
-    at every use, since it shares the compressor's optimizer.
+    Unlike the published one it takes images of any size. Its weights are scaled at initialization rather than
+    at each use, since it shares the compressor's optimizer.
 
     Args:
-        width: channels at full resolution; each halving doubles them, up to eight times.
-        layers: halvings of the image, best down to 4 to 7 pixels: 3 for 32 px, 4 for 64, 6 for 256.
-        group: images whose statistics are compared, against reconstructions that are all alike; 4 in
-            StyleGAN2. Each image is judged alone if it is 1.
+        width: channels at full resolution; each downsampling doubles them, up to eightfold.
+        layers: number of downsamplings, best to 4 to 7 pixels: 3 for 32 px, 4 for 64, 6 for 256.
+        group: images in the minibatch standard deviation (4 in StyleGAN2); 1 for none.
     """
 
     width: int = 32
@@ -61,7 +60,7 @@ class StyleGAN(Discriminator):
 
 
 class Network(nn.Module):
-    """The plan with weights."""
+    """The network."""
 
     def __init__(self, plan: StyleGAN, channels: int):
         super().__init__()
@@ -83,7 +82,7 @@ class Network(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions to half the size, and a straight way there, summed to keep the variance."""
+    """A residual block to half the size, scaled to keep the variance."""
 
     def __init__(self, before: int, after: int):
         super().__init__()
@@ -100,7 +99,7 @@ class Block(nn.Module):
 
 
 def spread(features: Float[Tensor, "b c h w"], group: int) -> Float[Tensor, "b 1 h w"]:
-    """Standard deviation over the images of a group, mean over channels and places; one number a group."""
+    """Minibatch standard deviation: one number for each group of images."""
     height, width = features.shape[-2:]
     groups = rearrange(features.float(), "(n g) c h w -> n g c h w", g=gcd(len(features), group))
     deviation = (groups.var(dim=1, correction=0) + 1e-8).sqrt()
@@ -109,7 +108,7 @@ def spread(features: Float[Tensor, "b c h w"], group: int) -> Float[Tensor, "b 1
 
 
 def scaled(layer: Layer, gain: float = GAIN) -> Layer:
-    """A layer whose weights keep the variance, and whose bias is 0."""
+    """Initialize a layer to keep the variance, with bias 0."""
     nn.init.normal_(layer.weight, std=gain / sqrt(prod(layer.weight.shape[1:])))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""How much a term counts in the training loss."""
+"""Check weights of loss terms."""
 
 from math import isfinite
 
@@ -6,8 +6,6 @@ from genstack.errors import UserError
 
 
 def check_weight(weight: float) -> None:
-    """Refuse weights that no loss can have."""
+    """Refuse negative and infinite weights."""
     if not (isfinite(weight) and weight >= 0):
-        raise UserError(
-            f"weight {weight} is out of range; it must be finite and at least 0 (0 takes the term away)"
-        )
+        raise UserError(f"weight {weight} is out of range; it must be finite and at least 0")

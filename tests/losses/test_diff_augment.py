@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genstack.losses.adversary import Adversary
-from genstack.losses.diff_augment import DiffAugment, covered, cut, recolour, translate
+from genstack.losses.diff_augment import DiffAugment, cut_out, intervals, recolour, translate
 from genstack.losses.patchgan import PatchGAN
 
 
@@ -59,7 +59,7 @@ def test_translation_moves_by_whole_pixels(images):
 
 @pytest.mark.parametrize(("side", "length"), [(12, 6), (13, 6), (13, 7), (5, 5)])
 def test_holes_are_stretches_that_may_reach_over_the_edge(side, length):
-    for row in covered(200, side, length):
+    for row in intervals(200, side, length):
         places = row.nonzero().flatten()
         assert 0 < len(places) <= length and torch.equal(
             places, torch.arange(places[0], places[0] + len(places))
@@ -69,7 +69,7 @@ def test_holes_are_stretches_that_may_reach_over_the_edge(side, length):
 
 
 def test_cutout_is_grey_and_the_rest_untouched(images):
-    found = cut(images, 0.5)
+    found = cut_out(images, 0.5)
     kept = found == images
     assert (found[~kept] == 0).all() and torch.equal(kept, kept[:, :1].expand_as(kept))
     holes = 1 - kept[:, 0].float().mean((1, 2))

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange, reduce
 from PIL import Image
 
-from genstack.losses.efficientnet import SHOWN, EfficientNetLite0
+from genstack.losses.efficientnet import MAPS, EfficientNetLite0
 from genstack.losses.features import Frozen
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -31,7 +31,7 @@ def test_gives_what_the_published_network_gives(network, part, height, width):
     images = rearrange(pixels, "h w c -> 1 c h w")[..., :height, :width] / 127.5 - 1
     truth, seen = np.load(GOLDEN / "efficientnet" / "ex_ref.npz"), network(images)
     np.testing.assert_allclose(seen.logits[0].numpy(), truth[f"{part}_logits"], atol=2e-4)
-    for found, block in zip(seen.maps, SHOWN, strict=True):
+    for found, block in zip(seen.maps, MAPS, strict=True):
         means = reduce(found, "1 d h w -> d", "mean").numpy()
         np.testing.assert_allclose(means, truth[f"{part}_map{block}"], atol=2e-4)
     assert tuple(found.shape[-2:] for found in seen.maps) == network.plan.grids(height, width)
@@ -49,7 +49,7 @@ def test_resizes_by_the_shorter_side():
     assert plan.seen_size(32, 96) == (64, 192) and plan.grids(32, 96)[0] == (16, 48)
     with pytest.raises(ValueError, match="size 31"):
         EfficientNetLite0(size=31)
-    with pytest.raises(ValueError, match="from 32 x 32 pixels on, got 31 x 40"):
+    with pytest.raises(ValueError, match="images of 32 x 32 pixels or more, got 31 x 40"):
         EfficientNetLite0(size=None).grids(31, 40)
 
 

@@ -30,10 +30,10 @@ def test_a_larger_share_comes_no_earlier(one, other, total):
 
 @pytest.mark.parametrize("amount", [-1, "-5%", "101%", "half", "3.5", "%", "nan%", "inf%", ""])
 def test_refuses_anything_else(amount):
-    with pytest.raises(ValueError, match="neither a number of steps nor a share"):
+    with pytest.raises(ValueError, match="expected a number of steps or a share"):
         steps(amount, 100)
 
 
 def test_a_share_needs_a_run_with_an_end():
-    with pytest.raises(ValueError, match="30% of a run without an end"):
+    with pytest.raises(ValueError, match="invalid 30% of a run without end"):
         steps("30%", -1)
