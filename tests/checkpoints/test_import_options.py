@@ -20,9 +20,12 @@ from genstack.model import Model
 GOLDEN = Path(__file__).parents[1] / "golden"
 #: Every golden file, and its note where one is needed.
 PLACES = {
+    "diffusers_kl_flux": "",
+    "diffusers_kl_sd": "",
     "diffusers_vqmodel": "",
     "diffusers_vqmodel_lookup": "",
     "diffusers_vqmodel_old": "resolution: [32, 48]",
+    "janus_vq": "",
     "ldm_vq.ckpt": "ema: true",
     "ldm_vq_noattn.safetensors": "",
     "llamagen_gpt_c2i.pt": "heads: 4\ncompressor: tokenizer\nresolution: 16",

@@ -83,6 +83,7 @@ def test_a_fault_of_a_format_is_not_told_as_damage_alone(monkeypatch):
         ("diffusers_vqmodel", {}, ""),
         ("diffusers_vqmodel_lookup", {}, ""),
         ("diffusers_vqmodel_old", {}, ""),
+        ("janus_vq", {}, ""),
     ],
 )
 @torch.no_grad()
@@ -227,9 +228,20 @@ def test_kl_autoencoders_compute_what_diffusers_computes(tmp_path):
         ours.compressor.encode(images)
 
 
-def test_latent_diffusions_kl_has_tamings_names(tmp_path):
+@pytest.mark.parametrize("name", ["diffusers_kl_flux", "diffusers_kl_sd"])
+@torch.no_grad()
+def test_kl_autoencoders_of_diffusers(name):
+    model, expected = load(GOLDEN / name).compressor, golden(name)
+    mean, log_variance = model.latents(expected["images"]).chunk(2, dim=1)
+    torch.testing.assert_close(mean, expected["mean"], **CLOSE)
+    torch.testing.assert_close(log_variance.clamp(-30, 20), expected["logvar"], **CLOSE)
+    torch.testing.assert_close(model(expected["images"]).images, expected["decoded_from_mean"], **CLOSE)
+
+
+@pytest.mark.parametrize("projection", [0, 1])  # FLUX has no convolutions around the latents
+def test_latent_diffusions_kl_has_tamings_names(tmp_path, projection):
     trunk = Convolutional(dim=3, width=32, multipliers=(1, 2), blocks=1, attention=(), double=True)
-    made = Autoencoder(3, trunk, Gaussian(3)).eval()
+    made = Autoencoder(3, trunk, Gaussian(3), projection=projection).eval()
     state = {in_latent_diffusion(name, 1): value for name, value in made.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "kl.ckpt")
     again = load(tmp_path / "kl.ckpt").compressor

@@ -156,10 +156,15 @@ def compressor(
 
 
 def gaussian(weights: Weights, names: Names = Names(), groups: int = 32) -> Autoencoder:
-    """An autoencoder whose latents are normal distributions (latent-diffusion's KL), under any names."""
+    """Return an autoencoder whose latents are normal distributions (latent-diffusion's KL), under any names.
+
+    SD3 and FLUX have no convolutions around the latents.
+    """
     plan, channels = plan_of(weights, names, groups)
-    plan = replace(plan, double=True)
-    dim, inner = weights.dims("post_quant_conv.weight", 4)[1], weights.dims("quant_conv.weight", 4)
+    plan, side, dim = replace(plan, double=True), 0, plan.dim
     found = network(weights, names, plan)
-    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
-    return filled(lambda: Autoencoder(channels, plan, Gaussian(dim), projection=inner[-1]), found)
+    if "quant_conv.weight" in weights:
+        dim, side = weights.dims("post_quant_conv.weight", 4)[1], weights.dims("quant_conv.weight", 4)[-1]
+        found |= weights.both("quant_conv", "to_quantizer")
+        found |= weights.both("post_quant_conv", "from_quantizer")
+    return filled(lambda: Autoencoder(channels, plan, Gaussian(dim), projection=side), found)

@@ -43,14 +43,12 @@ class DiffusersVQ(Format):
 
 
 class DiffusersKL(Format):
-    """AutoencoderKL, for reconstruction: it has no codes."""
+    """AutoencoderKL, also of SD3 and FLUX, for reconstruction: it has no codes."""
 
-    what = "AutoencoderKL of diffusers"
+    what = "AutoencoderKL of diffusers, also of SD3 and FLUX"
     marks = (
         "encoder.down_blocks.0.resnets.0.conv1.weight",
         "decoder.up_blocks.0.resnets.0.conv1.weight",
-        "quant_conv.weight",
-        "post_quant_conv.weight",
     )
     unlike = ("quantize.embedding.weight",)
 

@@ -10,12 +10,11 @@ from genstack.model import Model
 class LatentDiffusionKL(Format):
     """AutoencoderKL, for reconstruction: it has no codes."""
 
-    what = "KL autoencoder of latent-diffusion"
+    what = "KL autoencoder of latent-diffusion or FLUX"
     marks = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.block_1.conv1.weight",
-        "quant_conv.weight",
-        "post_quant_conv.weight",
+        "decoder.mid.block_1.conv1.weight",
     )
     unlike = ("quantize.embedding.weight", "quantize.embed.weight")
     beside = AROUND
