@@ -123,6 +123,8 @@ def read(path: Path) -> File:
     Raises:
         UserError: it is damaged, of an unknown kind, or asks for more memory than the file justifies.
     """
+    if not path.exists():
+        raise UserError(f"{path} not found; name a published file or folder")
     if path.is_dir():
         return read_folder(path)
     with damage_errors(path):
