@@ -1,6 +1,7 @@
 """Prompts from the command line: samples record them, and mistakes end in one line."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from genstack.checkpoints.model_file import load, save
 from genstack.cli.main import main
-from genstack.cli.parsing.prompts import class_names
+from genstack.cli.parsing.prompts import PromptFlags, class_names
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.conditions import Captions, ConditionImage, Coordinates
@@ -160,3 +161,11 @@ def test_names_of_classes_may_have_commas(text, expected):
 def test_a_list_of_no_classes_is_refused():
     with pytest.raises(UserError, match="--classes ',' holds no class name"):
         class_names(",", ("cat",))
+
+
+def test_prompts_of_a_terminal_that_is_not_utf8_are_read():
+    typed = os.fsdecode(b"caf\xe9")
+    prompts = PromptFlags(classes=f"{typed},b", caption=typed).prompts(
+        Preprocessing(3, 8, 8), 1, ("café", "b")
+    )
+    assert prompts.classes == ("café", "b") and prompts.captions == ("café",)

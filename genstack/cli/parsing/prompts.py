@@ -63,14 +63,14 @@ class PromptFlags:
         folder = condition_folder(self.condition_images) if self.condition_images else None
         shown = range(min(count, len(folder))) if folder else range(0)
         return Prompts(
-            class_names(self.classes, classes),
+            class_names(clean(self.classes), classes),
             read_captions(Path(self.captions))
             if self.captions
             else (clean(self.caption),)
             if self.caption.strip()
             else (),
             torch.stack([load(folder.path(index), preprocessing) for index in shown]) if folder else None,
-            tuple(folder.key(index) for index in shown) if folder else (),
+            tuple(clean(folder.key(index)) for index in shown) if folder else (),
             tuple(parse_crop(edges) for edges in self.coordinates.replace(";", " ").split()),
         )
 

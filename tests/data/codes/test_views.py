@@ -49,5 +49,5 @@ def test_corners_are_corners():
 
 @pytest.mark.parametrize("zoom", [0.5, float("nan"), 1e9])
 def test_impossible_views_are_refused(zoom):
-    with pytest.raises(UserError, match="no crop"):
+    with pytest.raises(UserError, match="invalid crop"):
         View(zoom)
