@@ -49,7 +49,7 @@ def compressor(quantizer, network=PLAN, **arguments):
     """A compressor with random weights, for images of 16 x 24."""
     made = {"data": "flowers", "step": 7, "images": 99, "seed": 3, "measured": MEASURED}
     built = Autoencoder(3, network, quantizer, **arguments).eval().requires_grad_(False)
-    return Model(built, Preprocessing(3, 16, 24), CLASSES, made=made)
+    return Model(built, Preprocessing(3, 16, 24), CLASSES, metadata=made)
 
 
 @torch.no_grad()
