@@ -153,6 +153,9 @@ def test_files_that_hold_no_settings(parser, config, tmp_path):
         "- a\n- b": "holds no settings",
         "a: 1\nb: {c: 2": "line 2",
         "3: x": "invalid setting name '3'",
+        "a: !!binary aGVsbG8=": "expected text, numbers and lists",
+        "a: !!set {b, c}": "expected text, numbers and lists",
+        "a: &a [*a, *a]": "more than 10000 settings",
     }.items():
         path = tmp_path / "broken.yaml"
         path.write_text(content)

@@ -163,7 +163,7 @@ def test_functions_take_arguments_as_in_python(export, words, expected):
         (["a", "--bacth", "3"], "unknown option '--bacth'; did you mean '--batch'?"),
         (["a", "--run", "b"], "--run is given twice; keep one"),
         (["a", "--batch", "x"], "--batch: expected int, got 'x'"),
-        (["a", "--config", "x"], "unknown option '--config'; genstack export reads no configuration file"),
+        (["a", "--config", "x"], "unknown option '--config'; "),
         (list("abcdefgh"), "unexpected argument 'h'; the command takes RUN TO OUT LICENCE BATCH PUSH LIST: "),
     ],
 )
@@ -186,11 +186,10 @@ def test_actions_of_a_verb(capsys):
 
 
 def test_words_are_split_into_places_and_names():
-    words = split(["a", "--top-k", "-1", "--force", "b", "--x=", "--y"], frozenset({"force"}))
-    assert words.positional == ["a", "b"]
-    assert words.named == [("top_k", "-1"), ("force", None), ("x", ""), ("y", None)]
-    words = split(["--sweep", "a=1", "b=2", "--count", "3"], lists={"sweep"})
-    assert words.named == [("sweep", ["a=1", "b=2"]), ("count", "3")]
+    words = split(["a", "--top-k", "-1", "--force", "b", "--x=", "--y"], {"force"})
+    assert words == [("", "a"), ("top_k", "-1"), ("force", None), ("", "b"), ("x", ""), ("y", None)]
+    words = split(["--sweep", "a=1", "b=2", "--count", "3", "--sweep=c=3"], lists={"sweep"})
+    assert words == [("sweep", ["a=1", "b=2"]), ("count", "3"), ("sweep", ["c=3"])]
 
 
 def test_the_nearest_name_or_else_the_choice():

@@ -101,4 +101,4 @@ def test_a_run_contains_the_compressor_of_its_condition_images(tmp_path, capsys)
 
 def test_a_compressor_that_is_not_named_is_asked_for(tmp_path, capsys):
     assert train(tmp_path, "--config", "configs/prior/image_codes.yaml", "--data.source", "shapes") == 2
-    assert "--model.condition.compressor RUN" in capsys.readouterr().err
+    assert "set model.condition.compressor to its run" in capsys.readouterr().err

@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from genstack.cli.parsing import source
 from genstack.cli.parsing.layers import Layers, nest, short_names
 from genstack.cli.parsing.mistakes import Mistake, explain, read_error
 from genstack.cli.parsing.recipes import Loader, read
-from genstack.cli.parsing.words import pairs, split
+from genstack.cli.parsing.words import name_values, split
 from genstack.errors import UserError
 
 Flags = TypeVar("Flags")
@@ -64,20 +65,17 @@ class Parser:
         """
         switches = {name for name, flag in self.flags.items() if flag.hint == "bool"}
         lists = {name for name, flag in self.flags.items() if flag.hint.startswith(("list", "tuple[str"))}
-        words = split(arguments, switches | {"print_config"}, lists)
-        stage = self.command.name.rpartition(" ")[2]
-        try:
-            files = self._files(words.values("config"))
-            layers = Layers([(f"{file}: ", read(Path(file), stage)) for file in files])
-            named = pairs(words, self.command.positional(), lists, self.command.name)
-            layers.append(("--", nest(named)))
+        with self._prefix_errors():
+            words = split(arguments, switches | {"print_config"}, lists)
+            named = name_values(words, self.command.positional(), lists, self.command.name)
+            own = ("config", "print_config") if self.command.files else ()
+            layers = Layers(self._read(value) for name, value in named if own and name == "config")
+            layers.append(("--", nest(pair for pair in named if pair[0] not in own)))
             layers.expand_paths(self.command)
             if inherit is not None:
                 layers.insert(0, ("", dict(inherit(layers))))
             settings = self._parse(layers)
-        except UserError as error:
-            raise self._prefixed(error) from None
-        if self.command.files and words.values("print_config"):
+        if ("print_config", None) in words and own:
             print(yaml.safe_dump(self.resolved(settings), sort_keys=False, allow_unicode=True), end="")
             raise SystemExit(0)
         return settings
@@ -90,19 +88,16 @@ class Parser:
         for action in required:
             action.required = action.dest not in absent
         try:
-            return self.resolved(self._parse(layers)), absent
-        except UserError as error:
-            raise self._prefixed(error) from None
+            with self._prefix_errors():
+                return self.resolved(self._parse(layers)), absent
         finally:
             for action in required:
                 action.required = True
 
     def reread(self, saved: Mapping, file: str) -> jsonargparse.Namespace:
         """The settings that `resolved` saved in a file."""
-        try:
+        with self._prefix_errors():
             return self._parse(Layers([(f"{file}: ", dict(saved))]))
-        except UserError as error:
-            raise self._prefixed(error) from None
 
     def resolved(self, settings: jsonargparse.Namespace) -> dict:
         """All settings, defaults too, as plain values that a file can hold."""
@@ -124,12 +119,11 @@ class Parser:
             raise self._refusals[0]
         return built
 
-    def _files(self, given: list) -> list[str]:
-        if given and not self.command.files:
-            raise UserError(f"unknown option '--config'; {self.command.name} reads no configuration file")
-        if None in given:
+    def _read(self, file: str | None) -> tuple[str, dict]:
+        """A layer of settings from --config."""
+        if file is None:
             raise UserError("--config has no value; expected a recipe or a file: --config FILE")
-        return given
+        return f"{file}: ", read(Path(file), self.command.name.rpartition(" ")[2])
 
     def _parse(self, layers: Layers) -> jsonargparse.Namespace:
         """Let jsonargparse lay one source over the other; `4` and `4,5` become lists where expected."""
@@ -157,10 +151,17 @@ class Parser:
         layers.replace(mistake.place, str(text).split(","))
         return True
 
-    def _prefixed(self, error: UserError) -> UserError:
-        return (
-            error if str(error).startswith(self.command.name) else UserError(f"{self.command.name}: {error}")
-        )
+    @contextmanager
+    def _prefix_errors(self) -> Iterator[None]:
+        """Begin UserErrors raised here with the command."""
+        try:
+            yield
+        except UserError as error:
+            raise self._prefixed(str(error)) from None
+
+    def _prefixed(self, message: str) -> UserError:
+        begins = message.startswith(self.command.name)
+        return UserError(message if begins else f"{self.command.name}: {message}")
 
     def _instantiate(self, kind: type, *arguments: Any, **named: Any) -> Any:
         """Make an object; a refusal by its constructor is told with the setting's name."""
@@ -170,7 +171,7 @@ class Parser:
             groups = {locate(group.kind): prefix for prefix, group in self.command.groups.items()}
             place = place_of(self._settings, kind) or groups.get(kind, kind.__name__)
             inner = str(error).startswith(self.command.name)
-            self._refusals.append(self._prefixed(UserError(str(error) if inner else f"{place}: {error}")))
+            self._refusals.append(self._prefixed(str(error) if inner else f"{place}: {error}"))
             raise self._refusals[-1] from error
 
 

@@ -4,6 +4,7 @@ import re
 import sysconfig
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,6 +13,9 @@ from genstack.errors import UserError
 
 #: Folders that may hold `configs`: data files of an installed package, or a clone.
 HOMES = (Path(sysconfig.get_path("data")) / "share" / "genstack", Path(genstack.__file__).parents[1])
+
+
+MOST = 10_000  # settings in a file
 
 
 class Loader(yaml.SafeLoader):
@@ -76,23 +80,29 @@ def read(file: Path, stage: str = "") -> dict:
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{file} holds no settings; expected lines such as `name: value`")
-    check_names(content, file)
+    check_content(content, file)
     content.pop("format_version", None)  # of a run's config.yaml, which serves as a recipe, too
     return content
 
 
-def check_names(content: object, file: Path) -> None:
-    """Refuse names of settings that YAML reads as numbers or null.
+def check_content(content: dict, file: Path) -> None:
+    """Refuse what is no setting: names that are not text, binary values, structures without end.
 
     Raises:
-        UserError: a name is not text.
+        UserError: the file holds one.
     """
-    for value in content if isinstance(content, list) else ():
-        check_names(value, file)
-    for name, value in content.items() if isinstance(content, dict) else ():
-        if not isinstance(name, str):
-            raise UserError(f"{file}: invalid setting name '{name}'; expected text")
-        check_names(value, file)
+    values: list[Any] = [content]
+    for count, value in enumerate(values):  # grows as it is read
+        if count > MOST:
+            raise UserError(f"{file} holds more than {MOST} settings")
+        if isinstance(value, dict):
+            if wrong := [name for name in value if not isinstance(name, str)]:
+                raise UserError(f"{file}: invalid setting name '{wrong[0]}'; expected text")
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+        elif not isinstance(value, str | int | float | None):
+            raise UserError(f"{file}: expected text, numbers and lists, got '{value}'")
 
 
 def recipe(name: str, stage: str = "") -> Path | None:
