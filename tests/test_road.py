@@ -180,7 +180,7 @@ def test_another_set_does_not_mix_with_what_is_there(road, monkeypatch, other, c
     ("words", "message"),
     [
         (["--classes", "cta"], "unknown class 'cta'; did you mean 'cat'?"),
-        (["--classes", "#2"], "class #2 is unknown; the classes are cat, wild dog"),
+        (["--classes", "#2"], "unknown class '#2'; the classes are cat, wild dog"),
         (["--count", "0"], "count 0"),
         (["--top-p", "0"], "top_p must be above 0 and at most 1, got 0.0"),
         (["--temprature", "1"], "--temprature is unknown; did you mean --temperature?"),

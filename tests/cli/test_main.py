@@ -163,7 +163,7 @@ def test_functions_take_arguments_as_in_python(export, words, expected):
         (["a", "--bacth", "3"], "unknown option '--bacth'; did you mean '--batch'?"),
         (["a", "--run", "b"], "--run is given twice; keep one"),
         (["a", "--batch", "x"], "--batch: expected int, got 'x'"),
-        (["a", "--config", "x"], "unknown option '--config'; "),
+        (["a", "--config", "x"], "unknown option '--config'"),
         (list("abcdefgh"), "unexpected argument 'h'; the command takes RUN TO OUT LICENCE BATCH PUSH LIST: "),
     ],
 )

@@ -37,6 +37,10 @@ class Layers(list[tuple[str, dict]]):
             UserError: a group is no mapping.
         """
         for prefix, layer in self:
+            if "config" in layer:  # jsonargparse would read another file
+                raise UserError(
+                    "unknown option '--config'" if prefix == "--" else f"{prefix}unknown setting 'config'"
+                )
             for name, group in command.groups.items():
                 if not isinstance(layer.get(name, {}), dict):
                     dot = f"{prefix if prefix == '--' else ''}{name}"
