@@ -7,7 +7,15 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.networks.levels import Downsample, ResidualBlock, Upsample, normalization, run, steps
+from genstack.compressor.networks.levels import (
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    ZeroConv,
+    normalization,
+    run,
+    steps,
+)
 from genstack.compressor.networks.pyramid import Pyramid, PyramidDecoder, PyramidEncoder
 from genstack.errors import UserError
 
@@ -126,7 +134,7 @@ class Attention(nn.Module):
         self.query = nn.Conv2d(dim, dim, 1)
         self.key = nn.Conv2d(dim, dim, 1)
         self.value = nn.Conv2d(dim, dim, 1)
-        self.out = nn.Conv2d(dim, dim, 1)
+        self.out = ZeroConv(dim, dim, 1)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         normed = self.norm(features)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,6 +24,31 @@ class Level(nn.Module):
         return features
 
 
+class ZeroConv(nn.Conv2d):
+    """A convolution that is zero before training: the branch that ends in it adds nothing at first."""
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+class MeanConv(ZeroConv):
+    """A convolution that is the mean of 2x2 pixels of its own channel before training."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            self.weight.diagonal()[:2, :2] = 1 / 4
+
+
+class CopyConv(ZeroConv):
+    """A convolution that copies its input before training."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.dirac_(self.weight)
+
+
 class ResidualBlock(nn.Module):
     """Twice normalization, swish and convolution, added to the input (or to its 1x1 convolution)."""
 
@@ -32,7 +58,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=bias)
         self.norm2 = normalization(dim_out, groups)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(dim_out, dim_out, 3, padding=1, bias=bias)
+        self.conv2 = ZeroConv(dim_out, dim_out, 3, padding=1, bias=bias)
         self.shortcut = nn.Conv2d(dim_in, dim_out, 1, bias=bias) if dim_in != dim_out else nn.Identity()
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
@@ -46,7 +72,7 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.conv = nn.Conv2d(dim, dim, 3, stride=2)
+        self.conv = MeanConv(dim, dim, 3, stride=2)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
         return self.conv(F.pad(features, (0, 1, 0, 1)))
@@ -57,7 +83,7 @@ class Upsample(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv = CopyConv(dim, dim, 3, padding=1)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
         return self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.networks.levels import Downsample, Level, Upsample, normalization, steps
+from genstack.compressor.networks.levels import Downsample, Level, Upsample, ZeroConv, normalization, steps
 from genstack.compressor.networks.pyramid import Pyramid, PyramidDecoder, PyramidEncoder
 from genstack.errors import UserError
 
@@ -86,7 +86,9 @@ class UnbiasedBlock(nn.Module):
         self.norm1 = normalization(dim_in, groups)
         self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=False)
         self.norm2 = normalization(dim_out, groups)
-        self.conv2 = nn.Conv2d(dim_out, dim_out, 3, padding=1, bias=False)
+        # where a shortcut reads what the branch writes, zeros would stop both
+        ends = ZeroConv if dim_in == dim_out else nn.Conv2d
+        self.conv2 = ends(dim_out, dim_out, 3, padding=1, bias=False)
         self.shortcut = nn.Conv2d(dim_out, dim_out, 1, bias=False) if dim_in != dim_out else None
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
