@@ -102,7 +102,7 @@ def test_runs_explain_themselves(road):
     for name, prior in (("pets", None), ("pets-prior", "Autoregressive")):
         folder = road / "runs" / name
         model = json.loads((folder / "model.json").read_text())
-        assert model["format_version"] == 1
+        assert model["format_version"] == 2
         assert model["classes"] == ["cat", "wild dog"]
         assert (model["preprocessing"]["height"], model["preprocessing"]["width"]) == (16, 24)
         assert model["layout"]["grids"] == [[4, 6]]

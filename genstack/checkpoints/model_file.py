@@ -28,7 +28,7 @@ from genstack.hub import TENSORS
 from genstack.model import Model
 from genstack.prior import Prior
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION = "model.json"
 
 

@@ -27,7 +27,7 @@ from genstack.training.sharded_checkpoint import REST, ShardedStrategy
 from genstack.training.training import Training
 
 CONFIG = "config.yaml"
-FORMAT_VERSION = 1  # of config.yaml
+FORMAT_VERSION = 2  # of config.yaml
 #: Settings that act at the start of a run only, or count what has been trained.
 FIXED = ("init", "compressor", "seeding", "accumulate_grad_batches")
 FEWEST = 20  # steps that a share of a run means between two validations
@@ -249,8 +249,12 @@ class Run:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is no YAML text: {' '.join(str(error).split())}") from error
-        if not isinstance(config, dict) or config.pop("format_version", None) != FORMAT_VERSION:
-            raise UserError(f"{path} was not written by this version of genstack: it has no format_version 1")
+        version = config.pop("format_version", None) if isinstance(config, dict) else None
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format version {version}, this genstack reads {FORMAT_VERSION}; "
+                f"continue the run with the genstack that it began with"
+            )
         return config
 
     def train(self, training: Training, schedule: Schedule, logging: Logging) -> None:

@@ -23,7 +23,7 @@ from genstack.errors import UserError
 from genstack.training.training import Training
 
 REST = "rest.ckpt"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class ShardedStrategy(ModelParallelStrategy):

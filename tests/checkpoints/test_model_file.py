@@ -58,7 +58,7 @@ def test_a_model_comes_back_as_it_was(model, stored):
     assert not any(part.requires_grad for part in again.modules().parameters())
     assert not again.compressor.training
     assert json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")) == description
-    assert description["format_version"] == 1
+    assert description["format_version"] == 2
     assert description["identity"] == identity(again) == identity(model)
 
 
@@ -126,7 +126,7 @@ def test_other_files_and_other_versions(stored):
         ({"genstack": "["}, "damaged"),
         ({"genstack": "[" * 100_000}, "damaged"),
         ({"genstack": "3"}, "was not written by genstack"),
-        ({"genstack": json.dumps(description | {"format_version": 2})}, "format version 2"),
+        ({"genstack": json.dumps(description | {"format_version": 3})}, "format version 3"),
     ):
         save_file(tensors, folder / TENSORS, metadata=metadata)
         with pytest.raises(UserError, match=message):

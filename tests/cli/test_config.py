@@ -56,7 +56,7 @@ def test_show_completes_a_recipe(capsys):
 
 def test_show_prints_what_a_run_was_made_of(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(
-        "format_version: 1\ndata: {source: digits}\nname: ünique\n", encoding="utf-8"
+        "format_version: 2\ndata: {source: digits}\nname: ünique\n", encoding="utf-8"
     )
     assert main(["config", "show", str(tmp_path)]) is None
     assert yaml.safe_load(capsys.readouterr().out) == {"data": {"source": "digits"}, "name": "ünique"}

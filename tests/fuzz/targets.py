@@ -277,7 +277,7 @@ def code_header(content: bytes, folder: Path) -> None:
 def code_headers() -> list[bytes]:
     """A header before and after its shards."""
     begun = archive()[0]
-    said = {"format_version": 1, **headers.to_json(begun)}
+    said = {"format_version": 2, **headers.to_json(begun)}
     whole = said | {"shards": [{"images": 5, "checksum": "c" * 32}]}
     return [json.dumps(said).encode(), json.dumps(whole).encode()]
 

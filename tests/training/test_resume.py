@@ -323,11 +323,11 @@ def test_everything_that_a_run_writes_is_plain(straight, stage):
     for path in filter(Path.is_file, folder.rglob("*")):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                assert json.loads(file.metadata()["genstack"])["format_version"] == 1
+                assert json.loads(file.metadata()["genstack"])["format_version"] == 2
         elif path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
         elif path.suffix == ".ckpt":
-            assert torch.load(path, weights_only=True)["format_version"] == 1
+            assert torch.load(path, weights_only=True)["format_version"] == 2
         else:
             assert known[path.name](path.read_text())
 
@@ -338,6 +338,6 @@ def test_checkpoints_of_another_version_are_refused(runs, stage, capsys):
     config["trainer"]["max_steps"] = 2
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     saved = torch.load(folder / checkpoint.LAST, weights_only=True)
-    torch.save(saved | {"format_version": 2}, folder / checkpoint.LAST)
+    torch.save(saved | {"format_version": 3}, folder / checkpoint.LAST)
     assert main(["train", "resume", str(folder)]) == 2
-    assert "has format version 2, this genstack reads 1" in capsys.readouterr().err
+    assert "has format version 3, this genstack reads 2" in capsys.readouterr().err

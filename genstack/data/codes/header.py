@@ -22,7 +22,7 @@ from genstack.description import build, describe
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LARGEST = 2**26  # bytes of a header; that of a billion images in shards of 65,536 takes 1 MB
 MOST_VIEWS = 1024
 

@@ -18,7 +18,7 @@ from genstack.training.sharded_checkpoint import newest
 from genstack.training.training import Training
 
 LAST = Path("checkpoints/last.ckpt")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -204,7 +204,7 @@ def test_unfinished_codes_are_refused(encode, monkeypatch, model):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format_version": 2},
+        {"format_version": 3},
         {"images": 10**30},
         {"images": -1},
         {"images": 50},

@@ -188,7 +188,7 @@ def test_condition_images_lie_beside_their_codes(encode):
 def test_the_header_says_what_there_is(encode, model):
     folder = encode("--views", "flip")
     said = json.loads((folder / "codes.json").read_text())
-    assert said["format_version"] == 1 and said["images"] == 40 and len(said["shards"]) == 6
+    assert said["format_version"] == 2 and said["images"] == 40 and len(said["shards"]) == 6
     assert said["layout"]["grids"] == [[4, 6]] and said["classes"][0] == "red circle"
     header = read(folder / "codes.json")
     assert header.layout == model.compressor.layout(8, 12)
