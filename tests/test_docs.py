@@ -72,6 +72,7 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "print_plan", lambda *_: None)
     monkeypatch.setattr(sample, "sample", lambda *_: None)
     monkeypatch.setattr(encode, "encode", lambda *_: None)
+    monkeypatch.setattr("genstack.cli.verbs.import.import_model", lambda *_: None)
     monkeypatch.setattr(encode, "inherited", lambda _: {"data": {"source": "digits"}})
     recipe = yaml.safe_load((ROOT / "configs/compressor/vqvae.yaml").read_text(encoding="utf-8"))
     inherited = {"model": {"compressor": recipe["model"]["compressor"]}}

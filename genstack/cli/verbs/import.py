@@ -39,10 +39,15 @@ class Request:
 def run(arguments: list[str]) -> int | None:
     """Import what a command line asks for."""
     settings = Parser(IMPORT).parse(arguments)
-    request = made(Request, settings)
+    import_model(made(Request, settings), made(ImportOptions, settings))
+    return None
+
+
+def import_model(request: Request, options: ImportOptions) -> None:
+    """Write a published model as a run."""
     if request.list:
         print(known_formats())
-        return None
+        return
     if not request.file or not request.out:
         raise UserError(
             "expected a file and a folder: genstack import FILE --out RUN; --list shows the known formats"
@@ -50,10 +55,9 @@ def run(arguments: list[str]) -> int | None:
     if (Path(request.out) / TENSORS).exists():
         raise UserError(f"{request.out} already holds a model; choose another --out")
     file = hub.fetch(request.file) if hub.named(request.file) else Path(request.file)
-    model = load_published(file, made(ImportOptions, settings).over(note_options(file)))
+    model = load_published(file, options.over(note_options(file)))
     save(model, Path(request.out))
     print(f"{request.out}: {summary(model)}. {next_step(model, request.out)}")
-    return None
 
 
 def known_formats() -> str:
