@@ -79,7 +79,8 @@ def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages.CompressorStage, "inherited", lambda *_: inherited)
     monkeypatch.setattr(evaluate, "inherited", lambda *_: {"data": {"source": "digits"}})
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: None)
-    monkeypatch.setattr(stages.PriorStage, "inherited", lambda *_: {"data": {"source": "digits"}})
+    inherited_prior = {"data": {"source": "digits"}, "model": {"prior": {"class_path": "Autoregressive"}}}
+    monkeypatch.setattr(stages.PriorStage, "inherited", lambda *_: inherited_prior)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

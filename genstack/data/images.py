@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, BytesIO, FileIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -291,18 +292,20 @@ def save(
     preprocessing: Preprocessing,
     text: Mapping[str, str] | None = None,
 ) -> None:
-    """One image as a PNG file with text chunks; the window is undone."""
+    """Write an image as a PNG file with text chunks; the window is undone. No chunk marks it by itself."""
     values = preprocessing.to_file(rearrange(image, "c h w -> 1 c h w"))[0]
-    write(Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values), path, text)
+    write(Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values), path, text or {})
 
 
-def write(picture: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
+def write(
+    picture: Image.Image, path: Path, text: Mapping[str, str] = MappingProxyType({CHUNK: SHEET})
+) -> None:
     """Write a picture as a PNG file with text chunks, whole or not at all.
 
-    The chunk `genstack` marks the file, so that it never becomes training data.
+    The chunk `genstack`, by default that of a sheet, marks the file, so that it never becomes training data.
     """
     chunks = PngInfo()
-    for name, value in ({CHUNK: SHEET} | dict(text or {})).items():
+    for name, value in text.items():
         chunks.add_text(name, value)
     with replacing(path) as partial:
         picture.save(partial, format="PNG", pnginfo=chunks)

@@ -289,7 +289,7 @@ def test_the_command_line(tmp_path, capsys):
     for words, message in {
         (run, "--out", str(out)): "is there already",
         (run,): "name a run and a folder",
-        (run, "--to", "onyx", "--out", "x"): "did you mean onnx?",
+        (run, "--to", "onyx", "--out", "x"): "did you mean 'onnx'?",
         (run, "--out", str(tmp_path / "no"), "--push", "ann"): "write hf:user/name",
         (run, "--out", str(tmp_path / "no"), "--batch", "0"): "batch 0",
     }.items():

@@ -48,9 +48,9 @@ def test_the_numbers_are_those_that_people_look_for(straight):
 
 def test_resuming_drops_what_it_will_redo(tmp_path):
     (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "a": 3}\n{"step": 3}\n{"st')
-    MetricsLogger(tmp_path).keep_until(2)
+    MetricsLogger(tmp_path).drop_after(2)
     assert lines(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 2, "a": 3}]
-    MetricsLogger(tmp_path).keep_until(0)
+    MetricsLogger(tmp_path).drop_after(0)
     assert lines(tmp_path) == []
 
 

@@ -30,7 +30,7 @@ def open_source(name: str, labels: str = "own") -> Source:
     if kind is not None:
         if labels == "folder":
             raise UserError(f"{name} has no folders to make classes of; leave `labels` at `own`")
-        if Path(name).is_dir():
+        if name in kind.names() and Path(name).is_dir():
             warnings.warn(
                 f"'{name}' is the built-in set; the folder of that name is './{name}'", stacklevel=2
             )
