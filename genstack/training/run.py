@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -163,6 +163,8 @@ class Run:
     """
 
     folder: Path
+    #: The configuration that the folder was claimed for; only the first of several processes writes it there.
+    claimed: dict[str, Any] | None = field(default=None, init=False)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -220,6 +222,7 @@ class Run:
                     f"--name, or continue it with: genstack train resume {self.folder}"
                 )
             return False
+        self.claimed = yaml.safe_load(yaml.safe_dump(config))  # as it will be read
         self.claim(config)
         return True
 
@@ -243,6 +246,8 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The resolved configuration of the run."""
         path = self.folder / CONFIG
+        if self.claimed is not None and not path.is_file():
+            return self.claimed
         if not path.is_file():
             raise UserError(f"{self.folder} is no run folder: it has no {CONFIG}")
         try:

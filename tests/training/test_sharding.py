@@ -63,18 +63,22 @@ def learned(folder, name):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_cut_weights_learn_what_whole_ones_learn(trained, name):
-    """The same chance and images: gradients, clipping, averages, codebooks and counters are the same."""
+    """The same chance and images: gradients, clipping, averages, codebooks and counters are the same.
+
+    Residual branches begin at zero, so that some gradients are nearly zero. Adam divides by their size: sums
+    that round otherwise move a weight by up to a hundredth of a step (the learning rate is 3e-3).
+    """
     (ddp, _), (fsdp, other) = learned(trained, f"ddp {name}"), learned(trained, f"fsdp {name}")
     assert ddp.keys() == fsdp.keys()
     for key, expected in ddp.items():
         torch.testing.assert_close(
-            fsdp[key], expected, rtol=1e-5, atol=1e-5, msg=lambda told, key=key: f"{key} {told}"
+            fsdp[key], expected, rtol=1e-5, atol=3e-5, msg=lambda told, key=key: f"{key} {told}"
         )
         assert torch.equal(fsdp[key], other[key]), key
     whole, assembled = (
         load_file(trained / f"{kind} {name}" / "model.safetensors") for kind in ("ddp", "fsdp")
     )
-    torch.testing.assert_close(assembled, whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(assembled, whole, rtol=1e-5, atol=3e-5)
 
 
 def test_bf16_is_near(trained):
