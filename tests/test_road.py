@@ -181,10 +181,10 @@ def test_another_set_does_not_mix_with_what_is_there(road, monkeypatch, other, c
     [
         (["--classes", "cta"], "unknown class 'cta'; did you mean 'cat'?"),
         (["--classes", "#2"], "unknown class '#2'; the classes are cat, wild dog"),
-        (["--count", "0"], "count 0"),
+        (["--count", "0"], "count must be at least 1, got 0"),
         (["--top-p", "0"], "top_p must be above 0 and at most 1, got 0.0"),
-        (["--temprature", "1"], "--temprature is unknown; did you mean --temperature?"),
-        (["--device", "cpuu"], "device cpuu is not there; use auto, cpu, cuda or mps"),
+        (["--temprature", "1"], "unknown option '--temprature'; did you mean '--temperature'?"),
+        (["--device", "cpuu"], "device 'cpuu' is not available; use auto, cpu, cuda or mps"),
     ],
 )
 def test_mistakes_end_in_one_line(road, monkeypatch, words, message, capsys):

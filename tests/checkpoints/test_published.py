@@ -633,7 +633,7 @@ def test_a_published_file_is_taken_wherever_a_run_is(tmp_path, capsys):
     )
     assert "PSNR" in capsys.readouterr().out
     assert main(["reconstruct", str(GOLDEN / "ldm_vq.ckpt")]) == 2
-    assert "name some with --source" in capsys.readouterr().err
+    assert "add --source" in capsys.readouterr().err
 
 
 def test_the_list_names_every_format(capsys):

@@ -59,7 +59,7 @@ def test_captions_by_a_frozen_text_encoder(tmp_path, text_encoder, capsys, monke
     moved = encoder.rename(tmp_path / "elsewhere")
     capsys.readouterr()
     assert main([*sample, "--out", str(tmp_path / "more")]) == 2
-    assert "no text encoder in" in capsys.readouterr().err
+    assert "no text encoder found in" in capsys.readouterr().err
     monkeypatch.setenv("GENSTACK_TEXT_ENCODER", str(moved))
     assert not main([*sample, "--out", str(tmp_path / "more")])
     for name in ("00000.png", "00001.png"):

@@ -94,7 +94,7 @@ def test_all_pictures_of_a_named_source_are_reconstructed(place, capsys):
             ["train", "prior", "--compressor", "vae", "--model.prior", "Autoregressive"],
             "Gaussian makes no codes",
         ),
-        (["interpolate", "vae", "a.png", "b.png", "--count", "1"], "count 1 is too small"),
+        (["interpolate", "vae", "a.png", "b.png", "--count", "1"], "count must be at least 2"),
         (["interpolate", "vae", "a.png", "none.png"], "none.png"),
         (["sample", "coded"], "is a compressor; train a prior on it"),
         ([*ENDLESS.split(), "--model.compressor.quantizer", "FSQ", "--runs", "none"], "max_steps -5"),

@@ -307,7 +307,7 @@ def test_the_configuration_is_all_of_it(runs, straight, stage):
     """Defaults too, so that a later version with other defaults changes nothing."""
     config = yaml.safe_load((straight(stage) / "config.yaml").read_text())
     assert config["trainer"]["gradient_clip_val"] == 1.0
-    assert config["model"]["optimization"]["final"] == 0.1
+    assert config["model"]["optimization"]["init_args"]["final"] == 0.1
     assert not {"name", "runs"} & config.keys(), "a folder may be moved"
 
 
