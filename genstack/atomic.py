@@ -70,7 +70,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 def begun(folder: Path, name: str = "*") -> Iterator[Path]:
-    """What is being written in a folder, or was when its writer was killed, to become `name`."""
+    """Unfinished files of a folder that were to become `name`, of living or killed writers."""
     return folder.glob(f".{name if name == '*' else escape(name)}.*.writing")
 
 

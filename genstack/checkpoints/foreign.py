@@ -80,7 +80,7 @@ class File:
         return tensors
 
     def sharded(self) -> dict[str, Tensor]:
-        """Return the tensors of those shards that hold names under the prefix."""
+        """Return the tensors of the shards that contain names with the prefix."""
         wanted = {
             name: path for name, path in plain_names(self.shards).items() if name.startswith(self.prefix)
         }

@@ -51,14 +51,14 @@ class Autoencoder(Compressor):
         return self._quantizer.layout((height, width), *self.network.grid(height, width))
 
     def latents(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
-        """What the quantizer reads."""
+        """Latents that the quantizer reads."""
         self.network.grid(*images.shape[-2:])
         return self.to_quantizer(self.encoder(images))
 
     def written(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
-        """What the decoder makes of quantized latents; `output` says how it is read."""
+        """Decode quantized latents; `output` turns the result into images."""
         if torch.is_autocast_enabled(latents.device.type):
             latents = latents.contiguous()  # a quantizer's channels lie last, where bfloat16 norms are slow
         return self.decoder(self.from_quantizer(latents), image_size)

@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder: the contract of quantizers, and of bottlenecks without codes."""
+"""Contract of the bottleneck between encoder and decoder: quantizers, and bottlenecks without codes."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ REMEDY = "train one: genstack train prior --compressor RUN --config configs/prio
 
 @dataclass
 class Bottlenecked:
-    """What a bottleneck makes of latents.
+    """Output of a bottleneck.
 
     Args:
         latents: what the decoder reads.
@@ -29,7 +29,7 @@ class Bottlenecked:
 
 @dataclass
 class Quantized(Bottlenecked):
-    """What a quantizer makes of latents: bottlenecked latents and the codes that stand for them."""
+    """Output of a quantizer: quantized latents and their codes."""
 
     codes: Int[Tensor, "b n"] = field(kw_only=True)
 
@@ -86,5 +86,5 @@ class Quantizer(Bottleneck):
         """The latents that codes stand for."""
 
     def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        """Where the codes of latents of this height and width lie: on one grid, unless it has more."""
+        """Layout of the codes of latents of this height and width: one grid, unless overridden."""
         return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)

@@ -14,7 +14,7 @@ from genstack.layout import CodeLayout
 
 @dataclass
 class Reconstruction:
-    """What a compressor makes of images in training.
+    """Output of a compressor in training.
 
     Args:
         images: the reconstruction, in [-1, 1] where training has succeeded (it is not clamped).
@@ -43,7 +43,7 @@ class Compressor(nn.Module, ABC):
 
     @property
     def coded(self) -> bool:
-        """Whether images have codes; where not, `layout`, `encode` and `decode` are refused."""
+        """True if images have codes; otherwise `layout`, `encode` and `decode` raise."""
         return True
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Compressor(nn.Module, ABC):
 
     @abstractmethod
     def layout(self, height: int, width: int) -> CodeLayout:
-        """Where the codes of images of this size lie.
+        """Layout of the codes of images of this size.
 
         Raises:
             UserError: images of this size cannot be read, or there are no codes.
@@ -72,13 +72,13 @@ class Compressor(nn.Module, ABC):
 
     @abstractmethod
     def features(self, images: Float[Tensor, "b c H W"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """What the bottleneck will be given, one tensor per grid, coarse to fine; mixtures make sense."""
+        """Latents before the bottleneck, one tensor per grid, coarse to fine; they can be interpolated."""
 
     @abstractmethod
     def reconstruct(
         self, features: tuple[Float[Tensor, "b _ _ _"], ...], image_size: tuple[int, int]
     ) -> Reconstruction:
-        """What becomes of features, through the bottleneck."""
+        """Reconstruct images from features, through the bottleneck."""
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Reconstruction:
         """There and back, with everything that training needs."""

@@ -77,7 +77,7 @@ class HierarchicalAutoencoder(Compressor):
 
     @property
     def quantizer(self) -> Quantizer:
-        """That of the coarsest grid."""
+        """Quantizer of the coarsest grid."""
         return self.quantizers[0]  # type: ignore[return-value]
 
     def layout(self, height: int, width: int) -> CodeLayout:
@@ -86,7 +86,7 @@ class HierarchicalAutoencoder(Compressor):
         return CodeLayout((height, width), each[0].codebook_size, joined, each[0].depth)
 
     def layouts(self, image_size: tuple[int, int]) -> list[CodeLayout]:
-        """That of each quantizer by itself."""
+        """Layout of each quantizer by itself."""
         return [self.quantizer.layout(image_size, *size) for size in self.sizes(image_size)]
 
     def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -129,7 +129,7 @@ class HierarchicalAutoencoder(Compressor):
     def quantize(
         self, features: tuple[Float[Tensor, "b _ _ _"], ...]
     ) -> tuple[list[Quantized], Float[Tensor, "b d h w"]]:
-        """What each quantizer makes of features, and all of it joined on the finest grid."""
+        """Quantize the features of each grid, and join them on the finest grid."""
         found: list[Quantized] = []
         joined = None
         for level, (read, quantizer) in enumerate(zip(features, self.quantizers, strict=True)):
@@ -150,7 +150,7 @@ class HierarchicalAutoencoder(Compressor):
     def written(
         self, level: int, joined: Float[Tensor, "b _ h w"], size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
-        """What the decoder of a grid makes of latents, in the size of the next finer grid or the image."""
+        """Decode the latents of a grid to the size of the next finer grid or the image."""
         return self.decoders[level](self.from_quantizers[level](joined), size)
 
     def reconstruct(

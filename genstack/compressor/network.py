@@ -54,7 +54,7 @@ class Network(ABC):
 
 
 def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[int, int]:
-    """How many squares of `side` pixels an image has along its height and its width.
+    """Numbers of squares of `side` pixels along the height and width of an image.
 
     Args:
         height: of the image.
@@ -76,7 +76,7 @@ def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[
 
 
 def check_fit(plan: Network, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]) -> None:
-    """Refuse latents that are not of the size of those of such images."""
+    """Refuse latents whose size does not fit images of this size."""
     found, grid = tuple(latents.shape[-2:]), plan.grid(*image_size)
     if found != grid:
         raise UserError(f"latents of {found} do not fit images of {image_size}; use {grid}")

@@ -1,4 +1,4 @@
-"""What the last layer of a decoder means: pixels, or the parameters of a distribution over them."""
+"""Meaning of a decoder's last layer: pixels, or the parameters of a distribution over them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

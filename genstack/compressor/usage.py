@@ -1,4 +1,4 @@
-"""How much of a codebook is in use, over a window of codes rather than one batch."""
+"""Codebook usage over a window of codes rather than one batch."""
 
 import math
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Window(nn.Module):
         self.position += len(latest)
 
     def numbers(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, " count"]:
-        """What is counted, each in [0, codebook_size)."""
+        """Codes that are counted, each in [0, codebook_size)."""
         if self.joint:
             return self.layout.joint(codes).flatten()
         depth = torch.arange(codes.shape[1], device=codes.device) % self.layout.depth
@@ -83,7 +83,7 @@ class Window(nn.Module):
 
     @property
     def filled(self) -> int:
-        """How many codes it holds."""
+        """Number of codes in the window."""
         return int((self.codes >= 0).sum())
 
     @property

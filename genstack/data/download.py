@@ -55,7 +55,7 @@ def local_path(url: str, folder: Path) -> Path:
 
 
 def download(url: str, partial: Path) -> None:
-    """All of a file, after what `partial` has of it."""
+    """Download a file, after the part that `partial` holds."""
     tag = partial.with_suffix(".tag")  # of the version of the file that the part is from
     had = partial.stat().st_size if partial.exists() and tag.exists() else 0
     headers = {"User-Agent": "genstack", "Accept-Encoding": "identity"}

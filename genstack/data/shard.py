@@ -162,7 +162,7 @@ def index_path(*what: object) -> Path:
 
 
 def summarize(rows: np.ndarray, name: str, omitted: Sequence[int]) -> Float64[np.ndarray, " n"]:
-    """Summarize a shard: its highest label, what is not read of it, and where each of its keys lies."""
+    """Summarize a shard: its highest label, the members left out, and the place of each key."""
     places = [place(key(name, sample)) for sample in rows["name"]]
     return np.array([rows["label"].max(initial=NO_LABEL), *omitted, *places], np.float64)
 

@@ -1,4 +1,4 @@
-"""Memory and time of a training, measured by a few steps of it (`genstack plan`).
+"""Memory and time of a training, measured by a few of its steps (`genstack plan`).
 
 Steps run with batches of doubling size, up to the real one, as long as the next is expected to fit. Where the
 real batch was reached, its peak is reported; otherwise the last two peaks are extrapolated along a line. On a
@@ -83,7 +83,7 @@ class Probe(pl.Callback):
 
 
 class Estimate:
-    """What a training needs in each process. It trains: the weights are no longer new afterwards.
+    """Memory and time of a training in each process. Measuring trains: the weights change.
 
     Args:
         training: as it would begin.

@@ -20,7 +20,7 @@ BAR, EVEN, GRID, DEAD = (52, 92, 148), (200, 90, 30), (222, 222, 222), (252, 232
 
 @dataclass(frozen=True)
 class Histogram:
-    """What one row shows.
+    """Contents of one row.
 
     Args:
         caption: what it says above.

@@ -1,4 +1,4 @@
-"""Where numbers go beside `metrics.jsonl`: TensorBoard and wandb, by choice."""
+"""Optional loggers beside `metrics.jsonl`: TensorBoard and wandb."""
 
 import secrets
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ WANDB_ID = "wandb_id"
 
 @dataclass(frozen=True)
 class Logging:
-    """Where numbers and pictures go, beside `metrics.jsonl` and `images/` in the run folder.
+    """Loggers of numbers and pictures, beside `metrics.jsonl` and `images/` in the run folder.
 
     Args:
         wandb: off, offline (kept in the run folder, for `wandb sync`) or online.

@@ -87,7 +87,7 @@ class Optimization:
             }
             for number, network in enumerate(networks)
             for both, weight_decay in zip(decayed(network), (self.weight_decay, 0.0), strict=True)
-            for part in cut_and_whole(both)
+            for part in sharded_and_whole(both)
             for muon in (True, False)
             if (members := [each for each in part if (id(each) in matrices) is muon])
         ]
@@ -206,7 +206,7 @@ def clip(optimizer: torch.optim.Optimizer, limit: float | None) -> float:
 
 def clipped(parameters: list[nn.Parameter], limit: float) -> Tensor:
     """Scale the gradients of a network to a norm of at most `limit`; the norm of all of them before that."""
-    cut, whole = cut_and_whole(parameters)
+    cut, whole = sharded_and_whole(parameters)
     if not cut:
         return nn.utils.clip_grad_norm_(whole, limit)
     gradients = [[part.grad for part in parts if part.grad is not None] for parts in (cut, whole)]
@@ -217,7 +217,7 @@ def clipped(parameters: list[nn.Parameter], limit: float) -> Tensor:
     return norm
 
 
-def cut_and_whole(parameters: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Those that are cut among processes, and those that each process holds."""
+def sharded_and_whole(parameters: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split parameters into sharded ones and those that each process holds whole."""
     cut: list[nn.Parameter] = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
     return cut, [parameter for parameter in parameters if not isinstance(parameter, DTensor)]

@@ -99,7 +99,7 @@ class Schedule:
 
     @property
     def processes(self) -> int:
-        """How many processes train together, one for each device."""
+        """Number of processes that train together, one per device."""
         if self.devices != "auto":
             return self.num_nodes * self.devices
         cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -168,7 +168,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path | None:
-        """What to resume from, if there is anything."""
+        """Checkpoint to resume from, if there is one."""
         return latest(self.folder)
 
     def step(self) -> int:

@@ -1,4 +1,4 @@
-"""What both stages share: one optimizer, EMA weights, skipping of non-finite steps, exact resuming."""
+"""Training shared by both stages: one optimizer, EMA weights, skipped non-finite steps, exact resume."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -61,7 +61,7 @@ def title(model: Model) -> str:
 
 
 def what(model: Model) -> str:
-    """What goes in, what comes out, and how large it is."""
+    """Inputs, outputs and size of the model."""
     seen = model.preprocessing
     lines = [f"A model of genstack {genstack.__version__} for images of {seen.height} x {seen.width} pixels"]
     lines += [f" and {seen.channels} channels, {size(model.compressor)} parameters"]
@@ -80,7 +80,7 @@ def size(part: Any) -> str:
 
 
 def data(model: Model) -> str:
-    """What the model was trained on."""
+    """Training data of the model."""
     made = model.metadata
     if "published" in made:
         return f"Read from {made.get('file')}, a {made['published']}; see there."
@@ -97,7 +97,7 @@ def data(model: Model) -> str:
 
 
 def numbers(model: Model) -> str:
-    """What validation measured."""
+    """Validation metrics."""
     measured = model.metadata.get("measured")
     if not isinstance(measured, Mapping) or not measured:
         return "None were measured."

@@ -106,7 +106,7 @@ def group_counts(compressor: nn.Module) -> list[int]:
 
 
 def settings(compressor: Autoencoder) -> dict[str, Any]:
-    """What `config.json` says of a compressor that fits."""
+    """Contents of `config.json` for a compressor that diffusers can represent."""
     plan, quantizer = compressor.network, compressor.quantizer
     assert isinstance(plan, Convolutional)
     attention = [level in plan.attention for level in range(len(plan.multipliers))]

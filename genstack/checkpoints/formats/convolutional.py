@@ -14,7 +14,7 @@ MOST_LEVELS = 16
 
 @dataclass(frozen=True)
 class Names:
-    """Where a project keeps the parts of an encoder and a decoder.
+    """Names that a project gives to the parts of encoder and decoder.
 
     Args:
         down: a level of the encoder; `{level}` counts from full resolution.
@@ -76,7 +76,7 @@ def plan_of(weights: Weights, names: Names, groups: int = 32) -> tuple[Convoluti
 
 
 def layers(names: Names, plan: Convolutional) -> dict[str, str]:
-    """Where a project keeps each layer, by our name of it; blocks that keep their width have no shortcut."""
+    """Map our name of each layer to the project's; blocks of constant width have no shortcut."""
     top = len(plan.multipliers) - 1
     found: dict[str, str] = {}
     for half, blocks in (("encoder", plan.blocks), ("decoder", plan.blocks + 1)):

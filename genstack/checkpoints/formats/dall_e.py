@@ -95,7 +95,7 @@ def plan_of(reading: Weights, writing: Weights) -> tuple[DVAE, int]:
 
 
 def numbered(weights: Weights, name: str) -> int:
-    """How many there are of a name with `{}` for a number, from 1 on."""
+    """Count the names that `{}` gives for the numbers from 1 on."""
     number = 0
     while name.format(number + 1) in weights:
         number += 1

@@ -113,7 +113,7 @@ class Weights:
         return {f"{ours}.{part}": self.take(f"{theirs}.{part}") for part in parts}
 
     def count(self, name: str) -> int:
-        """How many there are of a name with `{}` for a number, from 0 on."""
+        """Count the names that `{}` gives for the numbers from 0 on."""
         number = 0
         while name.format(number) in self:
             number += 1
@@ -147,7 +147,7 @@ class Format(ABC):
         return ""
 
     def fits(self, names: Mapping[str, Any]) -> bool:
-        """Whether tensors of these names are of this kind."""
+        """Return True if tensors of these names belong to this format."""
         return all(name in names for name in self.marks) and not any(name in names for name in self.unlike)
 
     def read(self, file: File, options: ImportOptions) -> Model:

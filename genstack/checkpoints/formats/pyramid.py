@@ -9,7 +9,7 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the tensors say of a plan: its arguments of the same names, and the channels of the images."""
+    """Arguments of a plan that follow from the tensors, and the channels of the images."""
 
     channels: int
     dim: int

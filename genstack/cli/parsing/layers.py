@@ -18,7 +18,7 @@ class Layers(list[tuple[str, dict]]):
         return next((value for value in values if value is not self), None)
 
     def prefix(self, place: str) -> str:
-        """Where a setting is given: the file, or `--` of the command line."""
+        """Origin of a setting: its file, or `--` of the command line."""
         found = (prefix for prefix, layer in reversed(self) if lookup(layer, place, missing=self) is not self)
         return next(found, "--")
 

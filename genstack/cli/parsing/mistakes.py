@@ -126,7 +126,7 @@ def _missing(command: Command, layers: Layers, place: str) -> str:
 
 
 def _class(argument: Argument, shown: str, value: Any, element: str) -> str:
-    """What is wrong with the class that is named; empty if nothing is, or no class is expected."""
+    """Describe the mistake in a class name; empty if it is valid or no class is expected."""
     found, name = choices(argument), shown.rpartition(": ")[2]
     if stray := stray_setting(value):
         return f"{shown}.{stray} must be inside init_args, since class_path is given"

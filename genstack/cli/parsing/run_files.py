@@ -10,7 +10,7 @@ from genstack.training.run import CONFIG, Run
 
 
 def is_run(place: Path) -> bool:
-    """Whether a folder is a run, finished or not."""
+    """Return True if a folder is a run, finished or not."""
     return any((place / name).is_file() for name in (CONFIG, METRICS, TENSORS))
 
 

@@ -79,7 +79,7 @@ class Part:
             yield from base.ancestors()
 
     def is_named(self, name: str) -> bool:
-        """Whether a name means this class, alone or after any module of genstack."""
+        """Return True if a name, alone or after any module of genstack, means this class."""
         package, _, last = name.rpartition(".")
         return last == self.node.name and f"{package}.".startswith(("genstack.", "."))
 
@@ -93,7 +93,7 @@ class Part:
 
     @property
     def concrete(self) -> bool:
-        """Whether settings can name this class."""
+        """Return True if settings can name this class."""
         direct = map(_name, getattr(self.node, "bases", ()))
         return not (self.node.name.startswith("_") or "ABC" in direct or self.abstract_methods())
 

@@ -1,4 +1,4 @@
-"""What stands on the levels of a pyramid and between them, after VQGAN (arXiv:2012.09841, table 7)."""
+"""Blocks on the levels of a pyramid and between them, after VQGAN (arXiv:2012.09841, table 7)."""
 
 from collections.abc import Iterable
 from itertools import pairwise

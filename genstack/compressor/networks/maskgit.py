@@ -74,7 +74,7 @@ class MaskGITNetwork(Pyramid):
         return Level(blocks, self.checkpoint)
 
     def downsample(self, dim: int) -> nn.Module:
-        """What halves a level of so many channels."""
+        """Build the layer that halves a level with this many channels."""
         return nn.AvgPool2d(2) if self.downsampling == "average" else Downsample(dim)
 
 

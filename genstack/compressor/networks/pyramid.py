@@ -42,7 +42,7 @@ class Pyramid(Network):
 
     @property
     def stride(self) -> int:
-        """How many pixels one latent stands for, along each side."""
+        """Pixels per latent along each side."""
         return 2 ** (len(self.multipliers) - 1)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

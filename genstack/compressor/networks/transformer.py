@@ -39,7 +39,7 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
 
 
 def places(rows: int, columns: int, width: int, device: torch.device) -> Float[Tensor, "n width"]:
-    """Where each patch lies: sines and cosines of its row and of its column, counted in patches.
+    """Position embedding of each patch: sines and cosines of its row and column, in patches.
 
     Nothing is learned, so that there is a place for every patch of an image of any size.
     """
@@ -143,7 +143,7 @@ class Layer(nn.Module):
         return tokens + self.feedforward(self.feedforward_norm(tokens))
 
     def attention(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
-        """What the tokens tell each other."""
+        """Self-attention over the tokens."""
         query, key, value = rearrange(
             self.read(tokens), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )

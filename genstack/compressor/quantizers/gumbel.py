@@ -100,7 +100,7 @@ class Gumbel(Quantizer):
     def scores(
         self, latents: Float[Tensor, "*shape {self.dim}"], directions: Float[Tensor, "k {self.dim}"]
     ) -> Float[Tensor, "*shape k"]:
-        """The logits of codes whose rows point in directions, or of those of the layer."""
+        """Logits of the codes, from the directions of their rows or from the layer."""
         if self.sharpness is not None:
             return self.sharpness * F.normalize(latents, dim=-1) @ directions.T
         weight, bias = self.get_parameter("logits.weight"), self.get_parameter("logits.bias")
@@ -108,13 +108,13 @@ class Gumbel(Quantizer):
 
     @property
     def directions(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
-        """Where rows point to, at length 1; beside a layer, rows as they are."""
+        """Rows at unit length; beside a layer, rows as they are."""
         rows = self.rows.float()
         return rows if self.sharpness is None else F.normalize(rows, dim=1)
 
     @property
     def vectors(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
-        """What codes stand for."""
+        """Vectors of codes."""
         return self.directions * self.length
 
     def after_step(self, skipped: bool) -> None:

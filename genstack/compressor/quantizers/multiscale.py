@@ -106,7 +106,7 @@ class MultiScale(Quantizer):
     def enlarged(
         self, grid: Int[Tensor, "b _ _ 1"], number: int, height: int, width: int
     ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
-        """What the grid of this number adds to the latents."""
+        """Contribution of the grid of this number to the latents."""
         rows = rearrange(self.codebook(grid), "b h w 1 d -> b d h w")
         rows = resized(rows, (height, width), "bicubic")
         smooth = self.smoothers[smoother(number, len(self.scales), self.convolutions)]

@@ -40,7 +40,7 @@ def nearest(latents: Float[Tensor, "n d"], rows: Float[Tensor, "k d"]) -> Int[Te
 
 
 def scoring(rows: Float[Tensor, "k d"]) -> Float[Tensor, "d+1 padded"]:
-    """What (latents, 1) are multiplied with for their scores, in full blocks; rows that fill up are far."""
+    """Matrix that (latents, 1) are multiplied by for their scores, in full blocks; padding rows are far."""
     missing = -len(rows) % BLOCK if len(rows) > BLOCK else 0
     columns = rows.new_zeros(rows.shape[1] + 1, len(rows) + missing)
     torch.neg(rows.T, out=columns[:-1, : len(rows)])

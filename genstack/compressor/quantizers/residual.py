@@ -94,7 +94,7 @@ class Residual(Quantizer):
         return chosen
 
     def kept(self, count: int, device: torch.device) -> Int[Tensor, " {count}"]:
-        """How many depths each image sums: all of them, or in training sometimes fewer."""
+        """Number of depths that each image sums: all of them, or in training sometimes fewer."""
         everything = torch.full((count,), self.depth, device=device)
         if not self.training or self.dropout == 0:
             return everything

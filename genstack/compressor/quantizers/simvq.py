@@ -67,7 +67,7 @@ class SimVQ(Quantizer):
 
     @property
     def rows(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
-        """What the table looks like through the layer."""
+        """Rows of the table after the layer."""
         return F.linear(self.table.float(), self.linear.weight.float(), self.linear.bias.float())
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:

@@ -20,7 +20,7 @@ CHUNK = 2**21  # inner products that exist at a time; some arrays of this size d
 
 @dataclass
 class SoftChoice:
-    """What a choice gives.
+    """Output of a soft choice.
 
     Args:
         vectors: the chosen rows, with the gradient of the softmax.

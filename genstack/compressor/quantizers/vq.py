@@ -91,7 +91,7 @@ class VectorQuantizer(Quantizer):
         return rearrange(codes, "(b n) -> b n", b=len(soft))
 
     def vectors(self, codes: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape {self.dim}"]:
-        """What codes stand for."""
+        """Vectors of codes."""
         return self.scaled(self.codebook(codes))
 
     def losses(

@@ -28,7 +28,7 @@ from genstack.model import Model
 
 @dataclass(frozen=True)
 class EncodedPicture:
-    """All views of one picture, and what is known of it; `reason` says why it cannot be read.
+    """All views of one picture with its metadata; `reason` says why it cannot be read.
 
     Args:
         key: its name in the source.

@@ -152,7 +152,7 @@ class Shard:
         ]
 
     def check(self, expected: str) -> None:
-        """Read all of it once, and refuse it unless every bit is as it was written.
+        """Read the whole shard once, and refuse it unless its checksums match.
 
         Raises:
             UserError: it is not.

@@ -201,7 +201,7 @@ def csv_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, o
 
 
 def json_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
-    """Line numbers and objects of a JSONL file; a line that is none is a sentence."""
+    """Line numbers and objects of a JSONL file; an invalid line is an error message."""
     for number, line in enumerate(limited_lines(lines), start=1):
         if not line.strip():
             continue
