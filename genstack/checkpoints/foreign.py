@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from safetensors import safe_open
 from torch import Tensor
 
-from genstack.checkpoints.damage import damage_errors
+from genstack.checkpoints.damage import damage_errors, file_errors
 from genstack.checkpoints.pickles import Inert, TorchFile
 from genstack.errors import UserError
 from genstack.hub import DIFFUSERS, SUBFOLDERS, weights_file
@@ -75,8 +75,9 @@ class File:
             for name, tensor in tensors.items()
             if name.startswith(self.prefix)
         }
-        for tensor in tensors.values():
-            self.verify(tensor)
+        with file_errors(self.path):
+            for tensor in tensors.values():
+                self.verify(tensor)
         return tensors
 
     def sharded(self) -> dict[str, Tensor]:

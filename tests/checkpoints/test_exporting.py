@@ -77,15 +77,15 @@ def test_every_export_says_what_it_is(name):
 @pytest.mark.parametrize(
     ("quantizer", "changes"),
     [
-        (VectorQuantizer(64, 8), {}),
-        (VectorQuantizer(64, 16, normalize=False), {"projection": 0}),
-        (VectorQuantizer(64, 4, normalize=False), {"network": Convolutional(8, 32, (1, 1, 3), 2, (), False)}),
+        ({"dim": 8}, {}),
+        ({"dim": 16, "normalize": False}, {"projection": 0}),
+        ({"dim": 4, "normalize": False}, {"network": Convolutional(8, 32, (1, 1, 3), 2, (), False)}),
     ],
     ids=["unit vectors", "no projection", "no attention"],
 )
 @torch.no_grad()
 def test_diffusers_computes_the_same(tmp_path, images, quantizer, changes):
-    model = compressor(quantizer, **changes)
+    model = compressor(VectorQuantizer(64, **quantizer), **changes)
     write(model, exports()["diffusers"], tmp_path / "out")
     theirs = VQModel.from_pretrained(tmp_path / "out")
     codes = model.compressor.encode(images)
