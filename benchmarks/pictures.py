@@ -98,7 +98,8 @@ def emoji(folder: Path, side: int) -> Iterator[Picture]:
 def stamps(folder: Path, side: int) -> Iterator[Picture]:
     """Stamps of Tux Paint, classes as there, each with its English caption."""
     root = debian("tuxpaint-stamps-default", folder) / "usr/share/tuxpaint/stamps"
-    for file in sorted([*root.rglob("*.png"), *root.rglob("*.svg")]):
+    files = [*sorted(root.rglob("*.png")), *sorted(root.rglob("*.svg"))]
+    for file in {file.with_suffix(""): file for file in files}.values():  # SVG where a stamp has both
         text = file.with_suffix(".txt")
         if not text.exists():  # a mirrored variant
             continue
@@ -225,6 +226,8 @@ def write(pictures: Iterable[tuple[Picture, bool]], folder: Path) -> dict[str, i
     for picture, away in pictures:
         part = "held_out" if away else "train"
         path = Path(part, picture.label, f"{picture.name}.png")
+        if (folder / path).exists():
+            raise ValueError(f"two pictures are named {path}")
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         picture.image.save(folder / path)
         lists[part].append((path.as_posix(), picture.label, picture.caption))
