@@ -334,13 +334,14 @@ def test_sampling_is_independent_of_the_global_generator(build, small):
 
 @pytest.mark.slow
 def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
+    """The rate falls to 0: at a constant one the loss jumps, and one code of 48 was wrong after some steps."""
     codes = torch.randint(layout.codebook_size, (4, layout.length))
     condition = ClassLabels(("a", "b", "c", "d"), dropout=0.0)
     batch = codes.repeat(4, 1), torch.arange(4).repeat(4)  # some priors read a part of each image, at random
-    prior = train(build(layout, condition), lambda: batch, steps=160, rate=5e-3)
+    prior = train(build(layout, condition), lambda: batch, steps=140, rate=5e-3, final=0.0)
     assert prior.nats(codes, torch.arange(4)).mean() / layout.length < 0.1
     again = prior.sample(torch.arange(4), SamplingOptions(temperature=0.0), image_seeds(0, range(4)))
-    assert (again == codes).float().mean() > 0.98
+    assert torch.equal(again, codes)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Weights that are cut among processes learn what whole ones learn, and their checkpoints fit any number."""
 
+import json
 import re
 from itertools import product
 
@@ -12,24 +13,25 @@ from genstack.training.callbacks.checkpoint import latest
 from genstack.training.run import Run
 from genstack.training.sharded_checkpoint import read_rest
 
-pytestmark = pytest.mark.slow
-
 FSDP = ("--trainer.strategy", "fsdp")
 EVERY_STEP = ("--trainer.checkpoint_minutes", "0")
+#: No gradient is as long, so that none is scaled by a norm, whose sum has another order over shards.
+UNCLIPPED = ("--trainer.gradient_clip_val", "1000")
+CLIPPED = ("--trainer.gradient_clip_val", "0.1")
 #: Stage, flags on top of those of all tiny runs, and the step whose batch is spoilt in the second process.
 RUNS = {
-    "everything": ("compressor", (), None),
     "averages": (
         "compressor",
         (
+            *UNCLIPPED,
             *("--model.compressor.quantizer.learning", "ByAverage"),
             *("--model.compressor.network.checkpoint", "true", "--trainer.accumulate_grad_batches", "2"),
             *("--model.compressor.network.dropout", "0.0"),  # of one image it depends on the order of memory
         ),
         None,
     ),
-    "prior": ("prior", ("--model.prior.backbone.checkpoint", "true"), None),
-    "spoilt": ("prior", ("--trainer.accumulate_grad_batches", "2"), 3),
+    "prior": ("prior", (*UNCLIPPED, "--model.prior.backbone.checkpoint", "true"), None),
+    "spoilt": ("prior", (*UNCLIPPED, "--trainer.accumulate_grad_batches", "2"), 3),
 }
 #: Nothing is random in a step, and there is a held-out image for each of four processes.
 QUIET = (
@@ -39,18 +41,36 @@ QUIET = (
 
 
 @pytest.fixture(scope="module")
-def trained(runs, torchrun, job, tmp_path_factory):
-    """The folders of all runs of two processes: `ddp NAME`, `fsdp NAME`, and those that were cut off."""
+def everything(runs, torchrun, job, tmp_path_factory):
+    """The folder of `ddp everything` and `fsdp everything`, of a compressor with an adversary."""
+    jobs = [
+        job("compressor", "ddp everything", UNCLIPPED),
+        job("compressor", "fsdp everything", (*UNCLIPPED, *FSDP)),
+    ]
+    torchrun(tmp_path_factory.mktemp("everything"), jobs)
+    return runs.folder
+
+
+@pytest.fixture(scope="module")
+def pairs(runs, torchrun, job, tmp_path_factory):
+    """The folder of runs by both strategies: `ddp NAME` and `fsdp NAME`."""
+    bf16 = ("--trainer.precision", "bf16-mixed")
+    plans = {**RUNS, "clipped": ("prior", CLIPPED, None), "bf16": ("prior", bf16, None)}
     jobs = []
-    for name, (stage, flags, spoilt) in RUNS.items():
+    for name, (stage, flags, spoilt) in plans.items():
         jobs.append(job(stage, f"ddp {name}", flags, spoilt))
         jobs.append(job(stage, f"fsdp {name}", (*flags, *FSDP), spoilt))
-    for stage in ("compressor", "prior"):
-        jobs.append(job(stage, f"cut {stage}", (*FSDP, *EVERY_STEP), cut=6))
-        jobs.append(job(stage, f"cut {stage}", (*FSDP, *EVERY_STEP)))
-    jobs.append(job("prior", "straight", FSDP))
-    jobs.append(job("prior", "fsdp bf16", (*FSDP, "--trainer.precision", "bf16-mixed")))
-    jobs.append(job("prior", "ddp bf16", ("--trainer.precision", "bf16-mixed")))
+    torchrun(tmp_path_factory.mktemp("pairs"), jobs)
+    return runs.folder
+
+
+@pytest.fixture(scope="module")
+def trained(runs, torchrun, job, tmp_path_factory):
+    """The folder of `straight`, of runs that were cut off and resumed, and of those to be resumed."""
+    jobs = [job("prior", "straight", FSDP)]
+    for stage, flags in (("compressor", UNCLIPPED), ("prior", ())):
+        jobs.append(job(stage, f"cut {stage}", (*flags, *FSDP, *EVERY_STEP), cut=6))
+        jobs.append(job(stage, f"cut {stage}", (*flags, *FSDP, *EVERY_STEP)))
     for strategy, count in product(("ddp", "fsdp"), (1, 4)):
         flags = (*QUIET, *EVERY_STEP, "--trainer.strategy", strategy)
         jobs.append(job("prior", f"{strategy} two then {count}", flags, cut=5))
@@ -62,33 +82,61 @@ def learned(folder, name):
     return [torch.load(folder / f"{name}.{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_cut_weights_learn_what_whole_ones_learn(trained, name):
-    """The same chance and images: gradients, clipping, averages, codebooks and counters are the same.
+def gradient_norms(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [line["train/gradient_norm"] for line in map(json.loads, lines) if "train/gradient_norm" in line]
 
-    One weight of a compressor was seen to differ by 2.3e-5 at a learning rate of 3e-3, also when it starts
-    from trained weights. That rounding in Adam is the cause has not been shown.
-    """
-    (ddp, _), (fsdp, other) = learned(trained, f"ddp {name}"), learned(trained, f"fsdp {name}")
+
+def check_equal(folder, name):
+    """Both strategies learn the same to the last bit: weights, averages, codebooks and counters."""
+    (ddp, _), (fsdp, other) = learned(folder, f"ddp {name}"), learned(folder, f"fsdp {name}")
     assert ddp.keys() == fsdp.keys()
     for key, expected in ddp.items():
-        torch.testing.assert_close(
-            fsdp[key], expected, rtol=1e-5, atol=3e-5, msg=lambda told, key=key: f"{key} {told}"
-        )
-        assert torch.equal(fsdp[key], other[key]), key
+        assert torch.equal(fsdp[key], expected), key
+        assert torch.equal(other[key], expected), key
     whole, assembled = (
-        load_file(trained / f"{kind} {name}" / "model.safetensors") for kind in ("ddp", "fsdp")
+        load_file(folder / f"{kind} {name}" / "model.safetensors") for kind in ("ddp", "fsdp")
     )
-    torch.testing.assert_close(assembled, whole, rtol=1e-5, atol=3e-5)
+    assert whole.keys() == assembled.keys()
+    assert [key for key in whole if not torch.equal(whole[key], assembled[key])] == []
+    norms = gradient_norms(folder / f"ddp {name}")
+    assert gradient_norms(folder / f"fsdp {name}") == pytest.approx(norms, rel=1e-6, nan_ok=True)
 
 
-def test_bf16_is_near(trained):
+@pytest.mark.distributed
+def test_sharded_weights_learn_what_whole_ones_learn(everything):
+    check_equal(everything, "everything")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", RUNS)
+def test_other_runs_learn_what_whole_weights_learn(pairs, name):
+    check_equal(pairs, name)
+
+
+@pytest.mark.nightly
+def test_clipping(pairs):
+    """The norm is summed in another order, which moves weights in their last bits.
+
+    A bound on weights holds where no gradient is near 0. In a compressor whose branches begin at 0 one weight
+    had a gradient of 5.5e-9 in the second step. Adam's epsilon is 1e-8, and a rounding error of 2e-10 became
+    1.7e-5 in the weight.
+    """
+    (ddp, _), (fsdp, _) = learned(pairs, "ddp clipped"), learned(pairs, "fsdp clipped")
+    assert min(gradient_norms(pairs / "ddp clipped")) > 0.1, "all steps are clipped"
+    for key, expected in ddp.items():
+        torch.testing.assert_close(fsdp[key], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.nightly
+def test_bf16_is_near(pairs):
     """Networks round alike; sums of gradients are added up in another order."""
-    (ddp, _), (fsdp, _) = learned(trained, "ddp bf16"), learned(trained, "fsdp bf16")
+    (ddp, _), (fsdp, _) = learned(pairs, "ddp bf16"), learned(pairs, "fsdp bf16")
     for key, expected in ddp.items():
         torch.testing.assert_close(fsdp[key], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.nightly
 def test_each_process_keeps_half_of_the_weights(trained):
     """Beside what every process needs whole."""
     sizes = [path.stat().st_size for path in latest(trained / "straight").glob("*.safetensors")]
@@ -96,8 +144,9 @@ def test_each_process_keeps_half_of_the_weights(trained):
     assert max(sizes) < 0.6 * sum(sizes)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("stage", ["compressor", "prior"])
-def test_resumed_bit_for_bit(trained, unlike, stage):
+def test_resumed_bit_for_bit(everything, trained, unlike, stage):
     whole = {"compressor": "fsdp everything", "prior": "straight"}[stage]
     numbers = [path.name for path in (trained / f"cut {stage}" / "checkpoints").iterdir()]
     assert numbers == ["last-00000008.ckpt"]
@@ -107,6 +156,7 @@ def test_resumed_bit_for_bit(trained, unlike, stage):
     assert [line for line in different if not line.startswith(".checkpoint")] == []
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("count", [1, 4])
 def test_another_number_of_processes_goes_on(runs, trained, torchrun, job, tmp_path, strategy, count):
@@ -125,6 +175,7 @@ def test_another_number_of_processes_goes_on(runs, trained, torchrun, job, tmp_p
         assert Run(folder).step() == 8
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_killed_in_the_middle_of_a_checkpoint(runs, trained, torchrun, job, unlike, tmp_path, rank):
     """Kill rank 0 before the folder appears, or rank 1 once all is written: no checkpoint is incomplete."""
@@ -141,6 +192,7 @@ def test_killed_in_the_middle_of_a_checkpoint(runs, trained, torchrun, job, unli
     assert [key for key in one if not torch.equal(one[key], other[key])] == []
 
 
+@pytest.mark.nightly
 def test_after_an_error_in_one_process_all_resume(runs, trained, torchrun, job, unlike, tmp_path):
     """Torchrun restarts all of them from the latest checkpoint."""
     name, mark = "failing", tmp_path / "failed"
@@ -153,10 +205,11 @@ def test_after_an_error_in_one_process_all_resume(runs, trained, torchrun, job, 
     assert [key for key in one if not torch.equal(one[key], other[key])] == []
 
 
-def test_the_other_kind_of_checkpoint_is_refused(trained, torchrun, runs, job, tmp_path):
+@pytest.mark.nightly
+def test_the_other_kind_of_checkpoint_is_refused(pairs, trained):
     from genstack.training.callbacks.checkpoint import AtomicCheckpointIO
 
     with pytest.raises(UserError, match=r"sharded weights.*strategy fsdp"):
         AtomicCheckpointIO().load_checkpoint(latest(trained / "straight"))
     with pytest.raises(UserError, match=r"whole weights.*ddp"):
-        read_rest(latest(trained / "ddp prior"))
+        read_rest(latest(pairs / "ddp prior"))
