@@ -334,7 +334,7 @@ def test_sampling_is_independent_of_the_global_generator(build, small):
 
 @pytest.mark.slow
 def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
-    """The rate falls to 0: at a constant one the loss jumps, and one code of 48 was wrong after some steps."""
+    """The rate falls to 0: at a constant one the loss jumps, and single codes go wrong after some steps."""
     codes = torch.randint(layout.codebook_size, (4, layout.length))
     condition = ClassLabels(("a", "b", "c", "d"), dropout=0.0)
     batch = codes.repeat(4, 1), torch.arange(4).repeat(4)  # some priors read a part of each image, at random
