@@ -40,6 +40,9 @@ PLACES = {
     "taming_net2net_depth.ckpt": "heads: 4",
     "taming_net2net_uncond.ckpt": "heads: 2\nclasses: 0\nresolution: 16",
     "taming_vqgan.safetensors": "ibq: true\nresolution: 64x32",
+    "titok_stage2.bin": "",
+    "titok_vae": "",
+    "titok_vq": "",
     "var_transformer.safetensors": "compressor: var_vqvae.pth",
     "var_vqvae.pth": "scales: [1, 2, 3, 4, 6, 8]",
 }

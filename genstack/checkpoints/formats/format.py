@@ -61,6 +61,16 @@ def joined(*weights: Weight) -> Weight:
     return Weight(names, torch.cat([weight.tensor for weight in weights]))
 
 
+def combined(function: Callable[..., Tensor], *weights: Weight) -> Weight:
+    """Return a function of several tensors, in float32."""
+    names = " + ".join(weight.name for weight in weights)
+    try:
+        return Weight(names, function(*(weight.tensor.float() for weight in weights)))
+    except RuntimeError as error:
+        shapes = ", ".join(str(weight.shape) for weight in weights)
+        raise UserError(f"{names} do not fit together: {shapes}") from error
+
+
 class Weights:
     """The named tensors of a file. Each is taken once at least, or told apart as no weight, or left over.
 

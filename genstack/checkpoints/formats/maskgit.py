@@ -1,7 +1,7 @@
 """MaskGIT's VQGAN as 1d-tokenizer publishes it (Chang et al. 2022, arXiv:2202.04200; Yu et al. 2024)."""
 
 from genstack.checkpoints.formats.format import Format, Weight, Weights, filled, preprocessing
-from genstack.checkpoints.formats.pyramid import halves, sizes
+from genstack.checkpoints.formats.pyramid import decoder, encoder, sizes, under
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder, MaskGITNetwork
 from genstack.compressor.quantizers import VectorQuantizer
@@ -36,7 +36,13 @@ class MaskGITVQGAN(Format):
 
 def network(weights: Weights, plan: MaskGITNetwork) -> dict[str, Weight]:
     """The weights of both halves under our names."""
-    found, top = halves(weights, plan, "mid"), len(plan.multipliers) - 1
+    decoded = under("decoder", decoder_network(weights.inside("decoder."), plan))
+    return under("encoder", encoder(weights.inside("encoder."), plan)) | decoded
+
+
+def decoder_network(weights: Weights, plan: MaskGITNetwork) -> dict[str, Weight]:
+    """The weights of the decoder alone."""
+    found, top = decoder(weights, plan), len(plan.multipliers) - 1
     for step in range(top):
-        found |= weights.both(f"decoder.up.{top - step}.upsample_conv", f"decoder.upsamples.{step}.conv")
+        found |= weights.both(f"up.{top - step}.upsample_conv", f"upsamples.{step}.conv")
     return found

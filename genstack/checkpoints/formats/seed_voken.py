@@ -2,7 +2,7 @@
 
 from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.format import Format, Weight, Weights, filled, preprocessing
-from genstack.checkpoints.formats.pyramid import halves, sizes
+from genstack.checkpoints.formats.pyramid import Names, halves, sizes
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder, MAGVITNetwork
 from genstack.compressor.quantizers import LFQ
@@ -39,7 +39,7 @@ class OpenMAGVIT2(Format):
 
 def network(weights: Weights, plan: MAGVITNetwork) -> dict[str, Weight]:
     """The weights of both halves under our names."""
-    found, top = halves(weights, plan, "mid_block"), len(plan.multipliers) - 1
+    found, top = halves(weights, plan, Names(middle="mid_block.{number}")), len(plan.multipliers) - 1
     for step in range(top):
         found |= weights.both(f"encoder.down.{step}.downsample", f"encoder.downsamples.{step}")
         found |= weights.both(f"decoder.up.{top - step}.upsample.conv1", f"decoder.upsamples.{step}.conv")

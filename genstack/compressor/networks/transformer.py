@@ -49,37 +49,37 @@ def places(rows: int, columns: int, width: int, device: torch.device) -> Float[T
     return torch.cat([down.repeat_interleave(columns, dim=0), across.repeat(rows, 1)], dim=1)
 
 
+class Places(nn.Module):
+    """Position embedding of each patch: sines and cosines, or learned for one grid.
+
+    Args:
+        width: channels of a token.
+        grid: rows and columns of patches with a learned position each; None for sines and cosines.
+    """
+
+    def __init__(self, width: int, grid: tuple[int, int] | None = None):
+        super().__init__()
+        self.width = width
+        self.table = None if grid is None else small_table(grid[0] * grid[1], width)
+
+    def forward(self, rows: int, columns: int, device: torch.device) -> Float[Tensor, "n {self.width}"]:
+        return places(rows, columns, self.width, device) if self.table is None else self.table.weight
+
+
 class FromPatches(nn.Module):
     """Images to one token for each patch, which knows its place."""
 
-    def __init__(self, channels: int, patch: int, width: int):
+    def __init__(self, channels: int, patch: int, width: int, grid: tuple[int, int] | None = None):
         super().__init__()
         self.patch, self.width = patch, width
         self.linear = nn.Linear(channels * patch**2, width)
+        self.places = Places(width, grid)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b n {self.width}"]:
         height, width = images.shape[-2:]
         rows, columns = patch_grid(height, width, self.patch)
         patches = rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", h=rows, w=columns)
-        return self.linear(patches) + places(rows, columns, self.width, images.device)
-
-
-class ToPatches(nn.Module):
-    """One token for each patch to images."""
-
-    def __init__(self, channels: int, patch: int, width: int):
-        super().__init__()
-        self.patch = patch
-        self.head = Head(width, channels * patch**2)
-
-    def forward(
-        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
-        rows, _ = patch_grid(*image_size, self.patch)
-        pixels = self.head(tokens)
-        return rearrange(
-            pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=self.patch, q=self.patch
-        ).contiguous()  # what reads images is quicker by rows
+        return self.linear(patches) + self.places(rows, columns, images.device)
 
 
 class Head(nn.Module):
@@ -149,3 +149,13 @@ class Layer(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.write(rearrange(mixed, "b h n d -> b n (h d)"))
+
+
+def small_table(count: int, width: int) -> nn.Embedding:
+    """Learned tokens, in a table, so that they do not decay, and at first of length 1, as in TiTok.
+
+    Longer ones drown what a token reads of the image: then its code says which token it is, for each image.
+    """
+    table = nn.Embedding(count, width)
+    nn.init.normal_(table.weight, std=width**-0.5)
+    return table

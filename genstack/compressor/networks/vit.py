@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genstack.compressor.network import Decoder, Encoder, Network, check_fit
+from genstack.compressor.networks.patch_pixels import ToPatches
 from genstack.compressor.networks.transformer import (
     FromPatches,
     Head,
-    ToPatches,
     Transformer,
     check_plan,
     patch_grid,
@@ -91,4 +91,4 @@ class ViTDecoder(Decoder):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        return self.pixels.head.last.get_parameter("weight")
+        return self.pixels.last_layer

@@ -1,0 +1,151 @@
+"""From tokens of patches to pixels: the ways of ViT-VQGAN and TiTok (arXiv:2110.04627, arXiv:2406.07550)."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genstack.compressor.networks.maskgit import MaskGITNetwork
+from genstack.compressor.networks.transformer import Head, patch_grid
+from genstack.errors import UserError
+
+
+class PatchPixels(ABC):
+    """A plan of how tokens of patches become pixels; subclasses are frozen dataclasses of plain values."""
+
+    @abstractmethod
+    def writer(self, channels: int, patch: int, width: int) -> "PatchWriter":
+        """Build the module that writes images.
+
+        Args:
+            channels: channels of the images.
+            patch: side of a patch.
+            width: channels of a token.
+
+        Raises:
+            UserError: the plan does not fit patches of this side.
+        """
+
+
+class PatchWriter(nn.Module, ABC):
+    """One token for each patch to images."""
+
+    @abstractmethod
+    def forward(
+        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b c H W"]: ...
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> nn.Parameter:
+        """The weight that writes pixels."""
+
+
+@dataclass(frozen=True)
+class SeparatePatches(PatchPixels):
+    """Write the pixels of each patch from its token alone, by two linear layers (ViT-VQGAN)."""
+
+    def writer(self, channels: int, patch: int, width: int) -> "ToPatches":
+        return ToPatches(channels, patch, width)
+
+
+@dataclass(frozen=True)
+class SmoothedPatches(PatchPixels):
+    """Write each patch by a linear layer, then convolve the image across the borders of patches (TiTok).
+
+    These are the single-stage tokenizers of 1d-tokenizer.
+    """
+
+    def writer(self, channels: int, patch: int, width: int) -> "ToSmoothedPatches":
+        return ToSmoothedPatches(channels, patch, width)
+
+
+@dataclass(frozen=True)
+class SoftCodes(PatchPixels):
+    """Write probabilities of the codes of another tokenizer; its decoder reads their mean row (TiTok).
+
+    These are the two-stage tokenizers of 1d-tokenizer, whose other tokenizer is MaskGIT's.
+
+    Args:
+        network: network of the other tokenizer, of which only the decoder is built.
+        codebook_size: number of its codes.
+    """
+
+    network: MaskGITNetwork = MaskGITNetwork()  # noqa: RUF009 - a frozen plan
+    codebook_size: int = 1024
+
+    def writer(self, channels: int, patch: int, width: int) -> "FromSoftCodes":
+        if self.network.stride != patch:
+            raise UserError(
+                f"patch {patch} must equal the stride {self.network.stride} of the network of SoftCodes; "
+                f"change `patch` or its `multipliers`"
+            )
+        return FromSoftCodes(self, channels, width)
+
+
+class ToPatches(PatchWriter):
+    """Two linear layers on each token."""
+
+    def __init__(self, channels: int, patch: int, width: int):
+        super().__init__()
+        self.patch = patch
+        self.head = Head(width, channels * patch**2)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b c H W"]:
+        rows, _ = patch_grid(*image_size, self.patch)
+        pixels = self.head(tokens)
+        return rearrange(
+            pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=self.patch, q=self.patch
+        ).contiguous()  # what reads images is quicker by rows
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.head.last.get_parameter("weight")
+
+
+class ToSmoothedPatches(PatchWriter):
+    """A linear layer on each token, and a convolution of the image."""
+
+    def __init__(self, channels: int, patch: int, width: int):
+        super().__init__()
+        self.patch = patch
+        self.linear = nn.Linear(width, channels * patch**2)
+        self.last = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b c H W"]:
+        rows, _ = patch_grid(*image_size, self.patch)
+        pixels = self.linear(tokens)
+        return self.last(
+            rearrange(pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=self.patch, q=self.patch)
+        )
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.last.get_parameter("weight")
+
+
+class FromSoftCodes(PatchWriter):
+    """Probabilities of codes, their mean row of the codebook, and a decoder of such rows."""
+
+    def __init__(self, plan: SoftCodes, channels: int, width: int):
+        super().__init__()
+        self.head = Head(width, plan.codebook_size)
+        self.rows = nn.Embedding(plan.codebook_size, plan.network.dim)
+        self.decoder = plan.network.decoder(channels)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
+    ) -> Float[Tensor, "b c H W"]:
+        rows, _ = self.decoder.plan.grid(*image_size)
+        mean = self.head(tokens).softmax(dim=-1) @ self.rows.weight
+        return self.decoder(rearrange(mean, "b (h w) d -> b d h w", h=rows), image_size)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.decoder.last_layer

@@ -1,0 +1,93 @@
+"""Models of 1d-tokenizer against what its own code computes (`tests/golden`)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from genstack.checkpoints import model_file
+from genstack.checkpoints.published import load
+from genstack.compressor import Autoencoder, MaskGITNetwork, TiTok
+from genstack.compressor.networks.patch_pixels import SmoothedPatches, SoftCodes
+from genstack.compressor.quantizers import VectorQuantizer
+from genstack.errors import UserError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CLOSE = {"atol": 5e-5, "rtol": 1e-4}
+
+
+def golden(name):
+    """The arrays of a file, as tensors."""
+    return {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
+
+
+def unit(images):
+    """Images in [0, 1]."""
+    return (images + 1) / 2
+
+
+@pytest.mark.parametrize("file", ["titok_stage2.bin", "titok_vq"])
+@torch.no_grad()
+def test_tokenizers_of_titok(file, tmp_path):
+    """From the file, and from a run that was made of it."""
+    published, expected = load(GOLDEN / file), golden(Path(file).stem)
+    model_file.save(published, tmp_path / "run")
+    for model in (published, model_file.load(tmp_path / "run")):
+        made, images = model.compressor, expected["images"] * 2 - 1
+        assert torch.equal(made.encode(images), expected["codes"])
+        assert (model.preprocessing.height, model.preprocessing.width) == images.shape[-2:]
+        torch.testing.assert_close(made.latents(images), expected["latents_before_quantization"], **CLOSE)
+        torch.testing.assert_close(unit(made(images).images), expected["reconstruction"], **CLOSE)
+        for codes in ("codes", "random_codes"):
+            decoded = unit(made.decode(expected[codes], model.layout))
+            torch.testing.assert_close(decoded, expected[f"decoded_from_{codes}"], **CLOSE)
+
+
+@torch.no_grad()
+def test_normal_distributions_of_titok():
+    made, expected = load(GOLDEN / "titok_vae").compressor, golden("titok_vae")
+    images = expected["images"] * 2 - 1
+    torch.testing.assert_close(made.latents(images), expected["parameters"], **CLOSE)
+    torch.testing.assert_close(unit(made(images).images), expected["decoded_from_mean"], **CLOSE)
+    decoded = unit(made.images(expected["random_latents"], (20, 20)))
+    torch.testing.assert_close(decoded, expected["decoded_from_random_latents"], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("encoder.positional_embedding", torch.zeros(36, 64), "35 and 16 patches are not square grids"),
+        ("decoder.positional_embedding", torch.zeros(1, 128), "36 and 0 patches are not square grids"),
+        ("decoder.positional_embedding", torch.zeros(50, 128), "24 pixels do not consist of 7 patches"),
+        ("encoder.patch_embed.weight", torch.zeros(60, 3, 4, 4), "60 channels.* not a multiple of 64"),
+        ("decoder.ffn.0.weight", torch.zeros(100, 128, 1, 1), "not square patches of 3 colours"),
+        ("latent_tokens", torch.zeros(7, 64), "do not fit together"),
+        ("decoder.text_guidance_proj.weight", torch.zeros(1), "text_guidance_proj.weight besides"),
+    ],
+)
+def test_other_tensors_of_titok_are_refused(name, value, message, tmp_path):
+    state = load_file(GOLDEN / "titok_vq" / "model.safetensors") | {name: value}
+    save_file(state, tmp_path / "changed.safetensors")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "changed.safetensors")
+
+
+@pytest.mark.parametrize(
+    "pixels", [SmoothedPatches(), SoftCodes(MaskGITNetwork(8, 4, (1, 1, 2), 1), codebook_size=6)]
+)
+def test_networks_of_titok_can_be_trained(pixels):
+    """Every parameter gets a gradient, and images of another size are refused."""
+    plan = TiTok(4, 6, 4, 16, 1, 2, image_size=(8, 12), pixels=pixels, decoder_width=8, scrambled=True)
+    model = Autoencoder(3, plan, VectorQuantizer(8, 6), projection=0)
+    images = torch.rand(2, 3, 8, 12) * 2 - 1
+    reconstruction = model(images)
+    ((reconstruction.images - images).square().mean() + sum(reconstruction.losses.values())).backward()
+    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not missing
+    assert model.last_layer.grad.abs().sum() > 0
+    with pytest.raises(UserError, match=r"16x12 does not fit positions.* use 8x12"):
+        model.encode(torch.zeros(1, 3, 16, 12))
+    with pytest.raises(UserError, match="patch 4 must equal the stride 2"):
+        TiTok(patch=4, pixels=SoftCodes(MaskGITNetwork(multipliers=(1, 1)))).decoder(3)
