@@ -21,7 +21,7 @@ from genstack.data.names import Names
 from genstack.data.permutation import Permutation
 from genstack.data.sources.folder import natural_key
 from genstack.data.sources.manifest import Row, Rows
-from genstack.data.split import BLOCK, hashed, split
+from genstack.data.split import BLOCK, hash_keys, split
 from genstack.training.estimate import resident_peak
 
 WORKS = (
@@ -63,7 +63,7 @@ def measure(work: str, count: int) -> None:
     elif work == "rows of a list":
         stays = Rows(rows(count)).nbytes
     elif work.startswith("split"):
-        sides = split(hashed(names(count)) if work == "split from names" else places(count), 0.05)
+        sides = split(hash_keys(names(count)) if work == "split from names" else places(count), 0.05)
         stays = sides.training.before.nbytes + sides.validation.numbers.nbytes  # type: ignore[attr-defined]
     elif work == "order, kept":
         stays = torch.randperm(count).nbytes

@@ -123,67 +123,81 @@ def concatenate(tensors: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if len(there) == len(tensors) else None
 
 
+@dataclass
+class Picture:
+    """A picture of a source at its own size, in [-1, 1], with its metadata."""
+
+    pixels: Float[Tensor, "c h w"]
+    condition: Float[Tensor, "c h2 w2"] | None
+    label: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads pictures of a source by number.
+
+    Args:
+        source: the source.
+        preprocessing: preprocessing of the pictures.
+        labelled: False to give every picture label 0.
+        condition_reader: reader of condition images; None if there are none.
+    """
+
+    source: Source
+    preprocessing: Preprocessing
+    labelled: bool
+    condition_reader: ConditionImages | None
+
+    def __call__(self, number: int) -> Picture:
+        """Read a picture and its condition image, which must have the same proportions."""
+        pixels = self.source.image(number, self.preprocessing)
+        condition = None
+        if self.condition_reader is not None:
+            condition = self.condition_reader(number, self.preprocessing)
+            check_proportions(pixels, condition, self.source.key(number))
+            condition = self.preprocessing.to_model(condition)
+        label = self.source.label(number) if self.labelled else 0
+        return Picture(self.preprocessing.to_model(pixels), condition, label, self.source.caption(number))
+
+
 class ImageDataset(Dataset[Batch]):
     """A map-style data set of preprocessed images, each a batch of one, indexed by (epoch, index).
 
     An unreadable image is replaced by the next readable one of the same side of the split.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        numbers: Sequence[int],
-        preprocessing: Preprocessing,
-        augmentation: Augmentation,
-        labelled: bool,
-        seed: int,
-        condition_reader: ConditionImages | None = None,
-    ):
-        self.source, self.numbers, self.preprocessing = source, numbers, preprocessing
-        self.augmentation, self.labelled, self.seed = augmentation, labelled, seed
-        self.condition_reader = condition_reader
+    def __init__(self, read: PictureReader, numbers: Sequence[int], augmentation: Augmentation, seed: int):
+        self.read, self.numbers, self.augmentation, self.seed = read, numbers, augmentation, seed
         self.reading = ReadingProgress(workers=0)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
-        epoch, first = place
+    def __getitem__(self, epoch_and_index: tuple[int, int]) -> Batch:
+        epoch, first = epoch_and_index
+        size = (self.read.preprocessing.height, self.read.preprocessing.width)
         skipped: dict[str, str] = {}
         for step in range(len(self)):
             number = self.numbers[(first + step) % len(self)]
             try:
                 with self.reading.of(number):
-                    pixels = self.source.image(number, self.preprocessing)
-                    other = self._condition_image(number, pixels)
-                    label = self.source.label(number) if self.labelled else 0
-                    caption = self.source.caption(number)
+                    picture = self.read(number)
             except UserError as error:
-                skipped[self.source.key(number)] = str(error)
+                skipped[self.read.source.key(number)] = str(error)
                 continue
-            size = (self.preprocessing.height, self.preprocessing.width)
-            chance = (size, self.seed, epoch, number)  # the same for both, so that they lie over one another
-            height, width = pixels.shape[-2:]
+            crop = (size, self.seed, epoch, number)  # the same for both, so that they stay aligned
+            condition = picture.condition
+            height, width = picture.pixels.shape[-2:]
             return Batch(
-                self.augmentation(self.preprocessing.to_model(pixels), *chance)[None],
-                torch.tensor([label]),
+                self.augmentation(picture.pixels, *crop)[None],
+                torch.tensor([picture.label]),
                 skipped,
-                (caption,),
-                None
-                if other is None
-                else self.augmentation(self.preprocessing.to_model(other), *chance)[None],
-                torch.tensor([self.augmentation.edges((height, width), *chance)]),
+                (picture.caption,),
+                None if condition is None else self.augmentation(condition, *crop)[None],
+                torch.tensor([self.augmentation.edges((height, width), *crop)]),
             )
-        raise UserError(f"none of {len(self)} images can be read; the last: {skipped.popitem()[1]}")
-
-    def _condition_image(
-        self, number: int, pixels: Float[Tensor, "c h w"]
-    ) -> Float[Tensor, "c h2 w2"] | None:
-        if self.condition_reader is None:
-            return None
-        other = self.condition_reader(number, self.preprocessing)
-        check_proportions(pixels, other, self.source.key(number))
-        return other
+        raise UserError(f"none of {len(self)} images can be read; the last error: {skipped.popitem()[1]}")
 
 
 class UnreadableImages:
@@ -261,7 +275,11 @@ class Loader(DataLoader[Batch]):
             if worker.sentinel in dying:
                 worker.join(timeout=5)  # what it held is closed first, and how it ended is known last
                 image = self.samples.reading.last(number)
-                place = "between two images" if image is None else f"reading {self.samples.source.key(image)}"
+                place = (
+                    "between two images"
+                    if image is None
+                    else f"reading {self.samples.read.source.key(image)}"
+                )
                 return UserError(
                     f"a loader worker {describe_exit(worker)} {place}; check that image and the free memory, "
                     f"or lower data.workers"

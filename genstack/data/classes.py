@@ -27,7 +27,7 @@ def share_of_each(labels: Int64[np.ndarray, " n"], limit: int) -> Int64[np.ndarr
     return np.flatnonzero(ranks(classes) < quotas[classes])
 
 
-def balanced(labels: Int64[np.ndarray, " n"], balance: float) -> Int64[np.ndarray, " m"]:
+def balance_classes(labels: Int64[np.ndarray, " n"], balance: float) -> Int64[np.ndarray, " m"]:
     """Indices of images in which those of rare classes come several times.
 
     Args:
@@ -49,7 +49,7 @@ def ranks(classes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     return found
 
 
-def untrained(labels: Labels, numbers: Sequence[int], classes: int) -> tuple[int, ...]:
+def find_untrained(labels: Labels, numbers: Sequence[int], classes: int) -> tuple[int, ...]:
     """Labels of the classes without an image among `numbers`; reads labels until every class was seen."""
     missing = {*range(classes)}
     order = Permutation(len(numbers), 0)

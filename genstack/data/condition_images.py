@@ -55,20 +55,20 @@ class FileIndex:
 
     def __init__(self, folder: FolderSource):
         self.folder = folder
-        hashes = (hashed(stem(folder.key(number))) for number in range(len(folder)))
+        hashes = (hash_name(stem(folder.key(number))) for number in range(len(folder)))
         found = np.fromiter(hashes, np.uint64, len(folder))
         self.order = np.argsort(found, kind="stable")
         self.hashes = found[self.order]
 
     def __call__(self, name: str) -> int | None:
         """The number of the last picture with a name; None where there is none."""
-        wanted = np.uint64(hashed(name))
+        wanted = np.uint64(hash_name(name))
         first, end = np.searchsorted(self.hashes, wanted), np.searchsorted(self.hashes, wanted, "right")
         alike = (int(number) for number in self.order[first:end][::-1])
         return next((number for number in alike if stem(self.folder.key(number)) == name), None)
 
 
-def hashed(name: str) -> int:
+def hash_name(name: str) -> int:
     """A name as a number below 2**64; two names seldom have the same one."""
     return int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 

@@ -1,22 +1,17 @@
 """Image data as configured, and its loaders."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-
-from genstack.data.batch import Batch, ImageDataset, Loader, UnreadableImages, join
-from genstack.data.classes import balanced, share_of_each, untrained
+from genstack.data.batch import Batch, ImageDataset, Loader, PictureReader, UnreadableImages, join
 from genstack.data.condition_images import ConditionImages
 from genstack.data.data import Data
 from genstack.data.images import Preprocessing
 from genstack.data.seeding import mix
 from genstack.data.source import Source
 from genstack.data.sources import open_source
-from genstack.data.split import Indices, Split, hashed, split
 from genstack.data.stream import Stream
 from genstack.data.text import encodable
 from genstack.data.transforms import Augmentation
@@ -24,7 +19,6 @@ from genstack.errors import UserError
 from genstack.inputs import DataInfo
 
 AS_IS = Augmentation()
-SHOWN = 10  # classes in a line
 
 
 class ImageData(Data):
@@ -106,26 +100,24 @@ class ImageData(Data):
         return data
 
     @cached_property
-    def opened(self) -> Source:
+    def catalog(self) -> Source:
         """The source, opened at first use."""
         return open_source(self.source, self.labels)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        bits = self.opened.bits if self.channels == 1 else 8
+        bits = self.catalog.bits if self.channels == 1 else 8
         return Preprocessing(self.channels, *self.size, self.window, bits, self.background)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of their labels; () where there are none."""
-        return () if self.labels == "none" else self.opened.class_names
+        return () if self.labels == "none" else self.catalog.class_names
 
     @property
     def info(self) -> DataInfo:
-        """Metadata that a condition can read."""
         return DataInfo(
             self.class_names,
-            captions=lambda: (self.opened.caption(number) for number in self.split.training),
+            captions=lambda: (self.catalog.caption(number) for number in self.split.training),
             image_shape=self.preprocessing.shape,
             crops_vary=self.augmentation.moves_crop,
             untrained=self.untrained,
@@ -134,40 +126,12 @@ class ImageData(Data):
     @cached_property
     def condition_reader(self) -> ConditionImages | None:
         """Reader of condition images; None if each image is its own."""
-        return None if self.condition_images is None else ConditionImages(self.opened, self.condition_images)
+        return None if self.condition_images is None else ConditionImages(self.catalog, self.condition_images)
 
     @cached_property
-    def numbers(self) -> Sequence[int]:
-        """The numbers of all images that are used."""
-        whole = len(self.opened)
-        if self.limit is None or self.limit >= whole:
-            return range(whole)
-        if not self.class_names:
-            return range(self.limit)
-        return Indices(share_of_each(self.opened.labels_of(range(whole)), self.limit))
-
-    @cached_property
-    def split(self) -> Split:
-        """Numbers of the training and of the validation images."""
-        if isinstance(self.numbers, range):
-            return split(self.opened.places(len(self.numbers)), self.validation)
-        return split(hashed(map(self.opened.key, self.numbers)), self.validation).of(self.numbers)
-
-    @cached_property
-    def repeated(self) -> Sequence[int]:
-        """The numbers of the training images; with `balance` those of rare classes come several times."""
-        training = self.split.training
-        if not self.balance:
-            return training
-        if not self.class_names:
-            raise UserError(f"data.balance {self.balance} needs classes, and {self.source} has none")
-        return Indices(np.array(training)[balanced(self.opened.labels_of(training), self.balance)])
-
-    @cached_property
-    def untrained(self) -> tuple[int, ...]:
-        """Labels of the classes without a training image."""
-        classes = len(self.class_names)
-        return untrained(self.opened.labels_of, self.split.training, classes) if classes else ()
+    def read(self) -> PictureReader:
+        """Reader of the pictures."""
+        return PictureReader(self.catalog, self.preprocessing, bool(self.class_names), self.condition_reader)
 
     @cached_property
     def unreadable(self) -> UnreadableImages:
@@ -177,42 +141,27 @@ class ImageData(Data):
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
     ) -> Loader:
-        """Endless shuffled, augmented batches for one process, after `start` images consumed by all.
-
-        `batch_size` is that of one process; None for the config's.
-        """
         batch_size = batch_size or self.batch_size
-        if self.opened.generated:
+        if self.catalog.generated:
             raise UserError(f"all pictures of {self.source} were made by genstack; train on other ones")
-        samples = self.samples(self.repeated, self.augmentation)
+        samples = self.samples(self.training_numbers, self.augmentation)
         order = Stream(len(samples), batch_size, mix(self.seed, 0), start, rank, processes)
         return Loader(samples, order, batch_size, self.workers, self.unreadable)
 
     def validation_loader(self, batch_size: int | None = None, rank: int = 0, processes: int = 1) -> Loader:
-        """Every validation image once, center-cropped, in order; the last batch may be smaller."""
         samples = self.samples(self.split.validation)
         places = [(0, index) for index in range(rank, len(samples), processes)]
         return Loader(samples, places, batch_size or self.batch_size, self.workers, self.unreadable)
 
     def examples(self, side: Literal["training", "validation"], count: int | None = None) -> Batch:
-        """The first `count` images of one side of the split (None for all), center-cropped."""
         samples = self.samples(self.split.training if side == "training" else self.split.validation)
-        return join(
-            [
-                samples[0, index]
-                for index in range(len(samples) if count is None else min(count, len(samples)))
-            ]
-        )
+        return join([samples[0, index] for index in range(len(samples))[:count]])
 
     def samples(self, numbers: Sequence[int], augmentation: Augmentation = AS_IS) -> ImageDataset:
         """A data set of some images, indexed by (epoch, index)."""
-        labelled, seed = bool(self.class_names), mix(self.seed, 1)
-        return ImageDataset(
-            self.opened, numbers, self.preprocessing, augmentation, labelled, seed, self.condition_reader
-        )
+        return ImageDataset(self.read, numbers, augmentation, mix(self.seed, 1))
 
     def summary(self) -> str:
-        """A one-line summary."""
         height, width = self.size
         return (
             f"{self.source}: {len(self.split.training)} training and {len(self.split.validation)} validation "
@@ -220,28 +169,8 @@ class ImageData(Data):
         )
 
     def notices(self) -> list[str]:
-        """Warnings about the data before training, one line each."""
-        lines = []
-        if omitted := self.opened.omitted:
-            left_out = ", ".join(f"{count} {what}" for what, count in omitted.items())
-            lines.append(f"{self.source} also holds, unread: {left_out}")
-        return lines + without_training(self.untrained, self.class_names)
-
-    def report(self) -> str:
-        """Summary, warnings and the number of images of every class."""
-        lines = [self.summary(), *self.notices()]
-        if self.class_names:
-            counts = Counter(self.opened.labels_of(self.numbers).tolist())
-            lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]
-        return "\n".join(lines)
-
-
-def without_training(untrained: Sequence[int], names: Sequence[str]) -> list[str]:
-    """Name the classes without a training image, in a line; [] if there are none."""
-    if not untrained:
-        return []
-    shown = ", ".join(names[label] for label in untrained[:SHOWN]) + ", ..." * (len(untrained) > SHOWN)
-    return [f"{len(untrained)} of {len(names)} classes have no training image, sampled only by name: {shown}"]
+        omitted = ", ".join(f"{count} {what}" for what, count in self.catalog.omitted.items())
+        return [f"{self.source} also holds, unread: {omitted}"] * bool(omitted) + super().notices()
 
 
 def height_and_width(resolution: int | tuple[int, int] | str) -> tuple[int, int]:

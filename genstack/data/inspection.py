@@ -50,7 +50,7 @@ class Inspection:
 
 def inspect_images(data: ImageData) -> Inspection:
     """Read every image."""
-    found, source = Inspection(), data.opened
+    found, source = Inspection(), data.catalog
     for number in range(len(source)):
         try:
             pixels = source.image(number, data.preprocessing)
@@ -97,7 +97,7 @@ def contact_sheet(data: ImageData, numbers: list[int], augmentation: Augmentatio
     for first in range(0, count, columns):
         row = chosen[first : first + columns]
         missing = columns - len(row)
-        names = [data.opened.caption(number) or clean(data.opened.key(number)) for number in row]
+        names = [data.catalog.caption(number) or clean(data.catalog.key(number)) for number in row]
         for variation, below in ((Augmentation(), names), (augmentation, ["varied"] * len(row))):
             samples = data.samples(row, variation)
             seen = [samples[0, index].images for index in range(len(row))]

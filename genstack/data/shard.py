@@ -22,7 +22,7 @@ from genstack.data.cache import cache
 from genstack.data.download import exclusive, fetch
 from genstack.data.images import SUFFIXES, UNREAD
 from genstack.data.remote import Remote
-from genstack.data.split import place
+from genstack.data.split import hash_key
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
 
@@ -78,7 +78,7 @@ class Shard:
         return self.summary[1 : 1 + len(OMITTED)]
 
     @property
-    def places(self) -> np.ndarray:
+    def key_hashes(self) -> np.ndarray:
         """Hashes of the keys in [0, 1)."""
         return self.summary[1 + len(OMITTED) :]
 
@@ -163,7 +163,7 @@ def index_path(*what: object) -> Path:
 
 def summarize(rows: np.ndarray, name: str, omitted: Sequence[int]) -> Float64[np.ndarray, " n"]:
     """Summarize a shard: its highest label, the members left out, and the place of each key."""
-    places = [place(key(name, sample)) for sample in rows["name"]]
+    places = [hash_key(key(name, sample)) for sample in rows["name"]]
     return np.array([rows["label"].max(initial=NO_LABEL), *omitted, *places], np.float64)
 
 

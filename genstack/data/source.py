@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from genstack.data.images import Preprocessing, open_picture
-from genstack.data.split import hashed
+from genstack.data.split import hash_keys
 from genstack.errors import UserError
 
 OWN = "pictures that genstack wrote"
@@ -68,9 +68,9 @@ class Source(ABC):
     def key(self, number: int) -> str:
         """Permanent name of the image; decides its side of the split."""
 
-    def places(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
+    def key_hashes(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
         """Hashes in [0, 1) of the keys of the first `count` images, for the split, in blocks."""
-        return hashed(map(self.key, range(count)))
+        return hash_keys(map(self.key, range(count)))
 
     @abstractmethod
     def info(self, number: int) -> PictureInfo:

@@ -106,7 +106,7 @@ def split(places: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:
     A single image is on both sides, with a warning.
 
     Args:
-        places: where the keys of all images lie in [0, 1), some at a time: `hashed` of them.
+        places: where the keys of all images lie in [0, 1), some at a time: see `hash_keys`.
         share: of the images to lay aside.
     """
     if not 0 <= share < 1:
@@ -133,14 +133,14 @@ def split(places: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:
     return Split(Complement(count, Indices(chosen)), Indices(chosen))
 
 
-def hashed(keys: Iterable[str]) -> Iterator[Float64[np.ndarray, " n"]]:
+def hash_keys(keys: Iterable[str]) -> Iterator[Float64[np.ndarray, " n"]]:
     """Hash keys to [0, 1), in blocks."""
     keys = iter(keys)
-    while len(block := np.fromiter(map(place, islice(keys, BLOCK)), np.float64)):
+    while len(block := np.fromiter(map(hash_key, islice(keys, BLOCK)), np.float64)):
         yield block
 
 
-def place(key: str) -> float:
+def hash_key(key: str) -> float:
     """Hash a key to [0, 1)."""
     return (
         int.from_bytes(blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest()) >> 11

@@ -96,7 +96,7 @@ def matchers_for(
     texts = model.condition.modality.describe(examples)
     named = bool({"class", "caption"} & set(texts[0]))
     matchers: list[Matcher] = []
-    if isinstance(data.opened, ShapesSource) and data.channels == 3 and named:
+    if isinstance(data.catalog, ShapesSource) and data.channels == 3 and named:
         matchers.append(OracleMatcher())
     if classifier is None:
         return matchers

@@ -125,7 +125,7 @@ def evaluate_folders(
         results += [distances(extractor, *pair), sample_quality(extractor, *pair)]
     if Process.from_environment().rank != 0:
         return None
-    sampled = {"sampled_by": sample_metadata(generated.data.opened)}
+    sampled = {"sampled_by": sample_metadata(generated.data.catalog)}
     metadata = {"real": real.metadata, "generated": {"what": "files", **generated.metadata, **sampled}}
     return Card.of("images", {**metadata, **networks.protocol}, chain(*results), {})
 

@@ -71,7 +71,7 @@ def unreadable_error(reasons: Sequence[str], count: int) -> UserError:
 
 def are_pairs(real: ReferenceSet, generated: ReferenceSet) -> bool:
     """Return True if both sets have the same file names and the second was not sampled from a prior."""
-    if sample_metadata(generated.data.opened):
+    if sample_metadata(generated.data.catalog):
         return False
     keys = [{side.key(index) for index in range(len(side))} for side in (real, generated)]
     return keys[0] == keys[1]
@@ -94,7 +94,7 @@ def unreadable_images(images: ReferenceSet) -> Iterator[str]:
     """Yield the reason for each unreadable image."""
     for index in images.indices:
         try:
-            images.data.opened.image(index, images.data.preprocessing)
+            images.data.catalog.image(index, images.data.preprocessing)
         except UserError as error:
             yield str(error)
 

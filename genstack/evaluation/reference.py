@@ -48,7 +48,7 @@ class ReferenceSet:
 
     def key(self, index: int) -> str:
         """Permanent name of an image."""
-        return self.data.opened.key(self.indices[index])
+        return self.data.catalog.key(self.indices[index])
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Read images; indices wrap around, and the next image replaces an unreadable one."""

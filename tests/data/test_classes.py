@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from genstack.data import ImageData
-from genstack.data.classes import balanced, share_of_each, untrained
-from genstack.data.split import place
+from genstack.data.classes import balance_classes, find_untrained, share_of_each
+from genstack.data.split import hash_key
 from genstack.errors import UserError
 
 LABELS = np.array([0] * 40 + [1] * 9 + [2] + [4] * 30)
@@ -26,7 +26,7 @@ def test_a_limit_takes_its_share_of_each_class(limit):
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
 def test_balance_repeats_rare_classes(balance):
-    indices = balanced(LABELS, balance)
+    indices = balance_classes(LABELS, balance)
     counts, most = np.bincount(LABELS), 40
     expected = [round(n * (most / n) ** balance) if n else 0 for n in counts]
     assert np.bincount(LABELS[indices]).tolist() == expected
@@ -40,14 +40,14 @@ def test_untrained_classes_are_found():
     def labels(numbers):
         return LABELS[np.asarray(numbers)]
 
-    assert untrained(labels, range(80), 5) == (3,)
-    assert untrained(labels, range(40), 5) == (1, 2, 3, 4)
+    assert find_untrained(labels, range(80), 5) == (3,)
+    assert find_untrained(labels, range(40), 5) == (1, 2, 3, 4)
 
 
 @pytest.fixture
 def folder(tmp_path, picture_file):
     """40 pictures of one class, and one of another, which is laid aside for validation."""
-    rare = next(n for n in range(1000) if place(f"rare/{n}.png") < 0.05)
+    rare = next(n for n in range(1000) if hash_key(f"rare/{n}.png") < 0.05)
     for name in [*(f"common/{n}.png" for n in range(40)), f"rare/{rare}.png"]:
         picture_file(tmp_path / name)
     return str(tmp_path)
@@ -75,7 +75,7 @@ def test_classes_without_a_training_image_are_named(folder):
 def test_a_limit_keeps_every_class(folder):
     data = ImageData(folder, 8, labels="folder", limit=10)
     assert len(data.numbers) == 10 and data.split.images == 10
-    assert sorted(data.opened.labels_of(data.numbers)) == [0] * 9 + [1]
+    assert sorted(data.catalog.labels_of(data.numbers)) == [0] * 9 + [1]
     assert {*data.split.training} | {*data.split.validation} == {*data.numbers}
     assert [*ImageData(folder, 8, limit=10).numbers] == [*range(10)]
     assert [*ImageData(folder, 8, labels="folder", limit=50).numbers] == [*range(41)]
@@ -83,9 +83,9 @@ def test_a_limit_keeps_every_class(folder):
 
 def test_balance_changes_the_order_of_training_alone(folder):
     plain, even = (ImageData(folder, 8, labels="folder", validation=0.3, balance=b) for b in (0.0, 1.0))
-    assert plain.repeated is plain.split.training and even.split == plain.split
-    labels = even.opened.labels_of(even.repeated)
-    assert {*even.repeated} == {*plain.split.training} and len({*np.bincount(labels)} - {0}) == 1
+    assert plain.training_numbers is plain.split.training and even.split == plain.split
+    labels = even.catalog.labels_of(even.training_numbers)
+    assert {*even.training_numbers} == {*plain.split.training} and len({*np.bincount(labels)} - {0}) == 1
     with pytest.raises(UserError, match=r"balance 1\.0 needs classes"):
         ImageData(folder, 8, balance=1.0).training_loader()
     with pytest.raises(UserError, match="from 0 to 1"):

@@ -47,7 +47,7 @@ def test_a_condition_image_is_cut_as_its_image_is(folders):
 @pytest.mark.parametrize("hashes", ["as they are", "all alike"])
 def test_pictures_are_found_by_name_whatever_their_hashes(folders, monkeypatch, hashes):
     if hashes == "all alike":
-        monkeypatch.setattr("genstack.data.condition_images.hashed", lambda name: 2**64 - 1)
+        monkeypatch.setattr("genstack.data.condition_images.hash_name", lambda name: 2**64 - 1)
     picture(folders / "maps" / "a" / "3.png", 4, 6, 3)  # beside 3.bmp
     folder = FolderSource(str(folders / "maps"))
     find = FileIndex(folder)
@@ -72,7 +72,7 @@ def test_crops_say_where_an_image_was_cut(folders):
     seen = set()
     for epoch in range(12):
         sample = samples[epoch, 0]
-        whole = of.preprocessing.to_model(of.opened.image(of.split.training[0], of.preprocessing))
+        whole = of.preprocessing.to_model(of.catalog.image(of.split.training[0], of.preprocessing))
         top, left, bottom, right = (
             round(float(edge) * side) for edge, side in zip(sample.crops[0], (40, 60, 40, 60), strict=True)
         )
@@ -91,7 +91,7 @@ def test_shapes_have_segmentation_maps():
     of = ImageData("shapes", 24, condition_images="own", limit=12)
     batch = of.examples("training", 4)
     for number, segments in zip(of.split.training, batch.condition_images, strict=False):
-        colour = of.opened.scene(number).things[0].colour
+        colour = of.catalog.scene(number).things[0].colour
         found = {tuple(pixel) for pixel in ((segments + 1) / 2 * 255).round().flatten(1).T.int().tolist()}
         assert found == {(0, 0, 0), tuple(round(share * 255) for share in COLOURS[colour])}
     assert ImageData("shapes", 24, limit=12).info.crops_vary is False

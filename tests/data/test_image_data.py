@@ -91,7 +91,7 @@ def test_validation_is_every_image_once_in_order(folder):
 
 def test_an_unreadable_file_is_replaced_and_named_once(folder):
     of = data(folder, validation=0.0)
-    broken = folder / of.opened.key(of.split.training[3])
+    broken = folder / of.catalog.key(of.split.training[3])
     good = of.examples("training").images
     shutil.copy(FILES / "truncated.png", broken)
     of = data(folder, validation=0.0)
@@ -105,10 +105,10 @@ def test_an_unreadable_file_is_replaced_and_named_once(folder):
 def test_too_many_unreadable_files_are_an_error(folder):
     of = data(folder)
     for number in of.split.training[:3]:
-        (folder / of.opened.key(number)).write_text("no picture")
+        (folder / of.catalog.key(number)).write_text("no picture")
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(UserError, match="5%") as error:
         images(data(folder).training_loader(), 10)
-    assert sum(of.opened.key(number) in str(error.value) for number in of.split.training[:3]) >= 2
+    assert sum(of.catalog.key(number) in str(error.value) for number in of.split.training[:3]) >= 2
 
 
 def test_nothing_readable_is_an_error(tmp_path):

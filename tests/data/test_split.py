@@ -3,26 +3,26 @@
 import numpy as np
 import pytest
 
-from genstack.data.split import Complement, Indices, hashed, place, split
+from genstack.data.split import Complement, Indices, hash_key, hash_keys, split
 from genstack.errors import UserError
 
 KEYS = [f"class {i % 7}/{i}.png" for i in range(3001)]
 
 
 def test_both_sides_together_are_everything_once():
-    sides = split(hashed(KEYS), 0.1)
+    sides = split(hash_keys(KEYS), 0.1)
     assert sorted([*sides.training, *sides.validation]) == list(range(len(KEYS)))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
 def test_the_share_is_near(share):
-    assert abs(len(split(hashed(KEYS), share).validation) / len(KEYS) - share) < 0.02
+    assert abs(len(split(hash_keys(KEYS), share).validation) / len(KEYS) - share) < 0.02
 
 
 def test_added_files_move_no_others():
-    few = {KEYS[i] for i in split(hashed(KEYS[:1000]), 0.1).validation}
+    few = {KEYS[i] for i in split(hash_keys(KEYS[:1000]), 0.1).validation}
     more = KEYS[500:] + KEYS[:500]
-    many = {more[i] for i in split(hashed(more), 0.1).validation}
+    many = {more[i] for i in split(hash_keys(more), 0.1).validation}
     assert many & set(KEYS[:1000]) == few
 
 
@@ -30,13 +30,13 @@ def test_added_files_move_no_others():
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_each_side_has_an_image(share, count):
     for first in range(0, 300, count):
-        sides = split(hashed(KEYS[first : first + count]), share)
+        sides = split(hash_keys(KEYS[first : first + count]), share)
         assert sides.training and sides.validation
 
 
 def test_a_single_image_is_on_both_sides_with_a_warning():
     with pytest.warns(UserWarning, match="only one image"):
-        sides = split(hashed(["a.png"]), 0.1)
+        sides = split(hash_keys(["a.png"]), 0.1)
     assert list(sides.training) == list(sides.validation) == [0]
     assert sides.images == 1
 
@@ -44,7 +44,7 @@ def test_a_single_image_is_on_both_sides_with_a_warning():
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_impossible_shares_are_refused(share):
     with pytest.raises(UserError, match="validation"):
-        split(hashed(KEYS), share)
+        split(hash_keys(KEYS), share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 0.999])
@@ -52,9 +52,9 @@ def test_impossible_shares_are_refused(share):
 def test_it_is_what_a_sorted_list_says(share, count, monkeypatch):
     """By brute force, whatever the size of the blocks: the lowest places, one at least, and not all."""
     monkeypatch.setattr("genstack.data.split.BLOCK", 7)
-    lowest = sorted(range(count), key=lambda number: place(KEYS[number]))
-    wanted = min(max(sum(place(key) < share for key in KEYS[:count]), 1), count - 1)
-    sides = split(hashed(KEYS[:count]), share)
+    lowest = sorted(range(count), key=lambda number: hash_key(KEYS[number]))
+    wanted = min(max(sum(hash_key(key) < share for key in KEYS[:count]), 1), count - 1)
+    sides = split(hash_keys(KEYS[:count]), share)
     assert list(sides.validation) == sorted(lowest[:wanted])
     assert list(sides.training) == sorted(lowest[wanted:])
     assert sides.images == count

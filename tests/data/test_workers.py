@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from genstack.data.batch import ImageDataset, Loader, UnreadableImages
+from genstack.data.batch import ImageDataset, Loader, PictureReader, UnreadableImages
 from genstack.data.images import Preprocessing
 from genstack.data.sources.digits import DigitsSource
 from genstack.data.transforms import Augmentation
@@ -33,7 +33,8 @@ def unreadable():
 
 
 def loader(way, images, workers=2):
-    samples = ImageDataset(Deadly(way), images, Preprocessing(1, 8, 8), Augmentation(), True, 0)
+    read = PictureReader(Deadly(way), Preprocessing(1, 8, 8), True, None)
+    samples = ImageDataset(read, images, Augmentation(), 0)
     return Loader(samples, [(0, index) for index in range(len(images))], 2, workers, UnreadableImages(1000))
 
 

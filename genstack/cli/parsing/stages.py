@@ -28,8 +28,8 @@ from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.paths import check_name
 from genstack.cli.parsing.run_files import data_settings
 from genstack.data import ImageData
-from genstack.data.codes.data import codes_or_images
-from genstack.data.codes.header import header_in
+from genstack.data.codes.data import open_data
+from genstack.data.codes.header import read_header
 from genstack.data.sources import is_archive
 from genstack.errors import UserError
 from genstack.training.compressor import CompressorTraining
@@ -125,14 +125,14 @@ class PriorStage(Stage):
         source = given.get("data.source")
         if source is not None and is_archive(Path(source)):
             data.pop("augmentation", None)  # done when the images were encoded, as is the size
-            data |= header_in(Path(source)).preprocessing.settings
+            data |= read_header(Path(source)).preprocessing.settings
         return {"data": data} if data else {}
 
     def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
         # A run has a copy of its compressor as soon as it has a model.
         place = run.folder if (run.folder / TENSORS).exists() else Path(settings.compressor)
         model = load(place)
-        arguments, data = vars(parts.model), codes_or_images(parts.data, model)
+        arguments, data = vars(parts.model), open_data(parts.data, model)
         arguments["condition"] = condition_with_network(
             arguments["condition"], data, run.folder, settings.init
         )

@@ -1,1 +1,1 @@
-"""Codes made once and kept: archives on disk, how they are written, and training on them."""
+"""Archives of codes: their files, encoding, and training data."""

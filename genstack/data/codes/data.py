@@ -1,30 +1,26 @@
-"""Training on codes that were made before: the same order and the same split as with their images."""
+"""Training data of codes that were encoded beforehand."""
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import Tensor
+from jaxtyping import Float64, Int64
 from torch.utils.data import DataLoader, Dataset
 
 from genstack.data import ImageData
 from genstack.data.batch import CodeBatch
-from genstack.data.classes import balanced, share_of_each, untrained
 from genstack.data.codes.header import read
 from genstack.data.codes.shard import Shard, shard_path
 from genstack.data.data import Data
-from genstack.data.image_data import AS_IS, without_training
+from genstack.data.image_data import AS_IS
 from genstack.data.images import Preprocessing, from_uint8
 from genstack.data.seeding import mix
 from genstack.data.sources import CODES, UNFINISHED, is_archive
-from genstack.data.split import Indices, Split, hashed, split
+from genstack.data.split import hash_keys
 from genstack.data.stream import Stream
 from genstack.description import identity
 from genstack.errors import UserError
@@ -33,90 +29,87 @@ from genstack.model import Model
 
 
 class Archive:
-    """An archive of codes, mapped into memory. Each shard is checked once, when it is first read.
+    """An archive of codes, memory-mapped. Each shard is verified once, when it is first read.
 
     Args:
-        folder: where it lies.
+        folder: the folder of the archive.
 
     Raises:
-        UserError: it is unfinished, or its header or the shape of a shard is wrong.
+        UserError: it is unfinished, or a header or the shape of a shard is wrong.
     """
 
     def __init__(self, folder: Path):
         if not (folder / CODES).is_file():
-            there = read(folder / UNFINISHED)
-            done = sum(shard_path(folder, number).exists() for number in range(there.count))
+            header = read(folder / UNFINISHED)
+            done = sum(shard_path(folder, number).exists() for number in range(header.count))
             raise UserError(
-                f"{folder} is not finished: {done} of {there.count} shards are there; "
+                f"{folder} is not finished: {done} of {header.count} shards are there; "
                 f"repeat the command `genstack encode` that began it"
             )
         self.folder, self.header = folder, read(folder / CODES)
         if len(self.header.shards) != self.header.count:
-            raise UserError(f"{folder / CODES} is damaged: it names no shards; delete it and encode again")
+            raise UserError(f"{folder / CODES} is damaged: it lists no shards; delete it and encode again")
         self.shards = [Shard(shard_path(folder, number), self.header) for number in range(self.header.count)]
         for shard, entry in zip(self.shards, self.header.shards, strict=True):
             if shard.info != entry:
                 raise UserError(f"{shard.path} is another shard than {folder / CODES} says; encode again")
         self.ends = list(accumulate(map(len, self.shards)))
-        self.checked: set[int] = set()
+        self.verified: set[int] = set()
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
 
+    def find(self, number: int) -> tuple[int, int]:
+        """Number of the shard of an image, and its row there."""
+        shard = bisect_right(self.ends, number)
+        return shard, number - self.ends[shard] + len(self.shards[shard])
+
+    def key(self, number: int) -> str:
+        shard, row = self.find(number)
+        return self.shards[shard].keys([row])[0]
+
     def keys(self) -> Iterator[str]:
-        """The name of each image."""
-        return chain.from_iterable(shard.keys() for shard in self.shards)
+        """Keys of all images."""
+        return chain.from_iterable(shard.keys(range(len(shard))) for shard in self.shards)
 
-    def places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
-        """Shard and row of some images."""
-        shards = [bisect_right(self.ends, number) for number in numbers]
-        return [
-            (shard, number - self.ends[shard] + len(self.shards[shard]))
-            for shard, number in zip(shards, numbers, strict=True)
-        ]
+    def key_hashes(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
+        return hash_keys(islice(self.keys(), count))
 
-    def labels(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:
-        """The classes of some images."""
+    def labels_of(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:
         found = np.concatenate([shard.arrays["labels"] for shard in self.shards])
         return found[np.asarray(numbers)].astype(np.int64)
 
+    def caption(self, number: int) -> str:
+        shard, row = self.find(number)
+        return self.shards[shard].captions([row])[0]
+
     def batch(self, numbers: Sequence[int], views: Sequence[int]) -> CodeBatch:
-        """A view of each of some images."""
-        where = list(zip(self.places(numbers), views, strict=True))
-        for number in {shard for (shard, _), _ in where} - self.checked:
-            self.shards[number].check(self.header.shards[number].checksum)
-            self.checked.add(number)
-        codes = np.stack([self.shards[shard].arrays["codes"][row, view] for (shard, row), view in where])
-        labels = [int(self.shards[shard].arrays["labels"][row]) for (shard, row), _ in where]
-        captions = [self.shards[shard].captions([row])[0] for (shard, row), _ in where]
-        return CodeBatch(
-            torch.from_numpy(codes.astype(np.int64)),
-            ConditionInputs(
-                torch.tensor(labels), tuple(captions), self.others(where), crops=self.edges(where)
-            ),
-        )
+        """Read one view of each image."""
+        places = [(*self.find(number), view) for number, view in zip(numbers, views, strict=True)]
+        for number in {shard for shard, _, _ in places} - self.verified:
+            self.shards[number].verify(self.header.shards[number].checksum)
+            self.verified.add(number)
+        codes = np.stack([self.shards[shard].arrays["codes"][row, view] for shard, row, view in places])
+        labels = [int(self.shards[shard].arrays["labels"][row]) for shard, row, _ in places]
+        captions = [self.shards[shard].captions([row])[0] for shard, row, _ in places]
+        crops = torch.tensor([self.crop(*place) for place in places])
+        images = None
+        if self.header.condition_images:
+            stored = [self.shards[shard].arrays["condition_images"][row, view] for shard, row, view in places]
+            images = from_uint8(torch.from_numpy(np.moveaxis(np.stack(stored), 1, -1)))
+        inputs = ConditionInputs(torch.tensor(labels), tuple(captions), images, crops=crops)
+        return CodeBatch(torch.from_numpy(codes.astype(np.int64)), inputs)
 
-    def others(self, where: Sequence[tuple[tuple[int, int], int]]) -> Tensor | None:
-        """The condition images, in [-1, 1]."""
-        if not self.header.condition_images:
-            return None
-        found = [self.shards[shard].arrays["condition_images"][row, view] for (shard, row), view in where]
-        return from_uint8(torch.from_numpy(np.stack([np.moveaxis(image, 0, -1) for image in found])))
-
-    def edges(self, where: Sequence[tuple[tuple[int, int], int]]) -> Tensor:
-        """Crop coordinates of each view."""
-        size = self.header.layout.image_size
-        found = []
-        for (shard, row), view in where:
-            height, width = self.shards[shard].arrays["sides"][row].tolist()
-            found.append(self.header.views[view].edges((height, width), size))
-        return torch.tensor(found)
+    def crop(self, shard: int, row: int, view: int) -> tuple[float, float, float, float]:
+        """Crop coordinates of a view."""
+        height, width = self.shards[shard].arrays["sides"][row].tolist()
+        return self.header.views[view].edges((height, width), self.header.layout.image_size)
 
 
 class ArchiveDataset(Dataset[CodeBatch]):
-    """A data set of some images of an archive, read in whole batches, indexed by (epoch, index).
+    """A map-style data set of images of an archive, indexed by (epoch, index) and read in whole batches.
 
-    Every epoch shows another view of an image, until all have been seen; with `vary` False the first always.
+    With `vary`, an image cycles through its views, one an epoch; otherwise it keeps the first view.
     """
 
     def __init__(self, archive: Archive, numbers: Sequence[int], seed: int, vary: bool):
@@ -125,50 +118,55 @@ class ArchiveDataset(Dataset[CodeBatch]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitems__(self, places: Sequence[tuple[int, int]]) -> CodeBatch:
-        numbers = [self.numbers[index] for _, index in places]
+    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> CodeBatch:
+        numbers = [self.numbers[index] for _, index in indices]
         views = len(self.archive.header.views) if self.vary else 1
+        epochs = [epoch for epoch, _ in indices]
         chosen = [
-            (mix(self.seed, number) + epoch) % views
-            for (epoch, _), number in zip(places, numbers, strict=True)
+            (mix(self.seed, number) + epoch) % views for epoch, number in zip(epochs, numbers, strict=True)
         ]
         return self.archive.batch(numbers, chosen)
 
 
 class CodeData(Data):
-    """Codes to train a prior on.
+    """Codes to train a prior on, in the order and the split of their images.
 
     Args:
-        data: what the settings say; its source is the folder of an archive.
-        compressor: the one that has made the codes.
+        data: the settings; the source is the folder of an archive.
+        compressor: the compressor that the codes were made with.
 
     Raises:
-        UserError: another one has, or the settings ask for what cannot be changed any more.
+        UserError: the codes are another compressor's, or the settings would change the images.
     """
 
     def __init__(self, data: ImageData, compressor: Model):
         self.settings, self.source, self.batch_size = data, data.source, data.batch_size
+        self.limit, self.validation, self.balance = data.limit, data.validation, data.balance
         self.archive = Archive(Path(data.source).expanduser())
         header = self.archive.header
         made, here = header.compressor, identity(compressor)
         if made != here:
             raise UserError(
                 f"the codes in {data.source} were made by another compressor ({made[:8]}) than this one "
-                f"({here[:8]}); name that one by --compressor, or encode the images again"
+                f"({here[:8]}); give that one as --compressor, or encode the images again"
             )
         if header.layout != compressor.compressor.layout(*header.layout.image_size):
-            raise UserError(f"{Path(data.source) / CODES} says another layout than that of its compressor")
+            raise UserError(f"{Path(data.source) / CODES} has another layout than its compressor")
         if data.size != header.layout.image_size:
             height, width = header.layout.image_size
             raise UserError(
-                f"data.resolution {data.resolution} is not that of the codes in {data.source}, "
-                f"{height},{width}; leave it out, or encode the images again"
+                f"data.resolution {data.resolution} differs from {height},{width} of the codes in "
+                f"{data.source}; leave it out, or encode the images again"
             )
         if data.augmentation != AS_IS:
             raise UserError(
-                "codes are not varied any more; leave out data.augmentation, or encode several views of each "
+                "codes cannot be augmented; leave out data.augmentation, or encode several views of each "
                 "image: genstack encode --views ten-crop"
             )
+
+    @property
+    def catalog(self) -> Archive:
+        return self.archive
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -183,65 +181,27 @@ class CodeData(Data):
         header = self.archive.header
         return DataInfo(
             self.class_names,
-            captions=lambda: (self.caption(number) for number in self.split.training),
+            captions=lambda: (self.archive.caption(number) for number in self.split.training),
             image_shape=self.preprocessing.shape if header.condition_images else (0, 0, 0),
             crops_vary=len({(view.zoom, view.place) for view in header.views}) > 1,
             untrained=self.untrained,
         )
 
-    def caption(self, number: int) -> str:
-        """Caption of one image."""
-        ((shard, row),) = self.archive.places([number])
-        return self.archive.shards[shard].captions([row])[0]
-
-    @cached_property
-    def split(self) -> Split:
-        """Numbers of the training and of the validation images."""
-        limit, share, whole = self.settings.limit, self.settings.validation, len(self.archive)
-        if limit is None or limit >= whole or not self.class_names:
-            return split(hashed(islice(self.archive.keys(), limit)), share)
-        chosen = share_of_each(self.archive.labels(range(whole)), limit)
-        keys, kept = self.archive.keys(), {*chosen.tolist()}
-        return split(hashed(key for number, key in enumerate(keys) if number in kept), share).of(
-            Indices(chosen)
-        )
-
-    @cached_property
-    def repeated(self) -> Sequence[int]:
-        """The numbers of the training images; with `balance` those of rare classes come several times."""
-        training, balance = self.split.training, self.settings.balance
-        if not balance:
-            return training
-        if not self.class_names:
-            raise UserError(f"data.balance {balance} needs classes, and {self.source} has none")
-        return Indices(np.array(training)[balanced(self.archive.labels(training), balance)])
-
-    @cached_property
-    def untrained(self) -> tuple[int, ...]:
-        """Labels of the classes without a training image."""
-        classes = len(self.class_names)
-        return untrained(self.archive.labels, self.split.training, classes) if classes else ()
-
-    def notices(self) -> list[str]:
-        return without_training(self.untrained, self.class_names)
-
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1
     ) -> DataLoader:
-        batch_size, numbers = batch_size or self.batch_size, self.repeated
+        batch_size, numbers = batch_size or self.batch_size, self.training_numbers
         order = Stream(len(numbers), batch_size, mix(self.settings.seed, 0), start, rank, processes)
-        return self.loader(
-            ArchiveDataset(self.archive, numbers, mix(self.settings.seed, 1), True), order, batch_size
-        )
+        codes = ArchiveDataset(self.archive, numbers, mix(self.settings.seed, 1), vary=True)
+        return self.loader(codes, order, batch_size)
 
     def validation_loader(
         self, batch_size: int | None = None, rank: int = 0, processes: int = 1
     ) -> DataLoader:
         numbers = self.split.validation
-        places = [(0, index) for index in range(rank, len(numbers), processes)]
-        return self.loader(
-            ArchiveDataset(self.archive, numbers, 0, False), places, batch_size or self.batch_size
-        )
+        order = [(0, index) for index in range(rank, len(numbers), processes)]
+        codes = ArchiveDataset(self.archive, numbers, seed=0, vary=False)
+        return self.loader(codes, order, batch_size or self.batch_size)
 
     def loader(
         self, codes: ArchiveDataset, order: Stream | list[tuple[int, int]], batch_size: int
@@ -252,7 +212,7 @@ class CodeData(Data):
             batch_size,
             sampler=order,
             num_workers=self.settings.workers,
-            collate_fn=identity_collate,
+            collate_fn=keep,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(codes.seed),
             persistent_workers=self.settings.workers > 0,
@@ -269,19 +229,12 @@ class CodeData(Data):
             f"validation images at {height} x {width}, {header.views_of_each}"
         )
 
-    def report(self) -> str:
-        lines = [self.summary(), *self.notices()]
-        if self.class_names:
-            counts = Counter(self.archive.labels(range(len(self.archive))).tolist())
-            lines += [f"  #{label} {name}: {counts[label]}" for label, name in enumerate(self.class_names)]
-        return "\n".join(lines)
 
-
-def identity_collate(batch: Any) -> Any:
-    """A batch of codes comes as one: nothing is left to join."""
+def keep(batch: Any) -> Any:
+    """Return a batch unchanged: `ArchiveDataset` reads whole batches, so nothing is left to collate."""
     return batch
 
 
-def codes_or_images(data: ImageData, compressor: Model) -> Data:
-    """The codes that the settings name, or else the images."""
+def open_data(data: ImageData, compressor: Model) -> Data:
+    """Return the archive of codes that the settings name, or the images themselves."""
     return CodeData(data, compressor) if is_archive(Path(data.source)) else data

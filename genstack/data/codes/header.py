@@ -1,7 +1,7 @@
 """The header of an archive of codes: compressor, layout, views and shards.
 
-`codes.json` is there once every shard is. Until then its first half lies in `encoding.json`, so that an
-interrupted encoding goes on only as it was begun.
+`encoding.json` is written first and fixes how the archive is encoded. `codes.json`, which also lists the
+shards, replaces it once every shard is written.
 """
 
 import json
@@ -29,12 +29,7 @@ MOST_VIEWS = 1024
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One finished shard.
-
-    Args:
-        images: how many it holds.
-        checksum: of all that is in it.
-    """
+    """Number of images in a finished shard, and the checksum of its content."""
 
     images: int
     checksum: str
@@ -46,17 +41,17 @@ class Header:
 
     Args:
         compressor: hash of the compressor's weights, structure and preprocessing.
-        layout: of the codes of one view.
-        preprocessing: what the compressor was given.
-        classes: names in the order of their labels.
-        views: how each image was cut.
-        source: where the images come from, for people.
-        images: how many the source has.
+        layout: layout of the codes of one view.
+        preprocessing: preprocessing of the compressor.
+        classes: class names in the order of their labels.
+        views: crops of each image.
+        source: `data.source` of the images, for people.
+        images: number of images in the source.
         keys: hash of their keys.
-        images_per_shard: images of the source that one shard stands for.
-        condition_images: whether a picture goes with each view.
-        shards: what became of each shard; () until all are there.
-        skipped: images that could not be read.
+        images_per_shard: images of the source in one shard, readable or not.
+        condition_images: True if each view has a condition image.
+        shards: the finished shards; () until all are written.
+        skipped: number of images that could not be read.
     """
 
     compressor: str
@@ -89,38 +84,34 @@ class Header:
 
     @property
     def plan(self) -> str:
-        """A hash of all that is known before encoding begins; shards of another plan do not belong."""
+        """Hash of everything fixed before encoding; all shards of an archive carry it."""
         begun = replace(self, shards=(), skipped=0)
         return blake2b(json.dumps(to_json(begun), sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def write(self, folder: Path) -> None:
-        """Into its file, there whole or not at all."""
+        """Write `codes.json`, or `encoding.json` while shards are missing."""
         metadata = {"format_version": FORMAT_VERSION, "genstack_version": genstack.__version__}
         with replacing(folder / (CODES if self.shards else UNFINISHED)) as path:
             path.write_text(json.dumps(metadata | to_json(self), indent=1) + "\n", encoding="utf-8")
 
 
-def header_in(folder: Path) -> Header:
+def read_header(folder: Path) -> Header:
     """Read the header of an archive, complete or not."""
     folder = folder.expanduser()
     return read(folder / (CODES if (folder / CODES).is_file() else UNFINISHED))
 
 
 def read(path: Path) -> Header:
-    """The header in a file.
-
-    Raises:
-        UserError: it is damaged, from another version, or says what cannot be.
-    """
+    """Read and check a header file."""
     if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} has {path.stat().st_size} bytes, and no header is over {LARGEST}")
+        raise UserError(f"{path} has {path.stat().st_size} bytes; a header has at most {LARGEST}")
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         version = metadata.get("format_version")
         header = from_json(metadata) if version == FORMAT_VERSION else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise UserError(f"{path} is damaged, or no header of codes: {reason}") from error
+        raise UserError(f"{path} is damaged or is not a header of codes: {reason}") from error
     if header is None:
         raise UserError(
             f"{path} has format version {version}, this genstack reads {FORMAT_VERSION}; "
@@ -130,7 +121,7 @@ def read(path: Path) -> Header:
 
 
 def to_json(header: Header) -> dict[str, Any]:
-    """A header as JSON holds it."""
+    """Convert a header to JSON's types."""
     described = {name: getattr(header, name) for name in Header.__dataclass_fields__}
     return described | {
         "layout": describe(header.layout),
@@ -142,7 +133,7 @@ def to_json(header: Header) -> dict[str, Any]:
 
 
 def from_json(metadata: Mapping[str, Any]) -> Header:
-    """The way back from `to_json`; whatever is wrong in it raises an error of one kind or another."""
+    """Inverse of `to_json`; invalid content raises one of the errors that `read` catches."""
     layout = build(metadata["layout"])
     views = tuple(
         View(float(view["zoom"]), pair(view["place"]), bool(view["mirrored"])) for view in metadata["views"]
@@ -166,27 +157,27 @@ def from_json(metadata: Mapping[str, Any]) -> Header:
     if not isinstance(layout, CodeLayout) or not 1 <= len(views) <= MOST_VIEWS:
         raise ValueError("invalid layout or views")
     if layout.image_size != (header.preprocessing.height, header.preprocessing.width):
-        raise ValueError("layout and preprocessing are of different sizes")
+        raise ValueError("layout and preprocessing have different sizes")
     if header.shards and len(header.shards) != header.count:
-        raise ValueError(f"{len(header.shards)} shards are there, and {header.count} are counted")
+        raise ValueError(f"expected {header.count} shards, got {len(header.shards)}")
     return header
 
 
 def text(value: Any) -> str:
-    """A string, and nothing else."""
+    """Check a string."""
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {str(value)[:40]}")
     return value
 
 
 def number(value: Any) -> int:
-    """A count, and nothing else."""
+    """Check a count."""
     if type(value) is not int or not 0 <= value < 2**48:
         raise TypeError(f"expected a count, got {str(value)[:40]}")
     return value
 
 
 def pair(value: Any) -> tuple[float, float]:
-    """Two numbers."""
+    """Check two numbers."""
     first, second = value
     return float(first), float(second)

@@ -1,7 +1,6 @@
-"""One file of an archive: codes of some images with labels, keys and captions, mapped into memory.
+"""A shard of an archive: a safetensors file with codes (`images views n`), labels, keys and captions.
 
-The file is safetensors: `codes` of `images views n`, and beside them labels, the sides of the pictures, keys,
-captions and condition images. What is read is a view of the file; nothing is allocated but what is asked for.
+It also holds the sides of the pictures and any condition images. Arrays are memory-mapped.
 """
 
 import json
@@ -17,7 +16,7 @@ from genstack.atomic import replacing
 from genstack.data.codes.header import Header, ShardInfo
 from genstack.errors import UserError
 
-#: Types by the names that safetensors has for them.
+#: Types by their names in safetensors.
 TYPES = {
     "U8": np.uint8,
     "U16": np.uint16,
@@ -35,14 +34,14 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def write(path: Path, arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> None:
-    """A shard, there whole or not at all."""
+    """Write a shard."""
     metadata = {"plan": plan, "skipped": dict(skipped), "checksum": checksum(arrays, plan, skipped)}
     with replacing(path) as partial:
         save_file(dict(arrays), partial, metadata={"genstack": json.dumps(metadata)})
 
 
 def checksum(arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> str:
-    """Of all that a shard says; one flipped bit makes it another."""
+    """Hash everything in a shard."""
     digest = blake2b(json.dumps([plan, skipped], sort_keys=True).encode(), digest_size=16)
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -51,37 +50,29 @@ def checksum(arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> str:
 
 
 def pack(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Texts one after the other as bytes, and where each ends."""
+    """Pack texts into one array of bytes; the second array holds the end of each."""
     parts = [word.encode(errors="surrogateescape") for word in words]
     ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
     return np.frombuffer(b"".join(parts), np.uint8), ends
 
 
 class Shard:
-    """A shard that is there, whose shapes fit its header; its content is checked once, by `check`.
-
-    Args:
-        path: the file.
-        header: of its archive.
-
-    Raises:
-        UserError: the file is missing, cut off, or another one.
-    """
+    """A shard whose shapes fit the header of its archive; `verify` checks its content."""
 
     def __init__(self, path: Path, header: Header):
         self.path, self.header = path, header
         try:
-            with safe_open(path, framework="np") as file:  # holds the header against the length of the file
+            with safe_open(path, framework="np") as file:  # checks the header against the length of the file
                 self.metadata = json.loads((file.metadata() or {}).get("genstack", "null"))
             whole = np.asarray(np.memmap(path, np.uint8, "r"))
             length = int.from_bytes(whole[:8].tobytes(), "little")
-            described = json.loads(whole[8 : 8 + length].tobytes())
-            described.pop("__metadata__", None)
+            entries = json.loads(whole[8 : 8 + length].tobytes())
+            entries.pop("__metadata__", None)
             self.arrays = {
                 name: whole[8 + length :][slice(*info["data_offsets"])]
                 .view(TYPES[info["dtype"]])
                 .reshape(info["shape"])
-                for name, info in described.items()
+                for name, info in entries.items()
             }
             self.checksum = str(self.metadata["checksum"])
             self.skipped = {str(key): str(self.metadata["skipped"][key]) for key in self.metadata["skipped"]}
@@ -89,23 +80,19 @@ class Shard:
             reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
             raise UserError(f"{path} is missing, damaged or incomplete ({reason}); {REMEDY}") from error
         if self.metadata.get("plan") != header.plan:
-            raise UserError(f"{path} belongs to another set of codes than {path.parent}; {REMEDY}")
-        self.fit()
+            raise UserError(f"{path} belongs to another archive than {path.parent}; {REMEDY}")
+        self.check_shapes()
 
     def __len__(self) -> int:
         return len(self.arrays["labels"])
 
     @property
     def info(self) -> ShardInfo:
-        """Its line in the header of the archive."""
+        """Entry of this shard in the header of the archive."""
         return ShardInfo(len(self), self.checksum)
 
-    def fit(self) -> None:
-        """Refuse arrays of other shapes and types than the header says.
-
-        Raises:
-            UserError: there are some.
-        """
+    def check_shapes(self) -> None:
+        """Check names, types and shapes of the arrays against the header."""
         labels = self.arrays.get("labels", np.empty(()))
         count = len(labels) if labels.ndim == 1 else -1
         views, layout, image = len(self.header.views), self.header.layout, self.header.preprocessing.shape
@@ -121,29 +108,25 @@ class Shard:
         if self.header.condition_images:
             expected["condition_images"] = (np.uint8, (count, views, *image))
         for name in expected.keys() | self.arrays.keys():
-            if (
-                name not in expected
-                or name not in self.arrays
-                or not matches(self.arrays[name], *expected[name])
-            ):
-                raise UserError(f"{self.path}: {name} does not fit the header; {REMEDY}")
+            if not (name in expected and name in self.arrays and matches(self.arrays[name], *expected[name])):
+                raise UserError(f"{self.path}: {name} does not match the header; {REMEDY}")
         for ends, text in (("key_ends", "keys"), ("caption_ends", "captions")):
-            if ends in self.arrays and not are_ends(self.arrays[ends], len(self.arrays[text])):
-                raise UserError(f"{self.path}: {text} do not fit their ends; {REMEDY}")
+            if ends in self.arrays and not valid_ends(self.arrays[ends], len(self.arrays[text])):
+                raise UserError(f"{self.path}: {text} do not match their ends; {REMEDY}")
 
-    def keys(self) -> list[str]:
-        """The name of each image."""
-        return self.texts("keys", "key_ends", range(len(self)))
+    def keys(self, rows: Sequence[int]) -> list[str]:
+        """Keys of images."""
+        return self.texts("keys", "key_ends", rows)
 
     def captions(self, rows: Sequence[int]) -> list[str]:
-        """Captions of some images, or else the names of their classes."""
+        """Captions of images, or else the names of their classes."""
         if "captions" in self.arrays:
             return self.texts("captions", "caption_ends", rows)
         names = self.header.classes
         return [names[self.arrays["labels"][row]] if names else "" for row in rows]
 
     def texts(self, name: str, ends: str, rows: Sequence[int]) -> list[str]:
-        """Decode some of the packed texts."""
+        """Decode packed texts."""
         content, stops = self.arrays[name], self.arrays[ends]
         starts = (0 if row == 0 else stops[row - 1] for row in rows)
         return [
@@ -151,16 +134,12 @@ class Shard:
             for start, row in zip(starts, rows, strict=True)
         ]
 
-    def check(self, expected: str) -> None:
-        """Read the whole shard once, and refuse it unless its checksums match.
-
-        Raises:
-            UserError: it is not.
-        """
+    def verify(self, expected: str) -> None:
+        """Read the whole shard, and check its content against a checksum."""
         found = checksum(self.arrays, self.header.plan, self.skipped)
         codes, labels, sides = (self.arrays[name] for name in ("codes", "labels", "sides"))
         if found != expected or self.checksum != expected:
-            raise UserError(f"{self.path} is damaged: its checksum is {found}, not {expected}; {REMEDY}")
+            raise UserError(f"{self.path} is damaged: expected checksum {expected}, got {found}; {REMEDY}")
         if len(self) and (
             int(codes.max()) >= self.header.layout.codebook_size
             or not 0 <= labels.min() <= labels.max() < max(1, len(self.header.classes))
@@ -169,7 +148,7 @@ class Shard:
             raise UserError(f"{self.path} holds codes or labels that are out of range; {REMEDY}")
 
 
-REMEDY = "delete that file and codes.json, and repeat `genstack encode`, which makes it anew"
+REMEDY = "delete that file and codes.json, and repeat `genstack encode` to write it again"
 
 
 def matches(array: np.ndarray, dtype: type | np.dtype, shape: tuple[int | None, ...]) -> bool:
@@ -181,7 +160,7 @@ def matches(array: np.ndarray, dtype: type | np.dtype, shape: tuple[int | None, 
     )
 
 
-def are_ends(ends: np.ndarray, length: int) -> bool:
-    """Return True if `ends` are the ends of texts of `length` bytes in all."""
+def valid_ends(ends: np.ndarray, length: int) -> bool:
+    """Return True for the ends of texts that have `length` bytes in all."""
     whole = np.concatenate([[0], ends, [length]])
     return bool((np.diff(whole) >= 0).all() and (len(ends) == 0 or ends[-1] == length))

@@ -1,7 +1,7 @@
-"""Views: the crops of a picture that are encoded, each as an image of its own.
+"""Views: the crops of a picture that are encoded as images of their own.
 
-Ten crops an image are those of Krizhevsky et al. 2012, as LlamaGen (arXiv:2406.06525) encodes ImageNet; only
-the middle one is taken from the whole picture here, since validation sees that one.
+The ten crops are those of Krizhevsky et al. 2012, as LlamaGen (arXiv:2406.06525) encodes ImageNet. Unlike
+there, the center crop is not zoomed, since validation reads it.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ class View:
     """A crop of a picture, mirrored or not.
 
     Args:
-        zoom: how much smaller its sides are than the largest crop's, at least 1.
-        place: where it lies, as shares of the free way from the top and from the left.
-        mirrored: left and right are exchanged.
+        zoom: sides of the largest possible crop divided by those of this one, at least 1.
+        place: position between top and bottom and between left and right, from 0 to 1.
+        mirrored: True to mirror left and right.
     """
 
     zoom: float = 1.0
@@ -35,12 +35,12 @@ class View:
             raise UserError(f"invalid crop: {self}")
 
     def __call__(self, image: Float[Tensor, "c h w"], size: tuple[int, int]) -> Float[Tensor, "c H W"]:
-        """The view at this height and width."""
+        """Cut the view out of an image, at this height and width."""
         framed = crop_and_resize(image, size, self.zoom, self.place)
         return framed.flip(-1) if self.mirrored else framed
 
     def edges(self, sides: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right edge in a picture of these sides, or in its mirror image, as shares."""
+        """Top, left, bottom and right edge as shares of the picture's sides, or of its mirror image's."""
         top, left, tall, wide = crop_box(sides, size, self.zoom, self.place)
         height, width = sides
         upper, lower = top / height, (top + tall) / height
@@ -48,15 +48,15 @@ class View:
         return (upper, 1 - last, lower, 1 - first) if self.mirrored else (upper, first, lower, last)
 
 
-def mirrored_too(views: tuple[View, ...]) -> tuple[View, ...]:
-    """The views, and behind them their mirror images."""
+def with_mirrored(views: tuple[View, ...]) -> tuple[View, ...]:
+    """Append the mirror image of each view."""
     return (*views, *(replace(view, mirrored=True) for view in views))
 
 
 CORNERS = tuple(View(1.1, (row, column)) for row in (0.0, 1.0) for column in (0.0, 1.0))
-#: By the name that a user gives them; the first view is always the one that validation sees.
+#: Views by their names in `genstack encode --views`; validation reads the first one.
 VIEWS: Mapping[str, tuple[View, ...]] = {
     "center": (View(),),
-    "flip": mirrored_too((View(),)),
-    "ten-crop": mirrored_too((View(), *CORNERS)),
+    "flip": with_mirrored((View(),)),
+    "ten-crop": with_mirrored((View(), *CORNERS)),
 }

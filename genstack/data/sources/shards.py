@@ -92,9 +92,9 @@ class ShardSource(Source):
         shard, row = self._find(number)
         return shard.key(row)
 
-    def places(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
+    def key_hashes(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
         for shard in self.shards:
-            yield shard.places[:count]
+            yield shard.key_hashes[:count]
             count = max(0, count - len(shard))
 
     def label(self, number: int) -> int:

@@ -31,15 +31,15 @@ def stamps(folder: Path) -> dict[str, int]:
 def test_codes_are_those_of_every_view(encode, model, views, capsys):
     archive = Archive(encode("--views", views))
     data = ImageData(**SETTINGS)
-    assert list(archive.keys()) == [data.opened.key(number) for number in range(40)]
+    assert list(archive.keys()) == [data.catalog.key(number) for number in range(40)]
     for number in (0, 6, 7, 39):
-        image = data.preprocessing.to_model(data.opened.image(number, data.preprocessing))
+        image = data.preprocessing.to_model(data.catalog.image(number, data.preprocessing))
         for place, view in enumerate(VIEWS[views]):
             batch = archive.batch([number], [place])
             expected = model.compressor.encode(view(image, data.size)[None])
             assert torch.equal(batch.stored, expected)
-            assert batch.inputs.labels.tolist() == [data.opened.label(number)]
-            assert batch.inputs.captions == (data.opened.caption(number),)
+            assert batch.inputs.labels.tolist() == [data.catalog.label(number)]
+            assert batch.inputs.captions == (data.catalog.caption(number),)
             assert batch.inputs.crops[0].tolist() == pytest.approx(view.edges((8, 12), data.size))
     assert "40 images" in capsys.readouterr().out
 
@@ -180,7 +180,7 @@ def test_condition_images_lie_beside_their_codes(encode):
     archive = Archive(encode("--data.condition_images", "own", "--views", "flip"))
     data = ImageData(**SETTINGS, condition_images="own")
     for view in VIEWS["flip"]:
-        map_of = data.preprocessing.to_model(data.opened.condition_image(9, data.preprocessing))
+        map_of = data.preprocessing.to_model(data.catalog.condition_image(9, data.preprocessing))
         found = archive.batch([9], [archive.header.views.index(view)]).inputs.images
         torch.testing.assert_close(found[0], view(map_of, data.size), atol=1 / 255, rtol=0)
 

@@ -15,7 +15,7 @@ from genstack.data import ImageData
 from genstack.data.images import Preprocessing, write
 from genstack.data.sources import open_source
 from genstack.data.sources.folder import natural_key
-from genstack.data.split import hashed, split
+from genstack.data.split import hash_keys, split
 from genstack.errors import UserError
 
 PICTURE = Path(__file__).parents[2] / "golden" / "images" / "plain_reference.png"
@@ -74,7 +74,7 @@ def test_equal_names_in_different_folders_are_different_images(tmp_path):
     put(tmp_path, *(f"{folder}/a.png" for folder in range(40)))
     source = open_source(str(tmp_path))
     assert len(set(keys(source))) == 40
-    sides = split(hashed(keys(source)), 0.3)
+    sides = split(hash_keys(keys(source)), 0.3)
     assert 1 < len(sides.validation) < 39
 
 
