@@ -275,7 +275,7 @@ class Model:
         if self.prior is None:
             raise UserError(
                 "the model is a compressor without a prior; train one: "
-                "genstack train prior --compressor RUN --config configs/prior/autoregressive.yaml"
+                "genstack train prior --compressor RUN --config autoregressive"
             )
         return self.prior
 

@@ -172,7 +172,7 @@ def brought(settings, folder, request):
 def test_a_few_steps_train(recipe, size, channels, tmp_path, monkeypatch, request):
     """Train by the command line, with validation and pictures; sizes and channels rotate over the recipes."""
     stage, parser, settings = resolved(recipe)
-    tiny = small(parser.resolved(settings))
+    tiny = small(parser.dump(settings))
     height, width = size
     tiny["data"] |= SOURCE | {"resolution": f"{height},{width}", "channels": channels}
     if stage.name == "prior":
@@ -189,7 +189,7 @@ def test_a_few_steps_train(recipe, size, channels, tmp_path, monkeypatch, reques
 @pytest.mark.parametrize("recipe", [path for name, path in RECIPES.items() if name.startswith("compressor")])
 def test_compressors_train_in_bf16_on_a_folder_of_images(recipe, tmp_path, monkeypatch):
     stage, parser, settings = resolved(recipe)
-    tiny = small(parser.resolved(settings))
+    tiny = small(parser.dump(settings))
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number, pixels in enumerate(
@@ -216,7 +216,7 @@ def trains(stage, tiny, folder, monkeypatch):
         lambda self: before.extend((self, [p.clone() for p in self.model.parameters()])),
     )
     quiet()  # as the command line does
-    assert train(stage, stage.parser.reread(tiny, "tiny.yaml"), Run(folder / "tiny")) is None
+    assert train(stage, stage.parser.parse_saved(tiny, "tiny.yaml"), Run(folder / "tiny")) is None
     training, weights = before
     moved = [not torch.equal(*pair) for pair in zip(weights, training.model.parameters(), strict=True)]
     assert sum(moved) > 0.8 * len(moved)

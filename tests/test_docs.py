@@ -20,7 +20,7 @@ from genstack.cli.parsing import stages
 from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.source import Argument, choices, find, subclasses
 from genstack.cli.verbs import encode, evaluate, plan, sample, train
-from genstack.cli.verbs.config import KINDS
+from genstack.cli.verbs.config import BASES
 from genstack.compressor import Autoencoder
 from genstack.compressor.networks.convolutional import Convolutional
 from genstack.compressor.quantizers.vq import VectorQuantizer
@@ -160,7 +160,7 @@ def test_parts_in_the_table_exist():
         (ROOT / "README.md").read_text(encoding="utf-8").partition("## What there is")[2].partition("##")[0]
     )
     known = {"Adversary"}
-    for base in KINDS.values():
+    for base in BASES.values():
         known |= {part.node.name for part in subclasses(find(base)) if part.concrete}
     assert set(re.findall(r"`([A-Z]\w+)`", table)) <= known
 

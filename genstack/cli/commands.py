@@ -1,4 +1,4 @@
-"""The command lines that have more than the flags of one function."""
+"""Command lines with groups of settings, or with flags of several classes."""
 
 import re
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ class Group:
     """Settings of one class, written --PREFIX.NAME.
 
     Args:
-        kind: full name of the class.
-        skip: arguments that the program gives.
-        build: make the object, or leave its settings with the parts in them made.
-        otherwise: source of settings that nobody gives, for the help; "" for their defaults.
+        class_path: full name of the class.
+        skip: arguments that genstack sets.
+        build: build the object, or only the parts among its settings.
+        inherited_from: source of unset options, for the help; "" for their defaults.
     """
 
-    kind: str
+    class_path: str
     skip: tuple[str, ...] = ()
     build: bool = True
-    otherwise: str = ""
+    inherited_from: str = ""
 
     def arguments(self) -> dict[str, Argument]:
-        found = find(self.kind).arguments()
+        found = find(self.class_path).arguments()
         return {name: argument for name, argument in found.items() if name not in self.skip}
 
 
@@ -36,14 +36,14 @@ class Command:
     """A command line: flags, and groups of settings.
 
     Args:
-        name: words that call it, such as `genstack train compressor`.
+        name: the command, such as `genstack train compressor`.
         flags: full names of functions or classes whose arguments are flags.
-        options: full name of a class whose arguments are flags, null unless given; "" for none.
-        groups: classes whose arguments are settings, by prefix.
-        places: flags that can be given without their name, in order; "" for all of a function's, and for what
-            a class requires.
-        files: whether --config FILE is read.
-        help: what it does; the docstring of the first of `flags` if empty.
+        options: full name of a class whose arguments are flags that default to null; "" for none.
+        groups: groups of settings, by prefix.
+        places: flags that can be given without their name, in order; empty for all flags of a function, and
+            for the required ones of a class.
+        files: accept --config FILE.
+        help: description; by default the docstring of the first of `flags`.
     """
 
     name: str
@@ -56,18 +56,18 @@ class Command:
 
     @property
     def description(self) -> str:
-        """Help before the list of flags."""
+        """Description before the list of flags."""
         return (self.help or find(self.flags[0]).docstring).partition("\nArgs:")[0].strip()
 
     def arguments(self) -> dict[str, Argument]:
-        """Flags by name."""
+        """Return the flags by name."""
         found: dict[str, Argument] = {}
         for path in self.flags:
             found |= find(path).arguments()
         return found | (find(self.options).arguments() if self.options else {})
 
     def paths(self) -> list[str]:
-        """Flags and settings that are paths."""
+        """List the flags and settings that are paths."""
         flags = self.arguments().items()
         sources = [
             f"{prefix}.source" for prefix, group in self.groups.items() if "source" in group.arguments()
@@ -75,7 +75,7 @@ class Command:
         return [name for name, flag in flags if re.search(r"\b(Place|Path)\b", flag.hint)] + sources
 
     def positional(self) -> tuple[str, ...]:
-        """Flags that can be given without their name."""
+        """List the flags that can be given without their name."""
         if self.places:
             return self.places
         arguments = self.arguments()
@@ -83,23 +83,22 @@ class Command:
         return required if find(self.flags[0]).node.name[0].isupper() else tuple(arguments)
 
 
-def training(stage: str, verb: str = "train") -> Command:
-    """The command line of a training, for `train` and `plan` alike."""
+def training_command(stage: str, verb: str = "train") -> Command:
+    """Return the command line of `train` or `plan` for a stage."""
     compressor = stage == "compressor"
-    kind = "CompressorTraining" if compressor else "PriorTraining"
-    home = f"genstack.training.{stage}.{kind}"
+    class_path = f"genstack.training.{stage}.{'CompressorTraining' if compressor else 'PriorTraining'}"
     skip = ("data",) if compressor else ("data", "compressor")
     return Command(
         f"genstack {verb} {stage}",
-        (f"genstack.cli.parsing.run_flags.{'CompressorRun' if compressor else 'PriorRun'}",),
+        (f"genstack.cli.parsing.stages.{'CompressorRun' if compressor else 'PriorRun'}",),
         groups={
-            "data": Group(IMAGES, otherwise="" if compressor else "the compressor's run"),
-            "model": Group(home, skip, build=False),
+            "data": Group(IMAGES, inherited_from="" if compressor else "the compressor's run"),
+            "model": Group(class_path, skip, build=False),
             "trainer": Group("genstack.training.run.Schedule"),
             "log": Group("genstack.training.loggers.Logging"),
         },
         files=True,
-        help=find(home).docstring,
+        help=find(class_path).docstring,
     )
 
 
@@ -108,24 +107,24 @@ SAMPLE = Command(
     (
         "genstack.cli.verbs.sample.Request",
         "genstack.cli.parsing.prompts.PromptFlags",
-        "genstack.cli.parsing.options.Preset",
-        "genstack.cli.verbs.sample.Search",
+        "genstack.cli.parsing.sampling_options.Preset",
+        "genstack.cli.verbs.sample.SearchFlags",
         "genstack.cli.parsing.edit.Edit",
-        "genstack.cli.verbs.sample.Work",
+        "genstack.cli.verbs.sample.ComputeFlags",
     ),
     options=SAMPLING,
 )
 EVALUATE = Command(
     "genstack evaluate",
-    ("genstack.cli.verbs.evaluate.Evaluation", "genstack.cli.parsing.options.Preset"),
+    ("genstack.cli.verbs.evaluate.Evaluation", "genstack.cli.parsing.sampling_options.Preset"),
     options=SAMPLING,
-    groups={"data": Group(IMAGES, otherwise="the run")},
+    groups={"data": Group(IMAGES, inherited_from="the run")},
     places=("run", "generated"),
 )
 ENCODE = Command(
     "genstack encode",
     ("genstack.cli.verbs.encode.Request",),
-    groups={"data": Group(IMAGES, otherwise="the compressor's run")},
+    groups={"data": Group(IMAGES, inherited_from="the compressor's run")},
 )
 IMPORT = Command(
     "genstack import",
@@ -135,13 +134,13 @@ IMPORT = Command(
 
 
 def commands() -> dict[str, Command]:
-    """Every command line of this file, by the words after `genstack`."""
+    """Return the command lines of this file, by the words after `genstack`."""
     found = [
-        training("compressor"),
-        training("prior"),
+        training_command("compressor"),
+        training_command("prior"),
         Command("genstack train resume", ("genstack.cli.verbs.train.Resume",)),
-        training("compressor", "plan"),
-        training("prior", "plan"),
+        training_command("compressor", "plan"),
+        training_command("prior", "plan"),
         SAMPLE,
         EVALUATE,
         ENCODE,

@@ -1,4 +1,4 @@
-"""The command `genstack`: finds the verb, runs it, and prints errors in one line."""
+"""Entry point of the command `genstack`: run a verb, and print errors as one line."""
 
 import io
 import os
@@ -15,9 +15,9 @@ ORDER = ("train", "sample", "reconstruct", "evaluate", "report", "data", "weight
 
 
 def main(arguments: list[str] | None = None) -> int | None:
-    """Run a command line; returns the exit code."""
+    """Run a command line and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # Read when torch loads. Idle threads sleep: spinning ones slow each other down on shared cores.
+    # OpenMP reads this when torch loads: idle threads sleep, since spinning ones slow down shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     quiet()
     escape_unprintable()
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int | None:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # the reader of our output has ended; Python would complain once more when it flushes on exit
+        # without this, Python reports the closed pipe again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (UserError, OSError) as error:  # anything else is a bug, and keeps its traceback
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int | None:
 
 
 def dispatch(arguments: list[str]) -> int | None:
-    """Run the verb that the command line names, or list the verbs."""
+    """Run the verb of a command line, or list the verbs."""
     known = verbs()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
@@ -52,7 +52,7 @@ def dispatch(arguments: list[str]) -> int | None:
 
 
 def overview() -> str:
-    """Every verb, with one example each."""
+    """List the verbs with an example each."""
     known = verbs()
     names = [*(name for name in ORDER if name in known), *(name for name in known if name not in ORDER)]
     width = max(map(len, names), default=0)
@@ -65,14 +65,14 @@ def overview() -> str:
 
 
 def escape_unprintable() -> None:
-    """Write letters that the terminal's encoding lacks as escapes: a name in a data set ends no program."""
+    """Escape characters that the terminal cannot encode, rather than fail on them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def one_line(error: Exception, verb: str) -> str:
-    """The error message after the command that failed."""
+    """Format an error as one line that begins with the command."""
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror or message}"

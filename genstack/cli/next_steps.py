@@ -1,11 +1,11 @@
-"""Commands that follow the training of a compressor."""
+"""Next command after the training or import of a compressor."""
 
 from genstack.compressor.quantizers import MultiScale
 from genstack.model import Model
 
 
 def next_command(model: Model, place: str) -> str:
-    """The command that trains a prior for the codes, or samples from a VAE without codes.
+    """Return the command that trains a prior on the codes, or that samples from a VAE.
 
     Args:
         model: a compressor.
@@ -13,11 +13,11 @@ def next_command(model: Model, place: str) -> str:
     """
     if not model.compressor.coded:
         return f"genstack sample {place} --count 64 --out samples/"
-    return f"genstack train prior --compressor {place} --config configs/prior/{recipe(model)}.yaml"
+    return f"genstack train prior --compressor {place} --config {recipe(model)}"
 
 
 def recipe(model: Model) -> str:
-    """The recipe of a prior that suits the layout of the codes."""
+    """Choose the recipe of a prior that suits the layout of the codes."""
     if isinstance(getattr(model.compressor, "quantizer", None), MultiScale):
         return "next_scale"
     if len(model.layout.grids) > 1:

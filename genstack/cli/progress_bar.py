@@ -22,7 +22,7 @@ class Speed(ProgressColumn):
 
 
 def bar() -> Progress:
-    """A progress bar on a terminal; nothing elsewhere."""
+    """Return a progress bar for a terminal; it stays hidden elsewhere."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""A clean terminal: hide advertisements and hints of libraries that a user cannot act on."""
+"""Hide messages of libraries that a user cannot act on, and print warnings of genstack as one line."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import genstack
 
-#: Regular expressions of warnings, and the library that warns.
+#: Warnings to hide, as regular expressions.
 WARNINGS = (
     "The '.*_dataloader' does not have many workers",  # Lightning; our loader chooses its workers
     "The number of training batches .* is smaller than the logging interval",  # Lightning
@@ -19,14 +19,14 @@ WARNINGS = (
     "`torch.jit..*` is deprecated",  # torchvision and lpips
     "`broadcast_buffers` is deprecated",  # DistributedDataParallel; its new name does more
 )
-#: Loggers of lines that nobody needs; a filter acts only on the logger that is written to.
+#: Loggers to filter; a filter acts only on the logger itself, not on its parents.
 LOGGERS = (
     "pytorch_lightning.utilities.rank_zero",
     "pytorch_lightning.trainer.connectors.checkpoint_connector",
     "lightning_fabric.utilities.rank_zero",
     "lightning_fabric.utilities.seed",
 )
-#: Prefixes of log lines.
+#: Log messages to hide, by prefix.
 LINES = (
     "GPU available",
     "TPU available",
@@ -41,28 +41,27 @@ LINES = (
     "Restored all states from the checkpoint",
 )
 
-
 _format = warnings.formatwarning
 
 
 def quiet() -> None:
-    """Hide them in this process and its workers, and print warnings of genstack as one line."""
-    warnings.formatwarning = _line  # not `showwarning`, which would end the recording of warnings
+    """Install the filters in this process and its workers."""
+    warnings.formatwarning = _format_warning  # not `showwarning`, which would end the recording of warnings
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for name in LOGGERS:
-        logging.getLogger(name).addFilter(_unwanted)
+        logging.getLogger(name).addFilter(_is_wanted)
 
 
-def _line(
+def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Format a warning; those of genstack without their place in the source."""
+    """Format a warning; genstack's own omit the source line."""
     if category is UserWarning and Path(filename).is_relative_to(Path(genstack.__file__).parent):
         return f"warning: {message}\n"
     return _format(message, category, filename, lineno, line)
 
 
-def _unwanted(record: logging.LogRecord) -> bool:
+def _is_wanted(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(LINES)

@@ -1,16 +1,16 @@
-"""The verbs of `genstack`: one file each, found by the command that the file's docstring shows.
+"""Verbs of `genstack`: one file each, found by the command in the docstring of the file.
 
-A verb file opens with what it does and how it is called:
+The docstring of a verb file says what it does, and shows a command:
 
     \"\"\"Check a folder of images before training.
 
         genstack data check DIR
     \"\"\"
 
-Its command lines are those of `commands.py`, run by the file's `run(arguments: list[str]) -> int | None`. A
-file that has none there holds plain functions: one named like the file is the verb, any others are its
-actions (`data.check` is `genstack data check`; a name that Python reserves ends in an underscore: `list_`).
-Functions return the exit code. Help is read from the source: only a verb that runs is imported.
+Command lines that `commands.py` lists are run by the file's `run(arguments: list[str]) -> int | None`. Other
+files hold plain functions: the one named like the file is the verb, and others are its actions. `check` in
+`data.py` is `genstack data check`; a reserved word ends in an underscore, as `list_` does. Functions return
+the exit code. Help is read from the source; only the verb that runs is imported.
 """
 
 import ast
@@ -30,7 +30,7 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb file, as its source describes it."""
+    """A verb, from the source of its file."""
 
     name: str
     summary: str
@@ -41,9 +41,11 @@ class Verb:
         return f"genstack.cli.verbs.{self.name}"
 
     def actions(self) -> dict[str, Command]:
-        """Command lines of the verb by action; one without a name if the verb has no actions."""
+        """Return the command lines by action; the action is "" for a verb without actions."""
         listed = {
-            words.partition(" ")[2]: command for words, command in commands().items() if self._is(words)
+            words.partition(" ")[2]: command
+            for words, command in commands().items()
+            if words.partition(" ")[0] == self.name
         }
         functions = [node.name for node in tree(self.module).body if isinstance(node, ast.FunctionDef)]
         own = next((name for name in functions if name.removesuffix("_") == self.name), None)
@@ -56,23 +58,20 @@ class Verb:
             for name in names
         }
 
-    def _is(self, words: str) -> bool:
-        return words.partition(" ")[0] == self.name
-
     def run(self, arguments: list[str]) -> int | None:
-        """Run the verb with the words after its name, or show help."""
+        """Run the verb with the words after its name, or print help."""
         actions = self.actions()
-        asked = next((word for word in arguments if word in ("-h", "--help")), None)
+        help_flag = next((word for word in arguments if word in ("-h", "--help")), None)
         if "" in actions:
             command, rest = actions[""], arguments
-        elif not arguments or arguments[0] == asked:
+        elif not arguments or arguments[0] == help_flag:
             print(self.usage(actions))
             return None if arguments else 2
         elif arguments[0] not in actions:
             raise UserError(f"genstack {self.name}: {unknown('action', arguments[0], actions)}")
         else:
             command, rest = actions[arguments[0]], arguments[1:]
-        if asked:
+        if help_flag:
             print(command_help(command))
             return None
         if place := next((word for word in rest if word.partition("=")[0].endswith(".help")), None):
@@ -84,7 +83,7 @@ class Verb:
         return call(getattr(module, command.flags[0].rpartition(".")[2]), command, rest)
 
     def usage(self, actions: Mapping[str, Command]) -> str:
-        """The actions of the verb, one a line."""
+        """List the actions of the verb."""
         width = max(map(len, actions))
         summaries = {name: command.description.partition("\n")[0] for name, command in actions.items()}
         lines = [f"  {name:{width}}  {summary.rstrip('.')}" for name, summary in summaries.items()]
@@ -94,13 +93,13 @@ class Verb:
 
 @cache
 def verbs() -> Mapping[str, Verb]:
-    """Every verb by name."""
+    """Find the verbs by name."""
     files = sorted((Path(__file__).parent / "verbs").glob("*.py"))
     return MappingProxyType({verb.name: verb for file in files if (verb := read(file))})
 
 
 def read(file: Path) -> Verb | None:
-    """The verb of a file; None for a file whose docstring shows no command `genstack <file name>`."""
+    """Read the verb of a file; None unless its docstring shows a command `genstack <file name>`."""
     lines = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()
     shown = [line.strip() for line in lines if line.strip().startswith(f"genstack {file.stem}")]
     return Verb(file.stem, lines[0].rstrip("."), shown[0]) if shown else None
@@ -108,6 +107,6 @@ def read(file: Path) -> Verb | None:
 
 def call(function: Callable, command: Command, arguments: list[str]) -> int | None:
     """Call a function with the arguments of a command line."""
-    from genstack.cli.parsing.parser import Parser  # imports every part of genstack, and help needs none
+    from genstack.cli.parsing.parser import Parser  # imports all of genstack, which help does not need
 
     return function(**Parser(command).parse(arguments).as_dict())

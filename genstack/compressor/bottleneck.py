@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
-REMEDY = "train one: genstack train prior --compressor RUN --config configs/prior/autoregressive.yaml"
+REMEDY = "train one: genstack train prior --compressor RUN --config autoregressive"
 
 
 @dataclass

@@ -288,7 +288,7 @@ def test_the_command_line(tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {"README.md", "model.json", "model.safetensors"}
     for words, message in {
         (run, "--out", str(out)): "is there already",
-        (run,): "name a run and a folder",
+        (run,): "expected a run and a folder",
         (run, "--to", "onyx", "--out", "x"): "did you mean 'onnx'?",
         (run, "--out", str(tmp_path / "no"), "--push", "ann"): "write hf:user/name",
         (run, "--out", str(tmp_path / "no"), "--batch", "0"): "batch 0",

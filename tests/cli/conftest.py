@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genstack.cli.commands import training
+from genstack.cli.commands import training_command
 from genstack.cli.parsing.parser import Parser
 
 CONFIG = """\
@@ -23,7 +23,7 @@ model:
 
 @pytest.fixture(scope="session")
 def parser() -> Parser:
-    return Parser(training("compressor"))
+    return Parser(training_command("compressor"))
 
 
 @pytest.fixture

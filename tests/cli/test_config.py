@@ -11,7 +11,7 @@ from genstack.cli.parsing.recipes import read
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 
 
-def test_list_shows_recipes_with_their_first_words(tmp_path, capsys):
+def test_list_shows_recipes_with_titles(tmp_path, capsys):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a.yaml").write_text("# VQGAN, f16 (Esser et al. 2021,\n# table 4)\n")
     (tmp_path / "b.yaml").write_text("model: {}\n")
@@ -21,7 +21,7 @@ def test_list_shows_recipes_with_their_first_words(tmp_path, capsys):
     assert second.split(maxsplit=1) == [str(tmp_path / "deep" / "a.yaml"), "VQGAN, f16"]
 
 
-def test_no_recipe_of_ours_is_cut_in_the_middle(capsys):
+def test_recipe_titles_are_complete(capsys):
     assert main(["config", "list", str(DEMO.parent)]) is None
     for line in capsys.readouterr().out.splitlines():
         path, words = line.split(maxsplit=1)
@@ -30,21 +30,21 @@ def test_no_recipe_of_ours_is_cut_in_the_middle(capsys):
         assert words.count("(") == words.count(")"), line
 
 
-def test_list_of_nothing_says_where_to_look(tmp_path, capsys):
+def test_list_of_an_empty_folder_is_rejected(tmp_path, capsys):
     assert main(["config", "list", str(tmp_path)]) == 2
     assert "no recipes (*.yaml) found" in capsys.readouterr().err
 
 
-def test_classes_are_the_discovered_ones(capsys):
+def test_classes_lists_discovered_classes(capsys):
     assert main(["config", "classes", "network"]) is None
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "network:"
     assert any(line.split()[0] == "Convolutional" for line in lines[1:])
     assert main(["config", "classes", "netwrok"]) == 2
-    assert "unknown kind of part 'netwrok'; did you mean 'network'?" in capsys.readouterr().err
+    assert "unknown kind 'netwrok'; did you mean 'network'?" in capsys.readouterr().err
 
 
-def test_show_completes_a_recipe(capsys):
+def test_show_completes_a_recipe_with_defaults(capsys):
     """What the recipe says is kept, what it leaves out is filled in."""
     recipe = DEMO / "compressor.yaml"
     assert main(["config", "show", str(recipe)]) is None
@@ -54,7 +54,7 @@ def test_show_completes_a_recipe(capsys):
     assert "accumulate_grad_batches" in shown["trainer"]
 
 
-def test_show_prints_what_a_run_was_made_of(tmp_path, capsys):
+def test_show_prints_the_settings_of_a_run(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(
         "format_version: 2\ndata: {source: digits}\nname: ünique\n", encoding="utf-8"
     )
@@ -62,12 +62,12 @@ def test_show_prints_what_a_run_was_made_of(tmp_path, capsys):
     assert yaml.safe_load(capsys.readouterr().out) == {"data": {"source": "digits"}, "name": "ünique"}
 
 
-def test_show_of_nothing(tmp_path, capsys):
+def test_show_of_a_missing_run_is_rejected(tmp_path, capsys):
     assert main(["config", "show", str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
 
 
-def test_recipes_that_come_with_genstack_are_found_from_everywhere(tmp_path, capsys, monkeypatch):
+def test_bundled_recipes_are_found_from_any_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["config", "list"]) is None
     assert "\nconfigs/demo/prior.yaml " in capsys.readouterr().out
@@ -89,19 +89,19 @@ def test_recipes_that_come_with_genstack_are_found_from_everywhere(tmp_path, cap
         ("nothing/like/it.yaml", "`genstack config list` shows the recipes"),
     ],
 )
-def test_a_recipe_that_is_not_there_has_a_way_out(name, way_out, tmp_path, capsys, monkeypatch):
+def test_unknown_recipe_error_suggests_another(name, way_out, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "compressor", "--config", name]) == 2
     assert f"recipe '{name}' not found; {way_out}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["vqgan", "vqgan.yaml", "configs/compressor/vqgan.yaml"])
-def test_a_recipe_is_found_without_folder_and_ending(name, tmp_path, monkeypatch):
+def test_recipe_is_found_without_folder_and_suffix(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert read(Path(name)) == read(DEMO.parent / "compressor" / "vqgan.yaml")
 
 
-def test_of_two_recipes_of_one_name_that_of_the_stage_is_taken(tmp_path, monkeypatch):
+def test_recipe_of_the_same_stage_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for stage in ("compressor", "prior"):
         assert read(Path("residual"), stage) == read(DEMO.parent / stage / "residual.yaml")

@@ -6,24 +6,24 @@ import pytest
 import torch
 
 from genstack.cli.parsing import device
-from genstack.cli.parsing.device import MOST, choose_device, deviation
+from genstack.cli.parsing.device import TOLERANCE, choose_device, deviation
 from genstack.compressor.networks.pyramid import PyramidDecoder
 from genstack.errors import UserError
 
 
-def test_a_device_that_is_not_there_is_refused():
+def test_unavailable_device_is_rejected():
     with pytest.raises(UserError, match="device 'gpu9' is not available; use auto, cpu, cuda or mps"):
         choose_device("gpu9")
 
 
-def test_the_cpu_agrees_with_itself_and_draws_from_no_generator():
+def test_deviation_is_zero_on_cpu_and_keeps_the_random_state():
     before = torch.get_rng_state()
     assert deviation("cpu") == 0
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("wrong", "warned"), [(0.5, True), (1e-4, False)])
-def test_an_apple_gpu_that_decodes_wrongly_is_warned_of(monkeypatch, wrong, warned):
+def test_apple_gpu_with_wrong_results_raises_a_warning(monkeypatch, wrong, warned):
     right, calls = PyramidDecoder.forward, []
 
     def forward(self, latents, image_size):
@@ -34,7 +34,7 @@ def test_an_apple_gpu_that_decodes_wrongly_is_warned_of(monkeypatch, wrong, warn
     monkeypatch.setattr(PyramidDecoder, "forward", forward)
     monkeypatch.setattr(device, "find_device", lambda word, local: "mps:0")
     monkeypatch.setattr(device, "deviation", lambda chosen: deviation("cpu"))  # there is no such GPU here
-    assert (wrong > MOST) == warned
+    assert (wrong > TOLERANCE) == warned
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert choose_device("mps") == "mps:0"

@@ -17,7 +17,7 @@ def failing(error):
     return load
 
 
-def test_a_sound_machine(monkeypatch, capsys, tmp_path):
+def test_doctor_passes_on_a_complete_machine(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(doctor, "torchvision", lambda: doctor.Finding("ok", "torchvision", "loads"))
     monkeypatch.setattr(doctor, "device", lambda: doctor.Finding("ok", "device", "CPU"))
     monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("ok", "disk", str(runs)))
@@ -31,7 +31,7 @@ def test_a_sound_machine(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.splitlines()[-1].endswith("full; tidy up")
 
 
-def test_missing_library():
+def test_missing_library_is_reported():
     def version(name):
         if name == "torchvision":
             raise PackageNotFoundError(name)
@@ -47,7 +47,7 @@ def test_missing_library():
 @pytest.mark.parametrize(
     ("installed", "state"), [("4.52.0", "problem"), ("4.53.0", "ok"), ("5.0", "problem")]
 )
-def test_a_version_outside_the_declared_bounds_is_named_with_its_cure(installed, state):
+def test_version_out_of_bounds_is_reported_with_its_fix(installed, state):
     declared = ["jsonargparse[signatures]>=4.53,<5", "pytorch-lightning>=2.6"]
     found = doctor.versions(
         {"jsonargparse": installed, "pytorch-lightning": "2.6.6"}.get, lambda name: declared
@@ -60,14 +60,14 @@ def test_a_version_outside_the_declared_bounds_is_named_with_its_cure(installed,
         assert "jsonargparse 4.53.0, pytorch-lightning 2.6.6" in found.fact
 
 
-def test_a_clone_that_is_not_installed_reports_versions():
+def test_uninstalled_clone_reports_versions():
     def absent(name):
         raise PackageNotFoundError(name)
 
     assert "torch 1.0" in doctor.versions(lambda name: "1.0", absent).fact
 
 
-def test_torchvision_of_another_torch():
+def test_mismatched_torchvision_is_reported():
     found = doctor.torchvision(failing(RuntimeError(doctor.MISMATCH)))
     assert found.state == "problem"
     assert "does not fit this torch" in found.fact
@@ -90,7 +90,7 @@ def fake_torch(cuda=False, bf16=False, mps=False):
     )
 
 
-def test_devices(monkeypatch):
+def test_devices_are_reported(monkeypatch):
     assert doctor.device(failing(OSError("libtorch.so: no such file\nmore"))).state == "problem"
     assert "2 x T4, 16 GiB, bf16" in doctor.device(lambda name: fake_torch(cuda=True, bf16=True)).fact
     assert "--trainer.precision 16-mixed" in doctor.device(lambda name: fake_torch(cuda=True)).fact
@@ -101,7 +101,7 @@ def test_devices(monkeypatch):
     assert doctor.device(lambda name: fake_torch()).state == "warning"
 
 
-def test_compiler(monkeypatch, tmp_path):
+def test_missing_compiler_is_reported(monkeypatch, tmp_path):
     """What torch looks for, and nothing else: it has no other way to find a compiler."""
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(doctor.sys, "platform", "linux")
@@ -119,13 +119,13 @@ def test_compiler(monkeypatch, tmp_path):
     assert "/bin/clang++" in doctor.compiler(lambda name: f"/bin/{name}", tmp_path).fact
 
 
-def test_venv():
+def test_missing_venv_is_reported():
     found = doctor.venv(lambda name: None if name == "ensurepip" else object())
     assert (found.state, found.cure) == ("warning", "apt install python3-venv")
     assert doctor.venv(lambda name: object()).state == "ok"
 
 
-def test_weights():
+def test_missing_weights_are_reported():
     found = doctor.weights(lambda: {"lpips-vgg": [], "lpips-alex": ["/here"]})
     assert found.state == "warning"
     assert "genstack weights fetch lpips-vgg" in found.cure
@@ -133,14 +133,14 @@ def test_weights():
     assert doctor.weights(lambda: failing(ImportError("torch"))("torch")).state == "problem"
 
 
-def test_wandb(monkeypatch):
+def test_wandb_is_optional(monkeypatch):
     assert doctor.wandb(lambda name: None).state == "warning"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert "disabled" in doctor.wandb(lambda name: object()).fact
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.5e9, "problem"), (5e9, "warning"), (50e9, "ok")])
-def test_disk(tmp_path, free, state):
+def test_disk_space_is_reported(tmp_path, free, state):
     seen = []
 
     def usage(path: Path):
@@ -151,6 +151,6 @@ def test_disk(tmp_path, free, state):
     assert seen == [tmp_path]
 
 
-def test_disk_that_cannot_be_written(tmp_path, monkeypatch):
+def test_read_only_disk_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
     assert doctor.disk(tmp_path).state == "problem"

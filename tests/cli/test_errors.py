@@ -53,7 +53,7 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
         (["--name", "a", "--name=b"], "--name is given twice; keep one"),
         (
             ["--model.compressor.channels", "3"],
-            "--model.compressor.channels is set by genstack itself, from the data; leave it out",
+            "--model.compressor.channels is set by genstack from the data; leave it out",
         ),
         (
             ["--model", "3"],
@@ -85,7 +85,7 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
         ),
     ],
 )
-def test_mistakes_on_the_command_line(parser, config, flags, message):
+def test_command_line_errors_are_one_line(parser, config, flags, message):
     with pytest.raises(UserError) as error:
         parser.parse(["--config", config, *flags])
     assert str(error.value) == f"genstack train compressor: {message}"
@@ -116,7 +116,7 @@ def test_mistakes_on_the_command_line(parser, config, flags, message):
         ),
     ],
 )
-def test_mistakes_in_files_name_the_file(parser, tmp_path, content, message):
+def test_errors_in_files_name_the_file(parser, tmp_path, content, message):
     path = tmp_path / "mistaken.yaml"
     path.write_text(content)
     with pytest.raises(UserError) as error:
@@ -124,7 +124,7 @@ def test_mistakes_in_files_name_the_file(parser, tmp_path, content, message):
     assert str(error.value).startswith(f"genstack train compressor: {path}: {message}")
 
 
-def test_the_innermost_setting_of_a_file_is_named_as_it_is_written(parser, config, tmp_path):
+def test_errors_name_the_innermost_setting_of_a_file(parser, config, tmp_path):
     path = tmp_path / "mistaken.yaml"
     path.write_text("model: {compressor: {network: {widht: 2}}}")
     with pytest.raises(
@@ -133,7 +133,7 @@ def test_the_innermost_setting_of_a_file_is_named_as_it_is_written(parser, confi
         parser.parse(["--config", config, "--config", str(path)])
 
 
-def test_missing_settings_are_named_with_their_choices(parser):
+def test_errors_list_choices_of_missing_settings(parser):
     with pytest.raises(UserError, match=r"--model.compressor is missing; choose Autoencoder.*config list"):
         parser.parse(["--data.source", "digits"])
     with pytest.raises(UserError, match=r"--model.compressor.network is missing; choose .*ViT"):
@@ -144,7 +144,7 @@ def test_missing_settings_are_named_with_their_choices(parser):
         parser.parse(["--config"])
 
 
-def test_files_that_hold_no_settings(parser, config, tmp_path):
+def test_files_without_settings_are_rejected(parser, config, tmp_path):
     wrong = config.replace("vqgan", "vqgn")
     with pytest.raises(UserError, match=re.escape(f"recipe '{wrong}' not found; did you mean {config}?")):
         parser.parse(["--config", wrong])
@@ -169,7 +169,7 @@ def test_files_that_hold_no_settings(parser, config, tmp_path):
         read(tmp_path)
 
 
-def test_files_of_strangers_run_nothing(parser, tmp_path, monkeypatch):
+def test_untrusted_files_run_no_code(parser, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"line 3: .*os\.system"):
         parser.parse(["--config", str(HOSTILE / "exec.yaml")])
@@ -193,7 +193,7 @@ def test_files_of_strangers_run_nothing(parser, tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("place", ["compressor.quantizer", "compressor", "compressor.network", "perceptual"])
-def test_only_discovered_classes_can_be_named(parser, config, tmp_path, monkeypatch, name, place):
+def test_settings_name_discovered_classes_only(parser, config, tmp_path, monkeypatch, name, place):
     """Modules of other names are not imported, and functions are not called."""
     (tmp_path / "trap.py").write_text("from pathlib import Path\nPath('PWNED').touch()\nclass FSQ: ...")
     monkeypatch.syspath_prepend(tmp_path)
@@ -233,7 +233,7 @@ def test_only_discovered_classes_can_be_named(parser, config, tmp_path, monkeypa
         (["--trainer.max_steps=0"], "trainer: max_steps 0"),
     ],
 )
-def test_refusals_of_constructors_are_one_line_with_their_place(parser, config, flags, message, tmp_path):
+def test_constructor_errors_are_one_line_with_the_setting(parser, config, flags, message, tmp_path):
     """In parts whose type is `X | None`, too."""
     settings = parser.parse(["--config", config, *flags])
     with pytest.raises(UserError, match=f"^genstack train compressor: {message}"):
@@ -248,7 +248,7 @@ def test_main_prints_one_line_and_exits_with_two(capsys):
     assert capsys.readouterr().err == "genstack doctor: unknown option '--runz'; did you mean '--runs'?\n"
 
 
-def test_messages_are_one_line_whatever_they_quote():
+def test_messages_are_one_line_for_any_quoted_text():
     """Names in a stranger's file could move the cursor, end the line, fill the screen, be no text."""
     message = str(UserError("no tensor\nfor \x1b[2J\ud800" + "a" * 9000))
     assert message.startswith("no tensor for ?[2J?aaa")

@@ -85,7 +85,7 @@ def card(folder):
     return saved, {number["name"]: number for number in saved["numbers"]}
 
 
-def test_card_of_a_compressor(place, capsys):
+def test_compressor_card(place, capsys):
     assert main(["evaluate", "compressor", *SHAPES, *QUICK]) is None
     saved, numbers = card(place / "compressor" / "evaluation")
     assert saved["kind"] == "compressor"
@@ -104,7 +104,7 @@ def test_card_of_a_compressor(place, capsys):
     assert len(out) == len(numbers) + len(skipped) + 1
 
 
-def test_card_of_a_prior(place):
+def test_prior_card(place):
     assert main(["evaluate", "prior", *SHAPES, "--samples", "20", "--temperature", "0.5", *QUICK]) is None
     saved, numbers = card(place / "prior" / "evaluation")
     for name in ("nats/code", "bits/pixel (prior, exact)", "gKID-Means", "precision-Means", "recall-Means"):
@@ -129,7 +129,7 @@ def test_precision_applies_to_sampling_alone(place):
         assert exact[name] == rounded[name]
 
 
-def test_codebook_usage_of_each_grid(place):
+def test_codebook_usage_per_grid(place):
     """Usage of each grid matches a count by numpy, also of a grid with one code per image."""
     network = Convolutional(6, 8, (1, 1), blocks=1, attention=(), middle_attention=False)
     compressor = Autoencoder(3, network, MultiScale((1, 2, 5), 16, 4))
@@ -158,7 +158,7 @@ class Colour(nn.Module):
         return torch.cat([means, means.amin(1, keepdim=True).expand(-1, len(CLASSES) - 3) - 1], dim=1)
 
 
-def test_classifier_of_the_user_checks_samples(place):
+def test_user_classifier_checks_samples(place):
     images = torch.rand(2, 3, *SIZE)
     program = torch.export.export(Colour(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.export.save(program, place / "colour.pt2")
@@ -173,7 +173,7 @@ def test_classifier_of_the_user_checks_samples(place):
     assert saved["protocol"]["samples"]["matchers"]["classifier"]["file"] == "colour.pt2"
 
 
-def test_the_batch_size_changes_nothing(place):
+def test_batch_size_does_not_change_the_card(place):
     for size in ("5", "24"):
         words = [*SHAPES, *QUICK, "--samples", "17", "--batch-size", size, "--out", size]
         assert main(["evaluate", "prior", *words]) is None
@@ -183,13 +183,13 @@ def test_the_batch_size_changes_nothing(place):
         assert one[name]["value"] == pytest.approx(other[name]["value"], rel=1e-3, abs=1e-3), name
 
 
-def test_card_of_latents_without_codes(place):
+def test_card_without_codes(place):
     assert main(["evaluate", "vae", "--data.source", "shapes:20", "--samples", "16", *QUICK]) is None
     numbers = card(place / "vae" / "evaluation")[1]
     assert {"PSNR", "rate", "gKID-Means"} <= set(numbers) and "codebook usage" not in numbers
 
 
-def test_folder_against_itself(place, capsys):
+def test_folder_compared_with_itself(place, capsys):
     real = pictures(place / "real", 20)
     assert main(["evaluate", real, real, *QUICK]) is None
     numbers = card(place / "real.evaluation")[1]
@@ -286,7 +286,7 @@ def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
         (["compressor", *SHAPES, "--split", "validation", "--lpips", "vvg"], "unknown lpips vvg"),
     ],
 )
-def test_errors_are_one_line(place, capsys, words, said):
+def test_evaluate_errors_are_one_line(place, capsys, words, said):
     pictures(place / "fake", 20)
     pictures(place / "few", 3, names="few{}.png")
     pictures(place / "larger", 20, size=(20, 24))
@@ -362,7 +362,7 @@ def test_trained_run_is_compared_with_its_training_images(place, capsys):
     assert "as held out; use at most 0.3" in capsys.readouterr().err
 
 
-def test_missing_inception_weights_say_where_to_put_them(place, monkeypatch):
+def test_missing_inception_weights_error_names_the_cache(place, monkeypatch):
     found, missing = extractors.available_extractors("cpu")
     assert [extractor.kid for extractor in found] == ["KID-EffLite0"]
     assert "weights-inception-2015-12-05-6726825d.pth" in missing["FID"] and "\n" not in missing["FID"]
@@ -372,7 +372,7 @@ def test_missing_inception_weights_say_where_to_put_them(place, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one(place):
+def test_two_processes_match_one(place):
     words = [
         "evaluate",
         "prior",

@@ -30,7 +30,7 @@ def test_overview_shows_every_verb_with_an_example(capsys):
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_overview_loads_no_library():
+def test_overview_imports_no_library():
     code = (
         "import sys; from genstack.cli.main import main; main(['--help'])\n"
         "assert not {'torch', 'jsonargparse', 'pytorch_lightning', 'numpy'} & set(sys.modules)"
@@ -44,7 +44,7 @@ def test_overview_loads_no_library():
 @pytest.mark.parametrize(
     ("environment", "expected"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")]
 )
-def test_idle_threads_sleep_unless_the_user_says_otherwise(environment, expected):
+def test_idle_threads_sleep_by_default(environment, expected):
     code = (
         "import os, sys; from genstack.cli.main import main; assert 'torch' not in sys.modules\n"
         "main(['--version']); print(os.environ['OMP_WAIT_POLICY'])"
@@ -57,7 +57,7 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(environment, expected
 
 
 @pytest.mark.parametrize("command", ["train compressor", "train prior", "sample", "evaluate", "data check"])
-def test_help_loads_no_library(command):
+def test_help_imports_no_library(command):
     code = (
         f"import sys; from genstack.cli.main import main; main([*{command.split()}, '--help'])\n"
         "assert not {'torch', 'jsonargparse', 'pytorch_lightning', 'torchvision'} & set(sys.modules)\n"
@@ -68,7 +68,7 @@ def test_help_loads_no_library(command):
     assert done.stdout.startswith(f"usage: genstack {command}")
 
 
-def test_names_that_the_terminal_cannot_write_are_escaped():
+def test_unencodable_characters_are_escaped():
     code = "from genstack.cli.main import main; main(['--version']); print('猫')"
     for encoding in ("ascii", "cp1252"):
         environment = os.environ | {"PYTHONIOENCODING": encoding}
@@ -80,7 +80,7 @@ def test_names_that_the_terminal_cannot_write_are_escaped():
 POSIX = ("resource", "fcntl", "pwd", "grp", "termios")
 
 
-def test_no_verb_needs_a_module_that_windows_lacks():
+def test_verbs_import_on_windows():
     """Imports of every verb, and of what training, sampling, evaluating and planning use."""
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({POSIX!r}))\n"
@@ -107,7 +107,7 @@ def test_scripts_are_verbs(script, verb, monkeypatch):
     assert seen == [verb, "a", "--b=3"]
 
 
-def test_interruption_and_closed_pipes_end_quietly(monkeypatch, capsys):
+def test_interrupts_and_closed_pipes_exit_quietly(monkeypatch, capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
@@ -125,13 +125,13 @@ def test_bugs_keep_their_traceback(monkeypatch):
         main(["bug"])
 
 
-def test_tracebacks_on_demand(monkeypatch):
+def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("GENSTACK_TRACEBACK", "1")
     with pytest.raises(UserError):
         main(["trian"])
 
 
-def test_a_verb_is_a_file_that_shows_its_command(tmp_path):
+def test_verb_files_show_their_command(tmp_path):
     (tmp_path / "encode.py").write_text('"""Images to codes.\n\n    genstack encode DIR\n"""\n1 / 0')
     (tmp_path / "other.py").write_text('"""Something else; see genstack encode."""')
     assert verb.read(tmp_path / "encode.py") == verb.Verb("encode", "Images to codes", "genstack encode DIR")
@@ -153,7 +153,7 @@ def export() -> Parser:
         (["a", "--list", "false", "--out", "c"], {"list": False, "out": "c"}),
     ],
 )
-def test_functions_take_arguments_as_in_python(export, words, expected):
+def test_functions_accept_positional_and_named_arguments(export, words, expected):
     assert expected.items() <= export.parse(words).as_dict().items()
 
 
@@ -167,39 +167,39 @@ def test_functions_take_arguments_as_in_python(export, words, expected):
         (list("abcdefgh"), "unexpected argument 'h'; the command takes RUN TO OUT LICENCE BATCH PUSH LIST: "),
     ],
 )
-def test_functions_called_wrongly(export, words, message):
+def test_invalid_arguments_of_functions_are_rejected(export, words, message):
     with pytest.raises(UserError) as error:
         export.parse(words)
     assert str(error.value).startswith(f"genstack export: {message}")
 
 
-def test_a_required_argument_is_named(capsys):
+def test_missing_argument_is_named(capsys):
     assert main(["interpolate"]) == 2
     assert "genstack interpolate: --run is missing; folder of a compressor's" in capsys.readouterr().err
 
 
-def test_actions_of_a_verb(capsys):
+def test_actions_are_listed_and_checked(capsys):
     assert main(["config"]) == 2
     assert "classes" in capsys.readouterr().out
     assert main(["config", "clases"]) == 2
     assert "unknown action 'clases'; did you mean 'classes'?" in capsys.readouterr().err
 
 
-def test_words_are_split_into_places_and_names():
+def test_split_returns_names_and_values():
     words = split(["a", "--top-k", "-1", "--force", "b", "--x=", "--y"], {"force"})
     assert words == [("", "a"), ("top_k", "-1"), ("force", None), ("", "b"), ("x", ""), ("y", None)]
     words = split(["--sweep", "a=1", "b=2", "--count", "3", "--sweep=c=3"], lists={"sweep"})
     assert words == [("sweep", ["a=1", "b=2"]), ("count", "3"), ("sweep", ["c=3"])]
 
 
-def test_the_nearest_name_or_else_the_choice():
+def test_suggest_prefers_the_closest_name():
     assert suggest("x", "FSK", ["FSQ", "VectorQuantizer"]) == "x; did you mean 'FSQ'?"
     assert suggest("x", "zzz", ["FSQ", "LFQ"]) == "x; choose from FSQ, LFQ"
     assert suggest("x", "zzz", []) == "x"
     assert suggest("x", "temp", ["steps", "temperature"]) == "x; did you mean 'temperature'?"
 
 
-def test_only_named_noise_is_silenced():
+def test_quiet_hides_only_listed_messages():
     """What else the same libraries say is heard."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     heard = []
@@ -221,7 +221,7 @@ def test_only_named_noise_is_silenced():
     assert heard == ["disk is full"]
 
 
-def test_own_warnings_are_one_line_without_a_place_in_the_source():
+def test_own_warnings_omit_the_source_line():
     quiet()
     here = str(Path(genstack.__file__).parent / "data" / "split.py")
     assert warnings.formatwarning("one image only", UserWarning, here, 3) == "warning: one image only\n"

@@ -44,7 +44,7 @@ def told(folder):
     return [json.loads(line) for line in lines]
 
 
-def test_captions_by_a_frozen_text_encoder(tmp_path, text_encoder, capsys, monkeypatch):
+def test_captions_with_a_frozen_text_encoder(tmp_path, text_encoder, capsys, monkeypatch):
     encoder = shutil.copytree(text_encoder, tmp_path / "encoder")
     words = ["--config", "configs/prior/encoded_captions.yaml", "--model.condition.encoder", str(encoder)]
     assert not train(tmp_path, *words, "--data.source", "shapes:pairs")
@@ -67,7 +67,7 @@ def test_captions_by_a_frozen_text_encoder(tmp_path, text_encoder, capsys, monke
             assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
-def test_a_run_contains_the_compressor_of_its_condition_images(tmp_path, capsys):
+def test_run_contains_the_compressor_of_condition_images(tmp_path, capsys):
     """Both compressors' runs may go: training continues, and sampling works, from the prior's run alone."""
     maps = compressor(tmp_path / "maps", 7)
     words = ["--config", "configs/prior/image_codes.yaml", "--model.condition.compressor", maps]
@@ -99,6 +99,6 @@ def test_a_run_contains_the_compressor_of_its_condition_images(tmp_path, capsys)
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_compressor_that_is_not_named_is_asked_for(tmp_path, capsys):
+def test_missing_condition_compressor_is_requested(tmp_path, capsys):
     assert train(tmp_path, "--config", "configs/prior/image_codes.yaml", "--data.source", "shapes") == 2
     assert "set model.condition.compressor to its run" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from genstack.cli.commands import ENCODE, SAMPLE, commands, training
+from genstack.cli.commands import ENCODE, SAMPLE, commands, training_command
 from genstack.cli.parsing.help import command_help, part_help
 from genstack.cli.parsing.parser import Parser, locate
 from genstack.cli.parsing.recipes import read
@@ -30,13 +30,13 @@ def test_flags_override_files_and_files_override_defaults(parser, config, tmp_pa
     assert parser.parse([*flags, "--name=flag"]).name == "flag"
 
 
-def test_inherited_settings_yield_to_files(parser, config):
+def test_files_override_inherited_settings(parser, config):
     inherited = {"model": {"ema": 0.5, "compile": True}}
     settings = parser.parse(["--config", config], lambda given: inherited)
     assert (settings.model.ema, settings.model.compile) == (0.99, True)
 
 
-def test_inheriting_sees_flags_before_files(parser, config, tmp_path):
+def test_inherit_reads_flags_before_files(parser, config, tmp_path):
     seen = []
     (tmp_path / "named.yaml").write_text("name: file")
     for flags in (["--name", "flowers"], []):
@@ -45,24 +45,24 @@ def test_inheriting_sees_flags_before_files(parser, config, tmp_path):
     assert seen == [("flowers", None), ("file", None)]
 
 
-def test_resolved_settings_are_plain_and_come_back_the_same(parser, config):
+def test_dumped_settings_parse_to_the_same(parser, config):
     settings = parser.parse(["--config", config, "--model.adversary", "{class_path: Adversary}"])
-    resolved = parser.resolved(settings)
+    resolved = parser.dump(settings)
     assert yaml.safe_load(yaml.safe_dump(resolved)) == resolved
     assert "weight" in resolved["model"]["adversary"]["init_args"]  # defaults are written, too
     assert resolved["model"]["perceptual"] is None
-    again = parser.reread(resolved, "config.yaml")
-    assert parser.resolved(again) == resolved
+    again = parser.parse_saved(resolved, "config.yaml")
+    assert parser.dump(again) == resolved
 
 
-def test_objects_are_built_with_their_late_arguments_left_open(parser, config):
+def test_factories_leave_late_arguments_open(parser, config):
     model = parser.build(parser.parse(["--config", config, "--model.compressor.network.dim", "5"])).model
     made = model.compressor(3)
     assert isinstance(made, Autoencoder)
     assert (made.channels, made.network.width, made.network.dim) == (3, 6, 5)
 
 
-def test_another_class_keeps_the_settings_that_both_have(parser, config):
+def test_changing_a_class_keeps_common_settings(parser, config):
     flags = ["--config", config, "--model.compressor.quantizer.codebook_size=17"]
     assert compressor(parser.parse(flags))["quantizer"]["init_args"]["codebook_size"] == 17
     other = compressor(parser.parse([*flags, "--model.compressor.quantizer=SimVQ"]))["quantizer"]
@@ -74,13 +74,13 @@ def test_another_class_keeps_the_settings_that_both_have(parser, config):
 @pytest.mark.parametrize(
     "flags", [["--model.compile"], ["--model.compile", "true"], ["--model.compile=true"]]
 )
-def test_a_switch_is_true_alone_or_with_a_value(parser, config, flags):
+def test_switch_alone_means_true(parser, config, flags):
     assert parser.parse(["--config", config, *flags]).model.compile is True
     assert parser.parse(["--config", config, "--model.compile", "false"]).model.compile is False
 
 
 @pytest.mark.parametrize("flag", ["--model.optimization.learning-rate", "--model.optimization.learning_rate"])
-def test_lists_are_written_with_commas_and_names_with_dashes(parser, config, flag):
+def test_lists_use_commas_and_names_use_dashes(parser, config, flag):
     settings = parser.parse(["--config", config, "--model.compressor.network.attention", "3,4", flag, "2e-5"])
     assert compressor(settings)["network"]["init_args"]["attention"] == (3, 4)
     one = parser.parse(["--config", config, "--model.compressor.network.attention", "3"])
@@ -96,11 +96,11 @@ def test_null_and_text_that_looks_like_a_number(parser, config):
 
 
 @pytest.mark.parametrize("text", ["[red, blue]", "{red", "a: b", "null", "1e3", "😀 \udce9", "caf\x1b", "'"])
-def test_text_stays_as_it_is_typed(text):
+def test_text_is_kept_verbatim(text):
     assert Parser(SAMPLE).parse(["run", "--caption", text, "--save-preset", text]).caption == text
 
 
-def test_numbers_without_end_come_through_files(parser, config, tmp_path):
+def test_infinity_in_files_is_a_number(parser, config, tmp_path):
     (tmp_path / "endless.yaml").write_text("data: {window: [-.inf, .inf]}")
     settings = parser.parse(["--config", config, "--config", str(tmp_path / "endless.yaml")])
     assert settings.data.window == (-float("inf"), float("inf"))
@@ -113,15 +113,15 @@ def test_paths_expand_the_home_folder(parser, config, monkeypatch, tmp_path):
     assert settings.data.source == f"{tmp_path}/a*.tar"
 
 
-def test_print_config_prints_what_would_be_used(parser, config, capsys):
+def test_print_config_prints_parsed_settings(parser, config, capsys):
     with pytest.raises(SystemExit):
         parser.parse(["--config", config, "--name", "ünique", "--print-config"])
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed == parser.resolved(parser.parse(["--config", config, "--name", "ünique"]))
+    assert printed == parser.dump(parser.parse(["--config", config, "--name", "ünique"]))
 
 
-def test_help_shows_type_meaning_and_default():
-    text = " ".join(command_help(training("compressor")).split())
+def test_help_shows_type_description_and_default():
+    text = " ".join(command_help(training_command("compressor")).split())
     assert re.search(r"--model.compressor <Autoencoder\|HierarchicalAutoencoder> [^<]* \[required\]", text)
     assert "--data.batch-size <int>" in text and "[default: 32]" in text
     assert "--model.adversary <Adversary|null>" in text
@@ -131,14 +131,14 @@ def test_help_shows_type_meaning_and_default():
     assert "Files override defaults" in text
 
 
-def test_help_says_where_unset_options_come_from():
+def test_help_names_the_source_of_unset_options():
     text = " ".join(command_help(ENCODE).split())
     assert "Unset options default to the compressor's run." in text
     assert "--data.source <text>" in text and "[required]" not in text.partition("data:")[2]
 
 
-def test_help_of_a_part_lists_classes_or_explains_one():
-    command = training("compressor")
+def test_part_help_lists_classes_or_settings():
+    command = training_command("compressor")
     assert "FSQ: " in part_help(command, "--model.compressor.quantizer.help")
     assert "--model.compressor.quantizer.levels" in part_help(
         command, "--model.compressor.quantizer.help=FSQ"
@@ -151,10 +151,10 @@ def test_help_of_a_part_lists_classes_or_explains_one():
         part_help(command, "--model.ema.help")
 
 
-def test_the_source_tells_what_python_would(parser):
+def test_source_matches_imported_classes(parser):
     """Every name, default and choice of help is that of the imported class."""
     for command in commands().values():
-        for path in (*command.flags, *(group.kind for group in command.groups.values())):
+        for path in (*command.flags, *(group.class_path for group in command.groups.values())):
             assert callable(locate(path)) and find(path).summary
     argument = find("genstack.compressor.Autoencoder").arguments()["network"]
     assert choices(argument)["Convolutional"][0].path == f"{Convolutional.__module__}.Convolutional"
@@ -164,7 +164,7 @@ def test_the_source_tells_what_python_would(parser):
     assert "VectorQuantizer" in names
 
 
-def test_words_in_files_stay_words_and_numbers_are_numbers(tmp_path):
+def test_yaml_follows_version_1_2(tmp_path):
     path = tmp_path / "plain.yaml"
     values = "a: off, b: no, c: true, d: 1e-3, e: 3, f: .5, g: null, h: 2024-01-01, i: -1.5E+2, j: 16-mixed"
     path.write_text(f"{{{values}}}")

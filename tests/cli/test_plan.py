@@ -22,7 +22,7 @@ TINY = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["plan", "compressor"], ["train", "compressor", "--dry-run"]])
-def test_a_plan_says_everything_and_writes_nothing(command, tmp_path, capsys):
+def test_plan_prints_estimates_and_writes_nothing(command, tmp_path, capsys):
     runs = tmp_path / "runs"
     assert main([*command, *TINY, "--runs", str(runs)]) is None
     told = capsys.readouterr().out
@@ -40,7 +40,7 @@ def test_a_plan_says_everything_and_writes_nothing(command, tmp_path, capsys):
         assert re.search(f"^{line}", told, re.MULTILINE), line
 
 
-def test_a_plan_counts_what_one_of_several_processes_holds():
+def test_plan_estimates_one_of_several_processes():
     """Of cut weights a part; whole ones, and their gradients once more, as these are sent in pieces."""
 
     def estimate(*flags):
@@ -59,14 +59,14 @@ def test_a_plan_counts_what_one_of_several_processes_holds():
     assert hosts.extra == two.extra and hosts.machine == "this machine"
 
 
-def test_what_does_not_fit_is_not_tried(tmp_path, capsys, monkeypatch):
+def test_oversized_training_is_not_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Estimate, "memory", lambda _: Memory(10**15, 10**9, "this machine", measured=False))
     monkeypatch.setattr(Estimate, "seconds", lambda _: pytest.fail("it would fill the memory"))
     assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) is None
     assert "it does not fit; raise trainer.accumulate_grad_batches" in capsys.readouterr().out
 
 
-def test_a_device_too_small_for_the_probe_ends_in_one_line(tmp_path, capsys, monkeypatch):
+def test_probe_out_of_memory_is_one_line(tmp_path, capsys, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -75,9 +75,9 @@ def test_a_device_too_small_for_the_probe_ends_in_one_line(tmp_path, capsys, mon
     assert "the whole model and 2 images do not fit onto cpu; plan with" in capsys.readouterr().err
 
 
-def test_a_plan_of_a_prior_takes_codes(tmp_path, capsys):
+def test_plan_of_a_prior_accepts_codes(tmp_path, capsys):
     assert main(["plan", "prior", "--compressor", str(tmp_path / "none")]) == 2
-    assert "not found; name the run or file of a compressor" in capsys.readouterr().err
+    assert "not found; expected a run or a published file" in capsys.readouterr().err
     assert main(["plan", "priors"]) == 2
     assert "did you mean 'prior'?" in capsys.readouterr().err
 
@@ -85,7 +85,7 @@ def test_a_plan_of_a_prior_takes_codes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("seconds", "told"), [(3, "3 seconds"), (119, "119 seconds"), (600, "10.0 minutes"), (1e6, "11.6 days")]
 )
-def test_durations_have_their_largest_unit(seconds, told):
+def test_durations_use_the_largest_unit(seconds, told):
     assert plan.duration(float(seconds)) == told
 
 

@@ -66,12 +66,12 @@ def used(monkeypatch):
     ],
     ids=lambda command: command[0],
 )
-def test_verbs_read_as_the_model_does(command, run, used):
+def test_verbs_use_the_preprocessing_of_the_model(command, run, used):
     assert main(command) is None
     assert used == {run}
 
 
-def test_both_folders_of_a_comparison_are_read_alike(run, used):
+def test_compared_folders_share_preprocessing(run, used):
     settings = [f"--data.channels={run.channels}", f"--data.background={','.join(map(str, run.background))}"]
     settings += [f"--data.window={','.join(map(str, run.window))}"] if run.window else []
     command = ["evaluate", "set/a", "fake", "--data.resolution=16,24", "--lpips=", "--device=cpu"]
@@ -79,7 +79,7 @@ def test_both_folders_of_a_comparison_are_read_alike(run, used):
     assert used == {run}
 
 
-def test_reconstructions_of_the_same_pictures_are_equal(run):
+def test_reconstructions_of_equal_pictures_are_equal(run):
     """The way of training, by settings, and the way of the verbs, by the model."""
     trained = ImageData(
         "set", (16, 24), run.channels, "none", window=run.window, background=run.background, validation=0.0
@@ -90,7 +90,7 @@ def test_reconstructions_of_the_same_pictures_are_equal(run):
         assert (image == same).all()
 
 
-def test_a_setting_beside_the_run_is_refused(run):
+def test_setting_that_contradicts_the_run_is_rejected(run):
     with pytest.raises(UserError, match="--channels comes from --run run"):
         from genstack.cli.verbs.data import check
 

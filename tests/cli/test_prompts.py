@@ -89,7 +89,7 @@ def test_condition_images_of_a_folder_are_cycled(here):
     assert sample("--condition-images", "maps", "--count", "1") is None
 
 
-def test_larger_images_are_steered_by_larger_images_each_window_by_its_part(here, monkeypatch):
+def test_windows_see_their_part_of_condition_images(here, monkeypatch):
     seen = []
     encode = ConditionImage.encode
     monkeypatch.setattr(
@@ -134,7 +134,7 @@ def test_coordinates_are_cycled(here):
         ),
     ],
 )
-def test_mistakes_end_in_one_line(here, words, message, capsys):
+def test_errors_are_one_line(here, words, message, capsys):
     run(here / "run", Captions(length=8))
     (here / "empty.txt").write_text("\n \n")
     assert sample(*words) == 2
@@ -154,16 +154,16 @@ def test_mistakes_end_in_one_line(here, words, message, capsys):
         ("a,b,c,a,b,#7", ("a,b,c", "a,b", "#7")),
     ],
 )
-def test_names_of_classes_may_have_commas(text, expected):
+def test_class_names_may_contain_commas(text, expected):
     assert class_names(text, ("cat", "tench, Tinca tinca", "a", "a,b", "a,b,c", "#7")) == expected
 
 
-def test_a_list_of_no_classes_is_refused():
+def test_empty_class_list_is_rejected():
     with pytest.raises(UserError, match="--classes ',' holds no class name"):
         class_names(",", ("cat",))
 
 
-def test_prompts_of_a_terminal_that_is_not_utf8_are_read():
+def test_prompts_from_a_non_utf8_terminal():
     typed = os.fsdecode(b"caf\xe9")
     prompts = PromptFlags(classes=f"{typed},b", caption=typed).prompts(
         Preprocessing(3, 8, 8), 1, ("café", "b")

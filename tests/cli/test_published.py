@@ -62,7 +62,7 @@ def here(tmp_path, monkeypatch):
         Path(f"{name}.yaml").write_text(note)
 
 
-def test_no_verb_is_forgotten():
+def test_every_verb_is_tested():
     assert {words[0] for words in COMMANDS.values()} | WITHOUT_A_RUN == set(verbs())
 
 
@@ -70,7 +70,7 @@ def test_no_verb_is_forgotten():
 @pytest.mark.filterwarnings("default:.*:UserWarning")
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_published_file_is_taken(command, file, here, capsys):
+def test_published_file_is_accepted(command, file, here, capsys):
     words = [file if word == "FILE" else word for word in COMMANDS[command]]
     code = main(words)
     told = capsys.readouterr()
@@ -85,12 +85,12 @@ def test_a_published_file_is_taken(command, file, here, capsys):
         assert list(load_run(Path(file), "cpu").cards) == ["card.json"], "a report must find the card"
 
 
-def test_presets_are_kept_in_runs_alone(here, capsys):
+def test_presets_are_saved_in_runs_only(here, capsys):
     assert main(["sample", "taming_net2net_class.ckpt", "--top-k", "3", "--save-preset", "few"]) == 2
-    assert "a preset is kept in a run" in capsys.readouterr().err
+    assert "presets are saved in runs" in capsys.readouterr().err
 
 
-def test_more_classes_than_a_prior_knows_are_refused(here, capsys):
+def test_unknown_classes_are_rejected(here, capsys):
     Path("taming_net2net_class.ckpt.yaml").write_text("heads: 4\nclasses: 3")
     words = ["evaluate", "taming_net2net_class.ckpt", "--lpips", "", *DATA]
     assert main(words) == 2

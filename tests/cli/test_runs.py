@@ -36,7 +36,7 @@ def again(folder: Path, *flags: str) -> int | None:
     return main(["train", "compressor", *TINY, "--name", folder.name, "--runs", str(folder.parent), *flags])
 
 
-def test_the_seed_decides_weights_that_are_built_before_the_training(tmp_path: Path) -> None:
+def test_seed_determines_initial_weights(tmp_path: Path) -> None:
     def codebook(seed: int) -> torch.Tensor:
         flags = ["--model.compressor.quantizer.seeding", "null", "--model.seed", str(seed)]
         stage = STAGES["compressor"]
@@ -48,7 +48,7 @@ def test_the_seed_decides_weights_that_are_built_before_the_training(tmp_path: P
     assert not torch.equal(codebook(0), codebook(1))
 
 
-def test_a_second_training_of_the_same_run_is_refused(folder: Path, capsys) -> None:
+def test_second_training_of_a_run_is_rejected(folder: Path, capsys) -> None:
     fcntl = pytest.importorskip("fcntl")
     (folder / "checkpoints" / "last.ckpt").unlink()
     with (folder / ".lock").open("w") as file:
@@ -59,7 +59,7 @@ def test_a_second_training_of_the_same_run_is_refused(folder: Path, capsys) -> N
 
 
 @pytest.mark.parametrize("text", ["a: [", "", "- 1", "data: {source: digits}"])
-def test_a_damaged_configuration_ends_in_one_line(folder: Path, capsys, text: str) -> None:
+def test_damaged_config_is_one_line(folder: Path, capsys, text: str) -> None:
     (folder / "config.yaml").write_text(text)
     assert main(["train", "resume", str(folder)]) == 2
     message = capsys.readouterr().err
@@ -67,14 +67,14 @@ def test_a_damaged_configuration_ends_in_one_line(folder: Path, capsys, text: st
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 100])
-def test_a_damaged_checkpoint_ends_in_one_line(folder: Path, capsys, content: bytes) -> None:
+def test_damaged_checkpoint_is_one_line(folder: Path, capsys, content: bytes) -> None:
     (folder / "checkpoints" / "last.ckpt").write_bytes(content)
     assert main(["train", "resume", str(folder)]) == 2
     message = capsys.readouterr().err
     assert "last.ckpt is damaged" in message and message.count("\n") == 1
 
 
-def test_a_run_that_could_not_begin_leaves_its_name_free(tmp_path: Path, monkeypatch) -> None:
+def test_failed_start_frees_the_run_name(tmp_path: Path, monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -83,7 +83,7 @@ def test_a_run_that_could_not_begin_leaves_its_name_free(tmp_path: Path, monkeyp
     assert not (tmp_path / "tiny").exists()
 
 
-def test_a_prior_refuses_images_its_compressor_never_saw(folder: Path, capsys) -> None:
+def test_prior_rejects_unseen_image_size(folder: Path, capsys) -> None:
     flags = ["--config", "configs/demo/prior.yaml", "--compressor", str(folder), "--runs", str(folder.parent)]
     assert main(["train", "prior", *flags, "--data.window", "0,128"]) == 2
     assert "the data's window is" in capsys.readouterr().err
@@ -94,13 +94,13 @@ def test_a_prior_refuses_images_its_compressor_never_saw(folder: Path, capsys) -
 @pytest.mark.parametrize(
     "flag", ["gradient_clip_val=-1", "checkpoint_minutes=-1", "strategy=deepspeed", "validate_every=0"]
 )
-def test_impossible_trainer_options_are_refused(folder: Path, capsys, flag: str) -> None:
+def test_invalid_trainer_options_are_rejected(folder: Path, capsys, flag: str) -> None:
     assert again(folder, f"--trainer.{flag}") == 2
     assert flag.partition("=")[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b"])
-def test_the_name_of_a_run_is_one_folder(tmp_path: Path, capsys, name: str) -> None:
+def test_run_name_must_be_one_folder(tmp_path: Path, capsys, name: str) -> None:
     assert main(["train", "compressor", *TINY, "--name", name, "--runs", str(tmp_path / "runs")]) == 2
     assert f"invalid --name '{name}'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -10,7 +10,7 @@ from torch import nn
 
 from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
-from genstack.cli.parsing.sweep import axes_of
+from genstack.cli.parsing.sampling_options import parse_sweep
 from genstack.cli.verbs.doctor import Finding
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
@@ -65,7 +65,7 @@ def pictures(folder):
     return np.stack([pixels(path) for path in sorted(folder.glob("*.png"))])
 
 
-def test_every_option_arrives(place):
+def test_all_options_are_passed_on(place):
     words = {
         "--temperature": "0.9",
         "--min-p": "0.05",
@@ -79,7 +79,7 @@ def test_every_option_arrives(place):
     assert (card["guidance_schedule"], card["guidance_interval"]) == ("cosine", [0.1, 0.9])
 
 
-def test_a_sweep_is_one_table_of_the_same_images(place):
+def test_sweep_writes_one_table(place):
     assert sample("--sweep", "temperature=0.5,1.0", "guidance=1,2,4", "--seed", "5") is None
     folders = sorted(path.name for path in (place / "out").iterdir())
     assert folders == [f"temperature={t},guidance={g}" for t in ("0.5", "1.0") for g in ("1.0", "2.0", "4.0")]
@@ -92,7 +92,7 @@ def test_a_sweep_is_one_table_of_the_same_images(place):
     assert width < 3 * cell_width + 120 and height < 2 * cell_height + 40
 
 
-def test_another_size_is_sampled_through_windows(place):
+def test_other_sizes_use_windows(place):
     assert sample("--size", "24x20") is None
     assert pictures(place / "out").shape == (3, 24, 20)
     assert cards(place / "out")[0]["size"] == [24, 20]
@@ -109,17 +109,17 @@ def test_another_size_is_sampled_through_windows(place):
         (("--mask", "mask.png", "--classes", "dog"), (slice(0, 8), slice(None))),
     ],
 )
-def test_what_is_kept_of_a_picture_stays_to_the_pixel(place, words, kept, capsys):
+def test_kept_pixels_do_not_change(place, words, kept, capsys):
     assert sample("--image", "picture.png", "--grow", "0", *words) is None
     shown = Image.open("picture.png").resize((24, 16), Image.Resampling.BICUBIC)
     drawn = pictures(place / "out")
     assert (drawn[0][kept] == drawn[1][kept]).all() and (drawn[0] != drawn[1]).any()
     assert abs(drawn[0][kept] - np.array(shown, dtype=int)[kept]).max() <= 2, "Pillow rounds otherwise"
-    assert ("sees only the codes before each one" in capsys.readouterr().err) == (words[1] != "top:0.5")
+    assert ("sees only earlier codes" in capsys.readouterr().err) == (words[1] != "top:0.5")
     assert cards(place / "out")[0]["image"].startswith("picture.png ")
 
 
-def test_a_picture_grows_to_a_larger_size(place):
+def test_outpainting_places_the_picture(place):
     words = ("--image", "picture.png", "--size", "24x32", "--grow", "0")
     assert sample(*words) is None
     drawn = pictures(place / "out")
@@ -129,7 +129,7 @@ def test_a_picture_grows_to_a_larger_size(place):
     assert (pictures(place / "corner")[0][:16, 8:] == drawn[0][4:20, 4:28]).all()
 
 
-def test_presets_are_kept_in_the_run_and_change_no_image(place):
+def test_presets_reproduce_images(place):
     assert sample("--preset", "pretty", "--top-k", "7", "--save-preset", "mine") is None
     assert sample("--preset", "mine") is None, "the same images, by another name"
     described = json.loads((place / "run" / "model.json").read_text())
@@ -143,7 +143,7 @@ def test_presets_are_kept_in_the_run_and_change_no_image(place):
     assert "refused" not in (place / "run" / "model.json").read_text()
 
 
-def test_several_processes_draw_what_one_draws(place, monkeypatch, capsys):
+def test_several_processes_match_one(place, monkeypatch, capsys):
     assert sample("--count", "7", "--out", "alone") is None
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank, new in ((2, 2), (0, 3)):
@@ -170,7 +170,7 @@ def test_bf16_is_nearly_the_same_distribution(place):
     [
         (["--sweep", "temprature=1,2"], "unknown option 'temprature'; did you mean 'temperature'?"),
         (["--sweep", "top_k=1,x"], "--sweep top_k=1,x: expected values as in top_k=1,2"),
-        (["--sweep", "guidance=1,2", "guidance=3"], "names guidance twice"),
+        (["--sweep", "guidance=1,2", "guidance=3"], "sets guidance twice"),
         (["--sweep", "guidance=1,1"], "a value is repeated"),
         (["--sweep", "guidance=1,2", "--save-preset", "x"], "--save-preset keeps one set of options"),
         (["--preset", "prety"], "unknown preset 'prety'; available: fid, pretty"),
@@ -214,7 +214,7 @@ def test_bf16_is_nearly_the_same_distribution(place):
         ),
     ],
 )
-def test_mistakes_end_in_one_line(place, words, message, capsys):
+def test_errors_are_one_line(place, words, message, capsys):
     Image.new("L", (8, 8)).save("small.png")
     Image.new("L", (48, 32)).save("black.png")
     Image.new("LA", (48, 32)).save("clear.png")
@@ -224,14 +224,14 @@ def test_mistakes_end_in_one_line(place, words, message, capsys):
     assert not (place / "out").exists()
 
 
-def test_a_sweep_that_ends_in_what_the_prior_cannot_do_draws_nothing(place, capsys):
+def test_invalid_sweep_is_rejected_before_sampling(place, capsys):
     assert sample("--sweep", "temperature=1", "steps=0,4") == 2
     assert "samples one code or grid per step" in capsys.readouterr().err
     assert not (place / "out").exists()
 
 
-def test_cells_are_all_combinations():
-    axes = axes_of(["temperature=1,0.5", "top-k=3"])
+def test_sweep_covers_all_combinations():
+    axes = parse_sweep(["temperature=1,0.5", "top-k=3"])
     assert Sweep(axes).cells == {
         "temperature=1.0,top_k=3": {"temperature": 1.0, "top_k": 3},
         "temperature=0.5,top_k=3": {"temperature": 0.5, "top_k": 3},
@@ -239,7 +239,7 @@ def test_cells_are_all_combinations():
     assert Sweep({}).cells == {"": {}}
 
 
-def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
+def test_compiled_networks_use_one_batch_size(place, monkeypatch):
     """The last batch is filled up with copies, which nobody sees."""
     sizes, entered = [], []
 
@@ -268,7 +268,7 @@ def test_compiled_networks_see_one_size_of_batch(place, monkeypatch):
     assert abs(plain - again).max() <= 1
 
 
-def test_compiling_without_a_compiler_is_refused(capsys, monkeypatch):
+def test_compile_without_compiler_is_rejected(capsys, monkeypatch):
     monkeypatch.setattr(
         "genstack.cli.verbs.doctor.compiler",
         lambda: Finding("warning", "compiler", "no g++ for C++", "apt install g++"),

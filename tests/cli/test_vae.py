@@ -41,7 +41,7 @@ def here(place, monkeypatch):
     monkeypatch.chdir(place)
 
 
-def test_the_run_has_no_layout_and_measures_latents(place):
+def test_vae_run_has_no_layout(place):
     told = json.loads((place / "vae" / "model.json").read_text())
     assert told["layout"] is None
     assert set(told["made"]["measured"]) >= {"val/psnr", "val/rate", "val/active"}
@@ -64,7 +64,7 @@ def test_samples_come_from_the_standard_normal(place, capsys):
 
 
 @pytest.mark.parametrize("run", KINDS)
-def test_interpolations_are_a_sheet_of_the_way(run, place, capsys):
+def test_interpolate_writes_a_sheet(run, place, capsys):
     out = f"{run}.png"
     assert (
         main(["interpolate", run, "a.png", "b.png", "--count", "5", "--out", out, "--device", "cpu"]) is None
@@ -74,11 +74,11 @@ def test_interpolations_are_a_sheet_of_the_way(run, place, capsys):
         assert sheet.width > 5 * 24
 
 
-def test_reconstruction_needs_no_codes(place):
+def test_vae_reconstructs_images(place):
     assert main(["reconstruct", "vae", "--count", "2", "--out", "pairs.png", "--device", "cpu"]) is None
 
 
-def test_all_pictures_of_a_named_source_are_reconstructed(place, capsys):
+def test_reconstruct_reads_a_whole_source(place, capsys):
     (place / "named").mkdir()
     for name in ("a", "b"):
         Image.open(f"{name}.png").save(place / "named" / f"{name}.png")
@@ -100,7 +100,7 @@ def test_all_pictures_of_a_named_source_are_reconstructed(place, capsys):
         ([*ENDLESS.split(), "--model.compressor.quantizer", "FSQ", "--runs", "none"], "max_steps -5"),
     ],
 )
-def test_what_is_refused_ends_in_one_line(words, message, capsys):
+def test_vae_errors_are_one_line(words, message, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert message in error

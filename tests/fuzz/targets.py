@@ -229,7 +229,7 @@ def settings(content: bytes, folder: Path) -> None:
     """A file of settings, and the same as the configuration of a run, down to the types of its values."""
     said = recipes.read(wrote(folder, "recipe.yaml", content))
     for parser in parsers():
-        parser.reread(said, "recipe.yaml")
+        parser.parse_saved(said, "recipe.yaml")
     wrote(folder, "config.yaml", content)
     Run(folder).config()
 

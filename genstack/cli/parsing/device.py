@@ -8,16 +8,17 @@ import torch
 from genstack.compressor.networks.convolutional import Convolutional
 from genstack.errors import UserError
 
-MOST = 0.01  # of the largest value; TF32 and the order of sums stay well below
+TOLERANCE = 0.01  # of the largest value; TF32 and the order of sums stay well below
 
 
 def choose_device(device: str, local: int = 0) -> str:
-    """The device to run on; of several processes on one machine, each takes its own.
+    """Choose the device to run on; processes of one machine take different GPUs.
 
-    Compares an Apple GPU with the CPU first: some releases of torch decode wrongly there without an error.
+    On an Apple GPU, a small decoder is compared with the CPU: some releases of torch compute wrong images
+    there without an error.
     """
     chosen = find_device(device, local)
-    if torch.device(chosen).type == "mps" and (far := deviation(chosen)) > MOST:
+    if torch.device(chosen).type == "mps" and (far := deviation(chosen)) > TOLERANCE:
         warnings.warn(
             f"{chosen} and the CPU decode differently, by {far:.1%} of the largest value: do not trust its "
             f"images; use --device cpu, or another release of torch",
@@ -27,7 +28,7 @@ def choose_device(device: str, local: int = 0) -> str:
 
 
 def find_device(device: str, local: int) -> str:
-    """The device with a name; `auto` is the fastest.
+    """Resolve the name of a device; `auto` is the fastest one.
 
     Raises:
         UserError: the device is not available.
@@ -45,7 +46,7 @@ def find_device(device: str, local: int) -> str:
 
 @torch.inference_mode()
 def deviation(device: str) -> float:
-    """Largest difference of a small decoder on a device and on the CPU, relative to its largest output."""
+    """Return the largest relative difference between a small decoder's outputs on a device and the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         decoder = Convolutional(8, 32, (1, 2), attention=()).decoder(3)

@@ -1,4 +1,4 @@
-"""Image size and edits of a picture, from the command line."""
+"""Flags of the image size, and of edits of a picture."""
 
 import re
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from genstack.sampling import Canvas
 
 @dataclass(frozen=True)
 class Edit:
-    """Flags for other sizes and for editing.
+    """Flags of sizes and edits.
 
     Args:
-        size: height and width, as in 256x512, if not those of the training; the prior samples through a
-            sliding window.
+        size: height and width, as in 256x512; the prior samples other sizes than its own through a sliding
+            window. Its own size by default.
         overlap: share of the window that overlaps the next one; more is slower and more coherent.
         image: picture to edit; scaled and cropped as in training.
         keep: part of the picture to keep: top, bottom, left or right, and its share, as in top:0.5.
         mask: picture of the same size as --image, white where new pixels are sampled.
         place: position of the picture on a larger --size: share of the free space above it and left of it;
             the middle by default.
-        grow: codes by which the mask grows, since codes near its border depend on pixels inside; measured by
-            default.
+        grow: codes by which the mask grows, because codes near its border depend on pixels inside; measured
+            by default.
     """
 
     size: str = ""
@@ -37,7 +37,7 @@ class Edit:
     grow: int | None = None
 
     def canvas(self, model: Model) -> Canvas | None:
-        """The picture to edit and its mask; None without --image.
+        """Read the picture to edit and its mask; None without --image.
 
         Raises:
             UserError: flags are missing, or exclude each other.
@@ -54,7 +54,7 @@ class Edit:
             )
         if self.mask and self.keep:
             raise UserError("--mask and --keep exclude each other; leave one out")
-        file, size = Path(self.image), size_of(self.size)
+        file, size = Path(self.image), parse_size(self.size)
         if self.keep:
             return Canvas.completion(model, file, self.keep, size, self.grow)
         if self.mask:
@@ -64,11 +64,11 @@ class Edit:
         return Canvas.outpainting(model, file, size, self.place or (0.5, 0.5), self.grow)
 
 
-def size_of(text: str) -> tuple[int, int] | None:
-    """Height and width from `256x512`; None from an empty text.
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Parse height and width from `256x512`; None from an empty text.
 
     Raises:
-        UserError: the text is no size, or the size is too large.
+        UserError: the size is invalid or too large.
     """
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""The text of --help, from docstrings and defaults in the source."""
+"""Text of --help, from docstrings and defaults in the source."""
 
 import shutil
 import textwrap
@@ -10,10 +10,9 @@ from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
 
 PARTS = """\
-Write --NAME VALUE or --NAME=VALUE; several values as a,b; no value as null. A true|false option without
-value is true. Where a class is expected, give its name; its own settings follow: --{place} {choice}
---{place}.SETTING VALUE. To list the classes: --{place}.help. To list the settings of one:
---{place}.help={choice}."""
+Write --NAME VALUE or --NAME=VALUE, lists as a,b, and no value as null. A true|false option alone means true.
+Where a class is expected, give its name, then its settings: --{place} {choice} --{place}.SETTING VALUE.
+--{place}.help lists the classes, and --{place}.help={choice} the settings of one."""
 FILES = """\
 --config FILE reads settings from a YAML file or a recipe (`genstack config list`) and can be repeated. Files
 override defaults, later files override earlier ones, and flags override files. --print-config prints the
@@ -22,7 +21,7 @@ WIDTH = 110
 
 
 def command_help(command: Command) -> str:
-    """The help of a command."""
+    """Format the help of a command."""
     flags, places = command.arguments(), command.positional()
     needed = [name for name in places if flags[name].default is None]
     usage = ["usage:", command.name, *(name.upper() for name in needed)]
@@ -31,10 +30,10 @@ def command_help(command: Command) -> str:
     for name, flag in flags.items():
         lines += option(name, flag, place=name in needed)
     for name, group in command.groups.items():
-        otherwise = f" Unset options default to {group.otherwise}." if group.otherwise else ""
-        lines += ["", fill(f"{name}: {find(group.kind).summary}{otherwise}")]
+        inherited = f" Unset options default to {group.inherited_from}." if group.inherited_from else ""
+        lines += ["", fill(f"{name}: {find(group.class_path).summary}{inherited}")]
         for key, argument in group.arguments().items():
-            lines += option(f"{name}.{key}", argument, inherited=bool(group.otherwise))
+            lines += option(f"{name}.{key}", argument, inherited=bool(group.inherited_from))
     if command.groups:
         settings = command.groups.get("model", command.groups["data"]).arguments()
         classes = ((name, choice) for name, one in settings.items() for choice in choices(one))
@@ -45,10 +44,10 @@ def command_help(command: Command) -> str:
 
 
 def part_help(command: Command, word: str) -> str:
-    """The help of `--model.compressor.quantizer.help`, which lists classes, or with `=NAME` of one class.
+    """Format the classes for `--model.compressor.quantizer.help`, or with `=NAME` the settings of one.
 
     Raises:
-        UserError: no class is expected there, or the class is unknown.
+        UserError: the setting takes no class, or the class is unknown.
     """
     place, _, name = word.removeprefix("--").replace("-", "_").partition(".help")
     found = classes_at(command, place)
@@ -64,7 +63,7 @@ def part_help(command: Command, word: str) -> str:
 
 
 def classes_at(command: Command, place: str) -> dict:
-    """The classes that a place takes, in whichever class is chosen above it."""
+    """Return the classes that a setting takes, under any class of the settings above it."""
     head, *path = place.split(".")
     settings = [command.groups[head].arguments()] if head in command.groups else [command.arguments()]
     for name in path if head in command.groups else [head, *path]:
@@ -80,12 +79,12 @@ def classes_at(command: Command, place: str) -> dict:
 
 
 def option(name: str, argument: Argument, place: bool = False, inherited: bool = False) -> list[str]:
-    """One option: name, type, meaning, default; below it the settings of a class that is the only choice."""
+    """Format name, type, meaning and default of an option, and the settings of an only choice."""
     found = choices(argument)
     nullable = "|null" * (bool(found) and "None" in argument.hint)
     kind = "|".join(found) + nullable if found else words(argument)
     head = f"  {name.upper()} or" * place + f"  --{name.replace('_', '-')}"
-    default = "" if inherited else shown_default(argument)
+    default = "" if inherited else format_default(argument)
     if len(head) + len(kind) > WIDTH - 12:
         head, kind = f"{head} <class>", f"({kind})"
         lines = [head, fill(" ".join(filter(None, [argument.help, kind, default])), "      ")]
@@ -99,15 +98,15 @@ def option(name: str, argument: Argument, place: bool = False, inherited: bool =
     return list(filter(None, lines))
 
 
-def shown_default(argument: Argument) -> str:
-    """The default in brackets."""
+def format_default(argument: Argument) -> str:
+    """Format the default in brackets."""
     if argument.default is None:
         return "[required]"
     return f"[default: {text}]" if (text := value(argument)) else ""
 
 
 def fill(text: str, indent: str = "") -> str:
-    """A paragraph as wide as the terminal."""
+    """Wrap a paragraph to the width of the terminal."""
     width = min(shutil.get_terminal_size().columns, WIDTH)
     words = " ".join(text.split())
     return textwrap.fill(

@@ -1,4 +1,4 @@
-"""Sources of settings, one over the other: inherited ones, files, flags."""
+"""Layers of settings: inherited ones, files, flags."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,20 +10,20 @@ from genstack.errors import UserError
 
 
 class Layers(list[tuple[str, dict]]):
-    """Pairs of a place, which messages put before a setting's name, and settings. Later ones win."""
+    """Pairs of a prefix for messages (`FILE: ` or `--`) and settings; later pairs win."""
 
     def get(self, place: str) -> Any:
-        """The value of a setting in the last source that has it; None without."""
+        """Return a setting from the last layer that has it; None without one."""
         values = (lookup(layer, place, missing=self) for _, layer in reversed(self))
         return next((value for value in values if value is not self), None)
 
     def prefix(self, place: str) -> str:
-        """Origin of a setting: its file, or `--` of the command line."""
+        """Return the prefix of the last layer that has a setting."""
         found = (prefix for prefix, layer in reversed(self) if lookup(layer, place, missing=self) is not self)
         return next(found, "--")
 
     def replace(self, place: str, value: Any) -> None:
-        """Change a setting in the last source that has it."""
+        """Change a setting in the last layer that has it."""
         *path, last = place.split(".")
         layer = next(layer for _, layer in reversed(self) if lookup(layer, place, missing=self) is not self)
         for name in path:
@@ -31,10 +31,10 @@ class Layers(list[tuple[str, dict]]):
         inside(layer)[last] = value
 
     def check_groups(self, command: Command) -> None:
-        """Refuse a plain value in place of a group of settings.
+        """Check that groups of settings are mappings.
 
         Raises:
-            UserError: a group is no mapping.
+            UserError: a group has a plain value, or a layer has a setting `config`.
         """
         for prefix, layer in self:
             if "config" in layer:  # jsonargparse would read another file
@@ -48,13 +48,13 @@ class Layers(list[tuple[str, dict]]):
                     raise UserError(f"{prefix}{name} is a group of settings; set {listed}")
 
     def expand_paths(self, command: Command) -> None:
-        """Replace `~` in paths, and refuse empty ones."""
+        """Replace `~` in paths, and reject empty ones."""
         for place in command.paths():
             if (path := self.get(place)) is not None:
                 self.replace(place, expand(path, f"--{place.replace('_', '-')}"))
 
     def part(self, argument: Argument, place: str) -> tuple[Part, int] | None:
-        """The class that is chosen for an argument, or the only one that fits."""
+        """Return the class that the layers choose for an argument, or its default, or the only choice."""
         found = choices(argument)
         for _, layer in reversed(self):
             value = lookup(layer, place)
@@ -66,7 +66,7 @@ class Layers(list[tuple[str, dict]]):
         return found.get(default) or (next(iter(found.values())) if len(found) == 1 else None)
 
     def settings(self, command: Command, place: str) -> dict[str, Argument]:
-        """The settings below a place, given the classes that are chosen."""
+        """Return the settings below a place, given the chosen classes."""
         if not place:
             return command.arguments()
         head, _, rest = place.partition(".")
@@ -79,7 +79,7 @@ class Layers(list[tuple[str, dict]]):
         return {}
 
     def names(self, command: Command, place: str = "") -> list[str]:
-        """The settings below a place, and below those that are groups or classes, for suggestions."""
+        """List the settings below a place at any depth, for suggestions."""
         found = [f"{place}.{name}".lstrip(".") for name in self.settings(command, place)]
         found += [] if place else [*command.groups]
         below = [name for name in found if place.count(".") < 2]
@@ -92,7 +92,7 @@ class Layers(list[tuple[str, dict]]):
 
 
 def nest(given: Iterable[tuple[str, Any]]) -> dict:
-    """Values by dotted name as mappings in mappings; a class and its settings may come in either order."""
+    """Nest values by dotted name; a class and its settings may come in either order."""
     layer: dict = {}
     for name, value in given:
         *path, last = [part for part in name.split(".") if part != "init_args"]
@@ -115,7 +115,7 @@ def nest(given: Iterable[tuple[str, Any]]) -> dict:
 
 
 def short_names(value: Any) -> Any:
-    """Settings with genstack's classes by their last name: a file outlives a move of its classes."""
+    """Shorten the names of genstack's classes, so that files survive a move of their modules."""
     if isinstance(value, list):
         return [short_names(entry) for entry in value]
     if not isinstance(value, dict):
@@ -126,14 +126,14 @@ def short_names(value: Any) -> Any:
 
 
 def inside(value: dict) -> dict:
-    """The arguments of a class, or the mapping itself."""
+    """Return the `init_args` of a class, or the mapping itself."""
     return (
         value.setdefault("init_args", {}) if "class_path" in value or set(value) == {"init_args"} else value
     )
 
 
 def lookup(layer: Any, place: str, missing: Any = None) -> Any:
-    """The value at a dotted place."""
+    """Return the value at a dotted place, or `missing`."""
     for name in place.split(".") if place else ():
         if isinstance(layer, Mapping) and ("class_path" in layer or set(layer) == {"init_args"}):
             layer = layer.get("init_args", {})

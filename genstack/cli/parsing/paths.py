@@ -1,16 +1,21 @@
-"""Paths on the command line: `~` is the home folder, and an empty path is refused, in every option."""
+"""Paths on the command line, and paths beside a run or a published file."""
 
 import os
+from pathlib import Path
 from typing import Any
 
+from genstack import hub
+from genstack.checkpoints.model_file import TENSORS, load
 from genstack.errors import UserError
+from genstack.training.callbacks.metrics import METRICS
+from genstack.training.run import CONFIG, Run
 
-#: A path, or the name of something published. Options of this type show `path` in the help.
+#: A path, or the name of a published model. Help shows options of this type as `path`.
 Place = str
 
 
 def expand(value: Any, option: str) -> Any:
-    """A path, or several, with `~` replaced by the home folder.
+    """Replace `~` in a path, or in several, by the home folder.
 
     Raises:
         UserError: the path is empty, as after an unset variable of the shell.
@@ -23,7 +28,7 @@ def expand(value: Any, option: str) -> Any:
 
 
 def check_name(name: str) -> None:
-    """Refuse the name of a run that is no file name.
+    """Refuse a run name that is not the name of one folder.
 
     Raises:
         UserError: the name is empty, or leads to another folder.
@@ -32,3 +37,23 @@ def check_name(name: str) -> None:
         raise UserError(
             f"invalid --name '{name}': expected the name of one folder; choose its parent by --runs"
         )
+
+
+def is_run(place: Path) -> bool:
+    """Return True if a folder is a run, finished or not."""
+    return any((place / name).is_file() for name in (CONFIG, METRICS, TENSORS))
+
+
+def path_beside(place: Path, name: str) -> Path:
+    """Path in a run folder, beside a published file, or in the working folder for a model of the hub."""
+    if is_run(place):
+        return place / name
+    longer = f"{place.name}.{name}"
+    return Path(longer) if hub.named(place) else place.with_name(longer)
+
+
+def data_settings(place: Path) -> dict[str, Any]:
+    """Data settings of a run, or the preprocessing of a published model."""
+    if (place / CONFIG).is_file():
+        return dict(Run(place).config()["data"])
+    return load(place).preprocessing.settings

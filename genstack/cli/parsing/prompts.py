@@ -1,4 +1,4 @@
-"""Prompts for samples, from the command line."""
+"""Flags of prompts: classes, captions, condition images, coordinates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from genstack.data.transforms import load
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, Prompts
 
-LARGEST = 2**24  # bytes of a file of captions
-#: Flags of each kind of prompt.
+MAX_BYTES = 2**24  # of a file of captions
+#: Flags by kind of prompt.
 FLAGS = {
     "classes": "--classes",
     "captions": "--caption or --captions",
@@ -28,15 +28,15 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class PromptFlags:
-    """Flags that say what images show.
+    """Flags of prompts.
 
     Args:
         classes: class names, or labels like `#3`, separated by commas; several are cycled. Names may contain
             commas. All classes by default.
         caption: caption of every image.
         captions: file with a caption on each line; several are cycled.
-        condition_images: folder of condition images, cycled: segmentation maps, edges, small pictures to
-            enlarge, whatever the prior was trained on.
+        condition_images: folder of condition images, cycled, of the kind that the prior was trained on:
+            segmentation maps, edges, small pictures to enlarge.
         coordinates: position of each image in a larger picture: top,left,bottom,right as shares of its height
             and width, such as 0,0,0.5,0.5 for the upper left quarter; several in quotes are cycled.
     """
@@ -48,7 +48,7 @@ class PromptFlags:
     coordinates: str = ""
 
     def prompts(self, preprocessing: Preprocessing, count: int, classes: Sequence[str]) -> Prompts:
-        """Prompts for up to `count` images.
+        """Read the prompts for up to `count` images.
 
         Args:
             preprocessing: preprocessing of condition images.
@@ -62,13 +62,10 @@ class PromptFlags:
             raise UserError("--caption and --captions exclude each other; put all captions into the file")
         folder = condition_folder(self.condition_images) if self.condition_images else None
         shown = range(min(count, len(folder))) if folder else range(0)
+        captions = (clean(self.caption),) if self.caption.strip() else ()
         return Prompts(
             class_names(clean(self.classes), classes),
-            read_captions(Path(self.captions))
-            if self.captions
-            else (clean(self.caption),)
-            if self.caption.strip()
-            else (),
+            read_captions(Path(self.captions)) if self.captions else captions,
             torch.stack([load(folder.path(index), preprocessing) for index in shown]) if folder else None,
             tuple(clean(folder.key(index)) for index in shown) if folder else (),
             tuple(parse_crop(edges) for edges in self.coordinates.replace(";", " ").split()),
@@ -76,7 +73,7 @@ class PromptFlags:
 
 
 def select_inputs(condition: Condition, prompts: Prompts, count: int) -> ConditionInputs:
-    """Choose inputs for `count` samples; errors name the flag.
+    """Select the condition's inputs for `count` samples; errors name the flag.
 
     Raises:
         UserError: a prompt is invalid, not read by the prior, or missing.
@@ -88,7 +85,7 @@ def select_inputs(condition: Condition, prompts: Prompts, count: int) -> Conditi
 
 
 def class_names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """Names separated by commas; a known name that contains commas is preferred over its parts.
+    """Split names at commas; a known name with commas takes precedence over its parts.
 
     Raises:
         UserError: the text holds no name.
@@ -108,7 +105,7 @@ def class_names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def condition_folder(folder: str) -> FolderSource:
-    """The pictures of --condition-images.
+    """Open the folder of --condition-images.
 
     Raises:
         UserError: the folder does not exist.
@@ -119,10 +116,10 @@ def condition_folder(folder: str) -> FolderSource:
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
-    """The captions in a file, one a line; empty lines are skipped."""
+    """Read captions, one per line; empty lines are skipped."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"--captions {path} is larger than {LARGEST} bytes; give a smaller file")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"--captions {path} is larger than {MAX_BYTES} bytes; give a smaller file")
         found = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").split("\n"))))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -133,7 +130,7 @@ def read_captions(path: Path) -> tuple[str, ...]:
 
 
 def parse_crop(text: str) -> tuple[float, float, float, float]:
-    """`top,left,bottom,right` as numbers."""
+    """Parse `top,left,bottom,right`."""
     try:
         top, left, bottom, right = (float(edge) for edge in text.split(","))
     except ValueError:

@@ -13,9 +13,7 @@ from genstack.errors import UserError
 
 #: Folders that may hold `configs`: data files of an installed package, or a clone.
 HOMES = (Path(sysconfig.get_path("data")) / "share" / "genstack", Path(genstack.__file__).parents[1])
-
-
-MOST = 10_000  # settings in a file
+MAX_SETTINGS = 10_000  # in one file
 
 
 class Loader(yaml.SafeLoader):
@@ -41,34 +39,34 @@ Loader.add_implicit_resolver(
 )
 
 
-def opening(file: Path) -> str:
-    """Title of a recipe: its first comment up to the paper that it follows."""
+def title(file: Path) -> str:
+    """Return the title of a recipe: its first comment up to the citation."""
     first = file.read_text(encoding="utf-8").partition("\n")[0]
     return re.split(r" \(|[;.] |,$", first.strip("# "))[0] if first.startswith("#") else ""
 
 
 def known() -> dict[str, Path]:
-    """The recipes that come with genstack, by their path in a clone."""
+    """Find the recipes that come with genstack, by their path in a clone."""
     home = next(home for home in HOMES if (home / "configs").is_dir() or home == HOMES[-1])
     return {file.relative_to(home).as_posix(): file for file in sorted((home / "configs").rglob("*.yaml"))}
 
 
 def read(file: Path, stage: str = "") -> dict:
-    """Settings of a YAML file: plain values only, tags of Python are refused.
+    """Read the settings in a YAML file; only plain values are allowed.
 
     Args:
         file: a file, or the name of a recipe that comes with genstack, such as `vqgan`.
-        stage: compressor or prior, for names that recipes of both have.
+        stage: compressor or prior; its recipes win if both stages have the name.
 
     Raises:
-        UserError: the file does not exist, is not YAML, or holds no settings.
+        UserError: the file is not found, not YAML, or holds no settings.
     """
     named = file
     if not file.is_file():
         file = recipe(file.as_posix(), stage) or file
     if not file.is_file():
         problem = "is a folder, expected a file" if file.exists() else "not found"
-        raise UserError(f"recipe '{named}' {problem}; {alike(named)}")
+        raise UserError(f"recipe '{named}' {problem}; {suggest_recipe(named)}")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except yaml.MarkedYAMLError as error:
@@ -81,20 +79,20 @@ def read(file: Path, stage: str = "") -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{file} holds no settings; expected lines such as `name: value`")
     check_content(content, file)
-    content.pop("format_version", None)  # of a run's config.yaml, which serves as a recipe, too
+    content.pop("format_version", None)  # the config.yaml of a run serves as a recipe, too
     return content
 
 
 def check_content(content: dict, file: Path) -> None:
-    """Refuse what is no setting: names that are not text, binary values, structures without end.
+    """Check that names are text, values are plain, and the structure is finite.
 
     Raises:
-        UserError: the file holds one.
+        UserError: they are not.
     """
     values: list[Any] = [content]
     for count, value in enumerate(values):  # grows as it is read
-        if count > MOST:
-            raise UserError(f"{file} holds more than {MOST} settings")
+        if count > MAX_SETTINGS:
+            raise UserError(f"{file} holds more than {MAX_SETTINGS} settings")
         if isinstance(value, dict):
             if wrong := [name for name in value if not isinstance(name, str)]:
                 raise UserError(f"{file}: invalid setting name '{wrong[0]}'; expected text")
@@ -106,14 +104,14 @@ def check_content(content: dict, file: Path) -> None:
 
 
 def recipe(name: str, stage: str = "") -> Path | None:
-    """A recipe by its path in a clone, or by its file name with or without ending, for this stage first."""
+    """Find a recipe by its path in a clone or its file name, with or without `.yaml`; `stage` first."""
     names = {key: (key, Path(key).name, Path(key).stem) for key in known()}
     found = sorted((key for key in names if name in names[key]), key=lambda key: f"/{stage}/" not in key)
     return known()[found[0]] if found else None
 
 
-def alike(file: Path) -> str:
-    """The closest known file, or the command that lists recipes."""
+def suggest_recipe(file: Path) -> str:
+    """Suggest the closest known file, or the command that lists recipes."""
     there = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
     by_stem = {Path(name).stem: name for name in [*known(), *there]}
     if near := get_close_matches(file.stem, by_stem, n=1):

@@ -1,4 +1,4 @@
-"""Signatures and docstrings, read from the source: help and error messages import no library for them."""
+"""Signatures and docstrings from the syntax tree, so that help answers without importing torch."""
 
 import ast
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import docstring_parser
 import genstack
 
 ROOT = Path(genstack.__file__).parents[1]
-#: Packages whose classes settings can name.
+#: Packages with classes that settings can name.
 PACKAGES = ("compressor", "losses", "transformer", "conditions", "prior", "data", "training")
 WORDS = {"str": "text", "bool": "true|false", "None": "null", "Path": "path", "Place": "path", "Any": "value"}
 CONTAINERS = ("tuple", "list", "dict", "Sequence", "Mapping")
@@ -23,11 +23,11 @@ class Argument:
     """One argument of a function or class.
 
     Args:
-        name: as it is set.
-        hint: its type, as the source writes it.
-        default: its default, as the source writes it; None if it must be set.
-        help: meaning, from the docstring.
-        module: where it is defined.
+        name: name of the parameter.
+        hint: source text of its type.
+        default: source text of its default; None for a required argument.
+        help: description in the docstring.
+        module: module that defines it.
     """
 
     name: str
@@ -68,23 +68,23 @@ class Part:
 
     @property
     def bases(self) -> list["Part"]:
-        """Base classes, as far as genstack defines them."""
+        """Base classes that genstack defines."""
         named = [resolve(self.module, _name(base)) for base in getattr(self.node, "bases", ())]
         return [part for part in named if part]
 
     def ancestors(self) -> Iterator["Part"]:
-        """The class and all classes that it inherits from."""
+        """Yield the class and all of its ancestors in genstack."""
         yield self
         for base in self.bases:
             yield from base.ancestors()
 
     def is_named(self, name: str) -> bool:
-        """Return True if a name, alone or after any module of genstack, means this class."""
+        """Return True if a name means this class; any module of genstack may precede it."""
         package, _, last = name.rpartition(".")
         return last == self.node.name and f"{package}.".startswith(("genstack.", "."))
 
     def abstract_methods(self) -> set[str]:
-        """Methods that a subclass must still define."""
+        """Return the methods that a subclass must define."""
         marked = {
             name for name, node in self.methods.items() if "abstractmethod" in map(_name, node.decorator_list)
         }
@@ -98,7 +98,7 @@ class Part:
         return not (self.node.name.startswith("_") or "ABC" in direct or self.abstract_methods())
 
     def arguments(self, skip: int = 0) -> dict[str, Argument]:
-        """Arguments of the function or constructor by name, without the first few."""
+        """Return the arguments of the function or constructor by name, without the first `skip`."""
         helps = {name: text for part in reversed([*self.ancestors()]) for name, text in part._helps()}
         return {
             name: Argument(name, hint, default, helps.get(name, ""), self.module)
@@ -106,7 +106,7 @@ class Part:
         }
 
     def _signature(self) -> list[tuple[str, str, str | None]]:
-        """Name, type and default of each argument."""
+        """Return name, type and default of each argument."""
         if isinstance(self.node, ast.FunctionDef):
             return _parameters(self.node.args)
         if "__init__" in self.methods:
@@ -127,14 +127,14 @@ class Part:
 
 @cache
 def tree(module: str) -> ast.Module:
-    """The parsed source of a module of genstack."""
+    """Parse a module of genstack."""
     file = ROOT / Path(*module.split("."))
     return ast.parse((file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text("utf-8"))
 
 
 @cache
 def classes() -> tuple[Part, ...]:
-    """Every class that settings may involve."""
+    """Collect the classes of all packages that settings can name."""
     files = [file for package in PACKAGES for file in sorted((ROOT / "genstack" / package).rglob("*.py"))]
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     own = [module for module in modules if not module.endswith(".__init__")]
@@ -143,14 +143,14 @@ def classes() -> tuple[Part, ...]:
 
 @cache
 def subclasses(base: Part) -> tuple[Part, ...]:
-    """A class and all classes that inherit from it, by name."""
+    """Collect a class and its subclasses, sorted by name."""
     found = [part for part in classes() if base.path in (one.path for one in part.ancestors())]
     return tuple(sorted(found, key=lambda part: part.node.name))
 
 
 @cache
 def resolve(module: str, name: str) -> Part | None:
-    """The class or function that a name means in a module; None if genstack does not define it."""
+    """Find the class or function that a module calls `name`; None if genstack does not define it."""
     for node in tree(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return Part(module, node)
@@ -162,7 +162,7 @@ def resolve(module: str, name: str) -> Part | None:
 
 
 def find(path: str) -> Part:
-    """The class or function with a full dotted name."""
+    """Find a class or function by its full dotted name."""
     module, _, name = path.rpartition(".")
     found = resolve(module, name)
     assert found, path
@@ -170,7 +170,7 @@ def find(path: str) -> Part:
 
 
 def choices(argument: Argument) -> dict[str, tuple[Part, int]]:
-    """The classes that can be named as an argument, each with the number of arguments given to it."""
+    """Return the classes that an argument accepts, each with the number of arguments that genstack passes."""
     return {
         part.node.name: (part, given)
         for base, given in _bases(_parsed(argument.hint), argument.module)
@@ -180,17 +180,17 @@ def choices(argument: Argument) -> dict[str, tuple[Part, int]]:
 
 
 def words(argument: Argument) -> str:
-    """A type as help and messages show it: `int`, `float|null`, `a|b`, `int,int`."""
+    """Spell a type for help and messages: `int`, `float|null`, `a|b`, `int,int`."""
     return _words(_parsed(argument.hint), argument.module)
 
 
 def value(argument: Argument) -> str:
-    """A default as the command line would write it; a class by its name."""
+    """Spell a default as on the command line; a class by its name."""
     return _literal(_parsed(argument.default or "None"), argument.module)
 
 
 def overrides(argument: Argument) -> dict[str, str]:
-    """Arguments that a default such as `Optimization(weight_decay=0.05)` sets."""
+    """Return the arguments that a default such as `Optimization(weight_decay=0.05)` sets."""
     keywords = getattr(_parsed(argument.default or "None"), "keywords", ())
     return {keyword.arg: ast.unparse(keyword.value) for keyword in keywords if keyword.arg}
 
@@ -215,13 +215,13 @@ def _is_class(node: ast.AST) -> TypeGuard[ast.ClassDef]:
 
 
 def _name(node: ast.AST) -> str:
-    """The last name of an expression such as `nn.Module` or `Training[Prior]`."""
+    """Return the last name of an expression such as `nn.Module` or `Training[Prior]`."""
     node = node.value if isinstance(node, ast.Subscript) else node
     return getattr(node, "attr", None) or getattr(node, "id", None) or ""
 
 
 def _members(node: ast.expr) -> list[ast.expr]:
-    """The alternatives of a type."""
+    """List the members of a union."""
     return [*_members(node.left), *_members(node.right)] if isinstance(node, ast.BinOp) else [node]
 
 
@@ -230,7 +230,7 @@ def _inner(node: ast.Subscript) -> list[ast.expr]:
 
 
 def _bases(node: ast.expr, module: str) -> Iterator[tuple[Part, int]]:
-    """The classes in a type, with the number of arguments given to each."""
+    """Yield the classes in a type, each with the number of arguments that a factory takes."""
     for member in _members(node):
         if isinstance(member, ast.Subscript) and _name(member) == "Callable":
             given, made = _inner(member)
@@ -246,7 +246,7 @@ def _words(node: ast.expr, module: str) -> str:
     if isinstance(node, ast.BinOp):
         return "|".join(dict.fromkeys(_words(member, module) for member in _members(node)))
     name = _name(node) or ast.unparse(node)
-    if alias := _assigned(name, module):
+    if alias := _constant(name, module):
         return _words(alias, module)
     if isinstance(node, ast.Subscript) and name == "Literal":
         return "|".join(str(ast.literal_eval(entry)) for entry in _inner(node))
@@ -262,14 +262,14 @@ def _literal(node: ast.expr, module: str) -> str:
     if isinstance(node, ast.List | ast.Tuple):
         return ",".join(_literal(entry, module) for entry in node.elts)
     if isinstance(node, ast.Name):
-        constant = _assigned(node.id, module)
-        return _literal(constant, module) if constant else node.id
+        value = _constant(node.id, module)
+        return _literal(value, module) if value else node.id
     if isinstance(node, ast.Constant):
         return {"None": "null", "True": "true", "False": "false"}.get(str(node.value), str(node.value))
     return ast.unparse(node)
 
 
-def _assigned(name: str, module: str) -> ast.expr | None:
-    """The value of a constant or the meaning of a type alias in a module."""
+def _constant(name: str, module: str) -> ast.expr | None:
+    """Return the value of a constant or type alias in a module."""
     assigned = [entry for entry in tree(module).body if isinstance(entry, ast.Assign)]
     return next((entry.value for entry in assigned if name in map(_name, entry.targets)), None)

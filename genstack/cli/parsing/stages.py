@@ -1,8 +1,9 @@
-"""The two trainings: their settings, and the objects that settings describe."""
+"""The two stages of training: flags, settings, and the objects that the settings describe."""
 
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -21,12 +22,11 @@ from genstack.checkpoints.initialize import (
     load_prior,
 )
 from genstack.checkpoints.model_file import TENSORS, load
-from genstack.cli.commands import training
+from genstack.cli.commands import training_command
 from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.parser import Parser
-from genstack.cli.parsing.paths import check_name
-from genstack.cli.parsing.run_files import data_settings
+from genstack.cli.parsing.paths import Place, check_name, data_settings
 from genstack.data import ImageData
 from genstack.data.codes.data import open_data
 from genstack.data.codes.header import read_header
@@ -37,36 +37,72 @@ from genstack.training.prior import PriorTraining
 from genstack.training.run import CONFIG, Run
 from genstack.training.training import Training
 
-LOCATION = ("name", "runs", "dry_run")  # settings that a run folder does not keep
+LOCATION = ("name", "runs", "dry_run")  # flags that config.yaml leaves out
+
+
+@dataclass(frozen=True)
+class CompressorRun:
+    """Flags of a compressor's training.
+
+    Args:
+        init: run or published file whose weights the training starts from.
+        name: name of the run; its folder is RUNS/NAME.
+        runs: folder of all runs.
+        dry_run: estimate memory and time as `genstack plan` does, and exit.
+    """
+
+    init: Place | None = None
+    name: str = "compressor"
+    runs: Place = "runs"
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class PriorRun:
+    """Flags of a prior's training.
+
+    Args:
+        compressor: run or published file of the compressor.
+        init: run or published file whose prior's weights the training starts from.
+        name: name of the run; its folder is RUNS/NAME.
+        runs: folder of all runs.
+        dry_run: estimate memory and time as `genstack plan` does, and exit.
+    """
+
+    compressor: Place
+    init: Place | None = None
+    name: str = "prior"
+    runs: Place = "runs"
+    dry_run: bool = False
 
 
 class Stage(ABC):
-    """One of the two trainings: its command line, and the training that settings describe."""
+    """One stage: parse its command line, and build its training."""
 
     name: str
 
     @cached_property
     def parser(self) -> Parser:
-        """The settings of this training."""
-        return Parser(training(self.name))
+        """Parser of the stage's settings."""
+        return Parser(training_command(self.name))
 
     def parse(self, arguments: list[str]) -> Namespace:
-        """The settings of a command line."""
+        """Parse a command line."""
         settings = self.parser.parse(arguments, self.inherited)
         check_name(settings.name)
         return settings
 
     @abstractmethod
     def inherited(self, given: Layers) -> dict[str, Any]:
-        """Settings of the runs that a command line names; files and flags override them."""
+        """Return settings of the runs that a command line names; files and flags override them."""
 
     @abstractmethod
-    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
-        """The training, made of the parts that the settings describe."""
+    def training_command(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+        """Assemble the training from its parts."""
 
     @abstractmethod
     def next_steps(self, folder: Path) -> str:
-        """Commands that follow a finished training."""
+        """Describe what to do after the training."""
 
 
 class CompressorStage(Stage):
@@ -75,15 +111,15 @@ class CompressorStage(Stage):
     name = "compressor"
 
     def inherited(self, given: Layers) -> dict[str, Any]:
-        """The compressor of --init."""
+        """Return the compressor of --init."""
         start = given.get("init")
         if start is None:
             return {}
         described = description.describe(load(Path(start)).compressor)
-        del described["channels"]  # as many as the data has
+        del described["channels"]  # set from the data
         return {"model": {"compressor": as_settings(described)}}
 
-    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+    def training_command(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
         arguments = vars(parts.model)
         if settings.init is not None and run.checkpoint is None:
             arguments["compressor"] = initialized_compressor(arguments["compressor"], Path(settings.init))
@@ -101,35 +137,35 @@ class PriorStage(Stage):
     name = "prior"
 
     def inherited(self, given: Layers) -> dict[str, Any]:
-        """The data of the compressor's run, and the prior of --init."""
-        return self._prior(given) | self._data(given)
+        """Return the data of the compressor's run, and the prior of --init."""
+        return self._initial_prior(given) | self._compressor_data(given)
 
-    def _prior(self, given: Layers) -> dict[str, Any]:
+    def _initial_prior(self, given: Layers) -> dict[str, Any]:
         start = given.get("init")
         if start is None:
             return {}
         described = description.describe(load_prior(Path(start)))
         condition = described.pop("condition")
-        del described["layout"]  # the compressor's
-        for late in ("names", "network"):  # the data's, and no setting
+        del described["layout"]  # set from the compressor
+        for late in ("names", "network"):  # set from the data
             condition.pop(late, None)
         return {"model": {"prior": as_settings(described), "condition": as_settings(condition)}}
 
-    def _data(self, given: Layers) -> dict[str, Any]:
+    def _compressor_data(self, given: Layers) -> dict[str, Any]:
         place = given.get("compressor")
         if place is None or hub.named(place):
             return {}
         if not Path(place).exists():
-            raise UserError(f"compressor '{place}' not found; name the run or file of a compressor")
+            raise UserError(f"compressor '{place}' not found; expected a run or a published file")
         data = data_settings(Path(place))
         source = given.get("data.source")
         if source is not None and is_archive(Path(source)):
-            data.pop("augmentation", None)  # done when the images were encoded, as is the size
+            data.pop("augmentation", None)  # cropping and size were fixed when the images were encoded
             data |= read_header(Path(source)).preprocessing.settings
         return {"data": data} if data else {}
 
-    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
-        # A run has a copy of its compressor as soon as it has a model.
+    def training_command(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+        # Once a run has saved a model, it holds a copy of its compressor.
         place = run.folder if (run.folder / TENSORS).exists() else Path(settings.compressor)
         model = load(place)
         arguments, data = vars(parts.model), open_data(parts.data, model)
@@ -152,13 +188,13 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), P
 
 @rank_zero_only
 def print_once(text: str, error: bool = False) -> None:
-    """Print a line in the first of several processes."""
+    """Print a line in the process of rank 0."""
     if text:
         print(text, file=sys.stderr if error else sys.stdout)
 
 
 def as_settings(described: Any) -> Any:
-    """A description of a part in the form of a configuration file."""
+    """Convert the description of a module to the form of a configuration file."""
     if isinstance(described, dict):
         arguments = {name: as_settings(value) for name, value in described.items() if name != "class"}
         return {"class_path": described["class"], "init_args": arguments}
@@ -166,22 +202,22 @@ def as_settings(described: Any) -> Any:
 
 
 def build_training(stage: Stage, settings: Namespace, run: Run) -> tuple[Namespace, Training]:
-    """The parts that settings describe, and the training made of them."""
-    torch.manual_seed(settings.model.seed)  # parts with weights are made before the training seeds itself
+    """Build the parts that the settings describe, and assemble the training."""
+    torch.manual_seed(settings.model.seed)  # some parts have weights, and Lightning seeds later
     parts = stage.parser.build(settings)
     return parts, stage.training(settings, parts, run)
 
 
 def kept_settings(stage: Stage, settings: Namespace) -> dict[str, Any]:
-    """The settings that a run folder keeps: all but its location."""
-    return {key: value for key, value in stage.parser.resolved(settings).items() if key not in LOCATION}
+    """Return the settings for config.yaml: all but the location of the run."""
+    return {key: value for key, value in stage.parser.dump(settings).items() if key not in LOCATION}
 
 
 def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tuple[Stage, Namespace]:
-    """The stage and settings of a run; `changes` of the trainer's settings are written to its folder."""
+    """Read the stage and settings of a run, and write `changes` of the trainer's settings to its folder."""
     config = run.config()
     stage = STAGES["prior" if "compressor" in config else "compressor"]
-    settings = stage.parser.reread(config, str(run.folder / CONFIG))
+    settings = stage.parser.parse_saved(config, str(run.folder / CONFIG))
     settings.runs, settings.name = str(run.folder.parent), run.folder.name  # the folder may have been moved
     for name, number in changes.items():
         setattr(settings.trainer, name, number)
@@ -191,6 +227,6 @@ def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tup
 
 
 def run_data(folder: Path) -> ImageData:
-    """The images that a run was trained on."""
+    """Open the images that a run was trained on."""
     stage, settings = read_run(Run(folder))
     return stage.parser.build(settings).data

@@ -1,4 +1,4 @@
-"""The words of a command line: values by place, values by name, and the name that was probably meant."""
+"""Split a command line into names and values, and suggest known names for unknown ones."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ from genstack.errors import UserError
 
 
 def suggest(problem: str, name: str, names: Iterable[str]) -> str:
-    """A problem with a name, followed by the closest known name, or else by the choices."""
+    """Append the closest known name to a problem, or else the choices."""
     known = list(names)
     starts = [one for one in known if name and one.startswith(name)]
     if near := starts or get_close_matches(name, known, n=1, cutoff=0.5):
@@ -18,22 +18,22 @@ def suggest(problem: str, name: str, names: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> str:
-    """An unknown name, and the closest known one."""
+    """Describe an unknown name, and suggest a known one."""
     return suggest(f"unknown {kind} '{name}'", name, names)
 
 
 def split(
     arguments: Iterable[str], switches: Collection[str] = (), lists: Collection[str] = ()
 ) -> list[tuple[str, Any]]:
-    """Read `--name value`, `--name=value`, `--name` and values without a name; dashes become underscores.
+    """Split into `--name value`, `--name=value`, `--name` and values alone; dashes become underscores.
 
     Args:
         arguments: words from the shell.
-        switches: names whose value is `true` or `false`, and may be left out.
+        switches: names whose value is `true`, `false` or absent.
         lists: names that take all words up to the next `--name`.
 
     Returns:
-        names with values, in order: "" as the name of a value without one, None as the value of a lone name.
+        names with values, in order: "" for a value without a name, None for a name without a value.
     """
     found: list[tuple[str, Any]] = []
     rest = list(arguments)
@@ -58,10 +58,10 @@ def split(
 def name_values(
     words: list[tuple[str, Any]], places: Collection[str], lists: Collection[str], command: str
 ) -> list[tuple[str, Any]]:
-    """All values with their names, those by place first.
+    """Give positional values their names, and put them first.
 
     Raises:
-        UserError: a value has no place, or a name is given twice.
+        UserError: there are too many positional values, or a name is given twice.
     """
     given, names = [value for name, value in words if not name], list(places)
     if given and names and names[0] in lists:

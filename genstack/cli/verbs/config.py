@@ -1,4 +1,4 @@
-"""List recipes and parts, and show all settings of a recipe or run.
+"""List recipes and classes, and show all settings of a recipe or run.
 
 genstack config show vqgan
 """
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from genstack.cli.parsing.recipes import known, opening, read
+from genstack.cli.parsing.recipes import known, read, title
 from genstack.cli.parsing.source import find, subclasses
 from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
 
-#: Kinds of parts that a configuration can name.
-KINDS = {
+#: Base classes of the parts that settings can name.
+BASES = {
     "compressor": "genstack.compressor.Compressor",
     "network": "genstack.compressor.Network",
     "quantizer": "genstack.compressor.Bottleneck",
@@ -30,35 +30,34 @@ KINDS = {
 
 
 def show(path: Path) -> None:
-    """Every setting of a recipe or of a run, defaults included.
+    """Print all settings of a recipe or run, defaults included.
 
-    Files override defaults, later files override earlier ones, and flags override files. The config.yaml of a
-    run is the result. For several files and flags together, add --print-config to the training command.
+    To print the settings of several files and flags together, add --print-config to the training command.
 
     Args:
-        path: a recipe by file or name, or the folder of a run.
+        path: recipe by file or name, or folder of a run.
     """
-    from genstack.cli.parsing.stages import STAGES  # imports all of training; the other actions need none
+    from genstack.cli.parsing.stages import STAGES  # imports all of training, which other actions do not need
     from genstack.training.run import Run
 
     if path.is_dir():
         _print_settings(Run(path).config())
         return
-    content, refusals = read(path), []
+    content, errors = read(path), []
     for stage in sorted(STAGES.values(), key=lambda stage: stage.name != _stage_of(content)):
         try:
             resolved, missing = stage.parser.preview(content, str(path))
         except UserError as error:
-            refusals.append(error)
+            errors.append(error)
             continue
         print("".join(f"# required: --{name.replace('_', '-')}\n" for name in missing), end="")
         _print_settings(resolved)
         return
-    raise refusals[0]
+    raise errors[0]
 
 
 def _stage_of(content: dict) -> str:
-    """The training that a recipe is for."""
+    """Guess the stage of a recipe from its model."""
     model = content.get("model")
     return "prior" if isinstance(model, dict) and {"prior", "condition"} & {*model} else "compressor"
 
@@ -69,10 +68,10 @@ def _print_settings(settings: dict) -> None:
 
 
 def list_(folder: Path | None = None) -> None:
-    """The recipes that come with genstack, or those in a folder, with their titles.
+    """List the recipes of genstack, or of a folder, with their titles.
 
     Args:
-        folder: where to look, at any depth.
+        folder: searched at any depth.
     """
     recipes = known() if folder is None else {str(file): file for file in sorted(folder.rglob("*.yaml"))}
     if not recipes:
@@ -81,20 +80,20 @@ def list_(folder: Path | None = None) -> None:
         )
     width = max(map(len, recipes))
     for name, file in recipes.items():
-        print(f"{name:{width}}  {opening(file)}".rstrip())
+        print(f"{name:{width}}  {title(file)}".rstrip())
 
 
 def classes(kind: str | None = None) -> None:
-    """The parts that a configuration can name, by kind.
+    """List the classes that settings can name, by kind.
 
     Args:
         kind: compressor, network, quantizer, output, reconstruction, perceptual, features, discriminator,
             adversarial, prior, order or condition; all by default.
     """
-    if kind is not None and kind not in KINDS:
-        raise UserError(unknown("kind of part", kind, KINDS))
-    for name in [kind] if kind else KINDS:
-        found = [part for part in subclasses(find(KINDS[name])) if part.concrete]
+    if kind is not None and kind not in BASES:
+        raise UserError(unknown("kind", kind, BASES))
+    for name in [kind] if kind else BASES:
+        found = [part for part in subclasses(find(BASES[name])) if part.concrete]
         width = max(len(part.node.name) for part in found)
         print(f"{name}:")
         for part in found:

@@ -14,7 +14,7 @@ from genstack.data.inspection import contact_sheet, inspect_images
 from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
-VARIED = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5, rotate=10.0, shift=0.1)
+EXAMPLE = Augmentation(crop="random", zoom=(1.0, 1.2), flip=0.5, rotate=10.0, shift=0.1)
 
 
 def check(
@@ -27,14 +27,14 @@ def check(
     run: Place = "",
     out: Place = "data-check.png",
 ) -> None:
-    """Read every image of a source, list problems, and write a sheet of images as a model will see them.
+    """Read every image of a source, list problems, and write a contact sheet of preprocessed images.
 
     Args:
         source: anything that `--data.source` takes, such as a folder of pictures.
         resolution: side of the images that the model sees, or height and width: 64 (the default), or 48,64.
-        channels: 1 grey, 3 colour (the default), 4 colour and transparency.
-        labels: source of classes: own (the source's), folder (first-level folders), or none.
-        window: values of 16-bit files that become black and white; null for the whole range.
+        channels: 1 for grey, 3 for colour (the default), 4 for colour and transparency.
+        labels: source of class labels: own (the source's), folder (first-level folders), or none.
+        window: 16-bit values that map to black and white; null for the whole range.
         background: red, green and blue, 0 to 255, behind transparent pictures; white by default.
         run: run or published file whose resolution, channels, window and background are used.
         out: PNG file of the contact sheet, each image above an augmented version.
@@ -47,7 +47,7 @@ def check(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     if run and given:
-        raise UserError(f"--{next(iter(given))} comes from --run {run}; leave one of the two out")
+        raise UserError(f"--{next(iter(given))} comes from --run {run}; leave out one of them")
     if run:
         data = ImageData.for_model(load(Path(run)).preprocessing, source, labels)
     else:
@@ -56,5 +56,5 @@ def check(
     print("\n".join([data.report(), *found.lines()]))
     if not found.readable:
         raise UserError(f"no image of {source} can be read; the reasons are above")
-    write(contact_sheet(data, found.readable, VARIED), Path(out))
+    write(contact_sheet(data, found.readable, EXAMPLE), Path(out))
     print(f"{out} shows the images as a model sees them, each above an augmented version")

@@ -66,7 +66,7 @@ def demo(
 
 
 def write_sheets(model: Model, data: ImageData, samples: Batch, folder: Path) -> None:
-    """Write three sheets: samples, reconstructions, and samples beside their nearest training images."""
+    """Write sheets of samples, of reconstructions, and of samples beside their nearest training images."""
     known, held_out = data.examples("training"), data.examples("validation", 20).images
     names = [model.classes[label] for label in samples.labels[:50]]
     pairs = interleave(held_out, model.reconstruct(held_out))
@@ -87,7 +87,7 @@ def interleave(left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"]) 
 
 
 def metrics(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
-    """Metrics of reconstructions, codes and samples, one a line."""
+    """Format metrics of reconstructions, codes and samples, one per line."""
     known, held_out = data.examples("training"), data.examples("validation")
     training, drawn, others = (downsample(each.images) for each in (known, samples, held_out))
     closeness = psnr(held_out.images, model.reconstruct(held_out.images)).mean()

@@ -1,4 +1,4 @@
-"""Check that this machine has what training needs, and name the cure for what is missing.
+"""Check this machine for everything that training needs, and suggest fixes.
 
 genstack doctor
 """
@@ -22,25 +22,25 @@ from packaging.requirements import Requirement
 from genstack.errors import UserError
 
 MISMATCH = "operator torchvision::nms does not exist"
-#: Libraries whose versions belong into a bug report.
+#: Libraries whose versions belong in a bug report.
 REPORTED = ("torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "jsonargparse", "safetensors")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check, and a cure for a warning or problem."""
+    """Result of one check, and the fix for a warning or problem."""
 
     state: Literal["ok", "warning", "problem"]
     subject: str
     fact: str
-    cure: str = ""
+    fix: str = ""
 
     def line(self) -> str:
-        return f"{self.state:8} {self.subject:12} {self.fact}" + (f"; {self.cure}" if self.cure else "")
+        return f"{self.state:8} {self.subject:12} {self.fact}" + (f"; {self.fix}" if self.fix else "")
 
 
 def doctor(runs: Path = Path("runs")) -> int:
-    """Check that this machine has what training needs; exits with 1 if something is broken.
+    """Check this machine for everything that training needs; exits with 1 if something is broken.
 
     Args:
         runs: folder of all runs.
@@ -54,8 +54,8 @@ def doctor(runs: Path = Path("runs")) -> int:
 def versions(
     find: Callable[[str], str] = version, declared: Callable[[str], list[str] | None] = requires
 ) -> Finding:
-    """Python, and the installed versions of the libraries that genstack needs, compared with their bounds."""
-    found, problems, cures = [f"python {platform.python_version()}"], [], []
+    """Check the versions of Python and of the required libraries against their bounds."""
+    found, problems, fixes = [f"python {platform.python_version()}"], [], []
     try:
         needed = [Requirement(text) for text in declared("genstack-images") or []]
     except PackageNotFoundError:  # a clone that is not installed
@@ -68,20 +68,20 @@ def versions(
             installed = find(name)
         except PackageNotFoundError:
             problems.append(f"{name} missing")
-            cures.append(f"'{name}{requirement.specifier}'")
+            fixes.append(f"'{name}{requirement.specifier}'")
             continue
         if not requirement.specifier.contains(installed, prereleases=True):
             problems.append(f"{name} {installed} does not satisfy {requirement.specifier}")
-            cures.append(f"'{name}{requirement.specifier}'")
+            fixes.append(f"'{name}{requirement.specifier}'")
         if name in REPORTED:
             found.append(f"{name} {installed}")
     if problems:
-        return Finding("problem", "versions", ", ".join(problems), f"pip install {' '.join(cures)}")
+        return Finding("problem", "versions", ", ".join(problems), f"pip install {' '.join(fixes)}")
     return Finding("ok", "versions", ", ".join(found))
 
 
 def device(load: Callable[[str], Any] = importlib.import_module) -> Finding:
-    """The device that training runs on."""
+    """Find the device that training runs on."""
     try:
         torch = load("torch")
     except (ImportError, OSError, RuntimeError) as error:
@@ -95,13 +95,13 @@ def device(load: Callable[[str], Any] = importlib.import_module) -> Finding:
     if torch.backends.mps.is_available():
         return Finding("ok", "device", f"Apple GPU (MPS), {threads}")
     if shutil.which("nvidia-smi"):
-        cure = "install a driver as new as torch's CUDA, or the torch of pytorch.org that fits the driver"
-        return Finding("warning", "device", f"CPU, {threads}; torch cannot use the GPU of this machine", cure)
+        fix = "install a driver as new as torch's CUDA, or the torch of pytorch.org that fits the driver"
+        return Finding("warning", "device", f"CPU, {threads}; torch cannot use the GPU of this machine", fix)
     return Finding("ok", "device", f"CPU, {threads}, bf16")
 
 
 def torchvision(load: Callable[[str], ModuleType] = importlib.import_module) -> Finding:
-    """Check that torchvision fits torch: the two come in pairs, and from the same index."""
+    """Check that torchvision matches torch; both must come from the same index."""
     try:
         return Finding("ok", "torchvision", f"loads, {load('torchvision').__version__}")
     except (ImportError, OSError, RuntimeError) as error:
@@ -109,17 +109,17 @@ def torchvision(load: Callable[[str], ModuleType] = importlib.import_module) -> 
             return Finding(
                 "problem", "torchvision", f"does not load ({_first(error)})", "pip install torchvision"
             )
-    cure = (
+    fix = (
         "install both from one index: pip install --force-reinstall torch torchvision, "
         "with --index-url https://download.pytorch.org/whl/cpu for a CPU"
     )
-    return Finding("problem", "torchvision", f"does not fit this torch ({MISMATCH})", cure)
+    return Finding("problem", "torchvision", f"does not match this torch ({MISMATCH})", fix)
 
 
 def compiler(
     which: Callable[[str], str | None] = shutil.which, headers: Path = Path(sysconfig.get_path("include"))
 ) -> Finding:
-    """Check for what torch.compile needs: a C++ compiler, and Python's headers."""
+    """Check for the C++ compiler and the Python headers that torch.compile needs."""
     uses = "--model.compile, sample --compile and evaluate --compile"
     usual = "clang++" if sys.platform == "darwin" else "g++"
     path = which(os.environ.get("CXX") or usual)
@@ -133,18 +133,14 @@ def compiler(
             "apt install python3-dev",
         )
     other = next((name for name in ("clang++", "c++") if which(name)), None)
-    cure = f"export CXX={other}" if other else "apt install g++ (or xcode-select --install)"
-    return Finding("warning", "compiler", f"no {usual} for C++; {uses} will not work", cure)
+    fix = f"export CXX={other}" if other else "apt install g++ (or xcode-select --install)"
+    return Finding("warning", "compiler", f"no {usual} for C++; {uses} will not work", fix)
 
 
 def check_compiler() -> None:
-    """Refuse --compile without a compiler.
-
-    Raises:
-        UserError: there is no compiler.
-    """
+    """Raise a UserError if --compile will not work on this machine."""
     if (found := compiler()).state != "ok":
-        raise UserError(f"--compile needs a C++ compiler: {found.fact}: {found.cure}")
+        raise UserError(f"--compile needs a C++ compiler: {found.fact}: {found.fix}")
 
 
 def venv(find: Callable[[str], object] = find_spec) -> Finding:
@@ -156,16 +152,14 @@ def venv(find: Callable[[str], object] = find_spec) -> Finding:
 
 
 def weights(places: Callable[[], dict[str, list[str]]] | None = None) -> Finding:
-    """Locations of the weights of perceptual losses."""
+    """Locate the pretrained weights of perceptual losses."""
     try:
         found = (places or _places)()
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding(
-            "problem", "weights", f"cannot be searched for ({_first(error)})", "make clean install"
-        )
+        return Finding("problem", "weights", f"search failed ({_first(error)})", "make clean install")
     if missing := [name for name, where in found.items() if not where]:
-        cure = f"genstack weights fetch {missing[0]}, or train with --model.perceptual null"
-        return Finding("warning", "weights", f"{', '.join(missing)} not on this machine", cure)
+        fix = f"genstack weights fetch {missing[0]}, or train with --model.perceptual null"
+        return Finding("warning", "weights", f"{', '.join(missing)} not found on this machine", fix)
     return Finding("ok", "weights", ", ".join(f"{name}: {where[0]}" for name, where in found.items()))
 
 
@@ -179,24 +173,24 @@ def _places() -> dict[str, list[str]]:
 
 
 def wandb(find: Callable[[str], object] = find_spec) -> Finding:
-    """Check for Weights & Biases, which runs use only if asked to."""
+    """Check for Weights & Biases, which is optional."""
     if find("wandb") is None:
-        return Finding("warning", "wandb", "not installed", "pip install wandb, if you want it")
+        return Finding("warning", "wandb", "not installed", "pip install wandb to log there")
     return Finding(
         "ok", "wandb", f"installed, mode {os.environ.get('WANDB_MODE', 'offline unless a run asks')}"
     )
 
 
 def disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Finding:
-    """Free disk space for runs."""
+    """Check the free disk space for runs."""
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     free = usage(there).free / 1e9
-    fact, cure = f"{free:.1f} GB free for {folder}", "delete old runs, or write elsewhere with --runs DIR"
+    fact, fix = f"{free:.1f} GB free for {folder}", "delete old runs, or write elsewhere with --runs DIR"
     if not os.access(there, os.W_OK):
         return Finding("problem", "disk", f"{there} cannot be written to", "write elsewhere with --runs DIR")
     if free < 1:
-        return Finding("problem", "disk", fact, cure)
-    return Finding("warning", "disk", fact, cure) if free < 10 else Finding("ok", "disk", fact)
+        return Finding("problem", "disk", fact, fix)
+    return Finding("warning", "disk", fact, fix) if free < 10 else Finding("ok", "disk", fact)
 
 
 def _first(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Encode images once, for priors to train on their codes.
+"""Encode images once, so that priors train on their codes.
 
 genstack encode runs/flowers --data.source DIR --views ten-crop --out codes/flowers
 """
@@ -14,9 +14,8 @@ from genstack.cli.commands import ENCODE
 from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.layers import Layers
-from genstack.cli.parsing.parser import Parser, made
-from genstack.cli.parsing.paths import Place
-from genstack.cli.parsing.run_files import data_settings
+from genstack.cli.parsing.parser import Parser, to_dataclass
+from genstack.cli.parsing.paths import Place, data_settings
 from genstack.cli.progress_bar import bar
 from genstack.data import ImageData
 from genstack.data.codes.encoding import Encoding
@@ -29,17 +28,17 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Request:
-    """Encode images with a compressor, once, into a folder that priors train on instead of the images.
+    """Encode images once; priors then train on the codes instead of the images.
 
-    Existing codes are kept: an interrupted encoding continues when the command is repeated. Started by
-    torchrun or srun, several processes share the work. `--data.batch-size` views are encoded at a time.
+    Repeating the command continues an interrupted encoding. Processes started by torchrun or srun share the
+    work. `--data.batch-size` views are encoded at a time.
 
     Args:
         run: folder of a compressor's or a prior's run, or a published file.
         out: folder for the codes.
-        views: views of each image: its middle (center), also its mirror image (flip), or ten crops: the
-            middle and four corners of 1.1 times the size, each mirrored too (ten-crop).
-        images_per_shard: images in one file; their codes appear together.
+        views: views of each image: the center crop (center), also its mirror image (flip), or the center and
+            corner crops of an image enlarged by 1.1, each mirrored too (ten-crop).
+        images_per_shard: number of images per file.
         device: auto, cpu, cuda or mps.
     """
 
@@ -51,25 +50,23 @@ class Request:
 
 
 def run(arguments: list[str]) -> int | None:
-    """Encode what a command line asks for."""
+    """Run a command line."""
     parser = Parser(ENCODE)
     settings = parser.parse(arguments, inherited)
-    encode(made(Request, settings), parser.build(settings).data)
+    encode(to_dataclass(Request, settings), parser.build(settings).data)
     return None
 
 
 def encode(request: Request, data: ImageData) -> None:
-    """Encode; unfinished files of killed processes are removed."""
+    """Encode images; remove unfinished files of killed processes first."""
     if data.augmentation != AS_IS:
-        raise UserError(
-            "genstack encode: --views decides how images are cropped; leave out data.augmentation"
-        )
+        raise UserError("genstack encode: --views sets the crops; leave out data.augmentation")
     with shared(folder := Path(request.out), begun(folder)):
         encode_share(request, data, folder)
 
 
 def encode_share(request: Request, data: ImageData, folder: Path) -> None:
-    """Write this process's share of the codes, and the header once all shards exist."""
+    """Encode this process's share, and write the header once all shards exist."""
     process = Process.from_environment()
     model = load(Path(request.run)).to(choose_device(request.device, process.local_rank))
     encoding = Encoding(model, data, folder, VIEWS[request.views], request.images_per_shard)
@@ -88,7 +85,7 @@ def encode_share(request: Request, data: ImageData, folder: Path) -> None:
     if left:
         print(
             f"{encoding.header.count - left} of {encoding.header.count} shards exist; other processes encode "
-            f"the rest; if they were stopped, repeat the command"
+            f"the rest. If they were stopped, repeat the command"
         )
         return
     header = encoding.finish()
@@ -97,7 +94,7 @@ def encode_share(request: Request, data: ImageData, folder: Path) -> None:
 
 
 def inherited(given: Layers) -> dict[str, Any]:
-    """The data settings of the compressor's run, without augmentation."""
+    """Return the data settings of the compressor's run, without augmentation."""
     place = given.get("run")
     if place is None:
         return {}
@@ -106,7 +103,7 @@ def inherited(given: Layers) -> dict[str, Any]:
 
 
 def summary(header: Header, folder: Path) -> list[str]:
-    """Number and size of the codes, in a line or two."""
+    """Describe the number and size of the codes."""
     images = sum(entry.images for entry in header.shards)
     codes = images * len(header.views) * header.layout.length
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

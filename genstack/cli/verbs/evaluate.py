@@ -1,4 +1,4 @@
-"""Measure a run, or compare two folders of pictures, each number with its protocol.
+"""Measure a run, or compare two folders of images; each number has its protocol.
 
 genstack evaluate runs/flowers-prior --samples 2048
 """
@@ -13,10 +13,9 @@ from genstack.checkpoints.model_file import TENSORS, load
 from genstack.cli.commands import EVALUATE
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.layers import Layers
-from genstack.cli.parsing.options import chosen_options
-from genstack.cli.parsing.parser import Parser, made
-from genstack.cli.parsing.paths import Place
-from genstack.cli.parsing.run_files import data_settings, path_beside
+from genstack.cli.parsing.parser import Parser, to_dataclass
+from genstack.cli.parsing.paths import Place, data_settings, path_beside
+from genstack.cli.parsing.sampling_options import resolve_options
 from genstack.cli.parsing.stages import print_once, run_data
 from genstack.cli.verbs.doctor import check_compiler
 from genstack.data import ImageData
@@ -37,11 +36,11 @@ from genstack.training.run import CONFIG
 CARD = "card.json"
 SAMPLES = 1000  # by default
 NETS = ("alex", "vgg")
-EXAMPLES = 64  # images whose captions must name some class of a classifier
+EXAMPLES = 64  # images whose captions are checked for class names
 
 
 def run(arguments: list[str]) -> int | None:
-    """Evaluate what a command line asks for."""
+    """Run a command line."""
     parser = Parser(EVALUATE)
     settings = parser.parse(arguments, inherited)
     evaluate(settings, parser.build(settings).data)
@@ -49,14 +48,14 @@ def run(arguments: list[str]) -> int | None:
 
 
 def inherited(given: Layers) -> dict[str, Any]:
-    """Return the settings of the data that a run or two folders imply."""
+    """Return the data settings of the run, or of the two folders."""
     place, generated = given.get("run"), given.get("generated")
     if place is None:
         return {}
     if generated:
         for name in (place, generated):
             if (Path(name) / TENSORS).is_file():
-                raise UserError(f"{name} is a run; name it alone, or name two folders of images")
+                raise UserError(f"{name} is a run; evaluate it alone, or give two folders of images")
         folders = [open_folder(name) for name in (place, generated)]
         if given.get("data.resolution"):
             return {"data": {"source": place}}
@@ -85,18 +84,18 @@ class Evaluation:
         samples: number of samples of a prior, 1000 by default; FID needs at least 2048.
         split: real images to use: validation, training or all; by default the held-out ones, or all images of
             another --data.source.
-        seed: of the samples.
+        seed: seed of the samples.
         training: most training images to search for near-copies.
-        classifier: checks the classes of samples: a folder with one folder of images per class, or a .pt2
-            file of torch.export or an .onnx file that takes images in [-1, 1]. The program is run, so use one
-            you trust. A .txt file beside it names its classes, one per line; by default they are the run's.
+        classifier: checks the classes of samples: a folder with one folder of images per class, a .pt2 file
+            of torch.export, or an .onnx file; programs take images in [-1, 1] and are run, so use one you
+            trust. A .txt file beside it lists its classes, one per line; by default they are the run's.
             Captions count if they name exactly one class.
-        lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty for
-            none.
+        lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty to skip
+            LPIPS.
         out: folder for the card and the pictures; RUN/evaluation or GENERATED.evaluation by default.
         batch_size: images per batch, and samples per batch.
         device: auto, cpu, cuda or mps.
-        precision: of the networks that sample, fp32 or bf16; metrics use fp32.
+        precision: precision of the sampling networks, fp32 or bf16; metrics use fp32.
         compile: sample with torch.compile; compiling takes half a minute or more and pays for many samples.
     """
 
@@ -128,7 +127,7 @@ class Evaluation:
 
     @property
     def nets(self) -> list[str]:
-        """Networks of LPIPS."""
+        """Networks of LPIPS by name."""
         return [name.strip() for name in self.lpips.split(",") if name.strip()]
 
     @property
@@ -143,83 +142,78 @@ class Evaluation:
 
 
 def evaluate(settings: Namespace, data: ImageData) -> None:
-    """Evaluate, save the card and print it.
-
-    Args:
-        settings: of the command line.
-        data: the real images.
-    """
-    wanted, process = made(Evaluation, settings), Process.from_environment()
+    """Evaluate on the real images of `data`, save the card and print it."""
+    flags, process = to_dataclass(Evaluation, settings), Process.from_environment()
     print_once(restart_warning(), error=True)
     with gloo_group(process.rank, process.world_size):
-        shape, device = data.preprocessing.shape, choose_device(wanted.device, process.local_rank)
-        networks = Networks.load(wanted.nets, shape, device)
-        if wanted.generated:
-            card, model = compare_folders(wanted, data, networks), dict[str, Any]()
+        shape, device = data.preprocessing.shape, choose_device(flags.device, process.local_rank)
+        networks = Networks.load(flags.nets, shape, device)
+        if flags.generated:
+            card, model = compare_folders(flags, data, networks), dict[str, Any]()
         else:
-            card, model = measure_run(wanted, settings, data, networks)
+            card, model = measure_run(flags, settings, data, networks)
     if card is None:
         return
     command = {name: value for name, value in settings.as_dict().items() if name != "data"}
     card.protocol = {"command": command, **card.protocol, "processes": process.world_size, **model}
-    card.save(wanted.folder / CARD)
-    print("\n".join([*card.lines(), f"protocol: {wanted.folder / CARD}"]))
+    card.save(flags.folder / CARD)
+    print("\n".join([*card.lines(), f"protocol: {flags.folder / CARD}"]))
 
 
-def compare_folders(wanted: Evaluation, data: ImageData, networks: Networks) -> Card | None:
+def compare_folders(flags: Evaluation, data: ImageData, networks: Networks) -> Card | None:
     """Compare two folders of images; return the card in the first process."""
     for name in ("classifier", "samples", "compile"):
-        if getattr(wanted, name):
+        if getattr(flags, name):
             raise UserError(f"--{name} applies to a prior's run, not to folders; leave it out")
-    other = ImageData.for_model(data.preprocessing, wanted.generated)
+    other = ImageData.for_model(data.preprocessing, flags.generated)
     real, generated = ReferenceSet(data, "all"), ReferenceSet(other, "all")
     if min(len(real), len(generated)) < FEWEST and not are_pairs(real, generated):
         raise UserError(
-            f"{wanted.run} has {len(real)} images and {wanted.generated} has {len(generated)}; a comparison "
+            f"{flags.run} has {len(real)} images and {flags.generated} has {len(generated)}; a comparison "
             f"needs at least {FEWEST} images in each"
         )
-    return evaluate_folders(real, generated, networks, wanted.batch_size)
+    return evaluate_folders(real, generated, networks, flags.batch_size)
 
 
 def measure_run(
-    wanted: Evaluation, settings: Namespace, data: ImageData, networks: Networks
+    flags: Evaluation, settings: Namespace, data: ImageData, networks: Networks
 ) -> tuple[Card | None, dict[str, Any]]:
     """Evaluate a run; return the card in the first process, and the model's identity."""
-    model, place = load(Path(wanted.run)).to(networks.device), Path(wanted.run)
+    model, place = load(Path(flags.run)).to(networks.device), Path(flags.run)
     for name in ("samples", "classifier", "compile"):
-        if not model.can_sample and getattr(wanted, name):
+        if not model.can_sample and getattr(flags, name):
             raise UserError(
-                f"{wanted.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
+                f"{flags.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
             )
     training = run_data(place) if (place / CONFIG).is_file() else None
-    check_data(wanted.run, model, data, training)
+    check_data(flags.run, model, data, training)
     held_out = is_training_source(training, data)
-    reference = ReferenceSet(data, wanted.split or ("validation" if held_out else "all"))
+    reference = ReferenceSet(data, flags.split or ("validation" if held_out else "all"))
     sampling = None
     if model.can_sample:
         sampling = Sampling(
-            options=chosen_options(settings, model),
-            count=wanted.samples or SAMPLES,
-            seed=wanted.seed,
-            matchers=matchers(wanted.classifier, model, data, networks),
-            training=wanted.training,
-            precision=wanted.precision,
-            batch_size=wanted.batch_size,
-            compile=wanted.compile,
+            options=resolve_options(settings, model),
+            count=flags.samples or SAMPLES,
+            seed=flags.seed,
+            matchers=matchers(flags.classifier, model, data, networks),
+            training=flags.training,
+            precision=flags.precision,
+            batch_size=flags.batch_size,
+            compile=flags.compile,
         )
         model.check_options(sampling.options)
-    card = evaluate_run(model, reference, training, sampling, networks, wanted.batch_size, wanted.folder)
-    return card, {"model": {"path": wanted.run, "sha256": model.fingerprint}}
+    card = evaluate_run(model, reference, training, sampling, networks, flags.batch_size, flags.folder)
+    return card, {"model": {"path": flags.run, "sha256": model.fingerprint}}
 
 
 def matchers(name: str, model: Model, data: ImageData, networks: Networks) -> list[Matcher]:
-    """Return what checks if samples show their condition.
+    """Return the matchers, which check if samples show their condition.
 
     Args:
-        name: of the user's classifier; "" for none.
-        model: of the run.
+        name: path of the user's classifier; "" for none.
+        model: the model of the run.
         data: the real images.
-        networks: for a classifier by nearest neighbours.
+        networks: feature extractors for a classifier by nearest neighbours.
     """
     classifier = None
     if name:

@@ -27,7 +27,7 @@ def export(
     Args:
         run: run or published file.
         to: format: safetensors (the whole model, for genstack), diffusers, onnx or torch-export.
-        out: folder of the exported model; must not exist.
+        out: new folder for the exported model.
         licence: licence identifier for the model card, such as cc-by-4.0.
         batch: batch size of exported onnx and torch-export programs.
         push: repository on the Hugging Face hub to upload the folder to, such as hf:user/name.
@@ -38,7 +38,7 @@ def export(
         print("\n".join(f"{name}\n    {kind.what}" for name, kind in kinds.items()))
         return
     if not run or not out:
-        raise UserError("name a run and a folder: genstack export RUN --to safetensors --out DIR")
+        raise UserError("expected a run and a folder: genstack export RUN --to safetensors --out DIR")
     if to not in kinds:
         raise UserError(unknown("export format", to, kinds))
     if push:

@@ -1,4 +1,4 @@
-"""Import a model that another project published.
+"""Import a checkpoint of another project.
 
 genstack import vqgan_imagenet_f16_1024.ckpt --out runs/vqgan-f16
 """
@@ -12,7 +12,7 @@ from genstack.checkpoints.model_file import TENSORS, save
 from genstack.checkpoints.published import formats
 from genstack.checkpoints.published import load as load_published
 from genstack.cli.commands import IMPORT
-from genstack.cli.parsing.parser import Parser, made
+from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place
 from genstack.errors import UserError
 from genstack.model import Model
@@ -20,15 +20,14 @@ from genstack.model import Model
 
 @dataclass(frozen=True)
 class Request:
-    """Import a model that another project published as a run; no code of its file is run.
+    """Import a checkpoint of another project as a run, without running code from its file.
 
-    Options can also be kept in FILE.yaml, such as `heads: 16`; then FILE can be used in place of a run.
+    Options can also be written to FILE.yaml, such as `heads: 16`; then FILE can be used in place of a run.
 
     Args:
-        file: a checkpoint (.ckpt, .pt, .pth, .bin, .pkl, .safetensors), a folder of diffusers, or
-            hf:user/name.
+        file: checkpoint (.ckpt, .pt, .pth, .bin, .pkl, .safetensors), folder of diffusers, or hf:user/name.
         out: folder of the new run.
-        list: list the kinds of files that can be imported, and exit.
+        list: list the known formats and exit.
     """
 
     file: Place = ""
@@ -37,14 +36,14 @@ class Request:
 
 
 def run(arguments: list[str]) -> int | None:
-    """Import what a command line asks for."""
+    """Run a command line."""
     settings = Parser(IMPORT).parse(arguments)
-    import_model(made(Request, settings), made(ImportOptions, settings))
+    import_model(to_dataclass(Request, settings), to_dataclass(ImportOptions, settings))
     return None
 
 
 def import_model(request: Request, options: ImportOptions) -> None:
-    """Write a published model as a run."""
+    """Save a published model as a run."""
     if request.list:
         print(known_formats())
         return
@@ -61,7 +60,7 @@ def import_model(request: Request, options: ImportOptions) -> None:
 
 
 def known_formats() -> str:
-    """Return the kinds of files that can be read, with the options of each."""
+    """List the known formats with their options."""
     lines = []
     for kind in sorted(formats().values(), key=lambda kind: kind.what):
         names = (field.name for field in fields(ImportOptions) if field.name in kind.asks)

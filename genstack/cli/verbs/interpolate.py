@@ -24,9 +24,9 @@ def interpolate(
     out: Place = "interpolation.png",
     device: str = "auto",
 ) -> None:
-    """Interpolate between two pictures in a compressor's latents, and write a sheet of the images between.
+    """Interpolate between two pictures in a compressor's latents, and write a sheet.
 
-    The ends are the reconstructions of the two pictures. Latents are mixed before quantization.
+    Both ends are reconstructions of the pictures. Latents are mixed before quantization.
 
     Args:
         run: folder of a compressor's or a prior's run, or a published file.
@@ -37,7 +37,7 @@ def interpolate(
         device: auto, cpu, cuda or mps.
     """
     if count < 2:
-        raise UserError(f"count must be at least 2, since both ends are counted; got {count}")
+        raise UserError(f"count must be at least 2, both ends included; got {count}")
     model = load(Path(run)).to(choose_device(device))
     one, other = (read(Path(name), model.preprocessing) for name in (first, last))
     images = model.interpolate(one, other, count).cpu()

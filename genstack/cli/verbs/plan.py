@@ -1,4 +1,4 @@
-"""Estimate memory, time and size of a training, and write nothing.
+"""Estimate memory, time and model size of a training, and write nothing.
 
 genstack plan compressor --config vqgan --data.source DIR
 """
@@ -17,14 +17,14 @@ from genstack.training.training import Training
 
 
 def run(arguments: list[str]) -> int | None:
-    """Print the estimate of a command line."""
+    """Run a command line."""
     stage = STAGES[arguments[0]]
     print_plan(stage, stage.parse(arguments[1:]))
     return None
 
 
 def print_plan(stage: Stage, settings: Namespace) -> None:
-    """Print the estimate; runs a few training steps."""
+    """Run a few training steps, and print the estimate."""
     parts, training = build_training(stage, settings, Run(Path()))
     estimate = Estimate(training, parts.trainer)
     print("\n".join([model_line(training), *code_lines(training), *batch_lines(estimate)]), flush=True)
@@ -36,13 +36,13 @@ def print_plan(stage: Stage, settings: Namespace) -> None:
 
 
 def model_line(training: Training) -> str:
-    """Class and weights of the model."""
+    """Describe class and weights of the model."""
     total = sum(parameter.numel() for parameter in training.model.parameters())
     return f"model    {type(training.model).__name__}, {total / 1e6:.4g} M weights"
 
 
 def code_lines(training: Training) -> list[str]:
-    """Image size, number of codes, and compression ratio."""
+    """Describe image size, number of codes and compression ratio."""
     seen, layout = training.data.preprocessing, layout_of(training)
     head = f"images   {seen.height}x{seen.width}, {seen.channels} channels, as {training.representation}"
     if layout is None:
@@ -55,7 +55,7 @@ def code_lines(training: Training) -> list[str]:
 
 
 def layout_of(training: Training) -> CodeLayout | None:
-    """Layout of the codes; None for a compressor without codes."""
+    """Return the layout of the codes; None for a compressor without codes."""
     layout = getattr(training, "layout", None)
     if layout is not None:
         return layout
@@ -64,7 +64,7 @@ def layout_of(training: Training) -> CodeLayout | None:
 
 
 def batch_lines(estimate: Estimate) -> list[str]:
-    """Batch size and learning rate."""
+    """Describe batch size and learning rate."""
     schedule, optimization = estimate.schedule, estimate.training.optimization
     warmup = steps(optimization.warmup, schedule.max_steps)
     factors = f"{schedule.processes} x {schedule.accumulate_grad_batches} x {estimate.micro_batch}"
@@ -76,7 +76,7 @@ def batch_lines(estimate: Estimate) -> list[str]:
 
 
 def memory_line(memory: Memory) -> str:
-    """Memory needed and available."""
+    """Compare the memory needed with the memory available."""
     if not memory.needed:
         return "memory   unknown on this system"
     how = "measured" if memory.measured else "extrapolated from smaller batches"
@@ -93,7 +93,7 @@ def memory_line(memory: Memory) -> str:
 
 
 def time_line(estimate: Estimate) -> str:
-    """Duration of all steps."""
+    """Estimate the duration of all steps."""
     each, count = estimate.seconds(), estimate.schedule.max_steps
     return (
         f"time     {count} steps of {each:.3g} s: {duration(each * count)}, without validation "
@@ -102,7 +102,7 @@ def time_line(estimate: Estimate) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in its largest unit."""
+    """Format a time in its largest unit."""
     for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {name}"

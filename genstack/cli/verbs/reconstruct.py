@@ -1,4 +1,4 @@
-"""Reconstruct images with a compressor, to see what it keeps.
+"""Reconstruct images with a compressor, and measure PSNR.
 
 genstack reconstruct runs/flowers --count 16 --out reconstructions.png
 """
@@ -28,11 +28,11 @@ def reconstruct(
     out: Place = "reconstructions.png",
     device: str = "auto",
 ) -> None:
-    """Reconstruct images with a compressor: a sheet of pairs, and their PSNR.
+    """Reconstruct images with a compressor, write a sheet of pairs, and print PSNR.
 
     Args:
         run: folder of a compressor's or a prior's run, or a published file.
-        source: images to reconstruct, a folder or a built-in set; the run's held-out images by default.
+        source: folder or built-in set to reconstruct; the run's held-out images by default.
         count: number of images.
         out: PNG file of the sheet, each image beside its reconstruction.
         device: auto, cpu, cuda or mps.
@@ -45,7 +45,7 @@ def reconstruct(
     elif (Path(run) / CONFIG).is_file():
         data = run_data(Path(run))
     else:
-        raise UserError(f"{run} has no held-out images, since it was not trained here; add --source")
+        raise UserError(f"{run} was not trained here and has no held-out images; add --source")
     reference = ReferenceSet(data, "all" if source else "validation", count)
     images = reference.batch(range(len(reference))).images
     reconstructions = model.reconstruct(images).cpu()

@@ -8,8 +8,7 @@ from pathlib import Path
 from genstack.atomic import replacing
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.paths import Place
-from genstack.cli.parsing.run_files import is_run, path_beside
+from genstack.cli.parsing.paths import Place, is_run, path_beside
 from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
 from genstack.errors import UserError
@@ -29,7 +28,7 @@ def report(
 ) -> None:
     """Write a report of a run as one HTML page, or of several runs side by side.
 
-    The page is one file for any browser, without a network: model and data, curves, reconstructions with
+    The page is one file that opens in any browser, offline: model and data, curves, reconstructions with
     error maps, code usage, samples beside the nearest training images, the metrics of `genstack evaluate`,
     and the commands that reproduce the run. Name several runs to compare them.
 
@@ -45,25 +44,25 @@ def report(
         raise UserError(f"samples must be at least 0, got {samples}")
     found = [load_run(Path(folder), choose_device(device)) for folder in runs]
     if not found:
-        raise UserError("--runs is missing; name a run: genstack report runs/flowers")
+        raise UserError("--runs is missing; expected a run: genstack report runs/flowers")
     one = len(found) == 1
     page = run_page(found[0], samples, seed) if one else comparison_page(found, samples, seed)
     place = Path(out) if out else path_beside(found[0].folder, PAGE) if one else Path(COMPARISON)
     if place.is_dir():
-        raise UserError(f"{place} is a folder; name a file for the page: --out {place / PAGE}")
+        raise UserError(f"--out {place} is a folder; expected a file, such as {place / PAGE}")
     with replacing(place) as partial:
         partial.write_text(page, encoding="utf-8")
     print(f"{place} ({len(page.encode()) / 1e6:.1f} MB) opens in any browser")
 
 
 def load_run(folder: Path, device: str) -> RunData:
-    """Everything that a run folder holds.
+    """Load everything that a run folder holds.
 
     Raises:
-        UserError: the folder is not a run.
+        UserError: the folder holds no run.
     """
     if not is_run(folder):
-        return published(folder, device)
+        return load_published(folder, device)
     model = (
         attempt(lambda: load(folder).to(device))
         if (folder / TENSORS).is_file()
@@ -74,13 +73,13 @@ def load_run(folder: Path, device: str) -> RunData:
         config=attempt(Run(folder).config),
         history=history.read(folder / METRICS),
         model=model,
-        data=attempt(lambda: opened(folder)),
+        data=attempt(lambda: open_data(folder)),
         cards=card.cards(folder),
     )
 
 
-def published(place: Path, device: str) -> RunData:
-    """Everything that a published file holds.
+def load_published(place: Path, device: str) -> RunData:
+    """Load everything that a published file holds.
 
     Raises:
         UserError: the file holds no model.
@@ -95,8 +94,8 @@ def published(place: Path, device: str) -> RunData:
     return RunData(place, unknown, unknown, model, unknown, card.cards(path_beside(place, EVALUATION)))
 
 
-def opened(folder: Path) -> ImageData:
-    """The images that a run was trained on, listed."""
+def open_data(folder: Path) -> ImageData:
+    """Open and list the images that a run was trained on."""
     data = run_data(folder)
-    data.split  # noqa: B018  # listing is lazy, and its errors belong here
+    data.split  # noqa: B018  # listing is lazy; its errors belong here
     return data

@@ -21,12 +21,11 @@ from genstack.checkpoints.model_file import TENSORS, load, save
 from genstack.cli.commands import SAMPLE
 from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.edit import Edit, size_of
-from genstack.cli.parsing.options import chosen_options
-from genstack.cli.parsing.parser import Parser, made
+from genstack.cli.parsing.edit import Edit, parse_size
+from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.prompts import PromptFlags, select_inputs
-from genstack.cli.parsing.sweep import axes_of
+from genstack.cli.parsing.sampling_options import parse_sweep, resolve_options
 from genstack.cli.progress_bar import bar
 from genstack.cli.verbs.doctor import check_compiler
 from genstack.data.images import write
@@ -39,16 +38,16 @@ from genstack.sampling.gallery import SHEET
 
 @dataclass(frozen=True)
 class Request:
-    """Sample images from a trained prior or a VAE, as PNG files, with a sheet of them beside the folder.
+    """Sample PNG images from a trained prior or a VAE, and write a sheet beside their folder.
 
-    With --image, a part of that picture is sampled anew and the rest is kept: the part named by --keep, the
-    black of --mask, or the whole picture inside a larger --size. Started by torchrun or srun, several
-    processes share the work.
+    With --image, a part of that picture is kept and the rest is sampled: kept is the part of --keep, the
+    black of --mask, or the whole picture on a larger --size. Processes started by torchrun or srun share the
+    compute.
 
     Args:
         run: folder of a prior's run or of a VAE's, or a published file.
         count: total number of images.
-        seed: image i of a seed is the same whatever the batch size and the number of images.
+        seed: image i of a seed depends neither on the batch size nor on the number of images.
         out: folder for `00000.png` and on, and `samples.jsonl`; existing images are kept.
     """
 
@@ -63,13 +62,13 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Search:
-    """Flags that compare sampling options.
+class SearchFlags:
+    """Flags that compare and save sampling options.
 
     Args:
-        sweep: options with several values each, as in `temperature=0.8,1.0 guidance=1,2,4`: samples the same
-            images with each combination, and writes one labelled table.
-        save_preset: name under which the run keeps these options, for --preset.
+        sweep: several values per option, as in `temperature=0.8,1.0 guidance=1,2,4`: sample the same images
+            with each combination, and write one labelled table.
+        save_preset: save these options in the run under this name, for --preset.
     """
 
     sweep: tuple[str, ...] = ()
@@ -77,11 +76,11 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.sweep and self.save_preset:
-            raise UserError("--save-preset keeps one set of options; leave out --sweep or --save-preset")
+            raise UserError("--save-preset saves one set of options; leave out --sweep or --save-preset")
 
 
 @dataclass(frozen=True)
-class Work:
+class ComputeFlags:
     """Flags that change speed and memory, but not the images.
 
     Args:
@@ -89,7 +88,7 @@ class Work:
         precision: fp32 or bf16; bf16 is faster where the hardware supports it, and less exact.
         device: auto, cpu, cuda or mps.
         compile: compile transformers and decoder with torch.compile; takes half a minute or more, and pays
-            for many images.
+            off for many images.
     """
 
     batch_size: int = 32
@@ -105,28 +104,29 @@ class Work:
 
 
 def run(arguments: list[str]) -> int | None:
-    """Sample what a command line asks for."""
+    """Run a command line."""
     sample(Parser(SAMPLE).parse(arguments))
     return None
 
 
 def sample(settings: Namespace) -> None:
     """Sample this process's share of the images, and write the sheet once all images exist."""
-    request, search, work = made(Request, settings), made(Search, settings), made(Work, settings)
+    request, search = to_dataclass(Request, settings), to_dataclass(SearchFlags, settings)
+    compute = to_dataclass(ComputeFlags, settings)
     if search.save_preset and not (Path(request.run) / TENSORS).is_file():
         raise UserError(
-            f"a preset is kept in a run, and {request.run} is a file; make a run of it with genstack import"
+            f"presets are saved in runs, and {request.run} is a file; import it first with genstack import"
         )
     process, folder = Process.from_environment(), Path(request.out).resolve()
-    model = load_sampler(request.run).to(choose_device(work.device, process.local_rank))
-    sweep = Sweep(axes_of(search.sweep))
-    options = {name: chosen_options(settings, model, cell) for name, cell in sweep.cells.items()}
-    series = make_series(settings, model, request, work)
+    model = load_sampler(request.run).to(choose_device(compute.device, process.local_rank))
+    sweep = Sweep(parse_sweep(search.sweep))
+    options = {name: resolve_options(settings, model, cell) for name, cell in sweep.cells.items()}
+    series = make_series(settings, model, request, compute)
     if series.ignores_known:
-        warn_of_blindness(model)
+        warn_about_context(model)
     galleries = [Gallery(replace(series, options=each), folder / name) for name, each in options.items()]
-    done = sample_share(galleries, process, work)
-    if search.save_preset and process.rank == 0:  # after the images: the prior may refuse the options
+    done = sample_share(galleries, process, compute)
+    if search.save_preset and process.rank == 0:  # after sampling, since the prior may reject the options
         model.save_preset(search.save_preset, options[""])
         save(model, Path(request.run))
     if missing := sum(len(gallery.missing) for gallery in galleries):
@@ -139,10 +139,10 @@ def sample(settings: Namespace) -> None:
 
 
 def load_sampler(run: str) -> Model:
-    """The model of a run.
+    """Load a model to sample from.
 
     Raises:
-        UserError: the model is a compressor of codes, which has no distribution to sample from.
+        UserError: the model is a compressor of codes, without a prior.
     """
     model = load(Path(run))
     if not model.can_sample:
@@ -150,13 +150,13 @@ def load_sampler(run: str) -> Model:
     return model
 
 
-def make_series(settings: Namespace, model: Model, request: Request, work: Work) -> Series:
-    """The images to sample."""
-    edit = made(Edit, settings)
-    size = size_of(edit.size)
+def make_series(settings: Namespace, model: Model, request: Request, compute: ComputeFlags) -> Series:
+    """Describe the images to sample."""
+    edit = to_dataclass(Edit, settings)
+    size = parse_size(edit.size)
     height, width = size or (model.preprocessing.height, model.preprocessing.width)
     preprocessing = replace(model.preprocessing, height=height, width=width)
-    prompts = made(PromptFlags, settings).prompts(preprocessing, request.count, model.classes)
+    prompts = to_dataclass(PromptFlags, settings).prompts(preprocessing, request.count, model.classes)
     return Series(
         model=model,
         inputs=select_inputs(model.condition, prompts, request.count),
@@ -164,39 +164,39 @@ def make_series(settings: Namespace, model: Model, request: Request, work: Work)
         canvas=edit.canvas(model),
         size=size,
         overlap=edit.overlap,
-        precision=work.precision,
+        precision=compute.precision,
     )
 
 
-def sample_share(galleries: Sequence[Gallery], process: Process, work: Work) -> str:
-    """Sample a process's share of the missing images; returns their number and speed in words."""
+def sample_share(galleries: Sequence[Gallery], process: Process, compute: ComputeFlags) -> str:
+    """Sample this process's share of the missing images; return a summary of number and speed."""
     shares = [process.share(gallery.missing) for gallery in galleries]
     new, start = sum(map(len, shares)), time.monotonic()
-    size = min(work.batch_size, max(map(len, shares)))
-    with bar() as progress, galleries[0].series.compiled() if work.compile and new else nullcontext():
-        if work.compile and new:
+    size = min(compute.batch_size, max(map(len, shares)))
+    with bar() as progress, galleries[0].series.compiled() if compute.compile and new else nullcontext():
+        if compute.compile and new:
             print("the first batch waits for the compiler, half a minute or more", file=sys.stderr)
         for gallery, mine in zip(galleries, shares, strict=True):
             task = progress.add_task(gallery.folder.name, total=len(mine), visible=bool(mine))
-            gallery.write(mine, size or 1, partial(progress.advance, task), pad=work.compile)
+            gallery.write(mine, size or 1, partial(progress.advance, task), pad=compute.compile)
     pace = f" at {new / (time.monotonic() - start):.3g} images/s" if new else ""
-    return f"({new} new)" + pace + (", compiling included" if pace and work.compile else "")
+    return f"({new} new)" + pace + (", compiling included" if pace and compute.compile else "")
 
 
 def make_sheet(galleries: Sequence[Gallery], sweep: Sweep) -> Image:
-    """The sheet of one gallery, or the table of a sweep."""
+    """Draw the sheet of one gallery, or the table of a sweep."""
     shown = min(SHEET, len(galleries[0].series))
     columns = ceil(sqrt(shown)) if sweep.axes else min(8, shown)
     return sweep.table([gallery.sheet(columns) for gallery in galleries])
 
 
-def warn_of_blindness(model: Model) -> None:
-    """Warn that a prior does not see all of the picture that is kept."""
+def warn_about_context(model: Model) -> None:
+    """Warn that the prior does not see all kept parts of the picture."""
     order, later = "row by row", "below and to the right"
     if len(model.layout.grids) > 1:
         order, later = "grid by grid", "on finer grids"
     print(
-        f"{type(model.prior).__name__} sees only the codes before each one, {order}: "
-        f"what is kept {later} does not steer it",
+        f"{type(model.prior).__name__} sees only earlier codes, {order}: kept parts {later} do not affect "
+        f"its samples",
         file=sys.stderr,
     )

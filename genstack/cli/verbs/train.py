@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from genstack.cli.commands import commands
-from genstack.cli.parsing.parser import Parser, made
+from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.stages import (
     STAGES,
@@ -30,12 +30,12 @@ from genstack.training.training import Training
 
 @dataclass(frozen=True)
 class Resume:
-    """Continue a run that was stopped, with the settings that it began with.
+    """Continue a stopped run with its own settings.
 
     Args:
         run: folder of the run.
-        devices: a different number of devices on each node; null for the same as before.
-        num_nodes: a different number of machines; null for the same as before.
+        devices: new number of devices per node; null for the same as before.
+        num_nodes: new number of machines; null for the same as before.
     """
 
     run: Place
@@ -50,19 +50,19 @@ class Resume:
 
     @property
     def changes(self) -> dict[str, int]:
-        """Settings of the trainer that differ from the run's."""
+        """Settings of the trainer to change."""
         numbers = {"devices": self.devices, "num_nodes": self.num_nodes}
         return {name: number for name, number in numbers.items() if number is not None}
 
 
 def run(arguments: list[str]) -> int | None:
-    """Begin a run, or continue it."""
+    """Run a command line."""
     action, *rest = arguments
     return resume(rest) if action == "resume" else start(STAGES[action], rest)
 
 
 def start(stage: Stage, arguments: list[str]) -> int | None:
-    """Begin the run that a command line describes, or continue it if it exists."""
+    """Start the run of a command line, or continue it if it exists."""
     settings = stage.parse(arguments)
     if settings.dry_run:
         plan.print_plan(stage, settings)
@@ -71,20 +71,20 @@ def start(stage: Stage, arguments: list[str]) -> int | None:
 
 
 def resume(arguments: list[str]) -> int | None:
-    """Continue a run from its folder alone."""
-    flags = made(Resume, Parser(commands()["train resume"]).parse(arguments))
-    here = Run(Path(flags.run))
-    stage, settings = read_run(here, flags.changes)
-    return train(stage, settings, here, resumed=True)
+    """Continue a run, given its folder."""
+    flags = to_dataclass(Resume, Parser(commands()["train resume"]).parse(arguments))
+    run = Run(Path(flags.run))
+    stage, settings = read_run(run, flags.changes)
+    return train(stage, settings, run, resumed=True)
 
 
-def train(stage: Stage, settings: Namespace, here: Run, resumed: bool = False) -> int | None:
-    """Train to the last step, or until a signal; a resumed run keeps its configuration."""
-    folder = here.folder
-    new = not resumed and here.begin(kept_settings(stage, settings))
+def train(stage: Stage, settings: Namespace, run: Run, resumed: bool = False) -> int | None:
+    """Train to the last step or until a signal, and return the exit code."""
+    folder = run.folder
+    new = not resumed and run.begin(kept_settings(stage, settings))
     try:
-        if not fit(stage, settings, here):
-            print_once(f"{folder} is complete: {here.step()} of {settings.trainer.max_steps} steps are done")
+        if not fit(stage, settings, run):
+            print_once(f"{folder} is complete: {run.step()} of {settings.trainer.max_steps} steps are done")
             return None
     except Stopped as stopped:
         print_once(
@@ -93,32 +93,32 @@ def train(stage: Stage, settings: Namespace, here: Run, resumed: bool = False) -
         return 128 + stopped.number
     except BaseException:
         if new:
-            here.withdraw()
+            run.withdraw()
         raise
     print_once(f"{folder} is complete. {stage.next_steps(folder)}")
     return None
 
 
-def fit(stage: Stage, settings: Namespace, here: Run) -> bool:
-    """Build what the settings describe and train it; False if all steps are done."""
-    if 0 < settings.trainer.max_steps <= here.step():
+def fit(stage: Stage, settings: Namespace, run: Run) -> bool:
+    """Build and run the training; return False if all steps are already done."""
+    if 0 < settings.trainer.max_steps <= run.step():
         return False
-    parts, training = build_training(stage, settings, here)
+    parts, training = build_training(stage, settings, run)
     print_once(restart_warning(), error=True)
-    threads = set_threads(training, parts.trainer, here)
-    lines = [describe(training, parts.trainer, here, threads), *training.data.notices()]
+    threads = set_threads(training, parts.trainer, run)
+    lines = [describe(training, parts.trainer, run, threads), *training.data.notices()]
     print_once("\n".join(lines), error=True)
-    here.train(training, parts.trainer, parts.log)
+    run.train(training, parts.trainer, parts.log)
     return True
 
 
-def describe(training: Training, schedule: Schedule, here: Run, threads: str) -> str:
-    """Model, data and schedule of a training, in two lines."""
+def describe(training: Training, schedule: Schedule, run: Run, threads: str) -> str:
+    """Describe model, data and schedule of a training in two lines."""
     weights = sum(parameter.numel() for parameter in training.model.parameters())
     height, width = training.data.preprocessing.height, training.data.preprocessing.width
-    state = f"continues at step {here.step()}" if here.step() else "begins"
+    state = f"continues at step {run.step()}" if run.step() else "begins"
     return (
-        f"{here.folder} {state}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
+        f"{run.folder} {state}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
         f"images {height}x{width} as {training.representation}{threads and '; '}{threads}\n"
         f"{training.data.summary()}; "
         f"{schedule.max_steps} steps of {training.data.batch_size} images, "

@@ -9,7 +9,7 @@ from genstack import pretrained
 
 
 def list_() -> None:
-    """List known weights, their licence, and where they are on this machine."""
+    """List known weights, their licences, and their locations on this machine."""
     for weights in pretrained.PRETRAINED:
         found = pretrained.locations(weights.name)
         status = "; ".join(f"{place}: {path}" for place, path in found.items())
@@ -18,10 +18,10 @@ def list_() -> None:
 
 
 def fetch(name: str) -> None:
-    """Copy weights into the cache, from this machine if possible, else from torch hub or the package index.
+    """Copy weights into the cache: from this machine, torch hub, or the package index.
 
     Args:
-        name: of the weights, as `genstack weights list` shows it.
+        name: name of the weights, as `genstack weights list` shows it.
     """
     print(f"{name}: {pretrained.fetch(name)}")
 
@@ -30,7 +30,7 @@ def verify(name: str | None = None) -> None:
     """Compare the weights on this machine with their hashes.
 
     Args:
-        name: of the weights; all that are on this machine by default.
+        name: name of the weights; by default, all on this machine.
     """
     known = [weights.name for weights in pretrained.PRETRAINED]
     names = [name] if name else [each for each in known if pretrained.locations(each)]
@@ -46,7 +46,7 @@ def convert(name: str, file: Path) -> None:
     """Copy weights into the cache from a local file.
 
     Args:
-        name: of the weights, as `genstack weights list` shows it.
-        file: the published .pth of the whole classifier, or the file inside the package that carries it.
+        name: name of the weights, as `genstack weights list` shows it.
+        file: published .pth of the whole classifier, or the file inside the package that contains it.
     """
     print(f"{name}: {pretrained.store(name, pretrained.load(name, file))}")

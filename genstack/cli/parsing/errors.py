@@ -1,4 +1,4 @@
-"""Errors of jsonargparse in one line: the setting, what is expected there, and the closest known name."""
+"""Errors of jsonargparse rewritten as one line: setting, expected value, closest known name."""
 
 import re
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from genstack.cli.parsing.recipes import Loader
 from genstack.cli.parsing.source import Argument, choices, words
 from genstack.cli.parsing.words import suggest
 
-#: What the messages of jsonargparse 4.53 say, from the outermost place to the innermost fact.
-SAYS = {
+#: Phrases in the messages of jsonargparse 4.53, which nest from the outermost setting to the cause.
+PHRASES = {
     "key": r'Parser key "([^"]+)"',
     "group": r"Group '([^']*)' does not accept",
     "unknown": r"option '([^']*)'",
@@ -23,17 +23,17 @@ SAYS = {
     "missing": r"arguments are required: ([\w., ]+?)(?=\. Got value|\n|$)",
     "value": r"Expected an? ()|Not a valid subclass|Importing|Import path|Dict must include|has no attribute",
 }
-TOKEN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in SAYS.items()), re.IGNORECASE)
+TOKEN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PHRASES.items()), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Mistake:
+class ParserError:
     """An error of jsonargparse.
 
     Args:
-        kind: a key of `SAYS`.
+        kind: a key of `PHRASES`.
         place: dotted name of the setting.
-        name: what is unknown or missing there.
+        name: the unknown or missing name, or the message itself.
     """
 
     kind: str
@@ -41,33 +41,33 @@ class Mistake:
     name: str = ""
 
 
-def read_error(text: str) -> Mistake:
-    """The places that a message names, down to the first fact; of a union, the first member counts."""
+def read_error(text: str) -> ParserError:
+    """Follow the settings that a message names to the first cause; unions count by their first member."""
     path: list[str] = []
     for match in TOKEN.finditer(text):
-        kind, said = str(match.lastgroup), match[int(match.lastindex or 0) + 1] or ""
+        kind, name = str(match.lastgroup), match[int(match.lastindex or 0) + 1] or ""
         if kind not in ("key", "group"):
-            return Mistake(kind, ".".join(path), said)
-        path.append(said)
-    return Mistake("value", ".".join(path), text)
+            return ParserError(kind, ".".join(path), name)
+        path.append(name)
+    return ParserError("value", ".".join(path), text)
 
 
-def explain(mistake: Mistake, command: Command, layers: Layers) -> str:
-    """Describe a mistake in one line, with the way out."""
-    place, name = mistake.place, mistake.name
-    if mistake.kind == "unknown":
+def explain(error: ParserError, command: Command, layers: Layers) -> str:
+    """Describe an error in one line, with the way out."""
+    place, name = error.place, error.name
+    if error.kind == "unknown":
         return _unknown(command, layers, f"{place}.{name}".lstrip("."))
-    if mistake.kind == "missing":
+    if error.kind == "missing":
         return _missing(command, layers, f"{place}.{name.partition(',')[0]}".lstrip("."))
-    argument, shown = layers.argument(command, place), show(place, layers.prefix(place))
+    argument, spelled = layers.argument(command, place), spell(place, layers.prefix(place))
     if argument is None:
-        return f"{shown}: {' '.join(name.split())}" if name else f"{shown} is invalid"
-    value, element = unfold(layers.get(place)), name if mistake.kind == "class" else ""
-    return _class(argument, shown, value, element) or _value(argument, shown, value)
+        return f"{spelled}: {' '.join(name.split())}" if name else f"{spelled} is invalid"
+    value, element = unfold(layers.get(place)), name if error.kind == "class" else ""
+    return _class(argument, spelled, value, element) or _value(argument, spelled, value)
 
 
-def show(place: str, prefix: str) -> str:
-    """A setting as it is written: with dashes on the command line, with underscores in files."""
+def spell(place: str, prefix: str) -> str:
+    """Write a setting as people do: with dashes on the command line, with underscores in files."""
     return f"--{place.replace('_', '-')}" if prefix == "--" else f"{prefix}{place}"
 
 
@@ -79,23 +79,23 @@ def _unknown(command: Command, layers: Layers, place: str) -> str:
     owner = layers.argument(command, parent) if parent else None
     chosen = layers.part(owner, parent) if owner else None
     if chosen and name in chosen[0].arguments():
-        return f"{show(place, prefix)} is set by genstack itself, from the data; leave it out"
+        return f"{spell(place, prefix)} is set by genstack from the data; leave it out"
     if stray := stray_setting(unfold(layers.get(parent))):
-        return f"{show(f'{parent}.{stray}', prefix)} must be inside init_args, since class_path is given"
+        return f"{spell(f'{parent}.{stray}', prefix)} must be inside init_args, since class_path is given"
     known = layers.names(command, parent)
     beside = {one.rpartition(".")[2]: one for one in known if one.count(".") == place.count(".")}
     below = {one.rpartition(".")[2]: one for one in reversed(known)}
     near = [beside[leaf] for leaf in get_close_matches(name, beside, n=1)]
     near = near or [below[leaf] for leaf in get_close_matches(name, below, n=1, cutoff=0.8)]
     kind, (file, dot) = ("option", ("", "--")) if prefix == "--" else ("setting", (prefix, ""))
-    problem = f"{file}unknown {kind} '{show(place, dot)}'"
+    problem = f"{file}unknown {kind} '{spell(place, dot)}'"
     if near:
-        return f"{problem}; did you mean '{show(near[0], dot)}'?"
-    return f"{problem}; choose from {', '.join(show(one, dot) for one in beside.values())}"
+        return f"{problem}; did you mean '{spell(near[0], dot)}'?"
+    return f"{problem}; choose from {', '.join(spell(one, dot) for one in beside.values())}"
 
 
 def unfold(value: Any) -> Any:
-    """A value, or the class that a text in braces describes."""
+    """Parse text in braces as YAML; return other values as they are."""
     try:
         return yaml.load(value, Loader) if isinstance(value, str) and value.startswith("{") else value
     except yaml.YAMLError:
@@ -103,7 +103,7 @@ def unfold(value: Any) -> Any:
 
 
 def stray_setting(value: Any) -> str:
-    """A setting that stands beside `class_path` instead of inside `init_args`; empty if there is none."""
+    """Return a key beside `class_path` that belongs inside `init_args`; empty without one."""
     if not isinstance(value, Mapping) or "class_path" not in value:
         return ""
     return next((str(key) for key in value if key not in ("class_path", "init_args")), "")
@@ -115,36 +115,36 @@ def _known(command: Command, layers: Layers, path: list[str]) -> bool:
 
 
 def _missing(command: Command, layers: Layers, place: str) -> str:
-    argument, shown = layers.argument(command, place), show(place, "--")
+    argument, spelled = layers.argument(command, place), spell(place, "--")
     if argument is None:
-        return f"{shown} is missing"
+        return f"{spelled} is missing"
     if found := choices(argument):
         recipe = command.files and len(layers) < 3
         hint = "; or begin with a recipe, --config NAME: `genstack config list`" if recipe else ""
-        return f"{shown} is missing; choose {', '.join(found)}{hint}"
-    return f"{shown} is missing; {argument.help.rstrip('.') or f'expected {words(argument)}'}"
+        return f"{spelled} is missing; choose {', '.join(found)}{hint}"
+    return f"{spelled} is missing; {argument.help.rstrip('.') or f'expected {words(argument)}'}"
 
 
-def _class(argument: Argument, shown: str, value: Any, element: str) -> str:
-    """Describe the mistake in a class name; empty if it is valid or no class is expected."""
-    found, name = choices(argument), shown.rpartition(": ")[2]
+def _class(argument: Argument, spelled: str, value: Any, element: str) -> str:
+    """Describe an invalid class name; empty if it is valid, or no class is expected."""
+    found, name = choices(argument), spelled.rpartition(": ")[2]
     if stray := stray_setting(value):
-        return f"{shown}.{stray} must be inside init_args, since class_path is given"
+        return f"{spelled}.{stray} must be inside init_args, since class_path is given"
     if found and isinstance(value, Mapping) and "class_path" not in value:
-        return f"{shown}: choose a class before its settings; {name}=NAME, one of {', '.join(found)}"
+        return f"{spelled}: choose a class before its settings; {name}=NAME, one of {', '.join(found)}"
     named = value.get("class_path") if isinstance(value, Mapping) else element if element else value
     if not found or not isinstance(named, str) or any(part.is_named(named) for part, _ in found.values()):
         return ""
     if named[:1] in ("{", "["):
-        return f"{shown}: invalid YAML '{named}'; brackets and quotation marks come in pairs"
-    return suggest(f"{shown}: unknown {argument.name} '{named}'", named, found)
+        return f"{spelled}: invalid YAML '{named}'; brackets and quotation marks come in pairs"
+    return suggest(f"{spelled}: unknown {argument.name} '{named}'", named, found)
 
 
-def _value(argument: Argument, shown: str, value: Any) -> str:
+def _value(argument: Argument, spelled: str, value: Any) -> str:
     if isinstance(value, Mapping) and not isinstance(value.get("init_args", {}), Mapping):
-        return f"{shown}.init_args must be a group of settings, got '{value['init_args']}'"
+        return f"{spelled}.init_args must be a group of settings, got '{value['init_args']}'"
     expected = " or ".join(choices(argument)) or words(argument)
-    if value is None or (value is True and shown.startswith("--")):
-        return f"{shown} has no value; expected {expected}"
+    if value is None or (value is True and spelled.startswith("--")):
+        return f"{spelled} has no value; expected {expected}"
     text = ",".join(map(str, value)) if isinstance(value, list) else value
-    return f"{shown}: expected {expected}, got '{text}'"
+    return f"{spelled}: expected {expected}, got '{text}'"
