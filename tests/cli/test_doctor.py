@@ -41,7 +41,7 @@ def test_missing_library_is_reported():
         version, lambda name: ["torch>=1", "torchvision>=0.24", 'onnx>=2; extra == "onnx"']
     )
     assert (found.state, found.fact) == ("problem", "torchvision missing")
-    assert found.cure == "pip install 'torchvision>=0.24'"
+    assert found.fix == "pip install 'torchvision>=0.24'"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_version_out_of_bounds_is_reported_with_its_fix(installed, state):
     assert found.state == state
     if state == "problem":
         assert found.fact == f"jsonargparse {installed} does not satisfy <5,>=4.53"
-        assert found.cure == "pip install 'jsonargparse<5,>=4.53'"
+        assert found.fix == "pip install 'jsonargparse<5,>=4.53'"
     else:
         assert "jsonargparse 4.53.0, pytorch-lightning 2.6.6" in found.fact
 
@@ -71,9 +71,9 @@ def test_mismatched_torchvision_is_reported():
     found = doctor.torchvision(failing(RuntimeError(doctor.MISMATCH)))
     assert found.state == "problem"
     assert "does not fit this torch" in found.fact
-    assert "--force-reinstall torch torchvision" in found.cure
+    assert "--force-reinstall torch torchvision" in found.fix
     found = doctor.torchvision(failing(ImportError("No module named torchvision")))
-    assert (found.state, found.cure) == ("problem", "pip install torchvision")
+    assert (found.state, found.fix) == ("problem", "pip install torchvision")
 
 
 def fake_torch(cuda=False, bf16=False, mps=False):
@@ -106,12 +106,12 @@ def test_missing_compiler_is_reported(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(doctor.sys, "platform", "linux")
     (tmp_path / "Python.h").touch()
-    assert doctor.compiler(lambda name: None, tmp_path).cure.startswith("apt install g++")
+    assert doctor.compiler(lambda name: None, tmp_path).fix.startswith("apt install g++")
     only = doctor.compiler(lambda name: f"/bin/{name}" if name == "clang++" else None, tmp_path)
-    assert (only.state, only.cure) == ("warning", "export CXX=clang++")
+    assert (only.state, only.fix) == ("warning", "export CXX=clang++")
     assert "/bin/g++" in doctor.compiler(lambda name: f"/bin/{name}", tmp_path).fact
     bare = doctor.compiler(lambda name: f"/bin/{name}", tmp_path / "nothing")
-    assert (bare.state, bare.cure) == ("warning", "apt install python3-dev")
+    assert (bare.state, bare.fix) == ("warning", "apt install python3-dev")
     monkeypatch.setenv("CXX", "icpx")
     assert "/bin/icpx" in doctor.compiler(lambda name: f"/bin/{name}", tmp_path).fact
     monkeypatch.delenv("CXX")
@@ -121,14 +121,14 @@ def test_missing_compiler_is_reported(monkeypatch, tmp_path):
 
 def test_missing_venv_is_reported():
     found = doctor.venv(lambda name: None if name == "ensurepip" else object())
-    assert (found.state, found.cure) == ("warning", "apt install python3-venv")
+    assert (found.state, found.fix) == ("warning", "apt install python3-venv")
     assert doctor.venv(lambda name: object()).state == "ok"
 
 
 def test_missing_weights_are_reported():
     found = doctor.weights(lambda: {"lpips-vgg": [], "lpips-alex": ["/here"]})
     assert found.state == "warning"
-    assert "genstack weights fetch lpips-vgg" in found.cure
+    assert "genstack weights fetch lpips-vgg" in found.fix
     assert "/here" in doctor.weights(lambda: {"lpips-alex": ["/here"]}).fact
     assert doctor.weights(lambda: failing(ImportError("torch"))("torch")).state == "problem"
 
