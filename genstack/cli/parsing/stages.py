@@ -97,7 +97,7 @@ class Stage(ABC):
         """Return settings of the runs that a command line names; files and flags override them."""
 
     @abstractmethod
-    def training_command(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
         """Assemble the training from its parts."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class CompressorStage(Stage):
         del described["channels"]  # set from the data
         return {"model": {"compressor": as_settings(described)}}
 
-    def training_command(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
         arguments = vars(parts.model)
         if settings.init is not None and run.checkpoint is None:
             arguments["compressor"] = initialized_compressor(arguments["compressor"], Path(settings.init))
@@ -164,7 +164,7 @@ class PriorStage(Stage):
             data |= read_header(Path(source)).preprocessing.settings
         return {"data": data} if data else {}
 
-    def training_command(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
+    def training(self, settings: Namespace, parts: Namespace, run: Run) -> Training:
         # Once a run has saved a model, it holds a copy of its compressor.
         place = run.folder if (run.folder / TENSORS).exists() else Path(settings.compressor)
         model = load(place)
