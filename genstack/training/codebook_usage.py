@@ -20,12 +20,12 @@ ACTIVE = 0.01  # nats per position of a channel in use
 
 
 class UsageMonitor(nn.Module, ABC):
-    """Metrics of what lies between encoder and decoder; its state is saved with the run.
+    """Usage of codes or latents; the state is saved in checkpoints.
 
-    Training batches count once their step is done. Validation batches count until the metrics are read.
+    Training batches count once their step is done, and validation batches until the metrics are computed.
     """
 
-    #: The codes or latents of an image, in words.
+    #: Description of the codes or latents of an image.
     representation: str
 
     @abstractmethod
@@ -34,11 +34,11 @@ class UsageMonitor(nn.Module, ABC):
 
     @abstractmethod
     def after_step(self, skipped: bool) -> None:
-        """Count the batches of the step, of all processes; drop them if the step was skipped."""
+        """Count the step's batches of all processes, or drop them if the step was skipped."""
 
     @abstractmethod
     def training_metrics(self) -> dict[str, float]:
-        """Metrics of recent training."""
+        """Compute metrics of recent training batches."""
 
     @abstractmethod
     def update_validation(self, reconstruction: Reconstruction) -> None:
@@ -46,32 +46,32 @@ class UsageMonitor(nn.Module, ABC):
 
     @abstractmethod
     def validation_metrics(self) -> dict[str, float]:
-        """Metrics of the validation batches since the last call."""
+        """Compute metrics of the validation batches since the last call."""
 
     @abstractmethod
     def warning(self) -> str:
-        """The problem in recent training and its remedies; empty without one."""
+        """Describe a problem in recent training and its remedies; empty without one."""
 
     @abstractmethod
     def chart(self) -> PIL.Image.Image | None:
-        """A picture of recent training; None without codes."""
+        """Draw the recent usage; None without codes."""
 
 
 def usage_monitor(compressor: Compressor, height: int, width: int) -> UsageMonitor:
-    """The monitor for a compressor of images of this size."""
+    """Build the monitor for a compressor and image size."""
     kind = CodebookUsage if compressor.coded else LatentUsage
     return kind(compressor, height, width)
 
 
 class CodebookUsage(UsageMonitor):
-    """Usage of a codebook, also by grid where there are several.
+    """Usage of a codebook, overall and by grid.
 
-    A collapsed coarse grid has few codes, which hide among those of finer grids.
+    The overall usage would hide the collapse of a coarse grid, which has few codes.
 
     Args:
-        compressor: with codes.
-        height: of the images.
-        width: of the images.
+        compressor: compressor with codes.
+        height: height of the images.
+        width: width of the images.
     """
 
     def __init__(self, compressor: Compressor, height: int, width: int):
@@ -81,7 +81,7 @@ class CodebookUsage(UsageMonitor):
         self.window = Window(layout)
         several = layout.grids if len(layout.grids) > 1 else ()
         self.grids = nn.ModuleList(Window(replace(layout, grids=(grid,))) for grid in several)
-        #: each grid of latents has a quantizer, and with it a codebook, of its own
+        #: each grid of latents has its own quantizer and codebook
         self.codebooks = len(compressor.sizes((height, width)))
         self.pending: list[Tensor] = []
         self.validation: list[Tensor] = []
@@ -99,7 +99,7 @@ class CodebookUsage(UsageMonitor):
         self.pending.clear()
 
     def split(self, codes: Int[Tensor, "b n"]) -> list[Int[Tensor, "b _"]]:
-        """The codes of each grid, where there are several."""
+        """Split codes by grid; empty for a single grid."""
         if not len(self.grids):
             return []
         return [rearrange(grid, "b h w depth -> b (h w depth)") for grid in self.layout.split(codes)]
@@ -109,7 +109,7 @@ class CodebookUsage(UsageMonitor):
 
     @property
     def windows(self) -> list[Window]:
-        """The windows of the grids, where there are several."""
+        """Windows of the grids; empty for a single grid."""
         return list(self.grids)  # type: ignore[arg-type]
 
     def update_validation(self, reconstruction: Reconstruction) -> None:
@@ -141,7 +141,7 @@ class CodebookUsage(UsageMonitor):
         return ""
 
     def codebook_windows(self) -> dict[str, list[Window]]:
-        """The windows of each codebook, by its name in the warning."""
+        """Return the windows of each codebook, by its name in the warning."""
         if self.codebooks == 1:
             return {"": [self.window]}
         each = len(self.grids) // self.codebooks
@@ -183,9 +183,9 @@ class LatentUsage(UsageMonitor):
     """Information in latents without codes, and the share of their channels in use.
 
     Args:
-        compressor: without codes.
-        height: of the images.
-        width: of the images.
+        compressor: compressor without codes.
+        height: height of the images.
+        width: width of the images.
     """
 
     def __init__(self, compressor: Compressor, height: int, width: int):
@@ -231,10 +231,7 @@ class LatentUsage(UsageMonitor):
 
 
 def latent_metrics(nats: Sequence[Float[Tensor, "_ d h w"]]) -> dict[str, float]:
-    """Nats per image, and the share of channels with at least `ACTIVE` per position, of all processes.
-
-    Every process must have at least one batch.
-    """
+    """Compute nats per image and the share of active channels, over the batches of all processes."""
     positions = nats[0][0, 0].numel()
     counted = [torch.cat([each.sum((0, 2, 3)), each.new_tensor([len(each)])]) for each in nats]
     *channels, images = all_reduce_sum(torch.stack(counted).sum(0)).tolist()

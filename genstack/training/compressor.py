@@ -1,4 +1,4 @@
-"""Training of stage one: reconstruction, perceptual distance and an adversary in one backward pass."""
+"""Training of stage one: reconstruction, perceptual and adversarial losses in one backward pass."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -28,12 +28,12 @@ class CompressorTraining(Training[Compressor]):
     Args:
         compressor: the model.
         data: the images.
-        reconstruction: pixel distance, or LogitLaplace, the likelihood of DALL-E's dVAE.
-        perceptual: distance of features of a trained network, for sharp images; null for none.
+        reconstruction: distance of pixels, or LogitLaplace, the likelihood of DALL-E's dVAE.
+        perceptual: distance of features of a pretrained network, for sharper images; null for none.
         adversary: Adversary for a VQGAN; null for a VQ-VAE.
         optimization: learning rate and schedule of compressor and discriminator.
-        ema: decay of the exponential moving average (EMA) of weights, which the model file holds; 0 for none.
-        compile: compile encoder and decoder with torch.compile; faster on a GPU, after some minutes.
+        ema: decay of the exponential moving average (EMA) of weights that is saved as the model; 0 for none.
+        compile: compile encoder and decoder with torch.compile, which takes minutes; faster on a GPU.
         seed: seed of the initial weights and of noise in training.
     """
 
@@ -122,7 +122,7 @@ class CompressorTraining(Training[Compressor]):
     def distances(
         self, images: Float[Tensor, "b c H W"], reconstruction: Reconstruction
     ) -> dict[str, Float[Tensor, ""]]:
-        """Weighted distances of reconstructions and originals by name."""
+        """Compute weighted distances between reconstructions and originals, by name."""
         terms = {
             "reconstruction": self.reconstruction.weight * self.reconstruction.of(reconstruction, images)
         }
@@ -142,7 +142,7 @@ class CompressorTraining(Training[Compressor]):
             self.warn()
 
     def warn(self) -> None:
-        """Warn once of an unused codebook or unused latents, after a tenth of the run."""
+        """Warn once about an unused codebook or unused latents, after a tenth of the run."""
         if self.warned or self.global_step < self.trainer.max_steps // 10:
             return
         if warning := self.usage.warning():
@@ -162,7 +162,7 @@ class CompressorTraining(Training[Compressor]):
         return self.usage.validation_metrics()
 
     def image_sheet(self, count: int) -> PIL.Image.Image:
-        """Validation images beside their reconstructions."""
+        """Draw validation images beside their reconstructions."""
         held_out = self.data.examples("validation", max(1, count // 2))
         assert isinstance(held_out, Batch)
         images = held_out.images.to(self.device)
@@ -170,6 +170,6 @@ class CompressorTraining(Training[Compressor]):
         return sheet(torch.stack(list(chain(*pairs))).cpu(), columns=8)
 
     def charts(self) -> dict[str, PIL.Image.Image]:
-        """The histogram of recent codes."""
+        """Draw the histogram of recent codes."""
         chart = self.usage.chart()
         return {} if chart is None else {"codes": chart}

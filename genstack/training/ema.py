@@ -11,7 +11,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def ema_model(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `model` that `update_parameters(model)` moves towards it; buffers are copied.
+    """Return an averaged copy of `model`, updated by `update_parameters(model)`; buffers are copied.
 
     After n updates the decay is `min(decay, (1 + n) / (10 + n))`: short runs forget their random start.
     """
@@ -30,5 +30,5 @@ def ema_model(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The shard of a tensor in this process; all of it if it is not sharded."""
+    """Return this process's shard of a tensor, or a whole tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,12 +1,10 @@
-"""Memory and time of a training, measured by a few of its steps (`genstack plan`).
+"""Estimates of the memory and time of a training, from a few of its steps (`genstack plan`).
 
-Steps run with batches of doubling size, up to the real one, as long as the next is expected to fit. Where the
-real batch was reached, its peak is reported; otherwise the last two peaks are extrapolated along a line. On a
-GPU the peak is that of torch's allocator, on the CPU the largest resident size of this process. All runs in
-one process with the whole model; for several, the difference is added. Validation needs less than a step.
-`benchmarks/memory.py` compares this with real runs.
-
-An adversary acts from the first step here, since its steps take most.
+Batches double in size up to the real one, as long as the next is expected to fit. If the real batch does not
+fit, its peak is extrapolated linearly from the last two. A GPU's peak is that of torch's allocator; on the
+CPU it is the largest resident size. All steps run in one process with the whole model, and the difference for
+several processes is added. Validation needs less memory than a step. An adversary acts from the first step,
+because its steps are the most expensive. `benchmarks/memory.py` compares estimates with real runs.
 """
 
 import os
@@ -26,11 +24,11 @@ from genstack.errors import UserError
 from genstack.training.compressor import CompressorTraining
 from genstack.training.loggers import Logging
 from genstack.training.run import Schedule
-from genstack.training.sharding import sharding_saves
+from genstack.training.sharding import sharding_savings
 from genstack.training.training import Training
 
-FIRST = 2  # images of the first, smallest batch
-STEPS = 3  # that are timed
+MIN_BATCH = 2  # images of the first batch
+STEPS = 3  # timed steps
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Memory:
     Args:
         needed: bytes.
         available: bytes of the device.
-        device: its name.
-        measured: the real batch was run; otherwise the peak is extrapolated from smaller ones.
+        device: name of the device.
+        measured: True if the real batch was run, False if the peak is extrapolated.
     """
 
     needed: int
@@ -54,12 +52,12 @@ class Memory:
         return self.needed <= self.available
 
 
-class Enough(Exception):
-    """Ends a training after the steps of a probe."""
+class ProbeDone(Exception):
+    """Raised to end a training after the steps of a probe."""
 
 
 class Probe(pl.Callback):
-    """Stops a training after a few steps, and times each.
+    """Time a few steps of a training, and stop it.
 
     Args:
         steps: number of steps.
@@ -79,15 +77,15 @@ class Probe(pl.Callback):
         self.seconds.append(now - self.last)
         self.last = now
         if len(self.seconds) == self.steps:
-            raise Enough
+            raise ProbeDone
 
 
 class Estimate:
-    """Memory and time of a training in each process. Measuring trains: the weights change.
+    """Estimate memory and time of a training. Measuring changes the weights.
 
     Args:
-        training: as it would begin.
-        schedule: of the whole run.
+        training: training at its start.
+        schedule: schedule of the whole run.
     """
 
     def __init__(self, training: Training, schedule: Schedule):
@@ -100,78 +98,78 @@ class Estimate:
             training.adversary.start, training.adversary.ramp = 0, 0
 
     def memory(self) -> Memory:
-        """The peak of one process, from steps that fit."""
-        size = min(FIRST, self.micro_batch)
+        """Estimate the peak of one process, from steps that fit."""
+        size = min(MIN_BATCH, self.micro_batch)
         peaks = {size: self.peak(size)}
         while size < self.micro_batch:
-            following = min(2 * size, self.micro_batch)
-            if len(peaks) > 1 and extrapolate(peaks, following) + self.extra > self.available:
+            next_size = min(2 * size, self.micro_batch)
+            if len(peaks) > 1 and extrapolate(peaks, next_size) + self.extra > self.available:
                 break
-            size = following
+            size = next_size
             peaks[size] = self.peak(size)
         device = torch.cuda.get_device_name() if self.cuda else self.machine
         needed = extrapolate(peaks, self.micro_batch) + self.extra
         return Memory(needed, self.available, device, size == self.micro_batch)
 
     def peak(self, batch_size: int) -> int:
-        """The most bytes in use so far, after two steps with batches of this size."""
+        """Return the peak in bytes after two steps with this batch size."""
         self.steps(2, batch_size)
         return torch.cuda.max_memory_allocated() if self.cuda else resident_peak()
 
     @property
     def available(self) -> int:
-        """Bytes for one process."""
+        """Bytes available to one process."""
         if self.cuda:
             return torch.cuda.mem_get_info()[1]
         return machine_memory() // self.neighbours
 
     @property
     def extra(self) -> int:
-        """Bytes that one of several processes takes beyond a single one; negative with sharded weights."""
+        """Bytes that one of several processes needs more than a single one; negative with sharded weights."""
         if self.schedule.processes == 1:
             return 0
         if self.schedule.strategy == "fsdp":
-            return -sharding_saves(self.training.model, self.schedule.processes)
+            return -sharding_savings(self.training.model, self.schedule.processes)
         learning = chain(*(network.parameters() for network in self.training.networks()))
-        return sum(parameter.nbytes for parameter in learning)  # gradients are copied to be sent
+        return sum(parameter.nbytes for parameter in learning)  # gradients are copied to communicate them
 
     @property
     def neighbours(self) -> int:
-        """Number of processes that share the memory of this machine."""
+        """Number of processes on this machine."""
         return self.schedule.processes // self.schedule.num_nodes
 
     @property
     def machine(self) -> str:
-        """The name of this machine's memory."""
+        """Name of this machine's memory."""
         return "this machine" if self.neighbours == 1 else f"this machine for each of {self.neighbours}"
 
     def seconds(self) -> float:
-        """Seconds of an optimizer step, after a first one that does not count."""
+        """Time an optimizer step in seconds, without the first one."""
         times = self.steps(1 + STEPS, self.micro_batch)
         return sum(times[1:]) / STEPS * self.schedule.accumulate_grad_batches
 
     def steps(self, count: int, batch_size: int) -> list[float]:
-        """Run some steps in this process alone and return the seconds of each."""
+        """Run steps in this process alone, and return the seconds of each."""
         probe = Probe(count)
         schedule = replace(
             self.schedule, accumulate_grad_batches=1, devices=1, num_nodes=1, strategy="auto", max_steps=10**6
         )
         trainer = schedule.trainer(Path(), [probe], Logging(images=0))
-        with self.batches_of(batch_size):
+        with self.override_batch_size(batch_size):
             try:
                 trainer.fit(self.training)
-            except Enough:
+            except ProbeDone:
                 return probe.seconds
             except torch.OutOfMemoryError as error:
                 raise UserError(
-                    f"the whole model and {batch_size} images do not fit onto {self.training.device}; "
+                    f"the whole model and {batch_size} images do not fit on {self.training.device}; "
                     f"plan with --trainer.accelerator cpu, or make the model smaller"
                 ) from error
         raise AssertionError("a probe ends before its training")
 
     @contextmanager
-    def batches_of(self, size: int) -> Iterator[None]:
-        """Let the data give batches of another size."""
+    def override_batch_size(self, size: int) -> Iterator[None]:
+        """Set another batch size for a while."""
         self.training.data.batch_size = size
         try:
             yield
@@ -180,7 +178,7 @@ class Estimate:
 
 
 def extrapolate(peaks: dict[int, int], size: int) -> int:
-    """The peak of a batch of `size`, on the line through those of the two largest batches."""
+    """Return the peak of a batch of `size`, on a line through the peaks of the two largest batches."""
     if size in peaks:
         return peaks[size]
     (less, low), (more, high) = sorted(peaks.items())[-2:]
@@ -188,7 +186,7 @@ def extrapolate(peaks: dict[int, int], size: int) -> int:
 
 
 def resident_peak() -> int:
-    """The largest resident size of this process so far, in bytes; 0 on systems that do not tell."""
+    """Return the peak resident size of this process in bytes; 0 where it is unknown."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux; getrusage would return the peak of the parent, if larger
         return kilobytes(status, "VmHWM") * 1024
@@ -200,7 +198,7 @@ def resident_peak() -> int:
 
 
 def machine_memory() -> int:
-    """Bytes that this process has or could get; 0 on systems that do not tell."""
+    """Return the bytes that this process has or could get; 0 where it is unknown."""
     table = Path("/proc/meminfo")
     if table.exists():
         return (kilobytes(table, "MemAvailable") + kilobytes(Path("/proc/self/status"), "VmRSS")) * 1024
@@ -208,6 +206,6 @@ def machine_memory() -> int:
 
 
 def kilobytes(file: Path, name: str) -> int:
-    """A number of the system's tables."""
+    """Read a number from a file of /proc."""
     lines = file.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,4 +1,4 @@
-"""How often each code is used, drawn: bars from the most frequent code to those never seen."""
+"""Histogram of code usage: bars from the most to the least frequent code."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from genstack.data.sheet import GAP, LINE, TEXT, fit
 WIDTH, HEIGHT = 640, 96  # pixels of the bars; few codes have wider ones, many share one
 HEAD = LINE + 6  # pixels above the bars
 LEFT = 32  # pixels for the numbers beside them
-FOOT = 3  # pixels that a code has which was seen once
+FOOT = 3  # pixels of a code that was used once
 BAR, EVEN, GRID, DEAD = (52, 92, 148), (200, 90, 30), (222, 222, 222), (252, 232, 228)
 
 
@@ -23,9 +23,9 @@ class Histogram:
     """Contents of one row.
 
     Args:
-        caption: what it says above.
-        counts: how often each code was seen that was, the most frequent first.
-        codes: how many codes there are, seen or not.
+        caption: text above the bars.
+        counts: counts of the codes in use, the most frequent first.
+        codes: number of all codes.
     """
 
     caption: str
@@ -34,7 +34,7 @@ class Histogram:
 
 
 def histograms(rows: Sequence[Histogram]) -> Image.Image:
-    """One row of bars for each, counts on a logarithmic axis, with a legend in the end."""
+    """Draw one row of bars each, on a logarithmic axis, and a legend."""
     pitch = HEAD + HEIGHT + LINE + GAP
     page = Image.new("RGB", (LEFT + WIDTH + 2 * GAP, len(rows) * pitch + LINE + 2 * GAP), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT)
@@ -42,7 +42,7 @@ def histograms(rows: Sequence[Histogram]) -> Image.Image:
         top = GAP + number * pitch
         pen.text((GAP, top - 2), fit(row.caption, page.width - 2 * GAP, font), "black", font)
         draw(pen, font, row, top + HEAD)
-    legend = "codes from the most to the least frequent; line: all equally frequent; tinted: never seen"
+    legend = "codes from most to least frequent; line: all equally frequent; tinted: never used"
     pen.text((LEFT, page.height - LINE - GAP), fit(legend, WIDTH, font), (110, 110, 110), font)
     return page
 
@@ -50,7 +50,7 @@ def histograms(rows: Sequence[Histogram]) -> Image.Image:
 def draw(
     pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, row: Histogram, top: int
 ) -> None:
-    """The bars of one row, below `top`."""
+    """Draw the bars of one row, below `top`."""
     bottom, highest = top + HEIGHT, int(row.counts[0]) if len(row.counts) else 1
     decades = max(1, math.ceil(math.log10(highest + 1)))
     unit = (HEIGHT - FOOT) / decades
@@ -79,7 +79,7 @@ def draw(
 
 
 def bars(row: Histogram) -> Int[Tensor, " columns"]:
-    """The count that each column of pixels shows: the first of its codes, all of equal width."""
+    """Return the count of each column of pixels: that of its first code; all codes have equal widths."""
     columns = WIDTH if row.codes > WIDTH else row.codes * (WIDTH // row.codes)
     ranks = torch.arange(columns) * row.codes // columns
     seen = ranks < len(row.counts)

@@ -16,13 +16,13 @@ WANDB_ID = "wandb_id"
 
 @dataclass(frozen=True)
 class Logging:
-    """Loggers of numbers and pictures, beside `metrics.jsonl` and `images/` in the run folder.
+    """Loggers besides `metrics.jsonl` and `images/` in the run folder.
 
     Args:
         wandb: off, offline (kept in the run folder, for `wandb sync`) or online.
-        wandb_project: project that wandb files the run under.
-        tensorboard: write TensorBoard files into the run folder.
-        images: images on each sheet that is written after validation; 0 for no sheets.
+        wandb_project: project of the run at wandb.
+        tensorboard: write TensorBoard files to the run folder.
+        images: images per sheet after validation; 0 for no sheets.
     """
 
     wandb: Literal["off", "offline", "online"] = "off"
@@ -35,16 +35,15 @@ class Logging:
             raise UserError(f"images {self.images} is out of range; it must be at least 0")
 
     def loggers(self, folder: Path) -> list[Logger]:
-        """The loggers of a run."""
+        """Build the loggers of a run."""
         loggers: list[Logger] = []
         if self.tensorboard:
             loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
         if self.wandb != "off":
-            identifier = wandb_identifier(folder)
             loggers.append(
                 WandbLogger(
                     name=folder.name,
-                    id=identifier,
+                    id=wandb_identifier(folder),
                     project=self.wandb_project,
                     save_dir=folder,
                     offline=self.wandb == "offline",
@@ -57,7 +56,7 @@ class Logging:
 
 @rank_zero_only
 def wandb_identifier(folder: Path) -> str:
-    """The run's id at wandb, written before wandb starts so that a killed run resumes as the same one."""
+    """Return the run's id at wandb, saved before wandb starts so that a killed run keeps its id."""
     path = folder / WANDB_ID
     if not path.exists():
         path.write_text(secrets.token_hex(4) + "\n")

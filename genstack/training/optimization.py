@@ -1,4 +1,4 @@
-"""How weights move: AdamW, Muon for matrices of layers, linear warm-up, cosine decay (arXiv:1711.05101)."""
+"""Optimizers: AdamW (arXiv:1711.05101) and Muon, with linear warm-up and cosine decay."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ class Optimization:
     """AdamW, or Muon and AdamW, with linear warm-up and cosine decay.
 
     Args:
-        learning_rate: the highest learning rate, as it is; nothing multiplies it.
-        betas: decay of the running means of gradients and of their squares.
-        weight_decay: of matrices and kernels; biases, norms, embeddings and codebooks have none.
-        warmup: optimizer steps, or share of the run like "5%", in which the rate rises from 0.
-        final: share of the highest rate that is left at the end of the run; 1 for no decay.
-        muon: the highest learning rate of the matrices of transformer layers and the kernels of compressors,
-            which then learn by Muon (arXiv:2502.16982); all else learns by AdamW. null: AdamW for all.
-        discriminator: the highest learning rate of a discriminator; null: that of all else.
+        learning_rate: peak learning rate; it is not scaled by the batch size.
+        betas: decay rates of the moments of AdamW.
+        weight_decay: weight decay of matrices and kernels; biases, norms, embeddings and codebooks have none.
+        warmup: optimizer steps, or share of the run like "5%", over which the rate rises from 0.
+        final: learning rate at the end, as a share of the peak; 1 for no decay.
+        muon: peak learning rate of Muon (arXiv:2502.16982) for the matrices of transformer layers and the
+            kernels of compressors; other weights use AdamW. null for AdamW only.
+        discriminator: peak learning rate of the discriminator; null for `learning_rate`.
     """
 
     learning_rate: float = 1e-4
@@ -57,7 +57,7 @@ class Optimization:
         steps(self.warmup, 1)
 
     def factor(self, step: int, total: int) -> float:
-        """Share of the highest rate at this step of a run of so many."""
+        """Return the learning rate at a step of a run of `total` steps, as a share of the peak."""
         warmup = steps(self.warmup, total)
         if step < warmup:
             return (step + 1) / (warmup + 1)
@@ -65,12 +65,11 @@ class Optimization:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def optimizer(self, networks: Sequence[nn.Module], total: int) -> tuple[AdamW, LambdaLR]:
-        """One optimizer for all networks, and its schedule; each has two groups, with and without decay.
+        """Build one optimizer for all networks, and its schedule.
 
-        The first network is the model, a second one its discriminator.
-
-        Groups carry the number of their network as "network", so that each is clipped by its own norm.
-        Weights that are cut among processes have groups of their own, and so have those that learn by Muon.
+        Parameter groups separate networks, weights with and without decay, sharded weights, and Muon. Each
+        group names its network by number, so that gradients are clipped per network: 0 is the model, and 1
+        its discriminator.
         """
         by_muon = (
             [] if self.muon is None else [each for network in networks for each in layer_matrices(network)]
@@ -86,8 +85,8 @@ class Optimization:
                 "lr": self.muon if muon else rates[min(number, 1)],
             }
             for number, network in enumerate(networks)
-            for both, weight_decay in zip(decayed(network), (self.weight_decay, 0.0), strict=True)
-            for part in sharded_and_whole(both)
+            for both, weight_decay in zip(split_by_decay(network), (self.weight_decay, 0.0), strict=True)
+            for part in split_by_sharding(both)
             for muon in (True, False)
             if (members := [each for each in part if (id(each) in matrices) is muon])
         ]
@@ -96,10 +95,10 @@ class Optimization:
 
 
 class MuonAdamW(AdamW):
-    """AdamW, and Muon for the groups that say so (arXiv:2502.16982, section 2.2).
+    """AdamW, and Muon for groups with `muon` set (arXiv:2502.16982, section 2.2).
 
-    Muon moves a matrix along its momentum, whose singular values it makes alike. The kernel of a convolution
-    is a matrix with a row for each channel that is written.
+    Muon updates a matrix by its momentum with equalized singular values. The kernel of a convolution counts
+    as a matrix with one row per output channel.
     """
 
     @torch.no_grad()
@@ -107,7 +106,7 @@ class MuonAdamW(AdamW):
         loss = None
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()  # before groups are set apart, since it clips the gradients of all
+                loss = closure()  # it clips the gradients of all groups, so it runs before they are split
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["muon"]]
         try:
@@ -118,22 +117,22 @@ class MuonAdamW(AdamW):
             if group["muon"]:
                 for matrix in group["params"]:
                     if matrix.grad is not None:
-                        self.move(matrix, group["lr"], group["weight_decay"])
+                        self.update_matrix(matrix, group["lr"], group["weight_decay"])
         return loss
 
-    def move(self, matrix: nn.Parameter, rate: float, weight_decay: float) -> None:
-        """One step of Muon, with Nesterov's momentum."""
+    def update_matrix(self, matrix: nn.Parameter, rate: float, weight_decay: float) -> None:
+        """Apply one step of Muon with Nesterov momentum."""
         gradient = matrix.grad
         assert gradient is not None
         state = self.state[matrix]
         if not state:
-            state["step"] = torch.tensor(0.0)  # AdamW looks for it in whatever state it loads
+            state["step"] = torch.tensor(0.0)  # AdamW expects it in every loaded state
             state["momentum"] = torch.zeros_like(gradient)
         state["step"] += 1
         state["momentum"].lerp_(gradient, 1 - MOMENTUM)
         direction = gradient.lerp(state["momentum"], MOMENTUM)
         whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
-        update = orthogonal(whole.flatten(1))
+        update = orthogonalize(whole.flatten(1))
         size = 0.2 * math.sqrt(max(update.shape))
         update = update.view_as(whole).to(matrix.dtype)
         if isinstance(matrix, DTensor):
@@ -145,10 +144,10 @@ MOMENTUM = 0.95  # of Muon
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of its Newton-Schulz iteration
 
 
-def orthogonal(matrix: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """About the nearest matrix with orthogonal rows or columns, in bfloat16."""
+def orthogonalize(matrix: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Approximate the nearest matrix with orthogonal rows or columns, in bfloat16."""
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T).T
+        return orthogonalize(matrix.T).T
     a, b, c = QUINTIC
     near = matrix.bfloat16()
     near = near / near.norm().clamp(min=1e-7)
@@ -159,7 +158,7 @@ def orthogonal(matrix: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
 
 
 def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Weights of layers between the first and the last: no heads, no embeddings, no pixels, no codes."""
+    """List the weights of inner layers: no heads, embeddings, first or last convolutions, or codebooks."""
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     layers: list[nn.Module] = [
         each for members in lists for each in members.modules() if isinstance(each, nn.Linear)
@@ -170,54 +169,54 @@ def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
             for each in network.modules()
             if isinstance(each, nn.Conv2d) and min(each.weight.shape[:2]) > NARROW and each.groups == 1
         ]
-    spared = {
+    excluded = {
         id(parameter)
         for module in network.modules()
         if isinstance(module, Bottleneck)
         for parameter in module.parameters()
     }
     weights = [layer.get_parameter("weight") for layer in dict.fromkeys(layers)]
-    return [weight for weight in weights if weight.requires_grad and id(weight) not in spared]
+    return [weight for weight in weights if weight.requires_grad and id(weight) not in excluded]
 
 
 NARROW = 8  # channels of pixels or of a bottleneck, at most
 
 
-def decayed(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters of a network: those that weight decay pulls to 0, and the others."""
+def split_by_decay(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split the trainable parameters of a network into those with and without weight decay."""
     tables = [module for module in network.modules() if isinstance(module, nn.Embedding | Bottleneck)]
-    spared = {id(parameter) for table in tables for parameter in table.parameters()}
+    excluded = {id(parameter) for table in tables for parameter in table.parameters()}
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with_decay = [
-        parameter for parameter in parameters if parameter.ndim >= 2 and id(parameter) not in spared
+        parameter for parameter in parameters if parameter.ndim >= 2 and id(parameter) not in excluded
     ]
-    without = [parameter for parameter in parameters if parameter.ndim < 2 or id(parameter) in spared]
+    without = [parameter for parameter in parameters if parameter.ndim < 2 or id(parameter) in excluded]
     return with_decay, without
 
 
 def clip(optimizer: torch.optim.Optimizer, limit: float | None) -> float:
-    """Scale the gradients of each network to a norm of at most `limit`; the largest norm met before that."""
+    """Clip the gradients of each network to a norm of `limit`; return the largest norm before clipping."""
     networks: dict[int, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
         networks.setdefault(group["network"], []).extend(group["params"])
-    norms = [clipped(members, limit or math.inf) for members in networks.values()]
+    norms = [clip_network(members, limit or math.inf) for members in networks.values()]
     return float(torch.stack(norms).max())
 
 
-def clipped(parameters: list[nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradients of a network to a norm of at most `limit`; the norm of all of them before that."""
-    cut, whole = sharded_and_whole(parameters)
-    if not cut:
+def clip_network(parameters: list[nn.Parameter], limit: float) -> Tensor:
+    """Clip the gradients of a network to a norm of `limit`; return the norm before clipping."""
+    sharded, whole = split_by_sharding(parameters)
+    if not sharded:
         return nn.utils.clip_grad_norm_(whole, limit)
-    gradients = [[part.grad for part in parts if part.grad is not None] for parts in (cut, whole)]
+    gradients = [[part.grad for part in parts if part.grad is not None] for parts in (sharded, whole)]
     norms = [get_total_norm(each) for each in gradients if each]
     norm = torch.stack([each.full_tensor() if isinstance(each, DTensor) else each for each in norms]).norm()
-    for parts in (cut, whole):
+    for parts in (sharded, whole):
         clip_grads_with_norm_(parts, limit, norm)
     return norm
 
 
-def sharded_and_whole(parameters: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split parameters into sharded ones and those that each process holds whole."""
-    cut: list[nn.Parameter] = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
-    return cut, [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+def split_by_sharding(parameters: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split parameters into sharded and replicated ones."""
+    sharded: list[nn.Parameter] = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+    return sharded, [parameter for parameter in parameters if not isinstance(parameter, DTensor)]

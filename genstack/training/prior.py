@@ -32,8 +32,8 @@ class PriorTraining(Training[Prior]):
         data: images, or codes of the compressor.
         condition: condition of the prior; null for class labels if the data has any, and none otherwise.
         optimization: learning rate and schedule.
-        ema: decay of the exponential moving average (EMA) of weights, which the model file holds; 0 for none.
-        compile: compile the transformer with torch.compile; faster in long runs, slow at the start.
+        ema: decay of the exponential moving average (EMA) of weights that is saved as the model; 0 for none.
+        compile: compile the transformer with torch.compile; slow to start, faster afterwards.
         seed: seed of the initial weights and of noise in training.
     """
 
@@ -61,7 +61,7 @@ class PriorTraining(Training[Prior]):
         learner.attach(compressor.compressor)
         super().__init__(learner, data, optimization, ema, seed)
         self.identity = identity(compressor)
-        self.frozen = (compressor,)  # in a tuple: outside the module tree, in no optimizer and no checkpoint
+        self.frozen = (compressor,)  # a tuple keeps it out of the module tree, optimizer and checkpoint
         if compile:
             transformers = [module for module in self.model.modules() if isinstance(module, Transformer)]
             if not transformers:
@@ -85,13 +85,13 @@ class PriorTraining(Training[Prior]):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["compressor"] != self.identity:
             raise UserError(
-                "the compressor is no longer the one that this run began with; restore it, "
-                "or start a new run with another --name"
+                "the compressor is not the one that this run began with; restore it, or start a new run with "
+                "another --name"
             )
         if checkpoint.get("condition") not in (None, describe(self.model.condition)):
             raise UserError(
-                "the data no longer has the classes or captions that this run began with, or the condition "
-                "another network; put them back, or start a new run with another --name"
+                "classes, captions or the condition's network differ from those that this run began with; "
+                "restore them, or start a new run with another --name"
             )
 
     def new_model(self) -> Prior:
@@ -113,7 +113,7 @@ class PriorTraining(Training[Prior]):
 
     @torch.no_grad()
     def encode(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
-        """Codes and condition values of a batch."""
+        """Encode a batch to codes and condition values."""
         return batch.codes(self.compressor.compressor.encode), self.model.condition.encode(batch.inputs)
 
     def objective(self, batch: Batch | CodeBatch) -> Tensor:
@@ -121,7 +121,7 @@ class PriorTraining(Training[Prior]):
         return self.model.loss(*self.encode(batch))
 
     def image_sheet(self, count: int) -> PIL.Image.Image:
-        """Samples of what the condition shows, the same seeds every time."""
+        """Draw samples for fixed conditions and seeds."""
         condition, held_out = self.model.condition, self.data.examples("validation", count)
         inputs = condition.modality.preview(
             held_out.inputs[[index % len(held_out) for index in range(count)]]
@@ -129,14 +129,14 @@ class PriorTraining(Training[Prior]):
         seeds = image_seeds(self.seed, range(count))
         codes = self.ema_model.sample(condition.encode(inputs).to(self.device), SamplingOptions(), seeds)
         images = self.compressor.compressor.decode(codes, self.layout)
-        told = [", ".join(words.values()) for words in condition.modality.describe(inputs)]
-        return sheet(images.cpu(), columns=8, labels=told if any(told) else None)
+        labels = [", ".join(words.values()) for words in condition.modality.describe(inputs)]
+        return sheet(images.cpu(), columns=8, labels=labels if any(labels) else None)
 
     def on_validation_epoch_start(self) -> None:
         self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64, device=self.device)
 
     def predict(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
-        """The codes of a batch and their nats."""
+        """Encode a batch, and compute nats per image."""
         codes, condition = self.encode(batch)
         return codes, self.ema_model.nats(codes, condition)
 

@@ -1,4 +1,4 @@
-"""A run: one folder that explains itself, and the training that fills it."""
+"""A run folder, and the schedule of its training."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,34 +28,34 @@ from genstack.training.training import Training
 
 CONFIG = "config.yaml"
 FORMAT_VERSION = 2  # of config.yaml
-#: Settings that act at the start of a run only, or count what has been trained.
+#: Settings that cannot change once a run has begun.
 FIXED = ("init", "compressor", "seeding", "accumulate_grad_batches")
-FEWEST = 20  # steps that a share of a run means between two validations
+MIN_INTERVAL = 20  # steps between two validations, if given as a share of the run
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, on what, and how often to look.
+    """Length of the training, intervals of validation and checkpoints, precision and devices.
 
     Args:
         max_steps: optimizer steps of the whole run.
-        validate_every: optimizer steps, or share of the run like "10%", between two validations; each writes
-            the model, a sheet of pictures and a checkpoint. A share means 20 steps at least, or a tenth of a
-            run of less than 200. The end of the run is always validated.
-        checkpoint_minutes: minutes between two checkpoints, beside those after validation; 0 for every step.
+        validate_every: optimizer steps between two validations, or share of the run like "10%"; each writes
+            the model, an image sheet and a checkpoint. A share is at least 20 steps, or a tenth of a run of
+            fewer than 200 steps. The last step is always validated.
+        checkpoint_minutes: minutes between two checkpoints, besides those after validation; 0 for every step.
         log_every_n_steps: optimizer steps between two lines of metrics.
-        accumulate_grad_batches: equal parts that a batch is computed in, one after the other, to save memory.
-        gradient_clip_val: largest norm of the gradients, of compressor and discriminator each by its
-            own; null for no limit.
+        accumulate_grad_batches: number of parts in which a batch is computed, to save memory.
+        gradient_clip_val: largest norm of the gradients, for compressor and discriminator separately; null
+            for no limit.
         precision: 32-true, bf16-mixed (half the memory, faster on most devices) or 16-mixed.
         accelerator: auto, cpu, gpu or mps.
-        devices: number of devices on each node, or auto.
+        devices: number of devices per node, or auto.
         num_nodes: number of machines.
-        strategy: how devices work together. auto or ddp: each holds the whole model (DistributedDataParallel,
-            where there are several). fsdp: each holds a part of the weights, their averages and moments, for
-            models that do not fit into one (FSDP2).
-        threads: threads of a training on the CPU; null measures a few steps and keeps the fastest number.
-        deterministic: only algorithms that give the same numbers each time, where a device has the choice.
+        strategy: auto or ddp: each device holds the whole model (DistributedDataParallel if there are
+            several). fsdp: each holds a shard of weights, EMA weights and moments, for models that do not fit
+            into one device (FSDP2).
+        threads: number of CPU threads; null measures a few steps and keeps the fastest number.
+        deterministic: use deterministic algorithms only.
     """
 
     max_steps: int = 10_000
@@ -73,33 +73,27 @@ class Schedule:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        counts = (
-            "max_steps",
-            "log_every_n_steps",
-            "accumulate_grad_batches",
-            "num_nodes",
-            "devices",
-            "threads",
-        )
-        for name in counts:
+        counts = "max_steps log_every_n_steps accumulate_grad_batches num_nodes devices threads"
+        for name in counts.split():
             if getattr(self, name) not in ("auto", None) and getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
         if self.checkpoint_minutes < 0:
-            raise UserError(f"checkpoint_minutes {self.checkpoint_minutes} is out of range; it is at least 0")
+            raise UserError(f"checkpoint_minutes must be at least 0, got {self.checkpoint_minutes}")
         if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
             raise UserError(
-                f"gradient_clip_val {self.gradient_clip_val} is out of range; give null for no limit"
+                f"gradient_clip_val {self.gradient_clip_val} is out of range; it must be above 0, or null "
+                f"for no limit"
             )
         if self.strategy not in ("auto", "ddp", "fsdp"):
-            raise UserError(f"strategy {self.strategy} is not supported; use auto, ddp or fsdp")
+            raise UserError(f"unknown strategy {self.strategy}; use auto, ddp or fsdp")
         if self.strategy == "fsdp" and self.precision not in ("32-true", "bf16-mixed"):
-            raise UserError(f"strategy fsdp does not go with precision {self.precision}; use bf16-mixed")
+            raise UserError(f"strategy fsdp does not support precision {self.precision}; use bf16-mixed")
         if self.validate_every in (0, "0", "0%"):
             raise UserError("validate_every 0 would never write a model; give steps, or a share like 10%")
 
     @property
     def processes(self) -> int:
-        """Number of processes that train together, one per device."""
+        """Number of training processes, one per device."""
         if self.devices != "auto":
             return self.num_nodes * self.devices
         cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -107,17 +101,16 @@ class Schedule:
 
     @property
     def interval(self) -> int:
-        """Optimizer steps between two validations; a share of a short run is not so few as to fill it."""
+        """Optimizer steps between two validations."""
         share, total = percentage(self.validate_every) is not None, self.max_steps
-        least = min(FEWEST, total // 10) if share else 1
+        least = min(MIN_INTERVAL, total // 10) if share else 1
         return min(max(1, least, steps(self.validate_every, total)), total)
 
-    def together(self) -> Strategy | str:
-        """How Lightning lets the devices work.
+    def lightning_strategy(self) -> Strategy | str:
+        """Return the strategy for Lightning's trainer.
 
-        Buffers are the same everywhere by the law of every part that has any. Lightning would send those of
-        the first process with every batch, also in validation, where processes have different numbers of
-        them. Which parameters a step uses is up to the model.
+        Buffers are equal in all processes by contract. Broadcasting them with every batch would hang in
+        validation, where processes have different numbers of batches. Steps may leave parameters unused.
         """
         if self.strategy == "fsdp":
             return ShardedStrategy(self.processes)
@@ -126,7 +119,7 @@ class Schedule:
         return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
 
     def trainer(self, folder: Path, callbacks: list[pl.Callback], logging: Logging) -> pl.Trainer:
-        """Lightning's trainer for this folder; its epoch never ends, and validation goes by steps."""
+        """Build Lightning's trainer for a folder: one endless epoch, validated by steps."""
         interval = self.interval
         return pl.Trainer(
             default_root_dir=folder,
@@ -142,7 +135,7 @@ class Schedule:
             accelerator=self.accelerator,
             devices=self.devices,
             num_nodes=self.num_nodes,
-            strategy=self.together(),
+            strategy=self.lightning_strategy(),
             deterministic=self.deterministic,
             use_distributed_sampler=False,
             enable_checkpointing=False,
@@ -156,28 +149,28 @@ class Schedule:
 
 @dataclass
 class Run:
-    """A folder of a training run.
+    """Folder of a training run.
 
     Args:
-        folder: where it lies.
+        folder: path of the folder.
     """
 
     folder: Path
-    #: The configuration that the folder was claimed for; only the first of several processes writes it there.
-    claimed: dict[str, Any] | None = field(default=None, init=False)
+    #: The configuration of a new run, for processes that do not write it to the folder.
+    new_config: dict[str, Any] | None = field(default=None, init=False)
 
     @property
     def checkpoint(self) -> Path | None:
-        """Checkpoint to resume from, if there is one."""
+        """Checkpoint to resume from; None before the first one."""
         return latest(self.folder)
 
     def step(self) -> int:
-        """Optimizer steps in the latest checkpoint."""
-        saved = self.saved()
+        """Return the step of the latest checkpoint; 0 without one."""
+        saved = self.checkpoint_content()
         return 0 if saved is None else int(saved["global_step"])
 
-    def saved(self) -> dict[str, Any] | None:
-        """The content of the latest checkpoint, without reading its tensors; None before the first one."""
+    def checkpoint_content(self) -> dict[str, Any] | None:
+        """Read the latest checkpoint without its tensors; None before the first one."""
         path = self.checkpoint
         if path is None:
             return None
@@ -186,15 +179,15 @@ class Run:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             return {name: content[name] for name in ("global_step", "config", "threads")}
         except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged or not ours; delete it to train from the start") from error
+            raise UserError(f"{path} is not a valid checkpoint; delete it to train from the start") from error
 
     def changes(self) -> dict[str, str]:
-        """The settings that differ from those of the latest checkpoint, as `old -> new` by name.
+        """Return the settings that differ from the latest checkpoint's, as `old -> new` by name.
 
         Raises:
-            UserError: one of them cannot be changed in a run that has begun.
+            UserError: one of them cannot change after a run has begun.
         """
-        saved = self.saved()
+        saved = self.checkpoint_content()
         if saved is None or saved["config"] is None:
             return {}
         changed = compare(saved["config"], self.config())
@@ -207,28 +200,26 @@ class Run:
         return changed
 
     def begin(self, config: dict[str, Any]) -> bool:
-        """Claim the folder for a resolved configuration, or find that it is already the same one's.
-
-        Returns whether it was claimed just now.
+        """Start a run with a configuration, or find the same run; return True for a new one.
 
         Raises:
-            UserError: the folder belongs to a run with another configuration.
+            UserError: the folder holds a run with another configuration.
         """
         if (self.folder / CONFIG).exists():
-            differences = "; ".join(listed(compare(self.config(), config))[:3])
+            differences = "; ".join(format_changes(compare(self.config(), config))[:3])
             if differences:
                 raise UserError(
                     f"{self.folder} holds a run with another configuration ({differences}); choose another "
                     f"--name, or continue it with: genstack train resume {self.folder}"
                 )
             return False
-        self.claimed = yaml.safe_load(yaml.safe_dump(config))  # as it will be read
-        self.claim(config)
+        self.new_config = yaml.safe_load(yaml.safe_dump(config))  # as it will be read
+        self.write_config(config)
         return True
 
     @rank_zero_only
-    def claim(self, config: dict[str, Any]) -> None:
-        """Write the configuration."""
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the configuration to the folder."""
         with replacing(self.folder / CONFIG) as partial:
             versioned = {"format_version": FORMAT_VERSION, **config}
             text = yaml.safe_dump(versioned, sort_keys=False, allow_unicode=True)
@@ -236,24 +227,24 @@ class Run:
 
     @rank_zero_only
     def withdraw(self) -> None:
-        """Give up a folder that was claimed for nothing; a run that has saved anything stays."""
+        """Remove the files of a run that failed before its first checkpoint."""
         if self.checkpoint is None:
             for name in (CONFIG, METRICS, ".lock"):
                 (self.folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # there is something else in it
+            with suppress(OSError):  # the folder has other files
                 self.folder.rmdir()
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration of the run."""
+        """Read the configuration of the run."""
         path = self.folder / CONFIG
-        if self.claimed is not None and not path.is_file():
-            return self.claimed
+        if self.new_config is not None and not path.is_file():
+            return self.new_config
         if not path.is_file():
-            raise UserError(f"{self.folder} is no run folder: it has no {CONFIG}")
+            raise UserError(f"{self.folder} is not a run: {CONFIG} not found")
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is no YAML text: {' '.join(str(error).split())}") from error
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
         version = config.pop("format_version", None) if isinstance(config, dict) else None
         if version != FORMAT_VERSION:
             raise UserError(
@@ -263,30 +254,26 @@ class Run:
         return config
 
     def train(self, training: Training, schedule: Schedule, logging: Logging) -> None:
-        """Train until the schedule's end, from wherever the run is.
+        """Train from the latest checkpoint to the last step.
 
         Raises:
-            Stopped: Ctrl-C or SIGTERM; everything is saved.
-            UserError: losses stayed not finite, or an option does not fit the devices.
+            Stopped: after Ctrl-C or SIGTERM; everything is saved.
+            UserError: too many steps were not finite, or an option does not suit the devices.
         """
-        training.changed = listed(self.changes())
+        training.changed = format_changes(self.changes())
         checkpoints = CheckpointCallback(self.folder, schedule.checkpoint_minutes, self.config())
         images = ImageLogger(self.folder, logging.images)
         callbacks = [ProgressLine(), MetricsLogger(self.folder), images, checkpoints]
-        with self.locked():
+        with self.lock():
             try:
                 trainer = schedule.trainer(self.folder, callbacks, logging)
-            except (
-                MisconfigurationException,
-                ValueError,
-                ImportError,
-            ) as error:  # what this machine cannot do
+            except (MisconfigurationException, ValueError, ImportError) as error:
                 raise UserError(f"trainer: {error}") from error
             trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder against a second training, and remove what a killed one left half written.
+    def lock(self) -> Iterator[None]:
+        """Lock the folder against a second training, and remove unfinished files of a killed one.
 
         Raises:
             UserError: another process is training this run.
@@ -301,13 +288,13 @@ class Run:
             yield
 
 
-def listed(changes: dict[str, str]) -> list[str]:
-    """Changes as text, one for each setting."""
+def format_changes(changes: dict[str, str]) -> list[str]:
+    """Format changes as one line per setting."""
     return [f"{name}: {values}" for name, values in changes.items()]
 
 
 def compare(old: Any, new: Any, place: str = "") -> dict[str, str]:
-    """The settings that differ between two configurations, as `old -> new` by name."""
+    """Return the settings that differ between two configurations, as `old -> new` by name."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: dict[str, str] = {}
         for key in [*old, *(key for key in new if key not in old)]:

@@ -1,7 +1,7 @@
-"""Checkpoints of sharded weights, by torch.distributed.checkpoint: a folder that appears by renaming.
+"""Checkpoints of sharded weights, by torch.distributed.checkpoint: a folder that is renamed when complete.
 
-Tensors lie in safetensors files, one per process, which any number of processes can read. The rest is a file
-that is read with `weights_only`. Nothing in the folder is a pickle that could run code.
+Each process writes its tensors to a safetensors file; any number of processes can read them. Everything else
+is in a file that is read with `weights_only`. No pickle in the folder can run code.
 """
 
 import os
@@ -27,26 +27,26 @@ FORMAT_VERSION = 2
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy for sharded models, with checkpoints that are complete or absent.
+    """Lightning's strategy for sharded models, with atomic checkpoints.
 
     Args:
-        processes: number of processes that train together.
+        processes: number of training processes.
     """
 
     def __init__(self, processes: int):
         super().__init__(data_parallel_size=processes, tensor_parallel_size=1)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return {}  # `save_checkpoint` reads the tensors where they are
+        return {}  # `save_checkpoint` reads the shards in place
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Write the folder of this step beside `filepath`, all processes together.
+        """Write the folder of this step beside `filepath`; all processes call it together.
 
         Raises:
-            OSError: a process cannot write; the checkpoint before stays.
+            OSError: a process cannot write; the previous checkpoint stays.
         """
         place = Path(filepath)
         target = place.with_name(f"{place.stem}-{checkpoint['global_step']:08d}{place.suffix}")
@@ -62,10 +62,10 @@ class ShardedStrategy(ModelParallelStrategy):
         failure = self.broadcast(failure)
         if failure is not None:
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(f"{failure}; the checkpoint before is kept")
+            raise OSError(f"{failure}; the previous checkpoint is kept")
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Fill the model and its optimizer from a folder, whatever number of processes wrote it."""
+        """Load model and optimizer from a folder that any number of processes wrote."""
         folder = Path(checkpoint_path)
         rest = read_rest(folder)
         try:
@@ -85,12 +85,12 @@ class ShardedStrategy(ModelParallelStrategy):
         return self.lightning_module
 
     def tensors(self, stored: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-        """The tensors of model and optimizer by name.
+        """Collect the tensors of model and optimizer by name.
 
         Args:
-            stored: metadata of a checkpoint's tensors, for which the optimizer gets state to read into.
+            stored: metadata of a checkpoint's tensors; the optimizer allocates state to load them into.
         """
-        weights = self.training.state_dict()  # it comes first, since it reshards what is gathered
+        weights = self.training.state_dict()  # first, since it reshards gathered weights
         state, parameters = self.optimizers[0].state, dict(self.training.named_parameters())
         if stored is not None:
             state.clear()
@@ -108,12 +108,12 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def reason(error: BaseException) -> BaseException:
-    """The first failure of a process behind an error of torch.distributed.checkpoint."""
+    """Return the first process's failure behind an error of torch.distributed.checkpoint."""
     return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
 def publish(partial: Path, target: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Add what is not in the shards, move the folder to its place, and remove older ones."""
+    """Add everything but the tensors, rename the folder, and remove older ones."""
     shards = {path.name: path.stat().st_size for path in partial.iterdir()}
     rest = {key: checkpoint[key] for key in checkpoint.keys() - {"state_dict", "optimizer_states"}}
     with (partial / REST).open("wb") as file:
@@ -125,20 +125,20 @@ def publish(partial: Path, target: Path, checkpoint: Mapping[str, Any]) -> None:
     flush_folder(target.parent)
     for path in target.parent.glob("last-*.ckpt"):
         if path != target:
-            (path / REST).unlink(missing_ok=True)  # half removed, it is not mistaken for a checkpoint
+            (path / REST).unlink(missing_ok=True)  # a partly removed folder is not a checkpoint
             shutil.rmtree(path, ignore_errors=True)
 
 
 def newest(folder: Path) -> Path | None:
-    """The complete checkpoint of the latest step; None if there is none."""
+    """Find the complete checkpoint of the latest step; None without one."""
     return max((path.parent for path in folder.glob(f"last-*.ckpt/{REST}")), default=None)
 
 
 def read_rest(folder: Path) -> dict[str, Any]:
-    """Everything in a checkpoint but its tensors.
+    """Read everything in a checkpoint but its tensors.
 
     Raises:
-        UserError: the checkpoint is of another kind or version, or a file is missing or cut off.
+        UserError: the checkpoint has another kind or version, or a file is missing or truncated.
     """
     if not folder.is_dir():
         raise UserError(
@@ -154,5 +154,5 @@ def read_rest(folder: Path) -> dict[str, Any]:
     for name, size in rest["shards"].items():
         path = folder / Path(name).name
         if not path.is_file() or path.stat().st_size != size:
-            raise UserError(f"{path} is missing or cut off; copy all files of {folder.name} together")
+            raise UserError(f"{path} is missing or truncated; copy all files of {folder.name} together")
     return rest

@@ -1,9 +1,8 @@
-"""Weights sharded among processes, gathered layer by layer while they compute (FSDP2).
+"""Fully sharded data parallelism (FSDP2; Zhao et al. 2023, arXiv:2304.11277), by torch's `fully_shard`.
 
-Fully sharded data parallelism (Zhao et al. 2023, arXiv:2304.11277) by torch.distributed's `fully_shard`. Each
-member of a list of layers is gathered by itself, the rest of a model once a step. Replicated are small parts
-that are used out of turn: quantizers, whose codebooks move after the step, and the last layer, whose gradient
-the adaptive weight needs.
+Each layer in a list of layers is gathered by itself, and the rest of a model once per step. Quantizers and
+the last layer are replicated: codebooks are updated after the step, and the adaptive weight needs the last
+layer's gradient.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +25,7 @@ METHODS = ("loss", "nats", "sample")
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard a model's parameters among the processes of a mesh, in place."""
+    """Shard a model's parameters over a mesh, in place."""
     whole = set(replicated(model))
     for layer in layers(model):
         fully_shard(layer, mesh=mesh, ignored_params=whole)
@@ -37,7 +36,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def replicated(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that every process holds whole."""
+    """Yield the parameters that every process holds whole."""
     for module in model.modules():
         if isinstance(module, Bottleneck):
             yield from module.parameters()
@@ -46,7 +45,7 @@ def replicated(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost members of lists of layers that are called as modules."""
+    """Yield the outermost layers in lists of layers."""
     for child in module.children():
         if isinstance(child, Bottleneck):
             continue
@@ -60,12 +59,12 @@ def layers(module: nn.Module) -> Iterator[nn.Module]:
                 yield member
 
 
-def sharding_saves(model: nn.Module, processes: int) -> int:
-    """Bytes that sharding saves each process in training.
+def sharding_savings(model: nn.Module, processes: int) -> int:
+    """Return the bytes that sharding saves in each process.
 
-    It holds a shard of weights, EMA, gradients and both moments. Parameters outside of layers are gathered
-    for a whole step, with their gradients. Two layers are gathered at a time, with the gradients of one and a
-    copy of these to send.
+    A process holds shards of weights, EMA weights, gradients and both moments. Gathered are parameters
+    outside of layers and their gradients for a whole step, and two layers at a time with the gradients of one
+    and a copy to communicate.
     """
     whole = set(replicated(model))
     members = [size(layer, whole) for layer in layers(model)]
@@ -75,12 +74,12 @@ def sharding_saves(model: nn.Module, processes: int) -> int:
 
 
 def size(module: nn.Module, whole: set[nn.Parameter]) -> int:
-    """Bytes of the sharded parameters."""
+    """Return the bytes of the sharded parameters."""
     return sum(parameter.nbytes for parameter in module.parameters() if parameter not in whole)
 
 
 def is_called(module: nn.Module) -> bool:
-    """Return True for modules with weights and a `forward`, whose call gathers them."""
+    """Return True for modules with weights and a `forward`, which gathers them."""
     return type(module).forward is not nn.Module.forward and any(True for _ in module.parameters())
 
 
@@ -90,11 +89,11 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def gather_model(model: Learner, new_model: Callable[[], Learner]) -> Learner | None:
-    """A whole copy of a sharded model in the main memory of the first process; None in the others.
+    """Gather a sharded model in the main memory of rank 0; other ranks get None.
 
     Args:
-        model: the sharded model; every process calls this at once.
-        new_model: builds one like it, with any weights.
+        model: the sharded model; all processes call this together.
+        new_model: builds a model of the same architecture, with any weights.
     """
     whole: dict[str, Tensor] = {}
     first = distributed.get_rank() == 0
@@ -111,7 +110,7 @@ def gather_model(model: Learner, new_model: Callable[[], Learner]) -> Learner | 
 
 
 def average_replicated(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients of parameters that every process holds whole, in one operation."""
+    """Average the gradients of replicated parameters in one operation."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     gradients = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
     if gradients:

@@ -11,8 +11,8 @@ from genstack.dist import all_reduce_sum, is_distributed
 class StepMetrics:
     """Metrics of the current optimizer step.
 
-    Lightning keeps the last value of every metric ever logged, which a resumed run could not know, and logs
-    those of the first process and the last accumulated part.
+    Lightning's own log keeps old values, which a resumed run does not have, and logs only rank 0 and the last
+    accumulated part.
     """
 
     def __init__(self) -> None:
@@ -24,35 +24,35 @@ class StepMetrics:
             self.values.setdefault(name, []).append(torch.as_tensor(value).detach().float())
 
     def clear(self) -> None:
-        """Begin a new step."""
+        """Start a new step."""
         self.values.clear()
 
     def local_means(self) -> dict[str, float]:
-        """Means over the parts of this process."""
+        """Average over the parts of this process."""
         return {name: float(torch.stack(values).mean()) for name, values in self.values.items()}
 
     def means(self, device: torch.device) -> dict[str, float]:
-        """Means over the parts of all processes, which must have logged the same names."""
+        """Average over the parts of all processes, which must have logged the same names."""
         local = self.local_means()
         *sums, processes = sum_over_processes([*local.values(), 1.0], device)
         return {name: value / processes for name, value in zip(local, sums, strict=True)}
 
 
 class MeanMetrics:
-    """Means over images, for batches of any size and any number of images per process."""
+    """Means over images, for any batch size and number of images per process."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.images = 0
 
     def update(self, numbers: Mapping[str, Tensor | float], images: int) -> None:
-        """Add means over a number of images."""
+        """Add the means over a batch of images."""
         for name, value in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * images
         self.images += images
 
     def compute(self, device: torch.device) -> dict[str, float]:
-        """Means over the images of all processes, each of which must have some; then reset."""
+        """Average over the images of all processes, at least one each, and reset."""
         *sums, images = sum_over_processes([*self.sums.values(), float(self.images)], device)
         means = {name: value / images for name, value in zip(self.sums, sums, strict=True)}
         self.sums, self.images = {}, 0
@@ -60,7 +60,7 @@ class MeanMetrics:
 
 
 def sum_over_processes(numbers: list[float], device: torch.device) -> list[float]:
-    """The sum of each number over all processes."""
+    """Sum each number over all processes."""
     if not is_distributed():
         return numbers
     return all_reduce_sum(torch.tensor(numbers, dtype=torch.float64, device=device)).tolist()

@@ -24,47 +24,47 @@ from genstack.training.step_metrics import MeanMetrics, StepMetrics
 
 Learner = TypeVar("Learner", bound=nn.Module)
 
-PATIENCE = 10  # skipped optimizer steps in a row after which the run stops
+MAX_SKIPPED = 10  # optimizer steps in a row; then the run stops
 
 
 class Training(pl.LightningModule, ABC, Generic[Learner]):
-    """Training of one model, with one backward pass, one optimizer and one count of steps.
+    """Training of one model with one backward pass, one optimizer and one step counter.
 
-    Randomness in a step follows from (seed, images consumed, rank). A resumed run continues bit by bit, and
-    no state of a generator is saved.
+    Each step seeds its randomness from (seed, consumed images, rank). A resumed run therefore continues bit
+    for bit, without saved generator states.
     """
 
     model: Learner
     consumed: Tensor
     skipped: Tensor
-    #: Validation metric whose lowest value selects the model file; "" for the latest weights.
+    #: Validation metric to minimize: its best weights go to the model file. "" for the latest weights.
     best_metric: ClassVar[str]
-    #: Metrics of the progress line, in order.
+    #: Metrics on the progress line.
     progress_metrics: ClassVar[tuple[str, ...]]
 
     def __init__(self, model: Learner, data: Data, optimization: Optimization, ema: float, seed: int):
         super().__init__()
         self.model, self.data, self.optimization, self.seed = model, data, optimization, seed
         self.ema = ema_model(model, ema)
-        self.register_buffer("consumed", torch.tensor(0))  # training images so far, of all processes
-        self.register_buffer("skipped", torch.tensor(0))  # optimizer steps without an update so far
+        self.register_buffer("consumed", torch.tensor(0))  # training images so far, over all processes
+        self.register_buffer("skipped", torch.tensor(0))  # skipped optimizer steps so far
         self.skipped_in_row = 0
         self.finite = True
-        self.pending = 0  # images of the current step so far, which count once it is done
+        self.pending = 0  # images of the current step, added to `consumed` once it is done
         self.step_metrics = StepMetrics()
         self.validation_means = MeanMetrics()
         self.validation_metrics: dict[str, float] = {}  # of the latest validation
         self.latest: Any = None  # validation batch
-        self.changed: list[str] = []  # settings that differ from those of the checkpoint
+        self.changed: list[str] = []  # settings that differ from the checkpoint's
 
     @property
     @abstractmethod
     def representation(self) -> str:
-        """The codes or latents of an image, in words."""
+        """Description of the codes or latents of an image."""
 
     @abstractmethod
     def to_model(self, weights: Learner, metrics: dict[str, float]) -> Model:
-        """The model file's content: these weights, everything that their use needs, and metadata."""
+        """Assemble the model to save: these weights, preprocessing and metadata."""
 
     def configure_model(self) -> None:
         """Shard the weights under strategy fsdp."""
@@ -78,24 +78,24 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
 
     @property
     def sharded(self) -> bool:
-        """True if each process holds a shard of the weights; all must then use them at once."""
+        """True if each process holds a shard of the weights; all processes then call the model together."""
         return is_sharded(self.model)
 
     @property
     def ema_model(self) -> Learner:
-        """The model with EMA weights, which validation, pictures and the model file use."""
+        """Model with EMA weights, for validation, image sheets and the model file."""
         return cast(Learner, self.ema.module.eval())
 
-    def whole_model(self) -> Learner | None:
-        """The EMA model; with sharded weights gathered in the first process, and None in the others."""
+    def full_model(self) -> Learner | None:
+        """Return the EMA model; sharded weights are gathered on rank 0, and other ranks get None."""
         return gather_model(self.ema_model, self.new_model) if self.sharded else self.ema_model
 
     def new_model(self) -> Learner:
-        """A model like the trained one, with any weights."""
+        """Build a model of the same architecture, with any weights."""
         return cast(Learner, build(self.description))
 
     def metadata(self, metrics: dict[str, float]) -> dict[str, Any]:
-        """Provenance of the model, for its description."""
+        """Return the provenance of the model."""
         return {
             "data": self.data.source,
             "step": self.trainer.global_step,
@@ -107,26 +107,26 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
 
     @abstractmethod
     def networks(self) -> Sequence[nn.Module]:
-        """The trained networks; gradients of each are clipped by their own norm."""
+        """Return the trained networks; the gradients of each are clipped by their own norm."""
 
     @abstractmethod
     def frozen_networks(self) -> Sequence[nn.Module]:
-        """Networks used as they are, moved to the device: in no optimizer and no checkpoint."""
+        """Return the frozen networks on the device; no optimizer or checkpoint has them."""
 
     @abstractmethod
     def objective(self, batch: Any) -> Tensor:
-        """The training loss of a batch, whose terms are logged."""
+        """Compute the training loss of a batch, and log its terms."""
 
     @abstractmethod
     def image_sheet(self, count: int) -> PIL.Image.Image:
-        """A sheet of about `count` images by the EMA model."""
+        """Draw a sheet of about `count` images by the EMA model."""
 
     def charts(self) -> dict[str, PIL.Image.Image]:
-        """Further pictures by name."""
+        """Draw further pictures, by name."""
         return {}
 
     def after_step(self, skipped: bool) -> None:
-        """Act once after each optimizer step."""
+        """Update buffers once after each optimizer step."""
 
     def log_step(self, numbers: Mapping[str, Tensor | float]) -> None:
         """Log metrics of the current step as `train/...`; all processes log the same names."""
@@ -138,7 +138,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
 
     @abstractmethod
     def predict(self, batch: Any) -> Any:
-        """Output of the EMA model for a validation batch; with sharded weights all processes call it."""
+        """Run the EMA model on a validation batch; with sharded weights, all processes call it together."""
 
     @abstractmethod
     def log_prediction(self, batch: Any, prediction: Any) -> None:
@@ -150,7 +150,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
 
     @abstractmethod
     def joint_metrics(self) -> dict[str, float]:
-        """Metrics of all validation images together, the same in all processes."""
+        """Compute metrics over all validation images, equal in all processes."""
 
     def on_validation_epoch_end(self) -> None:
         if self.sharded:
@@ -159,7 +159,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.validation_metrics = self.validation_means.compute(self.device) | joint
 
     def predict_missing_batches(self) -> None:
-        """Run the model as often as the process with most batches, which needs the shards of all."""
+        """Repeat the last batch until all processes, which gather shards together, ran equally many."""
         loader = self.trainer.val_dataloaders
         assert isinstance(loader, DataLoader)
         images: int = len(loader.dataset)  # type: ignore[arg-type]
@@ -172,7 +172,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Apply the settings of optimizer and schedule; Lightning has restored those of the checkpoint."""
+        """Apply the current settings of optimizer and schedule over those that the checkpoint restored."""
         optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         assert isinstance(optimizer, torch.optim.Optimizer) and isinstance(schedule, LambdaLR)
         fresh, _ = self.optimization.optimizer(self.networks(), self.trainer.max_steps)
@@ -190,11 +190,11 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
             raise self.mismatch(str(error).partition("\n")[2] or str(error)) from error
 
     def mismatch(self, reason: str) -> UserError:
-        """The error of a checkpoint with other weights, which names the settings that have changed."""
+        """Return the error for a checkpoint with other weights; it names the changed settings."""
         changed = "; ".join(self.changed) or "the model that these settings describe"
         return UserError(
-            f"the checkpoint does not fit {changed} ({' '.join(reason.split())[:200]}); undo the change, or "
-            f"start a new run with another --name"
+            f"the checkpoint does not match {changed} ({' '.join(reason.split())[:200]}); undo the change, "
+            f"or start a new run with another --name"
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -209,13 +209,13 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         if len(loader.dataset) < self.trainer.world_size:  # type: ignore[arg-type]
             raise UserError(
                 f"{len(loader.dataset)} validation images cannot be shared by "  # type: ignore[arg-type]
-                f"{self.trainer.world_size} processes; raise data.validation, so that each has at least one"
+                f"{self.trainer.world_size} processes; raise data.validation to at least one image each"
             )
         return loader
 
     @property
     def micro_batch(self) -> int:
-        """Images of one process at a time: `data.batch_size` over processes and accumulated parts."""
+        """Images per forward pass: `data.batch_size` divided by processes and accumulated parts."""
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         if self.data.batch_size % parts:
             raise UserError(
@@ -265,8 +265,8 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         self.log_step({"skipped": self.skipped})
         if not skipped:
             self.ema.update_parameters(self.model)
-        if self.skipped_in_row == PATIENCE:
+        if self.skipped_in_row == MAX_SKIPPED:
             raise UserError(
-                f"losses or gradients were not finite for {PATIENCE} steps in a row, up to step "
+                f"losses or gradients were not finite for {MAX_SKIPPED} steps in a row, up to step "
                 f"{self.global_step + 1}; checkpoints are kept; lower learning_rate or raise warmup"
             )

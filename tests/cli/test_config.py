@@ -64,7 +64,7 @@ def test_show_prints_the_settings_of_a_run(tmp_path, capsys):
 
 def test_show_of_a_missing_run_is_rejected(tmp_path, capsys):
     assert main(["config", "show", str(tmp_path)]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
 
 
 def test_bundled_recipes_are_found_from_any_folder(tmp_path, capsys, monkeypatch):

@@ -70,7 +70,7 @@ def test_uninstalled_clone_reports_versions():
 def test_mismatched_torchvision_is_reported():
     found = doctor.torchvision(failing(RuntimeError(doctor.MISMATCH)))
     assert found.state == "problem"
-    assert "does not fit this torch" in found.fact
+    assert "does not match this torch" in found.fact
     assert "--force-reinstall torch torchvision" in found.fix
     found = doctor.torchvision(failing(ImportError("No module named torchvision")))
     assert (found.state, found.fix) == ("problem", "pip install torchvision")

@@ -72,7 +72,7 @@ def test_probe_out_of_memory_is_one_line(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(CompressorTraining, "training_step", full)
     assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) == 2
-    assert "the whole model and 2 images do not fit onto cpu; plan with" in capsys.readouterr().err
+    assert "the whole model and 2 images do not fit on cpu; plan with" in capsys.readouterr().err
 
 
 def test_plan_of_a_prior_accepts_codes(tmp_path, capsys):

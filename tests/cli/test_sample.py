@@ -172,7 +172,7 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--sweep", "top_k=1,x"], "--sweep top_k=1,x: expected values as in top_k=1,2"),
         (["--sweep", "guidance=1,2", "guidance=3"], "sets guidance twice"),
         (["--sweep", "guidance=1,1"], "a value is repeated"),
-        (["--sweep", "guidance=1,2", "--save-preset", "x"], "--save-preset keeps one set of options"),
+        (["--sweep", "guidance=1,2", "--save-preset", "x"], "--save-preset saves one set of options"),
         (["--preset", "prety"], "unknown preset 'prety'; available: fid, pretty"),
         (["--steps", "8"], "samples one code or grid per step"),
         (["--size", "256"], "invalid --size '256': expected HEIGHTxWIDTH"),

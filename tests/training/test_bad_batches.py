@@ -8,7 +8,7 @@ import torch
 from genstack.checkpoints.model_file import load
 from genstack.cli.main import main
 from genstack.training.callbacks.checkpoint import LAST
-from genstack.training.training import PATIENCE, Training
+from genstack.training.training import MAX_SKIPPED, Training
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def spoilt(runs, kinds, stage, monkeypatch):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_bad_batch_changes_nothing(runs, stage, spoilt, parts):
+def test_non_finite_batch_is_skipped(runs, stage, spoilt, parts):
     """Neither weights nor averages nor codebook, bit for bit, also where only a part of the batch is bad."""
     seen = spoilt({3, 5}, part=parts - 1)
     folder = runs.train(stage, f"bad {stage} {parts}", "--trainer.accumulate_grad_batches", str(parts))
@@ -68,13 +68,13 @@ def test_a_bad_batch_changes_nothing(runs, stage, spoilt, parts):
     assert all(value.isfinite().all() for value in state.values())
 
 
-def test_too_many_end_the_run_with_what_was_good(runs, stage, spoilt, capsys):
+def test_too_many_skipped_steps_stop_the_run(runs, stage, spoilt, capsys):
     spoilt(range(5, 100))
     name = f"lost-{stage}"
     words = runs.words(stage, name, "--trainer.max_steps", "40")
     assert main(["train", *words]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert f"not finite for {PATIENCE} steps in a row, up to step 15;" in error
+    assert f"not finite for {MAX_SKIPPED} steps in a row, up to step 15;" in error
     checkpoint = torch.load(runs.folder / name / LAST, weights_only=True)
     assert checkpoint["global_step"] >= 4
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())

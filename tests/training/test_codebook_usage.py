@@ -49,7 +49,7 @@ def codes_of(watched, sizes, images=400):
 
 
 @pytest.mark.parametrize("made", [hierarchy, multiscale])
-def test_usage_of_each_grid(made):
+def test_usage_per_grid(made):
     watched = usage_monitor(made(), 8, 12)
     codes = codes_of(watched, (5, 60))
     watched.update(seen(codes))
@@ -66,7 +66,7 @@ def test_usage_of_each_grid(made):
     assert watched.validation_metrics()["usage"] == 0, "they are forgotten"
 
 
-def test_a_collapsed_grid_with_its_own_codebook_is_reported():
+def test_collapsed_grid_with_its_own_codebook_is_reported():
     watched = usage_monitor(hierarchy(), 8, 12)
     watched.update(seen(codes_of(watched, (5, 60))))
     watched.after_step(skipped=False)
@@ -74,14 +74,14 @@ def test_a_collapsed_grid_with_its_own_codebook_is_reported():
     assert "only 8% of the codebook of grid 1 of 2 is in use" in watched.warning()
 
 
-def test_grids_that_share_a_codebook_give_no_warning():
+def test_grids_with_a_shared_codebook_give_no_warning():
     watched = usage_monitor(multiscale(), 8, 12)
     watched.update(seen(codes_of(watched, (5, 60))))
     watched.after_step(skipped=False)
     assert watched.warning() == ""
 
 
-def test_a_short_window_gives_no_warning():
+def test_short_window_gives_no_warning():
     """100 of 4,096 codes have been used, but no more than 120 were ever asked for."""
     watched = usage_monitor(single(size=4096), 8, 12)
     watched.update(seen(torch.arange(100).repeat(2)[:120].reshape(5, 24)))
@@ -117,7 +117,7 @@ def training(monkeypatch):
     return warned
 
 
-def test_an_unused_codebook_gives_one_warning_after_a_tenth_of_the_run(training):
+def test_unused_codebook_warns_once(training):
     assert training(99, used=12) == [], "it may still warm up"
     (line,) = training(100, used=12)
     assert line.startswith("warning: at step 100 only 19% of the codebook is in use; try ")
@@ -127,11 +127,11 @@ def test_an_unused_codebook_gives_one_warning_after_a_tenth_of_the_run(training)
     assert training(200, used=12) == [line], "once is enough"
 
 
-def test_a_codebook_in_use_gives_no_warning(training):
+def test_used_codebook_gives_no_warning(training):
     assert training(500, used=13) == []  # 13 of 64 are 20 %
 
 
-def test_the_chart_has_a_row_for_each_grid():
+def test_chart_has_one_row_per_grid():
     one, two = (usage_monitor(made(), 8, 12).chart().height for made in (single, hierarchy))
     assert two > one + 96
     assert usage_monitor(Autoencoder(3, NETWORK, Gaussian(dim=4)), 8, 12).chart() is None
@@ -147,7 +147,7 @@ def gather(rank, folder):
 
 
 @pytest.mark.slow
-def test_codes_of_all_processes_count(tmp_path):
+def test_codes_of_all_processes_are_counted(tmp_path):
     running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [process.wait() for process in running] == [0, 0]
     expected = torch.cat([torch.arange(6).reshape(2, 3), torch.arange(9).reshape(3, 3) + 10])

@@ -112,7 +112,7 @@ def close(one, other):
 
 
 @pytest.mark.parametrize(("step", "pushed"), [(9, False), (10, True)])
-def test_one_backward_is_the_two_of_the_paper(training, monkeypatch, step, pushed):
+def test_one_backward_equals_two_backwards(training, monkeypatch, step, pushed):
     """Before `start` nothing of the adversary reaches the compressor, and the discriminator learns."""
     monkeypatch.setattr(CompressorTraining, "global_step", step)
     images = batch(training).images
@@ -141,7 +141,7 @@ def everything(channels):
 
 
 @pytest.mark.parametrize("step", [9, 10])  # R1 is due at the second
-def test_one_backward_is_two_passes_with_all_that_an_adversary_can_have(training, monkeypatch, step):
+def test_one_backward_equals_two_with_every_adversary_option(training, monkeypatch, step):
     """The same chance is drawn in the same order: first by the compressor's side, then by the other."""
     monkeypatch.setattr(CompressorTraining, "global_step", step)
     training.adversary = judge = everything(3)
@@ -179,17 +179,17 @@ def test_one_backward_is_two_passes_with_all_that_an_adversary_can_have(training
     assert (real_mean, fake_mean) == (anchors.real, anchors.fake) and real_mean != 0
 
 
-def test_an_adaptive_weight_and_compilation_exclude_each_other():
+def test_adaptive_weight_with_compile_is_rejected():
     with pytest.raises(ValueError, match="use `compile: false` or `adaptive: null`"):
         CompressorTraining(compressor, ImageData(**DATA), adversary=everything, compile=True)
 
 
-def test_a_loss_that_the_compressor_does_not_serve_is_refused_at_the_start():
+def test_unsupported_reconstruction_loss_is_rejected():
     with pytest.raises(ValueError, match="set the compressor's output to LocationAndScale"):
         CompressorTraining(compressor, ImageData(**DATA), reconstruction=LogitLaplace())
 
 
-def test_the_discriminator_moves_and_is_not_averaged(training):
+def test_discriminator_is_trained_without_ema(training):
     optimizer, _ = training.optimization.optimizer(training.networks(), 100)
     before = {name: p.clone() for name, p in training.adversary.named_parameters() if p.ndim > 1}
     training.objective(batch(training)).backward()
@@ -200,7 +200,7 @@ def test_the_discriminator_moves_and_is_not_averaged(training):
     assert {id(p) for p in training.ema.parameters()}.isdisjoint(id(p) for p in training.model.parameters())
 
 
-def test_what_judges_is_in_no_optimizer_and_no_checkpoint(training):
+def test_perceptual_network_is_in_no_optimizer_or_checkpoint(training):
     optimizer, _ = training.optimization.optimizer(training.networks(), 100)
     learning = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert learning == {id(p) for network in training.networks() for p in network.parameters()}
@@ -214,7 +214,7 @@ def test_what_judges_is_in_no_optimizer_and_no_checkpoint(training):
     }
 
 
-def test_each_network_is_clipped_by_its_own_norm():
+def test_networks_are_clipped_separately():
     one, other = nn.Linear(3, 2), nn.Linear(2, 5)
     optimizer, _ = Optimization(weight_decay=0.1).optimizer([one, other], 10)
     for parameter in one.parameters():
@@ -231,7 +231,7 @@ def test_each_network_is_clipped_by_its_own_norm():
     assert clip(optimizer, None) == pytest.approx(0.5, rel=1e-5)
 
 
-def test_parts_of_a_batch_add_up_to_the_batch(training):
+def test_accumulated_gradients_match_the_full_batch(training):
     """As `accumulate_grad_batches: 2` computes it: half the loss of either half."""
     training.objective(batch(training, 8)).backward()
     whole = gradients(training)

@@ -18,7 +18,7 @@ class Counting(nn.Module):
         self.register_buffer("rows", torch.zeros(2))
 
 
-def test_follows_the_recurrence():
+def test_ema_follows_its_recurrence():
     """The first update copies; then decay is the least of (1 + n) / (10 + n) and the one asked for."""
     torch.manual_seed(0)
     model = Counting()
@@ -40,7 +40,7 @@ def test_follows_the_recurrence():
     torch.testing.assert_close(average.module.rows, torch.full((2,), 3.5))
 
 
-def test_no_averaging_is_the_model_itself():
+def test_zero_decay_copies_the_model():
     model = Counting()
     average = ema_model(model, 0.0)
     for value in (3.0, 5.0):
@@ -50,13 +50,13 @@ def test_no_averaging_is_the_model_itself():
         assert torch.equal(average.module.weight, model.weight)
 
 
-def test_it_never_learns():
+def test_ema_weights_require_no_gradients():
     average = ema_model(Counting(), 0.9)
     assert not any(parameter.requires_grad for parameter in average.parameters())
     assert not average.training
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
-def test_refuses_decays_that_average_nothing(decay):
+def test_invalid_decay_is_rejected(decay):
     with pytest.raises(UserError, match="out of range"):
         ema_model(Counting(), decay)

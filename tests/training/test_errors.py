@@ -31,9 +31,7 @@ def saved_step(folder):
 
 
 @pytest.mark.parametrize(("moment", "parts"), [("in a step", 1), ("in a step", 2), ("after a step", 1)])
-def test_after_an_error_the_run_resumes_from_its_latest_checkpoint(
-    runs, straight, unlike, stage, kinds, moment, parts, monkeypatch
-):
+def test_run_resumes_after_an_error(runs, straight, unlike, stage, kinds, moment, parts, monkeypatch):
     """Neither running out of memory in the middle of a step nor a full disk leaves a trace."""
     flags = ("--trainer.accumulate_grad_batches", str(parts))
     whole = straight(stage) if parts == 1 else runs.train(stage, f"{stage} in {parts} parts", *flags)
@@ -54,7 +52,7 @@ def test_after_an_error_the_run_resumes_from_its_latest_checkpoint(
 
 
 @pytest.mark.parametrize("file", ["checkpoint", "model"])
-def test_a_full_disk_leaves_what_was_saved(
+def test_full_disk_keeps_the_last_checkpoint(
     runs, straight, unlike, full_disk, stage, file, monkeypatch, capsys
 ):
     """What no longer fits is told in a line; what was there before is whole, and the run goes on from it."""
@@ -82,7 +80,7 @@ def test_a_full_disk_leaves_what_was_saved(
     assert unlike(straight(stage), place) == []
 
 
-def test_output_that_cannot_be_written_is_told_at_once(runs, capsys):
+def test_unwritable_folder_is_reported_at_start(runs, capsys):
     words = runs.words("compressor", "nowhere", "--runs", "/proc/nowhere")
     assert main(["train", *words]) == 2
     message = capsys.readouterr().err
@@ -90,7 +88,7 @@ def test_output_that_cannot_be_written_is_told_at_once(runs, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_run_that_may_no_longer_be_written_stays_as_it_is(runs, straight, capsys):
+def test_read_only_run_is_not_changed(runs, straight, capsys):
     folder = straight("compressor")
     (folder / "checkpoints").chmod(0o555)
     try:

@@ -6,7 +6,7 @@ from torch import nn
 
 from genstack.training.estimate import Estimate, Memory, extrapolate, machine_memory, resident_peak
 from genstack.training.run import Schedule
-from genstack.training.sharding import sharding_saves
+from genstack.training.sharding import sharding_savings
 from genstack.training.training import Training
 
 
@@ -35,39 +35,39 @@ def estimate(available, micro_batch, monkeypatch):
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 96])
-def test_the_real_batch_is_measured_where_it_fits(monkeypatch, micro_batch):
+def test_real_batch_is_measured_if_it_fits(monkeypatch, micro_batch):
     memory, ran = estimate(2000, micro_batch, monkeypatch)
     assert memory.measured and memory.fits and memory.needed == 100 + 10 * micro_batch
     assert ran == [size for size in (1, 2, 3, 4, 8, 16, 32, 64, 96) if size in ran] and ran[-1] == micro_batch
 
 
-def test_batches_that_would_not_fit_are_not_tried(monkeypatch):
+def test_oversized_batches_are_not_run(monkeypatch):
     memory, ran = estimate(300, 96, monkeypatch)
     assert ran == [2, 4, 8, 16]
     assert not memory.measured and not memory.fits and memory.needed == 1060
 
 
-def test_lines():
+def test_extrapolate_is_linear():
     assert extrapolate({2: 30, 4: 50}, 10) == 110
     assert extrapolate({2: 30, 4: 30}, 10) == 30, "a peak at the start hides those of small batches"
     assert extrapolate({2: 30, 4: 50}, 4) == 50
 
 
-def test_what_sharding_saves():
+def test_sharding_savings():
     """Weights, average, gradients and two moments of three equal layers and a head."""
     layers = nn.ModuleList(nn.Linear(50, 50, bias=False) for _ in range(3))
     model = nn.ModuleDict({"layers": layers, "head": nn.Linear(50, 20, bias=False)})
     layer, head = 4 * 50 * 50, 4 * 50 * 20
     whole, gathered = 5 * (3 * layer + head), 4 * layer + 2 * head
-    assert sharding_saves(model, 1) == 0
-    assert sharding_saves(model, 4) == (whole - gathered) * 3 // 4
+    assert sharding_savings(model, 1) == 0
+    assert sharding_savings(model, 4) == (whole - gathered) * 3 // 4
 
 
-def test_fits():
+def test_memory_fits():
     assert Memory(3, 3, "it", True).fits and not Memory(4, 3, "it", True).fits
 
 
-def test_a_process_knows_its_size():
+def test_resident_peak_grows_with_allocations():
     before = resident_peak()
     held = torch.ones(before // 4)  # as much again
     assert resident_peak() - before > 0.5 * held.nbytes and machine_memory() > held.nbytes

@@ -15,7 +15,7 @@ def heights(picture, columns):
     return (pixels == BAR).all(-1).sum(0), (pixels == DEAD).all(-1).any(0)
 
 
-def test_bars_are_logarithms_of_counts_and_dead_codes_are_tinted():
+def test_bars_are_logarithmic_and_dead_codes_are_tinted():
     picture = histograms([Histogram("", torch.tensor([999, 99, 9, 1]), 8)])
     tall, dead = heights(picture, 640)
     unit = (HEIGHT - FOOT) / 3
@@ -29,7 +29,7 @@ def test_bars_are_logarithms_of_counts_and_dead_codes_are_tinted():
 
 
 @pytest.mark.parametrize("codes", [1, 7, 640, 641, 2**30])
-def test_every_size_of_codebook_fits(codes):
+def test_every_codebook_size_fits(codes):
     seen = min(codes, 5000)
     picture = histograms([Histogram("caption", torch.arange(seen, 0, -1), codes)] * 3)
     assert picture.width < 700
@@ -37,6 +37,6 @@ def test_every_size_of_codebook_fits(codes):
     assert tall[0] > 0
 
 
-def test_nothing_seen_is_a_chart_too():
+def test_chart_without_counts():
     tall, dead = heights(histograms([Histogram("", torch.empty(0, dtype=torch.int64), 64)]), 640)
     assert tall.sum() == 0 and dead.all()

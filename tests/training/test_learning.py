@@ -37,6 +37,6 @@ def learned(optimization: Optimization) -> float:
 
 
 @pytest.mark.nightly
-def test_the_default_network_learns_soon():
+def test_default_network_learns_quickly():
     """17.1 dB, and 15.2 dB with the initial weights that torch gives convolutions."""
     assert learned(Optimization(learning_rate=2e-4, betas=(0.5, 0.9))) > 16.2

@@ -19,7 +19,7 @@ def lines(folder):
 
 
 @pytest.mark.slow
-def test_steps_only_rise_and_count_what_is_done(runs, straight, stage):
+def test_logged_steps_increase(runs, straight, stage):
     steps = {
         kind: [line["step"] for line in lines(straight(stage)) if any(name[:4] == kind for name in line)]
         for kind in ("trai", "val/")
@@ -30,14 +30,14 @@ def test_steps_only_rise_and_count_what_is_done(runs, straight, stage):
 
 
 @pytest.mark.slow
-def test_lines_come_as_often_as_asked(runs):
+def test_metrics_follow_the_log_interval(runs):
     flags = ("--trainer.log_every_n_steps", "3", "--trainer.accumulate_grad_batches", "2")
     folder = runs.train("compressor", "seldom", *flags)
     assert [line["step"] for line in lines(folder)] == [3, 4, 6, 8]
 
 
 @pytest.mark.slow
-def test_the_numbers_are_those_that_people_look_for(straight):
+def test_expected_metrics_are_logged(straight):
     compressor, prior = (lines(straight(stage)) for stage in ("compressor", "prior"))
     for name in ("loss", "reconstruction", "codebook", "usage", "perplexity", "discriminator", "skipped"):
         assert f"train/{name}" in compressor[-2]
@@ -46,7 +46,7 @@ def test_the_numbers_are_those_that_people_look_for(straight):
     assert prior[-1]["val/uniform"] == pytest.approx(torch.log(torch.tensor(24.0)).item(), rel=1e-5)
 
 
-def test_resuming_drops_what_it_will_redo(tmp_path):
+def test_resuming_drops_later_lines(tmp_path):
     (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "a": 3}\n{"step": 3}\n{"st')
     MetricsLogger(tmp_path).drop_after(2)
     assert lines(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 2, "a": 3}]
@@ -54,7 +54,7 @@ def test_resuming_drops_what_it_will_redo(tmp_path):
     assert lines(tmp_path) == []
 
 
-def test_a_run_has_one_identifier_for_good(tmp_path):
+def test_wandb_identifier_is_kept(tmp_path):
     (tmp_path / "config.yaml").write_text("data: {source: digits}\n")
     first = wandb_identifier(tmp_path)
     assert first == wandb_identifier(tmp_path) == (tmp_path / WANDB_ID).read_text().strip()
@@ -65,13 +65,13 @@ def test_a_run_has_one_identifier_for_good(tmp_path):
     assert logging.loggers(tmp_path)[0]._offline
 
 
-def test_nothing_is_sent_unless_asked(tmp_path):
+def test_no_logger_by_default(tmp_path):
     assert Logging().loggers(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_tensorboard_has_numbers_and_pictures(runs):
+def test_tensorboard_gets_metrics_and_images(runs):
     folder = runs.train("compressor", "board", "--log.tensorboard", "true", "--trainer.max_steps", "4")
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert {"train/loss", "val/psnr"} <= set(board.Tags()["scalars"])
@@ -82,7 +82,7 @@ def test_tensorboard_has_numbers_and_pictures(runs):
 
 
 @pytest.mark.slow
-def test_wandb_offline_needs_no_network(runs, kinds, monkeypatch):
+def test_wandb_offline_uses_no_network(runs, kinds, monkeypatch):
     """Its service talks to this process alone; a resumed run continues under the same identifier."""
     training_step = kinds["compressor"].training_step
 

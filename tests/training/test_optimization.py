@@ -15,7 +15,7 @@ from genstack.training.optimization import Optimization, layer_matrices
 
 
 @pytest.mark.parametrize(("warmup", "rising"), [(4, 4), ("20%", 4), (0, 0)])
-def test_rises_linearly_and_falls_by_half_a_cosine(warmup, rising):
+def test_schedule_is_linear_warmup_and_cosine_decay(warmup, rising):
     plan, total = Optimization(learning_rate=0.8, warmup=warmup, final=0.25), 20
     for step in range(rising):
         assert plan.factor(step, total) == pytest.approx((step + 1) / (rising + 1))
@@ -31,12 +31,12 @@ def test_rises_linearly_and_falls_by_half_a_cosine(warmup, rising):
         schedule.step()
 
 
-def test_no_decay_of_the_rate():
+def test_constant_learning_rate():
     plan = Optimization(final=1.0, warmup=0)
     assert {plan.factor(step, 7) for step in range(9)} == {1.0}
 
 
-def test_weight_decay_is_of_matrices_and_kernels():
+def test_weight_decay_applies_to_matrices_and_kernels():
     """What has its scale for a reason (biases, norms, tables) keeps it."""
     network = nn.ModuleDict(
         {
@@ -76,7 +76,7 @@ def test_weight_decay_is_of_matrices_and_kernels():
         ({"discriminator": math.inf}, "discriminator inf"),
     ],
 )
-def test_refuses_what_no_optimizer_can_do(wrong, message):
+def test_invalid_optimization_is_rejected(wrong, message):
     with pytest.raises(UserError, match=message):
         Optimization(**wrong)
 
@@ -86,7 +86,7 @@ def compressor() -> Autoencoder:
     return Autoencoder(3, network, VectorQuantizer(8, dim=4))
 
 
-def test_muon_takes_kernels_between_pixels_and_codes():
+def test_muon_updates_inner_kernels():
     model = compressor()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     optimizer, _ = Optimization(muon=0.01).optimizer([model], 10)
@@ -100,13 +100,13 @@ def test_muon_takes_kernels_between_pixels_and_codes():
     assert rest == set(names.values()) - muon
 
 
-def test_muon_takes_linear_layers_in_lists_alone():
+def test_muon_updates_linear_layers_in_lists():
     layers = nn.ModuleList([nn.Linear(3, 5), nn.LayerNorm(5)])
     network = nn.ModuleDict({"table": nn.Embedding(7, 3), "layers": layers, "head": nn.Linear(5, 7)})
     assert [id(each) for each in layer_matrices(network)] == [id(layers[0].weight)]
 
 
-def test_a_step_of_muon_and_adamw_is_that_of_each_alone():
+def test_muon_and_adamw_steps_are_independent():
     """Also after the state went through a checkpoint."""
     ours, theirs = nn.ModuleList([nn.Linear(3, 5), nn.Linear(6, 4)]), [nn.Linear(3, 5), nn.Linear(6, 4)]
     for mine, other in zip(ours, theirs, strict=True):
@@ -134,7 +134,7 @@ def test_a_step_of_muon_and_adamw_is_that_of_each_alone():
         torch.testing.assert_close(mine.state_dict(), other.state_dict())
 
 
-def test_muon_moves_a_kernel_as_the_matrix_of_its_channels():
+def test_muon_flattens_kernels():
     kernel = nn.Conv2d(9, 10, 3)
     matrix = nn.Linear(81, 10)
     matrix.weight.data = kernel.weight.data.flatten(1).clone()
@@ -149,7 +149,7 @@ def test_muon_moves_a_kernel_as_the_matrix_of_its_channels():
     torch.testing.assert_close(kernel.weight.flatten(1), matrix.weight)
 
 
-def test_a_discriminator_may_have_a_rate_of_its_own():
+def test_discriminator_has_its_own_learning_rate():
     networks = [nn.Linear(2, 3), nn.Linear(3, 2)]
     for own, expected in ((0.5, {0: 0.1, 1: 0.5}), (None, {0: 0.1, 1: 0.1})):
         optimizer, _ = Optimization(0.1, warmup=0, discriminator=own).optimizer(networks, 10)

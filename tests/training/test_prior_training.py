@@ -10,7 +10,7 @@ from genstack.prior.pixelcnn import GatedPixelCNN
 from genstack.training.prior import PriorTraining
 
 
-def test_nothing_is_left_uncompiled_in_silence():
+def test_compile_without_transformer_is_rejected():
     data = ImageData("shapes", 16, limit=12)
     network = Convolutional(4, 4, (1, 1, 1), 1, (), False)
     compressor = Model(Autoencoder(3, network, VectorQuantizer(7, 3)).eval(), data.preprocessing)

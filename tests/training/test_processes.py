@@ -63,7 +63,7 @@ def test_processes_agree_bit_for_bit(both, name):
 
 
 @pytest.mark.parametrize("name", ["spoilt", "spoilt prior"])
-def test_a_bad_batch_of_one_process_is_thrown_away_by_all(both, name):
+def test_non_finite_batch_is_skipped_by_all_processes(both, name):
     folder, one, _ = both(name)
     assert int(one["skipped"]) == 1
     assert [line["train/skipped"] for line in lines(folder) if "train/skipped" in line] == [0] * 3 + [1] * 5
@@ -81,7 +81,7 @@ QUIET = (
 )
 
 
-def test_two_processes_learn_what_one_learns(runs, torchrun, job, tmp_path):
+def test_two_processes_match_one(runs, torchrun, job, tmp_path):
     """Where nothing is random in a step, also with parts, and from a checkpoint that one process left."""
     alone = lines(runs.train("prior", "alone", *QUIET, "--data.limit", "25", "--data.validation", "0.25"))
     flags = (*QUIET, "--data.limit", "25", "--data.validation", "0.25")
@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns(runs, torchrun, job, tmp_path):
             assert mine == pytest.approx(theirs, rel=2e-4), name
 
 
-def test_two_hosts_go_on_after_one_loses_its_process(runs, both, job, torchrun, unlike, tmp_path):
+def test_two_hosts_continue_after_a_process_dies(runs, both, job, torchrun, unlike, tmp_path):
     """Two agents meet at an address; SIGKILL in the middle of a step; all begin again from the checkpoint."""
     hosts = ("--trainer.num_nodes", "2", "--trainer.devices", "1")
     file, killed = tmp_path / "jobs.json", tmp_path / "killed"
@@ -122,7 +122,7 @@ def test_two_hosts_go_on_after_one_loses_its_process(runs, both, job, torchrun, 
     assert steps == list(range(1, 9)), "no step is missing or there twice"
 
 
-def test_fewer_validation_images_than_processes_are_refused(runs):
+def test_fewer_validation_images_than_processes_are_rejected(runs):
     from genstack.cli.parsing.stages import STAGES, build_training
     from genstack.training.run import Run
 

@@ -84,7 +84,7 @@ MOMENTS = {
         *(("prior", moment) for moment in ("before a validation", "in the last validation")),
     ],
 )
-def test_power_cuts_leave_no_trace(runs, straight, unlike, stage, kinds, moment, monkeypatch):
+def test_power_loss_does_not_change_results(runs, straight, unlike, stage, kinds, moment, monkeypatch):
     whole = straight(stage)
     name = f"{moment} of {stage}"
     words = runs.words(stage, name, *EVERY_STEP)
@@ -155,7 +155,7 @@ def resume(folder):
     return done
 
 
-def test_killed_and_resumed_as_a_user_would(runs, unlike, stage):
+def test_killed_run_resumes_bit_for_bit(runs, unlike, stage):
     length = ("--trainer.max_steps", "20", "--trainer.validate_every", "10")
     whole, folder = runs.train(stage, f"long-{stage}", *length), runs.folder / f"killed-{stage}"
     process = begin(runs.words(stage, folder.name, *length, *EVERY_STEP))
@@ -168,7 +168,7 @@ def test_killed_and_resumed_as_a_user_would(runs, unlike, stage):
     assert unlike(whole, folder) == []
 
 
-def test_ctrl_c_reaches_the_readers_too(runs, straight, unlike):
+def test_ctrl_c_with_data_workers(runs, straight, unlike):
     """A terminal interrupts the whole group of processes, those that read images included."""
     whole, folder = straight("compressor"), runs.folder / "readers"
     process = begin(runs.words("compressor", folder.name, "--data.workers", "2"))
@@ -183,7 +183,7 @@ def test_ctrl_c_reaches_the_readers_too(runs, straight, unlike):
 
 
 @pytest.mark.parametrize("flags", [("--trainer.accumulate_grad_batches", "2"), ("--data.batch_size", "5")])
-def test_parts_of_a_batch_are_not_resumed_by_halves(runs, unlike, stage, flags, kinds, monkeypatch):
+def test_accumulated_batches_resume_as_a_whole(runs, unlike, stage, flags, kinds, monkeypatch):
     """Accumulation stops between steps only, and a batch may lie across two epochs."""
     whole = runs.train(stage, f"whole {flags[0]} {stage}", *flags, "--trainer.max_steps", "5")
     name, calls = f"parts {flags[0]} {stage}", []
@@ -196,7 +196,7 @@ def test_parts_of_a_batch_are_not_resumed_by_halves(runs, unlike, stage, flags, 
     assert unlike(whole, runs.folder / name) == []
 
 
-def test_what_changes_over_a_training_goes_on_where_it_was(runs, unlike, monkeypatch):
+def test_schedules_continue_after_resume(runs, unlike, monkeypatch):
     """The share of random orders falls with the steps done: each part of a step has it, and a resumed run."""
     told = []
     flags = ("--model.prior", "RandomOrder", "--trainer.accumulate_grad_batches", "2")
@@ -232,7 +232,7 @@ def test_moved_runs_resume(runs, straight, unlike, stage, kinds, tmp_path, monke
     assert unlike(whole, tmp_path / "elsewhere") == []
 
 
-def test_finished_runs_say_so(runs, straight, stage, capsys):
+def test_finished_run_is_reported(runs, straight, stage, capsys):
     folder = straight(stage)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     for words in (["resume", str(folder)], runs.words(stage, folder.name)):
@@ -241,7 +241,7 @@ def test_finished_runs_say_so(runs, straight, stage, capsys):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_other_settings_are_refused_by_name(runs, straight, stage, capsys):
+def test_changed_settings_are_rejected_by_name(runs, straight, stage, capsys):
     folder = straight(stage)
     words = runs.words(stage, folder.name, "--model.ema", "0.8", "--data.workers", "1")
     capsys.readouterr()
@@ -283,7 +283,7 @@ def test_changed_settings_of_the_optimizer_are_applied(runs, straight, stage, ca
     [
         ("seeding: latents", "seeding: null", "quantizer.seeding cannot change after a run"),
         ("accumulate_grad_batches: 1", "accumulate_grad_batches: 2", "accumulate_grad_batches cannot change"),
-        ("width: 4", "width: 8", "does not fit model.compressor.network.width: 4 -> 8"),
+        ("width: 4", "width: 8", "does not match model.compressor.network.width: 4 -> 8"),
     ],
 )
 def test_settings_that_cannot_change_are_rejected_by_name(runs, straight, capsys, old, new, words):
@@ -294,7 +294,7 @@ def test_settings_that_cannot_change_are_rejected_by_name(runs, straight, capsys
     assert words in message and "--name" in message
 
 
-def test_a_run_that_could_not_begin_takes_no_name(runs, stage, capsys):
+def test_failed_start_frees_the_name(runs, stage, capsys):
     """What is mended after a refusal is no other configuration."""
     name = f"mended-{stage}"
     words = runs.words(stage, name, "--data.batch_size", "3", "--trainer.accumulate_grad_batches", "2")
@@ -303,7 +303,7 @@ def test_a_run_that_could_not_begin_takes_no_name(runs, stage, capsys):
     runs.train(stage, name, "--trainer.max_steps", "1")
 
 
-def test_the_configuration_is_all_of_it(runs, straight, stage):
+def test_config_holds_all_settings(runs, straight, stage):
     """Defaults too, so that a later version with other defaults changes nothing."""
     config = yaml.safe_load((straight(stage) / "config.yaml").read_text())
     assert config["trainer"]["gradient_clip_val"] == 1.0
@@ -311,7 +311,7 @@ def test_the_configuration_is_all_of_it(runs, straight, stage):
     assert not {"name", "runs"} & config.keys(), "a folder may be moved"
 
 
-def test_everything_that_a_run_writes_is_plain(straight, stage):
+def test_run_files_hold_plain_values(straight, stage):
     """No file needs a pickle to be trusted, and each says how it is to be read."""
     folder = straight(stage)
     known = {
@@ -332,7 +332,7 @@ def test_everything_that_a_run_writes_is_plain(straight, stage):
             assert known[path.name](path.read_text())
 
 
-def test_checkpoints_of_another_version_are_refused(runs, stage, capsys):
+def test_checkpoint_of_another_version_is_rejected(runs, stage, capsys):
     folder = runs.train(stage, f"future-{stage}", "--trainer.max_steps", "1")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["trainer"]["max_steps"] = 2

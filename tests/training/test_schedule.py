@@ -19,5 +19,5 @@ from genstack.training.run import Schedule
         (700, 30, 30),
     ],
 )
-def test_a_share_of_a_short_run_does_not_fill_it_with_validation(every, total, interval):
+def test_share_of_a_short_run_has_a_minimum_interval(every, total, interval):
     assert Schedule(max_steps=total, validate_every=every).interval == interval

@@ -16,7 +16,7 @@ def write(folder, step):
     return newest(folder)
 
 
-def test_a_checkpoint_replaces_the_one_before(tmp_path):
+def test_checkpoint_replaces_the_previous_one(tmp_path):
     assert write(tmp_path, 9).name == "last-00000009.ckpt"
     assert write(tmp_path, 10).name == "last-00000010.ckpt"
     assert [path.name for path in tmp_path.iterdir()] == ["last-00000010.ckpt"]
@@ -26,7 +26,7 @@ def test_a_checkpoint_replaces_the_one_before(tmp_path):
 def test_incomplete_copies_are_rejected(tmp_path):
     folder = write(tmp_path, 3)
     (folder / "part.safetensors").write_bytes(b"cont")
-    with pytest.raises(UserError, match=r"part\.safetensors is missing or cut off"):
+    with pytest.raises(UserError, match=r"part\.safetensors is missing or truncated"):
         read_rest(folder)
     (folder / REST).unlink()
     assert newest(tmp_path) is None

@@ -89,7 +89,7 @@ def check(whole, cut, compute):
 
 @pytest.mark.parametrize("name", PRIORS)
 @pytest.mark.parametrize("backbone", [BACKBONE, CROSSED], ids=["plain", "crossed"])
-def test_every_prior(mesh, name, backbone):
+def test_sharded_priors_match_unsharded(mesh, name, backbone):
     if backbone is CROSSED and not known(PRIORS[name], {"backbone": backbone}):
         pytest.skip("it has no backbone")
     whole, compressor = small(PRIORS[name], SIZES | {"backbone": backbone, "finer": backbone})
@@ -114,7 +114,7 @@ def test_every_prior(mesh, name, backbone):
     assert torch.equal(*drawn)
 
 
-def test_every_network(mesh, network):
+def test_sharded_networks_match_unsharded(mesh, network):
     whole = Autoencoder(3, network, VectorQuantizer(codebook_size=16, dim=4))
     images = torch.randn(2, 3, 32, 48)
     whole.train()(images)  # a codebook may begin at what it sees first
@@ -123,7 +123,7 @@ def test_every_network(mesh, network):
     check(whole, cut, lambda model: model(images).images)
 
 
-def test_hierarchies(mesh):
+def test_sharded_hierarchies_match_unsharded(mesh):
     plan = Convolutional(8, 8, (1, 2), 1, (), False)
     whole = HierarchicalAutoencoder(3, plan, VectorQuantizer(codebook_size=16, dim=4))
     images = torch.randn(2, 3, 32, 48)

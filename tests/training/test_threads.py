@@ -51,15 +51,15 @@ def measured(monkeypatch, seconds):
     ("seconds", "expected"),
     [({1: 2.0, 2: 1.1, 3: 1.0}, 3), ({1: 2.0, 2: 1.01, 3: 1.0}, 2), ({1: 1.0, 2: 1.5, 3: 9.0}, 1)],
 )
-def test_the_fewest_threads_near_the_fastest_are_chosen(monkeypatch, seconds, expected):
+def test_fewest_fast_threads_are_chosen(monkeypatch, seconds, expected):
     assert fastest(measured(monkeypatch, seconds), CPU, 3) == expected
 
 
-def test_one_core_needs_no_measurement(monkeypatch):
+def test_one_core_is_not_measured(monkeypatch):
     assert fastest(measured(monkeypatch, {}), CPU, 1) == 1
 
 
-def test_the_user_then_the_checkpoint_then_the_measurement_decide(monkeypatch, tmp_path):
+def test_precedence_of_thread_counts(monkeypatch, tmp_path):
     training = measured(monkeypatch, {1: 1.0, 2: 0.5, 3: 0.4})
     torch.set_num_threads(3)
     run = Run(tmp_path)
@@ -73,13 +73,13 @@ def test_the_user_then_the_checkpoint_then_the_measurement_decide(monkeypatch, t
     assert torch.get_num_threads() == 1
 
 
-def test_several_processes_keep_what_the_launcher_set(monkeypatch, tmp_path):
+def test_several_processes_keep_the_launcher_threads(monkeypatch, tmp_path):
     torch.set_num_threads(2)
     assert set_threads(measured(monkeypatch, {}), Schedule(accelerator="cpu", devices=2), Run(tmp_path)) == ""
     assert torch.get_num_threads() == 2
 
 
-def test_measuring_leaves_the_training_as_it_was(monkeypatch, runs):
+def test_measuring_does_not_change_the_training(monkeypatch, runs):
     """Weights and numbers of a run are those of one whose threads are set."""
     monkeypatch.setattr(threads, "TOLERANCE", 1e9)  # one thread, whatever was measured
     torch.set_num_threads(2)

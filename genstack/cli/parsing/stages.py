@@ -222,7 +222,7 @@ def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tup
     for name, number in changes.items():
         setattr(settings.trainer, name, number)
     if changes:
-        run.claim(kept_settings(stage, settings))
+        run.write_config(kept_settings(stage, settings))
     return stage, settings
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints to resume from, and the model to use: after validation, by the clock, and on signals."""
+"""Checkpoints and the model file, saved after validation, every few minutes, and on signals."""
 
 import math
 import signal
@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """A signal stopped the run, and everything is saved."""
+    """Raised after a signal, once everything is saved."""
 
     def __init__(self, number: int, step: int):
         super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
@@ -31,15 +31,15 @@ class Stopped(Exception):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints in one file, which appears by renaming, so that it is never incomplete."""
+    """Checkpoints in one file, written atomically."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        try:  # a file object, since its errors name the cause
+        try:  # torch hides the cause of errors if it opens the file itself
             with replacing(Path(path)) as partial, partial.open("wb") as file:
                 torch.save(checkpoint | {"format_version": FORMAT_VERSION}, file)
-        except RuntimeError as error:  # of torch, after the error of the file
+        except RuntimeError as error:  # raised by torch after the file's error
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
-            raise OSError(f"{path} cannot be written: {reason}; the checkpoint before is kept") from error
+            raise OSError(f"{path} cannot be written: {reason}; the previous checkpoint is kept") from error
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         if Path(path).is_dir():
@@ -55,18 +55,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint of a run: a file, or a folder of shards; None before the first one."""
+    """Find the checkpoint of a run: a file, or a folder of shards; None before the first one."""
     file = folder / LAST
     return file if file.exists() else newest(file.parent)
 
 
 class CheckpointCallback(pl.Callback):
-    """Saves checkpoints after each validation, every few minutes, and on Ctrl-C or SIGTERM.
+    """Save checkpoints after each validation, every few minutes, and on Ctrl-C or SIGTERM.
 
     Args:
-        folder: of the run.
-        minutes: between two checkpoints, by the clock; 0 for one after every step.
-        config: settings of the run, kept in each checkpoint.
+        folder: run folder.
+        minutes: minutes between two checkpoints; 0 for one after every step.
+        config: settings of the run, saved in each checkpoint.
     """
 
     def __init__(self, folder: Path, minutes: float, config: dict[str, Any]):
@@ -88,7 +88,7 @@ class CheckpointCallback(pl.Callback):
         checkpoint["threads"] = torch.get_num_threads()
 
     def setup(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
-        """Refuse processes that would begin at different steps."""
+        """Check that all processes resume from the same checkpoint."""
         path = latest(self.folder)
         found = None if path is None else (path.name, path.stat().st_size if path.is_file() else 0)
         if not trainer.strategy.reduce_boolean_decision(trainer.strategy.broadcast(found) == found, all=True):
@@ -114,10 +114,10 @@ class CheckpointCallback(pl.Callback):
         if batches % trainer.accumulate_grad_batches:
             return  # in the middle of a step
         if trainer.global_step >= trainer.max_steps:
-            trainer.should_stop = True  # Lightning then validates once more, whatever the interval
+            trainer.should_stop = True  # Lightning then validates once more, at any interval
             return
         if batches % (trainer.val_check_batch or math.inf) == 0:
-            return  # a run resumed from here would miss the validation that comes next
+            return  # validation comes next; a run resumed from here would skip it
         due = time.monotonic() - self.saved_at >= 60 * self.minutes
         stopping = self.stopping(trainer)
         if stopping or trainer.strategy.broadcast(due):
@@ -130,7 +130,7 @@ class CheckpointCallback(pl.Callback):
         number = training.validation_metrics.get(training.best_metric, -math.inf)
         if number <= self.lowest:
             self.lowest = number
-            weights = training.whole_model()
+            weights = training.full_model()
             if weights is not None and trainer.is_global_zero:
                 save(training.to_model(weights, training.validation_metrics), self.folder)
         self.checkpoint(trainer)
@@ -142,7 +142,7 @@ class CheckpointCallback(pl.Callback):
         return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
 
     def checkpoint(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint of this step."""
+        """Save a checkpoint of this step."""
         trainer.save_checkpoint(self.folder / LAST)
         self.saved_at = time.monotonic()
 

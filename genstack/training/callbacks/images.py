@@ -1,4 +1,4 @@
-"""Images of a run, written after each validation."""
+"""Image sheets of a run, written after each validation."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from genstack.training.training import Training
 
 
 class ImageLogger(pl.Callback):
-    """Writes `images/STEP.png` into the run folder, and charts as `images/NAME-STEP.png`.
+    """Write `images/STEP.png` to the run folder, and charts as `images/NAME-STEP.png`.
 
     TensorBoard and wandb get the same pixels.
 
     Args:
-        folder: of the run.
-        count: images on a sheet; 0 for none.
+        folder: run folder.
+        count: images per sheet; 0 for none.
     """
 
     def __init__(self, folder: Path, count: int):
@@ -38,7 +38,7 @@ class ImageLogger(pl.Callback):
 
 
 def log_image(name: str, picture: PIL.Image.Image, logger: Logger, step: int) -> None:
-    """Pass a picture to TensorBoard or wandb."""
+    """Log a picture to TensorBoard or wandb."""
     if isinstance(logger, WandbLogger):
         logger.log_image(name, [picture])
     if isinstance(logger, TensorBoardLogger):

@@ -1,4 +1,4 @@
-"""The metrics of a run: `metrics.jsonl`, one JSON object per line."""
+"""Metrics of a run: `metrics.jsonl`, one JSON object per line."""
 
 import json
 import math
@@ -15,12 +15,12 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLogger(pl.Callback):
-    """Writes `step`, the optimizer steps done, and metrics by name; a resumed run drops lines it will redo.
+    """Write the step and its metrics by name; a resumed run drops the lines that it will redo.
 
-    It precedes the checkpoint callback, so that no checkpoint includes a step without its line.
+    It runs before the checkpoint callback, so that each saved step has its line.
 
     Args:
-        folder: of the run.
+        folder: run folder.
     """
 
     def __init__(self, folder: Path):
@@ -44,7 +44,7 @@ class MetricsLogger(pl.Callback):
         self.write(trainer, training.validation_metrics)
 
     def write(self, trainer: pl.Trainer, numbers: Mapping[str, float]) -> None:
-        """Add a line, and pass the metrics to the loggers."""
+        """Append a line, and log the metrics to all loggers."""
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:

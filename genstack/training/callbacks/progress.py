@@ -1,4 +1,4 @@
-"""Progress line: steps, losses, speed and time left; plain lines without a terminal."""
+"""Progress line with step, losses, speed and time left; plain lines without a terminal."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from genstack.training.training import Training
 
 
 class ProgressLine(pl.Callback):
-    """Shows the `progress_metrics` of a training, and prints them at each validation."""
+    """Show the `progress_metrics` of a training, and print them at each validation."""
 
     bar: Progress | None = None
 
@@ -40,7 +40,7 @@ class ProgressLine(pl.Callback):
                 print(line, file=sys.stderr, flush=True)
 
     def text(self, trainer: pl.Trainer, training: pl.LightningModule) -> str:
-        """Current metrics and speed."""
+        """Format current metrics and speed."""
         assert isinstance(training, Training)
         found = training.step_metrics.local_means() | training.validation_metrics
         numbers = {name: found.get(name) for name in training.progress_metrics}
