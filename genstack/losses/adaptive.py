@@ -14,10 +14,10 @@ DELTA = 1e-4  # avoids division by 0
 
 @dataclass(frozen=True)
 class AdaptiveWeight:
-    """Multiplies the adversarial term by a ratio of gradient norms at the decoder's last layer.
+    """Ratio of gradient norms at the decoder's last layer, which scales the adversarial loss.
 
-    Gradients are averaged over processes, not over accumulated parts. It costs two short backward passes a
-    step and does not work with `compile`.
+    Gradients are averaged over processes, not over accumulated parts. It costs two short backward passes per
+    step, and does not work with `compile`.
 
     Args:
         most: upper limit of the ratio.
@@ -32,7 +32,7 @@ class AdaptiveWeight:
     def __call__(
         self, distance: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: nn.Parameter
     ) -> Float[Tensor, ""]:
-        """The ratio, without gradient; 0 where it is not finite."""
+        """Compute the ratio, without gradient; 0 if it is not finite."""
         gradients = [
             torch.autograd.grad(term, last_layer, retain_graph=True)[0].float()
             for term in (distance, adversarial)

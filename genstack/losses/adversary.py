@@ -24,7 +24,7 @@ class AdversarialTerms:
     """Losses and accuracy of the discriminator on a batch.
 
     Args:
-        losses: weighted losses of the discriminator, by name; their gradients reach nothing else.
+        losses: weighted losses of the discriminator, by name; they have no gradient elsewhere.
         accuracy_real: share of patches of images classified as real.
         accuracy_fake: share of patches of reconstructions classified as fake.
     """
@@ -40,22 +40,22 @@ class AdversarialTerms:
 
 
 class Adversary(nn.Module):
-    """A discriminator, trained from the first step, whose loss reaches the compressor from `start` on.
+    """A discriminator, trained from the first step, and an adversarial loss of the compressor from `start`.
 
     The compressor's term detaches the discriminator's weights, and the discriminator's term detaches the
-    reconstruction. The two have disjoint gradients, so their sum needs one backward pass and one optimizer.
+    reconstruction. Their gradients are disjoint, so one backward pass and one optimizer suffice.
 
     Args:
         channels: channels of the images; set from the data.
         discriminator: network from images to logits.
-        loss: adversarial loss of both sides.
-        weight: weight of the compressor's adversarial term in the training loss, after the ramp.
-        start: optimizer steps (`5000`), or share of the run (`"30%"`), before the adversarial term begins.
-        ramp: steps, or share of the run, in which its weight then grows linearly to `weight`.
+        loss: adversarial loss of discriminator and compressor.
+        weight: weight of the compressor's adversarial loss, after the ramp.
+        start: optimizer steps (`5000`), or share of the run (`"30%"`), before the compressor's loss begins.
+        ramp: steps, or share of the run, over which its weight then rises linearly.
         augmentation: DiffAugment, for few images; null for none.
         lecam: LeCAM regularization, for few images; null for none.
         penalty: R1 gradient penalty; null for none.
-        adaptive: AdaptiveWeight multiplies `weight` by a ratio of gradients, as VQGAN did; null for none.
+        adaptive: AdaptiveWeight, which scales `weight` by a ratio of gradients as in VQGAN; null for none.
     """
 
     paid: Tensor
@@ -82,15 +82,15 @@ class Adversary(nn.Module):
         self.network = discriminator.build(channels)
         self.anchors = None if lecam is None else Anchors(lecam)
         if penalty is not None:
-            self.register_buffer("paid", torch.tensor(0.0))  # the latest penalty, logged in steps without one
+            self.register_buffer("paid", torch.tensor(0.0))  # latest penalty, logged in every step
             self.due: Tensor | None = None  # penalty of the current step
 
     def augment(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
-        """Images as the discriminator sees them."""
+        """Augment images for the discriminator."""
         return images if self.augmentation is None else self.augmentation(images)
 
     def generator_loss(self, reconstruction: Float[Tensor, "b {self.channels} H W"]) -> Float[Tensor, ""]:
-        """The compressor's adversarial term, to be multiplied by `push`."""
+        """Compute the compressor's adversarial loss; callers multiply it by `push`."""
         self.discriminator.grid(*reconstruction.shape[-2:])
         frozen = {name: weight.detach() for name, weight in self.network.named_parameters()}
         seen = self.augment(reconstruction)
@@ -99,7 +99,7 @@ class Adversary(nn.Module):
     def balance(
         self, distance: Float[Tensor, ""], pushed: Float[Tensor, ""], last_layer: nn.Parameter
     ) -> Float[Tensor, ""] | float:
-        """The adaptive factor of `push`, from the sum of distances and the adversarial term; 1 without."""
+        """Compute the adaptive factor of `push` from both losses; 1 without AdaptiveWeight."""
         return 1.0 if self.adaptive is None else self.adaptive(distance, pushed, last_layer)
 
     def discriminator_loss(
@@ -108,7 +108,7 @@ class Adversary(nn.Module):
         reconstruction: Float[Tensor, "b {self.channels} H W"],
         step: int = 0,
     ) -> AdversarialTerms:
-        """Losses and accuracy of the discriminator at an optimizer step."""
+        """Compute losses and accuracy of the discriminator at an optimizer step."""
         self.discriminator.grid(*images.shape[-2:])
         real = self.network(self.augment(images.detach())).float()
         fake = self.network(self.augment(reconstruction.detach())).float()
@@ -125,7 +125,7 @@ class Adversary(nn.Module):
         )
 
     def after_step(self, skipped: bool) -> None:
-        """Act once after each optimizer step."""
+        """Update buffers once after each optimizer step."""
         if self.anchors is not None:
             self.anchors.after_step(skipped)
         if self.penalty is not None:
@@ -134,7 +134,7 @@ class Adversary(nn.Module):
             self.due = None
 
     def push(self, step: int, total: int) -> float:
-        """The weight of the adversarial term at a step of a run of `total` steps."""
+        """Return the weight of the compressor's adversarial loss at a step of a run of `total` steps."""
         start, ramp = steps(self.start, total), steps(self.ramp, total)
         if step < start:
             return 0.0

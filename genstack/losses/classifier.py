@@ -1,4 +1,4 @@
-"""Distance of classifier features; VQGAN+ found logits better than LPIPS (arXiv:2409.16211)."""
+"""Distance in a classifier's logits or features, as in VQGAN+ (arXiv:2409.16211)."""
 
 import torch
 from einops import reduce

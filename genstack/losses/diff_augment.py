@@ -1,4 +1,4 @@
-"""DiffAugment: augment real and fake images for the discriminator (Zhao et al. 2020, arXiv:2006.10738)."""
+"""DiffAugment: augmentation of real and fake images for the discriminator (arXiv:2006.10738)."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from genstack.errors import UserError
 class DiffAugment:
     """Colour, translation and cutout before the discriminator, against overfitting to few images.
 
-    It is differentiable, so the compressor does not learn to imitate it. Each image has its own augmentation.
+    It is differentiable, so the compressor does not learn to imitate it. Images are augmented independently.
 
     Args:
         colour: strength of random brightness, saturation and contrast; 1 as in the paper, 0 for none.
@@ -43,7 +43,7 @@ class DiffAugment:
 
 
 def recolour(images: Float[Tensor, "b c H W"], strength: float) -> Float[Tensor, "b c H W"]:
-    """Random brightness, saturation and contrast; transparency is kept."""
+    """Change brightness, saturation and contrast at random; transparency is kept."""
     colours, rest = images[:, :3], images[:, 3:]
     brightness, saturation, contrast = strength * (torch.rand(3, len(images), 1, 1, 1).to(images) - 0.5)
     colours = colours + brightness
@@ -54,7 +54,7 @@ def recolour(images: Float[Tensor, "b c H W"], strength: float) -> Float[Tensor,
 
 
 def translate(images: Float[Tensor, "b c H W"], share: float) -> Float[Tensor, "b c H W"]:
-    """Shift each image by wsquare pixels; the border is grey."""
+    """Shift each image by whole pixels; the border is grey."""
     height, width = images.shape[-2:]
     down, right = (round_half_up(share * side) for side in (height, width))
     rows = torch.arange(height) + down + torch.randint(-down, down + 1, (len(images), 1))
@@ -66,14 +66,14 @@ def translate(images: Float[Tensor, "b c H W"], share: float) -> Float[Tensor, "
 
 
 def cut_out(images: Float[Tensor, "b c H W"], share: float) -> Float[Tensor, "b c H W"]:
-    """Paint a grey square anywhere, also across the edge."""
+    """Paint a grey square at a random position, also across the edge."""
     rows, columns = (intervals(len(images), side, round_half_up(share * side)) for side in images.shape[-2:])
     square = rearrange(rows, "b H -> b 1 H 1") & rearrange(columns, "b W -> b 1 1 W")
     return images * ~square.to(images.device)
 
 
 def intervals(count: int, side: int, length: int) -> Bool[Tensor, "b s"]:
-    """Masks of random intervals with their middle on the side, one for each image."""
+    """Return masks of random intervals, one per image, with their middle on the side."""
     middle: Int[Tensor, "b 1"] = torch.randint(0, side + 1 - length % 2, (count, 1))
     first = middle - length // 2
     places = torch.arange(side)

@@ -13,12 +13,12 @@ class Discriminator(ABC):
 
     @abstractmethod
     def build(self, channels: int) -> nn.Module:
-        """The network for images with this number of channels."""
+        """Build the network for images with this number of channels."""
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the logits for images of this size.
+        """Return height and width of the logits for images of this size.
 
         Raises:
-            UserError: the images are too small; the message names what would fit.
+            UserError: the images are too small.
         """

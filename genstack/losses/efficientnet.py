@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0, a small ImageNet classifier (Tan & Le 2019, arXiv:1905.11946; lite: no gates).
+"""EfficientNet-Lite0, a small ImageNet classifier (Tan & Le 2019, arXiv:1905.11946).
 
-Its weights are in a package of the package index, so that it works where nothing can be downloaded.
+Its weights come from the package index, for machines that reach nothing else.
 """
 
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ SMALLEST = 32  # stride of the coarsest map
 
 @dataclass(frozen=True)
 class EfficientNetLite0(Features):
-    """A classifier of 1,000 things, 19 MB; it works without a network: `genstack weights list`.
+    """Classifier of 1,000 ImageNet classes, 19 MB; weights: `genstack weights list`.
 
     Args:
-        size: shorter side to which images are resized (trained at 224); null for no resizing, from 32 pixels.
-        weights: file of the weights; default: the downloaded ones.
+        size: shorter side after resizing (224 in its training); null for no resizing, from 32 pixels on.
+        weights: file of the weights; by default the downloaded ones.
     """
 
     size: int | None = 112
@@ -44,21 +44,23 @@ class EfficientNetLite0(Features):
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < SMALLEST:
-            raise UserError(f"size {self.size} of EfficientNetLite0 is too small; use {SMALLEST} or more")
+            raise UserError(
+                f"size {self.size} of EfficientNetLite0 is out of range; it must be at least {SMALLEST}"
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:
         return 24, 40, 112, 320
 
-    def seen_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size to which images are resized."""
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size of images after resizing."""
         if self.size is None:
             return height, width
         scale = self.size / min(height, width)
         return round(height * scale), round(width * scale)
 
     def grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
-        height, width = self.seen_size(height, width)
+        height, width = self.input_size(height, width)
         if min(height, width) < SMALLEST:
             raise UserError(
                 f"EfficientNetLite0 needs images of {SMALLEST} x {SMALLEST} pixels or more, got "
@@ -78,7 +80,7 @@ class EfficientNetLite0(Features):
 
 
 class Classifier(nn.Module):
-    """The network: a first convolution, 16 blocks, a last convolution, 1,000 logits."""
+    """Network of `EfficientNetLite0`: a convolution, 16 blocks, a convolution, 1,000 logits."""
 
     def __init__(self, plan: EfficientNetLite0):
         super().__init__()
@@ -93,7 +95,7 @@ class Classifier(nn.Module):
         self.classifier = nn.Linear(1280, 1000)
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> ImageFeatures:
-        size = self.plan.seen_size(*images.shape[-2:])
+        size = self.plan.input_size(*images.shape[-2:])
         if size != images.shape[-2:]:
             images = interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
         features, maps = relu6(self.stem((127.5 * images + 0.5) / 128)), []
@@ -123,15 +125,13 @@ class Block(nn.Module):
 
 
 class Unit(nn.Module):
-    """A convolution and BatchNorm with its trained statistics."""
+    """Convolution and BatchNorm with its trained statistics, padded as TensorFlow does."""
 
     def __init__(self, before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1):
         super().__init__()
         self.conv = nn.Conv2d(before, after, kernel, stride, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(after, eps=1e-3)
-        total = (
-            kernel - stride
-        )  # as TensorFlow pads at the sizes it was trained with: more behind than before
+        total = kernel - stride
         self.padding = (total // 2, total - total // 2) * 2
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d k l"]:
@@ -139,7 +139,7 @@ class Unit(nn.Module):
 
 
 def published_name(name: str) -> str:
-    """The name of a tensor of `Classifier` in the published file."""
+    """Return the name of a tensor of `Classifier` in the published file."""
     if name.startswith("classifier"):
         return name.replace("classifier", "_fc")
     *place, unit, part, tensor = name.split(".")

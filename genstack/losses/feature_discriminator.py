@@ -1,4 +1,4 @@
-"""A discriminator on features of a frozen classifier (Projected GAN, arXiv:2111.01007)."""
+"""Discriminator on features of a frozen classifier (Projected GAN, arXiv:2111.01007)."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -24,7 +24,7 @@ class FeatureDiscriminator(Discriminator):
 
     Args:
         features: the frozen network.
-        width: channels of each head, a multiple of 4.
+        width: channels of each head; a multiple of 4.
     """
 
     features: Features = EfficientNetLite0()  # noqa: RUF009 - a frozen plan
@@ -32,7 +32,7 @@ class FeatureDiscriminator(Discriminator):
 
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 4:
-            raise UserError(f"width {self.width} of a FeatureDiscriminator is not a multiple of 4; use 64")
+            raise UserError(f"width {self.width} of a FeatureDiscriminator must be a multiple of 4; use 64")
 
     def build(self, channels: int) -> nn.Module:
         check_channels(channels)
@@ -44,7 +44,7 @@ class FeatureDiscriminator(Discriminator):
 
 
 class Heads(nn.Module):
-    """The network. Logits of all maps are resized to the finest and stacked, for equal weight in a mean."""
+    """Network of `FeatureDiscriminator`; logits are resized to the finest map, for equal weight in means."""
 
     def __init__(self, plan: FeatureDiscriminator):
         super().__init__()
@@ -64,5 +64,5 @@ class Heads(nn.Module):
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 h w"]:
         maps = self.frozen(images).maps
         size = maps[0].shape[-2:]
-        logits = [interpolate(head(seen), size) for head, seen in zip(self.heads, maps, strict=True)]
+        logits = [interpolate(head(one), size) for head, one in zip(self.heads, maps, strict=True)]
         return rearrange(torch.stack(logits), "depth b 1 h w -> b 1 (depth h) w")

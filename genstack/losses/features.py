@@ -17,7 +17,7 @@ class ImageFeatures:
 
     Args:
         maps: feature maps from fine to coarse.
-        pooled: features before the classification layer, one vector for each image.
+        pooled: features before the classification layer, one vector per image.
         logits: logits of the classes.
     """
 
@@ -39,11 +39,11 @@ class Features(ABC):
 
     @abstractmethod
     def grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
-        """Height and width of each map for images of this size."""
+        """Return height and width of each map for images of this size."""
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The network with its trained weights, frozen and in eval mode.
+        """Build the network with its trained weights, frozen and in eval mode.
 
         Raises:
             UserError: the weights are not found.
@@ -51,7 +51,7 @@ class Features(ABC):
 
 
 class Frozen:
-    """A frozen network, built on first use, outside every module tree, optimizer and checkpoint.
+    """A frozen network, built at first use, outside module trees, optimizers and checkpoints.
 
     Grey images get three equal channels; of four channels the first three are used.
 
@@ -74,11 +74,11 @@ class Frozen:
 
 
 def check_channels(channels: int) -> None:
-    """Refuse images that `colour` cannot convert."""
+    """Raise a UserError for images that `colour` cannot convert."""
     if channels not in (1, 3, 4):
         raise UserError(f"pretrained networks need images of 1, 3 or 4 channels, got {channels}")
 
 
 def colour(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 3 H W"]:
-    """Three channels: one repeated, or the first three."""
+    """Convert to three channels: repeat one, or take the first three."""
     return repeat(images, "b 1 H W -> b 3 H W") if images.shape[1] == 1 else images[:, :3]

@@ -14,9 +14,9 @@ from genstack.losses.weight import check_weight
 
 @dataclass(frozen=True)
 class R1:
-    """Penalizes the squared gradient of the summed logits of an image by its pixels.
+    """Penalty on the squared gradient of an image's summed logits with respect to its pixels.
 
-    It is lazy (StyleGAN2, arXiv:1912.04958): computed in one step of `every`, and multiplied by `every`.
+    Lazy as in StyleGAN2 (arXiv:1912.04958): it is computed every `every` steps and multiplied by `every`.
 
     Args:
         weight: gamma of the paper; about 10 for one logit per image, 0.1 for many patches.
@@ -38,7 +38,7 @@ class R1:
     def __call__(
         self, discriminate: Callable[[Tensor], Tensor], images: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, ""]:
-        """Equation 9, times `every`; in float32, since rounding grows in the second derivative."""
+        """Compute equation 9 times `every`, in float32, since second derivatives amplify rounding."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.detach().float().requires_grad_()
             (gradient,) = torch.autograd.grad(discriminate(images).sum(), images, create_graph=True)

@@ -14,11 +14,11 @@ from genstack.losses.weight import check_weight
 
 @dataclass(frozen=True)
 class LeCAM:
-    """Pulls real logits towards the running mean of fake ones, and fake logits towards that of real ones.
+    """Penalty on the distance of real logits from the mean of fake ones, and of fake from real ones.
 
     Args:
         weight: weight in the discriminator's loss; 0.001 to 0.01 for hinge.
-        decay: decay of the running means per optimizer step; plain means early in a run.
+        decay: decay of the running means per optimizer step; early in a run they are plain means.
     """
 
     weight: float = 0.001
@@ -31,9 +31,10 @@ class LeCAM:
 
 
 class Anchors(nn.Module):
-    """Running means of real and fake logits; saved with the run.
+    """Running means of real and fake logits, saved in checkpoints.
 
-    They move once per optimizer step, over all processes and accumulated parts, and not in skipped steps.
+    They are updated once per optimizer step, over all processes and accumulated parts, but not in skipped
+    steps.
 
     Args:
         plan: weight and decay.
@@ -49,24 +50,22 @@ class Anchors(nn.Module):
         self.register_buffer("real", torch.tensor(0.0))
         self.register_buffer("fake", torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))
-        self.seen: Tensor | None = (
-            None  # sum of real logits, of fake ones, and their number, since the last step
-        )
+        self.sums: Tensor | None = None  # of real and fake logits since the last step, and their number
 
     def forward(self, real: Float[Tensor, "b 1 h w"], fake: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
-        """Equation 7 with the authors' clamp: only logits beyond the other side's mean are pulled."""
+        """Compute equation 7 with the authors' clamp: only logits beyond the other mean are penalized."""
         with torch.no_grad():
-            seen = torch.stack([real.sum(), fake.sum(), real.new_tensor(real.numel())]).double()
-            self.seen = seen if self.seen is None else self.seen + seen
+            sums = torch.stack([real.sum(), fake.sum(), real.new_tensor(real.numel())]).double()
+            self.sums = sums if self.sums is None else self.sums + sums
         distance = relu(real - self.fake).square().mean() + relu(self.real - fake).square().mean()
         return self.plan.weight * (self.steps > 0) * distance
 
     def after_step(self, skipped: bool) -> None:
-        seen, self.seen = self.seen, None
-        if skipped or seen is None:
+        sums, self.sums = self.sums, None
+        if skipped or sums is None:
             return
-        seen = all_reduce_sum(seen)
+        sums = all_reduce_sum(sums)
         share = torch.clamp(1 / (self.steps + 1), min=1 - self.plan.decay)
-        for mean, total in ((self.real, seen[0]), (self.fake, seen[1])):
-            mean.lerp_((total / seen[2]).to(mean.dtype), share)
+        for mean, total in ((self.real, sums[0]), (self.fake, sums[1])):
+            mean.lerp_((total / sums[2]).to(mean.dtype), share)
         self.steps += 1

@@ -20,9 +20,9 @@ class PatchGAN(Discriminator):
     """Logits of overlapping patches, 70 x 70 pixels with three layers; GroupNorm instead of BatchNorm.
 
     Args:
-        width: channels after the first layer, even; each layer doubles them, up to eightfold.
+        width: channels of the first layer, even; each layer doubles them, up to eightfold.
         layers: number of downsamplings; more give larger patches and need larger images (3 from 24 px).
-        norm: use GroupNorm; false for none.
+        norm: use GroupNorm.
     """
 
     width: int = 64
@@ -59,7 +59,7 @@ class PatchGAN(Discriminator):
 
 
 def convolution(channels: int, width: int, stride: int, bias: bool = True) -> nn.Conv2d:
-    """A convolution with small initial weights; a new discriminator is at chance."""
+    """Build a convolution with small initial weights, so that a new discriminator is at chance."""
     layer = nn.Conv2d(channels, width, KERNEL, stride, padding=1, bias=bias)
     nn.init.normal_(layer.weight, std=SPREAD)
     if layer.bias is not None:

@@ -15,14 +15,14 @@ from genstack.errors import UserError
 from genstack.losses.features import colour
 from genstack.losses.weight import check_weight
 
-SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side that survive the trunk's strides
+SMALLEST = {"alex": 31, "vgg": 16}  # pixels per side that the trunk's strides need
 TOLERANCE = 1e-3  # beyond [-1, 1], for rounding
 
 
 class Perceptual(ABC):
-    """Distance of reconstructions and images by a frozen network; the caller multiplies by `weight`.
+    """Distance between reconstructions and images by a frozen network; callers multiply it by `weight`.
 
-    It is a plain object, so that its network is in no optimizer, no checkpoint and no EMA.
+    It is not a module, which keeps its network out of optimizer, checkpoint and EMA.
     """
 
     weight: float
@@ -31,10 +31,10 @@ class Perceptual(ABC):
 
     @abstractmethod
     def check(self, channels: int, height: int, width: int) -> None:
-        """Refuse images that the network cannot read.
+        """Check that the network reads images of this shape.
 
         Raises:
-            UserError: the message names what it reads.
+            UserError: it does not.
         """
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Perceptual(ABC):
     def distances(
         self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, " b"]:
-        """The distance of each image and its reconstruction."""
+        """Compute the distance of each reconstruction from its image."""
 
     def __call__(
         self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
@@ -59,16 +59,16 @@ class LPIPS(Perceptual):
     Grey images get three equal channels; of four channels the first three are used.
 
     Args:
-        net: alex (about 8 ms per image of 64 px on one CPU core) or vgg (about 120 ms). Sides of images are
-            at least 31 pixels for alex and 16 for vgg, better 32.
+        net: alex (about 8 ms per image of 64 px on one CPU core) or vgg (about 120 ms). Images need at least
+            31 pixels per side for alex and 16 for vgg; 32 are better.
         weight: weight in the training loss.
-        weights: file of the trunk's weights; default: the downloaded ones.
+        weights: file of the trunk's weights; by default the downloaded ones.
     """
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", weight: float = 1.0, weights: str | None = None):
         check_weight(weight)
         self.net, self.weight, self.weights = net, weight, weights
-        self.network: Any = None  # a lpips.LPIPS; that package is imported no earlier than it is used
+        self.network: Any = None  # a lpips.LPIPS, imported at first use
 
     def check(self, channels: int, height: int, width: int) -> None:
         smallest = SMALLEST[self.net]
@@ -96,22 +96,19 @@ class LPIPS(Perceptual):
         self.check(*images.shape[1:])
         check_range(images)
         network = self.to(images.device).network
-        seen, wanted = (
-            network.net(network.scaling_layer(colour(x.float()))) for x in (reconstruction, images)
-        )
+        pair = (network.net(network.scaling_layer(colour(x.float()))) for x in (reconstruction, images))
         with torch.autocast(images.device.type, enabled=False):
             layers = [
                 reduce(head((unit(a.float()) - unit(b.float())).square()), "b 1 h w -> b", "mean")
-                for a, b, head in zip(seen, wanted, network.lins, strict=True)
+                for a, b, head in zip(*pair, network.lins, strict=True)
             ]
             return torch.stack(layers).sum(0)
 
 
 def build(net: str, trunk: dict[str, Tensor]) -> nn.Module:
-    """The network of the lpips package with these weights in its trunk, frozen.
+    """Build the frozen network of the lpips package with these weights in its trunk.
 
-    It is built without values and then filled whole, so that no random weight can be left in it, and the
-    run's random generator stays as it was.
+    Building on the meta device leaves no random weight behind, and does not advance the random generator.
     """
     import lpips
 
@@ -122,7 +119,7 @@ def build(net: str, trunk: dict[str, Tensor]) -> nn.Module:
     bundled = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     heads = torch.load(bundled, map_location="cpu", weights_only=True)
     state = {name: value for name, value in network.state_dict().items() if name.startswith("scaling_layer.")}
-    for name, head in heads.items():  # the package knows each head by two names
+    for name, head in heads.items():  # the package has two names for each head
         state[name] = state[name.replace("lin", "lins.", 1)] = head
     for name in network.net.state_dict():  # slice2.3.weight is torchvision's features.3.weight
         state[f"net.{name}"] = trunk[f"features.{name.split('.', 1)[1]}"]
@@ -131,12 +128,12 @@ def build(net: str, trunk: dict[str, Tensor]) -> nn.Module:
 
 
 def unit(features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-    """Features normalized at each position; all zeros have gradient 0."""
+    """Normalize features at each position; the gradient at 0 is 0."""
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
 def check_range(images: Float[Tensor, "b c H W"]) -> None:
-    """Refuse originals outside [-1, 1]; reconstructions may overshoot."""
+    """Check that originals are in [-1, 1]; reconstructions may exceed it."""
     low, high = (float(side) for side in images.detach().aminmax())
     if low < -1 - TOLERANCE or high > 1 + TOLERANCE:
         raise UserError(f"images must be in [-1, 1], got {low:.4g} to {high:.4g}; rescale them")

@@ -13,20 +13,28 @@ from genstack.errors import UserError
 from genstack.losses.weight import check_weight
 
 
+@dataclass(frozen=True)
 class ReconstructionLoss(ABC):
-    """Mean distance of reconstructions and images in float32; the caller multiplies by `weight`."""
+    """Mean distance between reconstructions and images in float32; callers multiply it by `weight`.
 
-    weight: float
+    Args:
+        weight: weight in the training loss.
+    """
 
-    def check(self, output: Output) -> None:  # noqa: B027 - most losses read images, which all write
-        """Refuse decoders with an unsuitable output.
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+
+    def check(self, output: Output) -> None:  # noqa: B027 - most losses accept every output
+        """Check that the loss supports the compressor's output.
 
         Raises:
-            UserError: the message names a suitable one.
+            UserError: it does not.
         """
 
     def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
-        """The distance of a reconstruction and its images."""
+        """Compute the distance between a reconstruction and its images."""
         return self(reconstruction.images, images)
 
     @abstractmethod
@@ -37,16 +45,7 @@ class ReconstructionLoss(ABC):
 
 @dataclass(frozen=True)
 class L1(ReconstructionLoss):
-    """Mean absolute error; sharper edges than L2.
-
-    Args:
-        weight: weight in the training loss.
-    """
-
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_weight(self.weight)
+    """Mean absolute error; sharper edges than L2."""
 
     def __call__(
         self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
@@ -56,16 +55,7 @@ class L1(ReconstructionLoss):
 
 @dataclass(frozen=True)
 class L2(ReconstructionLoss):
-    """Mean squared error, as in PSNR.
-
-    Args:
-        weight: weight in the training loss.
-    """
-
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_weight(self.weight)
+    """Mean squared error, as in PSNR."""
 
     def __call__(
         self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
@@ -77,17 +67,9 @@ class L2(ReconstructionLoss):
 class LogitLaplace(ReconstructionLoss):
     """Negative log-likelihood under the logit-Laplace distribution (DALL-E, arXiv:2102.12092, equation 2).
 
-    In nats per value of images squeezed into [0.1, 0.9]; negative for confident decoders. It needs a
-    compressor with `output: LocationAndScale`.
-
-    Args:
-        weight: weight in the training loss.
+    In nats per value of images scaled into [0.1, 0.9]; negative for confident decoders. The compressor needs
+    `output: LocationAndScale`.
     """
-
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_weight(self.weight)
 
     def check(self, output: Output) -> None:
         if not isinstance(output, LocationAndScale):
@@ -97,7 +79,7 @@ class LogitLaplace(ReconstructionLoss):
             )
 
     def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
-        assert reconstruction.written is not None  # `check` has seen to it
+        assert reconstruction.written is not None  # checked by `check`
         return self(reconstruction.written, images)
 
     def __call__(

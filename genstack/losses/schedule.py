@@ -6,22 +6,22 @@ from genstack.errors import UserError
 
 
 def steps(amount: int | str, total: int) -> int:
-    """The number of optimizer steps of `amount`.
+    """Convert `amount` to optimizer steps.
 
     Args:
         amount: steps (`500`), or a share of the run (`"30%"`).
-        total: optimizer steps of the run; below 1 for a run without end.
+        total: optimizer steps of the run; below 1 for an endless run.
     """
     share = percentage(amount)
     if share is None:
         return int(amount)
     if total < 1:
-        raise UserError(f"invalid {amount} of a run without end; give a number of steps, or set max_steps")
+        raise UserError(f"invalid {amount} of an endless run; give a number of steps, or set max_steps")
     return round(share / 100 * total)
 
 
 def percentage(amount: int | str) -> float | None:
-    """The number before the percent sign; None for a number of steps.
+    """Return the number before the percent sign; None for a number of steps.
 
     Raises:
         UserError: `amount` is neither.

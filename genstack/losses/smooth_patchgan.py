@@ -1,4 +1,4 @@
-"""The discriminator of VQGAN+, with smoothed downsampling (Weber et al. 2024, arXiv:2409.16211)."""
+"""Discriminator of VQGAN+, with smoothed downsampling (Weber et al. 2024, arXiv:2409.16211)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,10 +15,10 @@ SPREAD = 0.02  # standard deviation of initial weights
 
 @dataclass(frozen=True)
 class SmoothPatchGAN(Discriminator):
-    """Logits of overlapping patches, as PatchGAN, with a low-pass filter before each downsampling.
+    """Logits of overlapping patches, with a low-pass filter before each downsampling.
 
     Args:
-        width: channels of the first layer and the first downsampling; each further one doubles them.
+        width: channels of the first layer; each downsampling but the first doubles them.
         layers: number of downsamplings; 4 in VQGAN+ at 256 px, 2 for 64.
     """
 
@@ -29,7 +29,9 @@ class SmoothPatchGAN(Discriminator):
         if self.width < 4 or self.width % 4:
             raise UserError(f"width {self.width} of a SmoothPatchGAN must be a multiple of 4; use 64")
         if self.layers < 1:
-            raise UserError(f"layers {self.layers} of a SmoothPatchGAN is too small; use 1 or more")
+            raise UserError(
+                f"layers {self.layers} of a SmoothPatchGAN is out of range; it must be at least 1"
+            )
 
     def build(self, channels: int) -> nn.Module:
         widths = [self.width, *(self.width * 2**layer for layer in range(self.layers))]
@@ -56,7 +58,7 @@ class SmoothPatchGAN(Discriminator):
 
 
 def convolution(before: int, after: int, kernel: int) -> nn.Conv2d:
-    """A convolution of the same size with small initial weights."""
+    """Build a convolution of stride 1 with small initial weights."""
     layer = nn.Conv2d(before, after, kernel, padding=kernel // 2)
     nn.init.normal_(layer.weight, std=SPREAD)
     assert layer.bias is not None

@@ -1,4 +1,4 @@
-"""The discriminator of StyleGAN2: residual blocks, one logit (Karras et al. 2019, arXiv:1912.04958)."""
+"""Discriminator of StyleGAN2: residual blocks, one logit (Karras et al. 2019, arXiv:1912.04958)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,19 +19,19 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 SLOPE = 0.2  # of LeakyReLU below 0
 GAIN = sqrt(2)  # keeps the variance through LeakyReLU
-LAST = 4  # side of the features that the logit is read from
+LAST = 4  # side of the last features
 
 
 @dataclass(frozen=True)
 class StyleGAN(Discriminator):
-    """One logit for the whole image; for images of single objects, with R1.
+    """One logit for the whole image; suits images of single objects, with R1.
 
-    Unlike the published one it takes images of any size. Its weights are scaled at initialization rather than
-    at each use, since it shares the compressor's optimizer.
+    Unlike the published network, it takes images of any size. Weights are scaled at initialization rather
+    than at each use, because the compressor's optimizer is shared.
 
     Args:
         width: channels at full resolution; each downsampling doubles them, up to eightfold.
-        layers: number of downsamplings, best to 4 to 7 pixels: 3 for 32 px, 4 for 64, 6 for 256.
+        layers: number of downsamplings, best down to 4 to 7 pixels: 3 for 32 px, 4 for 64, 6 for 256.
         group: images in the minibatch standard deviation (4 in StyleGAN2); 1 for none.
     """
 
@@ -42,7 +42,9 @@ class StyleGAN(Discriminator):
     def __post_init__(self) -> None:
         for name in ("width", "layers", "group"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)} of a StyleGAN is too small; use 1 or more")
+                raise UserError(
+                    f"{name} {getattr(self, name)} of a StyleGAN is out of range; it must be at least 1"
+                )
 
     def build(self, channels: int) -> nn.Module:
         return Network(self, channels)
@@ -60,36 +62,36 @@ class StyleGAN(Discriminator):
 
 
 class Network(nn.Module):
-    """The network."""
+    """Network of `StyleGAN`."""
 
     def __init__(self, plan: StyleGAN, channels: int):
         super().__init__()
         self.plan = plan
         widths = [plan.width * min(2**layer, 8) for layer in range(plan.layers + 1)]
-        self.first = scaled(nn.Conv2d(channels, widths[0], 1))
+        self.first = initialize(nn.Conv2d(channels, widths[0], 1))
         self.blocks = nn.Sequential(*(Block(before, after) for before, after in pairwise(widths)))
-        self.mixed = scaled(nn.Conv2d(widths[-1] + (plan.group > 1), widths[-1], 3, padding=1))
-        self.whole = scaled(nn.Linear(widths[-1] * LAST**2, widths[-1]))
-        self.logit = scaled(nn.Linear(widths[-1], 1), gain=1.0)
+        self.mixed = initialize(nn.Conv2d(widths[-1] + (plan.group > 1), widths[-1], 3, padding=1))
+        self.whole = initialize(nn.Linear(widths[-1] * LAST**2, widths[-1]))
+        self.logit = initialize(nn.Linear(widths[-1], 1), gain=1.0)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 1 1"]:
         features = self.blocks(leaky_relu(self.first(images), SLOPE))
         if self.plan.group > 1:
-            features = torch.cat([features, spread(features, self.plan.group)], dim=1)
+            features = torch.cat([features, minibatch_deviation(features, self.plan.group)], dim=1)
         features = adaptive_avg_pool2d(leaky_relu(self.mixed(features), SLOPE), LAST)
         whole = self.whole(rearrange(features, "b c h w -> b (c h w)"))
         return rearrange(self.logit(leaky_relu(whole, SLOPE)), "b 1 -> b 1 1 1")
 
 
 class Block(nn.Module):
-    """A residual block to half the size, scaled to keep the variance."""
+    """Residual block to half the size, scaled to keep the variance."""
 
     def __init__(self, before: int, after: int):
         super().__init__()
-        self.conv1 = scaled(nn.Conv2d(before, before, 3, padding=1))
+        self.conv1 = initialize(nn.Conv2d(before, before, 3, padding=1))
         self.blur = Blur(border=2, stride=1)
-        self.conv2 = scaled(nn.Conv2d(before, after, 3, stride=2))
-        self.shortcut = scaled(nn.Conv2d(before, after, 1, bias=False), gain=1.0)
+        self.conv2 = initialize(nn.Conv2d(before, after, 3, stride=2))
+        self.shortcut = initialize(nn.Conv2d(before, after, 1, bias=False), gain=1.0)
         self.halve = Blur(border=1, stride=2)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d k l"]:
@@ -98,8 +100,8 @@ class Block(nn.Module):
         return (self.shortcut(self.halve(features)) + inner) / sqrt(2)
 
 
-def spread(features: Float[Tensor, "b c h w"], group: int) -> Float[Tensor, "b 1 h w"]:
-    """Minibatch standard deviation: one number for each group of images."""
+def minibatch_deviation(features: Float[Tensor, "b c h w"], group: int) -> Float[Tensor, "b 1 h w"]:
+    """Compute the minibatch standard deviation, one number per group of images."""
     height, width = features.shape[-2:]
     groups = rearrange(features.float(), "(n g) c h w -> n g c h w", g=gcd(len(features), group))
     deviation = (groups.var(dim=1, correction=0) + 1e-8).sqrt()
@@ -107,7 +109,7 @@ def spread(features: Float[Tensor, "b c h w"], group: int) -> Float[Tensor, "b 1
     return repeat(reduce(deviation, "n c h w -> n", "mean"), "n -> (n g) 1 h w", **size).to(features)
 
 
-def scaled(layer: Layer, gain: float = GAIN) -> Layer:
+def initialize(layer: Layer, gain: float = GAIN) -> Layer:
     """Initialize a layer to keep the variance, with bias 0."""
     nn.init.normal_(layer.weight, std=gain / sqrt(prod(layer.weight.shape[1:])))
     if layer.bias is not None:

@@ -19,7 +19,7 @@ def terms(layer):
     return 5 * written.sum(), written[0, 0] * 2
 
 
-def test_is_the_ratio_of_norms(layer):
+def test_adaptive_weight_is_the_ratio_of_norms(layer):
     close, pushed = terms(layer)
     found = AdaptiveWeight()(close, pushed, layer.weight)
     assert found.item() == pytest.approx(5 * 6**0.5 / (2 * 3**0.5 + 1e-4))
@@ -30,7 +30,7 @@ def test_is_the_ratio_of_norms(layer):
     torch.testing.assert_close(layer.weight.grad, expected)
 
 
-def test_is_clamped(layer):
+def test_adaptive_weight_is_clamped(layer):
     close, pushed = terms(layer)
     assert AdaptiveWeight(most=1.5)(close, pushed, layer.weight) == 1.5
     assert AdaptiveWeight()(close, 0 * pushed, layer.weight) == 1e4
@@ -38,12 +38,12 @@ def test_is_clamped(layer):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("side", [0, 1])
-def test_what_is_not_finite_is_left_out(layer, bad, side):
+def test_non_finite_ratio_is_zero(layer, bad, side):
     both = list(terms(layer))
     both[side] = both[side] * bad
     assert AdaptiveWeight()(*both, layer.weight) == 0
 
 
-def test_refuses_a_limit_of_nothing():
+def test_invalid_limit_is_rejected():
     with pytest.raises(ValueError, match="most 0"):
         AdaptiveWeight(most=0.0)

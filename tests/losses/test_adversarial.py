@@ -25,12 +25,12 @@ def probabilities(logits):
 
 
 @pytest.mark.parametrize("loss", [Vanilla(), NonSaturating()])
-def test_cross_entropy_of_the_discriminator(loss):
+def test_discriminator_cross_entropy(loss):
     truth = -(probabilities(REAL).log().mean() + (1 - probabilities(FAKE)).log().mean()) / 2
     assert loss.discriminator(*grids(REAL, FAKE)).item() == pytest.approx(truth.item(), rel=1e-6)
 
 
-def test_generators():
+def test_generator_losses():
     (fake,) = grids(FAKE)
     assert NonSaturating().generator(fake).item() == pytest.approx(
         -probabilities(FAKE).log().mean().item(), rel=1e-6
@@ -41,13 +41,13 @@ def test_generators():
 @pytest.mark.parametrize(
     ("loss", "worth"), [(Hinge(), 1), (Vanilla(), math.log(2)), (NonSaturating(), math.log(2))]
 )
-def test_no_opinion(loss, worth):
+def test_discriminator_loss_at_chance(loss, worth):
     nothing = torch.zeros(3, 1, 5, 7)
     assert loss.discriminator(nothing, nothing).item() == pytest.approx(worth)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_which_way_each_side_pulls(name):
+def test_gradient_signs_of_both_networks(name):
     """Logits of images up, those of fakes down; the compressor the other way round (a published slip: labels
     and logits exchanged)."""
     loss = LOSSES[name]()

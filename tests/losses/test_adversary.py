@@ -42,7 +42,7 @@ def gradients(module: nn.Module) -> list[torch.Tensor | None]:
     return found
 
 
-def test_one_backward_gives_the_gradients_of_two_passes(images, generator, adversary):
+def test_one_backward_equals_two_backwards(images, generator, adversary):
     reconstruction = generator(images)
     joint = PUSH * adversary.generator_loss(reconstruction)
     (joint + adversary.discriminator_loss(images, reconstruction).loss).backward()
@@ -61,7 +61,7 @@ def test_one_backward_gives_the_gradients_of_two_passes(images, generator, adver
     assert moves([*compressor, *discriminator])
 
 
-def test_the_same_holds_under_autocast(images, generator, adversary):
+def test_one_backward_equals_two_backwards_under_autocast(images, generator, adversary):
     with torch.autocast("cpu", torch.bfloat16):
         reconstruction = generator(images)
         pushed = adversary.generator_loss(reconstruction)
@@ -76,7 +76,7 @@ def test_the_same_holds_under_autocast(images, generator, adversary):
     assert moves(discriminator)
 
 
-def test_each_term_reaches_one_side_only(images, generator, adversary):
+def test_each_term_reaches_one_network_only(images, generator, adversary):
     adversary.generator_loss(generator(images)).backward()
     assert gradients(adversary) == [None] * len(list(adversary.parameters()))
     assert moves(gradients(generator))
@@ -85,7 +85,7 @@ def test_each_term_reaches_one_side_only(images, generator, adversary):
     assert moves(gradients(adversary))
 
 
-def test_hinge_of_no_opinion_is_one():
+def test_hinge_at_chance_is_one():
     logits = torch.zeros(3, 1, 5, 7)
     assert Hinge().discriminator(logits, logits) == 1
     assert Hinge().generator(logits) == 0
@@ -128,12 +128,12 @@ def test_push_starts_and_ramps(start, ramp, pushes):
 
 
 @pytest.mark.parametrize("wrong", [{"start": "soon"}, {"ramp": -3}, {"weight": -1.0}])
-def test_refuses_at_once_what_would_fail_later(wrong):
+def test_invalid_adversary_is_rejected(wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         Adversary(3, PatchGAN(width=2, layers=1), **wrong)
 
 
-def test_small_images_are_refused_in_one_line(adversary):
+def test_small_images_are_rejected(adversary):
     with pytest.raises(ValueError, match="use layers 1 or larger images"):
         adversary.discriminator_loss(torch.zeros(1, 3, 8, 20), torch.zeros(1, 3, 8, 20))
 
@@ -143,7 +143,7 @@ class Host:
         self.adversary = adversary
 
 
-def test_the_command_line_builds_it_and_reads_its_own_dump():
+def test_adversary_round_trips_through_the_command_line():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Host, "model")
     chosen = ["=Adversary", ".discriminator=PatchGAN", ".discriminator.layers=2", ".weight=0.2", ".start=30%"]

@@ -18,13 +18,13 @@ def seen():
     return images, others, network(images), network(others)
 
 
-def test_logits_differ_by_their_mean_square(seen):
+def test_logit_distance_is_the_mean_square(seen):
     images, others, one, other = seen
     found = ClassifierDistance(PLAN, logits=3.0).distances(others, images)
     torch.testing.assert_close(found, 3 * (one.logits - other.logits).square().mean(1))
 
 
-def test_maps_differ_by_their_angles(seen):
+def test_map_distance_depends_on_directions(seen):
     """The squared difference of unit vectors is 2 - 2 cos."""
     images, others, one, other = seen
     found = ClassifierDistance(PLAN, logits=0.0, maps=1.0).distances(others, images)
@@ -35,7 +35,7 @@ def test_maps_differ_by_their_angles(seen):
     torch.testing.assert_close(found, torch.stack(angles).mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_is_zero_between_equal_images_and_pulls_otherwise(seen):
+def test_distance_is_zero_for_equal_images(seen):
     images, others, *_ = seen
     distance = ClassifierDistance(PLAN, maps=1.0)
     assert distance(images, images) == 0
@@ -44,13 +44,13 @@ def test_is_zero_between_equal_images_and_pulls_otherwise(seen):
     assert others.grad.isfinite().all() and others.grad.any()
 
 
-def test_stays_out_of_sight(seen):
+def test_network_is_not_registered(seen):
     module = nn.Module()
     module.perceptual = ClassifierDistance(PLAN).to("cpu")
     assert not list(module.parameters()) and not module.state_dict()
 
 
-def test_reduces_in_float32_under_autocast(seen):
+def test_loss_is_float32_under_autocast(seen):
     images, others, *_ = seen
     with torch.autocast("cpu", torch.bfloat16):
         found = ClassifierDistance(PLAN)(others, images)
@@ -58,13 +58,13 @@ def test_reduces_in_float32_under_autocast(seen):
     assert found.item() == pytest.approx(ClassifierDistance(PLAN)(others, images).item(), rel=0.1)
 
 
-def test_grey_is_three_equal_channels(seen):
+def test_grey_equals_three_equal_channels(seen):
     grey, other = seen[0][:, :1], seen[1][:, :1]
     distance = ClassifierDistance(PLAN)
     assert distance(other, grey) == distance(other[:, [0, 0, 0]], grey[:, [0, 0, 0]])
 
 
-def test_refuses_what_it_cannot_judge():
+def test_unsupported_images_are_rejected():
     with pytest.raises(ValueError, match="1, 3 or 4 channels, got 2"):
         ClassifierDistance().check(2, 64, 64)
     with pytest.raises(ValueError, match="images of 32 x 32 pixels or more"):

@@ -13,7 +13,7 @@ def images():
     return torch.rand(64, 3, 12, 20) * 2 - 1
 
 
-def test_colour_is_brightness_then_saturation_then_contrast(images):
+def test_colour_order_is_brightness_saturation_contrast(images):
     """Each image by the same line for all its pixels, with numbers from the paper's ranges."""
     found = recolour(images, 1.0)
     for image, varied in zip(images, found, strict=True):
@@ -29,7 +29,7 @@ def test_colour_is_brightness_then_saturation_then_contrast(images):
     assert shift.min() < -0.4 and shift.max() > 0.4 and len(shift.unique()) == 64
 
 
-def test_colour_by_half_and_of_transparency(images):
+def test_half_strength_colour_keeps_transparency(images):
     clear = torch.cat([images, torch.rand(64, 1, 12, 20)], 1)
     found = recolour(clear, 0.5)
     assert torch.equal(found[:, 3:], clear[:, 3:])
@@ -37,7 +37,7 @@ def test_colour_by_half_and_of_transparency(images):
     assert recolour(images[:, :1], 1.0).shape == (64, 1, 12, 20)
 
 
-def test_translation_moves_by_whole_pixels(images):
+def test_translation_shifts_by_whole_pixels(images):
     """By at most an eighth of each side: two rows of 12, three columns of 20."""
     found, shifts = translate(images, 0.125), set()
     for image, moved in zip(images, found, strict=True):
@@ -58,7 +58,7 @@ def test_translation_moves_by_whole_pixels(images):
 
 
 @pytest.mark.parametrize(("side", "length"), [(12, 6), (13, 6), (13, 7), (5, 5)])
-def test_holes_are_stretches_that_may_reach_over_the_edge(side, length):
+def test_cutout_intervals_may_cross_the_edge(side, length):
     for row in intervals(200, side, length):
         places = row.nonzero().flatten()
         assert 0 < len(places) <= length and torch.equal(
@@ -68,7 +68,7 @@ def test_holes_are_stretches_that_may_reach_over_the_edge(side, length):
         assert len(places) >= length // 2
 
 
-def test_cutout_is_grey_and_the_rest_untouched(images):
+def test_cutout_paints_grey_squares_only(images):
     found = cut_out(images, 0.5)
     kept = found == images
     assert (found[~kept] == 0).all() and torch.equal(kept, kept[:, :1].expand_as(kept))
@@ -76,7 +76,7 @@ def test_cutout_is_grey_and_the_rest_untouched(images):
     assert 0.05 < holes.min() < holes.max() == 0.25
 
 
-def test_gradients_pass_where_pixels_do(images):
+def test_gradients_follow_pixels(images):
     images.requires_grad_()
     DiffAugment(colour=0.0)(images).sum().backward()
     assert set(images.grad.unique().tolist()) == {0.0, 1.0}
@@ -85,11 +85,11 @@ def test_gradients_pass_where_pixels_do(images):
     assert images.grad.isfinite().all() and images.grad.any()
 
 
-def test_nothing_is_nothing(images):
+def test_zero_strength_changes_nothing(images):
     assert DiffAugment(colour=0.0, translation=0.0, cutout=0.0)(images) is images
 
 
-def test_follows_from_the_generator_of_the_step(images):
+def test_augmentation_follows_the_random_seed(images):
     def drawn(seed):
         torch.manual_seed(seed)
         return DiffAugment()(images)
@@ -97,7 +97,7 @@ def test_follows_from_the_generator_of_the_step(images):
     assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
 
 
-def test_both_sides_see_augmented_images(images, monkeypatch):
+def test_both_losses_see_augmented_images(images, monkeypatch):
     seen = []
     adversary = Adversary(3, PatchGAN(4, 1), augmentation=DiffAugment())
     monkeypatch.setattr(DiffAugment, "__call__", lambda self, pixels: seen.append(pixels) or pixels)
@@ -108,6 +108,6 @@ def test_both_sides_see_augmented_images(images, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"colour": 1.5}, {"translation": -0.1}, {"cutout": 2.0}])
-def test_refuses_what_makes_no_sense(wrong):
+def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} .* out of range"):
         DiffAugment(**wrong)

@@ -24,7 +24,7 @@ PLANS = discover(genstack.losses, Discriminator)
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 @pytest.mark.parametrize(("channels", "size"), [(3, (32, 32)), (1, (48, 64)), (4, (96, 32))])
-def test_judges_images_of_any_shape(plan, channels, size):
+def test_discriminators_accept_any_shape(plan, channels, size):
     network = plan().build(channels)
     images = torch.randn(2, channels, *size, requires_grad=True)
     logits = network(images)
@@ -35,7 +35,7 @@ def test_judges_images_of_any_shape(plan, channels, size):
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
-def test_judges_each_image_alone(plan):
+def test_discriminators_treat_images_independently(plan):
     network = plan().build(3)
     images = torch.randn(3, 3, 32, 48)
     alone = torch.cat([network(image) for image in images.split(1)])
@@ -54,19 +54,19 @@ def filtered(features, border, stride):
 
 @pytest.mark.parametrize("size", [(8, 10), (9, 7)])
 @pytest.mark.parametrize(("border", "stride"), [(1, 2), (2, 1)])
-def test_a_blur_is_the_filter_of_scipy(size, border, stride):
+def test_blur_matches_scipy(size, border, stride):
     features = torch.randn(2, 3, *size, dtype=torch.float64)
     torch.testing.assert_close(Blur(border, stride)(features), filtered(features, border, stride))
 
 
-def test_a_blur_leaves_no_trace_of_the_finest_stripes():
+def test_blur_removes_the_finest_stripes():
     stripes = torch.ones(1, 1, 16, 16)
     stripes[..., 1::2] = -1
     assert Blur(1, 2)(stripes)[..., 1:-1].abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("size", [(8, 6), (9, 11)])
-def test_a_block_is_that_of_stylegan2(size):
+def test_block_matches_stylegan2(size):
     """Blurred at full size, then convolved with stride 2; the gain of sqrt(2) lies in the initial weights."""
     block, features = stylegan.Block(3, 5).double(), torch.randn(2, 3, *size, dtype=torch.float64)
     conv1, conv2, shortcut = block.conv1, block.conv2, block.shortcut
@@ -82,7 +82,7 @@ def test_a_block_is_that_of_stylegan2(size):
 
 
 @pytest.mark.parametrize(("count", "group", "together"), [(8, 4, 4), (6, 4, 2), (3, 4, 1), (4, 2, 2)])
-def test_the_spread_of_a_group_is_that_of_loops(count, group, together):
+def test_minibatch_deviation_matches_loops(count, group, together):
     """Equal for all places and images of a group; the most that divide the batch are a group."""
     features = torch.randn(count, 3, 2, 5)
     found = stylegan.spread(features, group)
@@ -96,7 +96,7 @@ def test_the_spread_of_a_group_is_that_of_loops(count, group, together):
         torch.testing.assert_close(found[begin : begin + together], expected)
 
 
-def test_the_weights_of_stylegan2_keep_the_variance():
+def test_stylegan_weights_keep_the_variance():
     """At the start: LeakyReLU's gain of sqrt(2) lies in the weights of all layers but the last."""
     torch.manual_seed(0)
     network = StyleGAN(width=32, layers=3).build(3)
@@ -106,7 +106,7 @@ def test_the_weights_of_stylegan2_keep_the_variance():
         assert float(weight.std()) == pytest.approx((gain / weight[0].numel()) ** 0.5, rel=0.15)
 
 
-def test_a_smooth_patchgan_is_that_of_vqgan_plus():
+def test_smooth_patchgan_matches_vqgan_plus():
     """Its layers one by one, from the formulas; the published one agrees where it does not pool (16 x 16)."""
     network = SmoothPatchGAN(width=32, layers=2).build(3).double()
     images = torch.randn(2, 3, 12, 17, dtype=torch.float64)
@@ -136,7 +136,7 @@ def leaky(features):
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_fits_from_the_size_it_names(layers):
+def test_smallest_image_in_the_error_fits(layers):
     fewest = 3 * 2**layers
     plan = PatchGAN(width=2, layers=layers)
     assert plan.build(1)(torch.zeros(1, 1, fewest, fewest + 1)).shape == (
@@ -149,13 +149,13 @@ def test_fits_from_the_size_it_names(layers):
 
 
 @pytest.mark.parametrize(("side", "largest"), [(32, 3), (24, 3), (23, 2), (12, 2), (11, 1), (6, 1)])
-def test_names_the_largest_depth_that_fits(side, largest):
+def test_error_names_the_largest_number_of_layers(side, largest):
     PatchGAN(layers=largest).grid(side, 96)
     with pytest.raises(ValueError, match=f"use layers {largest} or larger images"):
         PatchGAN(layers=largest + 1).grid(side, 96)
 
 
-def test_patches_of_three_layers_see_70_pixels():
+def test_receptive_field_of_three_layers_is_70_pixels():
     network = PatchGAN(width=2, norm=False).build(1)
     image = torch.randn(1, 1, 128, 160, requires_grad=True)
     network(image)[0, 0, 7, 9].backward()
@@ -166,6 +166,6 @@ def test_patches_of_three_layers_see_70_pixels():
 @pytest.mark.parametrize(
     ("plan", "message"), [((0, 3), "width 0"), ((7, 3), "width 7"), ((64, 0), "layers 0")]
 )
-def test_refuses_numbers_that_make_no_network(plan, message):
+def test_invalid_discriminators_are_rejected(plan, message):
     with pytest.raises(ValueError, match=message):
         PatchGAN(*plan)

@@ -25,7 +25,7 @@ def photograph(name):
 
 
 @pytest.mark.parametrize(("part", "height", "width"), [("whole", 64, 64), ("odd", 61, 47)])
-def test_gives_what_the_published_network_gives(network, part, height, width):
+def test_efficientnet_matches_the_published_network(network, part, height, width):
     """tests/golden/efficientnet: logits and means of maps by efficientnet-lite-pytorch 0.1.0."""
     pixels = torch.from_numpy(np.array(Image.open(GOLDEN / "lpips" / "ex_ref.png")))
     images = rearrange(pixels, "h w c -> 1 c h w")[..., :height, :width] / 127.5 - 1
@@ -39,27 +39,27 @@ def test_gives_what_the_published_network_gives(network, part, height, width):
 
 
 @pytest.mark.parametrize(("name", "classes"), [("chelsea", {281, 282, 285}), ("coffee", {967})])
-def test_recognises_a_cat_and_an_espresso(name, classes):
+def test_efficientnet_classifies_photographs(name, classes):
     """So that colours are in order, in range, and resized as it learned them."""
     assert int(EfficientNetLite0(size=224).build()(photograph(name)).logits.argmax()) in classes
 
 
-def test_resizes_by_the_shorter_side():
+def test_images_are_resized_by_the_shorter_side():
     plan = EfficientNetLite0(size=64)
-    assert plan.seen_size(32, 96) == (64, 192) and plan.grids(32, 96)[0] == (16, 48)
+    assert plan.input_size(32, 96) == (64, 192) and plan.grids(32, 96)[0] == (16, 48)
     with pytest.raises(ValueError, match="size 31"):
         EfficientNetLite0(size=31)
     with pytest.raises(ValueError, match="images of 32 x 32 pixels or more, got 31 x 40"):
         EfficientNetLite0(size=None).grids(31, 40)
 
 
-def test_never_learns(network):
+def test_network_is_frozen(network):
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not any(part.training for part in network.modules())
     assert not any(tensor.is_meta for tensor in network.state_dict().values())
 
 
-def test_without_weights_it_names_the_command(monkeypatch):
+def test_missing_weights_error_names_the_command(monkeypatch):
     monkeypatch.setattr("genstack.pretrained.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="run `genstack weights fetch efficientnet-lite0` once"):
         Frozen(EfficientNetLite0())(torch.zeros(1, 3, 32, 32))

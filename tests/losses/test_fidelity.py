@@ -13,7 +13,7 @@ from genstack.losses.fidelity import psnr, ssim
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_psnr_is_that_of_the_saved_pictures(channels):
+def test_psnr_matches_saved_images(channels):
     images = torch.rand(3, channels, 5, 9) * 2 - 1
     others = (images + 0.1 * torch.randn_like(images)) * 1.1  # some of it outside of [-1, 1]
     expected = [
@@ -23,7 +23,7 @@ def test_psnr_is_that_of_the_saved_pictures(channels):
     torch.testing.assert_close(psnr(images, others), torch.tensor(expected, dtype=torch.float32))
 
 
-def test_one_level_everywhere():
+def test_psnr_of_one_level():
     dark = from_uint8(torch.full((1, 4, 6, 1), 7, dtype=torch.uint8))
     light = from_uint8(torch.full((1, 4, 6, 1), 8, dtype=torch.uint8))
     assert float(psnr(dark, light)) == pytest.approx(20 * math.log10(255))
@@ -32,7 +32,7 @@ def test_one_level_everywhere():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("noise", [0.02, 0.5])
-def test_ssim_is_that_of_scikit_image_and_torchmetrics(channels, noise):
+def test_ssim_matches_scikit_image_and_torchmetrics(channels, noise):
     images = torch.rand(2, channels, 17, 23) * 2 - 1
     others = images + noise * torch.randn_like(images)
     pictures = [to_uint8(each) for each in (images, others)]
@@ -57,7 +57,7 @@ def test_ssim_is_that_of_scikit_image_and_torchmetrics(channels, noise):
     torch.testing.assert_close(ssim(images, others), inside.float(), rtol=0, atol=1e-4)
 
 
-def test_ssim_of_equal_images_is_one_and_of_tiny_ones_refused():
+def test_ssim_of_equal_and_of_tiny_images():
     images = torch.rand(2, 3, 11, 12) * 2 - 1
     torch.testing.assert_close(ssim(images, images), torch.ones(2))
     with pytest.raises(ValueError, match="11 x 11 pixels on, got 10 x 12"):

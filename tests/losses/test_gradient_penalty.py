@@ -10,7 +10,7 @@ from genstack.losses.gradient_penalty import R1
 from genstack.losses.patchgan import PatchGAN
 
 
-def test_of_a_quadratic():
+def test_penalty_of_a_quadratic():
     """Logits a x^2 have gradients 2 a x: the penalty is gamma / 2 * 4 a^2 |x|^2; learn a from it."""
     images, slope = torch.randn(3, 2, 4, 5), torch.tensor(0.7, requires_grad=True)
     penalty = R1(weight=6.0, every=1)(lambda x: slope * x.square().sum((1, 2, 3)), images)
@@ -20,7 +20,7 @@ def test_of_a_quadratic():
     torch.testing.assert_close(slope.grad, 3 * 8 * 0.7 * squares)
 
 
-def test_is_the_finite_difference_of_a_discriminator():
+def test_penalty_matches_finite_differences():
     network = PatchGAN(width=4, layers=1).build(1).double()
     image, direction = torch.randn(2, 1, 1, 7, 9, dtype=torch.float64)
 
@@ -35,7 +35,7 @@ def test_is_the_finite_difference_of_a_discriminator():
     torch.testing.assert_close(found.double(), 3 * gradient.square().sum(), rtol=1e-4, atol=1e-12)
 
 
-def test_is_lazy_and_as_strong_on_the_whole():
+def test_lazy_penalty_has_the_same_mean():
     images = torch.randn(2, 3, 8, 12)
     adversary = Adversary(3, PatchGAN(4, 1), penalty=R1(weight=1.0, every=4))
     paid = [adversary.discriminator_loss(images, images, step).losses.get("r1") for step in range(9)]
@@ -45,7 +45,7 @@ def test_is_lazy_and_as_strong_on_the_whole():
     torch.testing.assert_close(4 * each_step.discriminator_loss(images, images, 1).losses["r1"], paid[0])
 
 
-def test_reaches_the_discriminator_alone_in_the_same_backward():
+def test_penalty_reaches_the_discriminator_only():
     images, made = torch.randn(2, 3, 8, 12), torch.randn(2, 3, 8, 12, requires_grad=True)
     adversary = Adversary(3, PatchGAN(4, 1), penalty=R1(), augmentation=DiffAugment())
     adversary.discriminator_loss(images, made).losses["r1"].backward()
@@ -54,7 +54,7 @@ def test_reaches_the_discriminator_alone_in_the_same_backward():
     assert all(convolution.weight.grad.any() for convolution in convolutions)
 
 
-def test_is_float32_under_autocast():
+def test_penalty_is_float32_under_autocast():
     network, images = PatchGAN(4, 1).build(3), torch.randn(2, 3, 8, 12)
     truth = R1()(network, images)
     with torch.autocast("cpu", torch.bfloat16):
@@ -62,6 +62,6 @@ def test_is_float32_under_autocast():
 
 
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"every": 0}])
-def test_refuses_what_makes_no_sense(wrong):
+def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match="out of range"):
         R1(**wrong)

@@ -12,14 +12,14 @@ def logits(*values):
     return torch.tensor(values).reshape(1, 1, 1, -1)
 
 
-def test_is_the_equation_with_the_clamp_of_its_authors():
+def test_lecam_matches_the_equation_with_clamp():
     anchors = Anchors(LeCAM(weight=0.5))
     anchors.real, anchors.fake, anchors.steps = torch.tensor(1.0), torch.tensor(-1.0), torch.tensor(7)
     real, fake = logits(2.0, -3.0), logits(0.0, 4.0)  # real - fake mean: 3, below; real mean - fake: 1, below
     assert anchors(real, fake) == 0.5 * (9 / 2 + 1 / 2)
 
 
-def test_says_nothing_before_it_has_seen_a_step():
+def test_lecam_is_zero_before_the_first_step():
     anchors = Anchors(LeCAM(weight=1.0))
     real = logits(5.0).requires_grad_()
     anchors(real, logits(-5.0)).backward()
@@ -28,7 +28,7 @@ def test_says_nothing_before_it_has_seen_a_step():
     assert anchors(logits(5.0), logits(-5.0)) == 100 + 100
 
 
-def test_means_move_once_per_step_by_all_parts_together():
+def test_means_are_updated_once_per_step():
     anchors = Anchors(LeCAM(decay=0.75))
     steps = [([1.0, 2.0], [6.0]), ([0.0], []), ([4.0], [8.0]), ([2.0], []), ([-8.0], []), ([3.0], [])]
     means = []
@@ -47,7 +47,7 @@ def test_means_move_once_per_step_by_all_parts_together():
     assert anchors.fake.item() == pytest.approx(-2 * truth)
 
 
-def test_a_step_thrown_away_leaves_no_trace():
+def test_skipped_step_does_not_change_means():
     anchors = Anchors(LeCAM())
     anchors(logits(float("nan")), logits(1.0))
     anchors.after_step(skipped=True)
@@ -57,7 +57,7 @@ def test_a_step_thrown_away_leaves_no_trace():
     assert (anchors.steps, anchors.real, anchors.fake) == (1, 2, 1)
 
 
-def test_is_saved_with_the_adversary_and_reaches_the_discriminator_alone():
+def test_lecam_is_saved_and_reaches_the_discriminator_only():
     adversary = Adversary(3, PatchGAN(4, 1), lecam=LeCAM(weight=1.0))
     images, made = torch.randn(2, 3, 8, 12), torch.randn(2, 3, 8, 12, requires_grad=True)
     adversary.discriminator_loss(images, made)
@@ -73,6 +73,6 @@ def test_is_saved_with_the_adversary_and_reaches_the_discriminator_alone():
 
 
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"decay": 1.0}])
-def test_refuses_what_makes_no_sense(wrong):
+def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match="out of range"):
         LeCAM(**wrong)

@@ -90,11 +90,11 @@ def written_anew(net: str, one: torch.Tensor, other: torch.Tensor) -> torch.Tens
 
 
 @pytest.mark.parametrize(("name", "published"), [("ex_p0", 0.722), ("ex_p1", 0.138)])
-def test_gives_the_numbers_of_its_authors(name, published):
+def test_lpips_matches_published_values(name, published):
     assert LPIPS("alex")(example(name), example("ex_ref")).item() == pytest.approx(published, abs=5e-4)
 
 
-def test_equals_a_forward_pass_written_anew(perceptual):
+def test_lpips_matches_a_reimplementation(perceptual):
     images = torch.rand(2, 3, 37, 50, generator=torch.Generator().manual_seed(0)) * 2 - 1
     others = torch.cat([images[:1] * 0.9, images[1:].flip(-1) * 1.3])  # overshoots, as reconstructions do
     found = perceptual.distances(others, images)
@@ -104,17 +104,17 @@ def test_equals_a_forward_pass_written_anew(perceptual):
     torch.testing.assert_close(perceptual(others, images), found.mean())
 
 
-def test_is_zero_between_equal_images(perceptual):
+def test_lpips_is_zero_for_equal_images(perceptual):
     assert perceptual(example("ex_ref"), example("ex_ref")) == 0
 
 
-def test_equals_the_forward_pass_of_the_lpips_package(perceptual):
+def test_lpips_matches_the_package(perceptual):
     one, other = example("ex_p0"), example("ex_ref")
     truth = perceptual.to("cpu").network(one, other)
     torch.testing.assert_close(perceptual.distances(one, other), truth.flatten(), rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_are_finite_even_where_no_feature_is_active(perceptual):
+def test_gradients_are_finite_for_inactive_features(perceptual):
     reconstruction = torch.zeros(1, 3, 32, 33).requires_grad_()
     perceptual(reconstruction, torch.zeros(1, 3, 32, 33)).backward()
     assert reconstruction.grad.isfinite().all()
@@ -123,7 +123,7 @@ def test_gradients_are_finite_even_where_no_feature_is_active(perceptual):
     assert silent.grad.isfinite().all()
 
 
-def test_learns_nothing_and_stays_out_of_sight(perceptual):
+def test_network_is_frozen_and_not_registered(perceptual):
     module = nn.Module()
     module.perceptual = perceptual.to("cpu")
     module.train()
@@ -133,7 +133,7 @@ def test_learns_nothing_and_stays_out_of_sight(perceptual):
     assert not any(tensor.is_meta for tensor in perceptual.network.state_dict().values())
 
 
-def test_building_it_is_silent_and_draws_no_random_number(capsys):
+def test_building_is_silent_and_keeps_the_random_state(capsys):
     before = torch.get_rng_state()
     LPIPS("vgg").to("cpu")
     assert torch.equal(torch.get_rng_state(), before)
@@ -141,7 +141,7 @@ def test_building_it_is_silent_and_draws_no_random_number(capsys):
     assert "jax" not in sys.modules
 
 
-def test_reduces_in_float32_under_autocast():
+def test_loss_is_float32_under_autocast():
     loss, one, other = LPIPS("alex"), example("ex_p1"), example("ex_ref")
     with torch.autocast("cpu", torch.bfloat16):
         found = loss(one, other)
@@ -149,7 +149,7 @@ def test_reduces_in_float32_under_autocast():
     assert found.item() == pytest.approx(loss(one, other).item(), rel=0.02)
 
 
-def test_grey_is_three_equal_channels_and_transparency_is_ignored():
+def test_grey_is_repeated_and_transparency_ignored():
     loss, one, other = LPIPS("alex"), example("ex_p1"), example("ex_ref")
     grey = loss(one[:, :1], other[:, :1])
     assert grey == loss(one[:, [0, 0, 0]], other[:, [0, 0, 0]]) > 0
@@ -161,7 +161,7 @@ def test_grey_is_three_equal_channels_and_transparency_is_ignored():
 
 
 @pytest.mark.parametrize(("net", "smallest"), [("alex", 31), ("vgg", 16)])
-def test_the_smallest_image_is_the_smallest(net, smallest):
+def test_smallest_image_is_accepted(net, smallest):
     loss = LPIPS(net)
     assert loss(torch.zeros(1, 3, smallest, smallest + 4), torch.ones(1, 3, smallest, smallest + 4)) > 0
     with pytest.raises(
@@ -173,7 +173,7 @@ def test_the_smallest_image_is_the_smallest(net, smallest):
         loss.to("cpu").network(too_small, too_small)
 
 
-def test_refuses_originals_out_of_range_and_odd_channels():
+def test_invalid_range_and_channels_are_rejected():
     loss = LPIPS("alex")
     with pytest.raises(ValueError, match="got 0 to 255"):
         loss(torch.zeros(1, 3, 32, 32), torch.tensor([0.0, 255.0]).repeat(1, 3, 32, 16))
@@ -181,7 +181,7 @@ def test_refuses_originals_out_of_range_and_odd_channels():
         loss(torch.zeros(1, 2, 32, 32), torch.zeros(1, 2, 32, 32))
 
 
-def test_without_weights_it_names_the_command_and_invents_nothing(monkeypatch):
+def test_missing_weights_error_names_the_command(monkeypatch):
     monkeypatch.setattr("genstack.pretrained.find_spec", lambda name: None)
     loss = LPIPS("alex")
     with pytest.raises(ValueError, match="run `genstack weights fetch lpips-alex` once"):
@@ -189,7 +189,7 @@ def test_without_weights_it_names_the_command_and_invents_nothing(monkeypatch):
     assert loss.network is None
 
 
-def test_reads_the_file_it_is_given(tmp_path):
+def test_weights_are_read_from_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"weights file not found: .*nowhere"):
         LPIPS("alex", weights=str(tmp_path / "nowhere.pth")).to("cpu")
     (tmp_path / "other.pth").write_bytes(b"something else")

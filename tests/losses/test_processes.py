@@ -75,7 +75,7 @@ def found(rank=None):
 
 
 @pytest.mark.slow
-def test_two_halves_are_the_whole(tmp_path):
+def test_two_processes_match_one(tmp_path):
     running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [process.wait() for process in running] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

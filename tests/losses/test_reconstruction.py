@@ -16,7 +16,7 @@ TRUTH = {"L1": lambda difference: np.abs(difference).mean(), "L2": lambda differ
 
 
 @pytest.mark.parametrize("name", TRUTH)
-def test_is_the_mean_over_all_values(name):
+def test_loss_is_the_mean_over_values(name):
     reconstruction, images = torch.randn(2, 3, 3, 5, 7).unbind()
     found = LOSSES[name]()(reconstruction, images)
     assert found.item() == pytest.approx(
@@ -25,7 +25,7 @@ def test_is_the_mean_over_all_values(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_reduces_in_float32_under_autocast(name):
+def test_loss_is_float32_under_autocast(name):
     images = torch.rand(2, 4, 16, 17)
     truth = images[:, : 2 if name == "LogitLaplace" else 4]
     with torch.autocast("cpu", torch.bfloat16):
@@ -40,7 +40,7 @@ def density(values, location, scale):
     return np.exp(-distance / scale) / (2 * scale * values * (1 - values))
 
 
-def test_logit_laplace_is_the_log_of_the_papers_density():
+def test_logit_laplace_matches_the_density():
     written, images = torch.randn(2, 6, 5, 7), torch.rand(2, 3, 5, 7) * 2 - 1
     location, log_scale = written.double().numpy()[:, :3], written.double().numpy()[:, 3:]
     values = 0.8 * (images.double().numpy() + 1) / 2 + 0.1  # equation 3
@@ -49,7 +49,7 @@ def test_logit_laplace_is_the_log_of_the_papers_density():
 
 
 @pytest.mark.parametrize(("location", "scale"), [(0.0, 1.0), (-1.5, 0.3), (2.0, 0.5)])
-def test_the_density_is_one(location, scale):
+def test_density_integrates_to_one(location, scale):
     """Its integral over (0, 1): the loss is a true likelihood, and comparable between runs."""
     values = (np.arange(400_000) + 0.5) / 400_000
     images = expand(torch.tensor(values))
@@ -61,7 +61,7 @@ def test_the_density_is_one(location, scale):
     assert density(values, location, scale).mean() == pytest.approx(1, abs=2e-3)
 
 
-def test_the_best_location_is_the_image():
+def test_best_location_is_the_image():
     images = torch.rand(1, 3, 4, 5) * 2 - 1
     written = torch.cat([squeeze(images).logit(), torch.zeros_like(images)], 1)
     torch.testing.assert_close(LocationAndScale().images(written), images)
@@ -70,7 +70,7 @@ def test_the_best_location_is_the_image():
         assert LogitLaplace()(written, images) < LogitLaplace()(written + step * (written != 0), images)
 
 
-def test_a_compressor_of_locations_and_scales_speaks_images():
+def test_location_and_scale_compressor_returns_images():
     network = Convolutional(
         dim=4, width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False
     )
@@ -86,7 +86,7 @@ def test_a_compressor_of_locations_and_scales_speaks_images():
     torch.testing.assert_close(L1().of(made, images), L1()(made.images, images))
 
 
-def test_what_writes_no_scale_is_refused():
+def test_output_without_scale_is_rejected():
     LogitLaplace().check(LocationAndScale())
     L1().check(LocationAndScale())
     with pytest.raises(ValueError, match="set the compressor's output to LocationAndScale"):
@@ -95,6 +95,6 @@ def test_what_writes_no_scale_is_refused():
 
 @pytest.mark.parametrize("loss", [L1, L2, LogitLaplace])
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
-def test_refuses_weights_that_make_no_sense(loss, weight):
+def test_invalid_weights_are_rejected(loss, weight):
     with pytest.raises(ValueError, match=f"weight {weight} is out of range"):
         loss(weight)

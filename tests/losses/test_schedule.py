@@ -19,21 +19,21 @@ from genstack.losses.schedule import steps
         (" 0% ", 7, 0),
     ],
 )
-def test_is_a_number_of_steps_or_a_share(amount, total, truth):
+def test_steps_accepts_numbers_and_shares(amount, total, truth):
     assert steps(amount, total) == truth
 
 
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(1, 10**9))
-def test_a_larger_share_comes_no_earlier(one, other, total):
+def test_steps_grow_with_the_share(one, other, total):
     assert (one <= other) <= (steps(f"{one}%", total) <= steps(f"{other}%", total))
 
 
 @pytest.mark.parametrize("amount", [-1, "-5%", "101%", "half", "3.5", "%", "nan%", "inf%", ""])
-def test_refuses_anything_else(amount):
+def test_invalid_amounts_are_rejected(amount):
     with pytest.raises(ValueError, match="expected a number of steps or a share"):
         steps(amount, 100)
 
 
-def test_a_share_needs_a_run_with_an_end():
-    with pytest.raises(ValueError, match="invalid 30% of a run without end"):
+def test_share_of_an_endless_run_is_rejected():
+    with pytest.raises(ValueError, match="invalid 30% of an endless run"):
         steps("30%", -1)
