@@ -71,7 +71,7 @@ def test_damaged_checkpoint_is_one_line(folder: Path, capsys, content: bytes) ->
     (folder / "checkpoints" / "last.ckpt").write_bytes(content)
     assert main(["train", "resume", str(folder)]) == 2
     message = capsys.readouterr().err
-    assert "last.ckpt is damaged" in message and message.count("\n") == 1
+    assert "last.ckpt is not a valid checkpoint" in message and message.count("\n") == 1
 
 
 def test_failed_start_frees_the_run_name(tmp_path: Path, monkeypatch) -> None:

@@ -64,7 +64,7 @@ def test_precedence_of_thread_counts(monkeypatch, tmp_path):
     torch.set_num_threads(3)
     run = Run(tmp_path)
     assert set_threads(training, CPU, run) == "3 threads (measured)"
-    monkeypatch.setattr(Run, "saved", lambda self: {"threads": 2})
+    monkeypatch.setattr(Run, "checkpoint_content", lambda self: {"threads": 2})
     assert set_threads(training, CPU, run) == "2 threads (as before)"
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert set_threads(training, CPU, run) == "2 threads (OMP_NUM_THREADS)"
