@@ -9,7 +9,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from genstack.compressor import Autoencoder, TiTok, ViT
 from genstack.compressor.networks.transformer import Transformer, places
 from genstack.compressor.quantizers import VectorQuantizer
-from genstack.training.optimization import decayed
+from genstack.training.optimization import split_by_decay
 
 SMALL = ViT(dim=6, patch=4, width=16, depth=2, heads=2)
 ROW = TiTok(tokens=5, dim=6, patch=4, width=16, depth=2, heads=2)
@@ -172,6 +172,6 @@ def test_autocast_reaches_the_networks():
 
 def test_tables_of_tokens_do_not_decay():
     decoder = ROW.decoder(3)
-    shrinking = {id(parameter) for parameter in decayed(decoder)[0]}
+    shrinking = {id(parameter) for parameter in split_by_decay(decoder)[0]}
     assert id(decoder.first.weight) in shrinking
     assert not shrinking & {id(decoder.order.weight), id(decoder.blank.weight)}
