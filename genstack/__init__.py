@@ -17,4 +17,4 @@ def load(place: "str | Path") -> "Model":
     """
     from genstack.checkpoints import model_file  # not before it is needed: `import genstack` stays quick
 
-    return model_file.load(Path(place))
+    return model_file.load(Path(place).expanduser())

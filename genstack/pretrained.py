@@ -157,7 +157,7 @@ def lookup(name: str) -> Pretrained:
 def cache_path(name: str) -> Path:
     """Return the place of our own copy: in $GENSTACK_WEIGHTS, else in ~/.cache/genstack/weights."""
     folder = os.environ.get("GENSTACK_WEIGHTS") or Path.home() / ".cache" / "genstack" / "weights"
-    return Path(folder) / f"{name}.safetensors"
+    return Path(folder).expanduser() / f"{name}.safetensors"
 
 
 def locations(name: str) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from genstack.cli.parsing.source import Argument, find
 
 SAMPLING = "genstack.prior.SamplingOptions"
 IMAGES = "genstack.data.ImageData"
+PATH_SETTINGS = ("source", "condition_images")  # of data: names of built-in sets, or paths
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ class Command:
     def paths(self) -> list[str]:
         """List the flags and settings that are paths."""
         flags = self.arguments().items()
-        sources = [
-            f"{prefix}.source" for prefix, group in self.groups.items() if "source" in group.arguments()
+        settings = [
+            f"{prefix}.{name}"
+            for prefix, group in self.groups.items()
+            for name in group.arguments()
+            if name in PATH_SETTINGS
         ]
-        return [name for name, flag in flags if re.search(r"\b(Place|Path)\b", flag.hint)] + sources
+        return [name for name, flag in flags if re.search(r"\b(Place|Path)\b", flag.hint)] + settings
 
     def positional(self) -> tuple[str, ...]:
         """List the flags that can be given without their name."""

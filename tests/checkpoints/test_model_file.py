@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import genstack
 from genstack.checkpoints.model_file import DESCRIPTION, TENSORS, load, save
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
@@ -112,6 +113,11 @@ def test_a_fault_of_ours_is_no_damage(stored, monkeypatch):
     monkeypatch.setattr("genstack.checkpoints.model_file.compare", faulty)
     with pytest.raises(RuntimeError, match=r"^a fault$"):
         load(stored[0])
+
+
+def test_the_home_folder_in_a_path(stored, monkeypatch):
+    monkeypatch.setenv("HOME", str(stored[0].parent))
+    assert genstack.load(f"~/{stored[0].name}").preprocessing == load(stored[0]).preprocessing
 
 
 def test_nothing_to_load(tmp_path):

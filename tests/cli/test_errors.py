@@ -79,6 +79,8 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
         ),
         (["--runs="], "--runs is empty; expected a path"),
         (["--data.source="], "--data.source is empty; expected a path"),
+        (["--data.condition_images="], "--data.condition-images is empty; expected a path"),
+        (["--config="], "--config is empty; expected a path"),
         (
             ["stray"],
             "unexpected argument 'stray'; settings are --NAME VALUE: genstack train compressor --help",

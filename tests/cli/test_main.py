@@ -91,6 +91,36 @@ def test_verbs_import_on_windows():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+def test_all_stages_run_without_modules_that_windows_lacks(tmp_path):
+    """Train both stages, resume, sample, evaluate, plan and report in a process that cannot import them."""
+    small = """
+        --model.compressor Autoencoder --model.compressor.quantizer FSQ
+        --model.compressor.network Strided --model.compressor.network.dim 16
+        --data.source shapes:40 --data.resolution 16 --data.batch_size 4"""
+    compressor = ["compressor", *small.split()]
+    backbone = "--model.prior.backbone.width 16 --model.prior.backbone.depth 1 --model.prior.backbone.heads 2"
+    prior = ["prior", "--compressor", "runs/a", "--model.prior", "Autoregressive", *backbone.split()]
+    steps = ["--trainer.max_steps", "2", "--name"]
+    verbs = [
+        ["train", *compressor, *steps, "a"],
+        ["train", *prior, *steps, "b"],
+        ["train", "resume", "runs/b"],
+        ["sample", "runs/b", "--count", "2"],
+        ["evaluate", "runs/b", "--samples", "16", "--lpips", ""],
+        ["plan", *compressor],
+        ["report", "runs/b"],
+    ]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({POSIX!r}))\n"
+        f"from genstack.cli.main import main\n"
+        f"for verb in {verbs!r}:\n    assert main(verb) is None, verb\n"
+    )
+    words, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version(capsys):
     assert main(["--version"]) is None
     assert capsys.readouterr().out.startswith("genstack 0.")

@@ -1,6 +1,7 @@
 """Settings from defaults, files and flags, and back from a saved run."""
 
 import re
+import shutil
 
 import pytest
 import yaml
@@ -108,9 +109,12 @@ def test_infinity_in_files_is_a_number(parser, config, tmp_path):
 
 def test_paths_expand_the_home_folder(parser, config, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    settings = parser.parse(["--config", config, "--runs=~/runs", "--data.source=~/a*.tar", "--init", "~/b"])
+    shutil.copy(config, tmp_path / "recipe.yaml")
+    paths = ["--runs=~/runs", "--data.source=~/a*.tar", "--init", "~/b", "--data.condition_images=~/maps"]
+    settings = parser.parse(["--config=~/recipe.yaml", *paths])
     assert (settings.runs, settings.init) == (f"{tmp_path}/runs", f"{tmp_path}/b")
     assert settings.data.source == f"{tmp_path}/a*.tar"
+    assert settings.data.condition_images == f"{tmp_path}/maps"
 
 
 def test_print_config_prints_parsed_settings(parser, config, capsys):

@@ -18,6 +18,7 @@ from genstack.cli.commands import Command
 from genstack.cli.parsing import source
 from genstack.cli.parsing.errors import explain, read_error
 from genstack.cli.parsing.layers import Layers, nest, short_names
+from genstack.cli.parsing.paths import expand
 from genstack.cli.parsing.recipes import Loader, read
 from genstack.cli.parsing.words import name_values, split
 from genstack.errors import UserError
@@ -128,6 +129,7 @@ class Parser:
         """Read the file or recipe of --config."""
         if file is None:
             raise UserError("--config has no value; expected a recipe or a file: --config FILE")
+        file = expand(file, "--config")
         return f"{file}: ", read(Path(file), self.command.name.rpartition(" ")[2])
 
     def _parse(self, layers: Layers) -> jsonargparse.Namespace:

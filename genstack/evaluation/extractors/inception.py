@@ -68,7 +68,7 @@ def find_weights() -> Path:
         UserError: the file is missing, or torch-fidelity is not installed.
     """
     ours = os.environ.get("GENSTACK_WEIGHTS")
-    folders = [Path(ours)] if ours else [Path.home() / ".cache" / "genstack" / "weights"]
+    folders = [Path(ours).expanduser()] if ours else [Path.home() / ".cache" / "genstack" / "weights"]
     folders.append(Path(torch.hub.get_dir()) / "checkpoints")
     path = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
     if path is None:
