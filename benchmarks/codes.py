@@ -66,11 +66,11 @@ def main() -> None:
 def speed(data: ImageData | CodeData, encode: Callable, batches: int) -> float:
     """Images a second, of batches that are read and become codes."""
     loader = iter(data.training_loader())
-    next(loader).codes(encode)
+    next(loader).posterior(encode)
     begun = time.monotonic()
     for batch in islice(loader, batches):
         with torch.no_grad():
-            batch.codes(encode)
+            batch.posterior(encode)
     return BATCH * batches / (time.monotonic() - begun)
 
 

@@ -19,7 +19,7 @@ import genstack.prior
 import genstack.transformer
 from genstack.discovery import discover
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import CodeLayout, LatentLayout
 from genstack.model import Model, tensor_entries
 
 PLAIN = (bool, int, float, str, type(None))
@@ -89,7 +89,9 @@ def describable() -> dict[str, type]:
     """Every class that a description may name."""
     packages = (genstack.compressor, genstack.transformer, genstack.conditions, genstack.prior)
     parts = {name: part for package in packages for name, part in discover(package, object).items()}
-    return {"CodeLayout": CodeLayout} | {name: part for name, part in parts.items() if is_part(part)}
+    return {"CodeLayout": CodeLayout, "LatentLayout": LatentLayout} | {
+        name: part for name, part in parts.items() if is_part(part)
+    }
 
 
 def is_part(part: type) -> bool:

@@ -1,4 +1,4 @@
-"""A trained model with its preprocessing: images to codes, codes to images, and samples."""
+"""A trained model with its preprocessing: images to codes or latents, back to images, and samples."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 import PIL.Image
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from genstack.compressor import Compressor
@@ -17,16 +17,16 @@ from genstack.data.images import Preprocessing, pixels
 from genstack.data.transforms import crop_and_resize
 from genstack.errors import UserError
 from genstack.inputs import Box, ConditionInputs
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.prior import Known, Prior, SamplingOptions, image_seeds
-from genstack.prior.editing import known_codes, receptive_field
-from genstack.prior.presets import resolve_options
+from genstack.prior.editing import encode_known, receptive_field
+from genstack.prior.presets import PRESETS, resolve_options
 from genstack.prior.window import sample_layout
 
 
 @dataclass
 class Model:
-    """A compressor, its preprocessing, and the prior over its codes if there is one.
+    """A compressor, its preprocessing, and the prior over its codes or latents if there is one.
 
     Args:
         compressor: the compressor.
@@ -47,8 +47,8 @@ class Model:
             self.prior.attach(self.compressor)
 
     @property
-    def layout(self) -> CodeLayout:
-        """Layout of the codes of an image of the preprocessing's size."""
+    def layout(self) -> Layout:
+        """Layout of the codes or latents of an image of the preprocessing's size."""
         return self.compressor.layout(self.preprocessing.height, self.preprocessing.width)
 
     @property
@@ -94,8 +94,11 @@ class Model:
         return next(self.compressor.parameters()).device
 
     @torch.no_grad()
-    def encode(self, *pictures: PIL.Image.Image) -> Int[Tensor, "b n"]:
-        """Encode pictures of any size, center-cropped and scaled to the size of the model."""
+    def encode(self, *pictures: PIL.Image.Image) -> Shaped[Tensor, "b ..."]:
+        """Encode pictures of any size, center-cropped and scaled to the size of the model.
+
+        The result are codes `b n`, or latents `b d h w` of a compressor without codes.
+        """
         preprocessing = self.preprocessing
         channels, background = preprocessing.channels, preprocessing.background
         raw = [
@@ -106,9 +109,9 @@ class Model:
         return self.compressor.encode(images.to(self.device))
 
     @torch.no_grad()
-    def decode(self, codes: Int[Tensor, "b n"]) -> list[PIL.Image.Image]:
-        """Decode codes to pictures."""
-        images = self.compressor.decode(codes.to(self.device), self.layout)
+    def decode(self, values: Shaped[Tensor, "b ..."]) -> list[PIL.Image.Image]:
+        """Decode codes or latents to pictures."""
+        images = self.compressor.decode(values.to(self.device), self.layout)
         return [
             PIL.Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
             for values in self.preprocessing.to_file(images)
@@ -150,7 +153,8 @@ class Model:
             preset: its name; "" for none.
             given: options by name; None for those that are not given.
         """
-        return resolve_options(preset, given or {}, self.presets, guided=self.condition.dropout > 0)
+        built_in = PRESETS if self.prior is None else self.prior.presets
+        return resolve_options(preset, given or {}, self.presets, self.condition.dropout > 0, built_in)
 
     def check_options(self, options: SamplingOptions) -> None:
         """Check that the model supports sampling options.
@@ -188,11 +192,11 @@ class Model:
     ) -> Float[Tensor, "b c H W"]:
         """Sample images in [-1, 1].
 
-        A compressor without codes needs no prior: its latents are sampled from the standard normal.
+        Without a prior, latents of a compressor without codes are sampled from the standard normal.
 
         Args:
             inputs: inputs of the condition, from `condition.modality.select`.
-            options: sampling options; without codes, only `temperature`.
+            options: sampling options; without a prior, only `temperature`.
             seed: seed of the set of samples.
             indices: index of each image in the set; an image depends on seed and index, not on its batch.
             size: height and width; None for those of training.
@@ -233,7 +237,7 @@ class Model:
         layout = self.compressor.layout(*images.shape[-2:])
         images, mask = images.to(self.device), mask.to(self.device)
         steps = self.receptive_field if grow is None else (grow,) * len(layout.grids)
-        known = known_codes(self.compressor, images, mask, steps)
+        known = encode_known(self.compressor, images, mask, steps)
         sampled = self._sample(inputs, options, image_seeds(seed, indices), layout, known, overlap)
         return torch.where(mask, sampled, images)
 
@@ -242,7 +246,7 @@ class Model:
         inputs: ConditionInputs,
         options: SamplingOptions,
         seeds: Int[Tensor, " b"],
-        layout: CodeLayout,
+        layout: Layout,
         known: Known | None,
         overlap: float,
     ) -> Float[Tensor, "b c H W"]:
@@ -259,8 +263,8 @@ class Model:
                 return whole
             return prior.condition.encode(inputs.crop(box, prior.layout.image_size))
 
-        codes = sample_layout(prior, values, options, seeds.to(self.device), layout, known, overlap)
-        return self.compressor.decode(codes, layout).clamp(-1, 1)
+        sampled = sample_layout(prior, values, options, seeds.to(self.device), layout, known, overlap)
+        return self.compressor.decode(sampled, layout).clamp(-1, 1)
 
     def _sample_latents(
         self, options: SamplingOptions, seeds: Int[Tensor, " b"], size: tuple[int, int] | None
@@ -274,8 +278,8 @@ class Model:
     def _prior(self) -> Prior:
         if self.prior is None:
             raise UserError(
-                "the model is a compressor without a prior; train one: "
-                "genstack train prior --compressor RUN --config autoregressive"
+                "the model is a compressor without a prior; train one: genstack train prior --compressor RUN "
+                f"--config {'autoregressive' if self.compressor.coded else 'flow'}"
             )
         return self.prior
 

@@ -19,7 +19,7 @@ from genstack.conditions.vocabulary import load_tokenizer
 from genstack.data.data import Data
 from genstack.description import identity
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.model import Model
 from genstack.prior import Prior
 
@@ -41,8 +41,8 @@ def initialized_compressor(make: Callable[[int], Compressor], place: Path) -> Ca
 
 
 def initialized_prior(
-    make: Callable[[CodeLayout, Condition], Prior], place: Path, model: Model, say: Callable[[str], None]
-) -> Callable[[CodeLayout, Condition], Prior]:
+    make: Callable[[Layout, Condition], Prior], place: Path, model: Model, say: Callable[[str], None]
+) -> Callable[[Layout, Condition], Prior]:
     """Return a function like `make` whose prior has the weights of another run.
 
     Args:
@@ -53,7 +53,7 @@ def initialized_prior(
     """
     before = load_prior(place)
 
-    def made(layout: CodeLayout, condition: Condition) -> Prior:
+    def made(layout: Layout, condition: Condition) -> Prior:
         prior = make(layout, condition)
         prior.attach(model.compressor)
         state, anew = condition_weights(prior, before)

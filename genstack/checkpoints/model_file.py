@@ -49,7 +49,7 @@ def described_text(model: Model) -> str:
         "genstack_version": genstack.__version__,
         "compressor": describe(model.compressor),
         "prior": None if model.prior is None else describe(model.prior),
-        "layout": describe(model.layout) if model.compressor.coded else None,
+        "layout": describe(model.layout),
         "preprocessing": asdict(model.preprocessing),
         "classes": list(model.classes),
         "identity": identity(model),
@@ -145,14 +145,14 @@ def build_model(described: Any, path: Path) -> Model:
 
 
 def check_parts(model: Model) -> None:
-    """Refuse a description of something else than a compressor and a prior over its codes."""
+    """Refuse a description of something else than a compressor and a prior over its codes or latents."""
     if not isinstance(model.compressor, Compressor) or not isinstance(model.prior, Prior | None):
         raise UserError(
             f"a model is a compressor and a prior or none, "
             f"not {type(model.compressor).__name__} and {type(model.prior).__name__}"
         )
     if model.prior is not None and model.prior.layout != model.layout:
-        raise UserError(f"the prior is over {model.prior.layout}, the compressor's codes are {model.layout}")
+        raise UserError(f"the prior is over {model.prior.layout}, the compressor has {model.layout}")
 
 
 def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:

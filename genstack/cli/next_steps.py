@@ -5,19 +5,19 @@ from genstack.model import Model
 
 
 def next_command(model: Model, place: str) -> str:
-    """Return the command that trains a prior on the codes, or that samples from a VAE.
+    """Return the command that trains a prior on the codes or latents of a compressor.
 
     Args:
         model: a compressor.
         place: its run or file.
     """
-    if not model.compressor.coded:
-        return f"genstack sample {place} --count 64 --out samples/"
     return f"genstack train prior --compressor {place} --config {recipe(model)}"
 
 
 def recipe(model: Model) -> str:
-    """Choose the recipe of a prior that suits the layout of the codes."""
+    """Choose the recipe of a prior that suits the layout of the codes or latents."""
+    if not model.compressor.coded:
+        return "flow"
     if isinstance(getattr(model.compressor, "quantizer", None), MultiScale):
         return "next_scale"
     if len(model.layout.grids) > 1:

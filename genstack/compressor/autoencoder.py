@@ -1,7 +1,7 @@
 """Encoder, bottleneck, decoder: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937) and what followed."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Bottleneck, Quantized, Quantizer
@@ -9,7 +9,7 @@ from genstack.compressor.compressor import Compressor, Reconstruction
 from genstack.compressor.network import Network
 from genstack.compressor.output import Output, Pixels
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 
 
 class Autoencoder(Compressor):
@@ -47,8 +47,8 @@ class Autoencoder(Compressor):
     def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
         return [self.network.grid(*image_size)]
 
-    def layout(self, height: int, width: int) -> CodeLayout:
-        return self._quantizer.layout((height, width), *self.network.grid(height, width))
+    def layout(self, height: int, width: int) -> Layout:
+        return self.quantizer.layout((height, width), *self.network.grid(height, width))
 
     def latents(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
         """Latents that the quantizer reads."""
@@ -69,11 +69,20 @@ class Autoencoder(Compressor):
         """The images that quantized latents stand for."""
         return self.output.images(self.written(latents, image_size))
 
-    def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Int[Tensor, "b n"]:
-        return self._quantizer(self.latents(images)).codes
+    def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Shaped[Tensor, "b ..."]:
+        return self.quantizer.encode(self.latents(images))
 
-    def decode(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.channels} H W"]:
-        return self.images(self._quantizer.lookup(codes, layout), layout.image_size)
+    def posterior(self, images: Float[Tensor, "b {self.channels} H W"]) -> Shaped[Tensor, "b ..."]:
+        return self.quantizer.posterior(self.latents(images))
+
+    @property
+    def standardization(self) -> tuple[float, float] | None:
+        return self.quantizer.standardization
+
+    def decode(
+        self, values: Shaped[Tensor, "b ..."], layout: Layout
+    ) -> Float[Tensor, "b {self.channels} H W"]:
+        return self.images(self.quantizer.lookup(values, layout), layout.image_size)
 
     def features(
         self, images: Float[Tensor, "b {self.channels} H W"]
@@ -101,15 +110,6 @@ class Autoencoder(Compressor):
 
     def after_step(self, skipped: bool) -> None:
         self.quantizer.after_step(skipped)
-
-    @property
-    def _quantizer(self) -> Quantizer:
-        if not isinstance(self.quantizer, Quantizer):
-            raise UserError(
-                f"{type(self.quantizer).__name__} makes no codes, and priors need them; train a compressor "
-                f"with a quantizer such as VectorQuantizer, or draw from this one: genstack sample RUN"
-            )
-        return self.quantizer
 
 
 def project(dim_in: int, dim_out: int, side: int) -> nn.Module:

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import CodeLayout, Layout
 
 REMEDY = "train one: genstack train prior --compressor RUN --config autoregressive"
 
@@ -50,6 +51,27 @@ class Bottleneck(nn.Module, ABC):
     @abstractmethod
     def forward(self, latents: Float[Tensor, "b _ h w"]) -> Bottlenecked: ...
 
+    @abstractmethod
+    def layout(self, image_size: tuple[int, int], height: int, width: int) -> Layout:
+        """Layout of the codes or latents of this height and width."""
+
+    @abstractmethod
+    def encode(self, latents: Float[Tensor, "b _ h w"]) -> Shaped[Tensor, "b ..."]:
+        """Codes, or latents without codes."""
+
+    def posterior(self, latents: Float[Tensor, "b _ h w"]) -> Shaped[Tensor, "b ..."]:
+        """Distribution of codes or latents given the image: codes, which are certain, or `b 2 d h w`."""
+        return self.encode(latents)
+
+    @abstractmethod
+    def lookup(self, values: Shaped[Tensor, "b ..."], layout: Any) -> Float[Tensor, "b d h w"]:
+        """The latents that codes stand for; latents without codes as they are. `layout` is a `Layout`."""
+
+    @property
+    def standardization(self) -> tuple[float, float] | None:
+        """Published mean and deviation of latents; None where they have to be measured."""
+        return None
+
     def draw(
         self, seeds: Int[Tensor, " b"], height: int, width: int, temperature: float
     ) -> Float[Tensor, "b d h w"]:
@@ -80,6 +102,9 @@ class Quantizer(Bottleneck):
 
     @abstractmethod
     def forward(self, latents: Float[Tensor, "b d h w"]) -> Quantized: ...
+
+    def encode(self, latents: Float[Tensor, "b d h w"]) -> Int[Tensor, "b n"]:
+        return self(latents).codes
 
     @abstractmethod
     def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b d h w"]:

@@ -1,15 +1,16 @@
-"""Stage one's contract: images to codes and back."""
+"""Stage one's contract: images to codes or latents, and back."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import REMEDY
 from genstack.compressor.output import Output, Pixels
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import CodeLayout, Layout
 
 
 @dataclass
@@ -32,9 +33,10 @@ class Reconstruction:
 
 
 class Compressor(nn.Module, ABC):
-    """Images, float32 in [-1, 1] of `channels` channels, to codes, int64 in [0, codebook_size), and back.
+    """Images, float32 in [-1, 1] of `channels` channels, to codes or latents, and back.
 
-    One whose bottleneck has no codes (`coded` is False) reconstructs, interpolates and draws images alone.
+    Codes are int64 in [0, codebook_size), `b n`. A bottleneck without codes (`coded` is False) has latents,
+    float32, `b d h w`. The type of `layout` says which.
     """
 
     channels: int
@@ -43,7 +45,7 @@ class Compressor(nn.Module, ABC):
 
     @property
     def coded(self) -> bool:
-        """True if images have codes; otherwise `layout`, `encode` and `decode` raise."""
+        """True if images have codes, and not latents alone."""
         return True
 
     @abstractmethod
@@ -55,20 +57,43 @@ class Compressor(nn.Module, ABC):
         """
 
     @abstractmethod
-    def layout(self, height: int, width: int) -> CodeLayout:
-        """Layout of the codes of images of this size.
+    def layout(self, height: int, width: int) -> Layout:
+        """Layout of the codes or latents of images of this size.
+
+        Raises:
+            UserError: images of this size cannot be read.
+        """
+
+    def code_layout(self, height: int, width: int) -> CodeLayout:
+        """Layout of the codes of images of this size, for what needs codes.
 
         Raises:
             UserError: images of this size cannot be read, or there are no codes.
         """
+        layout = self.layout(height, width)
+        if not isinstance(layout, CodeLayout):
+            raise UserError(
+                f"the compressor makes {layout.representation} without codes; use one with a quantizer, "
+                f"such as VectorQuantizer"
+            )
+        return layout
 
     @abstractmethod
-    def encode(self, images: Float[Tensor, "b c H W"]) -> Int[Tensor, "b n"]:
-        """The codes of images."""
+    def encode(self, images: Float[Tensor, "b c H W"]) -> Shaped[Tensor, "b ..."]:
+        """The codes of images, or the means of their latents."""
+
+    def posterior(self, images: Float[Tensor, "b c H W"]) -> Shaped[Tensor, "b ..."]:
+        """Codes, or means and deviations of latents, `b 2 d h w`: what priors are trained on."""
+        return self.encode(images)
+
+    @property
+    def standardization(self) -> tuple[float, float] | None:
+        """Published mean and deviation of latents; None where they have to be measured."""
+        return None
 
     @abstractmethod
-    def decode(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b c H W"]:
-        """The images that codes stand for, not clamped."""
+    def decode(self, values: Shaped[Tensor, "b ..."], layout: Any) -> Float[Tensor, "b c H W"]:
+        """The images that codes or latents stand for, not clamped; `layout` is a `Layout`."""
 
     @abstractmethod
     def features(self, images: Float[Tensor, "b c H W"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:

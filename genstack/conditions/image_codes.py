@@ -58,7 +58,7 @@ class ImageCodes(Condition):
     @property
     def layout(self) -> CodeLayout:
         """Layout of the codes."""
-        return self.network.layout(*self.size)
+        return self.network.code_layout(*self.size)
 
     @property
     def length(self) -> int:  # type: ignore[override]

@@ -8,7 +8,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -51,8 +51,8 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def codes(self, encode: Callable[[Tensor], Tensor]) -> Int[Tensor, "b n"]:
-        """Encode the images."""
+    def posterior(self, encode: Callable[[Tensor], Tensor]) -> Shaped[Tensor, "b ..."]:
+        """Encode the images by `Compressor.posterior`."""
         return encode(self.images)
 
     @property
@@ -80,28 +80,28 @@ class Batch:
 
 
 @dataclass
-class CodeBatch:
-    """One batch of codes that were encoded beforehand.
+class EncodedBatch:
+    """One batch of images that were encoded beforehand.
 
     Args:
-        stored: the codes.
+        stored: the codes, or means and deviations of latents, as `Compressor.posterior` returns them.
         inputs: what is known of their images.
     """
 
-    stored: Int[Tensor, "b n"]
+    stored: Shaped[Tensor, "b ..."]
     inputs: ConditionInputs
 
     def __len__(self) -> int:
         return len(self.stored)
 
-    def codes(self, encode: Callable[[Tensor], Tensor]) -> Int[Tensor, "b n"]:
-        """The codes; nothing is left to encode."""
+    def posterior(self, encode: Callable[[Tensor], Tensor]) -> Shaped[Tensor, "b ..."]:
+        """What is stored; nothing is left to encode."""
         return self.stored
 
-    def to(self, device: torch.device | str) -> "CodeBatch":
-        return CodeBatch(self.stored.to(device), self.inputs.to(device))
+    def to(self, device: torch.device | str) -> "EncodedBatch":
+        return EncodedBatch(self.stored.to(device), self.inputs.to(device))
 
-    def pin_memory(self) -> "CodeBatch":
+    def pin_memory(self) -> "EncodedBatch":
         return replace(self, stored=self.stored.pin_memory())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch.utils.data import DataLoader
 
-from genstack.data.batch import Batch, CodeBatch
+from genstack.data.batch import Batch, EncodedBatch
 from genstack.data.classes import balance_classes, find_untrained, share_of_each
 from genstack.data.images import Preprocessing
 from genstack.data.split import Indices, Split, hash_keys, split
@@ -83,7 +83,7 @@ class Data(ABC):
     @abstractmethod
     def examples(
         self, side: Literal["training", "validation"], count: int | None = None
-    ) -> Batch | CodeBatch:
+    ) -> Batch | EncodedBatch:
         """The first `count` images of a side of the split; None for all."""
 
     @abstractmethod

@@ -28,6 +28,7 @@ from genstack.evaluation.reference import ReferenceSet
 from genstack.evaluation.samples import Sampling, Space
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
+from genstack.prior import CodePrior, LatentPrior
 
 LISTED = 8  # worst and best images in a card
 
@@ -172,12 +173,12 @@ def same_images(one: ReferenceSet, other: ReferenceSet) -> bool:
 def training_nats(
     model: Model, reference: ReferenceSet, training: ImageData | None, batch_size: int
 ) -> Float[Tensor, " n"] | None:
-    """Nats per code of training images, to compare with held-out ones; None if that is not possible."""
+    """Nats of training images, to compare with held-out ones; None if that is not possible."""
     held_out = reference.side == "validation" and is_training_source(training, reference.data)
     if model.prior is None or training is None or not held_out:
         return None
     known = ReferenceSet(training, "training", len(reference))
-    nats = partial(reconstructions.encode_nats, model)
+    nats = partial(reconstructions.image_nats, model)
     return measure(lambda indices: nats(known.batch(indices)), len(known), batch_size)
 
 
@@ -195,9 +196,12 @@ def reconstruction_results(
         yield from distances(extractor, real.features[name], reconstructed.features[name], "r")
     codes, size = reconstructed.codes, model.preprocessing
     if codes is not None:
-        yield from reconstructions.codebook_numbers(codes, model.layout)
-        if model.prior is not None and reconstructed.nats is not None:
+        layout = model.compressor.code_layout(size.height, size.width)
+        yield from reconstructions.codebook_numbers(codes, layout)
+        if isinstance(model.prior, CodePrior) and reconstructed.nats is not None:
             yield from reconstructions.likelihood_numbers(model.prior, reconstructed.nats, codes, nats)
+    if isinstance(model.prior, LatentPrior) and reconstructed.nats is not None:
+        yield from reconstructions.density_numbers(model.prior, reconstructed.nats, nats)
     if reconstructed.rate is not None:
         yield from reconstructions.rate_numbers(reconstructed.rate, size.height * size.width)
 

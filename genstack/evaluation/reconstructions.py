@@ -1,4 +1,4 @@
-"""Reconstructions: similarity to the images, use of the codebook, and likelihood of the codes."""
+"""Reconstructions: similarity to the images, use of the codebook, and likelihood under the prior."""
 
 import math
 from collections.abc import Iterator
@@ -16,11 +16,10 @@ from genstack.evaluation.extractor import Features
 from genstack.evaluation.measure import extract
 from genstack.evaluation.networks import Networks
 from genstack.evaluation.rounding import as_saved
-from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
 from genstack.losses.fidelity import WINDOW, psnr, ssim
 from genstack.model import Model
-from genstack.prior import Prior
+from genstack.prior import CodePrior, LatentPrior
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Reconstructions:
         similarity: to the images.
         features: by the name of the extractor.
         codes: None for latents without codes.
-        nats: per code under the prior; None without a prior.
+        nats: of the codes or latents under the prior; None without a prior.
         rate: nats of the latents; None for codes.
     """
 
@@ -85,23 +84,25 @@ def measure_batch(
         similarity(batch.images, images, networks),
         extract(images, networks.extractors),
         None if codes is None else codes.cpu(),
-        None if codes is None or model.prior is None else nats_per_code(model.prior, codes, batch.inputs),
+        None if model.prior is None else image_nats(model, batch, codes),
         rate,
     )
 
 
 @torch.no_grad()
-def nats_per_code(prior: Prior, codes: Int[Tensor, "b n"], inputs: ConditionInputs) -> Float[Tensor, " b"]:
-    """Negative log-likelihood of each image's codes, per code."""
-    values = prior.condition.encode(inputs.to(codes.device))
-    return prior.nats(codes, values).double().cpu() / codes.shape[1]
+def image_nats(model: Model, batch: Batch, codes: Int[Tensor, "b n"] | None = None) -> Float[Tensor, " b"]:
+    """Negative log-likelihood of each image's codes or latents.
 
-
-@torch.no_grad()
-def encode_nats(model: Model, batch: Batch) -> Float[Tensor, " b"]:
-    """Encode images and return the negative log-likelihood of their codes, per code."""
-    assert model.prior is not None
-    return nats_per_code(model.prior, model.compressor.encode(batch.images.to(model.device)), batch.inputs)
+    Args:
+        model: with a prior.
+        batch: the images.
+        codes: of the images, if they are known.
+    """
+    prior = model.prior
+    assert prior is not None
+    posterior = model.compressor.posterior(batch.images.to(model.device)) if codes is None else codes
+    values = prior.condition.encode(batch.inputs.to(model.device))
+    return prior.nats(prior.read(posterior), values).double().cpu()
 
 
 def similarity_numbers(found: Similarity) -> Iterator[Number | Skipped]:
@@ -148,7 +149,7 @@ def rate_numbers(rate: Float[Tensor, " n"], pixels: int) -> Iterator[Number]:
 
 
 def likelihood_numbers(
-    prior: Prior,
+    prior: CodePrior,
     nats: Float[Tensor, " n"],
     codes: Int[Tensor, "n length"],
     training: Float[Tensor, " k"] | None,
@@ -157,21 +158,45 @@ def likelihood_numbers(
 
     Args:
         prior: over the codes.
-        nats: per code, of each image.
+        nats: of each image.
         codes: of the images.
-        training: nats per code of training images; None if they are unknown.
+        training: nats of training images; None if they are unknown.
     """
     layout, kind = prior.layout, prior.likelihood
     meaning = f"negative log-likelihood of the real images' codes under the prior ({kind})"
-    yield Number.mean("nats/code", nats, meaning, "lower")
+    yield Number.mean("nats/code", nats / layout.length, meaning, "lower")
     counts = torch.bincount(codes.flatten(), minlength=layout.codebook_size).double()
     entropy = float(torch.special.entr(counts / counts.sum()).sum())
     yield Number("nats/code (unigram)", entropy, "baseline: entropy of code frequencies")
     yield Number("nats/code (uniform)", math.log(layout.codebook_size), "baseline: ln of the codebook size")
     if training is not None:
-        meaning = f"of {len(training)} training images; far below held-out images means memorisation"
-        yield Number.mean("nats/code (training)", training, meaning)
-    bits = nats * layout.length / math.log(2) / math.prod(layout.image_size)
+        yield Number.mean("nats/code (training)", training / layout.length, memorisation(training))
+    bits = nats / math.log(2) / math.prod(layout.image_size)
     yield Number.mean(
         f"bits/pixel (prior, {kind})", bits, "with entropy coding of the codes under the prior", "lower"
     )
+
+
+def density_numbers(
+    prior: LatentPrior, nats: Float[Tensor, " n"], training: Float[Tensor, " k"] | None
+) -> Iterator[Number]:
+    """Density of latents under the prior, in nats per latent number; no likelihood of codes or pixels.
+
+    Args:
+        prior: over the latents.
+        nats: of each image.
+        training: nats of training images; None if they are unknown.
+    """
+    numbers = math.prod(prior.layout.shape)
+    meaning = f"negative log-density of the real images' latents under the prior ({prior.likelihood})"
+    yield Number.mean("nats/latent dimension", nats / numbers, meaning, "lower")
+    deviations = float(prior.standardization.deviation.log().mean())
+    normal = deviations + math.log(2 * math.pi * math.e) / 2
+    yield Number("nats/latent dimension (normal)", normal, "baseline: entropy of independent normals")
+    if training is not None:
+        yield Number.mean("nats/latent dimension (training)", training / numbers, memorisation(training))
+
+
+def memorisation(training: Float[Tensor, " k"]) -> str:
+    """Meaning of the likelihood of training images."""
+    return f"of {len(training)} training images; far below held-out images means memorisation"

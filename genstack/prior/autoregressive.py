@@ -10,11 +10,11 @@ from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.cached import CachedTransformer
+from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Prior
 from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -25,7 +25,7 @@ from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
-class Autoregressive(Prior):
+class Autoregressive(CodePrior):
     """Predict the next code from the condition and the codes so far, by a transformer.
 
     Args:
@@ -103,7 +103,7 @@ class Autoregressive(Prior):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.codes.device)
+        noise = uniforms(seeds, self.layout.length).to(known.values.device)
         return sample_sequence(TransformerDecoder(self, guidance.values), guidance, options, noise, known)
 
     def _cross_entropy(

@@ -8,16 +8,16 @@ from torch import Tensor
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.logits import sample_from_logits, uniforms
 from genstack.prior.masked_transformer import MaskedTransformer, lowest_k, stratified_uniforms
 from genstack.prior.options import SamplingOptions
-from genstack.prior.prior import Prior
 from genstack.transformer.backbone import Backbone
 
 
-class Diffusion(Prior):
+class Diffusion(CodePrior):
     """Mask codes at random times, and learn to restore them; the loss is the bound on the likelihood.
 
     Args:
@@ -67,10 +67,10 @@ class Diffusion(Prior):
         no code of any image need no pass through the network.
         """
         steps = options.steps or self.steps or self.layout.length
-        noise = uniforms(seeds, 2 * self.layout.length).to(known.codes.device)
+        noise = uniforms(seeds, 2 * self.layout.length).to(known.values.device)
         times, code_noise = rearrange(noise, "b (two n) -> two b n", two=2)
         step_of_code = (times.double() * steps).long()
-        codes, masked = known.codes, ~known.mask
+        codes, masked = known.values, ~known.mask
         encoded = self.network.encode_condition(guidance.values)
         for step in step_of_code[masked].unique().tolist():
             revealed = masked & (step_of_code == step)

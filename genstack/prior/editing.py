@@ -1,4 +1,4 @@
-"""Editing: completion, inpainting and outpainting sample the codes under a mask and keep the others.
+"""Editing: completion, inpainting and outpainting sample the codes or latents under a mask.
 
 The mask grows by the encoder's receptive field, since codes near it depend on what is under it.
 """
@@ -6,14 +6,14 @@ The mask grows by the encoder's receptive field, since codes near it depend on w
 import re
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from genstack.compressor import Compressor
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.prior.known import Known
 from genstack.prior.prior import Prior
 from genstack.prior.window import check_positions
@@ -88,7 +88,7 @@ def fill_mask(images: Float[Tensor, "b c H W"], mask: Bool[Tensor, "H W"]) -> Fl
 
 
 @torch.no_grad()
-def receptive_field(compressor: Compressor, layout: CodeLayout) -> tuple[int, ...]:
+def receptive_field(compressor: Compressor, layout: Layout) -> tuple[int, ...]:
     """Measure the encoder's receptive field: its radius in codes, for each grid.
 
     In images decoded from random codes, the pixels under one code of the finest grid are replaced, and the
@@ -99,18 +99,18 @@ def receptive_field(compressor: Compressor, layout: CodeLayout) -> tuple[int, ..
     """
     check_positions(layout, "sample whole images")
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(layout.codebook_size, (TRIALS, layout.length), generator=generator)
+    values = layout.random(TRIALS, generator)
     device = next(compressor.parameters()).device
-    images = compressor.decode(codes.to(device), layout).clamp(-1, 1)
+    images = compressor.decode(values.to(device), layout).clamp(-1, 1)
     rows, columns = layout.grids[-1]
     cell = torch.zeros(rows, columns, dtype=torch.bool)
     cell[rows // 2, columns // 2] = True
     pixels = cells_to_pixels(cell, layout.image_size)
     changed_images = torch.where(pixels.to(device), images.roll(1, 0), images)
-    before, after = (layout.split(compressor.encode(each)) for each in (images, changed_images))
+    before, after = (compressor.encode(each) for each in (images, changed_images))
     radii = []
-    for grid, old, new in zip(layout.grids, before, after, strict=True):
-        changed = (old != new).any(dim=-1).float().mean(dim=0).cpu()
+    for grid, moved in zip(layout.grids, layout.changed(before, after), strict=True):
+        changed = moved.float().mean(dim=0).cpu()
         center, radius = pixels_to_cells(pixels, grid), 0
         for distance in range(1, max(grid)):
             ring = dilate(center, distance) & ~dilate(center, distance - 1)
@@ -120,13 +120,13 @@ def receptive_field(compressor: Compressor, layout: CodeLayout) -> tuple[int, ..
     return tuple(radii)
 
 
-def known_codes(
+def encode_known(
     compressor: Compressor,
     images: Float[Tensor, "b c H W"],
     mask: Bool[Tensor, "H W"],
     grow: tuple[int, ...],
 ) -> Known:
-    """Encode images, and keep the codes outside a mask.
+    """Encode images, and keep the codes or latents outside a mask.
 
     Args:
         compressor: the compressor.
@@ -140,32 +140,25 @@ def known_codes(
     height, width = mask.shape
     layout = compressor.layout(height, width)
     check_positions(layout, "sample whole images")
-    codes = compressor.encode(fill_mask(images, mask))
-    known = [
-        repeat(
-            ~dilate(pixels_to_cells(mask, grid), steps),
-            "h w -> b (h w depth)",
-            b=len(images),
-            depth=layout.depth,
-        )
-        for grid, steps in zip(layout.grids, grow, strict=True)
+    values = compressor.encode(fill_mask(images, mask))
+    kept = [
+        ~dilate(pixels_to_cells(mask, grid), steps) for grid, steps in zip(layout.grids, grow, strict=True)
     ]
-    known_mask = torch.cat(known, dim=1)
+    known_mask = layout.mask(kept, len(images))
     if not known_mask.any() and not mask.all():
         raise UserError(
             f"no codes are left outside the mask: it grows by {max(grow)} codes, the encoder's receptive "
             f"field, and covers all {layout.length}; keep more of the image, or grow less"
         )
-    return Known(codes, known_mask.to(codes.device))
+    return Known(values, known_mask.to(values.device))
 
 
 def ignores_known(prior: Prior, known: Known) -> bool:
     """Return True if some known codes come after a sampled one and do not affect it."""
-    first = (~known.mask).int().argmax(dim=1, keepdim=True)
-    later = torch.arange(known.mask.shape[1], device=known.mask.device) > first
-    return prior.context == "earlier" and bool(
-        (known.mask & later & ~known.mask.all(dim=1, keepdim=True)).any()
-    )
+    mask = known.mask.flatten(1)
+    first = (~mask).int().argmax(dim=1, keepdim=True)
+    later = torch.arange(mask.shape[1], device=mask.device) > first
+    return prior.context == "earlier" and bool((mask & later & ~mask.all(dim=1, keepdim=True)).any())
 
 
 def cells_to_pixels(cells: Bool[Tensor, "h w"], size: tuple[int, int]) -> Bool[Tensor, "H W"]:

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from genstack.prior.prior import Prior
+from genstack.prior.code_prior import CodePrior
 
 
-class Exact(Prior):
+class Exact(CodePrior):
     """A prior that is trained and evaluated by the cross entropy of its logits."""
 
     @abstractmethod

@@ -66,7 +66,7 @@ class Hierarchical(Exact):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.codes.device)
+        noise = uniforms(seeds, self.layout.length).to(known.values.device)
         decoder = GridDecoder(self._grids(), guidance.values)
         return sample_sequence(decoder, guidance, options, noise, known)
 

@@ -1,30 +1,33 @@
-"""Codes that are given before sampling: completion, inpainting, and windows of larger images."""
+"""Codes or latents given before sampling: completion, inpainting, and windows of larger images."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Shaped
 from torch import Tensor
+
+from genstack.layout import Layout
 
 
 @dataclass(frozen=True)
 class Known:
-    """Codes that are given, while the others are sampled.
+    """Codes or latents that are given, while the others are sampled.
 
     Args:
-        codes: codes of each image; arbitrary where `mask` is False.
-        mask: True where a code is known.
+        values: codes or latents of each image; arbitrary where `mask` is False.
+        mask: True where a value is known, as `Layout.mask` returns it.
     """
 
-    codes: Int[Tensor, "b n"]
-    mask: Bool[Tensor, "b n"]
+    values: Shaped[Tensor, "b ..."]
+    mask: Bool[Tensor, " b ..."]
 
     @classmethod
-    def nothing(cls, images: int, length: int) -> "Known":
-        """No known codes."""
+    def nothing(cls, layout: Layout, images: int) -> "Known":
+        """No known values."""
+        values = layout.zeros(images)
         return cls(
-            torch.zeros(images, length, dtype=torch.int64), torch.zeros(images, length, dtype=torch.bool)
+            values, layout.mask([torch.zeros(grid, dtype=torch.bool) for grid in layout.grids], images)
         )
 
     def to(self, device: torch.device | str) -> "Known":
-        return Known(self.codes.to(device), self.mask.to(device))
+        return Known(self.values.to(device), self.mask.to(device))

@@ -12,19 +12,19 @@ from torch.nn.functional import cross_entropy
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
+from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.logits import sample_from_logits, uniforms
 from genstack.prior.masked_transformer import MaskedTransformer, lowest_k, stratified_uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence, Order
-from genstack.prior.prior import Prior
 from genstack.transformer.backbone import Backbone
 
 Schedule = Literal["cosine", "arccos", "linear", "square", "cubic", "root"]
 
 
-class Masked(Prior):
+class Masked(CodePrior):
     """Predict masked codes in parallel, by a transformer; sampling starts with all codes masked.
 
     Args:
@@ -82,10 +82,10 @@ class Masked(Prior):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample all masked codes in each step; keep as many as the schedule says, chosen by the order."""
-        length, device = self.layout.length, known.codes.device
+        length, device = self.layout.length, known.values.device
         steps = min(options.steps or self.steps or length, length)
         noise = uniforms(seeds, steps * 2 * length).to(device)
-        codes, masked = known.codes, ~known.mask
+        codes, masked = known.values, ~known.mask
         encoded = self.network.encode_condition(guidance.values)
         total = masked.sum(dim=1)
         for step, (code_noise, order_noise) in enumerate(

@@ -117,8 +117,8 @@ class NextScale(Exact):
     ) -> Int[Tensor, "b n"]:
         """Sample one grid after the other; known codes affect finer grids only."""
         grids = self.layout.grids
-        noise = uniforms(seeds, self.layout.length).to(known.codes.device).split(self.sizes, dim=1)
-        known_codes, known_masks = (each.split(self.sizes, dim=1) for each in (known.codes, known.mask))
+        noise = uniforms(seeds, self.layout.length).to(known.values.device).split(self.sizes, dim=1)
+        known_codes, known_masks = (each.split(self.sizes, dim=1) for each in (known.values, known.mask))
         encoded = self.encode_condition(guidance.values)
         caches = self.transformer.caches(self.prefix_length + self.layout.length)
         tokens, start = self._first_tokens(encoded), 0

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from genstack.errors import UserError
 
 Schedule = Literal["constant", "linear", "cosine", "power"]
+Solver = Literal["", "euler", "heun"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class SamplingOptions:
 
     Args:
         temperature: divides the logits; 1 samples as learned, lower is safer, higher is more varied, 0 takes
-            the likeliest code.
+            the likeliest code. Multiplies the noise of priors over latents.
         top_k: sample from the k likeliest codes; 0 for all.
         top_p: sample from the smallest set of codes with at least this probability; 1 for all.
         min_p: sample from codes with at least this share of the highest probability; 0 for all.
@@ -24,7 +25,10 @@ class SamplingOptions:
         guidance_schedule: growth of guidance from 1 at the first codes to its scale at the last: constant
             (full scale throughout), linear, cosine, or power (square of the progress).
         guidance_interval: first and last progress, from 0 to 1, at which guidance applies.
-        steps: sampling steps of priors that can choose (masked, diffusion); 0 for the prior's default.
+        steps: sampling steps of priors that can choose (masked, diffusion, flow matching); 0 for the prior's
+            default.
+        solver: solver of flow matching: euler (one pass per step) or heun (two); empty for the prior's
+            default.
     """
 
     temperature: float = 1.0
@@ -35,6 +39,7 @@ class SamplingOptions:
     guidance_schedule: Schedule = "constant"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     steps: int = 0
+    solver: Solver = ""
 
     def __post_init__(self) -> None:
         first, last = self.guidance_interval
@@ -50,6 +55,7 @@ class SamplingOptions:
             ),
             "guidance_interval": (0 <= first <= last <= 1, "two numbers from 0 to 1, the smaller first"),
             "steps": (self.steps >= 0, "at least 0 (0 for the prior's default)"),
+            "solver": (self.solver in get_args(Solver), "euler, heun, or empty for the prior's default"),
         }
         for name, (valid, limit) in limits.items():
             if not valid:

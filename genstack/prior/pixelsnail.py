@@ -99,7 +99,7 @@ class PixelSNAIL(Exact):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.codes.device)
+        noise = uniforms(seeds, self.layout.length).to(known.values.device)
         return sample_sequence(PixelSNAILDecoder(self, guidance.values), guidance, options, noise, known)
 
 

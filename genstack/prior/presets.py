@@ -7,7 +7,8 @@ from typing import Any
 from genstack.errors import UserError
 from genstack.prior.options import SamplingOptions
 
-#: `fid` samples the learned distribution, as metrics expect; `pretty` trades variety for fewer mistakes.
+#: Of priors over codes: `fid` samples the learned distribution, as metrics expect; `pretty` trades variety
+#: for fewer mistakes.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fid": {},
     "pretty": {"temperature": 0.9, "top_p": 0.95, "guidance": 2.0},
@@ -15,7 +16,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def resolve_options(
-    preset: str, given: Mapping[str, Any], kept: Mapping[str, Any], guided: bool
+    preset: str,
+    given: Mapping[str, Any],
+    kept: Mapping[str, Any],
+    guided: bool,
+    built_in: Mapping[str, Mapping[str, Any]] = PRESETS,
 ) -> SamplingOptions:
     """Combine a preset with options that are given.
 
@@ -24,6 +29,7 @@ def resolve_options(
         given: options by name; None for those that are not given.
         kept: presets saved in the run, by name.
         guided: True if the prior supports guidance; built-in presets leave guidance out otherwise.
+        built_in: built-in presets of the prior.
 
     Raises:
         UserError: the preset is unknown, or the run's preset is invalid.
@@ -35,11 +41,11 @@ def resolve_options(
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in kept[preset].items()
             }
-        elif preset in PRESETS:
-            chosen = {name: value for name, value in PRESETS[preset].items() if guided or name != "guidance"}
+        elif preset in built_in:
+            chosen = {name: value for name, value in built_in[preset].items() if guided or name != "guidance"}
         elif preset:
             raise UserError(
-                f"unknown preset '{preset}'; available: {', '.join(dict.fromkeys([*kept, *PRESETS]))}"
+                f"unknown preset '{preset}'; available: {', '.join(dict.fromkeys([*kept, *built_in]))}"
             )
         else:
             chosen = {}

@@ -1,37 +1,55 @@
-"""Interface of priors: distributions over codes, to train, to evaluate and to sample from."""
+"""Interface of priors: distributions over codes or latents, to train, to evaluate and to sample from."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, final
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.options import SamplingOptions
+from genstack.prior.presets import PRESETS
 from genstack.transformer.weight_cast import cast_weights
 
 
 class Prior(nn.Module, ABC):
-    """A distribution over codes, built from the layout of the codes and a condition.
+    """A distribution over codes (`CodePrior`) or latents (`LatentPrior`), of a layout and a condition.
 
-    Codes are int64 in [0, layout.codebook_size), `b n` with n = layout.length. Condition values are the
-    output of `condition.encode`.
+    Condition values are the output of `condition.encode`.
     """
 
-    layout: CodeLayout
+    layout: Layout
     condition: Condition
-    #: What `nats` is: "exact", or the name of the bound.
+    #: Kind of layout that the prior takes, and the way out for others.
+    layouts: ClassVar[type[Layout]]
+    remedy: ClassVar[str]
+    #: What `nats` is: "exact", or the name of the bound or estimate.
     likelihood: ClassVar[str] = "exact"
-    #: Known codes that affect a sampled one: all, or only those before it in the flat sequence.
+    #: Known values that affect a sampled one: all, or only those before it in the flat sequence.
     context: ClassVar[Literal["all", "earlier"]] = "earlier"
+    #: Sampling options that do not apply.
+    unsupported: ClassVar[tuple[str, ...]] = ()
+    #: Built-in presets of sampling options.
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     #: Sampling steps if `SamplingOptions.steps` is 0; None if their number is fixed.
     steps: int | None = None
+
+    def __new__(cls, layout: Layout | None = None, *_: Any, **__: Any) -> Any:
+        """Refuse the other kind of layout before a constructor reads it; a copy has none yet.
+
+        Raises:
+            UserError: the layout is of codes and the prior of latents, or the other way round.
+        """
+        if layout is not None and not isinstance(layout, cls.layouts):
+            raise UserError(f"{cls.__name__} cannot model {layout.representation}; {cls.remedy}")
+        return super().__new__(cls)
 
     def attach(self, compressor: Compressor) -> None:
         """Take what the prior needs of the compressor beyond the layout; most priors need nothing.
@@ -43,6 +61,15 @@ class Prior(nn.Module, ABC):
             UserError: the compressor lacks what the prior needs.
         """
 
+    def fit(self, compressor: Compressor, posteriors: Iterable[Tensor]) -> None:
+        """Measure what the prior needs of the training data, once, before training; most need nothing.
+
+        Args:
+            compressor: the compressor.
+            posteriors: encoded training images, as `Compressor.posterior` returns them, in batches; those of
+                this process.
+        """
+
     def before_step(self, progress: float) -> None:
         """Update whatever is scheduled over training; called before each training step.
 
@@ -51,12 +78,16 @@ class Prior(nn.Module, ABC):
         """
 
     @abstractmethod
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Training objective, in nats per code if it is a likelihood."""
+    def read(self, posterior: Tensor) -> Shaped[Tensor, "b ..."]:
+        """Codes or latents to model, from `Compressor.posterior`."""
 
     @abstractmethod
-    def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        """Negative log-likelihood of each image in nats, summed over its codes; see `likelihood`.
+    def loss(self, values: Shaped[Tensor, "b ..."], condition: Tensor) -> Float[Tensor, ""]:
+        """Training objective."""
+
+    @abstractmethod
+    def nats(self, values: Shaped[Tensor, "b ..."], condition: Tensor) -> Float[Tensor, " b"]:
+        """Negative log-likelihood of each image in nats, summed over its codes or latents; see `likelihood`.
 
         Call it in eval mode.
         """
@@ -68,6 +99,7 @@ class Prior(nn.Module, ABC):
         Raises:
             UserError: guidance other than 1, but the prior was trained without condition dropout.
             UserError: a number of steps, but the prior has a fixed one.
+            UserError: an option that applies to other priors.
         """
         if options.guidance != 1 and self.condition.dropout == 0:
             raise UserError(
@@ -78,6 +110,9 @@ class Prior(nn.Module, ABC):
             raise UserError(
                 f"{type(self).__name__} samples one code or grid per step; leave out steps {options.steps}"
             )
+        for name in self.unsupported:
+            if (value := getattr(options, name)) != getattr(SamplingOptions(), name):
+                raise UserError(f"{name} does not apply to {type(self).__name__}; leave out {name} {value}")
 
     @final
     def sample(
@@ -86,41 +121,41 @@ class Prior(nn.Module, ABC):
         options: SamplingOptions,
         seeds: Int[Tensor, " b"],
         known: Known | None = None,
-    ) -> Int[Tensor, "b n"]:
-        """Sample codes for each row of `condition`; a row depends on its own condition, seed and known codes.
+    ) -> Shaped[Tensor, "b ..."]:
+        """Sample each row of `condition`; a row depends on its own condition, seed and known values.
 
         Args:
             condition: values of the condition.
             options: sampling options.
             seeds: one per image.
-            known: codes that are kept; None for none.
+            known: codes or latents that are kept; None for none.
 
         Raises:
             UserError: the prior does not support these options: `check`.
         """
         self.check(options)
         device = next(self.parameters()).device
-        known = known or Known.nothing(len(seeds), self.layout.length)
+        known = (known or Known.nothing(self.layout, len(seeds))).to(device)
         training = self.training
         self.eval()
         try:
             with torch.inference_mode(), cast_weights(self, device):
                 guidance = Guidance(self.condition, condition.to(device), options)
-                codes = self.sample_codes(guidance, options, seeds, known.to(device))
-                codes = torch.where(known.mask.to(device), known.codes.to(device), codes)
-            return codes.clone()  # outside of inference mode, so that codes can be used in training
+                values = self.sample_values(guidance, options, seeds, known)
+                values = torch.where(known.mask, known.values, values)
+            return values.clone()  # outside of inference mode, so that it can be used in training
         finally:
             self.train(training)
 
     @abstractmethod
-    def sample_codes(
+    def sample_values(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
-    ) -> Int[Tensor, "b n"]:
-        """Sample codes, in eval mode, on the device of the weights; called by `sample`.
+    ) -> Shaped[Tensor, "b ..."]:
+        """Sample in eval mode, on the device of the weights; called by `sample`.
 
         Args:
-            guidance: the condition's values, and guidance of logits.
+            guidance: the condition's values, and guidance of predictions.
             options: sampling options.
             seeds: one per image.
-            known: codes that are given; `sample` restores them in the result.
+            known: values that are given; `sample` restores them in the result.
         """

@@ -10,12 +10,12 @@ from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.cached import CachedTransformer
+from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
-from genstack.prior.prior import Prior
 from genstack.prior.sequential import Decoder, sample_sequence
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -25,7 +25,7 @@ from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
-class RandomOrder(Prior):
+class RandomOrder(CodePrior):
     """Predict the next code in any order, by a transformer that also reads the position of that code.
 
     In training, an image is read in a random order with a probability that falls from 1 to 0, and otherwise
@@ -121,11 +121,11 @@ class RandomOrder(Prior):
     ) -> Int[Tensor, "b n"]:
         """Sample one code after the other; known codes come first in the order, so all others see them."""
         length = self.layout.length
-        noise = uniforms(seeds, 2 * length).to(known.codes.device)
+        noise = uniforms(seeds, 2 * length).to(known.values.device)
         order_noise, code_noise = rearrange(noise, "b (two n) -> two b n", two=2)
         ranks = self.order.ranks(self.layout, order_noise)
         orders = (ranks - known.mask * float(length + 1)).argsort(dim=1, stable=True)
-        ordered = Known(known.codes.gather(1, orders), known.mask.gather(1, orders))
+        ordered = Known(known.values.gather(1, orders), known.mask.gather(1, orders))
         start = min(int(known.mask.sum(dim=1).amin()), length - 1)  # these take one pass
         decoder = OrderDecoder(self, guidance.values, *self._paths(guidance.expand(orders)))
         codes = sample_sequence(decoder, guidance, options, code_noise, ordered, start)

@@ -107,7 +107,7 @@ class ResidualTransformer(Exact):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample one symbol after the other; known ones affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.codes.device)
+        noise = uniforms(seeds, self.layout.length).to(known.values.device)
         return sample_sequence(ResidualDecoder(self, guidance.values), guidance, options, noise, known)
 
     def embed(self, codes: Int[Tensor, "b p depth"]) -> Float[Tensor, "b p depth width"]:

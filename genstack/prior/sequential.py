@@ -46,10 +46,10 @@ def sample_sequence(
         known: codes that are given.
         start: first code to sample; those before it are known.
     """
-    images, length = known.codes.shape
+    images, length = known.values.shape
     uniforms = rearrange(uniforms, "b n -> n b").contiguous()
-    given, mask = (rearrange(each, "b n -> n b") for each in (known.codes, known.mask))
-    codes = guidance.expand(known.codes.masked_fill(~known.mask, 0))
+    given, mask = (rearrange(each, "b n -> n b") for each in (known.values, known.mask))
+    codes = guidance.expand(known.values.masked_fill(~known.mask, 0))
     codes = rearrange(codes, "rows n -> n rows").contiguous()
     for index in range(start, length):
         logits = guidance.apply(decoder.next_logits(codes, index), index / max(1, length - 1))

@@ -1,19 +1,18 @@
-"""Images of other sizes: a window of codes slides over a larger grid (Esser et al. 2021, arXiv:2012.09841).
+"""Images of other sizes: a window slides over a larger grid (Esser et al. 2021, arXiv:2012.09841).
 
-Codes that earlier windows have sampled are known to windows that overlap them.
+Codes or latents that earlier windows have sampled are known to windows that overlap them.
 """
 
 from collections.abc import Callable
 from itertools import product
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from genstack.errors import UserError
 from genstack.inputs import Box
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.prior.known import Known
 from genstack.prior.logits import image_seeds
 from genstack.prior.options import SamplingOptions
@@ -25,23 +24,23 @@ def sample_layout(
     condition: Callable[[Box], Tensor],
     options: SamplingOptions,
     seeds: Int[Tensor, " b"],
-    layout: CodeLayout,
+    layout: Layout,
     known: Known | None = None,
     overlap: float = 0.5,
-) -> Int[Tensor, "b n"]:
-    """Sample codes of images of any size; in the prior's own layout, this is `prior.sample`.
+) -> Shaped[Tensor, "b ..."]:
+    """Sample codes or latents of images of any size; in the prior's own layout, this is `prior.sample`.
 
     A side shorter than the window is cut from the middle of it. The window with the most known codes comes
     next, ties in raster order, so sampling proceeds outwards from what is known.
 
     Args:
-        prior: a prior over one grid of codes.
+        prior: a prior over one grid.
         condition: gives the condition's values for a window, by its box in the image. The box exceeds the
             image where the image is smaller.
         options: sampling options.
         seeds: one per image.
         layout: layout of the images, from their compressor.
-        known: codes that are kept, in this layout; the same positions in every image.
+        known: values that are kept, in this layout; the same positions in every image.
         overlap: share of a window that overlaps the next, at least 0 and below 1.
 
     Raises:
@@ -56,12 +55,11 @@ def sample_layout(
     canvas = (max(window[0], grid[0]), max(window[1], grid[1]))
     top, left = ((whole - side) // 2 for whole, side in zip(canvas, grid, strict=True))
     inner = window_slice((top, left), grid)
-    shape = (len(seeds), *canvas, layout.depth)
-    codes, done = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
-    if known is not None:
-        assert (known.mask == known.mask[:1]).all(), "images of one batch share their known positions"
-        (codes[inner],) = layout.split(known.codes.cpu())
-        done[inner] = to_grid(known.mask.cpu(), layout)
+    known = known or Known.nothing(layout, len(seeds))
+    assert (known.mask == known.mask[:1]).all(), "images of one batch share their known positions"
+    values, done = (
+        place_on_canvas(layout.to_grid(each.cpu()), canvas, inner) for each in (known.values, known.mask)
+    )
     rows, columns = (window_starts(whole, side, overlap) for whole, side in zip(canvas, window, strict=True))
     corners = list(product(rows, columns))
     waiting = [(number, window_slice(corner, window)) for number, corner in enumerate(corners)]
@@ -69,15 +67,24 @@ def sample_layout(
         number, place = max(waiting, key=lambda entry: int(done[entry[1]].sum()))
         waiting.remove((number, place))
         if not done[place].all():
-            given = Known(to_sequence(codes[place]), to_sequence(done[place]))
-            values = condition(window_box(corners[number], window, (top, left), grid))
-            sampled = prior.sample(values, options, window_seeds(seeds, number), given)
-            (codes[place],) = prior.layout.split(sampled.cpu())
+            given = Known(prior.layout.from_grid(values[place]), prior.layout.from_grid(done[place]))
+            inputs = condition(window_box(corners[number], window, (top, left), grid))
+            sampled = prior.sample(inputs, options, window_seeds(seeds, number), given)
+            values[place] = prior.layout.to_grid(sampled.cpu())
             done[place] = True
-    return layout.join([codes[inner]]).to(seeds.device)
+    return layout.from_grid(values[inner]).to(seeds.device)
 
 
-def check_layout(prior: Prior, layout: CodeLayout) -> None:
+def place_on_canvas(
+    grid: Shaped[Tensor, "b h w k"], canvas: tuple[int, int], inner: tuple[slice, slice, slice]
+) -> Shaped[Tensor, "b H W k"]:
+    """Place a grid on a canvas of zeros."""
+    result = grid.new_zeros(len(grid), *canvas, grid.shape[-1])
+    result[inner] = grid
+    return result
+
+
+def check_layout(prior: Prior, layout: Layout) -> None:
     """Check that a window can slide over a layout."""
     height, width = layout.image_size
     if len(prior.layout.grids) > 1:
@@ -90,7 +97,7 @@ def check_layout(prior: Prior, layout: CodeLayout) -> None:
         check_positions(each, f"use {prior.layout.image_size[0]}x{prior.layout.image_size[1]}")
 
 
-def check_positions(layout: CodeLayout, instead: str) -> None:
+def check_positions(layout: Layout, instead: str) -> None:
     """Check that codes have a position in the image, unlike those of 1-D compressors.
 
     Args:
@@ -130,13 +137,3 @@ def window_seeds(seeds: Int[Tensor, " b"], number: int) -> Int[Tensor, " b"]:
     if number == 0:
         return seeds
     return torch.cat([image_seeds(seed % 2**64, [number]) for seed in seeds.tolist()]).to(seeds.device)
-
-
-def to_sequence(grid: Tensor) -> Tensor:
-    """Flatten one grid to the flat sequence."""
-    return rearrange(grid, "b h w depth -> b (h w depth)")
-
-
-def to_grid(mask: Bool[Tensor, "b n"], layout: CodeLayout) -> Bool[Tensor, "b h w depth"]:
-    """Unflatten a mask over the flat sequence of a layout with one grid."""
-    return rearrange(mask, "b (h w depth) -> b h w depth", h=layout.grids[0][0], depth=layout.depth)

@@ -75,7 +75,7 @@ class Codes:
 @torch.no_grad()
 def codes(model: Model, images: Float[Tensor, "b c H W"]) -> Codes:
     """Encode images, count their codes and decode single ones."""
-    layout = model.compressor.layout(*images.shape[-2:])
+    layout = model.compressor.code_layout(*images.shape[-2:])
     batches = images.split(BATCH_SIZE)
     encoded = torch.cat([model.compressor.encode(batch.to(model.device)).cpu() for batch in batches])
     window = Window(layout)

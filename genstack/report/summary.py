@@ -4,13 +4,13 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import log2
 from typing import Any
 
 from torch import nn
 
 import genstack
 from genstack.description import describe, identity
+from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.report.run_data import RunData
 
@@ -35,6 +35,7 @@ LABELS = {
     "dead": MetricLabel("dead codes", "never used by held-out images"),
     "nats": MetricLabel("nats per code", "lower is better"),
     "bits_per_pixel": MetricLabel("bits per pixel", "to store an image with this prior"),
+    "flow_matching": MetricLabel("flow-matching loss", "held-out; lower is better, for the same latents"),
     "unigram": MetricLabel("unigram nats", "baseline: entropy of code frequencies"),
     "uniform": MetricLabel("uniform nats", "baseline: ln K"),
     "rate": MetricLabel("rate", "nats of an image's latents"),
@@ -110,10 +111,10 @@ def data_rows(run: RunData) -> Rows:
 def compressor_rows(model: Model) -> Rows:
     """Parts, codes and size of the compressor."""
     rows = [("parts", parts(describe(model.compressor))), ("parameters", parameters(model.compressor))]
-    if model.compressor.coded:
-        layout = model.layout
+    layout = model.layout
+    if isinstance(layout, CodeLayout):
         channels, height, width = model.preprocessing.shape
-        bits = layout.length * log2(layout.codebook_size)
+        bits = layout.bits
         ratio = channels * height * width * model.preprocessing.bits / bits if bits else 0
         places = " + ".join(f"{rows} x {columns}" for rows, columns in layout.grids)
         depth = f", {layout.depth} per position" if layout.depth > 1 else ""
@@ -124,6 +125,8 @@ def compressor_rows(model: Model) -> Rows:
                 f"{bits:,.0f} bits per image, {bits / height / width:.3g} per pixel, ratio {ratio:.3g}",
             ),
         ]
+    else:
+        rows.append(("latents", layout.representation))
     return [*rows, ("identity", identity(model)[:16])]
 
 
@@ -189,7 +192,7 @@ def settings(run: RunData, group: str) -> Mapping[str, Any]:
 def parts(described: Mapping[str, Any]) -> str:
     """Name the class of a part and of its own parts."""
     inner = [value["class"] for value in described.values() if isinstance(value, dict) and "class" in value]
-    inner = [name for name in inner if name not in ("CodeLayout", "Pixels")]
+    inner = [name for name in inner if name not in ("CodeLayout", "LatentLayout", "Pixels")]
     return f"{described['class']} of {', '.join(inner)}" if inner else str(described["class"])
 
 

@@ -16,7 +16,7 @@ from genstack.data.images import Preprocessing
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
-from genstack.prior.editing import ignores_known, known_codes
+from genstack.prior.editing import encode_known, ignores_known
 from genstack.sampling.canvas import Canvas
 from genstack.sampling.compiled import compiled
 
@@ -128,5 +128,5 @@ class Series:
         grids = self.model.compressor.layout(*self.canvas.mask.shape).grids
         steps = self.model.receptive_field if self.canvas.grow is None else (self.canvas.grow,) * len(grids)
         return ignores_known(
-            self.model.prior, known_codes(self.model.compressor, images, self.canvas.mask, steps)
+            self.model.prior, encode_known(self.model.compressor, images, self.canvas.mask, steps)
         )

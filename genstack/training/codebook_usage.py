@@ -76,8 +76,8 @@ class CodebookUsage(UsageMonitor):
 
     def __init__(self, compressor: Compressor, height: int, width: int):
         super().__init__()
-        self.layout = layout = compressor.layout(height, width)
-        self.representation = f"{layout.length} codes of {layout.codebook_size}"
+        self.layout = layout = compressor.code_layout(height, width)
+        self.representation = layout.representation
         self.window = Window(layout)
         several = layout.grids if len(layout.grids) > 1 else ()
         self.grids = nn.ModuleList(Window(replace(layout, grids=(grid,))) for grid in several)

@@ -1,7 +1,8 @@
-"""Training of stage two: a prior over the codes of a frozen compressor."""
+"""Training of stage two: a prior over the codes or latents of a frozen compressor."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from math import ceil
 from typing import Any
 
 import PIL.Image
@@ -10,26 +11,29 @@ from torch import Tensor, nn
 
 from genstack.conditions import ClassLabels, Condition, Unconditional
 from genstack.data import Batch
-from genstack.data.batch import CodeBatch
+from genstack.data.batch import EncodedBatch
 from genstack.data.data import Data
 from genstack.data.sheet import sheet
 from genstack.description import describe, identity
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.model import Model
 from genstack.prior import Prior, SamplingOptions, image_seeds
+from genstack.training.held_out import held_out
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
 from genstack.transformer.transformer import Transformer
 
+FITTED = 1024  # training images from which a prior measures latents
+
 
 class PriorTraining(Training[Prior]):
-    """Train a prior: the distribution of a compressor's codes.
+    """Train a prior: the distribution of a compressor's codes or latents.
 
     Args:
         prior: the model.
         compressor: the frozen compressor, with its preprocessing.
-        data: images, or codes of the compressor.
+        data: images, or codes or latents of the compressor.
         condition: condition of the prior; null for class labels if the data has any, and none otherwise.
         optimization: learning rate and schedule.
         ema: decay of the exponential moving average (EMA) of weights that is saved as the model; 0 for none.
@@ -37,12 +41,9 @@ class PriorTraining(Training[Prior]):
         seed: seed of the initial weights and of noise in training.
     """
 
-    best_metric = "val/nats"
-    progress_metrics = ("train/loss", "val/nats", "val/unigram", "val/uniform")
-
     def __init__(
         self,
-        prior: Callable[[CodeLayout, Condition], Prior],
+        prior: Callable[[Layout, Condition], Prior],
         compressor: Model,
         data: Data,
         condition: Condition | None = None,
@@ -56,10 +57,13 @@ class PriorTraining(Training[Prior]):
             condition = ClassLabels() if data.class_names else Unconditional()
         compressor.check_preprocessing(data.preprocessing)
         _, height, width = data.preprocessing.shape
-        self.layout: CodeLayout = compressor.compressor.layout(height, width)
+        self.layout: Layout = compressor.compressor.layout(height, width)
         learner = prior(self.layout, condition.fit(data.info))
         learner.attach(compressor.compressor)
         super().__init__(learner, data, optimization, ema, seed)
+        self.held_out = held_out(self.model)
+        self.best_metric = f"val/{self.held_out.best}"
+        self.progress_metrics = ("train/loss", *(f"val/{name}" for name in self.held_out.shown))
         self.identity = identity(compressor)
         self.frozen = (compressor,)  # a tuple keeps it out of the module tree, optimizer and checkpoint
         if compile:
@@ -72,7 +76,7 @@ class PriorTraining(Training[Prior]):
 
     @property
     def representation(self) -> str:
-        return f"{self.layout.length} codes of {self.layout.codebook_size}"
+        return self.layout.representation
 
     def to_model(self, weights: Prior, metrics: dict[str, float]) -> Model:
         data, metadata = self.data, self.metadata(metrics)
@@ -111,43 +115,54 @@ class PriorTraining(Training[Prior]):
         networks = [self.compressor.compressor, self.model.condition.network]
         return [network.to(self.device) for network in networks if network is not None]
 
-    @torch.no_grad()
-    def encode(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
-        """Encode a batch to codes and condition values."""
-        return batch.codes(self.compressor.compressor.encode), self.model.condition.encode(batch.inputs)
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.model.fit(self.compressor.compressor, self.posteriors(FITTED))
+        for ours, theirs in zip(self.ema.module.buffers(), self.model.buffers(), strict=True):
+            ours.copy_(theirs)
 
-    def objective(self, batch: Batch | CodeBatch) -> Tensor:
+    @torch.no_grad()
+    def posteriors(self, images: int) -> Iterator[Tensor]:
+        """Encode training images, in the order of training, and this process's share of them."""
+        data = self.data.training_loader(
+            0, self.micro_batch, self.trainer.global_rank, self.trainer.world_size
+        )
+        batches = ceil(images / self.micro_batch / self.trainer.world_size)
+        for batch in islice(data, batches):
+            yield batch.to(self.device).posterior(self.compressor.compressor.posterior)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch | EncodedBatch, prior: Prior) -> tuple[Tensor, Tensor]:
+        """Encode a batch to codes or latents, and condition values."""
+        posterior = batch.posterior(self.compressor.compressor.posterior)
+        return prior.read(posterior), prior.condition.encode(batch.inputs)
+
+    def objective(self, batch: Batch | EncodedBatch) -> Tensor:
         self.model.before_step(self.global_step / self.trainer.max_steps)
-        return self.model.loss(*self.encode(batch))
+        return self.model.loss(*self.encode(batch, self.model))
 
     def image_sheet(self, count: int) -> PIL.Image.Image:
         """Draw samples for fixed conditions and seeds."""
-        condition, held_out = self.model.condition, self.data.examples("validation", count)
+        condition, examples = self.model.condition, self.data.examples("validation", count)
         inputs = condition.modality.preview(
-            held_out.inputs[[index % len(held_out) for index in range(count)]]
+            examples.inputs[[index % len(examples) for index in range(count)]]
         )
         seeds = image_seeds(self.seed, range(count))
-        codes = self.ema_model.sample(condition.encode(inputs).to(self.device), SamplingOptions(), seeds)
-        images = self.compressor.compressor.decode(codes, self.layout)
+        values = self.ema_model.sample(condition.encode(inputs).to(self.device), SamplingOptions(), seeds)
+        images = self.compressor.compressor.decode(values, self.layout)
         labels = [", ".join(words.values()) for words in condition.modality.describe(inputs)]
         return sheet(images.cpu(), columns=8, labels=labels if any(labels) else None)
 
     def on_validation_epoch_start(self) -> None:
-        self.counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64, device=self.device)
+        self.held_out.start()
 
-    def predict(self, batch: Batch | CodeBatch) -> tuple[Tensor, Tensor]:
-        """Encode a batch, and compute nats per image."""
-        codes, condition = self.encode(batch)
-        return codes, self.ema_model.nats(codes, condition)
+    def predict(self, batch: Batch | EncodedBatch) -> tuple[Tensor, Tensor]:
+        """Encode a batch, and measure each image."""
+        values, condition = self.encode(batch, self.ema_model)
+        return values, self.held_out.measure(self.ema_model, values, condition)
 
-    def log_prediction(self, batch: Batch | CodeBatch, prediction: tuple[Tensor, Tensor]) -> None:
-        codes, nats = prediction[0], prediction[1].mean()
-        self.counts += torch.bincount(codes.flatten(), minlength=self.layout.codebook_size)
-        bits = nats / math.log(2) / math.prod(self.layout.image_size)
-        self.log_validation({"nats": nats / self.layout.length, "bits_per_pixel": bits}, len(batch))
+    def log_prediction(self, batch: Batch | EncodedBatch, prediction: tuple[Tensor, Tensor]) -> None:
+        self.log_validation(self.held_out.metrics(*prediction), len(batch))
 
     def joint_metrics(self) -> dict[str, float]:
-        counts = self.trainer.strategy.reduce(self.counts, reduce_op="sum").cpu().double()
-        frequencies = counts[counts > 0] / counts.sum()
-        entropy = -(frequencies * frequencies.log()).sum()
-        return {"uniform": math.log(len(counts)), "unigram": float(entropy)}
+        return self.held_out.joint_metrics()

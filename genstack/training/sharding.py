@@ -21,7 +21,7 @@ from genstack.prior import Prior
 Learner = TypeVar("Learner", bound=nn.Module)
 
 #: Methods beside `forward` that training calls on a prior; weights are gathered for them.
-METHODS = ("loss", "nats", "sample")
+METHODS = ("loss", "nats", "held_out_loss", "sample")
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
@@ -31,7 +31,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
         fully_shard(layer, mesh=mesh, ignored_params=whole)
     fully_shard(model, mesh=mesh, ignored_params=whole)
     for name in METHODS:
-        if isinstance(model, Prior):
+        if isinstance(model, Prior) and hasattr(model, name):
             register_fsdp_forward_method(model, name)
 
 

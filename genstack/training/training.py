@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import PIL.Image
 import pytorch_lightning as pl
@@ -38,9 +38,9 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     consumed: Tensor
     skipped: Tensor
     #: Validation metric to minimize: its best weights go to the model file. "" for the latest weights.
-    best_metric: ClassVar[str]
+    best_metric: str
     #: Metrics on the progress line.
-    progress_metrics: ClassVar[tuple[str, ...]]
+    progress_metrics: tuple[str, ...]
 
     def __init__(self, model: Learner, data: Data, optimization: Optimization, ema: float, seed: int):
         super().__init__()

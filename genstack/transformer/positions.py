@@ -7,10 +7,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 
 
-def coordinates(layout: CodeLayout) -> Float[Tensor, "n two=2"]:
+def coordinates(layout: Layout) -> Float[Tensor, "n two=2"]:
     """Row and column of every code, in cells of the largest grid.
 
     All grids cover the same image. The coordinates of a code are the centre of its cell: 0, 1, 2, ... in the
@@ -46,7 +46,7 @@ class Rotary(nn.Module):
         zero: set queries and keys without a position to zero instead.
     """
 
-    def __init__(self, layout: CodeLayout, head_width: int, zero: bool = False):
+    def __init__(self, layout: Layout, head_width: int, zero: bool = False):
         super().__init__()
         planes = head_width // 4
         frequencies = 10_000 ** -(torch.arange(planes) / planes)
@@ -84,7 +84,7 @@ class PositionEmbedding(nn.Module):
     With `absolute`, also one for each index in the flat sequence.
     """
 
-    def __init__(self, layout: CodeLayout, width: int, absolute: bool = False):
+    def __init__(self, layout: Layout, width: int, absolute: bool = False):
         super().__init__()
         positions, order = layout.positions(), torch.arange(layout.length)
         kinds = [(positions.grid, len(layout.grids)), (positions.depth, layout.depth)]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, silu
 from torch.utils.checkpoint import checkpoint
 
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.transformer.adaln import AdaLN, Modulation, SharedModulation, modulate
 from genstack.transformer.attention import EPSILON, Attention, cross_qk_norm
 from genstack.transformer.backbone import Backbone
@@ -128,14 +128,14 @@ class Transformer(nn.Module):
     """Tokens to tokens. The caller passes mask and positions, so that it serves every kind of prior.
 
     Args:
-        layout: layout of the codes.
+        layout: layout of the codes, or of patches of latents.
         backbone: configuration.
     """
 
     #: Replaces `forward` in `step` while the network is compiled for sampling.
     compiled_step: Callable[..., Tensor] | None = None
 
-    def __init__(self, layout: CodeLayout, backbone: Backbone):
+    def __init__(self, layout: Layout, backbone: Backbone):
         super().__init__()
         self.layout, self.backbone = layout, backbone
         rotary, width = backbone.positions != "learned", backbone.width

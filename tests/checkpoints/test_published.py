@@ -224,8 +224,9 @@ def test_kl_autoencoders_compute_what_diffusers_computes(tmp_path):
     torch.testing.assert_close(ours.compressor(images).images, theirs.decode(posterior.mean).sample, **CLOSE)
     model_file.save(ours, tmp_path / "run")
     assert torch.equal(model_file.load(tmp_path / "run").reconstruct(images), ours.reconstruct(images))
-    with pytest.raises(UserError, match="makes no codes"):
-        ours.compressor.encode(images)
+    torch.testing.assert_close(ours.compressor.encode(images), posterior.mean, **CLOSE)
+    torch.testing.assert_close(ours.compressor.posterior(images)[:, 1], posterior.std, **CLOSE)
+    assert ours.compressor.standardization == pytest.approx((0.0, 1 / theirs.config.scaling_factor))
 
 
 @pytest.mark.parametrize("name", ["diffusers_kl_flux", "diffusers_kl_sd"])

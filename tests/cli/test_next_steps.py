@@ -31,6 +31,7 @@ def model(name: str) -> Model:
         ("residual", "residual"),
         ("multiscale", "next_scale"),
         ("vqvae2", "hierarchical"),
+        ("vae", "flow"),
     ],
 )
 def test_next_recipe_fits_the_codes(compressor, prior):
@@ -43,7 +44,3 @@ def test_next_recipe_fits_the_codes(compressor, prior):
     inherited = small | {"data": {"source": "digits"}}
     parts = parser.build(parser.parse([], lambda given: inherited)).model
     parts.prior(made.layout, Unconditional()).attach(made.compressor)
-
-
-def test_next_command_of_a_vae_is_sample():
-    assert next_command(model("vae"), "X").startswith("genstack sample X ")

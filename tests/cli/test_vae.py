@@ -41,9 +41,9 @@ def here(place, monkeypatch):
     monkeypatch.chdir(place)
 
 
-def test_vae_run_has_no_layout(place):
+def test_vae_run_has_a_layout_of_latents(place):
     told = json.loads((place / "vae" / "model.json").read_text())
-    assert told["layout"] is None
+    assert told["layout"]["class"] == "LatentLayout" and told["layout"]["grids"] == [[8, 12]]
     assert set(told["made"]["measured"]) >= {"val/psnr", "val/rate", "val/active"}
     assert "val/usage" not in told["made"]["measured"]
     assert json.loads((place / "coded" / "model.json").read_text())["layout"]["grids"] == [[8, 12]]
@@ -92,7 +92,7 @@ def test_reconstruct_reads_a_whole_source(place, capsys):
     [
         (
             ["train", "prior", "--compressor", "vae", "--model.prior", "Autoregressive"],
-            "Gaussian makes no codes",
+            "Autoregressive cannot model latents of 8x12, 3 channels; use the prior FlowMatching",
         ),
         (["interpolate", "vae", "a.png", "b.png", "--count", "1"], "count must be at least 2"),
         (["interpolate", "vae", "a.png", "none.png"], "none.png"),

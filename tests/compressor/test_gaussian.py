@@ -9,11 +9,11 @@ from torch.distributions import Normal, kl_divergence
 from genstack.checkpoints.model_file import load, save
 from genstack.compressor import Autoencoder, Convolutional, Gaussian
 from genstack.compressor.gaussian import divergence
-from genstack.compressor.quantizers import FSQ
 from genstack.data.images import Preprocessing
 from genstack.description import build, describe, identity
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
+from genstack.layout import LatentLayout
 from genstack.model import Model
 from genstack.prior import SamplingOptions, image_seeds
 from genstack.training.codebook_usage import LatentUsage, usage_monitor
@@ -95,18 +95,18 @@ def test_without_a_projection_the_network_writes_mean_and_log_variance():
         Autoencoder(3, NETWORK, Gaussian(4), projection=0)
 
 
-@pytest.mark.parametrize("ask", ["layout", "encode", "decode"])
-def test_codes_are_refused_in_a_sentence(ask):
-    compressor = vae()
-    asked = {
-        "layout": lambda: compressor.layout(12, 16),
-        "encode": lambda: compressor.encode(torch.zeros(1, 3, 12, 16)),
-        "decode": lambda: compressor.decode(
-            torch.zeros(1, 48, dtype=torch.int64), Autoencoder(3, NETWORK, FSQ()).layout(12, 16)
-        ),
-    }
-    with pytest.raises(UserError, match="Gaussian makes no codes, and priors need them"):
-        asked[ask]()
+def test_it_encodes_means_that_decode_to_the_reconstruction():
+    compressor, images = vae().eval(), torch.rand(2, 3, 12, 16) * 2 - 1
+    layout, latents = compressor.layout(12, 16), compressor.encode(images)
+    assert layout == LatentLayout((12, 16), 4, ((6, 8),)) and latents.shape == (2, *layout.shape)
+    assert torch.equal(compressor.decode(latents, layout), compressor(images).images)
+    mean, deviation = compressor.posterior(images).unbind(dim=1)
+    assert torch.equal(mean, latents) and (deviation > 0).all()
+
+
+def test_what_needs_codes_refuses_latents_in_a_sentence():
+    with pytest.raises(UserError, match="latents of 6x8, 4 channels without codes; use one with a quantizer"):
+        vae().code_layout(12, 16)
 
 
 def test_it_is_saved_loaded_and_known_again(tmp_path):

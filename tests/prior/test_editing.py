@@ -17,9 +17,9 @@ from genstack.prior.editing import (
     cells_to_pixels,
     completion_mask,
     dilate,
+    encode_known,
     fill_mask,
     ignores_known,
-    known_codes,
     outpainting_canvas,
     pixels_to_cells,
     receptive_field,
@@ -107,11 +107,11 @@ def test_codes_that_are_known_are_those_of_the_picture(model, grow):
     """Where a picture is made of whole cells, its codes outside of the dilate mask are all kept."""
     compressor, mask = model.compressor, MASKS["middle"]
     images = compressor.decode(torch.randint(LEVELS, (2, 24)), model.layout)
-    known = known_codes(compressor, images, mask, (grow,))
+    known = encode_known(compressor, images, mask, (grow,))
     expected = torch.ones(4, 6, dtype=torch.bool)
     expected[1 - grow : 3 + grow, 1 - grow : 4 + grow] = False
     assert torch.equal(known.mask, expected.flatten().expand(2, -1))
-    assert torch.equal(known.codes[known.mask], compressor.encode(images)[known.mask])
+    assert torch.equal(known.values[known.mask], compressor.encode(images)[known.mask])
 
 
 def test_a_picture_grows_on_all_sides(model):
@@ -147,7 +147,7 @@ def test_codes_without_a_place_are_refused():
     with pytest.raises(
         ValueError, match=r"the 24 codes .* have no position in the image.*sample whole images"
     ):
-        known_codes(Row(), pictures(), MASKS["middle"], (0,))
+        encode_known(Row(), pictures(), MASKS["middle"], (0,))
     with pytest.raises(ValueError, match="have no position in the image"):
         receptive_field(Row(), Row().layout(16, 24))
 

@@ -1,4 +1,4 @@
-"""What every prior keeps; a new file in genstack/prior inherits all of it."""
+"""Laws of priors over codes; a new file in genstack/prior inherits all of them."""
 
 import inspect
 import math
@@ -18,11 +18,11 @@ from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
-from genstack.prior import Known, Prior, SamplingOptions, image_seeds
+from genstack.prior import CodePrior, Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.exact import Exact
 from genstack.transformer.head import ScaledEmbedding
 
-PRIORS = discover(genstack.prior, Prior)
+PRIORS = discover(genstack.prior, CodePrior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
 CAPTIONS = Captions(vocabulary=256, length=5, depth=1, heads=3, dropout=0.2)
 

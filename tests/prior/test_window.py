@@ -10,7 +10,7 @@ from torch import nn
 from genstack.conditions import ClassLabels, Unconditional
 from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
-from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
+from genstack.prior import Autoregressive, CodePrior, Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.logits import uniforms
 from genstack.prior.window import sample_layout, window_seeds, window_starts
 
@@ -19,7 +19,7 @@ NOTHING = torch.zeros(2, dtype=torch.int64)
 SEEDS = image_seeds(4, range(2))
 
 
-class Slope(Prior):
+class Slope(CodePrior):
     """Codes rise by 7 a row, 3 a column and 1 a depth, from what is known or else from the seed."""
 
     def __init__(self, layout: CodeLayout):
@@ -36,7 +36,7 @@ class Slope(Prior):
     def sample_codes(self, guidance, options, seeds, known):
         self.asked.append(known)
         slope = rise(self.layout)
-        lowest = torch.where(known.mask, known.codes - slope, -1000).amax(dim=1)
+        lowest = torch.where(known.mask, known.values - slope, -1000).amax(dim=1)
         free = (uniforms(seeds, 1)[:, 0] * self.layout.codebook_size).long()
         lowest = torch.where(known.mask.any(dim=1), lowest, free)
         return (lowest[:, None] + slope) % self.layout.codebook_size
@@ -117,7 +117,7 @@ def test_known_codes_stay_and_drawing_goes_outwards_from_them():
     inside = (positions.row >= 2) & (positions.row < 4) & (positions.column >= 4) & (positions.column < 7)
     known = Known((300 + rise(layout)).expand(2, -1), inside.expand(2, -1))
     codes = sample(prior, layout, known)
-    assert torch.equal(codes, known.codes), "all of it goes on from what was given"
+    assert torch.equal(codes, known.values), "all of it goes on from what was given"
     counts = [int(asked.mask[0].sum()) for asked in prior.asked]
     assert min(counts) > 0
     everything = Known(codes, torch.ones_like(known.mask))

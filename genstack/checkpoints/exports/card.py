@@ -65,10 +65,9 @@ def what(model: Model) -> str:
     seen = model.preprocessing
     lines = [f"A model of genstack {genstack.__version__} for images of {seen.height} x {seen.width} pixels"]
     lines += [f" and {seen.channels} channels, {size(model.compressor)} parameters"]
-    if model.compressor.coded:
-        layout = model.layout
-        grids = ", ".join(f"{height} x {width}" for height, width in layout.grids)
-        lines += [f". An image becomes {layout.length} codes of {layout.codebook_size} values ({grids})"]
+    layout = model.layout
+    grids = ", ".join(f"{height} x {width}" for height, width in layout.grids)
+    lines += [f". An image becomes {layout.representation} ({grids})"]
     if model.prior is not None:
         lines += [f"; the prior has {size(model.prior)} more, condition {type(model.condition).__name__}"]
     return "".join(lines) + "."

@@ -16,6 +16,7 @@ from genstack.model import Model
 from genstack.prior import Autoregressive, Prior
 from genstack.prior.diffusion import Diffusion
 from genstack.prior.exact import Exact
+from genstack.prior.flow_matching import FlowMatching
 from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
 from genstack.prior.random_order import RandomOrder
@@ -55,14 +56,15 @@ def programs(model: Model, batch: int) -> list[Program]:
     shape = (batch, *model.preprocessing.shape)
     images = torch.rand(shape) * 2 - 1
     if not model.compressor.coded:
-        return latent_programs(model.compressor, images)
-    layout = model.layout
+        found = latent_programs(model.compressor, images)
+        return found if model.prior is None else [*found, velocity_program(model.prior, batch)]
+    layout = model.compressor.code_layout(model.preprocessing.height, model.preprocessing.width)
     codes = torch.randint(layout.codebook_size, (batch, layout.length))
-    found = [
+    coded = [
         Program("encoder", Encoder(model.compressor), {"images": images}, "codes", "images to codes"),
         Program("decoder", Decoder(model), {"codes": codes}, "images", "codes to images"),
     ]
-    return found if model.prior is None else [*found, step(model.prior, codes)]
+    return coded if model.prior is None else [*coded, step(model.prior, codes)]
 
 
 def latent_programs(compressor: Compressor, images: Float[Tensor, "b c H W"]) -> list[Program]:
@@ -121,6 +123,39 @@ class LatentDecoder(nn.Module):
 
     def forward(self, latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c H W"]:
         return self.compressor.images(latents, self.image_size).clamp(-1, 1)
+
+
+class Velocity(nn.Module):
+    """Velocity of standardized latents on their way from noise to data."""
+
+    def __init__(self, prior: FlowMatching):
+        super().__init__()
+        self.network = prior.network
+
+    def forward(
+        self, latents: Float[Tensor, "b d h w"], times: Float[Tensor, " b"], condition: Tensor
+    ) -> Float[Tensor, "b d h w"]:
+        return self.network(latents, times, self.network.encode_condition(condition))
+
+
+def velocity_program(prior: Prior, batch: int) -> Program:
+    """One pass through the network of flow matching, from which any solver is made."""
+    if not isinstance(prior, FlowMatching):
+        raise UserError(f"{type(prior).__name__} is no fixed program; --to safetensors takes any")
+    condition = prior.condition.encode(ConditionInputs.nothing(batch))
+    mean, deviation = (
+        ", ".join(f"{value:.6g}" for value in values.tolist())
+        for values in (prior.standardization.mean, prior.standardization.deviation)
+    )
+    inputs = {"latents": torch.randn(batch, *prior.layout.shape), "times": torch.rand(batch)}
+    return Program(
+        "prior",
+        Velocity(prior),
+        {**inputs, "condition": condition},
+        "velocities",
+        f"velocity of latents with mean ({mean}) and deviation ({deviation}) per channel, standardized; "
+        f"times go from 0 (noise) to 1 (data)",
+    )
 
 
 class NextCode(nn.Module):

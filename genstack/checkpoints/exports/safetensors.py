@@ -29,8 +29,9 @@ class Safetensors(Export):
             ]
             return "\n".join(lines)
         lines = ["import genstack", "", f'model = genstack.load("{place}")']
-        if model.compressor.coded:
-            lines += ["codes = model.encode(picture)  # of PIL", "(picture,) = model.decode(codes)"]
-        else:
-            lines += ["images = model.reconstruct(images)  # in [-1, 1], b c H W"]
+        between = "codes" if model.compressor.coded else "latents"
+        lines += [
+            f"{between} = model.encode(picture)  # of PIL",
+            f"(picture,) = model.decode({between})",
+        ]
         return "\n".join(lines)

@@ -155,10 +155,16 @@ def compressor(
     return filled(build, found)
 
 
-def gaussian(weights: Weights, names: Names = Names(), groups: int = 32) -> Autoencoder:
+def gaussian(
+    weights: Weights,
+    names: Names = Names(),
+    groups: int = 32,
+    shift: float = 0.0,
+    scale: float | None = None,
+) -> Autoencoder:
     """Return an autoencoder whose latents are normal distributions (latent-diffusion's KL), under any names.
 
-    SD3 and FLUX have no convolutions around the latents.
+    SD3 and FLUX have no convolutions around the latents. `shift` and `scale` are those of `Gaussian`.
     """
     plan, channels = plan_of(weights, names, groups)
     plan, side, dim = replace(plan, double=True), 0, plan.dim
@@ -167,4 +173,8 @@ def gaussian(weights: Weights, names: Names = Names(), groups: int = 32) -> Auto
         dim, side = weights.dims("post_quant_conv.weight", 4)[1], weights.dims("quant_conv.weight", 4)[-1]
         found |= weights.both("quant_conv", "to_quantizer")
         found |= weights.both("post_quant_conv", "from_quantizer")
-    return filled(lambda: Autoencoder(channels, plan, Gaussian(dim), projection=side), found)
+
+    def build() -> Autoencoder:
+        return Autoencoder(channels, plan, Gaussian(dim, shift=shift, scale=scale), projection=side)
+
+    return filled(build, found)

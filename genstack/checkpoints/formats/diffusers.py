@@ -43,7 +43,7 @@ class DiffusersVQ(Format):
 
 
 class DiffusersKL(Format):
-    """AutoencoderKL, also of SD3 and FLUX, for reconstruction: it has no codes."""
+    """AutoencoderKL, also of SD3 and FLUX: latents without codes, for priors over latents."""
 
     what = "AutoencoderKL of diffusers, also of SD3 and FLUX"
     marks = (
@@ -53,13 +53,22 @@ class DiffusersKL(Format):
     unlike = ("quantize.embedding.weight",)
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        made = gaussian(weights, names_in(weights), groups_of(weights))
+        made = gaussian(weights, names_in(weights), groups_of(weights), *standardization_of(weights))
         return Model(made, preprocessing(made, options))
 
 
 def names_in(weights: Weights) -> Names:
     """The names that a file uses for attention."""
     return OLD if any(name.endswith(".proj_attn.weight") for name in weights.tensors) else NAMES
+
+
+def standardization_of(weights: Weights) -> tuple[float, float | None]:
+    """Shift and scale of the latents, if `config.json` states them."""
+    shift, scale = (weights.config.get(name) for name in ("shift_factor", "scaling_factor"))
+    for name, value in (("shift_factor", shift), ("scaling_factor", scale)):
+        if value is not None and not isinstance(value, float | int):
+            raise UserError(f"{name} of its config.json is {value!r}, expected a number")
+    return float(shift or 0), None if scale is None else float(scale)
 
 
 def groups_of(weights: Weights) -> int:

@@ -73,7 +73,7 @@ class LlamaGenPrior(Format):
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, seen = tokenizer(weights, options, self.what)
-        layout = made.layout(seen.height, seen.width)
+        layout = made.code_layout(seen.height, seen.width)
         labels, _ = weights.dims("cls_embedding.embedding_table.weight", 2)
         return Model(made, seen, class_names(labels - 1), self.prior(weights, layout, options.heads))
 
@@ -96,7 +96,7 @@ class LlamaGenTextPrior(Format):
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, seen = tokenizer(weights, options, self.what)
-        layout = made.layout(seen.height, seen.width)
+        layout = made.code_layout(seen.height, seen.width)
         prior = self.prior(weights, layout, options.heads, options.text_encoder)
         return Model(made, seen, prior=prior)
 
@@ -124,7 +124,7 @@ def tokenizer(weights: Weights, options: ImportOptions, what: str) -> tuple[Comp
     made, before = model.compressor, model.preprocessing
     height, width = options.size or (before.height, before.width)
     codebook_size, _ = weights.dims("tok_embeddings.weight", 2)
-    if (found := made.layout(height, width).codebook_size) != codebook_size:
+    if (found := made.code_layout(height, width).codebook_size) != codebook_size:
         raise UserError(f"the tokenizer has {found} codes, and this transformer reads {codebook_size}")
     return made, Preprocessing(before.channels, height, width)
 

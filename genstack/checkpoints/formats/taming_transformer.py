@@ -71,7 +71,7 @@ class TamingTransformer(Format):
         self, weights: Weights, made: Autoencoder, size: tuple[int, int], options: ImportOptions
     ) -> Autoregressive:
         """The transformer under our names."""
-        layout = made.layout(*size)
+        layout = made.code_layout(*size)
         vocabulary, _ = weights.dims("tok_emb.weight", 2)
         _, places, _ = weights.dims("pos_emb", 3)
         if options.classes is None:
@@ -111,7 +111,7 @@ class TamingTransformerOfImages(Format):
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, other = first_stage(weights), of_either_kind(weights.inside("cond_stage_model."))
         size = options.size or guess(weights, made, other)
-        other.layout(*size)
+        other.code_layout(*size)
         prior = self.prior(weights.inside("transformer."), made, other, size, options.heads)
         return Model(made, Preprocessing(made.channels, *size), prior=prior)
 
@@ -119,7 +119,7 @@ class TamingTransformerOfImages(Format):
         self, weights: Weights, made: Autoencoder, other: Autoencoder, size: tuple[int, int], heads: int
     ) -> Autoregressive:
         """The transformer under our names."""
-        layout, before = made.layout(*size), other.layout(*size)
+        layout, before = made.code_layout(*size), other.code_layout(*size)
         vocabulary, width = weights.dims("tok_emb.weight", 2)
         _, places, _ = weights.dims("pos_emb", 3)
         tokens = before.length + layout.length

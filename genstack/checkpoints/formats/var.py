@@ -108,7 +108,7 @@ class VARTransformer(Format):
             // made.network.grid(before.preprocessing.height, before.preprocessing.width)[0]
         )
         side = scales[-1] * stride
-        prior = transformer(weights, made, made.layout(side, side))
+        prior = transformer(weights, made, made.code_layout(side, side))
         seen = replace(before.preprocessing, height=side, width=side)
         return Model(made, seen, prior.condition.names, prior)  # type: ignore[attr-defined]
 

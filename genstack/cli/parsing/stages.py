@@ -126,9 +126,8 @@ class CompressorStage(Stage):
         return CompressorTraining(data=parts.data, **arguments)
 
     def next_steps(self, folder: Path) -> str:
-        model = load(folder)
-        name = f" --name {folder.name}-prior" if model.compressor.coded else ""
-        return f"Look at {folder}/images, then:  {next_command(model, str(folder))}{name}"
+        command = next_command(load(folder), str(folder))
+        return f"Look at {folder}/images, then:  {command} --name {folder.name}-prior"
 
 
 class PriorStage(Stage):

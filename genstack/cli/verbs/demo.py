@@ -94,10 +94,11 @@ def metrics(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
     read = float((vote(drawn, training, known.labels) == samples.labels).float().mean())
     real = float((vote(others, training, known.labels) == held_out.labels).float().mean())
     copies = near_copies(drawn, training, others)
+    layout = model.compressor.code_layout(model.preprocessing.height, model.preprocessing.width)
     codes, nats = load(folder / "compressor").metadata["measured"], model.metadata["measured"]
     return f"""
 held-out PSNR        {closeness:.1f} dB
-codebook usage       {codes["val/usage"]:.0%} of {model.layout.codebook_size} codes on held-out digits
+codebook usage       {codes["val/usage"]:.0%} of {layout.codebook_size} codes on held-out digits
 held-out nats/code   {nats["val/nats"]:.3f}, unigram {nats["val/unigram"]:.3f}, ln K {nats["val/uniform"]:.3f}
 label read by k-NN   {read:.1%} of {len(samples.images)} samples; {real:.1%} of held-out digits
 near-copies          {copies:.1%} of samples; 5 % of held-out digits by definition

@@ -3,13 +3,13 @@
 genstack plan compressor --config vqgan --data.source DIR
 """
 
-from math import log2, prod
+from math import prod
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from genstack.cli.parsing.stages import STAGES, Stage, build_training
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.losses.schedule import steps
 from genstack.training.estimate import STEPS, Estimate, Memory
 from genstack.training.run import Run
@@ -42,25 +42,22 @@ def model_line(training: Training) -> str:
 
 
 def code_lines(training: Training) -> list[str]:
-    """Describe image size, number of codes and compression ratio."""
+    """Describe image size, codes or latents, and compression ratio."""
     seen, layout = training.data.preprocessing, layout_of(training)
-    head = f"images   {seen.height}x{seen.width}, {seen.channels} channels, as {training.representation}"
-    if layout is None:
-        return [head]
-    pixels, coded = prod(seen.shape) * seen.bits, layout.length * log2(layout.codebook_size)
+    pixels, kind = prod(seen.shape) * seen.bits, layout.unit
     return [
-        head,
-        f"ratio    {pixels / 8:,.0f} bytes of pixels, {coded / 8:,.1f} of codes: {pixels / coded:.3g} to 1",
+        f"images   {seen.height}x{seen.width}, {seen.channels} channels, as {training.representation}",
+        f"ratio    {pixels / 8:,.0f} bytes of pixels, {layout.bits / 8:,.1f} of {kind}: "
+        f"{pixels / layout.bits:.3g} to 1",
     ]
 
 
-def layout_of(training: Training) -> CodeLayout | None:
-    """Return the layout of the codes; None for a compressor without codes."""
+def layout_of(training: Training) -> Layout:
+    """Return the layout of the codes or latents."""
     layout = getattr(training, "layout", None)
     if layout is not None:
         return layout
-    size = (training.data.preprocessing.height, training.data.preprocessing.width)
-    return training.model.layout(*size) if training.model.coded else None
+    return training.model.layout(training.data.preprocessing.height, training.data.preprocessing.width)
 
 
 def batch_lines(estimate: Estimate) -> list[str]:

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from torch.utils.data import DataLoader, Dataset
 
 from genstack.data import ImageData
-from genstack.data.batch import CodeBatch
+from genstack.data.batch import EncodedBatch
 from genstack.data.codes.header import read
 from genstack.data.codes.shard import Shard, shard_path
 from genstack.data.data import Data
@@ -83,7 +83,7 @@ class Archive:
         shard, row = self.find(number)
         return self.shards[shard].captions([row])[0]
 
-    def batch(self, numbers: Sequence[int], views: Sequence[int]) -> CodeBatch:
+    def batch(self, numbers: Sequence[int], views: Sequence[int]) -> EncodedBatch:
         """Read one view of each image."""
         places = [(*self.find(number), view) for number, view in zip(numbers, views, strict=True)]
         for number in {shard for shard, _, _ in places} - self.verified:
@@ -98,7 +98,7 @@ class Archive:
             stored = [self.shards[shard].arrays["condition_images"][row, view] for shard, row, view in places]
             images = from_uint8(torch.from_numpy(np.moveaxis(np.stack(stored), 1, -1)))
         inputs = ConditionInputs(torch.tensor(labels), tuple(captions), images, crops=crops)
-        return CodeBatch(torch.from_numpy(codes.astype(np.int64)), inputs)
+        return EncodedBatch(torch.from_numpy(codes.astype(np.int64)), inputs)
 
     def crop(self, shard: int, row: int, view: int) -> tuple[float, float, float, float]:
         """Crop coordinates of a view."""
@@ -106,7 +106,7 @@ class Archive:
         return self.header.views[view].edges((height, width), self.header.layout.image_size)
 
 
-class ArchiveDataset(Dataset[CodeBatch]):
+class ArchiveDataset(Dataset[EncodedBatch]):
     """A map-style data set of images of an archive, indexed by (epoch, index) and read in whole batches.
 
     With `vary`, an image cycles through its views, one an epoch; otherwise it keeps the first view.
@@ -118,7 +118,7 @@ class ArchiveDataset(Dataset[CodeBatch]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> CodeBatch:
+    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> EncodedBatch:
         numbers = [self.numbers[index] for _, index in indices]
         views = len(self.archive.header.views) if self.vary else 1
         epochs = [epoch for epoch, _ in indices]
@@ -218,7 +218,7 @@ class CodeData(Data):
             persistent_workers=self.settings.workers > 0,
         )
 
-    def examples(self, side: Literal["training", "validation"], count: int | None = None) -> CodeBatch:
+    def examples(self, side: Literal["training", "validation"], count: int | None = None) -> EncodedBatch:
         numbers = self.split.training if side == "training" else self.split.validation
         return self.archive.batch(numbers[:count], [0] * len(numbers[:count]))
 

@@ -94,7 +94,7 @@ class Encoding:
         self.images = len(data.numbers)
         self.header = Header(
             compressor=identity(model),
-            layout=model.compressor.layout(*data.size),
+            layout=model.compressor.code_layout(*data.size),
             preprocessing=data.preprocessing,
             classes=data.class_names,
             views=views,

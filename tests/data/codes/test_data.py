@@ -52,14 +52,16 @@ def test_batches_are_those_of_the_images(opened, model):
     ]
     for stored, read_anew in loaders:
         for one, other in islice(zip(stored, read_anew, strict=True), 12):
-            assert torch.equal(one.codes(torch.neg), other.codes(model.compressor.encode)) and len(
+            assert torch.equal(one.posterior(torch.neg), other.posterior(model.compressor.posterior)) and len(
                 one
             ) == len(other)
             assert torch.equal(one.inputs.labels, other.inputs.labels)
             assert one.inputs.captions == other.inputs.captions
             assert torch.equal(one.inputs.crops, other.inputs.crops) and one.inputs.images is None
     held_out = codes.examples("validation", 3)
-    assert torch.equal(held_out.stored, images.examples("validation", 3).codes(model.compressor.encode))
+    assert torch.equal(
+        held_out.stored, images.examples("validation", 3).posterior(model.compressor.posterior)
+    )
 
 
 def test_workers_change_nothing(opened):

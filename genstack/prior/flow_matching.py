@@ -1,0 +1,199 @@
+"""Flow matching on straight paths (Lipman et al. 2022, arXiv:2210.02747; SiT, arXiv:2401.08740).
+
+Latents x_t = (1 - t) noise + t data move from noise at time 0 to data at time 1 with the velocity
+data - noise. A network learns its mean given x_t; solving dx = v(x, t) dt from 0 to 1 samples the data.
+"""
+
+import math
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genstack.conditions.condition import Condition
+from genstack.errors import UserError
+from genstack.layout import LatentLayout
+from genstack.prior.guidance import Guidance
+from genstack.prior.known import Known
+from genstack.prior.latent_prior import LatentPrior, Standardization
+from genstack.prior.logits import uniforms
+from genstack.prior.masked_transformer import stratified_uniforms
+from genstack.prior.normals import NormalStream, hash_latents
+from genstack.prior.options import SamplingOptions
+from genstack.prior.velocity_transformer import VelocityTransformer
+from genstack.transformer.backbone import Backbone
+from genstack.transformer.encoded_condition import EncodedCondition
+
+HELD_OUT_TIMES = 8  # per image; the held-out loss of two runs is of the same times
+BASE = 4096  # numbers of latents whose times are not shifted (arXiv:2510.11690, section 4.2)
+SMALLEST = 1e-5  # distance of training times from 0 and 1
+
+
+class FlowMatching(LatentPrior):
+    """Predict the velocity from noise to latents, by a transformer over patches; sampling solves an ODE.
+
+    Args:
+        layout: layout of the latents; set from the compressor, whose bottleneck is Gaussian.
+        condition: condition of the prior; set from the data.
+        backbone: configuration of the transformer, which needs adaLN.
+        patch: side of the square patches of latents that are one token.
+        times: distribution of times in training: logit_normal (mostly the middle, arXiv:2403.03206) or
+            uniform.
+        shift: factor that moves times of training and sampling towards noise, as more numbers per image need
+            (arXiv:2403.03206, equation 23); 1 for none, null for sqrt(numbers / 4096), at least 1.
+        solver: solver of the ODE, unless sampling sets its own: euler (one pass per step) or heun (two).
+        steps: steps of the solver, unless sampling sets its own.
+        resamplings: passes over each step while some latents are known, so that both parts fit
+            (RePaint, arXiv:2201.09865).
+        likelihood_steps: steps of the solver for `nats`; more are more precise, and slower.
+    """
+
+    likelihood = "estimate (probability-flow ODE, Hutchinson)"
+
+    def __init__(
+        self,
+        layout: LatentLayout,
+        condition: Condition,
+        backbone: Backbone = Backbone(adaln="own"),
+        patch: int = 1,
+        times: Literal["logit_normal", "uniform"] = "logit_normal",
+        shift: float | None = None,
+        solver: Literal["euler", "heun"] = "heun",
+        steps: int = 25,
+        resamplings: int = 4,
+        likelihood_steps: int = 32,
+    ):
+        super().__init__()
+        if min(steps, resamplings, likelihood_steps) < 1:
+            raise UserError(
+                f"steps, resamplings and likelihood_steps must be at least 1, got {steps}, {resamplings} and "
+                f"{likelihood_steps}"
+            )
+        if shift is not None and not 0 < shift < math.inf:
+            raise UserError(f"shift must be above 0, or null to follow the size of latents; got {shift}")
+        self.layout, self.condition, self.backbone, self.patch = layout, condition, backbone, patch
+        self.times, self.shift, self.solver, self.steps = times, shift, solver, steps
+        self.resamplings, self.likelihood_steps = resamplings, likelihood_steps
+        self.standardization = Standardization(layout.dim)
+        self.network = VelocityTransformer(layout, condition, backbone, patch)
+
+    @property
+    def time_shift(self) -> float:
+        """Shift of times, with the default resolved."""
+        return max(1.0, math.sqrt(prod(self.layout.shape) / BASE)) if self.shift is None else self.shift
+
+    def loss(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, ""]:
+        """Mean squared error of velocities at random times; in training with condition dropout."""
+        if self.training:
+            condition = self.condition.drop(condition)
+        times = stratified_uniforms(len(latents), latents.device)
+        if self.times == "logit_normal":
+            times = torch.special.ndtri(times.clamp(SMALLEST, 1 - SMALLEST)).sigmoid()
+        times = shift_times(times, self.time_shift).clamp(SMALLEST, 1 - SMALLEST)
+        noise = torch.randn_like(latents)
+        encoded = self.network.encode_condition(condition)
+        return self._errors(self.standardization(latents), noise, times, encoded).mean()
+
+    def held_out_loss(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, " b"]:
+        """Mean squared error of velocities over uniform times, whatever those of training.
+
+        Times and noise are seeded by the latents, so an image always gets the same estimate.
+        """
+        seeds, standardized = hash_latents(latents), self.standardization(latents)
+        normal, offsets = NormalStream(seeds), uniforms(seeds, HELD_OUT_TIMES)
+        encoded, total = self.network.encode_condition(condition), torch.zeros(len(latents))
+        total = total.to(latents.device)
+        for index, offset in enumerate(offsets.unbind(dim=1)):
+            times = (index + offset) / HELD_OUT_TIMES
+            total = total + self._errors(standardized, normal(self.layout.shape), times, encoded)
+        return total / HELD_OUT_TIMES
+
+    def _errors(
+        self,
+        data: Float[Tensor, "b d h w"],
+        noise: Float[Tensor, "b d h w"],
+        times: Float[Tensor, " b"],
+        encoded: EncodedCondition,
+    ) -> Float[Tensor, " b"]:
+        """Mean squared error of each image's velocities."""
+        share = rearrange(times, "b -> b 1 1 1")
+        velocity = self.network(torch.lerp(noise, data, share), times, encoded)
+        return (velocity - (data - noise)).square().flatten(1).mean(dim=1)
+
+    def nats(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, " b"]:
+        """Estimate the negative log-density of latents (Song et al. 2020, arXiv:2011.13456, appendix D.2).
+
+        The ODE is solved from data to noise, whose density is known. On the way, the log-density falls by the
+        divergence of the velocity, estimated by a random sign per number that is seeded by the latents.
+        """
+        signs = uniforms(hash_latents(latents), prod(self.layout.shape)).view_as(latents).round() * 2 - 1
+        deviation = self.standardization.deviation
+        x, total = self.standardization(latents), deviation.log().sum() * self.layout.length
+        total = total.expand(len(latents))
+        encoded = self.network.encode_condition(condition)
+
+        def slopes(x: Tensor, time: float) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                velocity = self.network(x, x.new_full((len(x),), time), encoded)
+                (product,) = torch.autograd.grad((velocity * signs).sum(), x)
+            return velocity.detach(), (product * signs).flatten(1).sum(dim=1)
+
+        for later, earlier in pairwise(torch.linspace(1, 0, self.likelihood_steps + 1).tolist()):
+            velocity, divergence = slopes(x, later)
+            there, divergence_there = slopes(x - (later - earlier) * velocity, earlier)
+            x = x - (later - earlier) * (velocity + there) / 2
+            total = total + (later - earlier) * (divergence + divergence_there) / 2
+        normal = (x.square() + math.log(2 * math.pi)) / 2
+        return (total + normal.flatten(1).sum(dim=1)).detach()
+
+    def sample_values(
+        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
+    ) -> Float[Tensor, "b d h w"]:
+        """Solve the ODE from noise at time 0; known latents are put on their own straight paths."""
+        normal = NormalStream(seeds.to(known.values.device))
+        noise = options.temperature * normal(self.layout.shape)
+        encoded = self.network.encode_condition(guidance.values)
+        data, given = self.standardization(known.values), known.mask.flatten(1).any(dim=1)
+        given = rearrange(given, "b -> b 1 1 1")
+        steps, x = options.steps or self.steps or 1, noise
+        points = shift_times(torch.linspace(0, 1, steps + 1), self.time_shift).tolist()
+
+        def velocity(x: Tensor, time: float, progress: float) -> Tensor:
+            times = x.new_full((len(guidance.values),), time)
+            return guidance.apply(self.network(guidance.expand(x), times, encoded), progress)
+
+        for step, (start, end) in enumerate(pairwise(points)):
+            progress = step / max(1, steps - 1)
+            heun = (options.solver or self.solver) == "heun" and end < 1
+            for repetition in range(self.resamplings if given.any() else 1):
+                if repetition:
+                    again = renoise(x, end, start, normal(self.layout.shape))
+                    before = torch.where(given, again, x)
+                else:
+                    before = x
+                before = torch.where(known.mask, torch.lerp(noise, data, start), before)
+                slope = velocity(before, start, progress)
+                after = before + (end - start) * slope
+                if heun:
+                    after = before + (end - start) * (slope + velocity(after, end, progress)) / 2
+                x = after if repetition == 0 else torch.where(given, after, x)
+        return self.standardization.restore(x)
+
+
+def shift_times(times: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
+    """Move times towards noise, at 0 (arXiv:2403.03206, equation 23)."""
+    return times / (shift - (shift - 1) * times)
+
+
+def renoise(
+    x: Float[Tensor, "b d h w"], time: float, earlier: float, noise: Float[Tensor, "b d h w"]
+) -> Float[Tensor, "b d h w"]:
+    """Return from a time to an earlier one by noise, so that x keeps the distribution of the path."""
+    share = earlier / time
+    variance = (1 - earlier) ** 2 - (share * (1 - time)) ** 2
+    return share * x + math.sqrt(max(0.0, variance)) * noise

@@ -1,0 +1,104 @@
+"""Held-out metrics of priors: likelihood of codes, and flow-matching loss of latents."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from genstack.dist import all_reduce_sum
+from genstack.prior import CodePrior, LatentPrior, Prior
+
+
+class HeldOut(nn.Module, ABC):
+    """Metrics of validation images under a prior."""
+
+    #: Metric whose lowest value selects the model file.
+    best: str
+    #: Metrics of the progress line.
+    shown: tuple[str, ...]
+
+    @abstractmethod
+    def start(self) -> None:
+        """Forget earlier validations."""
+
+    @abstractmethod
+    def measure(
+        self, prior: Prior, values: Shaped[Tensor, "b ..."], condition: Tensor
+    ) -> Float[Tensor, " b"]:
+        """What is measured of each image; with sharded weights all processes call it."""
+
+    @abstractmethod
+    def metrics(self, values: Shaped[Tensor, "b ..."], measured: Float[Tensor, " b"]) -> dict[str, Tensor]:
+        """Means over a batch, by name."""
+
+    @abstractmethod
+    def joint_metrics(self) -> dict[str, float]:
+        """Metrics of all validation images together, the same in all processes."""
+
+
+def held_out(prior: Prior) -> HeldOut:
+    """Metrics that suit what a prior models."""
+    if isinstance(prior, CodePrior):
+        return HeldOutCodes(prior)
+    assert isinstance(prior, LatentPrior)
+    return HeldOutLatents()
+
+
+class HeldOutCodes(HeldOut):
+    """Nats per code and bits per pixel, beside the entropy of code frequencies.
+
+    Args:
+        prior: the prior.
+    """
+
+    best = "nats"
+    shown = ("nats", "unigram", "uniform")
+    counts: Tensor
+
+    def __init__(self, prior: CodePrior):
+        super().__init__()
+        self.layout = prior.layout
+        counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64)
+        self.register_buffer("counts", counts, persistent=False)
+
+    def start(self) -> None:
+        self.counts.zero_()
+
+    def measure(self, prior: Prior, values: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
+        return prior.nats(values, condition)
+
+    def metrics(self, values: Int[Tensor, "b n"], measured: Float[Tensor, " b"]) -> dict[str, Tensor]:
+        self.counts += torch.bincount(values.flatten(), minlength=len(self.counts))
+        nats = measured.mean()
+        bits = nats / math.log(2) / math.prod(self.layout.image_size)
+        return {"nats": nats / self.layout.length, "bits_per_pixel": bits}
+
+    def joint_metrics(self) -> dict[str, float]:
+        counts = all_reduce_sum(self.counts).cpu().double()
+        frequencies = counts[counts > 0] / counts.sum()
+        entropy = -(frequencies * frequencies.log()).sum()
+        return {"uniform": math.log(len(counts)), "unigram": float(entropy)}
+
+
+class HeldOutLatents(HeldOut):
+    """Flow-matching loss: no likelihood, and comparable between priors over the same latents only."""
+
+    best = "flow_matching"
+    shown = ("flow_matching",)
+
+    def start(self) -> None:
+        pass
+
+    def measure(
+        self, prior: Prior, values: Float[Tensor, "b d h w"], condition: Tensor
+    ) -> Float[Tensor, " b"]:
+        assert isinstance(prior, LatentPrior)
+        return prior.held_out_loss(values, condition)
+
+    def metrics(self, values: Float[Tensor, "b d h w"], measured: Float[Tensor, " b"]) -> dict[str, Tensor]:
+        return {"flow_matching": measured.mean()}
+
+    def joint_metrics(self) -> dict[str, float]:
+        return {}
