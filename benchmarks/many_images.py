@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genstack.data.names import Names
 from genstack.data.permutation import Permutation
-from genstack.data.sources.folder import natural_key
 from genstack.data.sources.manifest import Row, Rows
 from genstack.data.split import BLOCK, hash_keys, split
+from genstack.data.text import Names, natural_key
 from genstack.training.estimate import resident_peak
 
 WORKS = (

@@ -106,17 +106,17 @@ def shared(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(file: Path, message: str) -> Iterator[None]:
+def exclusive(file: Path, message: str = "") -> Iterator[None]:
     """Hold a lock file against other processes; the system releases it when the process ends.
 
-    Raises:
-        UserError: another process holds it; it says `message`.
+    While another process holds it, wait, or raise UserError with `message` if there is one. The file is never
+    removed: otherwise two processes could lock two files of the same name.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as opened:
         try:
             if fcntl is not None:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB if message else fcntl.LOCK_EX)
         except BlockingIOError:
             raise UserError(message) from None
         yield

@@ -1,4 +1,4 @@
-"""Files, archives and built-in sets to batches of images and labels."""
+"""Data: sources of images, and their batches for training and validation."""
 
 from genstack.data.batch import Batch
 from genstack.data.image_data import ImageData

@@ -1,4 +1,4 @@
-"""Images of a source to batches: reads, augments, and replaces files that cannot be read."""
+"""Batches of images: reading, augmentation, and replacement of unreadable files."""
 
 import signal
 import warnings
@@ -81,11 +81,9 @@ class Batch:
 
 @dataclass
 class EncodedBatch:
-    """One batch of images that were encoded beforehand.
+    """One batch of images that were encoded beforehand, with the inputs of a condition.
 
-    Args:
-        stored: the codes, or means and deviations of latents, as `Compressor.posterior` returns them.
-        inputs: what is known of their images.
+    `stored` holds codes, or means and deviations of latents, as `Compressor.posterior` returns them.
     """
 
     stored: Shaped[Tensor, "b ..."]
@@ -95,7 +93,7 @@ class EncodedBatch:
         return len(self.stored)
 
     def posterior(self, encode: Callable[[Tensor], Tensor]) -> Shaped[Tensor, "b ..."]:
-        """What is stored; nothing is left to encode."""
+        """Return what is stored."""
         return self.stored
 
     def to(self, device: torch.device | str) -> "EncodedBatch":
@@ -119,8 +117,8 @@ def join(samples: Sequence[Batch]) -> Batch:
 
 def concatenate(tensors: Sequence[Tensor | None]) -> Tensor | None:
     """Concatenate tensors; None if any is missing."""
-    there = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(there) if len(there) == len(tensors) else None
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present) if len(present) == len(tensors) else None
 
 
 @dataclass
@@ -201,7 +199,7 @@ class ImageDataset(Dataset[Batch]):
 
 
 class UnreadableImages:
-    """Unreadable images so far. Warns once for each, and raises an error if they are too many of `images`."""
+    """Counts unreadable images: warns once about each, raises an error at over 5% of `images`."""
 
     def __init__(self, images: int):
         self.images = images
@@ -220,7 +218,7 @@ class UnreadableImages:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Ignore Ctrl-C in a worker: a terminal sends it to all processes; the training ends its workers."""
+    """Ignore Ctrl-C in a worker, which the training process ends itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -259,21 +257,21 @@ class Loader(DataLoader[Batch]):
                     batch = next(batches)
             except StopIteration:
                 return
-            except UserError as error:  # a worker's comes with its traceback
+            except UserError as error:  # a worker's message contains its traceback
                 raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
-            except (RuntimeError, OSError, EOFError) as error:  # OSError: while a batch is handed over
+            except (RuntimeError, OSError, EOFError) as error:  # OSError: in the transfer of a batch
                 with default_child_handler():
-                    explained = self._explained(error, getattr(batches, "_workers", []))
+                    explained = self._explain(error, getattr(batches, "_workers", []))
                 raise explained from error
             self.unreadable.add(batch.skipped)
             yield batch
 
-    def _explained(self, error: Exception, workers: Sequence[BaseProcess]) -> Exception:
+    def _explain(self, error: Exception, workers: Sequence[BaseProcess]) -> Exception:
         """Return an error that names the image a dead worker was reading; any other error unchanged."""
         dying = wait([worker.sentinel for worker in workers], timeout=1)
         for number, worker in enumerate(workers):
             if worker.sentinel in dying:
-                worker.join(timeout=5)  # what it held is closed first, and how it ended is known last
+                worker.join(timeout=5)  # its exit code is known a little later
                 image = self.samples.reading.last(number)
                 place = (
                     "between two images"

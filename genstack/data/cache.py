@@ -1,4 +1,4 @@
-"""The cache of fetched and computed data: $GENSTACK_DATA, or else ~/.cache/genstack/data."""
+"""The cache of downloads and indices: $GENSTACK_DATA, or ~/.cache/genstack/data."""
 
 import os
 import threading
@@ -8,42 +8,39 @@ from genstack.errors import UserError
 
 
 def cache() -> Path:
-    """Path of the cache folder, which may not exist yet."""
+    """Path of the cache; the folder may not exist."""
     default = Path.home() / ".cache" / "genstack" / "data"
     return Path(os.environ.get("GENSTACK_DATA", default)).expanduser()
 
 
 def limit() -> int | None:
-    """Bytes that fetched files may take ($GENSTACK_DATA_GB); None for no limit."""
-    said = os.environ.get("GENSTACK_DATA_GB")
+    """Maximum size of downloads in bytes ($GENSTACK_DATA_GB); None for no limit."""
+    value = os.environ.get("GENSTACK_DATA_GB")
     try:
-        return None if said is None else int(float(said) * 1e9)
+        return None if value is None else int(float(value) * 1e9)
     except (ValueError, OverflowError):
-        raise UserError(f"GENSTACK_DATA_GB must be a number of gigabytes, such as 200; got {said}") from None
+        raise UserError(f"GENSTACK_DATA_GB must be a number of gigabytes, such as 200; got {value}") from None
 
 
-class Room:
-    """The limit on the disk space of fetched files, shared by threads.
+class Quota:
+    """The limit on the size of downloads in a folder, shared by threads; None for no limit.
 
-    Processes that read the same shards count the same ones in the same order, whoever fetches them.
-
-    Args:
-        folder: of the files.
-        most: bytes; None for no limit.
+    Processes that open the same shards in the same order agree on which ones are downloaded.
     """
 
-    def __init__(self, folder: Path, most: int | None):
-        self.most, self.lock = most, threading.Lock()
-        self.sizes = {path.name: path.stat().st_size for path in folder.glob("*")} if most is not None else {}
+    def __init__(self, folder: Path, limit: int | None):
+        self.limit, self.lock = limit, threading.Lock()
+        files = folder.glob("*") if limit is not None else ()
+        self.sizes = {path.name: path.stat().st_size for path in files}
         self.used = sum(self.sizes.values())
 
-    def take(self, place: Path, size: int) -> bool:
+    def reserve(self, path: Path, size: int) -> bool:
         """Reserve space for a file; return True if it exists or still fits."""
         with self.lock:
-            more = 0 if place.name in self.sizes else size
-            there = place.exists()  # from before, or because another process has fetched it meanwhile
-            fits = there or self.most is None or self.used + more <= self.most
+            more = 0 if path.name in self.sizes else size
+            exists = path.exists()  # another process may have downloaded it meanwhile
+            fits = exists or self.limit is None or self.used + more <= self.limit
             if fits:
-                self.sizes[place.name] = size
+                self.sizes[path.name] = size
                 self.used += more
             return fits

@@ -1,4 +1,4 @@
-"""Classes of images: a share of each for a limit, rare ones drawn more often, and those without an image."""
+"""Classes of images: proportional limits, balance, and classes without images."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,13 +8,13 @@ from jaxtyping import Int64
 from genstack.data.permutation import Permutation
 
 Labels = Callable[[Sequence[int]], Int64[np.ndarray, " n"]]
-BLOCK = 4096  # images looked at in one go
+BLOCK = 4096  # images read at once
 
 
 def share_of_each(labels: Int64[np.ndarray, " n"], limit: int) -> Int64[np.ndarray, " limit"]:
-    """Choose `limit` images, the first ones of every class, as many of each as its share of the whole.
+    """Choose the first images of every class, `limit` in all, in proportion to its size.
 
-    Every class keeps at least one image if the limit is as large as the number of classes.
+    Every class keeps at least one image if there are at most `limit` classes.
     """
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     exact = limit * counts / len(labels)
@@ -28,11 +28,11 @@ def share_of_each(labels: Int64[np.ndarray, " n"], limit: int) -> Int64[np.ndarr
 
 
 def balance_classes(labels: Int64[np.ndarray, " n"], balance: float) -> Int64[np.ndarray, " m"]:
-    """Indices of images in which those of rare classes come several times.
+    """Return indices of images in which those of rare classes are repeated.
 
     Args:
-        labels: the class of each image.
-        balance: 0 leaves classes as frequent as they are, 1 makes all as frequent as the most frequent one.
+        labels: class of each image.
+        balance: 0 to repeat none, 1 to make all classes as frequent as the most frequent one.
     """
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     wanted = np.rint(counts * (counts.max() / counts) ** balance).astype(np.int64)
@@ -41,7 +41,7 @@ def balance_classes(labels: Int64[np.ndarray, " n"], balance: float) -> Int64[np
 
 
 def ranks(classes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The number of each image within its class."""
+    """Number of each image within its class."""
     order = np.argsort(classes, kind="stable")
     starts = np.searchsorted(classes[order], classes[order])
     found = np.empty(len(classes), np.int64)
@@ -50,7 +50,7 @@ def ranks(classes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
 
 
 def find_untrained(labels: Labels, numbers: Sequence[int], classes: int) -> tuple[int, ...]:
-    """Labels of the classes without an image among `numbers`; reads labels until every class was seen."""
+    """Find labels of classes without an image among `numbers`; stops reading once every class was seen."""
     missing = {*range(classes)}
     order = Permutation(len(numbers), 0)
     for first in range(0, len(numbers), BLOCK):

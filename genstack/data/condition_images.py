@@ -12,46 +12,40 @@ from genstack.data.source import Source
 from genstack.data.sources.folder import FolderSource
 from genstack.errors import UserError
 
-OWN = "own"  # as the source itself gives them
+OWN = "own"  # those of the source itself
 
 
 class ConditionImages:
-    """The condition image of each image of a source.
+    """Reads the condition image of each image of a source.
 
     Args:
         source: the images.
-        place: `own` for those that the source has, or a folder whose pictures have the names of the images,
-            in folders and all, with any suffix.
+        location: `own` for those of the source, or a folder whose pictures have the same relative names as
+            the images, with any suffix.
     """
 
-    def __init__(self, source: Source, place: str):
-        self.source, self.place = source, place
-        self.find = None if place == OWN else FileIndex(FolderSource(existing_folder(place)))
+    def __init__(self, source: Source, location: str):
+        self.source, self.location = source, location
+        if location != OWN and not FolderSource.exists(location):
+            raise UserError(f"condition_images {location} not found; give a folder of pictures, or `{OWN}`")
+        self.find = None if location == OWN else FileIndex(FolderSource(location))
 
     def __call__(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        """The condition image of image `number`, as sources give pictures.
-
-        Raises:
-            UserError: there is none, or it cannot be read.
-        """
+        """Read the condition image of image `number`, as sources read pictures."""
         if self.find is None:
             return self.source.condition_image(number, preprocessing)
         name = stem(self.source.key(number))
         found = self.find(name)
         if found is None:
             raise UserError(
-                f"{self.source.key(number)} has no condition image: {self.place} holds no picture {name}, "
-                f"whatever its suffix"
+                f"{self.source.key(number)} has no condition image: no picture {name} in {self.location}, "
+                f"with any suffix"
             )
         return self.find.folder.image(found, preprocessing)
 
 
 class FileIndex:
-    """Pictures of a folder by their names without suffixes; 16 bytes each, shared with a loader's workers.
-
-    Args:
-        folder: it.
-    """
+    """Index of a folder's pictures by name without suffix: 16 bytes each, shared with loader workers."""
 
     def __init__(self, folder: FolderSource):
         self.folder = folder
@@ -61,7 +55,7 @@ class FileIndex:
         self.hashes = found[self.order]
 
     def __call__(self, name: str) -> int | None:
-        """The number of the last picture with a name; None where there is none."""
+        """Number of the last picture with a name; None if there is none."""
         wanted = np.uint64(hash_name(name))
         first, end = np.searchsorted(self.hashes, wanted), np.searchsorted(self.hashes, wanted, "right")
         alike = (int(number) for number in self.order[first:end][::-1])
@@ -69,35 +63,20 @@ class FileIndex:
 
 
 def hash_name(name: str) -> int:
-    """A name as a number below 2**64; two names seldom have the same one."""
+    """Hash a name to a number below 2**64."""
     return int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
-def existing_folder(place: str) -> str:
-    """A folder that is there.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not FolderSource.exists(place):
-        raise UserError(f"condition_images {place} not found; give a folder of pictures, or `{OWN}`")
-    return place
-
-
 def stem(key: str) -> str:
-    """A relative name without its suffix."""
+    """Remove the suffix of a relative name."""
     return str(PurePosixPath(key).with_suffix(""))
 
 
 def check_proportions(image: Float[Tensor, "c h w"], other: Float[Tensor, "c tall wide"], name: str) -> None:
-    """Refuse a condition image that does not lie over its image, however much larger or smaller.
-
-    Raises:
-        UserError: its proportions differ by more than a pixel's worth.
-    """
+    """Reject a condition image whose proportions differ from the image's by more than a pixel."""
     (height, width), (tall, wide) = image.shape[-2:], other.shape[-2:]
     if abs(height * wide - width * tall) > max(height, width, tall, wide):
         raise UserError(
-            f"the condition image of {name} is {tall} x {wide}, and the picture {height} x {width}; "
+            f"the condition image of {name} is {tall} x {wide}, but the picture is {height} x {width}; "
             f"give both the same proportions"
         )

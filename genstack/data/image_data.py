@@ -1,4 +1,4 @@
-"""Image data as configured, and its loaders."""
+"""Images for training and validation, as a config describes them."""
 
 import re
 from collections.abc import Sequence
@@ -30,20 +30,19 @@ class ImageData(Data):
             `torchvision:NAME`, `digits`, `shapes` or `shapes:pairs`.
         resolution: side of the images that the model sees, or height and width: 64, or 48,64.
         channels: 1 grey, 3 colour, 4 colour and transparency.
-        labels: where classes come from: own (the source's), folder (first-level folders), or none.
-        condition_images: pictures that steer a prior with the condition ConditionImage: `own` for those that
-            the source has (`shapes` has segmentation maps), or a folder whose pictures have the names of the
-            images; null for the images themselves.
-        augmentation: how training images are varied.
-        validation: share of the images laid aside, chosen by a hash of their names.
-        background: red, green and blue, 0 to 255, of what lies behind transparent pictures.
-        window: lowest and highest value of 16-bit files, to be black and white; null for all there can be.
-        batch_size: images of one optimizer step, of all processes and accumulated parts together.
-        workers: processes that read images for each training process; 0 reads them in the training process.
-        limit: use only so many images, the first ones of each class by its share; null for all.
-        seed: of the order of images and of their augmentation.
-        balance: how far images of rare classes are repeated in training: 0 not at all, 1 until all classes
-            are equally frequent.
+        labels: classes: own (the source's), folder (first-level folders), or none.
+        condition_images: pictures for the condition ConditionImage: `own` for those of the source (`shapes`
+            has segmentation maps), or a folder of pictures with the names of the images; null for the images
+            themselves.
+        augmentation: augmentation of training images.
+        validation: share of the images used for validation, chosen by a hash of their names.
+        background: red, green and blue, 0 to 255, behind transparent pictures.
+        window: values of 16-bit files that become black and white; null for 0 and 65535.
+        batch_size: images per optimizer step, over all processes and accumulated batches.
+        workers: loader processes for each training process; 0 loads images in the training process.
+        limit: maximum number of images, the first ones of each class in proportion; null for all.
+        seed: seed of the order of images and of their augmentation.
+        balance: repetition of images of rare classes in training: 0 for none, 1 for equally frequent classes.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each is a line of the config
@@ -66,7 +65,7 @@ class ImageData(Data):
         if not encodable(source):
             raise UserError(f"data source {source} is not valid UTF-8; rename it")
         if not 0 <= balance <= 1:
-            raise UserError(f"balance {balance} is out of range; it must be from 0 to 1")
+            raise UserError(f"balance must be from 0 to 1, got {balance}")
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("workers", workers, 0),
@@ -84,14 +83,8 @@ class ImageData(Data):
     def for_model(
         cls, preprocessing: Preprocessing, source: str, labels: Literal["own", "folder", "none"] = "none"
     ) -> "ImageData":
-        """Read other images exactly as a model reads its own: size, channels, window, bits and background.
-
-        Args:
-            preprocessing: of the model.
-            source: see the class.
-            labels: see the class.
-        """
-        settings = preprocessing.settings.items()  # with lists, as files have them
+        """Read other images with the preprocessing of a model."""
+        settings = preprocessing.settings.items()  # with lists instead of tuples
         given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in settings
         }
@@ -101,7 +94,7 @@ class ImageData(Data):
 
     @cached_property
     def catalog(self) -> Source:
-        """The source, opened at first use."""
+        """The source, opened on first use."""
         return open_source(self.source, self.labels)
 
     @cached_property
@@ -143,7 +136,7 @@ class ImageData(Data):
     ) -> Loader:
         batch_size = batch_size or self.batch_size
         if self.catalog.generated:
-            raise UserError(f"all pictures of {self.source} were made by genstack; train on other ones")
+            raise UserError(f"all pictures of {self.source} were made by genstack; train on other pictures")
         samples = self.samples(self.training_numbers, self.augmentation)
         order = Stream(len(samples), batch_size, mix(self.seed, 0), start, rank, processes)
         return Loader(samples, order, batch_size, self.workers, self.unreadable)
@@ -174,7 +167,7 @@ class ImageData(Data):
 
 
 def height_and_width(resolution: int | tuple[int, int] | str) -> tuple[int, int]:
-    """64, (48, 64), "48,64" and "48x64" as height and width."""
+    """Parse 64, (48, 64), "48,64" and "48x64" to height and width."""
     if isinstance(resolution, str):
         if not re.fullmatch(r"\s*\d+(\s*[,x]\s*\d+)?\s*", resolution):
             raise UserError(

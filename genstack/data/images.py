@@ -1,4 +1,4 @@
-"""Picture files to `images` and back; pixels change their range nowhere else."""
+"""Conversion between picture files and images in [-1, 1]; no other file changes the range of pixels."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from genstack.atomic import replacing
 from genstack.errors import UserError
 
 AVIF = find_spec("PIL._avif") is not None  # since Pillow 11.3
-#: Endings by format. No format that Pillow reads by another program.
+#: Endings by format; formats for which Pillow runs another program are left out.
 ENDINGS = {
     "PNG": (".png", ".apng"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
@@ -35,34 +35,32 @@ ENDINGS = {
 }
 FORMATS = tuple(ENDINGS)
 SUFFIXES = tuple(ending for endings in ENDINGS.values() for ending in endings)
-#: Endings of files that look like data and are not read: pictures of other kinds, tables and archives.
+#: Endings of data that is not read: pictures in other formats, tables and archives.
 UNREAD = re.compile(
     r"\.(hei[cf]|hif|avifs?|jxl|jp2|j2k|jpx|jxr|svg|psd|eps|ico|tga|pcx|p[pgbn]m|exr|hdr|dng|cr[23]|nef|arw|orf|rw2|raf"
     r"|dcm|npy|npz|mp4|mov|parquet|arrow|tar|zip)$",
     re.IGNORECASE,
 )
 CHUNK = "genstack"  # text chunk of the PNG files that genstack writes
-SHEET = '{"sheet": true}'  # its text, where a file is no single image
+SHEET = '{"sheet": true}'  # its text for a sheet of several images
 MOST_PIXELS = 2**27
-#: Pixels that need no proof, and what a byte of the file proves beyond these: no format packs more, but for
-#: large pictures of one colour.
+#: Pixels that any file may have, and pixels per byte of larger files; only flat colour is packed tighter.
 UNPROVEN, PIXELS_PER_BYTE = 2**24, 2**13
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The preprocessing from picture files to the model's images, undone when an image is saved.
+    """Preprocessing from picture files to images of a model, inverted when an image is saved.
 
     Args:
         channels: 1 grey, 3 colour, 4 colour and transparency.
         height: rows of an image.
         width: columns of an image.
-        window: the values of a file that become -1 and 1; values outside are clamped. None for all that a
-            file of its kind can hold (0 to 255, 0 to 65535).
-        bits: bits a channel of a saved picture, 8 or 16; 16 for one channel only.
-        background: red, green and blue, 0 to 255, of what lies behind transparent pictures when `channels`
-            is 1 or 3.
+        window: values of a file that become -1 and 1; values outside are clamped. None for the full range
+            of a file (0 to 255, or 0 to 65535).
+        bits: bits per channel of a saved picture: 8, or 16 with one channel.
+        background: red, green and blue, 0 to 255, behind transparent pictures; not used with 4 channels.
     """
 
     channels: int
@@ -73,7 +71,7 @@ class Preprocessing:
     background: Sequence[int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
-        for name in ("window", "background"):  # lists, where this was read from JSON
+        for name in ("window", "background"):  # lists when read from JSON
             value = getattr(self, name)
             object.__setattr__(self, name, value if value is None else tuple(value))
         if self.channels not in MODES:
@@ -81,17 +79,15 @@ class Preprocessing:
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
             raise UserError(f"invalid background {self.background}; expected red, green, blue from 0 to 255")
         if min(self.height, self.width) < 1:
-            raise UserError(
-                f"an image of {self.height} x {self.width} has no pixels; use a size of at least 1"
-            )
+            raise UserError(f"image sides must be at least 1, got {self.height} x {self.width}")
         if (self.bits, self.channels) not in {(16, 1), *((8, channels) for channels in MODES)}:
             raise UserError(
-                f"{self.bits} bits are not possible with {self.channels} channels; use 8, or 16 with 1"
+                f"invalid bits {self.bits} with {self.channels} channels; use 8, or 16 with 1 channel"
             )
         if self.window and not 0 <= self.window[0] < self.window[1] <= self.highest:
             raise UserError(
-                f"window {self.window} must rise within 0 to {self.highest}, all that {self.bits} bits and "
-                f"{self.channels} channels can hold; values up to 65535 need 16-bit grey files and 1 channel"
+                f"window must rise within 0 to {self.highest} for {self.bits} bits and {self.channels} "
+                f"channels, got {self.window}; values up to 65535 need 16-bit grey files and 1 channel"
             )
 
     @property
@@ -101,12 +97,12 @@ class Preprocessing:
 
     @property
     def highest(self) -> int:
-        """The largest value that a saved picture can hold."""
+        """Largest value of a saved picture."""
         return 2**self.bits - 1
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of `ImageData` by which other pictures become images in the same way."""
+        """Settings of `ImageData` with the same preprocessing."""
         return {
             "resolution": [self.height, self.width],
             "channels": self.channels,
@@ -114,13 +110,21 @@ class Preprocessing:
             "background": list(self.background),
         }
 
+    def read(self, file: Path | bytes, name: str = "") -> Float[Tensor, "c h w"]:
+        """Read a picture file; see the function `read`."""
+        return read(file, self.channels, self.background, self.window is not None, name)
+
+    def pixels(self, picture: Image.Image) -> Float[Tensor, "c h w"]:
+        """Convert an open picture to pixels; see `read`."""
+        return pixels(picture, self.channels, self.background, self.window is not None)
+
     def to_model(self, pixels: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
-        """Pixels as `read` gives them, in [0, 1] or with a window in the file's own values, to [-1, 1]."""
+        """Convert pixels from `read`, in [0, 1] or with a window in the file's values, to [-1, 1]."""
         low, high = self.window or (0.0, 1.0)
         return ((pixels - low) / (high - low) * 2 - 1).clamp(-1, 1)
 
     def to_file(self, images: Float[Tensor, "b c H W"]) -> Integer[np.ndarray, "b H W c"]:
-        """The values that a file stores, uint8 or uint16: the way back from `to_model`."""
+        """Convert images to the values of a file, uint8 or uint16; inverse of `to_model`."""
         low, high = self.window or (0.0, float(self.highest))
         values = low + shares(images).double() * (high - low)
         kind = np.uint8 if self.bits == 8 else np.uint16
@@ -128,17 +132,17 @@ class Preprocessing:
 
 
 def shares(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
-    """Images, [-1, 1], to shares of the full range, [0, 1]; what lies outside is clamped."""
+    """Convert images from [-1, 1] to [0, 1], clamped."""
     return (images.detach().float().clamp(-1, 1) + 1) / 2
 
 
 def to_uint8(images: Float[Tensor, "b c H W"]) -> UInt8[Tensor, "b H W c"]:
-    """Images, [-1, 1], to bytes, clamped and rounded half away from zero."""
+    """Convert images from [-1, 1] to bytes, clamped and rounded half away from zero."""
     return rearrange((shares(images) * 255 + 0.5).floor().to(torch.uint8), "b c h w -> b h w c")
 
 
 def from_uint8(pixels: UInt8[Tensor, "b H W c"]) -> Float[Tensor, "b c H W"]:
-    """Bytes to images, [-1, 1]; `to_uint8` is the way back."""
+    """Convert bytes to images in [-1, 1]; inverse of `to_uint8`."""
     return rearrange(pixels.float() / 255 * 2 - 1, "b h w c -> b c h w").contiguous()
 
 
@@ -149,20 +153,20 @@ def read(
     raw: bool = False,
     name: str = "",
 ) -> Float[Tensor, "c h w"]:
-    """A picture file, or its bytes, upright, first frame, in [0, 1], or in the file's own values if `raw`.
+    """Read the first frame of a picture file, upright, in [0, 1].
 
-    Files of 16 bits a channel keep all their levels (value / 65535). Transparency is laid on `background`, or
-    kept with 4 channels. Grey from colour is luma (ITU-R 601).
+    Files with 16 bits per channel keep all levels (value / 65535). Transparency is composited over
+    `background`, or kept with 4 channels. Colour becomes grey as luma (ITU-R 601).
 
     Args:
-        file: its path, or all that stands in it.
+        file: path or content of the file.
         channels: 1, 3 or 4.
         background: red, green and blue, 0 to 255.
-        raw: leave values as they are, to be read by a window.
-        name: of the file, for messages, where `file` is no path.
+        raw: keep the file's own values, for a window.
+        name: name of the file for messages; by default its path.
 
     Raises:
-        UserError: the file is not a picture, is damaged or incomplete, or claims more than 2**27 pixels.
+        UserError: the file is not a picture, is damaged or incomplete, or has more than 2**27 pixels.
     """
     with open_picture(file, name) as picture:
         return pixels(picture, channels, background, raw)
@@ -170,7 +174,7 @@ def read(
 
 @contextmanager
 def open_picture(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
-    """Open a picture; any error inside the block becomes a UserError with the file name."""
+    """Open a picture; any error in the block becomes a UserError that names the file."""
     try:
         with (
             BytesIO(file) if isinstance(file, bytes) else Bounded(FileIO(file)) as stream,
@@ -189,7 +193,7 @@ def open_picture(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
 
 
 class Bounded(BufferedReader):
-    """A file that is never asked for more than it has left: memory for what is read is taken beforehand."""
+    """A file whose `read` never asks for more bytes than are left, since Python allocates them beforehand."""
 
     def read(self, size: int | None = -1) -> bytes:
         """The next bytes, fewer at the end."""
@@ -199,10 +203,10 @@ class Bounded(BufferedReader):
 
 
 def check_claim(picture: Image.Image, size: int) -> None:
-    """Refuse a picture that claims more pixels than a file of so many bytes can hold."""
+    """Reject a picture whose header has more pixels than a file of this size can hold."""
     width, height = picture.size
     if width * height > max(UNPROVEN, size * PIXELS_PER_BYTE):
-        raise UserError(f"it claims {width} x {height} pixels, which {size} bytes cannot hold")
+        raise UserError(f"its header says {width} x {height} pixels, which {size} bytes cannot hold")
 
 
 def pixels(
@@ -211,14 +215,14 @@ def pixels(
     background: Sequence[int] = (255, 255, 255),
     raw: bool = False,
 ) -> Float[Tensor, "c h w"]:
-    """An open picture in [0, 1], or in its own values if `raw`; see `read`."""
+    """Convert an open picture to pixels; see `read`."""
     width, height = picture.size
     if width * height > MOST_PIXELS:
-        raise UserError(f"it claims {width} x {height} pixels, more than {MOST_PIXELS}; scale it down first")
+        raise UserError(f"it has {width} x {height} pixels, more than {MOST_PIXELS}; scale it down first")
     if has_deep_colour(picture):
         return deep_colour(picture, channels, background) * (255 if raw else 1)
     picture = ImageOps.exif_transpose(picture)
-    if bits(picture) == 16:
+    if grey_bits(picture.mode) == 16:
         return deep_pixels(picture, channels, raw)
     if picture.has_transparency_data and channels != 4:
         behind = Image.new("RGBA", picture.size, (*background, 255))
@@ -228,13 +232,13 @@ def pixels(
     return values if raw else values / 255
 
 
-def bits(picture: Image.Image) -> int:
-    """Bits a channel: 16 where a grey picture has more than 256 levels, 8 otherwise."""
-    return 16 if picture.mode[0] in "IF" else 8
+def grey_bits(mode: str) -> int:
+    """Bits per channel of Pillow's modes: 16 for grey with more than 256 levels, 8 otherwise."""
+    return 16 if mode[0] in "IF" else 8
 
 
 def deep_pixels(picture: Image.Image, channels: int, raw: bool) -> Float[Tensor, "c h w"]:
-    """A grey picture of 16 bits or more (Pillow's modes I;16, I and F)."""
+    """Pixels of a grey picture with 16 bits or more (Pillow's modes I;16, I and F)."""
     values = torch.from_numpy(np.array(picture).astype(np.float32))
     if wrong := int((~values.isfinite()).sum()):
         raise UserError(f"{wrong} of its {values.numel()} pixels are not finite numbers (NaN or infinity)")
@@ -242,7 +246,7 @@ def deep_pixels(picture: Image.Image, channels: int, raw: bool) -> Float[Tensor,
     fractions = picture.mode == "F" and 0 < high <= 1
     if not raw and (not 0 <= low <= high <= 65535 or fractions):
         raise UserError(
-            f"its values, {low:g} to {high:g}, are not 16-bit numbers; say their range by `window`"
+            f"its values, {low:g} to {high:g}, are not 16-bit numbers; give their range as `window`"
         )
     grey = rearrange(values if raw else values / 65535, "h w -> 1 h w")
     if channels != 4:
@@ -251,9 +255,9 @@ def deep_pixels(picture: Image.Image, channels: int, raw: bool) -> Float[Tensor,
 
 
 def has_deep_colour(picture: Image.Image) -> bool:
-    """Return True for a PNG file of 16 bits a channel whose lower bits Pillow would drop.
+    """Return True for a PNG file with 16 bits per channel, whose lower bits Pillow would drop.
 
-    One with a colour named as transparent is left to Pillow, and so is grey with transparency.
+    Pillow itself reads files with a transparent colour, and grey with transparency.
     """
     return (
         isinstance(picture, PngImageFile)
@@ -264,7 +268,7 @@ def has_deep_colour(picture: Image.Image) -> bool:
 
 
 def deep_colour(picture: Image.Image, channels: int, background: Sequence[int]) -> Float[Tensor, "c h w"]:
-    """Such a file in [0, 1]: Pillow keeps the first byte of two, then the second, told the other order."""
+    """Pixels in [0, 1], read twice: Pillow keeps one of two bytes, and the other with reversed byte order."""
     assert isinstance(picture, PngImageFile) and picture.fp is not None
     picture.fp.seek(0)
     file = picture.fp.read()
@@ -292,7 +296,7 @@ def save(
     preprocessing: Preprocessing,
     text: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an image as a PNG file with text chunks; the window is undone. No chunk marks it by itself."""
+    """Write an image as a PNG file with text chunks; without a chunk `genstack` it counts as any picture."""
     values = preprocessing.to_file(rearrange(image, "c h w -> 1 c h w"))[0]
     write(Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values), path, text or {})
 
@@ -300,9 +304,9 @@ def save(
 def write(
     picture: Image.Image, path: Path, text: Mapping[str, str] = MappingProxyType({CHUNK: SHEET})
 ) -> None:
-    """Write a picture as a PNG file with text chunks, whole or not at all.
+    """Write a picture as a PNG file with text chunks.
 
-    The chunk `genstack`, by default that of a sheet, marks the file, so that it never becomes training data.
+    A chunk `genstack` keeps the file out of training data; by default it marks a sheet.
     """
     chunks = PngInfo()
     for name, value in text.items():
@@ -311,8 +315,8 @@ def write(
         picture.save(partial, format="PNG", pnginfo=chunks)
 
 
-def mark(path: Path) -> str | None:
-    """Return the beginning of a PNG file's chunk `genstack`; None for any other file."""
+def read_mark(path: Path) -> str | None:
+    """Read the beginning of a PNG file's chunk `genstack`; None for any other file."""
     try:
         with path.open("rb", buffering=0) as file:
             head = file.read(4096) or b""

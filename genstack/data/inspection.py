@@ -16,7 +16,7 @@ from genstack.data.text import clean
 from genstack.data.transforms import Augmentation
 from genstack.errors import UserError
 
-SHOWN = 16  # images of a contact sheet, and lines of a list
+SHOWN = 16  # images on a contact sheet, lines in a list
 
 
 @dataclass
@@ -24,11 +24,11 @@ class Inspection:
     """Results of an inspection.
 
     Args:
-        readable: numbers of the images that can be read.
-        unreadable: why each of the others cannot.
-        stored: how many pictures are kept in each size and mode.
-        further: pages and frames of files beyond the first ones.
-        contents: keys of the images by a hash of their pixels.
+        readable: numbers of the readable images.
+        unreadable: error of each other image.
+        stored: number of pictures of each size and mode.
+        further: number of pages and frames beyond the first of each file.
+        contents: keys of images by a hash of their pixels.
     """
 
     readable: list[int] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Inspection:
     contents: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def lines(self) -> list[str]:
-        """Sizes, modes, unreadable images and duplicates, to print."""
+        """Lines about sizes, modes, unreadable images and duplicates."""
         copies = [" = ".join(map(clean, keys)) for keys in self.contents.values() if len(keys) > 1]
         return [
             *describe_sizes(self.stored),
@@ -69,7 +69,7 @@ def inspect_images(data: ImageData) -> Inspection:
 
 
 def describe_sizes(stored: Counter[PictureInfo]) -> list[str]:
-    """The smallest and largest pictures by their number of pixels, and the modes."""
+    """Describe the smallest and largest picture by number of pixels, and the modes."""
     modes: Counter[str] = Counter()
     for picture, count in stored.items():
         modes[picture.mode] += count
@@ -82,13 +82,13 @@ def describe_sizes(stored: Counter[PictureInfo]) -> list[str]:
 
 
 def list_lines(what: str, lines: list[str]) -> list[str]:
-    """A count, and the first of what was counted."""
+    """A line with the count, then the first lines."""
     more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return [f"{len(lines)} {what}", *(f"  {line}" for line in lines[:SHOWN]), *more]
 
 
 def contact_sheet(data: ImageData, numbers: list[int], augmentation: Augmentation) -> Image.Image:
-    """Images from all over a source as a model sees them, each above a variation of it."""
+    """Preprocessed images from all over a source, each above an augmented one."""
     count = min(SHOWN, len(numbers))
     columns = min(SHOWN // 2, count)
     chosen = [numbers[index * len(numbers) // count] for index in range(count)]
@@ -98,7 +98,7 @@ def contact_sheet(data: ImageData, numbers: list[int], augmentation: Augmentatio
         row = chosen[first : first + columns]
         missing = columns - len(row)
         names = [data.catalog.caption(number) or clean(data.catalog.key(number)) for number in row]
-        for variation, below in ((Augmentation(), names), (augmentation, ["varied"] * len(row))):
+        for variation, below in ((Augmentation(), names), (augmentation, ["augmented"] * len(row))):
             samples = data.samples(row, variation)
             seen = [samples[0, index].images for index in range(len(row))]
             images += [*seen, *[torch.ones_like(seen[0])] * missing]

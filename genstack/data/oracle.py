@@ -1,4 +1,4 @@
-"""Reads shapes, colours and places back from a picture of `shapes` by geometry alone, without learning."""
+"""Recognizes shapes, colours and positions in pictures of `shapes` by geometry, without learning."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,14 +15,14 @@ from genstack.data.scene import CLASSES, COLOURS, SHAPES, Thing
 
 @dataclass(frozen=True)
 class Seen:
-    """A shape read from a picture.
+    """A recognized shape.
 
     Args:
         shape: one of SHAPES.
         colour: one of COLOURS.
-        row: of its centre, downwards from the top, as a share of the height.
-        column: of its centre, to the right, as a share of the width.
-        area: share of the picture that it covers.
+        row: vertical position of the centre, as a share of the height.
+        column: horizontal position of the centre, as a share of the width.
+        area: covered share of the picture.
     """
 
     shape: str
@@ -41,18 +41,18 @@ class ShapeOracle:
 
     Args:
         chroma: least difference between a coloured pixel's largest and smallest channel, in [0, 1].
-        smallest: share of the picture below which a coloured region is a speck.
+        smallest: least area of a region, as a share of the picture.
     """
 
     def __init__(self, chroma: float = 0.28, smallest: float = 0.008):
         self.chroma, self.smallest = chroma, smallest
 
     def __call__(self, images: Float[Tensor, "b 3 H W"]) -> list[tuple[Seen, ...]]:
-        """The things in each image, [-1, 1], the largest first."""
+        """Shapes in each image, [-1, 1], the largest first."""
         return [self.see(image) for image in (images.detach().cpu().float().clamp(-1, 1) + 1) / 2]
 
     def labels(self, images: Float[Tensor, "b 3 H W"]) -> Int[Tensor, " b"]:
-        """The class of the largest thing in each image; -1 where there is none."""
+        """Class of the largest shape in each image; -1 if there is none."""
         return torch.tensor([CLASSES.index(seen[0].name) if seen else -1 for seen in self(images)])
 
     def see(self, picture: Float[Tensor, "3 H W"]) -> tuple[Seen, ...]:
@@ -70,13 +70,13 @@ class ShapeOracle:
 
 
 def blur(picture: Float[Tensor, "c H W"]) -> Float[Tensor, "c H W"]:
-    """The mean of 3 x 3 pixels, against noise."""
+    """Average 3 x 3 pixels, against noise."""
     padded = functional.pad(rearrange(picture, "c h w -> 1 c h w"), (1, 1, 1, 1), mode="replicate")
     return functional.avg_pool2d(padded, 3, stride=1)[0]
 
 
 def components(mask: Bool[Tensor, "H W"]) -> Int[Tensor, "H W"]:
-    """A number above 0 for each connected region, by letting the largest number in it spread."""
+    """Number connected regions from 1, by spreading the largest number in each."""
     height, width = mask.shape
     numbers = rearrange(torch.arange(1.0, height * width + 1), "(h w) -> 1 1 h w", h=height) * mask
     while True:
@@ -89,7 +89,7 @@ def components(mask: Bool[Tensor, "H W"]) -> Int[Tensor, "H W"]:
 def describe(
     picture: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"], background: Float[Tensor, " 3"]
 ) -> Seen:
-    """The thing that a coloured region is. A pixel counts by the share of the thing's colour in it."""
+    """Recognize the shape of a coloured region; pixels are weighted by their share of its colour."""
     near = functional.max_pool2d(rearrange(region.float(), "h w -> 1 1 h w"), 3, stride=1, padding=1)[0, 0]
     colour = main_colour(picture, region)
     way = colour - background
@@ -104,24 +104,24 @@ def describe(
 
 
 def main_colour(picture: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"]) -> Float[Tensor, " 3"]:
-    """The median of a region's more colourful half: its edges are mixed with what lies behind."""
+    """Median of the more colourful half of a region, since its edges mix with the background."""
     inside = picture[:, region]
     chroma = inside.amax(0) - inside.amin(0)
     return inside[:, chroma >= chroma.median()].median(1).values
 
 
 def name(colour: Float[Tensor, " 3"]) -> str:
-    """The nearest of COLOURS, whatever the light."""
+    """Nearest of COLOURS in direction, independent of brightness."""
     direction = functional.normalize(colour, dim=0)
     known = functional.normalize(torch.tensor(list(COLOURS.values())), dim=1)
     return list(COLOURS)[int((known @ direction).argmax())]
 
 
 def moments(weight: np.ndarray, down: np.ndarray, right: np.ndarray) -> Float[np.ndarray, "3"]:
-    """Spread, threefold and fourfold symmetry of an outline, whatever its place, size and turn.
+    """Spread, threefold and fourfold symmetry of an outline, invariant to position, size and rotation.
 
-    `weight` lies on a grid of unit pixels. The spread E r^2 is 1 for a disc of the same area; E z^3 and E z^4
-    with z = x + iy are 0 for whatever is round.
+    `weight` is given on unit pixels. The spread E r^2 is 1 for a disc of the same area; E z^3 and E z^4 with
+    z = x + iy are 0 for discs and rings.
     """
     radius2 = weight.sum() / np.pi
     z = (right + 1j * down) / np.sqrt(radius2)
@@ -131,6 +131,6 @@ def moments(weight: np.ndarray, down: np.ndarray, right: np.ndarray) -> Float[np
 
 @lru_cache
 def prototype(shape: str) -> Float[np.ndarray, "3"]:
-    """The moments of a shape itself."""
+    """Moments of an ideal shape."""
     down, right = np.mgrid[-300:300, -300:300] + 0.5
     return moments(Thing(shape, "red", 0.0, 0.0, radius=200.0).inside(down, right).astype(float), down, right)

@@ -1,8 +1,8 @@
-"""A permutation that is computed, not kept: any place of it costs the same, however many there are.
+"""A pseudo-random permutation that is computed, not stored, for data sets too large for a list.
 
-A Feistel network over an even number of bits (Luby and Rackoff 1988), walked along until its value is below
-the count (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains"). Its round function is the mixing
-of splitmix64 (Steele, Lea and Flood 2014). It shuffles; it keeps no secrets.
+A Feistel network over an even number of bits (Luby and Rackoff 1988), repeated until its value is below the
+count (cycle walking: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains"). The round function is
+the mixing of splitmix64 (Steele, Lea and Flood 2014). It is not meant for cryptography.
 """
 
 import numpy as np
@@ -14,12 +14,7 @@ ROUNDS = 6
 
 
 class Permutation:
-    """The numbers below a count in an order that looks random; slices of it are arrays.
-
-    Args:
-        count: how many.
-        seed: each gives another order.
-    """
+    """A pseudo-random order of the numbers below `count`; slices of it are arrays."""
 
     def __init__(self, count: int, seed: int):
         self.count = count
@@ -30,14 +25,14 @@ class Permutation:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, places: slice) -> Int64[np.ndarray, " n"]:
-        numbers = self.step(np.arange(*places.indices(self.count), dtype=np.uint64))
+    def __getitem__(self, indices: slice) -> Int64[np.ndarray, " n"]:
+        numbers = self.step(np.arange(*indices.indices(self.count), dtype=np.uint64))
         while (outside := numbers >= self.count).any():
             numbers[outside] = self.step(numbers[outside])
         return numbers.astype(np.int64)
 
     def step(self, numbers: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-        """A permutation of all numbers of so many bits."""
+        """Permute all numbers with 2 * half bits."""
         left, right = numbers >> self.half, numbers & self.mask
         for key in self.keys:
             left, right = right, left ^ (mix_bits(right ^ key) & self.mask)
@@ -45,7 +40,7 @@ class Permutation:
 
 
 def mix_bits(numbers: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """Every bit of the result depends on every bit of a number, as in splitmix64."""
+    """Finalizer of splitmix64: every bit of the result depends on every bit of the input."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes: a description in numbers, its drawing, its segmentation and its words."""
+"""Scenes of coloured shapes: parameters, drawing, segmentation map and caption."""
 
 from dataclasses import dataclass
 
@@ -18,22 +18,22 @@ COLOURS = {
     "pink": (0.98, 0.45, 0.75),
 }
 CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
-HOLE = 0.5  # inner radius of a ring as a share of its outer one
-SAMPLES = 4  # a pixel's edge is sampled so many times
+INNER = 0.5  # inner radius of a ring as a share of its outer one
+SAMPLES = 4  # per pixel and side, for antialiasing
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape. Lengths are shares of the shorter side, places shares of height and width.
+    """One shape. Lengths are shares of the shorter side, positions are shares of height and width.
 
     Args:
         shape: one of SHAPES.
         colour: one of COLOURS.
-        row: of the centre, downwards from the top.
-        column: of the centre, to the right.
-        radius: of circle and ring; half the side of a square; distance from centre to corner of a triangle.
-        tilt: turn in degrees.
-        light: factor on the colour, about 1.
+        row: vertical position of the centre.
+        column: horizontal position of the centre.
+        radius: radius of a circle or ring, half the side of a square, circumradius of a triangle.
+        tilt: rotation in degrees.
+        light: brightness factor of the colour, about 1.
     """
 
     shape: str
@@ -58,7 +58,7 @@ class Thing:
             case "circle":
                 return distance <= self.radius
             case "ring":
-                return (self.radius * HOLE <= distance) & (distance <= self.radius)
+                return (self.radius * INNER <= distance) & (distance <= self.radius)
             case "square":
                 return np.maximum(abs(x), abs(y)) <= self.radius
             case _:
@@ -68,12 +68,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things before a grey background whose brightness changes evenly from one side to the other.
+    """Things in front of a grey background with a linear brightness gradient.
 
     Args:
-        things: those that lie further back first.
-        brightness: of the background at its centre, 0 to 1.
-        slope: how much brighter it grows from top to bottom and from left to right.
+        things: the shapes, from back to front.
+        brightness: brightness of the background at its centre, 0 to 1.
+        slope: change of the brightness from top to bottom and from left to right.
     """
 
     things: tuple[Thing, ...]
@@ -93,13 +93,13 @@ class Scene:
         return words.replace("a orange", "an orange")
 
     def coverage(self, height: int, width: int) -> Float[np.ndarray, "things h w"]:
-        """The share of each pixel that each thing covers."""
+        """Share of each pixel that each thing covers."""
         short = min(height, width)
         down, right = (np.arange(side * SAMPLES) + 0.5 for side in (height, width))
         down, right = rearrange(down / SAMPLES, "h -> h 1"), rearrange(right / SAMPLES, "w -> 1 w")
         masks = np.zeros((len(self.things), height * SAMPLES, width * SAMPLES))
         for mask, thing in zip(masks, self.things, strict=True):
-            # No shape reaches further from its centre than the corners of a square: the rest stays 0.
+            # The corners of a square are furthest from the centre; the rest of the mask stays 0.
             near = thing.radius * 1.45
             rows, columns = (
                 slice(*np.searchsorted(axis.ravel(), [short * (place - near), short * (place + near)]))
@@ -111,7 +111,7 @@ class Scene:
         return reduce(masks, "n (h y) (w x) -> n h w", "mean", y=SAMPLES, x=SAMPLES)
 
     def draw(self, height: int, width: int) -> Float[np.ndarray, "h w 3"]:
-        """The picture, in [0, 1], antialiased."""
+        """Draw the picture, in [0, 1], antialiased."""
         down, right = ((np.arange(side) + 0.5) / side - 0.5 for side in (height, width))
         grey = self.brightness + self.slope[0] * down[:, None] + self.slope[1] * right[None, :]
         picture = np.repeat(grey[..., None], 3, axis=-1)
@@ -121,7 +121,7 @@ class Scene:
         return picture.clip(0, 1)
 
     def segmentation(self, height: int, width: int) -> Int[np.ndarray, "h w"]:
-        """0 for the background, 1 + class of the thing that covers most of a pixel."""
+        """Segmentation map: 0 for the background, otherwise 1 + class."""
         segments = np.zeros((height, width), np.int64)
         for thing, share in zip(self.things, self.coverage(height, width), strict=True):
             segments[share >= 0.5] = 1 + CLASSES.index(thing.name)

@@ -1,8 +1,8 @@
-"""One seed from several numbers, so that chance is a function of what it is for (seed, epoch, index)."""
+"""Seeds derived from several numbers, such as seed, epoch and index."""
 
 from hashlib import blake2b
 
 
 def mix(*numbers: int) -> int:
-    """A seed below 2**63 that depends on every number and on their order."""
+    """Derive a seed below 2**63 from numbers and their order."""
     return int.from_bytes(blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1

@@ -1,4 +1,4 @@
-"""Labelled contact sheets: many images as one picture to look at."""
+"""Labelled contact sheets of images."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -11,7 +11,7 @@ from torch import Tensor
 from genstack.data.images import MODES, to_uint8
 from genstack.errors import UserError
 
-READABLE = 64  # pixels that the shorter side of a tile has at least
+SMALLEST_TILE = 64  # pixels of the shorter side
 GAP, LINE, TEXT = 4, 14, 11
 MOST_LINES = 5  # of a label
 
@@ -19,17 +19,17 @@ MOST_LINES = 5  # of a label
 def sheet(
     images: Float[Tensor, "b c H W"], columns: int, labels: Sequence[str] | None = None, title: str = ""
 ) -> Image.Image:
-    """Images in rows of `columns`, each over its label, below a title of one or more lines.
+    """Draw images in rows of `columns`, each above its label, below a title of one or more lines.
 
-    Small images are enlarged by a whole factor, each pixel a square; transparency is laid on white.
+    Small images are enlarged by a whole factor; transparent ones are composited over white.
     """
     if labels is not None and len(labels) != len(images):
-        raise UserError(f"{len(labels)} labels for {len(images)} images; give one each, or None")
+        raise UserError(f"got {len(labels)} labels for {len(images)} images; give one per image, or None")
     height, width = images.shape[-2:]
-    factor = max(1, ceil(READABLE / min(height, width)))
+    factor = max(1, ceil(SMALLEST_TILE / min(height, width)))
     tile_height, tile_width = height * factor, width * factor
     font = ImageFont.load_default(TEXT)
-    labels_of_tiles = [wrapped(label, tile_width, font) for label in labels or ()]
+    labels_of_tiles = [wrap(label, tile_width, font) for label in labels or ()]
     pitch = tile_height + GAP + LINE * max(map(len, labels_of_tiles), default=0)
     lines = title.splitlines()
     top = GAP + LINE * len(lines)
@@ -48,7 +48,7 @@ def sheet(
 
 
 def table(cells: Sequence[Sequence[Image.Image]], rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
-    """Pictures of one size in rows and columns with a name each."""
+    """Draw pictures of equal size in named rows and columns."""
     font = ImageFont.load_default(TEXT)
     width, height = cells[0][0].size
     left = ceil(max(map(font.getlength, rows))) + 2 * GAP
@@ -65,7 +65,7 @@ def table(cells: Sequence[Sequence[Image.Image]], rows: Sequence[str], columns: 
 
 
 def tile(pixels: np.ndarray) -> Image.Image:
-    """One image, opaque."""
+    """Convert an image to an opaque picture."""
     mode = MODES[pixels.shape[-1]]
     picture = Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
     if mode == "RGBA":
@@ -73,10 +73,10 @@ def tile(pixels: np.ndarray) -> Image.Image:
     return picture.convert("RGB")
 
 
-def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Break a text into lines of a width in pixels, at most MOST_LINES; the last one is cut."""
+def wrap(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Wrap a text into at most MOST_LINES lines of a width in pixels; the last one is cut."""
     lines: list[str] = []
-    most = MOST_LINES * (width + 1)  # letters; nearly all are wider than a pixel
+    most = MOST_LINES * (width + 1)  # letters, since nearly all are wider than a pixel
     text = text if len(text) <= most else text[:most] + "…"
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
@@ -92,7 +92,7 @@ def fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFon
     if len(text) <= width and font.getlength(text) <= width:
         return text
     text = text[:width]
-    least, most = 0, len(text)  # letters that fit, and letters that might
+    least, most = 0, len(text)  # letters that fit, letters that may fit
     while least < most:
         middle = (least + most + 1) // 2
         if font.getlength(text[:middle] + "…") <= width:

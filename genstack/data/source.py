@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from genstack.data.images import Preprocessing, open_picture
+from genstack.data.images import Preprocessing, grey_bits, open_picture
 from genstack.data.split import hash_keys
 from genstack.errors import UserError
 
@@ -19,7 +20,7 @@ FURTHER = "further pages or frames (the first of a file is read)"
 
 @dataclass(frozen=True)
 class PictureInfo:
-    """Size, mode and number of frames of a picture file; 0 x 0 for a picture that is drawn on demand."""
+    """Size, mode and number of frames of a picture; 0 x 0 if it is drawn on demand."""
 
     height: int
     width: int
@@ -27,16 +28,11 @@ class PictureInfo:
     frames: int = 1
 
 
-def read_info(file: Path | bytes, name: str = "") -> PictureInfo:
-    """Look at a picture file without decoding it; see `images.read`."""
-    with open_picture(file, name) as picture:
-        return PictureInfo(picture.height, picture.width, picture.mode, getattr(picture, "n_frames", 1))
-
-
 class Source(ABC):
     """Images by number. A new kind of source is a new file in `sources/`.
 
-    `class_names` are the classes in the order of their labels, () for none; `bits` are a channel's.
+    Methods raise UserError for an image that cannot be read. `class_names` are the classes in the order of
+    their labels, () for none; `bits` is the number of bits per channel.
     """
 
     class_names: tuple[str, ...] = ()
@@ -45,7 +41,7 @@ class Source(ABC):
 
     @property
     def omitted(self) -> dict[str, int]:
-        """Counts of what looks like data and is not read, by a plural noun phrase that says what and why."""
+        """Counts of files that look like data but are not read, by plural noun phrases with the reason."""
         return {}
 
     @classmethod
@@ -66,34 +62,26 @@ class Source(ABC):
 
     @abstractmethod
     def key(self, number: int) -> str:
-        """Permanent name of the image; decides its side of the split."""
+        """Permanent name of an image, by which it is split."""
 
     def key_hashes(self, count: int) -> Iterator[Float64[np.ndarray, " n"]]:
-        """Hashes in [0, 1) of the keys of the first `count` images, for the split, in blocks."""
+        """Hashes in [0, 1) of the first `count` keys, in blocks."""
         return hash_keys(map(self.key, range(count)))
 
     @abstractmethod
     def info(self, number: int) -> PictureInfo:
-        """Size, mode and frames of the picture file.
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """Size, mode and frames of a picture."""
 
     @abstractmethod
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        """The picture as `images.read` gives it, of any size, with `preprocessing.channels`.
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """Read a picture at its own size, as `Preprocessing.read` does."""
 
     def label(self, number: int) -> int:
-        """The image's class; 0 where there are none."""
+        """Class of an image; 0 without classes."""
         return 0
 
     def labels_of(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:
-        """The classes of some images; -1 where one has none."""
+        """Classes of some images; -1 for one that has none."""
         return np.fromiter(map(self._label, numbers), np.int64, len(numbers))
 
     def _label(self, number: int) -> int:
@@ -103,25 +91,45 @@ class Source(ABC):
             return -1
 
     def caption(self, number: int) -> str:
-        """The caption of the image; "" for none."""
+        """Caption of an image; "" for none."""
         return self.class_names[self.label(number)] if self.class_names else ""
 
     def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        """Another picture that goes with this one, such as its segmentation map, as `image` gives pictures.
-
-        Raises:
-            UserError: there is none, or it cannot be read.
-        """
+        """Read the condition image of an image, such as its segmentation map."""
         raise UserError(
             f"{self.key(number)} has no condition image of its own; name a folder by data.condition_images"
         )
 
 
-def bits_of_first(source: Source) -> int:
-    """Bits a channel of the first picture that can be read: 16 where it has more than 256 levels of grey."""
-    for number in range(len(source)):
-        try:
-            return 16 if source.info(number).mode[0] in "IF" else 8
-        except UserError:
-            continue
-    return 8
+class FileSource(Source):
+    """Images in picture files."""
+
+    @abstractmethod
+    def file(self, number: int) -> tuple[Path | bytes, str]:
+        """Path or content of an image's file, and its name for messages."""
+
+    def condition_file(self, number: int) -> tuple[Path | bytes, str]:
+        """Path or content of the file of a condition image, and its name for messages."""
+        raise UserError(
+            f"{self.key(number)} has no condition image of its own; name a folder by data.condition_images"
+        )
+
+    @cached_property
+    def bits(self) -> int:  # type: ignore[override]
+        """Bits per channel of the first readable picture: 16 for grey with more than 256 levels, else 8."""
+        for number in range(len(self)):
+            try:
+                return grey_bits(self.info(number).mode)
+            except UserError:
+                continue
+        return 8
+
+    def info(self, number: int) -> PictureInfo:
+        with open_picture(*self.file(number)) as picture:
+            return PictureInfo(picture.height, picture.width, picture.mode, getattr(picture, "n_frames", 1))
+
+    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        return preprocessing.read(*self.file(number))
+
+    def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
+        return preprocessing.read(*self.condition_file(number))

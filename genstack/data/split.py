@@ -1,6 +1,6 @@
-"""Split into training and validation by a hash of each image's key: added images move no others.
+"""Split into training and validation by a hash of each image's key, so added images move no others.
 
-Only the numbers of the validation images are kept; training numbers are computed from them.
+Only the numbers of the validation images are stored; those of training are computed from them.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64
 
 from genstack.errors import UserError
 
-BLOCK = 2**16  # keys that are in memory at once
+BLOCK = 2**16  # keys in memory at once
 
 
 class Indices(Sequence[int]):
@@ -43,20 +43,15 @@ class Indices(Sequence[int]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Indices) and np.array_equal(self.numbers, other.numbers)
 
-    __hash__ = None  # type: ignore[assignment]  # as arrays and lists have none
+    __hash__ = None  # type: ignore[assignment]  # as for arrays and lists
 
 
 class Complement(Sequence[int]):
-    """All numbers below `whole` but the excluded ones, in order; computed, not stored.
-
-    Args:
-        whole: number of images.
-        chosen: the excluded numbers.
-    """
+    """All numbers below `whole` except the chosen ones, in order; computed, not stored."""
 
     def __init__(self, whole: int, chosen: Indices):
         self.whole, self.chosen = whole, chosen
-        self.before = chosen.numbers - np.arange(len(chosen))  # others that lie before each one left out
+        self.before = chosen.numbers - np.arange(len(chosen))  # remaining numbers before each chosen one
 
     def __len__(self) -> int:
         return self.whole - len(self.chosen)
@@ -67,10 +62,10 @@ class Complement(Sequence[int]):
     def __getitem__(self, index: slice) -> Indices: ...
     def __getitem__(self, index: int | slice) -> int | Indices:
         if isinstance(index, slice):
-            places = np.arange(*index.indices(len(self)))
-            return Indices(places + np.searchsorted(self.before, places, side="right"))
-        place = range(len(self))[index]  # counts from the end, and refuses, as every sequence does
-        return place + int(np.searchsorted(self.before, place, side="right"))
+            indices = np.arange(*index.indices(len(self)))
+            return Indices(indices + np.searchsorted(self.before, indices, side="right"))
+        index = range(len(self))[index]  # raises IndexError
+        return index + int(np.searchsorted(self.before, index, side="right"))
 
     def __iter__(self) -> Iterator[int]:
         for first in range(0, len(self), BLOCK):
@@ -79,7 +74,7 @@ class Complement(Sequence[int]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Complement) and (self.whole, self.chosen) == (other.whole, other.chosen)
 
-    __hash__ = None  # type: ignore[assignment]  # as arrays and lists have none
+    __hash__ = None  # type: ignore[assignment]  # as for arrays and lists
 
 
 @dataclass(frozen=True)
@@ -95,29 +90,29 @@ class Split:
         return len(self.validation) + (0 if self.training == self.validation else len(self.training))
 
     def of(self, numbers: Sequence[int]) -> "Split":
-        """The split of some images of a source, from that of their indices."""
+        """Map a split of indices to the numbers of those images."""
         whole = np.asarray(numbers, np.int64)
         return Split(Indices(whole[list(self.training)]), Indices(whole[list(self.validation)]))
 
 
-def split(places: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:
+def split(hashes: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:
     """Put about `share` of the images into validation; with two or more, each side has at least one.
 
     A single image is on both sides, with a warning.
 
     Args:
-        places: where the keys of all images lie in [0, 1), some at a time: see `hash_keys`.
-        share: of the images to lay aside.
+        hashes: hashes of all keys in blocks, see `hash_keys`.
+        share: share of the validation images.
     """
     if not 0 <= share < 1:
         raise UserError(
-            f"validation {share} is out of range; give the share of images to lay aside, such as 0.05"
+            f"validation must be a share of the images from 0 to below 1, such as 0.05; got {share}"
         )
-    count, aside = 0, [np.empty(0, np.int64)]
-    least, most = (np.inf, 0), (-np.inf, 0)  # the place that is first, and the one that is last
-    for block in places:
+    count, parts = 0, [np.empty(0, np.int64)]
+    least, most = (np.inf, 0), (-np.inf, 0)  # smallest and largest hash, with their numbers
+    for block in hashes:
         if len(block):
-            aside.append(count + np.flatnonzero(block < share))
+            parts.append(count + np.flatnonzero(block < share))
             least = min(least, (float(block.min()), count + int(block.argmin())))
             last = len(block) - 1 - int(block[::-1].argmax())
             most = max(most, (float(block[last]), count + last))
@@ -125,7 +120,7 @@ def split(places: Iterable[Float64[np.ndarray, " n"]], share: float) -> Split:
     if count == 1:
         warnings.warn("only one image: it is used for training and for validation", stacklevel=2)
         return Split(Indices(np.zeros(1, np.int64)), Indices(np.zeros(1, np.int64)))
-    chosen = np.concatenate(aside)
+    chosen = np.concatenate(parts)
     if not len(chosen):
         chosen = np.array([least[1]][:count])
     elif len(chosen) == count:

@@ -1,4 +1,4 @@
-"""The order of training: an endless stream of shuffled epochs that can start anywhere."""
+"""The order of training: endless shuffled epochs that can start anywhere."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -13,28 +13,28 @@ from genstack.data.permutation import Permutation
 from genstack.data.seeding import mix
 from genstack.errors import UserError
 
-MOST_KEPT = 2**24  # images up to which a permutation is kept as a list, in 8 bytes each
+LARGEST_LIST = 2**24  # images up to which a permutation is stored, in 8 bytes each
 
 
-@lru_cache(maxsize=2)  # a batch may lie across two epochs
+@lru_cache(maxsize=2)  # a batch may span two epochs
 def order(images: int, seed: int, epoch: int) -> Int[Tensor, " images"] | Permutation:
-    """The permutation of an epoch; slices of it are numbers of images."""
-    if images > MOST_KEPT:
+    """Permutation of an epoch; slices of it are numbers of images."""
+    if images > LARGEST_LIST:
         return Permutation(images, mix(seed, epoch))
     return torch.randperm(images, generator=torch.Generator().manual_seed(mix(seed, epoch)))
 
 
 class Stream(Sampler[tuple[int, int]]):
-    """Pairs (epoch, index) without end, for one of several processes.
+    """Endless pairs (epoch, index) for one of several processes.
 
     Position p of the stream is image p mod n of the permutation of epoch p // n. A step takes the next
     `processes * batch_size` positions, of which each process has its own consecutive `batch_size`.
 
     Args:
         images: number of images n.
-        batch_size: images a step in one process.
-        seed: of the permutations.
-        start: positions already consumed, by all processes together.
+        batch_size: images per step in one process.
+        seed: seed of the permutations.
+        start: positions already consumed by all processes together.
         rank: number of this process.
         processes: number of processes.
     """
@@ -44,8 +44,8 @@ class Stream(Sampler[tuple[int, int]]):
     ):
         if images < 1 or batch_size < 1 or start < 0 or not 0 <= rank < processes:
             raise UserError(
-                f"no stream of {images} images in batches of {batch_size} from {start} for process {rank} of "
-                f"{processes}; there is at least 1 image, 1 a batch, and processes count from 0"
+                f"invalid stream of {images} images in batches of {batch_size} from {start} for rank {rank} "
+                f"of {processes}; expected at least 1 image, batches of at least 1, and ranks from 0"
             )
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.start, self.rank, self.processes = start, rank, processes

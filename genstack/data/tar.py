@@ -1,7 +1,7 @@
-"""Places of the members of a tar file, as Python's tarfile finds them.
+"""Offsets of the members of a tar file, found by Python's tarfile.
 
-The file may come from a stranger. Nothing is unpacked, no name is used as a path, and no more is read at once
-than a header may have.
+The file is not trusted: nothing is unpacked, names are not used as paths, and reads are no longer than a
+header.
 """
 
 import tarfile
@@ -15,24 +15,20 @@ LONGEST_HEADER = 2**16  # bytes of a long name or pax header
 
 
 class DamagedTarError(Exception):
-    """A file that is not a tar file to its end; the members before are whole."""
+    """A tar file that is damaged or cut off; the members read before are complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file in a tar file: its name, and the place of its bytes."""
+    """A regular file in a tar file: its name, and offset and size of its content."""
 
     name: str
     start: int
     size: int
 
 
-class Headers:
-    """A file that gives tarfile no more bytes at once than a header may have.
-
-    Args:
-        file: the tar file.
-    """
+class HeaderReader:
+    """A tar file whose reads are limited to the length of a header."""
 
     def __init__(self, file: BufferedIOBase):
         self.file, self.seek, self.tell = file, file.seek, file.tell
@@ -45,22 +41,22 @@ class Headers:
 
 
 def members(file: BufferedIOBase, length: int) -> Iterator[Member]:
-    """The regular files in a tar file of this length, in order.
+    """Yield the regular files in a tar file of this length, in order.
 
     Raises:
-        DamagedTarError: after the last whole member, if the file does not end as tar files do.
+        DamagedTarError: after the last complete member, if the file has no valid end.
     """
-    cut_off = f"it breaks off at byte {length}, before the end that a tar file has"
+    cut_off = f"it breaks off at byte {length}, before the end of the archive"
     try:
         file.seek(0)
-        archive = tarfile.TarFile(fileobj=Headers(file), encoding="utf-8", errors="replace")  # type: ignore[arg-type]
+        archive = tarfile.TarFile(fileobj=HeaderReader(file), encoding="utf-8", errors="replace")  # type: ignore[arg-type]
         while (found := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all members
             end = found.offset_data + found.size
             if found.size < 0 or len(found.name) > LONGEST_NAME:
                 raise DamagedTarError(
                     f"the header before byte {found.offset_data} has a size of {found.size} and a name of "
-                    f"{len(found.name)} letters; names have {LONGEST_NAME} at most"
+                    f"{len(found.name)} letters; the longest name has {LONGEST_NAME}"
                 )
             if found.isreg() and end > length:
                 raise DamagedTarError(f"it breaks off at byte {length}, inside a member that ends at {end}")

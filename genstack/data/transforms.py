@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from genstack.data.images import Preprocessing, read
+from genstack.data.images import Preprocessing
 from genstack.data.seeding import mix
 from genstack.errors import UserError
 
@@ -21,14 +21,14 @@ class Augmentation:
     """Augmentation of training images, a function of seed, epoch and image alone.
 
     Args:
-        crop: where the crop lies along the longer side, and anywhere when zoomed: `center` or `random`. Or
-            `resized`: of random area, proportions and place (torchvision's RandomResizedCrop), then scaled.
-        area: smallest and largest share of the picture's area in a `resized` crop.
+        crop: position of the crop: `center` or `random`; or `resized` for random area, proportions and
+            position (torchvision's RandomResizedCrop).
+        area: smallest and largest area of a `resized` crop, as a share of the picture's.
         proportions: smallest and largest width divided by height of a `resized` crop.
-        zoom: smallest and largest magnification, at least 1; with 1.0 and 1.3 sides shrink by up to 1.3.
+        zoom: smallest and largest magnification, at least 1; 1.3 divides the sides of a crop by 1.3.
         flip: probability of mirroring left and right.
-        rotate: largest angle in degrees, either way; the border's colours fill the corners.
-        shift: largest shift, as a share of height and width, either way; the border's colours fill the gap.
+        rotate: largest angle in degrees, in both directions; the border is repeated.
+        shift: largest shift, as a share of height and width, in both directions; the border is repeated.
     """
 
     crop: Literal["center", "random", "resized"] = "center"
@@ -48,11 +48,11 @@ class Augmentation:
             "area": (0 < self.area[0] <= self.area[1] <= 1, "two rising shares above 0 and up to 1"),
             "proportions": (0 < self.proportions[0] <= self.proportions[1], "two rising numbers above 0"),
         }
-        for name, (kept, limit) in limits.items():
-            if not kept:
-                raise UserError(f"augmentation {name} {getattr(self, name)} is out of range; give {limit}")
+        for name, (valid, limit) in limits.items():
+            if not valid:
+                raise UserError(f"invalid augmentation {name} {getattr(self, name)}; expected {limit}")
         if self.crop == "resized" and self.zoom != (1, 1):
-            raise UserError(f"zoom {self.zoom} has no meaning with crop: resized; set area instead")
+            raise UserError(f"zoom {self.zoom} does not apply to crop: resized; set area instead")
 
     @property
     def moves_crop(self) -> bool:
@@ -62,17 +62,17 @@ class Augmentation:
     def edges(
         self, sides: tuple[int, int], size: tuple[int, int], seed: int, epoch: int, index: int
     ) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right edge of the crop that `__call__` takes, as shares of the sides.
+        """Top, left, bottom and right edge of the crop in `__call__`, as shares of the picture's sides.
 
-        Of a mirrored picture, they are those in its mirror image; `rotate` and `shift` are not counted.
+        For a mirrored crop, these are edges in the mirrored picture. `rotate` and `shift` are ignored.
         """
         top, left, tall, wide = self._crop_box(sides, size, seed, epoch, index)
-        mirror = self._draw_numbers(seed, epoch, index)[3]
+        mirror = self._random_numbers(seed, epoch, index)[3]
         height, width = sides
         edges = (top / height, left / width, (top + tall) / height, (left + wide) / width)
         return (edges[0], 1 - edges[3], edges[2], 1 - edges[1]) if mirror < self.flip else edges
 
-    def _draw_numbers(self, seed: int, epoch: int, index: int) -> list[float]:
+    def _random_numbers(self, seed: int, epoch: int, index: int) -> list[float]:
         generator = torch.Generator().manual_seed(mix(seed, epoch, index))
         return torch.rand(7, generator=generator).tolist()
 
@@ -83,7 +83,7 @@ class Augmentation:
         if self.crop == "resized":
             generator = torch.Generator().manual_seed(mix(seed, epoch, index, 1))
             return random_resized_crop(sides, self.area, self.proportions, generator)
-        (low, high), (zoom, row, column, *_) = self.zoom, self._draw_numbers(seed, epoch, index)
+        (low, high), (zoom, row, column, *_) = self.zoom, self._random_numbers(seed, epoch, index)
         place = (row, column) if self.crop == "random" else (0.5, 0.5)
         return crop_box(sides, size, low + zoom * (high - low), place)
 
@@ -91,7 +91,7 @@ class Augmentation:
         self, image: Float[Tensor, "c h w"], size: tuple[int, int], seed: int, epoch: int, index: int
     ) -> Float[Tensor, "c H W"]:
         """Augment image `index` for this epoch, at this height and width."""
-        mirror, angle, down, right = self._draw_numbers(seed, epoch, index)[3:]
+        mirror, angle, down, right = self._random_numbers(seed, epoch, index)[3:]
         height, width = image.shape[-2:]
         image = crop_then_resize(image, self._crop_box((height, width), size, seed, epoch, index), size)
         if mirror < self.flip:
@@ -105,10 +105,10 @@ class Augmentation:
 def crop_box(
     sides: tuple[int, int], size: tuple[int, int], zoom: float, place: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width, in whole pixels, of a crop with the proportions of `size`.
+    """Top, left, height and width in pixels of the largest crop with the proportions of `size`.
 
-    It is as large as fits into a picture of these sides, divided by `zoom`. `place` is where it lies, as a
-    share of the free way from the top and from the left.
+    Its sides are divided by `zoom`. `place` is its position between top and bottom and between left and
+    right, from 0 to 1.
     """
     (height, width), (rows, columns) = sides, size
     scale = max(rows / height, columns / width) * zoom
@@ -130,7 +130,7 @@ def random_resized_crop(
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a crop of random area and proportions (Szegedy et al. 2014, 1409.4842).
 
-    As torchvision draws it, number by number: after ten crops that do not fit, the largest in the middle.
+    The same numbers as torchvision's: after ten crops that do not fit, the largest center crop.
     """
     height, width = sides
     for _ in range(10):
@@ -159,10 +159,7 @@ def crop_and_resize(
     zoom: float = 1.0,
     place: tuple[float, float] = (0.5, 0.5),
 ) -> Float[Tensor, "c H W"]:
-    """Crop to the proportions of `size`, as `crop_box` says, then scale.
-
-    Cropping comes first, so that a long thin picture needs little memory.
-    """
+    """Crop with `crop_box`, then resize; in this order, a long thin picture needs little memory."""
     height, width = image.shape[-2:]
     return crop_then_resize(image, crop_box((height, width), size, zoom, place), size)
 
@@ -170,33 +167,32 @@ def crop_and_resize(
 def crop_then_resize(
     image: Float[Tensor, "c h w"], crop: tuple[int, int, int, int], size: tuple[int, int]
 ) -> Float[Tensor, "c H W"]:
-    """A crop, by its top, left, height and width, at another size."""
+    """Cut out a crop, given by top, left, height and width, and resize it."""
     top, left, tall, wide = crop
     cropped = image[:, top : top + tall, left : left + wide]
     if (tall, wide) == size:
         return cropped
     batch = rearrange(cropped, "c h w -> 1 c h w")
-    return functional.interpolate(batch, size, mode="bicubic", antialias=True)[0].clamp(
-        -1, 1
-    )  # it overshoots
+    resized = functional.interpolate(batch, size, mode="bicubic", antialias=True)[0]
+    return resized.clamp(-1, 1)  # bicubic interpolation overshoots
 
 
 def rotate_and_shift(
     image: Float[Tensor, "c h w"], degrees: float, shift: tuple[float, float]
 ) -> Float[Tensor, "c h w"]:
-    """Turn clockwise about the centre, then shift down and right, in pixels; the border goes on outwards."""
+    """Rotate clockwise about the centre, then shift down and right in pixels; the border is repeated."""
     (height, width), (down, right) = image.shape[-2:], shift
     cosine, sine = cos(radians(degrees)), sin(radians(degrees))
-    back = [  # from a place in the result to one in the image, both from -1 to 1
+    inverse = [  # from a position in the result to one in the image, both from -1 to 1
         [cosine, sine * height / width, -2 * (cosine * right + sine * down) / width],
         [-sine * width / height, cosine, -2 * (cosine * down - sine * right) / height],
     ]
-    places = functional.affine_grid(torch.tensor([back]), [1, *image.shape], align_corners=False)
+    grid = functional.affine_grid(torch.tensor([inverse]), [1, *image.shape], align_corners=False)
     batch = rearrange(image, "c h w -> 1 c h w")
-    return functional.grid_sample(batch, places, padding_mode="border", align_corners=False)[0]
+    return functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)[0]
 
 
 def load(path: Path, preprocessing: Preprocessing) -> Float[Tensor, "c H W"]:
-    """A picture file as a model sees it outside training: centred, in [-1, 1]."""
-    image = read(path, preprocessing.channels, preprocessing.background, raw=preprocessing.window is not None)
-    return crop_and_resize(preprocessing.to_model(image), (preprocessing.height, preprocessing.width))
+    """Read a picture file, center-cropped to the model's size, in [-1, 1]."""
+    image = preprocessing.to_model(preprocessing.read(path))
+    return crop_and_resize(image, (preprocessing.height, preprocessing.width))

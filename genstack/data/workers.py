@@ -1,4 +1,4 @@
-"""The image that each loader worker is reading, so that an error names the one a worker died of."""
+"""Loader workers that die: which image they were reading, and how they ended."""
 
 import signal
 import threading
@@ -9,14 +9,14 @@ from multiprocessing.process import BaseProcess
 import torch
 from torch.utils.data import get_worker_info
 
-NOTHING = -1
+NONE = -1
 
 
 class ReadingProgress:
-    """The number of the image that each worker reads, in memory shared with the training process."""
+    """Number of the image that each worker is reading, in shared memory."""
 
     def __init__(self, workers: int):
-        self.numbers = torch.full((workers,), NOTHING)
+        self.numbers = torch.full((workers,), NONE)
         if workers:
             self.numbers.share_memory_()
 
@@ -29,12 +29,12 @@ class ReadingProgress:
             return
         self.numbers[worker.id] = number
         yield
-        self.numbers[worker.id] = NOTHING
+        self.numbers[worker.id] = NONE
 
     def last(self, worker: int) -> int | None:
-        """The image a worker was reading; None between two images."""
+        """Number of the image that a worker was reading; None between two images."""
         number = int(self.numbers[worker])
-        return None if number == NOTHING else number
+        return None if number == NONE else number
 
 
 def describe_exit(worker: BaseProcess) -> str:
@@ -53,9 +53,9 @@ def can_set_child_handler() -> bool:
 
 @contextmanager
 def restored_child_handler() -> Iterator[None]:
-    """Remove the handler that torch sets: it raises an error anywhere in training when a worker dies.
+    """Restore the handler that torch replaces: torch's raises an error anywhere in training if a worker dies.
 
-    Without it the error is raised within seconds in the loader, which waits for the worker.
+    Without it, the loader raises the error within seconds.
     """
     before = signal.getsignal(signal.SIGCHLD) if can_set_child_handler() else None
     try:
@@ -67,7 +67,7 @@ def restored_child_handler() -> Iterator[None]:
 
 @contextmanager
 def default_child_handler() -> Iterator[None]:
-    """Suspend the handler that another loader may have left."""
+    """Suspend a handler that another loader has set."""
     with restored_child_handler():
         if can_set_child_handler():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

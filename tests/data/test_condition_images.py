@@ -106,7 +106,7 @@ def test_mistakes_are_told(folders):
     of = data(folders, batch_size=8)
     samples = of.samples(range(8))
     skipped = samples[0, 0].skipped
-    assert "is 90 x 90, and the picture 40 x 60; give both the same proportions" in skipped["a/0.png"]
+    assert "is 90 x 90, but the picture is 40 x 60; give both the same proportions" in skipped["a/0.png"]
     assert "a/1.png has no condition image" in skipped["a/1.png"]
     digits = ImageData("digits", 8, 1, condition_images="own").samples([0])
     with pytest.raises(ValueError, match="no condition image of its own; name a folder"):

@@ -19,8 +19,8 @@ from genstack.data.images import (
     SUFFIXES,
     Preprocessing,
     from_uint8,
-    mark,
     read,
+    read_mark,
     save,
     to_uint8,
     write,
@@ -315,6 +315,6 @@ def test_what_genstack_writes_is_marked(tmp_path):
     write(Image.new("L", (3, 3)), tmp_path / "sheet.png")
     save(torch.zeros(3, 4, 4), tmp_path / "sample.png", Preprocessing(3, 4, 4), {"genstack": "ü" * 9000})
     Image.new("L", (3, 3)).save(tmp_path / "other.png")
-    assert mark(tmp_path / "sheet.png") == SHEET
-    assert mark(tmp_path / "sample.png") is not None
-    assert mark(tmp_path / "other.png") is mark(tmp_path / "none.png") is None
+    assert read_mark(tmp_path / "sheet.png") == SHEET
+    assert read_mark(tmp_path / "sample.png") is not None
+    assert read_mark(tmp_path / "other.png") is read_mark(tmp_path / "none.png") is None

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from genstack.data.names import Names
+from genstack.data.text import Names
 
 GIVEN = ["a/1.png", "", "ü/画像 🎨.png", "no\udcff utf-8", "with\0zero", "a/1.png"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from genstack.data.sheet import GAP, LINE, MOST_LINES, TEXT, fit, sheet, table, wrapped
+from genstack.data.sheet import GAP, LINE, MOST_LINES, TEXT, fit, sheet, table, wrap
 
 
 def test_tiles_are_the_images_enlarged_by_a_whole_factor():
@@ -29,13 +29,13 @@ def test_titles_and_labels_are_drawn_beside_the_images():
 def test_long_labels_go_on_below_and_all_tiles_have_room_for_them():
     font = ImageFont.load_default(TEXT)
     words = "a red circle left of a blue square"
-    lines = wrapped(words, 64, font)
+    lines = wrap(words, 64, font)
     assert " ".join(lines) == words
     assert all(font.getlength(line) <= 64 for line in lines)
     assert 1 < len(lines) <= MOST_LINES
     page = sheet(torch.ones(3, 1, 8, 8), 2, [words, "one", ""])
     assert page.height == GAP + 2 * (64 + GAP + LINE * len(lines))
-    cut = wrapped(words * 5, 64, font)
+    cut = wrap(words * 5, 64, font)
     assert len(cut) == MOST_LINES
     assert cut[-1].endswith("…")
 
@@ -78,7 +78,7 @@ def test_a_label_of_any_length_is_measured_in_a_few_steps(text, monkeypatch):
         return getlength(text, *rest)
 
     monkeypatch.setattr(font, "getlength", count)
-    lines = wrapped(text, 64, font)
+    lines = wrap(text, 64, font)
     assert len(lines) <= MOST_LINES and lines[-1].endswith("…")
     assert len(measured) < 100 and sum(measured) < 10_000
 

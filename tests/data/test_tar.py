@@ -101,7 +101,7 @@ def header(size, kind=b"0", name=b"a.png"):
         (header(b"-0000000001\0"), "a size of -1"),
         (
             header(b"00000200000\0", b"L") + b"a" * 65536 + header(b"0") + bytes(1024),
-            "names have 1024 at most",
+            "the longest name has 1024",
         ),
         (header(b"00001000000\0", b"x") + b"a" * 262144 + bytes(1024), "more than 65536"),
         (

@@ -69,7 +69,7 @@ def test_a_dead_worker_is_reported_with_its_image(way, message, capfd):
 
 @pytest.mark.slow
 def test_what_a_worker_refuses_is_one_line():
-    with pytest.raises(UserError, match="none of 1 images can be read; the last: no picture") as error:
+    with pytest.raises(UserError, match="none of 1 images can be read; the last error: no picture") as error:
         list(loader(unreadable, [11], workers=1))
     assert "\n" not in str(error.value)
 

@@ -271,7 +271,7 @@ def code_header(content: bytes, folder: Path) -> None:
     """The header of an archive of codes, and a shard under it."""
     made = headers.read(wrote(folder, CODES, content))
     assert len(made.plan) == 32
-    shards.Shard(wrote(folder, "000000.safetensors", archive()[1]), made).check("")
+    shards.Shard(wrote(folder, "000000.safetensors", archive()[1]), made).verify("")
 
 
 def code_headers() -> list[bytes]:
@@ -286,8 +286,8 @@ def code_shard(content: bytes, folder: Path) -> None:
     """A shard of codes, by somebody who can reckon its checksum."""
     one = shards.Shard(wrote(folder, "000000.safetensors", content), archive()[0])
     one.checksum = shards.checksum(one.arrays, one.header.plan, one.skipped)
-    one.check(one.checksum)
-    assert len(one.keys()) == len(one.captions(range(len(one))))
+    one.verify(one.checksum)
+    assert len(one.keys(range(len(one)))) == len(one.captions(range(len(one))))
 
 
 def tar(content: bytes, folder: Path) -> None:

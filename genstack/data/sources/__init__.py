@@ -17,11 +17,7 @@ def is_archive(folder: Path) -> bool:
 
 
 def open_source(name: str, labels: str = "own") -> Source:
-    """The source that `data.source` names: a built-in, a set of another library, or else a folder.
-
-    Raises:
-        UserError: nothing of that name exists, or `labels` asks for folders where there are none.
-    """
+    """Open the source that `data.source` names; a folder if no other kind claims the name."""
     import genstack.data.sources as package
     from genstack.data.sources.folder import FolderSource
 
@@ -29,7 +25,7 @@ def open_source(name: str, labels: str = "own") -> Source:
     kind = next((kind for kind in kinds if kind.claims(name)), None)
     if kind is not None:
         if labels == "folder":
-            raise UserError(f"{name} has no folders to make classes of; leave `labels` at `own`")
+            raise UserError(f"{name} has no folders to use as classes; set labels to own")
         if name in kind.names() and Path(name).is_dir():
             warnings.warn(
                 f"'{name}' is the built-in set; the folder of that name is './{name}'", stacklevel=2
@@ -37,11 +33,11 @@ def open_source(name: str, labels: str = "own") -> Source:
         return kind(name)
     if is_archive(Path(name)):
         raise UserError(
-            f"{name} holds codes, which only priors train on; name the pictures that they were made of"
+            f"{name} holds codes, which only priors train on; give the pictures that were encoded"
         )
     if not FolderSource.exists(name):
         known = [known for kind in kinds for known in kind.names()]
         near = get_close_matches(name, [*known, *FolderSource.beside(name)], n=1)
         advice = f"did you mean {near[0]}?" if near else f"give a folder, or one of {', '.join(known[:6])}"
-        raise UserError(f"data source {name} does not exist; {advice}")
+        raise UserError(f"data source {name} not found; {advice}")
     return FolderSource(name, by_folder=labels == "folder")

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from genstack.data.images import Preprocessing, pixels
+from genstack.data.images import Preprocessing
 from genstack.data.source import PictureInfo, Source
 
 
@@ -15,7 +15,7 @@ class DigitsSource(Source):
     class_names = tuple("0123456789")
 
     def __init__(self, name: str):
-        from sklearn.datasets import load_digits  # takes a second, and most runs have other images
+        from sklearn.datasets import load_digits  # importing it takes a second
 
         digits = load_digits()
         self.values = np.round(digits.images / 16 * 255).astype(np.uint8)
@@ -42,5 +42,4 @@ class DigitsSource(Source):
         return PictureInfo(8, 8, "L")
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        raw = preprocessing.window is not None
-        return pixels(Image.fromarray(self.values[number]), preprocessing.channels, raw=raw)
+        return preprocessing.pixels(Image.fromarray(self.values[number]))

@@ -1,32 +1,29 @@
 """A folder of picture files, of any nesting."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from unicodedata import normalize
 
-from jaxtyping import Float
-from torch import Tensor
-
-from genstack.data.images import ENDINGS, SHEET, SUFFIXES, UNREAD, Preprocessing, mark, read
-from genstack.data.names import Names
-from genstack.data.source import FURTHER, OWN, PictureInfo, Source, bits_of_first, read_info
-from genstack.data.text import clean, existing
+from genstack.data.images import ENDINGS, SHEET, SUFFIXES, UNREAD, read_mark
+from genstack.data.source import FURTHER, OWN, FileSource
+from genstack.data.text import Names, clean, existing, natural_key
 from genstack.errors import UserError
 
-RUN = ({"config.yaml", "metrics.jsonl"}, {"model.json", "model.safetensors"})  # files by which a run is known
-MOST_COUNTED = 1000  # files that may have several frames
+RUN = (
+    {"config.yaml", "metrics.jsonl"},
+    {"model.json", "model.safetensors"},
+)  # files that mark a run's folder
+MOST_COUNTED = 1000  # files whose frames are counted
 
 
-class FolderSource(Source):
+class FolderSource(FileSource):
     """Every picture file below a folder, in natural order (2 before 10); links are followed.
 
-    Pictures that genstack wrote are left out: run folders and sheets always, samples beside other pictures.
-    With `by_folder`, the first-level folders are the classes.
+    Pictures that genstack wrote are left out: run folders and sheets always, samples if there are other
+    pictures. With `by_folder`, the first-level folders are the classes.
     """
 
     def __init__(self, name: str, by_folder: bool = False):
@@ -37,8 +34,8 @@ class FolderSource(Source):
         self.files = Names(sorted(self.listing.pictures or self.listing.samples, key=natural_key))
         self.generated = not self.listing.pictures
         if not self.files:
-            left_out = "".join(f"; {count} {what} are not read" for what, count in self.omitted.items())
-            raise UserError(f"folder {name} holds no pictures ({' '.join(SUFFIXES)}), at any depth{left_out}")
+            omitted = "".join(f"; {count} {what} are not read" for what, count in self.omitted.items())
+            raise UserError(f"folder {name} holds no pictures ({' '.join(SUFFIXES)}) at any depth{omitted}")
         self.listing.release()
         if by_folder:
             self.class_names = self.folders()
@@ -50,7 +47,7 @@ class FolderSource(Source):
 
     @classmethod
     def claims(cls, name: str) -> bool:
-        """Never: a name that no other kind claims is a folder's."""
+        """Return False: `open_source` tries a folder last."""
         return False
 
     @classmethod
@@ -59,7 +56,7 @@ class FolderSource(Source):
 
     @classmethod
     def beside(cls, name: str) -> tuple[str, ...]:
-        """The folders that a mistyped name may have meant."""
+        """Folders beside the named one, for suggestions."""
         path = Path(name).expanduser()
         parent = path.parent
         if not parent.is_dir():
@@ -73,14 +70,6 @@ class FolderSource(Source):
     def __len__(self) -> int:
         return len(self.files)
 
-    @cached_property
-    def bits(self) -> int:  # type: ignore[override]
-        return bits_of_first(self)
-
-    def path(self, number: int) -> Path:
-        """Path of a picture."""
-        return self.root / self.files[number]
-
     def key(self, number: int) -> str:
         return normalize("NFC", self.files[number])
 
@@ -89,10 +78,10 @@ class FolderSource(Source):
 
     @property
     def omitted(self) -> dict[str, int]:
-        further = sum(self._frames(number) - 1 for number in islice(self._layered(), MOST_COUNTED))
+        further = sum(self._frames(number) - 1 for number in islice(self._multiframe(), MOST_COUNTED))
         return self.listing.omitted | ({FURTHER: further} if further else {})
 
-    def _layered(self) -> Iterator[int]:
+    def _multiframe(self) -> Iterator[int]:
         """Numbers of the files whose format allows several pages or frames."""
         endings = (*ENDINGS["TIFF"], *ENDINGS["GIF"])
         return (number for number, file in enumerate(self.files) if file.lower().endswith(endings))
@@ -103,19 +92,19 @@ class FolderSource(Source):
         except UserError:
             return 1
 
-    def info(self, number: int) -> PictureInfo:
-        return read_info(self.path(number))
+    def file(self, number: int) -> tuple[Path, str]:
+        return self.path(number), str(self.path(number))
 
-    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        raw = preprocessing.window is not None
-        return read(self.path(number), preprocessing.channels, preprocessing.background, raw)
+    def path(self, number: int) -> Path:
+        """Path of a picture."""
+        return self.root / self.files[number]
 
     def folders(self) -> tuple[str, ...]:
         """The first-level folders that hold pictures."""
         stray = [file for file in self.files if "/" not in file]
         if stray:
             raise UserError(
-                f"{len(stray)} pictures, such as {stray[0]}, lie in {self.root} itself; "
+                f"{len(stray)} pictures, such as {stray[0]}, are in {self.root} itself; "
                 f"move them into a folder per class, or leave out `labels: folder`"
             )
         return tuple(dict.fromkeys(map(class_of, self.files)))
@@ -126,26 +115,11 @@ def class_of(file: str) -> str:
     return clean(normalize("NFC", file.split("/", 1)[0]))
 
 
-def natural_key(name: str) -> str:
-    """A key that sorts numbers in names by their value, before letters; folder by folder, whatever the form.
-
-    A number becomes its length and its digits, behind a mark that is less than any letter.
-    """
-    flat = normalize("NFC", name).replace("/", "\1")
-    return re.sub(r"\d+", mark_number, flat)
-
-
-def mark_number(number: re.Match[str]) -> str:
-    """A number so that those with fewer digits come first."""
-    digits = number[0].lstrip("0") or "0"
-    return f"\0{chr(len(digits))}{digits}"
-
-
 class Listing:
     """The files below a folder: pictures, samples of genstack, and counts of what is left out.
 
     Args:
-        root: the folder; links are followed, and one that leads back to a folder above is entered once.
+        root: the folder; links are followed, each folder is entered once.
     """
 
     def __init__(self, root: Path):
@@ -168,28 +142,28 @@ class Listing:
             seen.add(real)
 
     def add(self, name: str, path: Path) -> None:
-        """Take a file, or count it."""
+        """Add a file to the pictures, the samples or the counts."""
         if path.name.startswith("."):
             return
         if not name.lower().endswith(SUFFIXES):
             if UNREAD.search(name):
                 self.counts[f"{path.suffix.lower()} files"] += 1
             return
-        mark_number = mark(path) if name.lower().endswith(ENDINGS["PNG"]) else None
-        if mark_number is None:
+        mark = read_mark(path) if name.lower().endswith(ENDINGS["PNG"]) else None
+        if mark is None:
             self.pictures.append(name)
-        elif mark_number.startswith(SHEET):
+        elif mark.startswith(SHEET):
             self.counts[OWN] += 1
         else:
             self.samples.append(name)
 
     @property
     def omitted(self) -> dict[str, int]:
-        """Counts of what is left out."""
+        """Counts of the files that are left out."""
         return {what: count for what, count in self.counts.items() if count}
 
     def release(self) -> None:
-        """Forget the names, which the source keeps as one text, and count samples beside other pictures."""
+        """Release the lists of names, and count samples that are left out."""
         self.counts[OWN] += len(self.samples) if self.pictures else 0
         self.pictures, self.samples = [], []
 

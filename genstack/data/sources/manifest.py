@@ -1,4 +1,4 @@
-"""A list of picture files with what is known of each: CSV (RFC 4180), or a JSON object a line (JSONL)."""
+"""A list of picture files with their metadata: CSV (RFC 4180), or JSONL with one object per line."""
 
 import csv
 import json
@@ -6,29 +6,22 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 from unicodedata import normalize
 
-from jaxtyping import Float
-from torch import Tensor
-
-from genstack.data.images import Preprocessing, read
-from genstack.data.names import Names
-from genstack.data.source import PictureInfo, Source, bits_of_first, read_info
-from genstack.data.sources.folder import natural_key
-from genstack.data.text import clean, encodable, existing
+from genstack.data.source import FileSource
+from genstack.data.text import Names, clean, encodable, existing, natural_key
 from genstack.errors import UserError
 
 COLUMNS = ("path", "label", "caption", "condition_image")
 LONGEST_LINE = 2**20
-NAMED = 5  # bad rows in a message
+SHOWN = 5  # invalid lines in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One picture: the line that names it, and that line's columns, "" for what is not there."""
+    """A picture: the number of its line, and the columns, "" for a missing one."""
 
     line: int
     path: str
@@ -38,14 +31,14 @@ class Row:
 
 
 class Rows:
-    """Very many rows, kept as the names in them; each is made when it is asked for."""
+    """Many rows, stored compactly; each `Row` is built on access."""
 
     def __init__(self, rows: Iterable[Row]):
         self.lines = array("q")
-        self.fields = Names(self.fields_of(rows))
+        self.fields = Names(self._add(rows))
 
-    def fields_of(self, rows: Iterable[Row]) -> Iterator[str]:
-        """All columns of one row after the other; their lines are kept on the way."""
+    def _add(self, rows: Iterable[Row]) -> Iterator[str]:
+        """Store the lines of rows, and yield their columns."""
         for row in rows:
             self.lines.append(row.line)
             yield from (row.path, row.label, row.caption, row.condition_image)
@@ -66,24 +59,24 @@ class Rows:
         return self.fields.nbytes + self.lines.itemsize * len(self.lines)
 
 
-class ManifestSource(Source):
+class ManifestSource(FileSource):
     """`pictures.csv` or `pictures.jsonl`: column `path`, and `label`, `caption`, `condition_image` if known.
 
     Paths are relative to the folder of the list. Classes are the labels that occur, in natural order. Rows
-    with the same path are images of their own, on the same side of the split. Other columns are left alone.
+    with the same path are separate images on the same side of the split. Other columns are ignored.
     """
 
     def __init__(self, name: str):
-        self.file = existing(Path(name).expanduser())
-        if not self.file.is_file():
-            raise UserError(f"data source {name} does not exist; give a CSV or JSONL file with a column path")
-        self.rows = rows(self.file)
+        self.path = existing(Path(name).expanduser())
+        if not self.path.is_file():
+            raise UserError(f"data source {name} not found; give a CSV or JSONL file with a column path")
+        self.rows = rows(self.path)
         labels = {row.label for row in self.rows} - {""}
         self.class_names = tuple(sorted(labels, key=natural_key))
         self.labels = {label: number for number, label in enumerate(self.class_names)}
         if labels:
             without = [row.line for row in self.rows if not row.label]
-            reject_lines(self.file, without, "no label, where other lines have one")
+            reject_lines(self.path, without, "no label, but other lines have one")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -96,10 +89,6 @@ class ManifestSource(Source):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @cached_property
-    def bits(self) -> int:  # type: ignore[override]
-        return bits_of_first(self)
-
     def key(self, number: int) -> str:
         return normalize("NFC", self.rows[number].path)
 
@@ -109,51 +98,40 @@ class ManifestSource(Source):
     def caption(self, number: int) -> str:
         return self.rows[number].caption or self.rows[number].label
 
-    def info(self, number: int) -> PictureInfo:
-        return read_info(*self._place(number, self.rows[number].path))
+    def file(self, number: int) -> tuple[Path, str]:
+        return self._file(number, self.rows[number].path)
 
-    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        return self._read(number, self.rows[number].path, preprocessing)
-
-    def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        if not self.rows[number].condition_image:
+    def condition_file(self, number: int) -> tuple[Path, str]:
+        row = self.rows[number]
+        if not row.condition_image:
             raise UserError(
-                f"{self.file} line {self.rows[number].line} has no condition_image; add it, "
+                f"{self.path} line {row.line} has no condition_image; add it, "
                 f"or name a folder by data.condition_images"
             )
-        return self._read(number, self.rows[number].condition_image, preprocessing)
+        return self._file(number, row.condition_image)
 
-    def _place(self, number: int, path: str) -> tuple[Path, str]:
-        place = existing(self.file.parent / Path(path).expanduser())
-        return place, f"{self.file} line {self.rows[number].line}: {place}"
-
-    def _read(self, number: int, path: str, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        place, name = self._place(number, path)
-        raw = preprocessing.window is not None
-        return read(place, preprocessing.channels, preprocessing.background, raw, name)
+    def _file(self, number: int, path: str) -> tuple[Path, str]:
+        file = existing(self.path.parent / Path(path).expanduser())
+        return file, f"{self.path} line {self.rows[number].line}: {file}"
 
 
 def rows(file: Path) -> Rows:
-    """All rows of a list.
-
-    Raises:
-        UserError: rows that cannot be read, by their line numbers, or a list without rows.
-    """
+    """Read all rows of a list; an error names the lines that are invalid."""
     bad: list[str] = []
     try:
         found = Rows(parse_rows(file, bad))
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not written in UTF-8; save it so ({error.reason})") from error
+        raise UserError(f"{file} is not encoded in UTF-8 ({error.reason}); convert it") from error
     if bad:
-        more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        raise UserError(f"{file}: {'; '.join(bad[:NAMED])}{more}; mend or remove these lines")
+        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise UserError(f"{file}: {'; '.join(bad[:SHOWN])}{more}; correct or remove these lines")
     if not len(found):
-        raise UserError(f"{file} lists no pictures; give each a line with its path")
+        raise UserError(f"{file} lists no pictures; expected a line with a path for each")
     return found
 
 
 def parse_rows(file: Path, bad: list[str]) -> Iterator[Row]:
-    """The rows of a list that can be read; what is wrong with others goes to `bad`."""
+    """Yield the valid rows of a list; errors of the others are appended to `bad`."""
     entries = csv_entries if file.suffix.lower() == ".csv" else json_entries
     with file.open(encoding="utf-8-sig", newline="") as lines:
         for line, entry in entries(lines, file):
@@ -165,14 +143,14 @@ def parse_rows(file: Path, bad: list[str]) -> Iterator[Row]:
 
 
 def parse_row(line: int, entry: Mapping[str, object] | str) -> Row | str:
-    """A row, or what is wrong with it."""
+    """Parse a row; the error message if it is invalid."""
     if isinstance(entry, str):
         return entry
     values = {}
     for column in COLUMNS:
         value = entry.get(column)
         if isinstance(value, (dict, list)):
-            return f"has a {type(value).__name__} as its {column}, where one value is possible"
+            return f"has a {type(value).__name__} as its {column}; expected one value"
         values[column] = "" if value is None else str(value)
     path = values.pop("path")
     if not path:
@@ -186,7 +164,7 @@ def parse_row(line: int, entry: Mapping[str, object] | str) -> Row | str:
 
 
 def csv_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
-    """Line numbers and columns of a CSV file; a line that does not fit the first is a sentence."""
+    """Line numbers and columns of a CSV file; an invalid line is an error message."""
     reader = csv.reader(limited_lines(lines), strict=True)
     try:
         columns = [name.strip() for name in next(reader, [])]
@@ -195,9 +173,11 @@ def csv_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, o
             if len(fields) == len(columns):
                 yield reader.line_num, dict(zip(columns, fields, strict=True))
             elif fields:
-                yield reader.line_num, f"has {len(fields)} columns, where the first line names {len(columns)}"
+                yield reader.line_num, f"has {len(fields)} columns, but the first line has {len(columns)}"
     except csv.Error as error:
-        raise UserError(f"{file} line {reader.line_num} cannot be read: {error}; mend its quotes") from error
+        raise UserError(
+            f"{file} line {reader.line_num} cannot be read: {error}; correct its quotes"
+        ) from error
 
 
 def json_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
@@ -219,7 +199,7 @@ def json_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, 
 
 
 def check_columns(columns: list[str], file: Path, line: int = 1) -> None:
-    """Refuse a list without paths, and a column whose name is nearly one that is missing."""
+    """Reject a list without paths, and columns with misspelled names."""
     missing = [name for name in COLUMNS if name not in columns]
     for name in missing:
         near = get_close_matches(name, set(columns) - set(COLUMNS), n=1, cutoff=0.8)
@@ -227,21 +207,23 @@ def check_columns(columns: list[str], file: Path, line: int = 1) -> None:
             raise UserError(f"{file} line {line} has a column {near[0]}; did you mean {name}?")
     if "path" in missing:
         have = ", ".join(columns)[:80] or "nothing"
-        raise UserError(f"{file} line {line} names {have}, and no path; the columns are {', '.join(COLUMNS)}")
+        raise UserError(f"{file} line {line} has columns {have}, but no path; known: {', '.join(COLUMNS)}")
 
 
 def limited_lines(lines: TextIO) -> Iterator[str]:
-    """The lines of a file, none longer than a list can mean."""
+    """Yield the lines of a file, up to a maximum length."""
     number = 0
     while line := lines.readline(LONGEST_LINE):
         number += 1
         if len(line) == LONGEST_LINE:
-            raise UserError(f"{lines.name} line {number} has {LONGEST_LINE} letters or more; is it a list?")
+            raise UserError(
+                f"{lines.name} line {number} has {LONGEST_LINE} letters or more; give a CSV or JSONL file"
+            )
         yield line
 
 
 def reject_lines(file: Path, lines: list[int], why: str) -> None:
-    """Refuse a list for some of its lines."""
+    """Raise an error that names lines, if there are any."""
     if lines:
-        more = f" and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
-        raise UserError(f"{file}: {why}: line {', '.join(map(str, lines[:NAMED]))}{more}")
+        more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+        raise UserError(f"{file}: {why}: line {', '.join(map(str, lines[:SHOWN]))}{more}")

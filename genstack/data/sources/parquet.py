@@ -2,62 +2,56 @@
 
 import json
 import os
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from genstack.atomic import replacing
 from genstack.data.cache import cache
 from genstack.data.images import SUFFIXES as PICTURES
-from genstack.data.images import Preprocessing
-from genstack.data.records import Records
-from genstack.data.source import PictureInfo, Source, bits_of_first
-from genstack.data.sources.folder import natural_key
+from genstack.data.sources.table import TableSource
+from genstack.data.text import natural_key
 from genstack.errors import UserError, extra
 
 if TYPE_CHECKING:
     import pyarrow
 
 SUFFIXES = (".parquet", ".arrow")
-MOST_BYTES = 2**33  # of one row group, once unpacked
+MOST_BYTES = 2**33  # of one unpacked row group
 
 
-class ParquetSource(Source):
+class ParquetSource(TableSource):
     """`images.parquet`, `images.arrow`, or a folder of such files: bytes of image files in a column `image`.
 
-    Columns `label`, `caption` and `condition_image` are read if they are there, and the names of classes that
-    datasets wrote. An Arrow file is read in its place; Parquet is first unpacked, once, into $GENSTACK_DATA
-    or ~/.cache/genstack/data, so that any row can be read on its own. Needs the extra `parquet`.
+    Columns `label`, `caption` and `condition_image` are read if present, and class names that datasets wrote.
+    An Arrow file is memory-mapped. A Parquet file is first unpacked into $GENSTACK_DATA or
+    ~/.cache/genstack/data, once, so that single rows can be read. Needs the extra `parquet`.
     """
 
     def __init__(self, name: str):
-        self.root = Path(name).expanduser()
-        self.files = files_in(self.root)
+        self.name = name
+        self.files = files_in(Path(name).expanduser())
         if not self.files:
             raise UserError(
-                f"data source {name} does not exist; give a Parquet or Arrow file, or a folder of them"
+                f"data source {name} not found; give a Parquet or Arrow file, or a folder of them"
             )
         tables = [read_table(file) for file in self.files]
         different = [
             file for file, table in zip(self.files, tables, strict=True) if table.schema != tables[0].schema
         ]
         if different:
-            raise UserError(f"{different[0]} has other columns than {self.files[0]}; give one kind of table")
+            raise UserError(
+                f"{different[0]} has other columns than {self.files[0]}; give tables with the same columns"
+            )
         self.ends = np.cumsum([len(table) for table in tables])
         if not self.ends[-1]:
             raise UserError(f"{name} holds no rows")
         import pyarrow
 
         self.table = pyarrow.concat_tables(tables)
-        self.records = Records(
-            name, self.table.schema, features_of(self.table.schema), self._row, self._distinct
-        )
-        self.class_names = self.records.class_names
+        self.find_columns(self.table.schema, features_of(self.table.schema))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -73,34 +67,15 @@ class ParquetSource(Source):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    @cached_property
-    def bits(self) -> int:  # type: ignore[override]
-        return bits_of_first(self)
-
     def key(self, number: int) -> str:
         file = int(np.searchsorted(self.ends, number, side="right"))
         return f"{self.files[file].name}/{number - (int(self.ends[file - 1]) if file else 0)}"
 
-    def label(self, number: int) -> int:
-        return self.records.label(number)
-
-    def caption(self, number: int) -> str:
-        return self.records.caption(number)
-
-    def info(self, number: int) -> PictureInfo:
-        return self.records.info(number)
-
-    def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        return self.records.image(number, preprocessing)
-
-    def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        return self.records.condition_image(number, preprocessing)
-
-    def _row(self, number: int) -> "pyarrow.Table":
+    def row(self, number: int) -> "pyarrow.Table":
         return self.table.slice(number, 1)
 
-    def _distinct(self, column: str) -> list[Any]:
-        return self.table.column(column).unique().to_pylist()
+    def unique(self, column: str) -> list[Any]:
+        return self.table.column(column).unique().to_pylist() if column else []
 
 
 def files_in(root: Path) -> list[Path]:
@@ -112,16 +87,12 @@ def files_in(root: Path) -> list[Path]:
 
 
 def holds_pictures(folder: Path) -> bool:
-    """Return True if there is a picture file below a folder: tables beside pictures say something of them."""
+    """Return True if there is a picture file below a folder: then the tables describe pictures."""
     return any(name.lower().endswith(PICTURES) for _, _, files in os.walk(folder) for name in files)
 
 
 def read_table(file: Path) -> "pyarrow.Table":
-    """The table in a file, memory-mapped.
-
-    Raises:
-        UserError: not such a file, damaged, or pyarrow is missing.
-    """
+    """Memory-map the table of a file."""
     with extra("parquet", f"{file} needs pyarrow"):
         import pyarrow
     try:
@@ -131,7 +102,7 @@ def read_table(file: Path) -> "pyarrow.Table":
 
 
 def map_table(file: Path) -> "pyarrow.Table":
-    """An Arrow file of either kind, file or stream, without reading its rows."""
+    """Memory-map an Arrow file, in the file or the stream format."""
     import pyarrow
 
     memory = pyarrow.memory_map(str(file))
@@ -142,7 +113,7 @@ def map_table(file: Path) -> "pyarrow.Table":
 
 
 def unpack(file: Path) -> Path:
-    """The Arrow file of a Parquet file, made once, one row group at a time."""
+    """Return the cached Arrow file of a Parquet file, written on first use, one row group at a time."""
     import pyarrow
     from pyarrow import parquet
 
@@ -165,7 +136,7 @@ def unpack(file: Path) -> Path:
 
 
 def features_of(schema: "pyarrow.Schema") -> dict[str, Any]:
-    """The features that `datasets` stored in a table; {} for none."""
+    """Features that datasets stored in a table; {} for none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError, RecursionError):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, from_numpy
 
-from genstack.data.images import Preprocessing, pixels
+from genstack.data.images import Preprocessing
 from genstack.data.scene import CLASSES, COLOURS, SHAPES, Scene, Thing
 from genstack.data.seeding import mix
 from genstack.data.source import PictureInfo, Source
@@ -18,11 +18,11 @@ SEED = 0
 
 
 class ShapesSource(Source):
-    """The built-in `shapes`: scene i is a function of i alone, drawn at the size that is asked for.
+    """The built-in `shapes`: image i is a function of i alone, drawn at any size.
 
-    `shapes` draws one thing an image, of 32 classes such as `red circle`: eight colours, four shapes.
+    `shapes` draws one thing per image, of 32 classes such as `red circle`: eight colours, four shapes.
     `shapes:pairs` draws two things of different colours, beside or above one another, without classes.
-    `shapes:50000` and `shapes:pairs:50000` draw so many instead of 10,000.
+    There are 10,000 images, or as many as `shapes:50000` and `shapes:pairs:50000` say.
     """
 
     def __init__(self, name: str):
@@ -31,9 +31,7 @@ class ShapesSource(Source):
         self.count = int(number or 10_000)
         self.pairs = kind == "pairs"
         if kind not in ("", "pairs") or self.count < 1:
-            raise UserError(
-                f"data source {name} draws nothing; use shapes, shapes:pairs or shapes:pairs:50000"
-            )
+            raise UserError(f"invalid data source {name}; use shapes, shapes:pairs or shapes:pairs:50000")
         self.class_names = () if self.pairs else CLASSES
 
     @classmethod
@@ -62,14 +60,14 @@ class ShapesSource(Source):
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         picture = self.scene(number).draw(preprocessing.height, preprocessing.width)
         drawn = Image.fromarray((picture * 255 + 0.5).astype(np.uint8))
-        return pixels(drawn, preprocessing.channels, raw=preprocessing.window is not None)
+        return preprocessing.pixels(drawn)
 
     def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         """The segmentation map: each thing in its plain colour, on black."""
         segments = self.scene(number).segmentation(preprocessing.height, preprocessing.width)
         plain = np.array([(0.0, 0.0, 0.0), *(COLOURS[name.split()[0]] for name in CLASSES)])
         drawn = Image.fromarray((plain[segments] * 255 + 0.5).astype(np.uint8))
-        return pixels(drawn, preprocessing.channels, raw=preprocessing.window is not None)
+        return preprocessing.pixels(drawn)
 
     def segmentation(self, number: int, height: int, width: int) -> Int[Tensor, "h w"]:
         """0 for the background, 1 + class elsewhere; see `Scene.segmentation`."""
@@ -97,14 +95,14 @@ class ShapesSource(Source):
 
 
 def single(chance: Random) -> list[tuple[float, float, float]]:
-    """Row, column and radius of one thing that lies wholly in the picture."""
+    """Row, column and radius of one thing inside the picture."""
     radius = chance.uniform(0.18, 0.3)
     row, column = (chance.uniform(1.45 * radius, 1 - 1.45 * radius) for _ in range(2))
     return [(row, column, radius)]
 
 
 def pair(chance: Random) -> list[tuple[float, float, float]]:
-    """Two things that do not touch, in the two halves of the picture, side by side or one above the other."""
+    """Row, column and radius of two things that do not touch, side by side or one above the other."""
     radii = [chance.uniform(0.13, 0.16) for _ in range(2)]
     along = [
         chance.uniform(low + 1.45 * r, low + 0.5 - 1.45 * r) for r, low in zip(radii, (0, 0.5), strict=True)

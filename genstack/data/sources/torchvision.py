@@ -1,4 +1,4 @@
-"""The image sets of torchvision, by name; naming one is the request to fetch it where it is not there yet."""
+"""Image sets of torchvision, downloaded when they are first named."""
 
 import inspect
 from difflib import get_close_matches
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from genstack.data.cache import cache
-from genstack.data.images import Preprocessing, pixels
+from genstack.data.images import Preprocessing
 from genstack.data.source import PictureInfo, Source
 from genstack.errors import UserError
 
@@ -17,7 +17,7 @@ PREFIX = "torchvision:"
 
 
 class TorchvisionSource(Source):
-    """`torchvision:NAME`: the training part of a set, kept in $GENSTACK_DATA or ~/.cache/genstack/data."""
+    """`torchvision:NAME`: the training split of a set, cached in $GENSTACK_DATA or ~/.cache/genstack/data."""
 
     def __init__(self, name: str):
         self.name = name.removeprefix(PREFIX)
@@ -51,8 +51,7 @@ class TorchvisionSource(Source):
         return PictureInfo(picture.height, picture.width, picture.mode)
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        raw = preprocessing.window is not None
-        return pixels(self.picture(number), preprocessing.channels, preprocessing.background, raw)
+        return preprocessing.pixels(self.picture(number))
 
     def picture(self, number: int) -> Image.Image:
         try:
@@ -66,7 +65,7 @@ class TorchvisionSource(Source):
         return picture
 
     def classes(self) -> tuple[str, ...]:
-        """The set's own names, or its numbers as names; () where an image has no single class."""
+        """Class names of the set, or its labels as names; () if an image has no single class."""
         first = self.images[0][1]
         try:
             int(first)
@@ -83,14 +82,14 @@ class TorchvisionSource(Source):
 
 
 def open_set(name: str) -> Any:
-    """An image set, fetched where it is not there yet."""
+    """Open an image set, which is downloaded if necessary."""
     from torchvision import datasets
 
     sets = {entry: getattr(datasets, entry) for entry in datasets.__all__ if entry[0].isupper()}
     if name not in sets:
         near = get_close_matches(name, sets, n=1, cutoff=0.5) or ["CIFAR10"]
         near = [entry for entry in sets if entry.lower() == name.lower()] or near
-        raise UserError(f"torchvision has no image set {name}; did you mean {PREFIX}{near[0]}?")
+        raise UserError(f"unknown torchvision data set {name}; did you mean {PREFIX}{near[0]}?")
     parameters = inspect.signature(sets[name].__init__).parameters
     missing = [
         key
@@ -101,7 +100,7 @@ def open_set(name: str) -> Any:
     ]
     if missing:
         raise UserError(
-            f"torchvision's {name} needs {', '.join(missing)} besides its name; save its pictures "
+            f"torchvision's {name} needs the arguments {', '.join(missing)}; save its pictures "
             f"in a folder and give that"
         )
     root = cache()

@@ -139,7 +139,7 @@ def test_another_compressor_is_refused(codes, model):
 def test_settings_that_nothing_would_read_are_refused(codes, model):
     with pytest.raises(UserError, match=r"differs from 8,12 of the codes in"):
         CodeData(ImageData(str(codes), resolution=16), model)
-    with pytest.raises(UserError, match="not varied any more"):
+    with pytest.raises(UserError, match="cannot be augmented"):
         CodeData(ImageData(str(codes), **SETTINGS, augmentation=Augmentation(flip=0.5)), model)
 
 

@@ -111,7 +111,7 @@ EXAMPLES: dict[str, Callable[[Path], str]] = {
     "HubSource": saved,
     "ManifestSource": lambda root: str(manifest(root)),
     "ParquetSource": parquet,
-    "ShardSource": shards,
+    "WebDatasetSource": shards,
     "ShapesSource": lambda root: "shapes:30",
     "TorchvisionSource": lambda root: "torchvision:FakeData",
 }

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from genstack.data import ImageData
-from genstack.data.cache import Room, cache
-from genstack.data.download import fetch
+from genstack.data.cache import Quota, cache
 from genstack.data.images import Preprocessing
-from genstack.data.remote import Remote
+from genstack.data.remote import Remote, fetch
 from genstack.data.sources import open_source
 from genstack.errors import UserError
 
@@ -78,7 +77,7 @@ def test_a_file_is_fetched_once(server, tmp_path):
 def test_what_broke_off_goes_on(server, tmp_path):
     server.breaks = 300_000
     for _ in range(2):
-        with pytest.raises(UserError, match=r"ended after .* of 1280000 bytes.*goes on"):
+        with pytest.raises(UserError, match=r"ended after .* of 1280000 bytes.*resume"):
             fetch(server.url(), tmp_path)
     server.breaks = None
     assert fetch(server.url(), tmp_path).read_bytes() == server.content
@@ -105,19 +104,19 @@ def test_another_part_than_asked_for_is_refused(server, tmp_path):
     with pytest.raises(UserError):
         fetch(server.url(), tmp_path)
     server.wrong_part, server.breaks = True, None
-    with pytest.raises(UserError, match="another part"):
+    with pytest.raises(UserError, match="another range"):
         fetch(server.url(), tmp_path)
 
 
 def test_an_unbounded_answer_is_refused(server, tmp_path):
     server.hides_length = True
-    with pytest.raises(UserError, match="how long"):
+    with pytest.raises(UserError, match="does not send the length"):
         fetch(server.url(), tmp_path)
     assert names(tmp_path) == []
 
 
 def test_a_full_disk_is_told_beforehand(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("genstack.data.download.SPARE", 2**62)
+    monkeypatch.setattr("genstack.data.remote.SPARE", 2**62)
     with pytest.raises(UserError, match="GENSTACK_DATA"):
         fetch(server.url(), tmp_path)
     assert names(tmp_path) == []
@@ -143,7 +142,7 @@ def test_threads_fetch_once(server, tmp_path):
 
 
 def test_shards_on_a_server(server, example):
-    pattern = example("ShardSource")
+    pattern = example("WebDatasetSource")
     server.content = Path(pattern.replace("{0..1}", "0")).read_bytes()
     source, local = open_source(server.url("{0..1}.tar")), open_source(pattern)
     assert len(source) == 6 and len(server.asked) == 2
@@ -154,7 +153,7 @@ def test_shards_on_a_server(server, example):
 @pytest.fixture
 def remote(server, example, monkeypatch):
     """The pattern of two shards on a server of which the disk takes one, and the same shard here."""
-    pattern = example("ShardSource")
+    pattern = example("WebDatasetSource")
     server.content = Path(pattern.replace("{0..1}", "0")).read_bytes()
     monkeypatch.setenv("GENSTACK_DATA_GB", str(1.5 * len(server.content) / 1e9))
     return server.url("{0..1}.tar"), pattern
@@ -206,19 +205,19 @@ def test_a_connection_that_ends_is_tried_again(server, remote, monkeypatch):
 @pytest.mark.parametrize("how", ["ranges", "tag"])
 def test_servers_without_parts_or_versions_are_refused(server, remote, how):
     setattr(server, how, {"ranges": False, "tag": 'W/"1"'}[how])
-    with pytest.raises(UserError, match="leave out GENSTACK_DATA_GB"):
+    with pytest.raises(UserError, match="unset GENSTACK_DATA_GB"):
         open_source(remote[0])
 
 
 def test_processes_together_keep_to_the_limit(tmp_path):
     """Of two that read the same shards one lags behind, and finds what the other has fetched meanwhile."""
-    ahead, behind = Room(tmp_path, 100), Room(tmp_path, 100)
+    ahead, behind = Quota(tmp_path, 100), Quota(tmp_path, 100)
     places = [tmp_path / f"{number}.tar" for number in range(5)]
     for place in places:
-        if ahead.take(place, 30):
+        if ahead.reserve(place, 30):
             place.write_bytes(bytes(30))
-    assert [behind.take(place, 30) for place in places] == [True, True, True, False, False]
-    assert [Room(tmp_path, 100).take(place, 30) for place in places] == [True, True, True, False, False]
+    assert [behind.reserve(place, 30) for place in places] == [True, True, True, False, False]
+    assert [Quota(tmp_path, 100).reserve(place, 30) for place in places] == [True, True, True, False, False]
 
 
 def test_a_limit_is_a_number(server, monkeypatch):

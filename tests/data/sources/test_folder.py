@@ -14,8 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 from genstack.data import ImageData
 from genstack.data.images import Preprocessing, write
 from genstack.data.sources import open_source
-from genstack.data.sources.folder import natural_key
 from genstack.data.split import hash_keys, split
+from genstack.data.text import natural_key
 from genstack.errors import UserError
 
 PICTURE = Path(__file__).parents[2] / "golden" / "images" / "plain_reference.png"
@@ -141,7 +141,7 @@ def test_a_folder_of_samples_is_read_but_not_trained_on(tmp_path):
     source = open_source(str(tmp_path))
     assert keys(source) == ["a.png", "b.png"] and source.generated
     assert source.omitted == {"pictures that genstack wrote": 1}
-    with pytest.raises(UserError, match="were made by genstack; train on other ones"):
+    with pytest.raises(UserError, match="were made by genstack; train on other pictures"):
         ImageData(str(tmp_path), 8).training_loader()
 
 

@@ -77,11 +77,11 @@ def test_the_facts_arrive_in_batches(root):
         ("path,label\na.png,x\nb.png\n", "line 3 has 1 columns"),
         ("path,label\n,x\na.png,y\n", "line 2 has no path"),
         ("path,label\na.png,x\na.png,\n", "no label.*line 3"),
-        ("file,label\na.png,x\n", "names file, label, and no path"),
+        ("file,label\na.png,x\n", "has columns file, label, but no path"),
         ("path,captoin\na.png,x\n", "did you mean caption"),
         ("path\nhttp://host/a.png\n", "line 2 .*not a file"),
         ("path\n", "lists no pictures"),
-        ("", "no path"),
+        ("", "but no path"),
         ('path\n"a.png\n', "line 2 cannot be read"),
         ("path\n" + ",\n" * 9, "and 4 more"),
         ("path," + "x" * 2**20, "1048576 letters"),
@@ -122,7 +122,7 @@ def test_other_encodings_are_refused(root):
 
 
 def test_a_list_that_is_not_there_is_refused(root):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="not found"):
         open_source(str(root / "none.csv"))
 
 

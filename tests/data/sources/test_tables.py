@@ -26,7 +26,7 @@ def parquet(path, **columns):
 
 @pytest.mark.parametrize("kind", ["HubSource", "ParquetSource"])
 def test_rows_are_what_was_written(kind, example):
-    source, folder = open_source(example(kind)), open_source(example("ShardSource"))
+    source, folder = open_source(example(kind)), open_source(example("WebDatasetSource"))
     assert len(source) == len(folder) == 6
     assert source.class_names == (("one", "other") if kind == "HubSource" else ("0", "1"))
     for number in range(6):
@@ -85,7 +85,7 @@ def test_mistakes_are_one_line(tmp_path, example):
     for name, message in (
         ("cut.parquet", "cut.parquet cannot be read"),
         ("text.arrow", "text.arrow cannot be read"),
-        ("none.parquet", "does not exist"),
+        ("none.parquet", "not found"),
         ("plain.parquet", "no column of image files among label, caption"),
         ("empty.parquet", "holds no rows"),
         ("mixed", "other columns"),
@@ -93,7 +93,7 @@ def test_mistakes_are_one_line(tmp_path, example):
         with pytest.raises(UserError, match=message) as error:
             open_source(str(tmp_path / name))
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="not found"):
         open_source("hf:./none")
 
 

@@ -1,7 +1,7 @@
-"""A shard: a tar file of images with their labels and captions, indexed once.
+"""A WebDataset shard: a tar file of images with labels and captions, and its cached index.
 
-The layout is WebDataset's (Aizman et al. 2019, arXiv:2001.01858): members with the same name up to the first
-dot after the last slash are one sample. They need not lie next to one another.
+Members with the same name up to the first dot after the last slash are one sample (Aizman et al. 2019,
+arXiv:2001.01858). They need not be adjacent.
 """
 
 import json
@@ -17,37 +17,34 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from genstack.atomic import replacing
+from genstack.atomic import exclusive, replacing
 from genstack.data.cache import cache
-from genstack.data.download import exclusive, fetch
 from genstack.data.images import SUFFIXES, UNREAD
-from genstack.data.remote import Remote
+from genstack.data.remote import Remote, fetch
 from genstack.data.split import hash_key
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
 
 FORMAT_VERSION = 3
-MOST_MAPPED = 4096  # indices; Linux maps 65,530 files for one process
+MOST_MAPPED = 4096  # indices; Linux allows a process 65,530 maps
 PARTS = ("image", "condition", "caption", "json")
 LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20, "label": 2**20}
 MOST_CLASSES = 2**20
 NO_LABEL, BAD_LABEL = -1, -2
-
-
-#: What is in a shard and not read, as plural noun phrases; the summary of a shard counts each.
+#: Members that are not read, as plural noun phrases; the summary of a shard counts each kind.
 OMITTED = (
     "pictures whose names have further dots (a shard's names end at the first dot)",
     "names without a picture",
     "members beyond the first of a kind and name",
     "members that are too large",
-    "members of kinds that are not read (HEIC and others)",
+    "members in formats that are not read (HEIC and others)",
 )
 DOTTED, BARE, EXTRA, LARGE, UNKNOWN = range(len(OMITTED))
 
 
 @dataclass
 class Sample:
-    """Members of one name, by their roles: image, condition, caption, json and label."""
+    """Members of one name by their roles: image, condition, caption, json and label."""
 
     name: str
     parts: dict[str, Member] = field(default_factory=dict)
@@ -55,19 +52,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file and the index of its samples: a row each, with name, label, and where each part lies.
+    """A tar file and the index of its samples: one row each, with name, label, and offset and size of each
+    part.
 
     Args:
-        path: of the tar file, or what is known of it where it stays on its server.
-        name: of the shard, for keys.
-        summary: the highest label, the counts of OMITTED, then where each key lies in [0, 1), for the split.
-        kept: rows of the type that `row_type` says, or the file that holds them.
+        path: path of the tar file, or the file on its server.
+        name: name of the shard, for keys.
+        summary: the highest label, the counts of OMITTED, and the hash of each key.
+        stored: rows of `row_type`, or the file that holds them.
     """
 
     path: Path | Remote
     name: str
     summary: np.ndarray
-    kept: np.ndarray | Path
+    stored: np.ndarray | Path
 
     def __len__(self) -> int:
         return len(self.summary) - 1 - len(OMITTED)
@@ -79,23 +77,19 @@ class Shard:
 
     @property
     def key_hashes(self) -> np.ndarray:
-        """Hashes of the keys in [0, 1)."""
+        """Hashes in [0, 1) of the keys."""
         return self.summary[1 + len(OMITTED) :]
 
     @property
     def index(self) -> np.ndarray:
-        """The rows, memory-mapped where they are kept: but a system maps only so many files at once."""
-        return map_index(self.kept) if isinstance(self.kept, Path) else self.kept
+        """The rows, memory-mapped from their file."""
+        return map_index(self.stored) if isinstance(self.stored, Path) else self.stored
 
     def key(self, row: int) -> str:
         return key(self.name, self.index["name"][row])
 
     def part(self, row: int, part: str) -> bytes | None:
-        """The bytes of a part of a sample; None where it has no such part.
-
-        Raises:
-            UserError: the tar file can no longer be read there.
-        """
+        """Read a part of a sample; None if it has no such part."""
         start, size = self.index[part][row].tolist()
         if start == 0:
             return None
@@ -109,9 +103,9 @@ class Shard:
 
 
 def row_type(letters: int) -> np.dtype:
-    """A row of an index whose names have at most so many bytes."""
-    place = [("start", "<u8"), ("size", "<u4")]
-    return np.dtype([("name", f"S{letters}"), ("label", "<i4"), *((part, place) for part in PARTS)])
+    """Type of an index row whose names have at most `letters` bytes."""
+    span = [("start", "<u8"), ("size", "<u4")]
+    return np.dtype([("name", f"S{letters}"), ("label", "<i4"), *((part, span) for part in PARTS)])
 
 
 def key(shard: str, name: bytes) -> str:
@@ -120,71 +114,72 @@ def key(shard: str, name: bytes) -> str:
 
 
 def open_shard(path: Path, name: str) -> Shard:
-    """A shard with its index: from the cache, or from the headers in the tar file, which are then cached."""
+    """Open a shard; its index is read from the cache, or built and cached."""
     try:
-        about = path.stat()
+        status = path.stat()
     except OSError as error:
         raise UserError(f"shard {path} cannot be read: {error.strerror}") from error
-    kept = index_path(str(path.resolve()), about.st_size, about.st_mtime_ns, name)
-    summary = read(summary_path(kept))
-    if read(kept) is not None and summary is not None:
-        return Shard(path, name, summary, kept)
-    found, omitted, damage = index(path, about.st_size)
+    cached = index_path(str(path.resolve()), status.st_size, status.st_mtime_ns, name)
+    if (summary := read_summary(cached)) is not None:
+        return Shard(path, name, summary, cached)
+    found, omitted, damage = index(path, status.st_size)
     summary = summarize(found, name, omitted)
     if damage:
         warnings.warn(f"shard {path} is damaged, {damage}; {len(found)} images before it", stacklevel=2)
-    elif write(kept, found, summary):
-        return Shard(path, name, summary, kept)
-    return Shard(path, name, summary, found)
+        return Shard(path, name, summary, found)
+    return Shard(path, name, summary, cached if write(cached, found, summary) else found)
 
 
 def open_remote(remote: Remote, name: str, folder: Path) -> Shard:
-    """A shard that stays on its server: fetched into a folder and indexed, but only the first time."""
-    kept = index_path(remote.url, remote.length, remote.version, name)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(kept.with_suffix(".lock")):
-        summary = read(summary_path(kept))
-        if read(kept) is not None and summary is not None:
-            return Shard(remote, name, summary, kept)
+    """Open a shard that stays on its server; to build its index, it is downloaded once and deleted."""
+    cached = index_path(remote.url, remote.length, remote.version, name)
+    with exclusive(cached.with_suffix(".lock")):
+        if (summary := read_summary(cached)) is not None:
+            return Shard(remote, name, summary, cached)
         path = fetch(remote.url, folder)
         found, omitted, damage = index(path, remote.length)
         path.unlink()
         summary = summarize(found, name, omitted)
         if damage:
             raise UserError(f"shard {remote} is damaged, {damage}; leave it out")
-        return Shard(remote, name, summary, kept if write(kept, found, summary) else found)
+        return Shard(remote, name, summary, cached if write(cached, found, summary) else found)
 
 
 def index_path(*what: object) -> Path:
-    """The file that keeps the index of one version of a shard."""
+    """File in the cache for the index of one version of a shard."""
     digest = blake2b(repr((FORMAT_VERSION, *what)).encode(), digest_size=16).hexdigest()
     return cache() / "shards" / f"{digest}.npy"
 
 
 def summarize(rows: np.ndarray, name: str, omitted: Sequence[int]) -> Float64[np.ndarray, " n"]:
-    """Summarize a shard: its highest label, the members left out, and the place of each key."""
-    places = [hash_key(key(name, sample)) for sample in rows["name"]]
-    return np.array([rows["label"].max(initial=NO_LABEL), *omitted, *places], np.float64)
+    """Summary of a shard: the highest label, the counts of OMITTED, and the hash of each key."""
+    hashes = [hash_key(key(name, sample)) for sample in rows["name"]]
+    return np.array([rows["label"].max(initial=NO_LABEL), *omitted, *hashes], np.float64)
 
 
-def summary_path(kept: Path) -> Path:
-    """The file of the summary of an index."""
-    return kept.with_suffix(".places.npy")
+def summary_path(cached: Path) -> Path:
+    """File of the summary beside an index."""
+    return cached.with_suffix(".places.npy")
 
 
 @lru_cache(MOST_MAPPED)
-def map_index(kept: Path) -> np.ndarray:
-    """An index that is kept."""
-    found = read(kept)
+def map_index(cached: Path) -> np.ndarray:
+    """Memory-map an index."""
+    found = read(cached)
     if found is None:
-        raise UserError(f"{kept}, the index of a shard, is gone; begin again, and it is made anew")
+        raise UserError(f"{cached}, the index of a shard, was deleted; start again to build it")
     return found
 
 
-def read(kept: Path) -> np.ndarray | None:
-    """An index or a summary written before; None where there is none, or it is damaged."""
+def read_summary(cached: Path) -> np.ndarray | None:
+    """Read the summary of an index; None unless both files are valid."""
+    return None if read(cached) is None else read(summary_path(cached))
+
+
+def read(path: Path) -> np.ndarray | None:
+    """Memory-map an index or a summary; None if it is missing or damaged."""
     try:
-        found = np.load(kept, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     names = found.dtype.names
@@ -192,20 +187,22 @@ def read(kept: Path) -> np.ndarray | None:
     return found if found.ndim == 1 and (rows or found.dtype == np.float64) else None
 
 
-def write(kept: Path, found: np.ndarray, summary: np.ndarray) -> bool:
-    """Keep an index and its summary; if they cannot be, that costs time at the next start, and no more."""
+def write(cached: Path, found: np.ndarray, summary: np.ndarray) -> bool:
+    """Write an index and its summary; return False, with a warning, if that fails."""
     try:
-        for path, array in ((kept, found), (summary_path(kept), summary)):
+        for path, array in ((cached, found), (summary_path(cached), summary)):
             with replacing(path) as partial, partial.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
     except OSError as error:
-        warnings.warn(f"the index of a shard was not kept in {kept.parent}: {error.strerror}", stacklevel=2)
+        warnings.warn(
+            f"the index of a shard could not be written to {cached.parent}: {error.strerror}", stacklevel=2
+        )
         return False
     return True
 
 
 def index(path: Path, length: int) -> tuple[np.ndarray, list[int], str]:
-    """Rows of the samples with an image, the counts of OMITTED, and the damage of the file ("" for none)."""
+    """Index a tar file: rows of samples with an image, counts of OMITTED, and any damage ("" for none)."""
     damage, found = "", []
     with path.open("rb") as file:
         whole: list[Member] = []
@@ -225,7 +222,7 @@ def index(path: Path, length: int) -> tuple[np.ndarray, list[int], str]:
 
 
 def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
-    """Group members by name into samples with an image, in the order of the file; count what is left out."""
+    """Group members into samples with an image, in the order of the file, and count the others by OMITTED."""
     omitted = [0] * len(OMITTED)
     names: dict[str, list[tuple[str, Member]]] = {}
     for member in whole:
@@ -254,10 +251,10 @@ def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
 
 
 def repetitions(members: Sequence[tuple[str, Member]]) -> list[list[tuple[str, Member]]]:
-    """Split the members of one name where the name comes again.
+    """Split the members of one name into samples where the name is repeated.
 
-    The nth members of each ending belong together if all endings come as often. Otherwise an ending that
-    comes again begins the next sample.
+    If all endings are equally frequent, the nth members of each form a sample. Otherwise a repeated ending
+    starts the next sample.
     """
     counts = Counter(ending for ending, _ in members)
     groups: list[list[tuple[str, Member]]] = [[]]
@@ -276,14 +273,14 @@ def repetitions(members: Sequence[tuple[str, Member]]) -> list[list[tuple[str, M
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The name of a sample, and the ending that says what a member is for."""
+    """Name of the sample of a member, and its ending."""
     folder, slash, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return folder + slash + stem, ending.lower()
 
 
 def role_of(ending: str) -> str:
-    """The role of a member by its ending; "" if unknown."""
+    """Role of a member by its ending; "" if unknown."""
     if f".{ending}" in SUFFIXES:
         return "image"
     if ending.startswith("condition.") and ending.removeprefix("condition") in SUFFIXES:
@@ -292,7 +289,7 @@ def role_of(ending: str) -> str:
 
 
 def label(file: BufferedIOBase, sample: Sample) -> int:
-    """The class number in `.cls`, or under `label` or `cls` in `.json`; below 0 for none, or no number."""
+    """Class number from `.cls`, or from `label` or `cls` in `.json`; NO_LABEL or BAD_LABEL without one."""
     if "label" in sample.parts:
         stated = content(file, sample.parts["label"], 32).decode(errors="replace").strip()
     elif "json" in sample.parts:
@@ -317,6 +314,6 @@ def read_json(data: bytes) -> dict[str, object]:
 
 
 def content(file: BufferedIOBase, member: Member, most: int | None = None) -> bytes:
-    """The bytes of a member, at most so many."""
+    """Read the content of a member, at most `most` bytes."""
     file.seek(member.start)
     return file.read(member.size if most is None else min(member.size, most))
