@@ -31,7 +31,7 @@ from genstack.cli.verbs.train import STAGES
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
 from genstack.conditions import ClassLabels
-from genstack.data import images, shard
+from genstack.data import images, tar_shard
 from genstack.data.codes import header as headers
 from genstack.data.codes import shard as shards
 from genstack.data.codes.views import View
@@ -294,10 +294,10 @@ def tar(content: bytes, folder: Path) -> None:
     """A tar file of pictures; where its first byte is even, header checksums are put right."""
     content = summed(content[1:]) if content[:1] and content[0] % 2 == 0 else content[1:]
     path = wrote(folder, "0.tar", content)
-    rows, omitted, _ = shard.index(path, len(content))
-    found = shard.Shard(path, "0", shard.summarize(rows, "0", omitted), rows)
+    rows, omitted, _ = tar_shard.index(path, len(content))
+    found = tar_shard.Shard(path, "0", tar_shard.summarize(rows, "0", omitted), rows)
     for row in range(len(rows)):
-        for part in shard.PARTS:
+        for part in tar_shard.PARTS:
             found.part(row, part)
         found.key(row)
 
