@@ -56,10 +56,10 @@ class Autoregressive(CodePrior):
         self.prefix.share_codes(self.codes)
         self.target = PositionEmbedding(layout, backbone.width)
         self.neighbor_embedding = NeighborEmbedding(layout, backbone.width) if neighbors else None
-        self.transformer = Transformer(layout, backbone)
-        self.head = code_head(self.codes)
+        self.prefix_length = backbone.causal_prefix_length(condition.length)
+        self.transformer = Transformer(layout, backbone, self.prefix_length)
+        self.head = code_head(self.codes, bias=backbone.head_bias)
 
-        self.prefix_length = backbone.prefix_length(condition.length)
         no_position = torch.full((self.prefix_length,), layout.length)
         order = torch.arange(layout.length)
         self.register_buffer("positions", torch.cat([no_position, order[:-1]]), persistent=False)

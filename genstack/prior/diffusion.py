@@ -75,7 +75,7 @@ class Diffusion(CodePrior):
         for step in step_of_code[masked].unique().tolist():
             revealed = masked & (step_of_code == step)
             expanded = (guidance.expand(each) for each in (codes, masked, revealed))
-            logits = guidance.apply(self.network(*expanded, encoded), step / max(1, steps - 1))
+            logits = guidance.apply(self.network(*expanded, encoded), options.progress(step, steps))
             codes = codes.masked_scatter(revealed, sample_from_logits(logits, options, code_noise[revealed]))
             masked = masked & ~revealed
         return codes

@@ -94,7 +94,7 @@ class Masked(CodePrior):
             if not masked.any():
                 break
             expanded = (guidance.expand(each) for each in (codes, masked, masked))
-            logits = guidance.apply(self.network(*expanded, encoded), step / max(1, steps - 1))
+            logits = guidance.apply(self.network(*expanded, encoded), options.progress(step, steps))
             sampled = sample_from_logits(logits, options, code_noise[masked])
             log_probability = logits.log_softmax(dim=-1).gather(1, sampled[:, None])[:, 0]
 

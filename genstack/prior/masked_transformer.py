@@ -47,10 +47,10 @@ class MaskedTransformer(nn.Module):
             if backbone.positions == "rotary"
             else None
         )
-        self.transformer = Transformer(layout, backbone)
-        self.head = code_head(self.codes)
-
         self.prefix_length = backbone.prefix_length(condition.length)
+        self.transformer = Transformer(layout, backbone, self.prefix_length)
+        self.head = code_head(self.codes, bias=backbone.head_bias)
+
         no_position = torch.full((self.prefix_length,), layout.length)
         self.register_buffer(
             "positions", torch.cat([no_position, torch.arange(layout.length)]), persistent=False

@@ -67,8 +67,8 @@ class NextScale(Exact):
             if backbone.positions == "rotary"
             else None
         )
-        self.transformer = Transformer(layout, backbone)
-        self.head = nn.Linear(backbone.width, layout.codebook_size, bias=backbone.bias)
+        self.transformer = Transformer(layout, backbone, self.prefix_length)
+        self.head = nn.Linear(backbone.width, layout.codebook_size, bias=backbone.bias or backbone.head_bias)
         nn.init.normal_(self.head.weight, std=0.02)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
@@ -131,7 +131,7 @@ class NextScale(Exact):
             tokens = self._add_positions(tokens, positions)
             features = self.transformer.step(tokens, positions, mask, caches, encoded)
             logits = self.head(features[:, -self.sizes[index] :]).float()
-            logits = guidance.apply(logits, index / (len(grids) - 1))
+            logits = guidance.apply(logits, options.progress(index, len(grids)))
             logits = rearrange(logits, "b n K -> (b n) K")
             codes = sample_from_logits(logits, options, noise[index].flatten())
             codes = rearrange(codes, "(b n) -> b n", b=len(seeds))

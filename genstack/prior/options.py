@@ -25,6 +25,9 @@ class SamplingOptions:
         guidance_schedule: growth of guidance from 1 at the first codes to its scale at the last: constant
             (full scale throughout), linear, cosine, or power (square of the progress).
         guidance_interval: first and last progress, from 0 to 1, at which guidance applies.
+        guidance_power: exponent of the progress in the schedule cosine (arXiv:2303.14389).
+        guidance_peak: where the progress is 1: at the last codes, or at the end, one step after them, as
+            1d-tokenizer counts.
         steps: sampling steps of priors that can choose (masked, diffusion, flow matching); 0 for the prior's
             default.
         solver: solver of flow matching: euler (one pass per step) or heun (two); empty for the prior's
@@ -38,6 +41,8 @@ class SamplingOptions:
     guidance: float = 1.0
     guidance_schedule: Schedule = "constant"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_power: float = 1.0
+    guidance_peak: Literal["last", "end"] = "last"
     steps: int = 0
     solver: Solver = ""
 
@@ -54,12 +59,18 @@ class SamplingOptions:
                 f"one of {', '.join(get_args(Schedule))}",
             ),
             "guidance_interval": (0 <= first <= last <= 1, "two numbers from 0 to 1, the smaller first"),
+            "guidance_power": (0 < self.guidance_power < math.inf, "above 0, and finite"),
+            "guidance_peak": (self.guidance_peak in ("last", "end"), "last or end"),
             "steps": (self.steps >= 0, "at least 0 (0 for the prior's default)"),
             "solver": (self.solver in get_args(Solver), "euler, heun, or empty for the prior's default"),
         }
         for name, (valid, limit) in limits.items():
             if not valid:
                 raise UserError(f"{name} must be {limit}, got {getattr(self, name)}")
+
+    def progress(self, step: int, steps: int) -> float:
+        """Share of sampling that is done before a step, by which guidance is scheduled."""
+        return step / max(1, steps - 1 if self.guidance_peak == "last" else steps)
 
     def guidance_at(self, progress: float) -> float:
         """Guidance at a progress from 0 at the first codes to 1 at the last."""
@@ -69,7 +80,7 @@ class SamplingOptions:
         growth = {
             "constant": 1.0,
             "linear": progress,
-            "cosine": (1 - math.cos(math.pi * progress)) / 2,
+            "cosine": (1 - math.cos(math.pi * progress**self.guidance_power)) / 2,
             "power": progress**2,
         }[self.guidance_schedule]
         return 1 + (self.guidance - 1) * growth

@@ -55,13 +55,13 @@ class RandomOrder(CodePrior):
             raise UserError(f"anneal must be two shares from 0 to 1, the smaller first; got {anneal}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.anneal, self.order = anneal, order
-        self.prefix_length = backbone.prefix_length(condition.length)
+        self.prefix_length = backbone.causal_prefix_length(condition.length)
         self.progress = 0.0
         self.prefix = condition.embedding(backbone.width)
         self.codes = code_embedding(layout.codebook_size, backbone.width, backbone.tied)
         self.target = PositionEmbedding(layout, backbone.width, absolute=True)
-        self.transformer = Transformer(layout, backbone)
-        self.head = code_head(self.codes)
+        self.transformer = Transformer(layout, backbone, self.prefix_length)
+        self.head = code_head(self.codes, bias=backbone.head_bias)
 
     def before_step(self, progress: float) -> None:
         self.progress = progress

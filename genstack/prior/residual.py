@@ -58,14 +58,16 @@ class ResidualTransformer(Exact):
         # Each depth has its own rows, since a symbol means something else there unless codebooks are shared.
         self.codes = code_embedding(layout.depth * layout.codebook_size, width, backbone.tied)
         self.target = PositionEmbedding(outer, width)
-        self.transformer = Transformer(outer, backbone)
-        self.inner = Transformer(inner, replace(backbone, depth=layers, cross_attention=False))
+        self.prefix_length = backbone.causal_prefix_length(condition.length)
+        self.transformer = Transformer(outer, backbone, self.prefix_length)
+        inside = replace(backbone, depth=layers, cross_attention=False, registers=0, prefix=True)
+        self.inner = Transformer(inner, inside)
         starts = range(0, self.codes.num_embeddings, layout.codebook_size)
         self.heads = nn.ModuleList(
-            code_head(self.codes, slice(start, start + layout.codebook_size)) for start in starts
+            code_head(self.codes, slice(start, start + layout.codebook_size), backbone.head_bias)
+            for start in starts
         )
 
-        self.prefix_length = backbone.prefix_length(condition.length)
         no_position, order = torch.full((self.prefix_length,), outer.length), torch.arange(outer.length)
         self.register_buffer("positions", torch.cat([no_position, order[:-1]]), persistent=False)
         self.register_buffer("targets", torch.cat([no_position[:-1], order]), persistent=False)

@@ -52,7 +52,7 @@ def sample_sequence(
     codes = guidance.expand(known.values.masked_fill(~known.mask, 0))
     codes = rearrange(codes, "rows n -> n rows").contiguous()
     for index in range(start, length):
-        logits = guidance.apply(decoder.next_logits(codes, index), index / max(1, length - 1))
+        logits = guidance.apply(decoder.next_logits(codes, index), options.progress(index, length))
         sampled = sample_from_logits(logits, options, uniforms[index])
         codes[index] = guidance.expand(torch.where(mask[index], given[index], sampled))
     return rearrange(codes[:, :images], "n b -> b n").contiguous()

@@ -8,22 +8,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, rms_norm, silu
 
-EPSILON = 1e-6
-
 
 def modulate(
     tokens: Float[Tensor, "b n width"],
-    scale: Float[Tensor, "b one=1 width"],
-    shift: Float[Tensor, "b one=1 width"],
+    scale: Float[Tensor, "b m width"],
+    shift: Float[Tensor, "b m width"],
     norm: Literal["rms", "layer"],
+    epsilon: float,
 ) -> Float[Tensor, "b n width"]:
-    """Normalize tokens, multiply by 1 + `scale` and add `shift`."""
+    """Normalize tokens, multiply by 1 + `scale` and add `shift`, of each token or of all."""
     normalize = rms_norm if norm == "rms" else layer_norm
-    return torch.addcmul(shift, normalize(tokens, tokens.shape[-1:], eps=EPSILON), 1 + scale)
+    return torch.addcmul(shift, normalize(tokens, tokens.shape[-1:], eps=epsilon), 1 + scale)
 
 
 class Modulation(nn.Module):
-    """Modulation vectors of each image, linear in SiLU of its condition.
+    """Modulation vectors of each image or token, linear in SiLU of its condition.
 
     Args:
         width: channels of a token.
@@ -43,9 +42,9 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
         nn.init.ones_(self.linear.bias[: self.gates * self.linear.in_features])
 
-    def forward(self, conditioning: Float[Tensor, "b width"]) -> Float[Tensor, "b count width"]:
+    def forward(self, conditioning: Float[Tensor, "b m width"]) -> Float[Tensor, "b m count width"]:
         return rearrange(
-            self.linear(silu(conditioning)), "b (count width) -> b count width", count=self.count
+            self.linear(silu(conditioning)), "b m (count width) -> b m count width", count=self.count
         )
 
 
@@ -56,20 +55,20 @@ class SharedModulation(nn.Module):
         super().__init__()
         self.offset = nn.Parameter(torch.randn(count, width) * 0.02)
 
-    def forward(self, shared: Float[Tensor, "b count width"]) -> Float[Tensor, "b count width"]:
+    def forward(self, shared: Float[Tensor, "b m count width"]) -> Float[Tensor, "b m count width"]:
         return shared + self.offset
 
 
 class AdaLN(nn.Module):
     """The final norm of a transformer, scaled and shifted by the condition."""
 
-    def __init__(self, width: int, norm: Literal["rms", "layer"]):
+    def __init__(self, width: int, norm: Literal["rms", "layer"], epsilon: float):
         super().__init__()
-        self.norm = norm
+        self.norm, self.epsilon = norm, epsilon
         self.modulation = Modulation(width, 2, gates=0)
 
     def forward(
-        self, tokens: Float[Tensor, "b n width"], conditioning: Float[Tensor, "b width"]
+        self, tokens: Float[Tensor, "b n width"], conditioning: Float[Tensor, "b m width"]
     ) -> Float[Tensor, "b n width"]:
-        scale, shift = self.modulation(conditioning).split(1, dim=1)
-        return modulate(tokens, scale, shift, self.norm)
+        scale, shift = self.modulation(conditioning).unbind(dim=2)
+        return modulate(tokens, scale, shift, self.norm, self.epsilon)

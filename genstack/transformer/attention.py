@@ -6,31 +6,60 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize, rms_norm
+from torch.nn.functional import layer_norm, normalize, rms_norm
 
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.masks import Mask
 from genstack.transformer.positions import Rotation
 
-EPSILON = 1e-5
-
 
 class HeadNorm(nn.Module):
     """Root mean square norm over the channels of each head, in float32 (arXiv:2302.05442)."""
 
-    def __init__(self, heads: int, head_width: int):
+    def __init__(self, heads: int, head_width: int, epsilon: float):
         super().__init__()
-        self.heads = heads
+        self.heads, self.epsilon = heads, epsilon
         self.gain = nn.Parameter(torch.ones(heads * head_width))
 
     def forward(self, heads: Float[Tensor, "b n h d"]) -> Float[Tensor, "b n h d"]:
         gain, heads = rearrange(self.gain, "(h d) -> h d", h=self.heads), heads.float()
         if heads.device.type != "cpu":
-            return rms_norm(heads, heads.shape[-1:], eps=EPSILON) * gain
+            return rms_norm(heads, heads.shape[-1:], eps=self.epsilon) * gain
         # torch's rms_norm makes several passes over memory on a CPU, and twice as many backward.
         square = torch.linalg.vector_norm(heads, dim=-1, keepdim=True).square() / heads.shape[-1]
-        return heads * ((square + EPSILON).rsqrt() * gain)
+        return heads * ((square + self.epsilon).rsqrt() * gain)
+
+
+class HeadLayerNorm(nn.Module):
+    """Layer norm over the channels of each head, in float32."""
+
+    def __init__(self, heads: int, head_width: int, epsilon: float):
+        super().__init__()
+        self.heads, self.epsilon = heads, epsilon
+        self.gain = nn.Parameter(torch.ones(heads * head_width))
+        self.bias = nn.Parameter(torch.zeros(heads * head_width))
+
+    def forward(self, heads: Float[Tensor, "b n h d"]) -> Float[Tensor, "b n h d"]:
+        gain, bias = (rearrange(each, "(h d) -> h d", h=self.heads) for each in (self.gain, self.bias))
+        return layer_norm(heads.float(), heads.shape[-1:], eps=self.epsilon) * gain + bias
+
+
+class WidthNorm(nn.Module):
+    """Root mean square norm over all heads together, of queries and of keys, without weights.
+
+    Args:
+        heads: number of heads of queries, which come first.
+        epsilon: added to the mean square.
+    """
+
+    def __init__(self, heads: int, epsilon: float):
+        super().__init__()
+        self.heads, self.epsilon = heads, epsilon
+
+    def forward(self, heads: Float[Tensor, "b n h d"]) -> Float[Tensor, "b n h d"]:
+        parts = heads.float().tensor_split([self.heads], dim=2)
+        return torch.cat([rms_norm(part, part.shape[-2:], eps=self.epsilon) for part in parts], dim=2)
 
 
 class UnitNorm(nn.Module):
@@ -53,13 +82,18 @@ def qk_norm(backbone: Backbone) -> nn.Module:
     """Norm of the queries and keys of self-attention, which are one tensor of heads."""
     if backbone.qk_norm == "unit":
         return UnitNorm(backbone.heads, backbone.head_width)
-    heads = backbone.heads + backbone.key_value_heads
-    return HeadNorm(heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
+    heads, epsilon = backbone.heads + backbone.key_value_heads, backbone.norm_epsilon
+    if backbone.qk_norm == "width":
+        return WidthNorm(backbone.heads, epsilon)
+    if backbone.qk_norm == "layer":
+        return HeadLayerNorm(heads, backbone.head_width, epsilon)
+    return HeadNorm(heads, backbone.head_width, epsilon) if backbone.qk_norm else nn.Identity()
 
 
 def cross_qk_norm(backbone: Backbone) -> nn.Module:
     """Norm of the queries, or of the keys, of cross-attention."""
-    return HeadNorm(backbone.heads, backbone.head_width) if backbone.qk_norm else nn.Identity()
+    heads, epsilon = backbone.heads, backbone.norm_epsilon
+    return HeadNorm(heads, backbone.head_width, epsilon) if backbone.qk_norm else nn.Identity()
 
 
 class Attention(nn.Module):
@@ -68,10 +102,10 @@ class Attention(nn.Module):
     def __init__(self, backbone: Backbone):
         super().__init__()
         self.heads, self.kv_heads = backbone.heads, backbone.key_value_heads
-        channels = backbone.width + 2 * self.kv_heads * backbone.head_width
+        channels = (self.heads + 2 * self.kv_heads) * backbone.head_width
         self.qkv = nn.Linear(backbone.width, channels, bias=backbone.bias)
         self.norm = qk_norm(backbone)
-        self.out = nn.Linear(backbone.width, backbone.width, bias=backbone.bias)
+        self.out = nn.Linear(self.heads * backbone.head_width, backbone.width, bias=backbone.bias)
 
     def forward(
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None

@@ -25,7 +25,8 @@ class Backbone:
             multiple of `rounding`, or of `width` if that is less.
         positions: rotary (2-D rotary embeddings of row and column), learned (a vector per position) or both.
         qk_norm: normalize queries and keys of each head; keeps attention stable in long and in bf16 training.
-            unit: to unit length, with a learned temperature per head (arXiv:2010.04245).
+            unit: to unit length, with a learned temperature per head (arXiv:2010.04245). layer: layer norm
+            (RAR). width: root mean square over all heads together, without weights (Halton-MaskGIT).
         dropout: share of values dropped from the embedded tokens and from the output of each sub-layer.
         bias: give linear layers (and layer norms) biases.
         checkpoint: recompute activations in the backward pass: less memory, more time.
@@ -38,6 +39,14 @@ class Backbone:
             then precedes the codes. For captions and images, which are many tokens.
         tied: predict codes by the vectors of their embedding (weight tying), not by a separate head; for all
             priors but NextScale, which embeds no codes.
+        head_dim: channels of one head, if not `width` over `heads`.
+        epsilon: added to mean squares by norms; null: 1e-5, and 1e-6 in adaLN.
+        registers: learned tokens before all others, which stand for nothing (arXiv:2309.16588).
+        prefix: put the condition before the codes as tokens; false, with adaLN or cross-attention, leaves it
+            to these.
+        adaln_steps: add a learned vector per place in the sequence to the condition of adaLN (RAR,
+            arXiv:2411.00776).
+        head_bias: give the head that predicts codes a bias.
     """
 
     width: int = 384
@@ -47,7 +56,7 @@ class Backbone:
     feedforward: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
     ratio: float = 4.0
     positions: Literal["rotary", "learned", "both"] = "both"
-    qk_norm: bool | Literal["unit"] = True
+    qk_norm: bool | Literal["unit", "layer", "width"] = True
     dropout: float = 0.0
     bias: bool = False
     checkpoint: bool = False
@@ -57,6 +66,12 @@ class Backbone:
     cross_attention: bool = False
     kv_heads: int | None = None
     tied: bool = True
+    head_dim: int | None = None
+    epsilon: float | None = None
+    registers: int = 0
+    prefix: bool = True
+    adaln_steps: bool = False
+    head_bias: bool = False
 
     def __post_init__(self) -> None:
         if self.rounding < 1:
@@ -69,8 +84,26 @@ class Backbone:
             raise UserError(f"ratio must be above 0, got {self.ratio}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
-        step = self.heads * (1 if self.positions == "learned" else 4)
-        if self.width % step:
+        self.check_heads()
+        if self.epsilon is not None and self.epsilon <= 0:
+            raise UserError(f"epsilon must be above 0, got {self.epsilon}")
+        if self.registers < 0:
+            raise UserError(f"registers must be at least 0, got {self.registers}")
+        if self.adaln == "none" and self.adaln_steps:
+            raise UserError("adaln_steps needs `adaln: own` or shared")
+        if self.adaln == "none" and not self.prefix and not self.cross_attention:
+            raise UserError("without a prefix, the condition needs `adaln: own`, shared, or cross_attention")
+
+    def check_heads(self) -> None:
+        """Check that heads divide the width, or have a number of channels of their own."""
+        planes = 1 if self.positions == "learned" else 4
+        if self.head_dim is not None:
+            if self.head_dim < 1 or self.head_dim % planes or self.cross_attention:
+                raise UserError(
+                    f"head_dim must be a multiple of {planes} ({self.positions}), without cross_attention; "
+                    f"got {self.head_dim}"
+                )
+        elif self.width % (step := self.heads * planes):
             raise UserError(
                 f"width {self.width} is not a multiple of {step} ({self.heads} heads, {self.positions}); "
                 f"use {ceil(self.width / step) * step} or change `heads`"
@@ -84,8 +117,18 @@ class Backbone:
 
     @property
     def head_width(self) -> int:
-        """Channels of one head."""
-        return self.width // self.heads
+        """Channels of one head, with the default resolved."""
+        return self.width // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def norm_epsilon(self) -> float:
+        """Added to mean squares by norms with weights of their own, and of queries and keys."""
+        return 1e-5 if self.epsilon is None else self.epsilon
+
+    @property
+    def adaln_epsilon(self) -> float:
+        """Added to mean squares by the norms of adaLN."""
+        return 1e-6 if self.epsilon is None else self.epsilon
 
     @property
     def key_value_heads(self) -> int:
@@ -102,4 +145,16 @@ class Backbone:
 
     def prefix_length(self, length: int) -> int:
         """Tokens before the codes for a condition of `length` tokens."""
-        return 1 if self.cross_attention else length
+        return self.registers + (0 if not self.prefix else 1 if self.cross_attention else length)
+
+    def causal_prefix_length(self, length: int) -> int:
+        """Apply `prefix_length`, where the last of these tokens predicts the first code.
+
+        Raises:
+            UserError: there are none.
+        """
+        if self.prefix_length(length) == 0:
+            raise UserError(
+                "the first code needs a token before it; use `prefix: true`, or 1 for `registers`"
+            )
+        return self.prefix_length(length)

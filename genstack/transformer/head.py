@@ -1,5 +1,6 @@
 """Vectors of codes, and a head that predicts codes by the same vectors (arXiv:1608.05859)."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -35,15 +36,17 @@ class TiedHead(nn.Module):
     Args:
         table: vectors of all codes.
         rows: of the table, that are predicted; None for all.
+        bias: add a learned number to each logit.
     """
 
     #: The vectors in the dtype of autocast; set while codes are sampled.
     cast: Tensor | None = None
 
-    def __init__(self, table: ScaledEmbedding, rows: slice | None = None):
+    def __init__(self, table: ScaledEmbedding, rows: slice | None = None, bias: bool = False):
         super().__init__()
         self.table = (table,)  # in a tuple: it belongs to the prior, and is saved once
         self.rows = rows or slice(None)
+        self.bias = nn.Parameter(torch.zeros(len(self.weight))) if bias else None
 
     @property
     def weight(self) -> Tensor:
@@ -52,7 +55,7 @@ class TiedHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "*b width"]) -> Float[Tensor, "*b K"]:
         weight = self.weight if self.cast is None else self.cast
-        return linear(features * self.table[0].scale, weight)
+        return linear(features * self.table[0].scale, weight, self.bias)
 
 
 def code_embedding(codes: int, width: int, tied: bool) -> nn.Embedding:
@@ -70,15 +73,18 @@ def code_embedding(codes: int, width: int, tied: bool) -> nn.Embedding:
     return table
 
 
-def code_head(table: nn.Embedding, rows: slice | None = None) -> nn.Module:
+def code_head(table: nn.Embedding, rows: slice | None = None, bias: bool = False) -> nn.Module:
     """From features to logits of codes, tied to their vectors where these are made for it.
 
     Args:
         table: vectors of all codes.
         rows: of the table, that are predicted; None for all.
+        bias: add a learned number to each logit.
     """
     if isinstance(table, ScaledEmbedding):
-        return TiedHead(table, rows)
-    head = nn.Linear(table.embedding_dim, len(table.weight[rows or slice(None)]), bias=False)
+        return TiedHead(table, rows, bias)
+    head = nn.Linear(table.embedding_dim, len(table.weight[rows or slice(None)]), bias=bias)
     nn.init.normal_(head.weight, std=0.02)
+    if bias:
+        nn.init.zeros_(head.bias)
     return head

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-from einops import rearrange
+import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, silu
+from torch.nn.functional import dropout, gelu, pad, silu
 from torch.utils.checkpoint import checkpoint
 
 from genstack.layout import Layout
 from genstack.transformer.adaln import AdaLN, Modulation, SharedModulation, modulate
-from genstack.transformer.attention import EPSILON, Attention, cross_qk_norm
+from genstack.transformer.attention import Attention, cross_qk_norm
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.cross_attention import CrossAttention, CrossAttentionLayer, KeyValue, KeyValuePair
@@ -22,8 +23,8 @@ from genstack.transformer.positions import PositionEmbedding, Rotary, Rotation
 def normalization(backbone: Backbone) -> nn.Module:
     """Norm over the channels of each token."""
     if backbone.norm == "rms":
-        return nn.RMSNorm(backbone.width, eps=EPSILON)
-    return nn.LayerNorm(backbone.width, eps=EPSILON, bias=backbone.bias)
+        return nn.RMSNorm(backbone.width, eps=backbone.norm_epsilon)
+    return nn.LayerNorm(backbone.width, eps=backbone.norm_epsilon, bias=backbone.bias)
 
 
 class SwiGLU(nn.Module):
@@ -82,7 +83,7 @@ class AdaLNLayer(nn.Module):
 
     def __init__(self, backbone: Backbone):
         super().__init__()
-        self.norm = backbone.norm
+        self.norm, self.epsilon = backbone.norm, backbone.adaln_epsilon
         self.attention = Attention(backbone)
         self.feedforward = feedforward(backbone)
         shared = backbone.adaln == "shared"
@@ -97,15 +98,16 @@ class AdaLNLayer(nn.Module):
         rotation: Rotation | None,
         mask: Mask,
         cache: Cache | None,
-        modulation: Float[Tensor, "b *count width"],
+        modulation: Float[Tensor, "b m *count width"],
     ) -> Float[Tensor, "b n width"]:
         """Apply the layer; `modulation` is the conditioning vector, or the modulation that layers share."""
         gates, scales, shifts = rearrange(
-            self.modulation(modulation), "b (kind part) w -> kind part b 1 w", part=2
+            self.modulation(modulation), "b m (kind part) w -> kind part b m w", part=2
         )
-        added = self.attention(modulate(tokens, scales[0], shifts[0], self.norm), rotation, mask, cache)
+        normed = modulate(tokens, scales[0], shifts[0], self.norm, self.epsilon)
+        added = self.attention(normed, rotation, mask, cache)
         tokens = tokens + dropout(added * gates[0], self.dropout, self.training)
-        added = self.feedforward(modulate(tokens, scales[1], shifts[1], self.norm))
+        added = self.feedforward(modulate(tokens, scales[1], shifts[1], self.norm, self.epsilon))
         return tokens + dropout(added * gates[1], self.dropout, self.training)
 
 
@@ -130,12 +132,13 @@ class Transformer(nn.Module):
     Args:
         layout: layout of the codes, or of patches of latents.
         backbone: configuration.
+        prefix_length: tokens before the codes.
     """
 
     #: Replaces `forward` in `step` while the network is compiled for sampling.
     compiled_step: Callable[..., Tensor] | None = None
 
-    def __init__(self, layout: Layout, backbone: Backbone):
+    def __init__(self, layout: Layout, backbone: Backbone, prefix_length: int = 0):
         super().__init__()
         self.layout, self.backbone = layout, backbone
         rotary, width = backbone.positions != "learned", backbone.width
@@ -143,7 +146,11 @@ class Transformer(nn.Module):
         self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
         self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
         self.key_values = key_values(backbone)
-        self.norm = normalization(backbone) if backbone.adaln == "none" else AdaLN(width, backbone.norm)
+        self.norm = (
+            normalization(backbone)
+            if backbone.adaln == "none"
+            else AdaLN(width, backbone.norm, backbone.adaln_epsilon)
+        )
         self.shared = Modulation(width, 6, gates=2) if backbone.adaln == "shared" else None
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
@@ -154,6 +161,8 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Modulation):
                 module.reset_parameters()
+        self.registers = small_table(backbone.registers, width)
+        self.steps = small_table(prefix_length + layout.length if backbone.adaln_steps else 0, width)
 
     def forward(
         self,
@@ -179,8 +188,8 @@ class Transformer(nn.Module):
         """
         tokens = dropout(self.position_embedding(tokens, positions), self.backbone.dropout, self.training)
         rotation = None if self.rotary is None else self.rotary(positions)
-        last = () if self.backbone.adaln == "none" else (conditioning,)
-        modulation = last if self.shared is None else (self.shared(conditioning),)
+        last = () if self.backbone.adaln == "none" else (self._conditions(conditioning, tokens, caches),)
+        modulation = last if self.shared is None else (self.shared(*last),)
         for index, module in enumerate(self.layers):
             cache = None if caches is None else caches[index]
             given = (*key_values[index : index + 1], rotation, mask, cache, *modulation)
@@ -190,6 +199,20 @@ class Transformer(nn.Module):
                 tokens = module(tokens, *given)
         features = self.norm(tokens, *last)
         return features if head is None else head(features[:, -1]).float()
+
+    def _conditions(
+        self,
+        conditioning: Float[Tensor, "b width"] | None,
+        tokens: Float[Tensor, "b n width"],
+        caches: Sequence[Cache] | None,
+    ) -> Float[Tensor, "b m width"]:
+        """The condition of adaLN: one vector for all tokens, or one for each place in the sequence."""
+        assert conditioning is not None, "adaLN reads a condition"
+        vectors = rearrange(conditioning, "b width -> b 1 width")
+        if self.steps is None:
+            return vectors
+        first = 0 if caches is None else caches[0].length
+        return vectors + self.steps.weight[first : first + tokens.shape[1]]
 
     def step(
         self,
@@ -213,19 +236,47 @@ class Transformer(nn.Module):
     ) -> EncodedCondition:
         """Encode a condition as prefix tokens, or with cross-attention as one prefix token, keys and values.
 
+        Registers come first.
+
         Args:
             condition: its tokens.
             padding_mask: True for padding; None without padding.
         """
         if not self.backbone.cross_attention:
-            return EncodedCondition(condition, mean_pool(condition), padding_mask=padding_mask)
+            return self._encoded(condition, mean_pool(condition), padding_mask=padding_mask)
         pooled = mean_pool(condition) if padding_mask is None else masked_mean_pool(condition, padding_mask)
         key_values = [project(condition, padding_mask) for project in self.key_values]
-        return EncodedCondition(rearrange(pooled, "b width -> b 1 width"), pooled, key_values)
+        return self._encoded(rearrange(pooled, "b width -> b 1 width"), pooled, key_values)
+
+    def _encoded(
+        self,
+        prefix: Float[Tensor, "b n width"],
+        pooled: Float[Tensor, "b width"],
+        key_values: Sequence[KeyValuePair] = (),
+        padding_mask: Bool[Tensor, "b n"] | None = None,
+    ) -> EncodedCondition:
+        """Put registers before the prefix, which may be left out."""
+        if not self.backbone.prefix:
+            prefix, padding_mask = prefix[:, :0], None
+        if self.registers is not None:
+            registers = repeat(self.registers.weight, "n width -> b n width", b=len(prefix))
+            prefix = torch.cat([registers, prefix], dim=1)
+            if padding_mask is not None:
+                padding_mask = pad(padding_mask, (self.backbone.registers, 0), value=False)
+        return EncodedCondition(prefix, pooled, key_values, padding_mask)
 
     def caches(self, length: int) -> list[Cache]:
         """Create empty caches for `length` tokens, one per layer."""
         return [Cache(length) for _ in self.layers]
+
+
+def small_table(count: int, width: int) -> nn.Embedding | None:
+    """A table of learned vectors, small at first; None for none."""
+    if not count:
+        return None
+    table = nn.Embedding(count, width)
+    nn.init.normal_(table.weight, std=0.02)
+    return table
 
 
 def mean_pool(condition: Float[Tensor, "b n width"]) -> Float[Tensor, "b width"]:

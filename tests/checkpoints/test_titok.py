@@ -7,12 +7,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import genstack
 from genstack.checkpoints import model_file
+from genstack.checkpoints.foreign import read
+from genstack.checkpoints.formats.format import Weights
+from genstack.checkpoints.formats.rar import sampling_options, transformer
 from genstack.checkpoints.published import load
+from genstack.cli.main import main
 from genstack.compressor import Autoencoder, MaskGITNetwork, TiTok
 from genstack.compressor.networks.patch_pixels import SmoothedPatches, SoftCodes
 from genstack.compressor.quantizers import VectorQuantizer
+from genstack.data.images import Preprocessing
 from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.model import Model
+from genstack.prior import SamplingOptions, image_seeds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLOSE = {"atol": 5e-5, "rtol": 1e-4}
@@ -91,3 +100,57 @@ def test_networks_of_titok_can_be_trained(pixels):
         model.encode(torch.zeros(1, 3, 16, 12))
     with pytest.raises(UserError, match="patch 4 must equal the stride 2"):
         TiTok(patch=4, pixels=SoftCodes(MaskGITNetwork(multipliers=(1, 1)))).decoder(3)
+
+
+RAR = {
+    "greedy_codes": {},
+    "greedy_codes_cfg1": {"guidance": 1.0},
+    "greedy_codes_cfg4_pow2.75": vars(sampling_options(1.0, 4.0, 2.75)),
+}
+
+
+@torch.no_grad()
+def test_transformers_of_rar():
+    """In raster order and any other; greedy codes with and without its guidance."""
+    weights, expected = Weights(read(GOLDEN / "rar.bin").tensors(), {}), golden("rar")
+    prior = transformer(weights, CodeLayout((32, 32), 128, ((8, 8),)))
+    assert not weights.left(())
+    codes, labels = expected["codes"].flatten(1), expected["condition"]
+    null, raster = prior.condition.null(labels), prior.raster(codes)
+    torch.testing.assert_close(prior.logits(codes, labels, raster), expected["logits"], **CLOSE)
+    torch.testing.assert_close(prior.logits(codes, null, raster), expected["logits_null"], **CLOSE)
+    in_order = prior.logits(codes, labels, expected["orders"])
+    torch.testing.assert_close(in_order, expected["logits_in_order"], **CLOSE)
+    assert {name for name in expected if name.startswith("greedy")} == RAR.keys()
+    for name, given in RAR.items():
+        options = SamplingOptions(**{**given, "temperature": 0.0})
+        sampled = prior.sample(labels, options, image_seeds(0, range(len(labels))))
+        assert torch.equal(sampled, expected[name].flatten(1)), name
+
+
+@pytest.fixture
+def vqgan(tmp_path):
+    """A run with a VQGAN of MaskGIT for 8 x 8 codes of 128."""
+    network = MaskGITNetwork(10, 4, (1, 1, 1), 1)
+    made = Autoencoder(3, network, VectorQuantizer(128, 10), projection=0).eval()
+    model_file.save(Model(made, Preprocessing(3, 32, 32)), tmp_path / "vqgan")
+    return tmp_path / "vqgan"
+
+
+def test_rar_with_its_tokenizer_is_a_run(vqgan, tmp_path, capsys):
+    """Imported, and used directly with a note."""
+    file, run, expected = tmp_path / "rar.bin", tmp_path / "run", golden("rar")
+    file.symlink_to(GOLDEN / "rar.bin")
+    assert main(["import", str(file), "--out", str(run)]) == 2
+    assert "does not hold its tokenizer" in capsys.readouterr().err
+    assert not main(["import", str(file), "--compressor", str(vqgan), "--out", str(run)])
+    (tmp_path / "rar.bin.yaml").write_text("compressor: vqgan")
+    codes, labels = expected["codes"].flatten(1), expected["condition"]
+    for model in (model_file.load(run), genstack.load(file)):
+        assert len(model.classes) == 10
+        with torch.no_grad():
+            logits = model.prior.logits(codes, labels, model.prior.raster(codes))
+        torch.testing.assert_close(logits, expected["logits"], **CLOSE)
+    larger = ["--compressor", str(vqgan), "--resolution", "64", "--out", str(tmp_path / "other")]
+    assert main(["import", str(file), *larger]) == 2
+    assert "reads 64 codes of 128, and the compressor makes 256 of 128" in capsys.readouterr().err

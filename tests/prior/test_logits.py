@@ -1,5 +1,8 @@
 """Draws follow the probabilities that were asked for, and depend on their seeds alone."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -118,6 +121,17 @@ def test_guidance_schedules_end_at_the_guidance(schedule, half):
     assert options.guidance_at(1.0) == pytest.approx(4.0)
     assert options.guidance_at(0.5) == pytest.approx(half)
     assert options.guidance_at(0.0) == (4.0 if schedule == "constant" else 1.0)
+
+
+def test_guidance_peaks_at_the_last_codes_or_a_step_after_them():
+    """The exponent of the schedule cosine is that of 1d-tokenizer, whose progress is k / K at step k of K."""
+    options = SamplingOptions(guidance=4.0, guidance_schedule="cosine", guidance_power=2.75)
+    assert [options.progress(step, 5) for step in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    late = replace(options, guidance_peak="end")
+    assert [late.progress(step, 5) for step in (0, 4)] == [0.0, 0.8]
+    expected = 3 * (1 - math.cos(math.pi * 0.8**2.75)) / 2 + 1
+    assert late.guidance_at(late.progress(4, 5)) == pytest.approx(expected)
+    assert options.progress(0, 1) == late.progress(0, 1) == 0.0
 
 
 def test_guidance_acts_on_its_interval_alone():

@@ -89,6 +89,8 @@ def main() -> None:
     kinds = discover(genstack.prior, Prior)
     cases = {name: series(kind, ClassLabels(CLASSES, 0.2), Prompts()) for name, kind in kinds.items()}
     cases["captions"] = series(Autoregressive, captions, Prompts(captions=("ab", "", "cdefg")))
+    rar = {"adaln": "own", "adaln_steps": True, "registers": 1, "qk_norm": "layer"}
+    cases["rar"] = series(kinds["RandomOrder"], ClassLabels(CLASSES, 0.2), Prompts(), **rar)
     steered = {"cross_attention": True, "adaln": "shared", "qk_norm": "unit", "positions": "learned"}
     cases["crossed"] = series(Autoregressive, captions, Prompts(captions=("ab", "", "cdefg")), **steered)
     cases["wide"] = replace(cases["Autoregressive"], size=(16, 24))

@@ -47,7 +47,9 @@ GRAPHS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*discover(genstack.prior, Prior), "captions", "crossed", "wide", "latents"])
+@pytest.mark.parametrize(
+    "name", [*discover(genstack.prior, Prior), "captions", "crossed", "rar", "wide", "latents"]
+)
 def test_every_prior_draws_the_same_compiled(traced, name):
     found = traced[name]
     assert found["off"] == [0, 0, 0] and found["changed"] > 0.1
