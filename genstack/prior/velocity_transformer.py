@@ -45,13 +45,13 @@ class VelocityTransformer(nn.Module):
         self.prefix = condition.embedding(backbone.width)
         self.time = TimeEmbedding(backbone.width)
         self.embed = nn.Linear(patches.dim, backbone.width)
-        self.transformer = Transformer(patches, backbone)
-        self.head = nn.Linear(backbone.width, patches.dim)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
         # A condition of one token is read by adaLN alone.
         length = backbone.prefix_length(condition.length)
         self.prefix_length = length if length > 1 else 0
+        self.transformer = Transformer(patches, backbone, self.prefix_length)
+        self.head = nn.Linear(backbone.width, patches.dim)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
         no_position = torch.full((self.prefix_length,), patches.length)
         positions = torch.cat([no_position, torch.arange(patches.length)])
         self.register_buffer("positions", positions, persistent=False)

@@ -53,7 +53,7 @@ class RAR(Format):
         before = compressor_of(options, self.what)
         seen = before.preprocessing
         height, width = options.size or (seen.height, seen.width)
-        layout = before.compressor.layout(height, width)
+        layout = before.compressor.code_layout(height, width)
         prior = transformer(weights, layout)
         seen = Preprocessing(seen.channels, height, width)
         model = Model(before.compressor, seen, prior.condition.names, prior)  # type: ignore[attr-defined]
