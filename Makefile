@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # Without bytecode on disk every process would compile and rewrite all modules of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-all check lint clean
+.PHONY: help install demo test test-all check lint clean clipart
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -32,6 +32,16 @@ check: lint  ## lint, check types, run the fast tests
 lint: $(INSTALLED)  ## formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+clipart: $(INSTALLED)  ## train the model of `genstack sample clipart` anew, from the drawings on: runs/clipart (an hour or two)
+	$(BIN)/python benchmarks/pictures.py --out runs/data --only clipart
+	$(BIN)/python benchmarks/clipart.py --source runs/data/clipart --out runs/data/captioned
+	$(BIN)/genstack train compressor --config configs/compressor/vqgan.yaml --config configs/demo/clipart_compressor.yaml \
+		--data.source runs/data/captioned/train.csv --name clipart-compressor
+	$(BIN)/genstack encode runs/clipart-compressor --out runs/codes/clipart --views flip
+	$(BIN)/genstack train prior --compressor runs/clipart-compressor --data.source runs/codes/clipart --name clipart-prior \
+		--config configs/prior/autoregressive.yaml --config configs/prior/captions.yaml --config configs/demo/clipart_prior.yaml
+	$(BIN)/genstack export runs/clipart-prior --half --licence cc0-1.0 --out runs/clipart
 
 clean:  ## remove .venv and caches; runs and samples stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -21,7 +21,13 @@ def exports() -> dict[str, Export]:
 
 
 def write(
-    model: Model, export: Export, folder: Path, place: str = "", licence: str = "", batch: int = 1
+    model: Model,
+    export: Export,
+    folder: Path,
+    place: str = "",
+    licence: str = "",
+    batch: int = 1,
+    half: bool = False,
 ) -> None:
     """Write a model and its card into a new folder.
 
@@ -32,6 +38,7 @@ def write(
         place: where users will find it, if that is not the folder.
         licence: an identifier such as apache-2.0; empty for none.
         batch: number of images that fixed programs take at a time.
+        half: store weights in half precision; the model itself is changed.
 
     Raises:
         UserError: these files cannot say what this model computes, or the folder is there and not empty.
@@ -40,6 +47,12 @@ def write(
         raise UserError(f"{folder} is there already; choose another --out")
     if batch < 1:
         raise UserError(f"batch {batch} is no number of images; use 1 or more")
+    if half and not export.half:
+        raise UserError(
+            f"export {export.name} has no half precision; use --to safetensors, or leave out --half"
+        )
+    if half:
+        model.modules().half()
     text = card(model, export, place or str(folder), licence, batch)
     with appearing(folder) as partial:
         export.write(model, partial, batch)

@@ -76,7 +76,11 @@ class Command:
             for name in group.arguments()
             if name in PATH_SETTINGS
         ]
-        return [name for name, flag in flags if re.search(r"\b(Place|Path)\b", flag.hint)] + settings
+        return [name for name, flag in flags if re.search(r"\b(Place|Trained|Path)\b", flag.hint)] + settings
+
+    def models(self) -> list[str]:
+        """List the flags that name a trained model."""
+        return [name for name, flag in self.arguments().items() if re.search(r"\bTrained\b", flag.hint)]
 
     def positional(self) -> tuple[str, ...]:
         """List the flags that can be given without their name."""

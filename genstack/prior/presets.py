@@ -25,7 +25,7 @@ def resolve_options(
     """Combine a preset with options that are given.
 
     Args:
-        preset: its name; "" for none.
+        preset: its name; "" for the run's `default`, if it has one.
         given: options by name; None for those that are not given.
         kept: presets saved in the run, by name.
         guided: True if the prior supports guidance; built-in presets leave guidance out otherwise.
@@ -34,6 +34,7 @@ def resolve_options(
     Raises:
         UserError: the preset is unknown, or the run's preset is invalid.
     """
+    preset = preset or ("default" if "default" in kept else "")
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         if preset in kept:

@@ -12,6 +12,7 @@ class Export(ABC):
 
     name: ClassVar[str]  # what a user calls it
     what: ClassVar[str]  # one line: which files, and who reads them
+    half: ClassVar[bool] = False  # True if weights can be stored in half precision
 
     @abstractmethod
     def write(self, model: Model, folder: Path, batch: int) -> None:

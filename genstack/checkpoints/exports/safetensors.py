@@ -11,6 +11,7 @@ class Safetensors(Export):
     """All of the model, as a run keeps it."""
 
     name = "safetensors"
+    half = True
     what = "model.safetensors and model.json: all of the model, for genstack"
 
     def write(self, model: Model, folder: Path, batch: int) -> None:

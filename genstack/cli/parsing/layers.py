@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from genstack import models
 from genstack.cli.commands import Command
 from genstack.cli.parsing.paths import expand
 from genstack.cli.parsing.source import Argument, Part, choices
@@ -48,10 +49,13 @@ class Layers(list[tuple[str, dict]]):
                     raise UserError(f"{prefix}{name} is a group of settings; set {listed}")
 
     def expand_paths(self, command: Command) -> None:
-        """Replace `~` in paths, and reject empty ones."""
+        """Replace `~` in paths and names of models that come with genstack, and reject empty paths."""
         for place in command.paths():
             if (path := self.get(place)) is not None:
                 self.replace(place, expand(path, f"--{place.replace('_', '-')}"))
+        for place in command.models():
+            if isinstance(name := self.get(place), str):
+                self.replace(place, models.locate(name))
 
     def part(self, argument: Argument, place: str) -> tuple[Part, int] | None:
         """Return the class that the layers choose for an argument, or its default, or the only choice."""

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from genstack import hub
+from genstack import hub, models
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.errors import UserError
 from genstack.training.callbacks.metrics import METRICS
@@ -12,6 +12,8 @@ from genstack.training.run import CONFIG, Run
 
 #: A path, or the name of a published model. Help shows options of this type as `path`.
 Place = str
+#: A run, a published file, a repository of the hub, or a model that comes with genstack, by its name.
+Trained = str
 
 
 def expand(value: Any, option: str) -> Any:
@@ -45,11 +47,14 @@ def is_run(place: Path) -> bool:
 
 
 def path_beside(place: Path, name: str) -> Path:
-    """Path in a run folder, beside a published file, or in the working folder for a model of the hub."""
-    if is_run(place):
-        return place / name
+    """Path in a run folder, beside a published file, or else in the working folder.
+
+    The latter is for models of the hub and for those that come with genstack.
+    """
     longer = f"{place.name}.{name}"
-    return Path(longer) if hub.named(place) else place.with_name(longer)
+    if hub.named(place) or models.contains(place):
+        return Path(longer)
+    return place / name if is_run(place) else place.with_name(longer)
 
 
 def data_settings(place: Path) -> dict[str, Any]:

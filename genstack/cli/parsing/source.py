@@ -14,7 +14,15 @@ import genstack
 ROOT = Path(genstack.__file__).parents[1]
 #: Packages with classes that settings can name.
 PACKAGES = ("compressor", "losses", "transformer", "conditions", "prior", "data", "training")
-WORDS = {"str": "text", "bool": "true|false", "None": "null", "Path": "path", "Place": "path", "Any": "value"}
+WORDS = {
+    "str": "text",
+    "bool": "true|false",
+    "None": "null",
+    "Path": "path",
+    "Place": "path",
+    "Trained": "path",
+    "Any": "value",
+}
 CONTAINERS = ("tuple", "list", "dict", "Sequence", "Mapping")
 
 

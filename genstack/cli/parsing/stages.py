@@ -26,7 +26,7 @@ from genstack.cli.commands import training_command
 from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.parser import Parser
-from genstack.cli.parsing.paths import Place, check_name, data_settings
+from genstack.cli.parsing.paths import Place, Trained, check_name, data_settings
 from genstack.data import ImageData
 from genstack.data.codes.data import open_data
 from genstack.data.codes.header import read_header
@@ -51,7 +51,7 @@ class CompressorRun:
         dry_run: estimate memory and time as `genstack plan` does, and exit.
     """
 
-    init: Place | None = None
+    init: Trained | None = None
     name: str = "compressor"
     runs: Place = "runs"
     dry_run: bool = False
@@ -69,8 +69,8 @@ class PriorRun:
         dry_run: estimate memory and time as `genstack plan` does, and exit.
     """
 
-    compressor: Place
-    init: Place | None = None
+    compressor: Trained
+    init: Trained | None = None
     name: str = "prior"
     runs: Place = "runs"
     dry_run: bool = False

@@ -11,6 +11,9 @@ from genstack.cli.parsing.recipes import known, read, title
 from genstack.cli.parsing.source import find, subclasses
 from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
+from genstack.hub import TENSORS
+from genstack.models import CARD
+from genstack.models import known as known_models
 
 #: Base classes of the parts that settings can name.
 BASES = {
@@ -81,6 +84,25 @@ def list_(folder: Path | None = None) -> None:
     width = max(map(len, recipes))
     for name, file in recipes.items():
         print(f"{name:{width}}  {title(file)}".rstrip())
+
+
+def models(name: str | None = None) -> None:
+    """The trained models that come with genstack, or the card of one of them.
+
+    Their names stand wherever a run is accepted: genstack sample clipart --caption "a red apple"
+
+    Args:
+        name: model whose card is printed; all are listed by default.
+    """
+    found = known_models()
+    if name is not None and name not in found:
+        raise UserError(unknown("model", name, found))
+    if name is not None:
+        print((found[name] / CARD).read_text(encoding="utf-8"), end="")
+        return
+    for each, folder in found.items():
+        title = (folder / CARD).read_text(encoding="utf-8").partition("\n")[0].strip("# ")
+        print(f"{each}  {title}, {(folder / TENSORS).stat().st_size / 1e6:.3g} MB")
 
 
 def classes(kind: str | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genstack.checkpoints.model_file import load
-from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.paths import Place, Trained
 from genstack.data import ImageData
 from genstack.data.images import write
 from genstack.data.inspection import contact_sheet, inspect_images
@@ -24,7 +24,7 @@ def check(
     labels: Literal["own", "folder", "none"] = "own",
     window: tuple[float, float] | None = None,
     background: tuple[int, int, int] | None = None,
-    run: Place = "",
+    run: Trained = "",
     out: Place = "data-check.png",
 ) -> None:
     """Read every image of a source, list problems, and write a contact sheet of preprocessed images.

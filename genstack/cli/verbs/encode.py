@@ -15,7 +15,7 @@ from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.parser import Parser, to_dataclass
-from genstack.cli.parsing.paths import Place, data_settings
+from genstack.cli.parsing.paths import Place, Trained, data_settings
 from genstack.cli.progress_bar import bar
 from genstack.data import ImageData
 from genstack.data.codes.encoding import Encoding
@@ -42,7 +42,7 @@ class Request:
         device: auto, cpu, cuda or mps.
     """
 
-    run: Place
+    run: Trained
     out: Place
     views: Literal["center", "flip", "ten-crop"] = "center"
     images_per_shard: int = 4096

@@ -14,7 +14,7 @@ from genstack.cli.commands import EVALUATE
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.parser import Parser, to_dataclass
-from genstack.cli.parsing.paths import Place, data_settings, path_beside
+from genstack.cli.parsing.paths import Place, Trained, data_settings, path_beside
 from genstack.cli.parsing.sampling_options import resolve_options
 from genstack.cli.parsing.stages import print_once, run_data
 from genstack.cli.verbs.doctor import check_compiler
@@ -99,7 +99,7 @@ class Evaluation:
         compile: sample with torch.compile; compiling takes half a minute or more and pays for many samples.
     """
 
-    run: Place
+    run: Trained
     generated: Place = ""
     samples: int | None = None
     split: Literal["", "validation", "training", "all"] = ""

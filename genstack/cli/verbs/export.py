@@ -8,18 +8,19 @@ from pathlib import Path
 from genstack import hub
 from genstack.checkpoints import exporting
 from genstack.checkpoints.model_file import load
-from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.paths import Place, Trained
 from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
 
 
 def export(
-    run: Place = "",
+    run: Trained = "",
     to: str = "safetensors",
     out: Place = "",
     licence: str = "",
     batch: int = 1,
     push: str = "",
+    half: bool = False,
     list: bool = False,
 ) -> None:
     """Export a model as a folder that other programs can load; nothing is uploaded without --push.
@@ -31,6 +32,7 @@ def export(
         licence: licence identifier for the model card, such as cc-by-4.0.
         batch: batch size of exported onnx and torch-export programs.
         push: repository on the Hugging Face hub to upload the folder to, such as hf:user/name.
+        half: store the weights of safetensors in half precision, in half the space; they are read as fp32.
         list: list the formats and exit.
     """
     kinds = exporting.exports()
@@ -44,7 +46,7 @@ def export(
     if push:
         hub.repository(push)
     folder = Path(out)
-    exporting.write(load(Path(run)), kinds[to], folder, push, licence, batch)
+    exporting.write(load(Path(run)), kinds[to], folder, push, licence, batch, half)
     print(f"{folder}: {exporting.contents(folder)}")
     if push:
         print(f"{push}: {hub.push(folder, push)}")

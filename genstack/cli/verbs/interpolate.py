@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.paths import Place, Trained
 from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load as read
@@ -17,7 +17,7 @@ COLUMNS = 16  # images in a row of the sheet, at most
 
 
 def interpolate(
-    run: Place,
+    run: Trained,
     first: Place,
     last: Place,
     count: int = 8,

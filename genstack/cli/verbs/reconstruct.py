@@ -10,7 +10,7 @@ import torch
 
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.paths import Place, Trained
 from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
 from genstack.data.images import write
@@ -22,7 +22,7 @@ from genstack.training.run import CONFIG
 
 
 def reconstruct(
-    run: Place,
+    run: Trained,
     source: Place = "",
     count: int = 16,
     out: Place = "reconstructions.png",

@@ -16,6 +16,7 @@ from typing import Literal
 from jsonargparse import Namespace
 from PIL.Image import Image
 
+from genstack import models
 from genstack.atomic import begun, shared
 from genstack.checkpoints.model_file import TENSORS, load, save
 from genstack.cli.commands import SAMPLE
@@ -23,7 +24,7 @@ from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.edit import Edit, parse_size
 from genstack.cli.parsing.parser import Parser, to_dataclass
-from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.paths import Place, Trained
 from genstack.cli.parsing.prompts import PromptFlags, select_inputs
 from genstack.cli.parsing.sampling_options import parse_sweep, resolve_options
 from genstack.cli.progress_bar import bar
@@ -45,13 +46,13 @@ class Request:
     compute.
 
     Args:
-        run: folder of a prior's run or of a VAE's, or a published file.
+        run: folder of a prior's run or of a VAE's, a published file, or a model of `genstack config models`.
         count: total number of images.
         seed: image i of a seed depends neither on the batch size nor on the number of images.
         out: folder for `00000.png` and on, and `samples.jsonl`; existing images are kept.
     """
 
-    run: Place
+    run: Trained
     count: int = 16
     seed: int = 0
     out: Place = "samples"
@@ -113,6 +114,11 @@ def sample(settings: Namespace) -> None:
     """Sample this process's share of the images, and write the sheet once all images exist."""
     request, search = to_dataclass(Request, settings), to_dataclass(SearchFlags, settings)
     compute = to_dataclass(ComputeFlags, settings)
+    if search.save_preset and models.contains(Path(request.run)):
+        raise UserError(
+            f"{request.run} comes with genstack and is not changed; copy it, and name the copy: "
+            f"genstack export {Path(request.run).name} --out runs/{Path(request.run).name}"
+        )
     if search.save_preset and not (Path(request.run) / TENSORS).is_file():
         raise UserError(
             f"presets are saved in runs, and {request.run} is a file; import it first with genstack import"
