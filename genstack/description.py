@@ -1,7 +1,7 @@
 """A model as plain data and back: the class of every part and the arguments it was built with.
 
 Every part keeps its constructor's arguments as attributes of the same names, so nothing has to be recorded on
-the way. Only classes that genstack discovers in its own folders can be named; nothing is imported by name.
+the way. Only classes in genstack's own folders and in plugins can be named; nothing is imported by name.
 """
 
 import hashlib
@@ -17,7 +17,8 @@ import genstack.compressor
 import genstack.conditions
 import genstack.prior
 import genstack.transformer
-from genstack.discovery import discover
+from genstack import plugins
+from genstack.discovery import defined
 from genstack.errors import UserError
 from genstack.layout import CodeLayout, LatentLayout
 from genstack.model import Model, tensor_entries
@@ -84,14 +85,21 @@ def build(description: Any) -> Any:
         raise UserError(f"{name} cannot be built from its description: {reason}") from error
 
 
-@cache  # folders are not looked through again for every part
 def describable() -> dict[str, type]:
     """Every class that a description may name."""
+    return _describable(plugins.active())
+
+
+@cache  # folders are not looked through again for every part
+def _describable(active: tuple[plugins.Plugin, ...]) -> dict[str, type]:
     packages = (genstack.compressor, genstack.transformer, genstack.conditions, genstack.prior)
-    parts = {name: part for package in packages for name, part in discover(package, object).items()}
-    return {"CodeLayout": CodeLayout, "LatentLayout": LatentLayout} | {
+    parts = {name: part for package in packages for name, part in defined(package, object).items()}
+    own = {"CodeLayout": CodeLayout, "LatentLayout": LatentLayout} | {
         name: part for name, part in parts.items() if is_part(part)
     }
+    added = [part for part in plugins.classes() if is_part(part)] if active else []
+    plugins.check_unique((part.__name__, part.__module__) for part in [*own.values(), *added])
+    return own | {part.__name__: part for part in added}
 
 
 def is_part(part: type) -> bool:

@@ -1,4 +1,4 @@
-"""Parts are found by lying in their folder: a new file with a new class is all that a new part needs."""
+"""Parts are found in their folder or in a plugin: a new file with a new class is all that a part needs."""
 
 import importlib
 import inspect
@@ -6,6 +6,8 @@ import pkgutil
 from functools import cache
 from types import ModuleType
 from typing import TypeVar
+
+from genstack import plugins
 
 Part = TypeVar("Part")
 
@@ -20,8 +22,22 @@ def modules(package: ModuleType) -> tuple[ModuleType, ...]:
 
 
 def discover(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
-    """The concrete subclasses of `base` defined in a package, by name in alphabetical order."""
-    found = {
+    """The concrete subclasses of `base` defined in a package or plugin, by name in alphabetical order.
+
+    Raises:
+        UserError: a plugin fails to import, or two parts have one name.
+    """
+    added = [part for part in plugins.classes() if issubclass(part, base)]
+    found = defined(package, base) | {part.__name__: part for part in added}
+    plugins.check_unique(
+        (part.__name__, part.__module__) for part in [*defined(package, base).values(), *added]
+    )
+    return dict(sorted(found.items()))
+
+
+def defined(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
+    """The concrete subclasses of `base` that a package itself defines, by name."""
+    return {
         name: member
         for module in modules(package)
         for name, member in inspect.getmembers(module, inspect.isclass)
@@ -29,4 +45,3 @@ def discover(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
         and not inspect.isabstract(member)
         and member.__module__ == module.__name__
     }
-    return dict(sorted(found.items()))

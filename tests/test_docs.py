@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
+from genstack import plugins
 from genstack.checkpoints.model_file import save
 from genstack.cli import commands as command_lines
 from genstack.cli import verb
@@ -58,9 +59,22 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugins that commands name, as pages show them."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for name, page, mark in (("signs", "CONTRIBUTING.md", "Signs"), ("stop", "docs/plugins.md", "StopAbove")):
+        (text,) = [text for text in blocks(ROOT / page, "python") if f"class {mark}(" in text]
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
-def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+def parsing(monkeypatch: pytest.MonkeyPatch, examples: Path) -> None:
     """Commands read their words as ever, and then do nothing; runs that they name are taken for granted."""
+    use = plugins.use_plugin
+    monkeypatch.setattr(plugins, "use_plugin", lambda file: use(examples / file))
+    monkeypatch.setattr(plugins, "_named", [])
 
     def parse(function: Callable, command: Command, words: list[str]) -> None:
         Parser(command).parse(words)
@@ -120,7 +134,8 @@ def known(settings: dict[str, Argument], place: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_settings_that_are_named_exist(page):
+def test_settings_that_are_named_exist(page, parsing):
+    plugins.use_plugin("stop.py")
     groups = [
         command.groups
         for name, command in command_lines.commands().items()

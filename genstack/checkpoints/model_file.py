@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import genstack
-from genstack import hub
+from genstack import hub, plugins
 from genstack.atomic import replacing
 from genstack.checkpoints import import_options, published
 from genstack.checkpoints.bounds import at_most, check_size
@@ -55,6 +55,8 @@ def described_text(model: Model) -> str:
         "identity": identity(model),
         "made": model.metadata,
     }
+    if used := plugins.used(plugins.texts([described["compressor"], described["prior"]])):
+        described["plugins"] = [plugin.record for plugin in used]
     return json.dumps(described, indent=2, ensure_ascii=False)
 
 
@@ -127,6 +129,7 @@ def build_model(described: Any, path: Path) -> Model:
             f"this genstack reads {FORMAT_VERSION}; "
             f"use genstack {described.get('genstack_version')}"
         )
+    plugins.require(described.get("plugins"), path)
     try:
         model = Model(
             build(described["compressor"]),

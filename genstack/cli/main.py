@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-from genstack import __version__
+from genstack import __version__, plugins
 from genstack.cli.parsing.words import unknown
 from genstack.cli.quiet import quiet
 from genstack.cli.verb import verbs
@@ -33,12 +33,35 @@ def main(arguments: list[str] | None = None) -> int | None:
     except (UserError, OSError) as error:  # anything else is a bug, and keeps its traceback
         if os.environ.get("GENSTACK_TRACEBACK"):
             raise
-        print(one_line(error, arguments[0]), file=sys.stderr)
+        verb = next((word for word in arguments if word in verbs()), "")
+        print(one_line(error, verb), file=sys.stderr)
         return 2
 
 
-def dispatch(arguments: list[str]) -> int | None:
-    """Run the verb of a command line, or list the verbs."""
+def dispatch(words: list[str]) -> int | None:
+    """Run the verb that the command line names, with its plugins, or list the verbs."""
+    arguments, files = take_plugins(words)
+    with plugins.using(files):
+        return run(arguments)
+
+
+def take_plugins(words: list[str]) -> tuple[list[str], list[str]]:
+    """A command line without `--plugin FILE`, which may stand anywhere, and the files."""
+    rest, files, left = [], [], iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if name != "--plugin":
+            rest.append(word)
+            continue
+        file = value if equals else next(left, "")
+        if not file or file.startswith("--"):
+            raise UserError("genstack: --plugin has no value; expected a Python file: --plugin FILE.py")
+        files.append(file)
+    return rest, files
+
+
+def run(arguments: list[str]) -> int | None:
+    """Run a verb, or list the verbs."""
     known = verbs()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
@@ -59,7 +82,10 @@ def overview() -> str:
     lines = [
         f"  {name:{width}}  {known[name].summary}\n  {'':{width}}  $ {known[name].example}" for name in names
     ]
-    more = "More:  genstack VERB --help    A traceback instead of one line:  GENSTACK_TRACEBACK=1"
+    more = (
+        "Parts of your own, with every verb:  --plugin FILE.py\n"
+        "More:  genstack VERB --help    A traceback instead of one line:  GENSTACK_TRACEBACK=1"
+    )
     head = ["genstack: train compressors, train priors, sample images", f"  {FLOW}", ""]
     return "\n".join([*head, *lines, "", more])
 
@@ -76,7 +102,8 @@ def one_line(error: Exception, verb: str) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror or message}"
-    return message if message.startswith("genstack") else f"genstack {verb}: {message}"
+    command = f"genstack {verb}".strip()
+    return message if message.startswith("genstack") else f"{command}: {message}"
 
 
 if __name__ == "__main__":

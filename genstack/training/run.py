@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from genstack.atomic import exclusive, replacing
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
+from genstack.training.callbacks import UserCallback
 from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
 from genstack.training.callbacks.images import ImageLogger
 from genstack.training.callbacks.metrics import METRICS, MetricsLogger
@@ -56,6 +57,7 @@ class Schedule:
             into one device (FSDP2).
         threads: number of CPU threads; null measures a few steps and keeps the fastest number.
         deterministic: use deterministic algorithms only.
+        callbacks: Lightning callbacks of plugins, called in this order.
     """
 
     max_steps: int = 10_000
@@ -71,6 +73,7 @@ class Schedule:
     strategy: str = "auto"
     threads: int | None = None
     deterministic: bool = False
+    callbacks: tuple[UserCallback, ...] = ()
 
     def __post_init__(self) -> None:
         counts = "max_steps log_every_n_steps accumulate_grad_batches num_nodes devices threads"
@@ -206,7 +209,8 @@ class Run:
             UserError: the folder holds a run with another configuration.
         """
         if (self.folder / CONFIG).exists():
-            differences = "; ".join(format_changes(compare(self.config(), config))[:3])
+            here, new = ({**each, "plugins": None} for each in (self.config(), config))  # code may change
+            differences = "; ".join(format_changes(compare(here, new))[:3])
             if differences:
                 raise UserError(
                     f"{self.folder} holds a run with another configuration ({differences}); choose another "
@@ -263,7 +267,7 @@ class Run:
         training.changed = format_changes(self.changes())
         checkpoints = CheckpointCallback(self.folder, schedule.checkpoint_minutes, self.config())
         images = ImageLogger(self.folder, logging.images)
-        callbacks = [ProgressLine(), MetricsLogger(self.folder), images, checkpoints]
+        callbacks = [ProgressLine(), MetricsLogger(self.folder), images, *schedule.callbacks, checkpoints]
         with self.lock():
             try:
                 trainer = schedule.trainer(self.folder, callbacks, logging)

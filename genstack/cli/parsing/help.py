@@ -18,6 +18,9 @@ FILES = """\
 override defaults, later files override earlier ones, and flags override files. --print-config prints the
 resulting settings and exits."""
 WIDTH = 110
+PLUGIN = Argument(
+    "plugin", "Place", "None", "Python file with parts of your own; can be repeated, as --config", __name__
+)
 
 
 def command_help(command: Command) -> str:
@@ -29,6 +32,7 @@ def command_help(command: Command) -> str:
     lines = [" ".join(usage), "", fill(command.description), ""]
     for name, flag in flags.items():
         lines += option(name, flag, place=name in needed)
+    lines += option("plugin", PLUGIN)
     for name, group in command.groups.items():
         inherited = f" Unset options default to {group.inherited_from}." if group.inherited_from else ""
         lines += ["", fill(f"{name}: {find(group.class_path).summary}{inherited}")]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from genstack import models
+from genstack import models, plugins
 from genstack.cli.commands import Command
 from genstack.cli.parsing.paths import expand
 from genstack.cli.parsing.source import Argument, Part, choices
@@ -119,13 +119,14 @@ def nest(given: Iterable[tuple[str, Any]]) -> dict:
 
 
 def short_names(value: Any) -> Any:
-    """Shorten the names of genstack's classes, so that files survive a move of their modules."""
+    """Shorten the names of classes of genstack and plugins, so that files survive a move of their modules."""
     if isinstance(value, list):
         return [short_names(entry) for entry in value]
     if not isinstance(value, dict):
         return value
     named = str(value.get("class_path", ""))
-    own = {"class_path": named.rpartition(".")[2]} if named.startswith("genstack.") else {}
+    homes = tuple({"genstack.", *(f"{plugin.module.partition('.')[0]}." for plugin in plugins.active())})
+    own = {"class_path": named.rpartition(".")[2]} if named.startswith(homes) else {}
     return {name: short_names(entry) for name, entry in value.items()} | own
 
 
@@ -143,6 +144,8 @@ def lookup(layer: Any, place: str, missing: Any = None) -> Any:
             layer = layer.get("init_args", {})
         if isinstance(layer, list) and name.isdigit() and int(name) < len(layer):
             layer = layer[int(name)]
+        elif isinstance(layer, list):
+            layer = next((found for one in layer if (found := lookup(one, name)) is not None), missing)
         elif isinstance(layer, Mapping) and name in layer:
             layer = layer[name]
         else:

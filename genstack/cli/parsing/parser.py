@@ -13,7 +13,7 @@ import jsonargparse
 import yaml
 
 import genstack
-from genstack import discovery
+from genstack import discovery, plugins
 from genstack.cli.commands import Command
 from genstack.cli.parsing import source
 from genstack.cli.parsing.errors import explain, read_error
@@ -24,6 +24,8 @@ from genstack.cli.parsing.words import name_values, split
 from genstack.errors import UserError
 
 Flags = TypeVar("Flags")
+#: Packages whose classes settings can name.
+PACKAGES = ("compressor", "losses", "transformer", "conditions", "prior", "data", "training")
 
 
 class Parser:
@@ -134,6 +136,7 @@ class Parser:
 
     def _parse(self, layers: Layers) -> jsonargparse.Namespace:
         """Merge and check the layers with jsonargparse; `4` and `4,5` become lists where expected."""
+        trust_plugins()
         layers.check_groups(self.command)
         while True:
             words = [f"--config={json.dumps(short_names(layer))}" for _, layer in layers]
@@ -148,14 +151,16 @@ class Parser:
                 return settings
 
     def _split_list(self, place: str, layers: Layers) -> bool:
-        """Replace text by a list where a list is expected; return True if that was possible."""
+        """Replace text, or one class, by a list where a list is expected; return True if possible."""
         argument = layers.argument(self.command, place)
-        text = layers.get(place)
-        if argument is None or isinstance(text, list | dict | bool) or text is None:
+        value = layers.get(place)
+        if argument is None or isinstance(value, list | bool) or value is None:
+            return False
+        if isinstance(value, dict) and "class_path" not in value:
             return False
         if "tuple[" not in argument.hint and "list[" not in argument.hint:
             return False
-        layers.replace(place, str(text).split(","))
+        layers.replace(place, [value] if isinstance(value, dict) else str(value).split(","))
         return True
 
     @contextmanager
@@ -218,7 +223,7 @@ def trust_own_classes() -> None:
     Files of settings are untrusted: jsonargparse imports no other name.
     """
     trusted = set()
-    for package in source.PACKAGES:
+    for package in PACKAGES:
         for module in discovery.modules(importlib.import_module(f"genstack.{package}")):
             for name, member in inspect.getmembers(module, inspect.isclass):
                 if member.__module__.startswith(f"{genstack.__name__}."):
@@ -231,6 +236,13 @@ def trust_own_classes() -> None:
         subclasses_enabled=["is_pure_dataclass"],
         unset_sentinel=True,
     )
+
+
+def trust_plugins() -> None:
+    """Import the plugins in use, and allow settings to name their classes, too."""
+    source.check_plugins()
+    if added := [f"{part.__module__}.{part.__name__}" for part in plugins.classes()]:
+        jsonargparse.set_parsing_settings(import_path_allowlist=added)
 
 
 def find_class(value: Any, kind: type, place: str = "") -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 import genstack
+from genstack import plugins
 from genstack.errors import UserError
 
 #: Folders that may hold `configs`: data files of an installed package, or a clone.
@@ -80,6 +81,7 @@ def read(file: Path, stage: str = "") -> dict:
         raise UserError(f"{file} holds no settings; expected lines such as `name: value`")
     check_content(content, file)
     content.pop("format_version", None)  # the config.yaml of a run serves as a recipe, too
+    plugins.require(content.pop("plugins", None), file)
     return content
 
 

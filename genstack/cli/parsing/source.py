@@ -10,10 +10,9 @@ from typing import TypeGuard
 import docstring_parser
 
 import genstack
+from genstack import plugins
 
 ROOT = Path(genstack.__file__).parents[1]
-#: Packages with classes that settings can name.
-PACKAGES = ("compressor", "losses", "transformer", "conditions", "prior", "data", "training")
 WORDS = {
     "str": "text",
     "bool": "true|false",
@@ -76,8 +75,8 @@ class Part:
 
     @property
     def bases(self) -> list["Part"]:
-        """Base classes that genstack defines."""
-        named = [resolve(self.module, _name(base)) for base in getattr(self.node, "bases", ())]
+        """Base classes that genstack or a plugin defines."""
+        named = [_resolve_base(self.module, base) for base in getattr(self.node, "bases", ())]
         return [part for part in named if part]
 
     def ancestors(self) -> Iterator["Part"]:
@@ -87,9 +86,10 @@ class Part:
             yield from base.ancestors()
 
     def is_named(self, name: str) -> bool:
-        """Return True if a name means this class; any module of genstack may precede it."""
+        """Return True if a name means this class; any module of genstack or its own may precede it."""
         package, _, last = name.rpartition(".")
-        return last == self.node.name and f"{package}.".startswith(("genstack.", "."))
+        own = self.module.partition(".")[0]
+        return last == self.node.name and f"{package}.".startswith(("genstack.", ".", f"{own}."))
 
     def abstract_methods(self) -> set[str]:
         """Return the methods that a subclass must define."""
@@ -133,40 +133,112 @@ class Part:
                 yield argument.arg_name, " ".join((argument.description or "").split())
 
 
-@cache
 def tree(module: str) -> ast.Module:
-    """Parse a module of genstack."""
+    """Parse a module of genstack or of a plugin."""
+    plugin = plugins.owner(module)
+    return plugin_trees(plugin)[module] if plugin else _tree(module)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
     file = ROOT / Path(*module.split("."))
     return ast.parse((file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text("utf-8"))
 
 
 @cache
-def classes() -> tuple[Part, ...]:
-    """Collect the classes of all packages that settings can name."""
-    files = [file for package in PACKAGES for file in sorted((ROOT / "genstack" / package).rglob("*.py"))]
+def plugin_trees(plugin: plugins.Plugin) -> dict[str, ast.Module]:
+    """Parse the modules of a plugin, by full name."""
+    return plugin.trees()
+
+
+@cache
+def classes(package: str) -> tuple[Part, ...]:
+    """Collect the classes of one of genstack's packages, such as `losses`."""
+    files = sorted((ROOT / "genstack" / package).rglob("*.py"))
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     own = [module for module in modules if not module.endswith(".__init__")]
     return tuple(Part(module, node) for module in own for node in tree(module).body if _is_class(node))
 
 
-@cache
+def plugin_classes(active: tuple[plugins.Plugin, ...]) -> list[Part]:
+    """Every class of these plugins."""
+    trees = [entry for plugin in active for entry in plugin_trees(plugin).items()]
+    return [Part(module, node) for module, tree in trees for node in tree.body if _is_class(node)]
+
+
+def check_plugins() -> None:
+    """Check the names of all parts in plugins, before they are imported.
+
+    Raises:
+        UserError: two parts have one name.
+    """
+    for part in plugin_classes(plugins.active()):
+        for base in part.ancestors():
+            subclasses(base)
+
+
 def subclasses(base: Part) -> tuple[Part, ...]:
-    """Collect a class and its subclasses, sorted by name."""
-    found = [part for part in classes() if base.path in (one.path for one in part.ancestors())]
+    """Collect a class and its subclasses in its package and in plugins, sorted by name.
+
+    Raises:
+        UserError: two of them have one name.
+    """
+    return _subclasses(base, plugins.active())
+
+
+@cache
+def _subclasses(base: Part, active: tuple[plugins.Plugin, ...]) -> tuple[Part, ...]:
+    package = base.module.removeprefix("genstack.").partition(".")[0]
+    known = [*classes(package), *plugin_classes(active)]
+    found = [part for part in known if base.path in (one.path for one in part.ancestors())]
+    plugins.check_unique((part.node.name, part.module) for part in found)
     return tuple(sorted(found, key=lambda part: part.node.name))
 
 
-@cache
 def resolve(module: str, name: str) -> Part | None:
-    """Find the class or function that a module calls `name`; None if genstack does not define it."""
+    """Find the class or function that a module calls `name`; None if no genstack or plugin defines it."""
+    return _resolve(module, name, plugins.active())
+
+
+@cache
+def _resolve(module: str, name: str, active: tuple[plugins.Plugin, ...]) -> Part | None:
     for node in tree(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return Part(module, node)
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("genstack."):
-            for alias in node.names:
+        if isinstance(node, ast.ImportFrom):
+            home = imported(node, module)
+            for alias in node.names if is_known(home) else ():
                 if name == (alias.asname or alias.name):
-                    return resolve(str(node.module), alias.name)
+                    return resolve(home, alias.name)
     return None
+
+
+def _resolve_base(module: str, base: ast.expr) -> Part | None:
+    """The class that `Name` or `package.module.Name` means in a module."""
+    names = ast.unparse(base.value if isinstance(base, ast.Subscript) else base).split(".")
+    if len(names) == 1:
+        return resolve(module, names[0])
+    for node in tree(module).body:
+        above = [imported(node, module)] if isinstance(node, ast.ImportFrom) else []
+        for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            home = alias.name if alias.asname or above else alias.name.partition(".")[0]
+            if names[0] == (alias.asname or home):
+                path = ".".join([*above, home, *names[1:-1]])
+                return resolve(path, names[-1]) if is_known(path) else None
+    return None
+
+
+def is_known(module: str) -> bool:
+    """Return True for modules of genstack and of plugins."""
+    return module.startswith("genstack.") or plugins.owner(module) is not None
+
+
+def imported(node: ast.ImportFrom, module: str) -> str:
+    """Full name of the module that `from ... import` names in a module."""
+    plugin = plugins.owner(module)
+    inside = bool(plugin and plugin.files[module].name == "__init__.py")
+    package = module.split(".")[: len(module.split(".")) - node.level + inside] if node.level else []
+    return ".".join(filter(None, [*package, node.module]))
 
 
 def find(path: str) -> Part:

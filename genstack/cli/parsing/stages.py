@@ -13,7 +13,7 @@ import torch
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genstack import description, hub
+from genstack import description, hub, plugins
 from genstack.checkpoints.initialize import (
     code_mismatch,
     condition_with_network,
@@ -30,6 +30,7 @@ from genstack.cli.parsing.paths import Place, Trained, check_name, data_settings
 from genstack.data import ImageData
 from genstack.data.codes.data import open_data
 from genstack.data.codes.header import read_header
+from genstack.data.source import Source
 from genstack.data.sources import is_archive
 from genstack.errors import UserError
 from genstack.training.compressor import CompressorTraining
@@ -208,13 +209,24 @@ def build_training(stage: Stage, settings: Namespace, run: Run) -> tuple[Namespa
 
 
 def kept_settings(stage: Stage, settings: Namespace) -> dict[str, Any]:
-    """Return the settings for config.yaml: all but the location of the run."""
-    return {key: value for key, value in stage.parser.dump(settings).items() if key not in LOCATION}
+    """Return the settings for config.yaml: all but the location of the run, and its plugins."""
+    kept = {key: value for key, value in stage.parser.dump(settings).items() if key not in LOCATION}
+    return kept | ({"plugins": records} if (records := plugin_records(kept)) else {})
+
+
+def plugin_records(kept: dict[str, Any]) -> list[dict[str, str]]:
+    """List the plugin files that were named, and the installed plugins that settings need."""
+    used = plugins.used(plugins.texts(kept)) if plugins.active() else []
+    source = kept["data"]["source"]
+    kinds = [kind for kind in plugins.classes() if issubclass(kind, Source) and kind.claims(source)]
+    used += plugins.used(kind.__name__ for kind in kinds)
+    return [plugin.record for plugin in plugins.active() if plugin in used or not plugin.installed]
 
 
 def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tuple[Stage, Namespace]:
     """Read the stage and settings of a run, and write `changes` of the trainer's settings to its folder."""
     config = run.config()
+    plugins.require(config.pop("plugins", None), run.folder)
     stage = STAGES["prior" if "compressor" in config else "compressor"]
     settings = stage.parser.parse_saved(config, str(run.folder / CONFIG))
     settings.runs, settings.name = str(run.folder.parent), run.folder.name  # the folder may have been moved

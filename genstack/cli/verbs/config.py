@@ -15,7 +15,7 @@ from genstack.hub import TENSORS
 from genstack.models import CARD
 from genstack.models import known as known_models
 
-#: Base classes of the parts that settings can name.
+#: Base classes of the parts that settings or flags can name.
 BASES = {
     "compressor": "genstack.compressor.Compressor",
     "network": "genstack.compressor.Network",
@@ -29,6 +29,11 @@ BASES = {
     "prior": "genstack.prior.Prior",
     "order": "genstack.prior.order.Order",
     "condition": "genstack.conditions.Condition",
+    "source": "genstack.data.source.Source",
+    "callback": "genstack.training.callbacks.UserCallback",
+    "extractor": "genstack.evaluation.extractor.Extractor",
+    "format": "genstack.checkpoints.formats.format.Format",
+    "export": "genstack.checkpoints.exports.export.Export",
 }
 
 
@@ -106,17 +111,18 @@ def models(name: str | None = None) -> None:
 
 
 def classes(kind: str | None = None) -> None:
-    """List the classes that settings can name, by kind.
+    """List the parts of genstack, of installed plugins and of --plugin files, by kind.
 
     Args:
         kind: compressor, network, quantizer, output, reconstruction, perceptual, features, discriminator,
-            adversarial, prior, order or condition; all by default.
+            adversarial, prior, order, condition, source, callback, extractor, format or export; all by
+            default.
     """
     if kind is not None and kind not in BASES:
         raise UserError(unknown("kind", kind, BASES))
     for name in [kind] if kind else BASES:
         found = [part for part in subclasses(find(BASES[name])) if part.concrete]
-        width = max(len(part.node.name) for part in found)
+        width = max((len(part.node.name) for part in found), default=0)
         print(f"{name}:")
         for part in found:
             print(f"  {part.node.name:{width}}  {part.summary}")
