@@ -20,7 +20,7 @@ from genstack.hub import DIFFUSERS, SUBFOLDERS, weights_file
 
 DEEPEST = 64  # modules within modules
 HALVES = (("encoder.pkl", "decoder.pkl"), ("encoder.pt", "decoder.pt"), ("encoder.pth", "decoder.pth"))
-WRAPPERS = ("state_dict", "model", "module")
+WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
 LARGEST = 2**20  # bytes of a config.json
 LARGEST_INDEX = 2**26  # bytes of the index of shards
 
@@ -55,7 +55,7 @@ class File:
         """Return the named tensors of a model in the file.
 
         Args:
-            part: the entry that holds them; by default the first of `state_dict`, `model`, `module`, or all.
+            part: the entry that holds them; by default the first of `WRAPPERS`, or all.
 
         Raises:
             UserError: there are none.

@@ -39,10 +39,15 @@ class Masked(CodePrior):
         smoothing: label smoothing of the training loss; 0.1 in MaskGIT, 0 for the best `nats`.
         steps: sampling steps, unless sampling sets its own.
         masks: random masks per image to estimate `nats`; more are more precise, and slower.
+        rounded: number that is rounded down in each step of sampling: of codes still masked (MaskGIT), or of
+            codes kept so far (kept, Halton-MaskGIT).
+        predict_mask: give the mask a probability, too (Halton-MaskGIT). Where it is sampled, later steps read
+            a mask, and the result has the last code.
     """
 
     likelihood = "upper bound (order-agnostic)"
     context = "all"
+    temperature_schedules = ("constant", "linear")
 
     def __init__(
         self,
@@ -54,6 +59,8 @@ class Masked(CodePrior):
         smoothing: float = 0.0,
         steps: int = 8,
         masks: int = 8,
+        rounded: Literal["masked", "kept"] = "masked",
+        predict_mask: bool = False,
     ):
         super().__init__()
         if not 0 <= smoothing < 1:
@@ -62,8 +69,9 @@ class Masked(CodePrior):
             raise UserError(f"steps and masks must be at least 1, got {steps} and {masks}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.schedule, self.order, self.smoothing = schedule, order, smoothing
-        self.steps, self.masks = steps, masks
-        self.network = MaskedTransformer(layout, condition, backbone)
+        self.steps, self.masks, self.rounded = steps, masks, rounded
+        self.predict_mask = predict_mask
+        self.network = MaskedTransformer(layout, condition, backbone, predict_mask)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy of the masked codes, at the mask ratio of a random time."""
@@ -95,18 +103,22 @@ class Masked(CodePrior):
                 break
             expanded = (guidance.expand(each) for each in (codes, masked, masked))
             logits = guidance.apply(self.network(*expanded, encoded), options.progress(step, steps))
-            sampled = sample_from_logits(logits, options, code_noise[masked])
-            log_probability = logits.log_softmax(dim=-1).gather(1, sampled[:, None])[:, 0]
-
             progress = (step + 1) / steps
+            sampled = sample_from_logits(logits, options.cooled(progress), code_noise[masked])
+            scores = logits if self.order.score == "logit" else logits.log_softmax(dim=-1)
+            score = scores.gather(1, sampled[:, None])[:, 0]
+
             ratio = float(mask_ratio(self.schedule, torch.tensor(progress, dtype=torch.float64)))
-            left = torch.minimum((ratio * total).floor().long(), masked.sum(dim=1) - 1).clamp(min=0)
-            confidence = torch.zeros(masked.shape, device=device).masked_scatter(masked, log_probability)
+            rest = (
+                ratio * total if self.rounded == "masked" else total - ((1 - ratio) * total.double()).floor()
+            )
+            left = torch.minimum(rest.floor().long(), masked.sum(dim=1) - 1).clamp(min=0)
+            confidence = torch.zeros(masked.shape, device=device).masked_scatter(masked, score)
             priority = self.order.priority(self.layout, confidence, order_noise, 1 - progress)
             kept = lowest_k((-priority).masked_fill(~masked, torch.inf), masked.sum(dim=1) - left)
             codes = torch.where(kept, codes.masked_scatter(masked, sampled), codes)
             masked = masked & ~kept
-        return codes
+        return codes.clamp(max=self.layout.codebook_size - 1)
 
 
 def mask_ratio(schedule: Schedule, progress: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:

@@ -33,14 +33,17 @@ class MaskedTransformer(nn.Module):
         layout: layout of the codes.
         condition: condition of the prior.
         backbone: configuration of the transformer.
+        predict_mask: make the mask one more code, which is predicted, too.
     """
 
-    def __init__(self, layout: CodeLayout, condition: Condition, backbone: Backbone):
+    def __init__(
+        self, layout: CodeLayout, condition: Condition, backbone: Backbone, predict_mask: bool = False
+    ):
         super().__init__()
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.prefix = condition.embedding(backbone.width)
-        self.codes = code_embedding(layout.codebook_size, backbone.width, backbone.tied)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.width))
+        self.codes = code_embedding(layout.codebook_size + predict_mask, backbone.width, backbone.tied)
+        self.mask_token = None if predict_mask else nn.Parameter(0.02 * torch.randn(backbone.width))
         # Mask tokens are alike; rotary embeddings alone would not tell them apart.
         self.position_embedding = (
             IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
@@ -76,7 +79,10 @@ class MaskedTransformer(nn.Module):
             selected: True for codes whose logits are returned.
             encoded: the condition.
         """
-        inputs = torch.where(rearrange(masked, "b n -> b n 1"), self.mask_token, self.codes(codes))
+        if self.mask_token is None:
+            inputs = self.codes(codes.masked_fill(masked, self.layout.codebook_size))
+        else:
+            inputs = torch.where(rearrange(masked, "b n -> b n 1"), self.mask_token, self.codes(codes))
         positions = self.get_buffer("positions")
         tokens = torch.cat([encoded.prefix, inputs], dim=1)
         if self.position_embedding is not None:

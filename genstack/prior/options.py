@@ -1,7 +1,7 @@
 """Sampling options."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from genstack.errors import UserError
@@ -17,6 +17,8 @@ class SamplingOptions:
     Args:
         temperature: divides the logits; 1 samples as learned, lower is safer, higher is more varied, 0 takes
             the likeliest code. Multiplies the noise of priors over latents.
+        temperature_schedule: constant, or linear: the temperature falls to 0 at the last step of a masked
+            prior.
         top_k: sample from the k likeliest codes; 0 for all.
         top_p: sample from the smallest set of codes with at least this probability; 1 for all.
         min_p: sample from codes with at least this share of the highest probability; 0 for all.
@@ -35,6 +37,7 @@ class SamplingOptions:
     """
 
     temperature: float = 1.0
+    temperature_schedule: Literal["constant", "linear"] = "constant"
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
@@ -50,6 +53,10 @@ class SamplingOptions:
         first, last = self.guidance_interval
         limits = {
             "temperature": (self.temperature >= 0, "at least 0"),
+            "temperature_schedule": (
+                self.temperature_schedule in ("constant", "linear"),
+                "constant or linear",
+            ),
             "top_k": (self.top_k >= 0, "at least 0 (0 keeps all codes)"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (0 <= self.min_p <= 1, "at least 0 and at most 1"),
@@ -67,6 +74,12 @@ class SamplingOptions:
         for name, (valid, limit) in limits.items():
             if not valid:
                 raise UserError(f"{name} must be {limit}, got {getattr(self, name)}")
+
+    def cooled(self, progress: float) -> "SamplingOptions":
+        """Return the options at a progress, from 0 before the first step to 1 after the last."""
+        if self.temperature_schedule == "constant":
+            return self
+        return replace(self, temperature=self.temperature * (1 - progress))
 
     def progress(self, step: int, steps: int) -> float:
         """Share of sampling that is done before a step, by which guidance is scheduled."""

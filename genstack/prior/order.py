@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from genstack.layout import CodeLayout
 class Order(ABC):
     """Order in which masked codes are kept. Subclasses are frozen dataclasses."""
 
+    #: Confidence in a sampled code: its log-probability, or its logit.
+    score: Literal["probability", "logit"] = "probability"
+
     @abstractmethod
     def priority(
         self,
@@ -30,7 +33,7 @@ class Order(ABC):
 
         Args:
             layout: layout of the codes.
-            confidence: log-probability of the code sampled at each position.
+            confidence: `score` of the code sampled at each position.
             noise: a number in [0, 1) per position, drawn anew in each step.
             remaining: share of the steps after this one.
         """
@@ -87,10 +90,13 @@ class Confidence(Order):
     """Most confident codes first, with noise that decays to 0 (MaskGIT, Chang et al. 2022, arXiv:2202.04200).
 
     Args:
-        temperature: initial weight of the Gumbel noise on the log-probabilities; 0 for no noise.
+        temperature: initial weight of the Gumbel noise on the scores; 0 for no noise.
+        score: confidence in a code: its log-probability (probability), or its logit, which compares codes
+            without normalizing them (1d-tokenizer).
     """
 
     temperature: float = 4.5
+    score: Literal["probability", "logit"] = "probability"
 
     def __post_init__(self) -> None:
         if self.temperature < 0:

@@ -38,6 +38,8 @@ class Prior(nn.Module, ABC):
     unsupported: ClassVar[tuple[str, ...]] = ()
     #: Built-in presets of sampling options.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    #: Schedules of the temperature over sampling that it supports.
+    temperature_schedules: ClassVar[tuple[str, ...]] = ("constant",)
     #: Sampling steps if `SamplingOptions.steps` is 0; None if their number is fixed.
     steps: int | None = None
 
@@ -98,6 +100,7 @@ class Prior(nn.Module, ABC):
 
         Raises:
             UserError: guidance other than 1, but the prior was trained without condition dropout.
+            UserError: a schedule of the temperature that the prior does not have.
             UserError: a number of steps, but the prior has a fixed one.
             UserError: an option that applies to other priors.
         """
@@ -105,6 +108,11 @@ class Prior(nn.Module, ABC):
             raise UserError(
                 f"guidance {options.guidance} needs a prior trained with condition dropout; use guidance 1, "
                 f"or train with a condition whose `dropout` is above 0"
+            )
+        if options.temperature_schedule not in self.temperature_schedules:
+            raise UserError(
+                f"{type(self).__name__} samples at one temperature; leave out temperature_schedule "
+                f"{options.temperature_schedule}"
             )
         if options.steps and self.steps is None:
             raise UserError(

@@ -47,6 +47,10 @@ class Backbone:
         adaln_steps: add a learned vector per place in the sequence to the condition of adaLN (RAR,
             arXiv:2411.00776).
         head_bias: give the head that predicts codes a bias.
+        post_norm: normalize the sum after each sub-layer, and tokens before the first, as in BERT, rather
+            than what a sub-layer reads.
+        skips: let each of the last layers also read the output of one of the first, the last that of the
+            first (U-ViT, arXiv:2209.12152).
     """
 
     width: int = 384
@@ -72,6 +76,8 @@ class Backbone:
     prefix: bool = True
     adaln_steps: bool = False
     head_bias: bool = False
+    post_norm: bool = False
+    skips: bool = False
 
     def __post_init__(self) -> None:
         if self.rounding < 1:
@@ -89,6 +95,8 @@ class Backbone:
             raise UserError(f"epsilon must be above 0, got {self.epsilon}")
         if self.registers < 0:
             raise UserError(f"registers must be at least 0, got {self.registers}")
+        if self.post_norm and self.adaln != "none":
+            raise UserError("post_norm and adaLN exclude each other; use `adaln: none`")
         if self.adaln == "none" and self.adaln_steps:
             raise UserError("adaln_steps needs `adaln: own` or shared")
         if self.adaln == "none" and not self.prefix and not self.cross_attention:

@@ -78,6 +78,26 @@ class Layer(nn.Module):
         return tokens + dropout(added, self.dropout, self.training)
 
 
+class PostNormLayer(nn.Module):
+    """Post-norm transformer layer of BERT (arXiv:1810.04805): sums are normalized after each sub-layer."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.attention = Attention(backbone)
+        self.attention_norm = normalization(backbone)
+        self.feedforward = feedforward(backbone)
+        self.feedforward_norm = normalization(backbone)
+        self.dropout = backbone.dropout
+
+    def forward(
+        self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
+    ) -> Float[Tensor, "b n width"]:
+        added = self.attention(tokens, rotation, mask, cache)
+        tokens = self.attention_norm(tokens + dropout(added, self.dropout, self.training))
+        added = self.feedforward(tokens)
+        return self.feedforward_norm(tokens + dropout(added, self.dropout, self.training))
+
+
 class AdaLNLayer(nn.Module):
     """Transformer layer with adaLN: modulated norms and gated outputs (arXiv:2212.09748)."""
 
@@ -113,7 +133,8 @@ class AdaLNLayer(nn.Module):
 
 def layer(backbone: Backbone) -> nn.Module:
     """Build the kind of layer that the configuration asks for."""
-    result: nn.Module = Layer(backbone) if backbone.adaln == "none" else AdaLNLayer(backbone)
+    plain = PostNormLayer if backbone.post_norm else Layer
+    result: nn.Module = plain(backbone) if backbone.adaln == "none" else AdaLNLayer(backbone)
     if not backbone.cross_attention:
         return result
     cross_attention = CrossAttention(backbone.width, backbone.heads, cross_qk_norm(backbone), backbone.bias)
@@ -124,6 +145,23 @@ def key_values(backbone: Backbone) -> nn.ModuleList:
     """Build the key-value projections of the condition, one for each layer with cross-attention."""
     count, width, heads = backbone.depth if backbone.cross_attention else 0, backbone.width, backbone.heads
     return nn.ModuleList(KeyValue(width, heads, cross_qk_norm(backbone), backbone.bias) for _ in range(count))
+
+
+def last_norm(backbone: Backbone) -> nn.Module:
+    """Build the norm after all layers."""
+    if backbone.post_norm:
+        return nn.Identity()
+    if backbone.adaln == "none":
+        return normalization(backbone)
+    return AdaLN(backbone.width, backbone.norm, backbone.adaln_epsilon)
+
+
+def skips(backbone: Backbone) -> nn.ModuleList | None:
+    """Build what joins each of the last layers' input with the output of one of the first; None for none."""
+    if not backbone.skips:
+        return None
+    width, count = backbone.width, (backbone.depth - 1) // 2
+    return nn.ModuleList(nn.Linear(2 * width, width, bias=backbone.bias) for _ in range(count))
 
 
 class Transformer(nn.Module):
@@ -146,11 +184,8 @@ class Transformer(nn.Module):
         self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
         self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
         self.key_values = key_values(backbone)
-        self.norm = (
-            normalization(backbone)
-            if backbone.adaln == "none"
-            else AdaLN(width, backbone.norm, backbone.adaln_epsilon)
-        )
+        self.norm = last_norm(backbone)
+        self.skips = skips(backbone)
         self.shared = Modulation(width, 6, gates=2) if backbone.adaln == "shared" else None
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
@@ -161,6 +196,7 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Modulation):
                 module.reset_parameters()
+        self.first_norm = normalization(backbone) if backbone.post_norm else None
         self.registers = small_table(backbone.registers, width)
         self.steps = small_table(prefix_length + layout.length if backbone.adaln_steps else 0, width)
 
@@ -186,17 +222,27 @@ class Transformer(nn.Module):
             key_values: keys and values of the condition for each layer, for cross-attention.
             head: maps features to logits, which are returned in float32.
         """
-        tokens = dropout(self.position_embedding(tokens, positions), self.backbone.dropout, self.training)
+        tokens = self.position_embedding(tokens, positions)
+        if self.first_norm is not None:
+            tokens = self.first_norm(tokens)
+        tokens = dropout(tokens, self.backbone.dropout, self.training)
         rotation = None if self.rotary is None else self.rotary(positions)
         last = () if self.backbone.adaln == "none" else (self._conditions(conditioning, tokens, caches),)
         modulation = last if self.shared is None else (self.shared(*last),)
+        first = 0 if self.skips is None else len(self.skips)
+        kept: list[Tensor] = []
         for index, module in enumerate(self.layers):
+            if self.skips is not None and index >= len(self.layers) - first:
+                join = self.skips[index - len(self.layers) + first]
+                tokens = join(torch.cat([tokens, kept.pop()], dim=-1))
             cache = None if caches is None else caches[index]
             given = (*key_values[index : index + 1], rotation, mask, cache, *modulation)
             if self.backbone.checkpoint and self.training:
                 tokens = checkpoint(module, tokens, *given, use_reentrant=False)
             else:
                 tokens = module(tokens, *given)
+            if index < first:
+                kept.append(tokens)
         features = self.norm(tokens, *last)
         return features if head is None else head(features[:, -1]).float()
 

@@ -1,4 +1,4 @@
-"""Models of 1d-tokenizer against what its own code computes (`tests/golden`)."""
+"""Models of 1d-tokenizer, and Halton-MaskGIT, against what their own code computes (`tests/golden`)."""
 
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 import genstack
 from genstack.checkpoints import model_file
 from genstack.checkpoints.foreign import read
+from genstack.checkpoints.formats import halton, titok_generator
 from genstack.checkpoints.formats.format import Weights
 from genstack.checkpoints.formats.rar import sampling_options, transformer
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.checkpoints.published import load
 from genstack.cli.main import main
 from genstack.compressor import Autoencoder, MaskGITNetwork, TiTok
@@ -22,6 +24,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import SamplingOptions, image_seeds
+from genstack.prior.order import Confidence
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLOSE = {"atol": 5e-5, "rtol": 1e-4}
@@ -154,3 +157,93 @@ def test_rar_with_its_tokenizer_is_a_run(vqgan, tmp_path, capsys):
     larger = ["--compressor", str(vqgan), "--resolution", "64", "--out", str(tmp_path / "other")]
     assert main(["import", str(file), *larger]) == 2
     assert "reads 64 codes of 128, and the compressor makes 256 of 128" in capsys.readouterr().err
+
+
+def all_logits(prior, codes, values):
+    """Logits of all codes, of which some are the mask."""
+    masked, condition = codes == prior.layout.codebook_size, prior.network.encode_condition(values)
+    logits = prior.network(codes.masked_fill(masked, 0), masked, torch.ones_like(masked), condition)
+    return logits.unflatten(0, codes.shape)
+
+
+def guided(scale, decay="constant", power=3.0):
+    """Greedy sampling of 1d-tokenizer."""
+    settings = {"guidance_scale": scale, "guidance_decay": decay, "guidance_scale_pow": power}
+    return vars(titok_generator.sampling_options(settings)) | {"temperature": 0.0}
+
+
+GENERATED = {
+    "greedy_codes_steps4": {"temperature": 0.0, "steps": 4},
+    "greedy_codes_cfg2_steps4": guided(2) | {"steps": 4},
+    "greedy_codes_cfg3_linear_steps3": guided(3, "linear") | {"steps": 3},
+    "greedy_codes_cfg4_powercosine2_steps5": guided(4, "power-cosine", 2) | {"steps": 5},
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "heads", "part", "read_file"),
+    [("maskgit_vit", 4, "model.", titok_generator.vit), ("maskgit_uvit.bin", 5, "", titok_generator.uvit)],
+)
+@torch.no_grad()
+def test_generators_of_titok(file, heads, part, read_file):
+    """Without noise, the code of highest logit is kept first."""
+    weights, expected = Weights(read(GOLDEN / file).tensors(), {}), golden(Path(file).stem)
+    codes, labels = expected["masked_codes"], expected["condition"]
+    layout = CodeLayout((24, 24), expected["logits"].shape[-1], ((1, codes.shape[1]),))
+    order, inside = Confidence(0.0, score="logit"), weights.inside(part)
+    prior = titok_generator.transformer(inside, layout, order, *read_file(inside, heads))
+    assert not weights.left(())
+    hidden = torch.full_like(codes, layout.codebook_size)
+    for found, name in (
+        (all_logits(prior, codes, labels), "logits"),
+        (all_logits(prior, codes, prior.condition.null(labels)), "logits_null"),
+        (all_logits(prior, hidden, labels), "logits_all_masked"),
+    ):
+        torch.testing.assert_close(found, expected[name], **CLOSE)
+    assert {name for name in expected if name.startswith("greedy")} == GENERATED.keys()
+    for name, options in GENERATED.items():
+        sampled = prior.sample(labels, SamplingOptions(**options), image_seeds(0, range(len(labels))))
+        assert torch.equal(sampled, expected[name]), name
+
+
+@torch.no_grad()
+def test_transformers_of_halton_maskgit():
+    """The mask itself may win; then later steps read it, and the last code stands for it."""
+    weights, expected = Weights(read(GOLDEN / "halton_maskgit.pth").tensors(), {}), golden("halton_maskgit")
+    prior = halton.transformer(weights, CodeLayout((80, 80), 60, ((5, 5),)), heads=3)
+    assert not weights.left(())
+    codes, labels = expected["masked_codes"].flatten(1), expected["condition"]
+    torch.testing.assert_close(all_logits(prior, codes, labels), expected["logits"], **CLOSE)
+    null = all_logits(prior, codes, prior.condition.null(labels))
+    torch.testing.assert_close(null, expected["logits_null"], **CLOSE)
+    ranks = prior.order.ranks(prior.layout, torch.zeros(1, 25))[0]
+    row, column = expected["halton_order"].T
+    assert torch.equal(ranks[5 * row + column], torch.arange(25.0))
+    for name, guidance in (("greedy_codes_step6", 1.0), ("greedy_codes_cfg1.5_step6", 2.5)):
+        options = SamplingOptions(temperature=0.0, guidance=guidance, steps=6)
+        sampled = prior.sample(labels, options, image_seeds(0, range(2)))
+        assert torch.equal(sampled, expected[name].flatten(1)), name
+        assert (sampled == 59).any()
+
+
+def test_generators_are_recognised_and_ask_for_their_tokenizers(tmp_path):
+    """A hub folder tells heads and sampling by its settings."""
+    tokenizer = str(GOLDEN / "titok_stage2.bin")
+    model = load(GOLDEN / "maskgit_vit", ImportOptions(compressor=tokenizer))
+    assert (model.layout.length, len(model.classes), model.prior.backbone.heads) == (7, 11, 4)
+    options = model.options("titok")
+    assert (options.guidance, options.guidance_schedule, options.steps) == (5.5, "linear", 8)
+    assert model.prior.order.temperature == options.temperature == 9.5
+    model_file.save(model, tmp_path / "run")
+    again = model_file.load(tmp_path / "run")
+    assert all(map(torch.equal, model_file.state(again).values(), model_file.state(model).values()))
+    for file, given, message in (
+        ("maskgit_uvit.bin", {}, "give it by --heads"),
+        ("maskgit_uvit.bin", {"heads": 5}, "does not hold its tokenizer"),
+        ("maskgit_uvit.bin", {"heads": 5, "compressor": tokenizer}, "reads 11 codes of 90.* makes 7 of 50"),
+        ("halton_maskgit.pth", {"compressor": tokenizer}, "give it by --heads"),
+        ("halton_maskgit.pth", {"heads": 3, "compressor": tokenizer}, "reads 5x5 codes of 60"),
+        ("halton_maskgit.pth", {"heads": 5, "compressor": tokenizer}, "reads 5x5 codes of 60"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(GOLDEN / file, ImportOptions(**given))

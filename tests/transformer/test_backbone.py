@@ -25,6 +25,8 @@ BACKBONES = {
     "halton": replace(SMALL, adaln="own", prefix=False, registers=2, qk_norm="width", head_bias=True),
     "narrow heads": replace(SMALL, head_dim=4, kv_heads=1, epsilon=1e-3, tied=False, head_bias=True),
     "shared steps": replace(SMALL, adaln="shared", adaln_steps=True),
+    "bert": replace(SMALL, norm="layer", bias=True, post_norm=True, epsilon=1e-12),
+    "u-vit": replace(SMALL, depth=4, skips=True, checkpoint=True),
     "crossed": replace(SMALL, cross_attention=True, prefix=False, registers=1),
 }
 LAYOUTS = {ResidualTransformer: CodeLayout((16, 24), 7, ((2, 3),), 2)}
@@ -69,6 +71,24 @@ def test_norms_of_queries_and_keys_are_those_of_torch():
         torch.testing.assert_close(width(heads)[:, :, part].flatten(2), expected)
 
 
+@pytest.mark.parametrize(("depth", "count"), [(4, 1), (5, 2)])
+def test_pairs_of_layers_are_joined_around_the_middle(depth, count):
+    prior = Masked(LAYOUT, CLASSES, replace(SMALL, depth=depth, skips=True))
+    assert len(prior.network.transformer.skips) == count
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_last_step_of_a_falling_temperature_is_greedy(schedule):
+    """In one step, which is the last, only a falling temperature leaves nothing to chance."""
+    prior = Masked(LAYOUT, CLASSES, SMALL, predict_mask=True).eval()
+    options = SamplingOptions(temperature=9.0, temperature_schedule=schedule, steps=1)
+    codes = prior.sample(torch.zeros(8, dtype=torch.int64), options, image_seeds(0, range(8)))
+    assert bool((codes == codes[:1]).all()) == (schedule == "linear")
+    with pytest.raises(UserError, match="samples at one temperature"):
+        Autoregressive(LAYOUT, CLASSES, SMALL).check(SamplingOptions(temperature_schedule="linear"))
+
+
 @torch.no_grad()
 def test_a_condition_without_prefix_still_steers():
     prior = Masked(LAYOUT, CLASSES, replace(BACKBONES["halton"], registers=0)).eval()
@@ -84,6 +104,7 @@ def test_a_condition_without_prefix_still_steers():
     [
         ({"adaln_steps": True}, "adaln_steps needs `adaln: own`"),
         ({"prefix": False}, "without a prefix, the condition needs `adaln: own`"),
+        ({"post_norm": True, "adaln": "own"}, "post_norm and adaLN exclude each other"),
         ({"head_dim": 6}, "head_dim must be a multiple of 4"),
         ({"registers": -1}, "registers must be at least 0"),
         ({"epsilon": 0.0}, "epsilon must be above 0"),

@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,9 +14,12 @@ from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.foreign import File
 from genstack.checkpoints.import_options import ImportOptions, MissingOption
 from genstack.compressor import Compressor
+from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
+from genstack.layout import CodeLayout
 from genstack.model import Model
+from genstack.prior.code_prior import CodePrior
 
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 5  # names in a message
@@ -230,6 +233,35 @@ def compressor_of(options: ImportOptions, what: str) -> Model:
     from genstack.checkpoints.model_file import load  # which reads published files, too
 
     return load(Path(options.compressor))
+
+
+def code_model(options: ImportOptions, what: str, prior: Callable[[CodeLayout], CodePrior]) -> Model:
+    """Return a compressor of its own file, and a prior of classes over its codes.
+
+    Args:
+        options: name the compressor, and the size of images.
+        what: the prior's format.
+        prior: builds it for a layout of codes.
+    """
+    before = compressor_of(options, what)
+    seen = before.preprocessing
+    height, width = options.size or (seen.height, seen.width)
+    built = prior(before.compressor.code_layout(height, width))
+    names = built.condition.names if isinstance(built.condition, ClassLabels) else ()
+    return Model(before.compressor, replace(seen, height=height, width=width), names, built)
+
+
+def check_codes(layout: CodeLayout, length: int, codebook_size: int) -> None:
+    """Check that a prior reads the codes of a layout.
+
+    Raises:
+        UserError: it reads others.
+    """
+    if (layout.length, layout.codebook_size) != (length, codebook_size):
+        raise UserError(
+            f"it reads {length} codes of {codebook_size}, and the compressor makes {layout.length} of "
+            f"{layout.codebook_size}; name its tokenizer by --compressor, and the image size by --resolution"
+        )
 
 
 def preprocessing(made: Compressor, options: ImportOptions, usual: tuple[int, int] = USUAL) -> Preprocessing:

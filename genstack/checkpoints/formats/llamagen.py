@@ -172,10 +172,15 @@ def plan(width: int, depth: int, heads: int, hidden: int, kv_heads: int | None =
         kv_heads=kv_heads,
         tied=False,
     )
-    if made.mlp_width == hidden:
-        return made
-    ratio = 1.5 * (hidden + 0.5) / width  # a half, so that rounding down gives `hidden`
-    return replace(made, ratio=ratio, rounding=1)
+    return with_mlp_width(made, hidden)
+
+
+def with_mlp_width(backbone: Backbone, hidden: int) -> Backbone:
+    """The same transformer with so many hidden channels, where it does not have them anyway."""
+    if backbone.mlp_width == hidden:
+        return backbone
+    ratio = 1.5 * (hidden + 0.5) / backbone.width  # a half, so that rounding down gives `hidden`
+    return replace(backbone, ratio=ratio, rounding=1)
 
 
 def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:

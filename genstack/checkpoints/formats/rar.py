@@ -1,22 +1,22 @@
 """RAR of 1d-tokenizer: an autoregressive transformer in any order (Yu et al. 2024, arXiv:2411.00776)."""
 
 import torch
-from torch import Tensor
 
 from genstack.checkpoints.formats.format import (
     Format,
     Weight,
     Weights,
+    check_codes,
     class_names,
+    code_model,
     combined,
-    compressor_of,
     constant,
     filled,
     joined,
 )
+from genstack.checkpoints.formats.modulation import LAYER, modulation
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.conditions import ClassLabels
-from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
@@ -28,8 +28,6 @@ PREFIX = 2  # tokens before the codes: a register and the class
 MORE_PLACES, MORE_STEPS = 1024, 100  # rows of tables that upstream makes and never uses
 #: Temperature, guidance and its exponent of the published sizes, by their width (README_RAR.md of upstream).
 SAMPLING = {768: (1.0, 16.0, 2.75), 1024: (1.02, 15.5, 2.5), 1280: (1.02, 6.9, 1.5), 1408: (1.02, 8.0, 1.2)}
-#: The order of their modulation vectors of a layer, in that of ours: gates, scales, shifts.
-MODULATION = (2, 5, 1, 4, 0, 3)
 
 
 class RAR(Format):
@@ -50,14 +48,8 @@ class RAR(Format):
     asks = ("resolution", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        before = compressor_of(options, self.what)
-        seen = before.preprocessing
-        height, width = options.size or (seen.height, seen.width)
-        layout = before.compressor.code_layout(height, width)
-        prior = transformer(weights, layout)
-        seen = Preprocessing(seen.channels, height, width)
-        model = Model(before.compressor, seen, prior.condition.names, prior)  # type: ignore[attr-defined]
-        if sampling := SAMPLING.get(prior.backbone.width):
+        model = code_model(options, self.what, lambda layout: transformer(weights, layout))
+        if sampling := SAMPLING.get(weights.dims("lm_head.weight", 2)[1]):
             model.save_preset("rar", sampling_options(*sampling))
         return model
 
@@ -81,12 +73,7 @@ def transformer(weights: Weights, layout: CodeLayout) -> RandomOrder:
     classes = rows - codes - 2  # beside the mask, which is never used, and the null class
     if classes < 1:
         raise UserError(f"a table of {rows} rows does not hold {codes} codes, a mask and classes")
-    if (layout.codebook_size, layout.length) != (codes, places):
-        raise UserError(
-            f"it reads {places} codes of {codes}, and the compressor makes {layout.length} of "
-            f"{layout.codebook_size}; name the file of MaskGIT's VQGAN by --compressor, and their image size "
-            f"by --resolution"
-        )
+    check_codes(layout, places, codes)
     backbone = plan(weights, width)
     table = weights.take("embeddings.weight")
     found = {
@@ -150,9 +137,9 @@ def places_of(weights: Weights, length: int) -> dict[str, Weight]:
 
 
 def layer(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[str, Weight]:
-    """A layer; the weights of its norms become part of its modulation, which is linear in them."""
-    norms = [weights.both(f"{theirs}.norm{number}", "") for number in (1, 2)]
-    found = modulation(weights, f"{theirs}.adaLN_modulation.1", ours, MODULATION, norms)
+    """A layer."""
+    norms = (f"{theirs}.norm1", f"{theirs}.norm2")
+    found = modulation(weights, f"{theirs}.adaLN_modulation.1", ours, LAYER, norms)
     for name, other in {
         "attn.qkv": "attention.qkv",
         "attn.proj": "attention.out",
@@ -167,45 +154,3 @@ def layer(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[
         )
         found[f"{ours}.attention.norm.{other}"] = joined(queries, keys)
     return found
-
-
-def modulation(
-    weights: Weights,
-    theirs: str,
-    ours: str,
-    order: tuple[int, ...],
-    norms: list[dict[str, Weight]] | None = None,
-) -> dict[str, Weight]:
-    """The layer that makes modulation vectors.
-
-    Args:
-        weights: of the file.
-        theirs: its name.
-        ours: name of the module of ours that has it.
-        order: which of their vectors is each of ours.
-        norms: weights g and biases b of the norms that it scales and shifts. Since (g x + b)(1 + s) + t is
-            x (1 + s') + t' with s' = g (1 + s) - 1 and t' = b (1 + s) + t, none of them remains.
-    """
-    found = {}
-    for part in ("weight", "bias"):
-        source = weights.take(f"{theirs}.{part}")
-        if not source.shape or source.shape[0] % len(order):
-            raise UserError(f"{source.name} has shape {source.shape}, which is not {len(order)} vectors")
-        vectors = source.map(lambda each: torch.stack([each.chunk(len(order))[number] for number in order]))
-        if norms:
-            gains_biases = [norm[name] for name in (".weight", ".bias") for norm in norms]
-            one = 1.0 if part == "bias" else 0.0
-            vectors = combined(
-                lambda rows, *given, one=one: absorbed(rows, given, one), vectors, *gains_biases
-            )
-        found[f"{ours}.modulation.linear.{part}"] = vectors.map(lambda each: each.flatten(0, 1))
-    return found
-
-
-def absorbed(rows: Tensor, norms: tuple[Tensor, ...], one: float) -> Tensor:
-    """Absorb two norms into rows that make gates, scales and shifts; `one` is 1 for biases, 0 for weights."""
-    gains, biases = (torch.stack(norms[part : part + 2]) for part in (0, 2))
-    if rows.dim() == 3:
-        gains, biases = gains[..., None], biases[..., None]
-    gates, scales, shifts = rows.chunk(3)
-    return torch.cat([gates, gains * (one + scales) - one, biases * (one + scales) + shifts])

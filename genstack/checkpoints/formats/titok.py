@@ -49,7 +49,7 @@ class TiTokTokenizer(Format):
     asks = ()
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        settings = vq_model(weights.config)
+        settings = settings_in(weights.config, "vq_model")
         two = "pixel_quantize.embedding.weight" in weights
         pixels, found = soft_codes(weights) if two else smoothed_patches(weights)
         plan = plan_of(weights, pixels, scrambled=bool(settings.get("is_legacy", two)))
@@ -63,9 +63,9 @@ class TiTokTokenizer(Format):
         return Model(made, preprocessing(made, options, plan.image_size or (0, 0)))
 
 
-def vq_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a tokenizer in the configuration of 1d-tokenizer; empty without one."""
-    for name in ("model", "vq_model"):
+def settings_in(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    """The settings of a part of the model in the configuration of 1d-tokenizer; empty without one."""
+    for name in ("model", part):
         config = config.get(name, {})
         if not isinstance(config, dict):
             raise UserError(f"{name} in its config.json is not an object of settings")

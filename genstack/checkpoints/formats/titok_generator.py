@@ -1,0 +1,241 @@
+"""Masked transformers of 1d-tokenizer over TiTok's codes (Yu et al. 2024, arXiv:2406.07550)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from genstack.checkpoints.formats.format import (
+    Format,
+    Weight,
+    Weights,
+    check_codes,
+    class_names,
+    code_model,
+    combined,
+    constant,
+    filled,
+    given_heads,
+    joined,
+)
+from genstack.checkpoints.formats.titok import settings_in
+from genstack.checkpoints.import_options import ImportOptions
+from genstack.conditions import ClassLabels
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.model import Model
+from genstack.prior.masked import Masked
+from genstack.prior.options import SamplingOptions
+from genstack.prior.order import Confidence
+from genstack.transformer import Backbone
+
+#: The defaults of upstream: noise, guidance, how it grows, the exponent of power-cosine, and steps.
+SAMPLING = {
+    "randomize_temperature": 4.5,
+    "guidance_scale": 3.0,
+    "guidance_decay": "constant",
+    "guidance_scale_pow": 3.0,
+    "num_steps": 8,
+}
+
+
+class TiTokViT(Format):
+    """The generator of L-32 and B-64, a BERT; its file does not hold the tokenizer.
+
+    Where `config.json` has sampling settings, they become the preset `titok`.
+    """
+
+    what = "TiTok generator of 1d-tokenizer (ViT)"
+    marks = (
+        "model.embeddings.word_embeddings.weight",
+        "model.embeddings.token_type_embeddings.weight",
+        "model.encoder.layer.0.attention.self.query.weight",
+        "model.lm_head.weight",
+    )
+    beside = (r"model\.embeddings\.position_ids$",)
+    asks = ("heads", "compressor")
+
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
+        return generator(weights.inside("model."), weights.config, options, self.what, vit)
+
+
+class TiTokUViT(Format):
+    """The generator of S-128, a U-ViT; its file does not hold the tokenizer.
+
+    Where `config.json` has sampling settings, they become the preset `titok`.
+    """
+
+    what = "TiTok generator of 1d-tokenizer (UViT)"
+    marks = (
+        "embeddings.weight",
+        "pos_embed",
+        "mid_block.attn.qkv.weight",
+        "out_blocks.0.skip_linear.weight",
+        "lm_head.weight",
+    )
+    asks = ("heads", "compressor")
+
+    def model(self, weights: Weights, options: ImportOptions) -> Model:
+        return generator(weights, weights.config, options, self.what, uvit)
+
+
+#: Takes weights and heads; returns a plan, the table of codes, that of positions, and the other weights.
+Reader = Callable[[Weights, int], tuple[Backbone, Weight, Weight, dict[str, Weight]]]
+
+
+def generator(
+    weights: Weights, config: Mapping[str, Any], options: ImportOptions, what: str, read: Reader
+) -> Model:
+    """The tokenizer and the transformer.
+
+    Args:
+        weights: of the transformer.
+        config: settings beside them, which may have the number of heads and how to sample.
+        options: name the tokenizer, and the number of heads without settings.
+        what: the format.
+        read: reads the transformer.
+    """
+    settings = settings_in(config, "generator")
+    heads = options.heads or settings.get("num_attention_heads", 0)
+    if not isinstance(heads, int) or heads < 0:
+        raise UserError(f"num_attention_heads in its config.json must be a number, got {str(heads)[:40]}")
+    order = Confidence(float(settings.get("randomize_temperature", 4.5)), score="logit")
+    parts = read(weights, given_heads(heads))
+    model = code_model(options, what, lambda layout: transformer(weights, layout, order, *parts))
+    if "guidance_scale" in settings:
+        model.save_preset("titok", sampling_options(settings))
+    return model
+
+
+def sampling_options(settings: Mapping[str, Any]) -> SamplingOptions:
+    """The sampling of 1d-tokenizer: c + s (c - u), and u + s (c - u) where guidance grows by power-cosine.
+
+    Raises:
+        UserError: there is no such guidance.
+    """
+    noise, scale, decay, power, steps = ({**SAMPLING, **settings}[name] for name in SAMPLING)
+    schedules = {"constant": "constant", "linear": "linear", "power-cosine": "cosine"}
+    if decay not in schedules:
+        raise UserError(f"guidance_decay must be one of {', '.join(schedules)}, got {str(decay)[:40]!r}")
+    return SamplingOptions(
+        temperature=float(noise),
+        temperature_schedule="linear",
+        guidance=float(scale) + (decay != "power-cosine"),
+        guidance_schedule=schedules[decay],  # type: ignore[arg-type]
+        guidance_power=float(power) if decay == "power-cosine" else 1.0,
+        guidance_peak="end",
+        steps=int(steps),
+    )
+
+
+def transformer(
+    weights: Weights,
+    layout: CodeLayout,
+    order: Confidence,
+    backbone: Backbone,
+    table: Weight,
+    places: Weight,
+    found: dict[str, Weight],
+) -> Masked:
+    """The transformer under our names, which is masked as upstream's.
+
+    Args:
+        weights: of the file.
+        layout: of the codes.
+        order: in which codes are kept.
+        backbone: of the transformer.
+        table: vectors of codes, the mask, classes and the null class.
+        places: positions of the class and the codes.
+        found: weights of the layers, within the transformer.
+    """
+    codes, _ = weights.dims("lm_head.weight", 2)
+    check_codes(layout, places.shape[0] - 1, codes)
+    if table.shape[0] < codes + 3:
+        raise UserError(f"a table of {table.shape[0]} rows does not hold {codes} codes, a mask and classes")
+    found |= {"position_embedding.parts.0.table.weight": joined(places[1:], places[:1])}
+    found = {f"transformer.{name}": weight for name, weight in found.items()}
+    found |= weights.both("lm_head", "head") | {
+        "codes.weight": table[:codes],
+        "mask_token": table.map(lambda each: each[codes]),
+        "prefix.table.weight": table[codes + 1 :],
+    }
+    found = {f"network.{name}": weight for name, weight in found.items()}
+    condition = ClassLabels(class_names(table.shape[0] - codes - 2))
+    return filled(lambda: Masked(layout, condition, backbone, schedule="arccos", order=order), found)
+
+
+def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
+    """The BERT; its first token type is that of every token, and becomes a part of positions."""
+    _, width = weights.dims("embeddings.word_embeddings.weight", 2)
+    backbone = Backbone(
+        width=width,
+        depth=weights.count("encoder.layer.{}.attention.self.query.weight"),
+        heads=heads,
+        norm="layer",
+        feedforward="gelu",
+        ratio=weights.dims("encoder.layer.0.intermediate.dense.weight", 2)[0] / width,
+        positions="learned",
+        qk_norm=False,
+        bias=True,
+        tied=False,
+        epsilon=1e-12,
+        head_bias=True,
+        post_norm=True,
+    )
+    found = weights.both("embeddings.LayerNorm", "first_norm")
+    for number in range(backbone.depth):
+        theirs, ours = f"encoder.layer.{number}", f"layers.{number}"
+        for part in ("weight", "bias"):
+            names = (f"{theirs}.attention.self.{name}.{part}" for name in ("query", "key", "value"))
+            found[f"{ours}.attention.qkv.{part}"] = joined(*map(weights.take, names))
+        for name, other in {
+            "attention.output.dense": "attention.out",
+            "attention.output.LayerNorm": "attention_norm",
+            "intermediate.dense": "feedforward.fc1",
+            "output.dense": "feedforward.fc2",
+            "output.LayerNorm": "feedforward_norm",
+        }.items():
+            found |= weights.both(f"{theirs}.{name}", f"{ours}.{other}")
+    rows, kinds = (
+        weights.take(f"embeddings.{name}_embeddings.weight") for name in ("position", "token_type")
+    )
+    places = combined(lambda each, kind: each + kind[:1], rows, kinds)
+    return backbone, weights.take("embeddings.word_embeddings.weight"), places, found
+
+
+def uvit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
+    """The U-ViT: as many layers after the middle one as before it, which read the outputs of those."""
+    _, width = weights.dims("embeddings.weight", 2)
+    half = weights.count("in_blocks.{}.attn.qkv.weight")
+    backbone = Backbone(
+        width=width,
+        depth=2 * half + 1,
+        heads=heads,
+        norm="layer",
+        feedforward="gelu",
+        ratio=weights.dims("mid_block.mlp.fc1.weight", 2)[0] / width,
+        positions="learned",
+        qk_norm=False,
+        bias=True,
+        tied=False,
+        head_bias=True,
+        skips=True,
+    )
+    found = weights.both("norm", "norm")
+    blocks = [f"in_blocks.{number}" for number in range(half)] + ["mid_block"]
+    for number, theirs in enumerate([*blocks, *(f"out_blocks.{number}" for number in range(half))]):
+        for name, other in {
+            "norm1": "attention_norm",
+            "attn.qkv": "attention.qkv",
+            "attn.proj": "attention.out",
+            "norm2": "feedforward_norm",
+            "mlp.fc1": "feedforward.fc1",
+            "mlp.fc2": "feedforward.fc2",
+        }.items():
+            found |= weights.both(f"{theirs}.{name}", f"layers.{number}.{other}")
+        bias = f"layers.{number}.attention.qkv.bias"
+        found.setdefault(bias, constant(torch.zeros(3 * width)))  # theirs have none
+    for number in range(half):
+        found |= weights.both(f"out_blocks.{number}.skip_linear", f"skips.{number}")
+    places = weights.take("pos_embed").map(lambda each: each[0])
+    return backbone, weights.take("embeddings.weight"), places, found
