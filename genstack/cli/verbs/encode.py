@@ -105,13 +105,11 @@ def inherited(given: Layers) -> dict[str, Any]:
 def summary(header: Header, folder: Path) -> list[str]:
     """Describe the number and size of the codes."""
     images = sum(entry.images for entry in header.shards)
-    codes = images * len(header.views) * header.layout.length
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     each = size / max(1, images)
     lines = [
         f"{folder} is complete: {images} images, {header.views_of_each}, as "
-        f"{header.layout.length} codes of {header.layout.codebook_size} ({header.dtype})",
-        f"{size / 1e6:.4g} MB, {each:.4g} bytes an image with labels and names; as int64 the codes alone "
-        f"would take {8 * codes / 1e6:.4g} MB",
+        f"{header.layout.representation} ({header.storage.dtype})",
+        f"{size / 1e6:.4g} MB, {each:.4g} bytes an image with labels and names",
     ]
     return lines + [f"{header.skipped} images could not be read"] * bool(header.skipped)

@@ -1,4 +1,4 @@
-"""Training data of codes that were encoded beforehand."""
+"""Training data of codes or latents that were encoded beforehand."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -89,7 +89,8 @@ class Archive:
         for number in {shard for shard, _, _ in places} - self.verified:
             self.shards[number].verify(self.header.shards[number].checksum)
             self.verified.add(number)
-        codes = np.stack([self.shards[shard].arrays["codes"][row, view] for shard, row, view in places])
+        storage = self.header.storage
+        values = np.stack([self.shards[shard].arrays[storage.name][row, view] for shard, row, view in places])
         labels = [int(self.shards[shard].arrays["labels"][row]) for shard, row, _ in places]
         captions = [self.shards[shard].captions([row])[0] for shard, row, _ in places]
         crops = torch.tensor([self.crop(*place) for place in places])
@@ -98,7 +99,7 @@ class Archive:
             stored = [self.shards[shard].arrays["condition_images"][row, view] for shard, row, view in places]
             images = from_uint8(torch.from_numpy(np.moveaxis(np.stack(stored), 1, -1)))
         inputs = ConditionInputs(torch.tensor(labels), tuple(captions), images, crops=crops)
-        return EncodedBatch(torch.from_numpy(codes.astype(np.int64)), inputs)
+        return EncodedBatch(storage.unpack(values), inputs)
 
     def crop(self, shard: int, row: int, view: int) -> tuple[float, float, float, float]:
         """Crop coordinates of a view."""

@@ -94,7 +94,7 @@ class Encoding:
         self.images = len(data.numbers)
         self.header = Header(
             compressor=identity(model),
-            layout=model.compressor.code_layout(*data.size),
+            layout=model.compressor.layout(*data.size),
             preprocessing=data.preprocessing,
             classes=data.class_names,
             views=views,
@@ -163,18 +163,20 @@ class Encoding:
         if not pictures:
             return
         views = torch.cat([picture.images for picture in pictures if picture.images is not None])
-        codes = self.model.compressor.encode(views.to(self.model.device)).cpu().numpy()
-        grouped = rearrange(codes, "(b v) n -> b v n", b=len(pictures)).astype(self.header.dtype)
+        posterior = self.model.compressor.posterior(views.to(self.model.device))
+        values = self.header.storage.pack(posterior)
+        grouped = rearrange(values, "(b v) ... -> b v ...", b=len(pictures))
         for picture, own in zip(pictures, grouped, strict=True):
             yield replace(picture, images=None), own
 
     def arrays(self, rows: Sequence[tuple[PictureViews, np.ndarray]]) -> dict[str, np.ndarray]:
         """Collect the arrays of a shard."""
         pictures = [picture for picture, _ in rows]
-        nothing = np.empty((0, len(self.header.views), self.header.layout.length), self.header.dtype)
+        storage = self.header.storage
+        nothing = np.empty((0, len(self.header.views), *storage.shape), storage.dtype)
         keys, key_ends = pack([picture.key for picture in pictures])
         arrays = {
-            "codes": np.stack([codes for _, codes in rows]) if rows else nothing,
+            storage.name: np.stack([values for _, values in rows]) if rows else nothing,
             "labels": np.array([picture.label for picture in pictures], np.int32),
             "sides": np.array([picture.sides for picture in pictures], np.int32).reshape(-1, 2),
             "keys": keys,

@@ -11,16 +11,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import genstack
 from genstack.atomic import replacing
+from genstack.data.codes.storage import Storage, storage
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
 from genstack.data.sources import CODES, UNFINISHED
 from genstack.description import build, describe
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 
 FORMAT_VERSION = 2
 LARGEST = 2**26  # bytes of a header; that of a billion images in shards of 65,536 takes 1 MB
@@ -41,7 +40,7 @@ class Header:
 
     Args:
         compressor: hash of the compressor's weights, structure and preprocessing.
-        layout: layout of the codes of one view.
+        layout: layout of the codes or latents of one view.
         preprocessing: preprocessing of the compressor.
         classes: class names in the order of their labels.
         views: crops of each image.
@@ -55,7 +54,7 @@ class Header:
     """
 
     compressor: str
-    layout: CodeLayout
+    layout: Layout
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     views: tuple[View, ...]
@@ -68,9 +67,9 @@ class Header:
     skipped: int = 0
 
     @property
-    def dtype(self) -> np.dtype:
-        """The smallest unsigned type that holds every code."""
-        return np.min_scalar_type(self.layout.codebook_size - 1)
+    def storage(self) -> Storage:
+        """Form of the codes or latents in shards."""
+        return storage(self.layout)
 
     @property
     def count(self) -> int:
@@ -154,7 +153,7 @@ def from_json(metadata: Mapping[str, Any]) -> Header:
         ),
         skipped=number(metadata["skipped"]),
     )
-    if not isinstance(layout, CodeLayout) or not 1 <= len(views) <= MOST_VIEWS:
+    if not isinstance(layout, Layout) or not 1 <= len(views) <= MOST_VIEWS:
         raise ValueError("invalid layout or views")
     if layout.image_size != (header.preprocessing.height, header.preprocessing.width):
         raise ValueError("layout and preprocessing have different sizes")

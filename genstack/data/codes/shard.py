@@ -22,6 +22,7 @@ TYPES = {
     "U16": np.uint16,
     "U32": np.uint32,
     "U64": np.uint64,
+    "F16": np.float16,
     "I32": np.int32,
     "I64": np.int64,
 }
@@ -95,9 +96,9 @@ class Shard:
         """Check names, types and shapes of the arrays against the header."""
         labels = self.arrays.get("labels", np.empty(()))
         count = len(labels) if labels.ndim == 1 else -1
-        views, layout, image = len(self.header.views), self.header.layout, self.header.preprocessing.shape
+        views, storage, image = len(self.header.views), self.header.storage, self.header.preprocessing.shape
         expected: dict[str, tuple[type | np.dtype, tuple[int | None, ...]]] = {
-            "codes": (self.header.dtype, (count, views, layout.length)),
+            storage.name: (storage.dtype, (count, views, *storage.shape)),
             "labels": (np.int32, (count,)),
             "sides": (np.int32, (count, 2)),
             "keys": (np.uint8, (None,)),
@@ -137,15 +138,16 @@ class Shard:
     def verify(self, expected: str) -> None:
         """Read the whole shard, and check its content against a checksum."""
         found = checksum(self.arrays, self.header.plan, self.skipped)
-        codes, labels, sides = (self.arrays[name] for name in ("codes", "labels", "sides"))
+        storage = self.header.storage
+        values, labels, sides = (self.arrays[name] for name in (storage.name, "labels", "sides"))
         if found != expected or self.checksum != expected:
             raise UserError(f"{self.path} is damaged: expected checksum {expected}, got {found}; {REMEDY}")
         if len(self) and (
-            int(codes.max()) >= self.header.layout.codebook_size
+            not storage.valid(values)
             or not 0 <= labels.min() <= labels.max() < max(1, len(self.header.classes))
             or sides.min() < 1
         ):
-            raise UserError(f"{self.path} holds codes or labels that are out of range; {REMEDY}")
+            raise UserError(f"{self.path} holds {storage.name} or labels that are out of range; {REMEDY}")
 
 
 REMEDY = "delete that file and codes.json, and repeat `genstack encode` to write it again"

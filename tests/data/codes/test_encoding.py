@@ -51,14 +51,14 @@ def test_codes_are_those_of_every_view(encode, model, views, capsys):
 def test_the_smallest_type_that_fits(codebook_size, dtype, model):
     layout = CodeLayout((8, 12), codebook_size, ((4, 6),))
     header = Header("", layout, model.preprocessing, (), VIEWS["center"], "", 1, "", 1)
-    assert header.dtype == np.dtype(dtype)
+    assert header.storage.dtype == np.dtype(dtype)
 
 
 def test_ten_crops_of_imagenet_at_384_take_less_than_15_gigabytes(tmp_path, model):
     """1,281,167 images, ten views of 24 x 24 codes of two bytes, and what lies beside them."""
     layout = CodeLayout((384, 384), 16384, ((24, 24),))
     header = Header("", layout, model.preprocessing, (), VIEWS["ten-crop"], "", 1_281_167, "", 4096)
-    codes = header.images * len(header.views) * layout.length * header.dtype.itemsize
+    codes = header.images * len(header.views) * layout.length * header.storage.dtype.itemsize
     beside = header.images * (4 + 2 * 4 + 8 + len("n01440764/n01440764_10026.JPEG"))
     assert codes == 14_759_043_840 and codes + beside < 15e9
     assert 4 * codes == pytest.approx(59e9, rel=0.01), "as int64"
