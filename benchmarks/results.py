@@ -60,7 +60,7 @@ COMPRESSORS = {
         "compressor.quantizer.dim": "256",
         "compressor.quantizer.annealing": str(STEPS * 4 // 5),
     },
-    "vae": NARROW,
+    "vae": NARROW | JUDGE,
     "vit_vqgan": VIT,
     "titok": VIT,
     "vqgan_plus": NARROW

@@ -124,7 +124,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(place, monkeypatch):
 
 
 def test_evaluation_has_nats_per_latent_dimension(place):
-    words = ["evaluate", "prior", "--samples", "8", "--device", "cpu", "--lpips", "none"]
+    words = ["evaluate", "prior", "--samples", "16", "--device", "cpu", "--lpips", ""]
     assert main([*words, "--out", "card"]) is None
     card = json.loads(next(place.glob("card*/**/*.json")).read_text())
     names = [number["name"] for number in card["numbers"]]
@@ -133,7 +133,7 @@ def test_evaluation_has_nats_per_latent_dimension(place):
 
 
 def test_export_has_the_velocity_network(place):
-    words = ["export", "prior", "--to", "torch-export", "--out", "programs", "--batch-size", "2"]
+    words = ["export", "prior", "--to", "torch-export", "--out", "programs", "--batch", "2"]
     assert main(words) is None
     program = torch.export.load(place / "programs" / "prior.pt2").module()
     prior = genstack.load("prior").prior
