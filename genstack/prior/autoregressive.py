@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
@@ -16,9 +16,9 @@ from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
-from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Causal
 from genstack.transformer.neighbors import NeighborEmbedding
 from genstack.transformer.positions import PositionEmbedding
@@ -36,6 +36,7 @@ class Autoregressive(CodePrior):
             from mistakes (1 - pkeep in taming-transformers); 0 for none.
         neighbors: add the three codes above the predicted one to its token; attention takes hundreds of steps
             to find them.
+        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
     """
 
     def __init__(
@@ -45,20 +46,23 @@ class Autoregressive(CodePrior):
         backbone: Backbone = Backbone(),
         code_noise: float = 0.0,
         neighbors: bool = True,
+        symbols: Symbols = Softmax(),
     ):
         super().__init__()
         if not 0 <= code_noise < 1:
             raise UserError(f"code_noise must be at least 0 and below 1, got {code_noise}")
         self.layout, self.condition = layout, condition
         self.backbone, self.code_noise, self.neighbors = backbone, code_noise, neighbors
+        self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
         self.prefix = condition.embedding(backbone.width)
-        self.codes = code_embedding(layout.codebook_size, backbone.width, backbone.tied)
+        self.codes = symbols.embedding(layout.codebook_size, backbone)
         self.prefix.share_codes(self.codes)
         self.target = PositionEmbedding(layout, backbone.width)
         self.neighbor_embedding = NeighborEmbedding(layout, backbone.width) if neighbors else None
         self.prefix_length = backbone.causal_prefix_length(condition.length)
         self.transformer = Transformer(layout, backbone, self.prefix_length)
-        self.head = code_head(self.codes, bias=backbone.head_bias)
+        self.head = symbols.head(self.codes, bias=backbone.head_bias)
+        self.distribution = symbols.distribution(layout.codebook_size, backbone.width)
 
         no_position = torch.full((self.prefix_length,), layout.length)
         order = torch.arange(layout.length)
@@ -77,10 +81,10 @@ class Autoregressive(CodePrior):
             condition = self.condition.drop(condition)
             noisy = torch.rand(codes.shape, device=codes.device) < self.code_noise
             inputs = torch.where(noisy, torch.randint_like(codes, self.layout.codebook_size), codes)
-        return self._cross_entropy(codes, self.logits(inputs, condition)).mean()
+        return self.distribution.nats(self.logits(inputs, condition), codes).mean()
 
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self._cross_entropy(codes, self.logits(codes, condition)).sum(dim=1)
+        return self.distribution.nats(self.logits(codes, condition), codes).sum(dim=1)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code given the codes before it, in float32."""
@@ -103,13 +107,8 @@ class Autoregressive(CodePrior):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.values.device)
+        noise = uniforms(seeds, self.layout.length * self.distribution.numbers).to(known.values.device)
         return sample_sequence(TransformerDecoder(self, guidance.values), guidance, options, noise, known)
-
-    def _cross_entropy(
-        self, codes: Int[Tensor, "b n"], logits: Float[Tensor, "b n K"]
-    ) -> Float[Tensor, "b n"]:
-        return cross_entropy(rearrange(logits, "b n K -> b K n"), codes, reduction="none")
 
 
 class TransformerDecoder(Decoder):
@@ -122,6 +121,7 @@ class TransformerDecoder(Decoder):
 
     def __init__(self, prior: Autoregressive, condition: Tensor):
         self.prior, self.encoded = prior, prior.encode_condition(condition)
+        self.distribution = prior.distribution
         positions, targets = (prior.get_buffer(name) for name in ("positions", "targets"))
         self.transformer = CachedTransformer(
             prior.transformer, self.encoded, prior.target, positions, targets

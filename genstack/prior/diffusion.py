@@ -11,9 +11,10 @@ from genstack.layout import CodeLayout
 from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
-from genstack.prior.logits import sample_from_logits, uniforms
+from genstack.prior.logits import uniforms
 from genstack.prior.masked_transformer import MaskedTransformer, lowest_k, stratified_uniforms
 from genstack.prior.options import SamplingOptions
+from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 
 
@@ -27,6 +28,7 @@ class Diffusion(CodePrior):
         steps: sampling steps, unless sampling sets its own; codes whose times fall into one step are sampled
             together, so more steps are more faithful and slower.
         masks: random masks per image to estimate `nats`; more are more precise, and slower.
+        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
     """
 
     likelihood = "upper bound (diffusion, continuous time)"
@@ -39,13 +41,15 @@ class Diffusion(CodePrior):
         backbone: Backbone = Backbone(),
         steps: int = 64,
         masks: int = 8,
+        symbols: Symbols = Softmax(),
     ):
         super().__init__()
         if min(steps, masks) < 1:
             raise UserError(f"steps and masks must be at least 1, got {steps} and {masks}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.steps, self.masks = steps, masks
-        self.network = MaskedTransformer(layout, condition, backbone)
+        self.network = MaskedTransformer(layout, condition, backbone, symbols)
+        self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """The bound in nats per code, with the integral over time solved up to the number of masked codes."""
@@ -67,15 +71,18 @@ class Diffusion(CodePrior):
         no code of any image need no pass through the network.
         """
         steps = options.steps or self.steps or self.layout.length
-        noise = uniforms(seeds, 2 * self.layout.length).to(known.values.device)
-        times, code_noise = rearrange(noise, "b (two n) -> two b n", two=2)
+        distribution, length = self.network.distribution, self.layout.length
+        noise = uniforms(seeds, (1 + distribution.numbers) * length).to(known.values.device)
+        times = noise[:, :length]
+        code_noise = rearrange(noise[:, length:], "b (n number) -> b n number", n=length)
         step_of_code = (times.double() * steps).long()
         codes, masked = known.values, ~known.mask
         encoded = self.network.encode_condition(guidance.values)
         for step in step_of_code[masked].unique().tolist():
             revealed = masked & (step_of_code == step)
             expanded = (guidance.expand(each) for each in (codes, masked, revealed))
-            logits = guidance.apply(self.network(*expanded, encoded), options.progress(step, steps))
-            codes = codes.masked_scatter(revealed, sample_from_logits(logits, options, code_noise[revealed]))
+            logits, guide = self.network(*expanded, encoded), guidance.at(options.progress(step, steps))
+            sampled = distribution.sample(logits, guide, options, code_noise[revealed])
+            codes = codes.masked_scatter(revealed, sampled)
             masked = masked & ~revealed
         return codes

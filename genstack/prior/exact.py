@@ -1,22 +1,24 @@
-"""Priors with an exact likelihood: one pass of the network gives the logits of all codes."""
+"""Priors without approximation: one pass of the network gives the logits of all codes."""
 
 from abc import abstractmethod
 from typing import final
 
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from genstack.prior.code_prior import CodePrior
+from genstack.prior.symbols import Distribution
 
 
 class Exact(CodePrior):
     """A prior that is trained and evaluated by the cross entropy of its logits."""
 
+    #: Distribution of a code given its logits.
+    distribution: Distribution
+
     @abstractmethod
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
-        """Logits of every code given codes that are sampled before it, in float32."""
+        """Logits of every code given codes that are sampled before it, in float32; K outputs of the head."""
 
     @final
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
@@ -30,5 +32,4 @@ class Exact(CodePrior):
         return self._cross_entropy(codes, condition).sum(dim=1)
 
     def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        logits = rearrange(self.logits(codes, condition), "b n K -> b K n")
-        return cross_entropy(logits, codes, reduction="none")
+        return self.distribution.nats(self.logits(codes, condition), codes)

@@ -1,5 +1,8 @@
 """Classifier-free guidance: each prediction with the condition and without it (arXiv:2207.12598)."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from einops import repeat
 from jaxtyping import Float
@@ -29,6 +32,10 @@ class Guidance:
     def expand(self, tensor: Tensor) -> Tensor:
         """Repeat the rows of a batch for each copy."""
         return tensor if self.copies == 1 else repeat(tensor, "b ... -> (copies b) ...", copies=self.copies)
+
+    def at(self, progress: float) -> Callable[[Tensor], Tensor]:
+        """Return `apply` at a progress."""
+        return partial(self.apply, progress=progress)
 
     def apply(
         self, logits: Float[Tensor, "rows *positions K"], progress: float

@@ -19,6 +19,7 @@ from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 
 
@@ -33,6 +34,7 @@ class Hierarchical(Exact):
         condition: condition of every grid's prior; set from the data.
         backbone: configuration of the transformer over the coarsest grid.
         finer: configuration of the transformer over each finer grid.
+        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Hierarchical(Exact):
         condition: Condition,
         backbone: Backbone = Backbone(),
         finer: Backbone = Backbone(),
+        symbols: Symbols = Softmax(),
     ):
         super().__init__()
         if len(layout.grids) == 1:
@@ -49,10 +52,11 @@ class Hierarchical(Exact):
                 "configs/compressor/vqvae2.yaml, or the prior Autoregressive"
             )
         self.layout, self.condition, self.backbone, self.finer = layout, condition, backbone, finer
+        self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
         parts = [replace(layout, grids=layout.grids[: number + 1]) for number in range(len(layout.grids))]
         #: Each prior covers all grids up to its own; only the part of its own grid is used.
         self.priors = nn.ModuleList(
-            Autoregressive(part, condition, finer if number else backbone)
+            Autoregressive(part, condition, finer if number else backbone, symbols=symbols)
             for number, part in enumerate(parts)
         )
         self.ends = [part.length for part in parts]
@@ -66,9 +70,20 @@ class Hierarchical(Exact):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.values.device)
-        decoder = GridDecoder(self._grids(), guidance.values)
+        decoder, (first, _, _) = GridDecoder(self._grids(), guidance.values), self._grids()[0]
+        noise = uniforms(seeds, self.layout.length * first.distribution.numbers).to(known.values.device)
         return sample_sequence(decoder, guidance, options, noise, known)
+
+    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
+        return torch.cat(
+            [
+                prior.distribution.nats(
+                    prior.logits(codes[:, :end], condition)[:, start:], codes[:, start:end]
+                )
+                for prior, start, end in self._grids()
+            ],
+            dim=1,
+        )
 
     def _grids(self) -> Sequence[tuple[Autoregressive, int, int]]:
         """The prior of each grid, and the first and last index of the grid in the flat sequence."""
@@ -90,5 +105,6 @@ class GridDecoder(Decoder):
     def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
         if index in self.starts:
             self.decoder = TransformerDecoder(self.starts[index], self.condition)
+            self.distribution = self.decoder.distribution
             return self.decoder.start(rearrange(codes[:index], "n b -> b n"))
         return self.decoder.step(codes[index - 1])

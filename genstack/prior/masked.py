@@ -7,7 +7,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
@@ -15,10 +14,11 @@ from genstack.layout import CodeLayout
 from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
-from genstack.prior.logits import sample_from_logits, uniforms
+from genstack.prior.logits import uniforms
 from genstack.prior.masked_transformer import MaskedTransformer, lowest_k, stratified_uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence, Order
+from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 
 Schedule = Literal["cosine", "arccos", "linear", "square", "cubic", "root"]
@@ -43,6 +43,7 @@ class Masked(CodePrior):
             codes kept so far (kept, Halton-MaskGIT).
         predict_mask: give the mask a probability, too (Halton-MaskGIT). Where it is sampled, later steps read
             a mask, and the result has the last code.
+        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
     """
 
     likelihood = "upper bound (order-agnostic)"
@@ -61,6 +62,7 @@ class Masked(CodePrior):
         masks: int = 8,
         rounded: Literal["masked", "kept"] = "masked",
         predict_mask: bool = False,
+        symbols: Symbols = Softmax(),
     ):
         super().__init__()
         if not 0 <= smoothing < 1:
@@ -71,7 +73,8 @@ class Masked(CodePrior):
         self.schedule, self.order, self.smoothing = schedule, order, smoothing
         self.steps, self.masks, self.rounded = steps, masks, rounded
         self.predict_mask = predict_mask
-        self.network = MaskedTransformer(layout, condition, backbone, predict_mask)
+        self.network = MaskedTransformer(layout, condition, backbone, symbols, predict_mask)
+        self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy of the masked codes, at the mask ratio of a random time."""
@@ -81,7 +84,7 @@ class Masked(CodePrior):
         counts = (ratio * self.layout.length).ceil().long().clamp(1, self.layout.length)
         masked = lowest_k(torch.rand(codes.shape, device=codes.device), counts)
         logits = self.network(codes, masked, masked, self.network.encode_condition(condition))
-        return cross_entropy(logits, codes[masked], label_smoothing=self.smoothing)
+        return self.network.distribution.nats(logits, codes[masked], self.smoothing).mean()
 
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
         return self.network.nats_bound(codes, condition, self.masks)
@@ -92,21 +95,22 @@ class Masked(CodePrior):
         """Sample all masked codes in each step; keep as many as the schedule says, chosen by the order."""
         length, device = self.layout.length, known.values.device
         steps = min(options.steps or self.steps or length, length)
-        noise = uniforms(seeds, steps * 2 * length).to(device)
+        distribution = self.network.distribution
+        noise = uniforms(seeds, steps * (distribution.numbers + 1) * length).to(device)
         codes, masked = known.values, ~known.mask
         encoded = self.network.encode_condition(guidance.values)
         total = masked.sum(dim=1)
-        for step, (code_noise, order_noise) in enumerate(
-            rearrange(noise, "b (steps two n) -> steps two b n", two=2, n=length)
-        ):
+        for step, step_noise in enumerate(rearrange(noise, "b (steps n) -> steps b n", steps=steps)):
             if not masked.any():
                 break
+            code_noise, order_noise = step_noise[:, :-length], step_noise[:, -length:]
+            code_noise = rearrange(code_noise, "b (n number) -> b n number", n=length)
             expanded = (guidance.expand(each) for each in (codes, masked, masked))
-            logits = guidance.apply(self.network(*expanded, encoded), options.progress(step, steps))
+            logits, guide = self.network(*expanded, encoded), guidance.at(options.progress(step, steps))
             progress = (step + 1) / steps
-            sampled = sample_from_logits(logits, options.cooled(progress), code_noise[masked])
-            scores = logits if self.order.score == "logit" else logits.log_softmax(dim=-1)
-            score = scores.gather(1, sampled[:, None])[:, 0]
+            cooled, normalized = options.cooled(progress), self.order.score != "logit"
+            sampled = distribution.sample(logits, guide, cooled, code_noise[masked])
+            score = distribution.score(logits, guide, sampled, normalized)
 
             ratio = float(mask_ratio(self.schedule, torch.tensor(progress, dtype=torch.float64)))
             rest = (

@@ -13,14 +13,13 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from genstack.conditions.condition import Condition
 from genstack.layout import CodeLayout
 from genstack.prior.logits import uniforms
+from genstack.prior.symbols import Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
-from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Full
 from genstack.transformer.positions import IndexEmbedding
 from genstack.transformer.transformer import Transformer
@@ -33,16 +32,22 @@ class MaskedTransformer(nn.Module):
         layout: layout of the codes.
         condition: condition of the prior.
         backbone: configuration of the transformer.
+        symbols: how codes are read and predicted.
         predict_mask: make the mask one more code, which is predicted, too.
     """
 
     def __init__(
-        self, layout: CodeLayout, condition: Condition, backbone: Backbone, predict_mask: bool = False
+        self,
+        layout: CodeLayout,
+        condition: Condition,
+        backbone: Backbone,
+        symbols: Symbols,
+        predict_mask: bool = False,
     ):
         super().__init__()
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.prefix = condition.embedding(backbone.width)
-        self.codes = code_embedding(layout.codebook_size + predict_mask, backbone.width, backbone.tied)
+        self.codes = symbols.embedding(layout.codebook_size + predict_mask, backbone)
         self.mask_token = None if predict_mask else nn.Parameter(0.02 * torch.randn(backbone.width))
         # Mask tokens are alike; rotary embeddings alone would not tell them apart.
         self.position_embedding = (
@@ -52,7 +57,8 @@ class MaskedTransformer(nn.Module):
         )
         self.prefix_length = backbone.prefix_length(condition.length)
         self.transformer = Transformer(layout, backbone, self.prefix_length)
-        self.head = code_head(self.codes, bias=backbone.head_bias)
+        self.head = symbols.head(self.codes, bias=backbone.head_bias)
+        self.distribution = symbols.distribution(layout.codebook_size + predict_mask, backbone.width)
 
         no_position = torch.full((self.prefix_length,), layout.length)
         self.register_buffer(
@@ -100,7 +106,7 @@ class MaskedTransformer(nn.Module):
         self, codes: Int[Tensor, "b n"], masked: Bool[Tensor, "b n"], encoded: EncodedCondition
     ) -> Float[Tensor, " b"]:
         """Mean cross entropy of each image's masked codes, in nats."""
-        losses = cross_entropy(self(codes, masked, masked, encoded), codes[masked], reduction="none")
+        losses = self.distribution.nats(self(codes, masked, masked, encoded), codes[masked])
         losses = torch.zeros(masked.shape, device=losses.device).masked_scatter(masked, losses)
         return losses.sum(dim=1) / masked.sum(dim=1)
 

@@ -18,8 +18,9 @@ from genstack.layout import CodeLayout
 from genstack.prior.exact import Exact
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
-from genstack.prior.logits import sample_from_logits, uniforms
+from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
+from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import BlockCausal, Full
@@ -41,6 +42,7 @@ class NextScale(Exact):
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer; VAR has learned positions, layer norms, gelu_tanh, biases,
             qk_norm unit and adaLN.
+        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class NextScale(Exact):
         layout: CodeLayout,
         condition: Condition,
         backbone: Backbone = Backbone(adaln="own"),
+        symbols: Symbols = Softmax(),
     ):
         super().__init__()
         if len(layout.grids) == 1 or layout.depth > 1:
@@ -56,6 +59,7 @@ class NextScale(Exact):
                 f"{len(layout.grids)} and {layout.depth}; {REMEDY}"
             )
         self.layout, self.condition, self.backbone = layout, condition, backbone
+        self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
         #: A condition of one token is the first grid's token; longer ones precede it.
         length = backbone.prefix_length(condition.length)
         self.prefix_length = length if length > 1 else 0
@@ -68,10 +72,12 @@ class NextScale(Exact):
             else None
         )
         self.transformer = Transformer(layout, backbone, self.prefix_length)
-        self.head = nn.Linear(backbone.width, layout.codebook_size, bias=backbone.bias or backbone.head_bias)
+        outputs = symbols.outputs(layout.codebook_size, backbone.width)
+        self.head = nn.Linear(backbone.width, outputs, bias=backbone.bias or backbone.head_bias)
         nn.init.normal_(self.head.weight, std=0.02)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
+        self.distribution = symbols.distribution(layout.codebook_size, backbone.width)
         #: Latents to tokens; built by `attach`, which knows the channels of the compressor's latents.
         self.latent_embedding: nn.Linear | None = None
 
@@ -117,7 +123,9 @@ class NextScale(Exact):
     ) -> Int[Tensor, "b n"]:
         """Sample one grid after the other; known codes affect finer grids only."""
         grids = self.layout.grids
-        noise = uniforms(seeds, self.layout.length).to(known.values.device).split(self.sizes, dim=1)
+        noise = uniforms(seeds, self.layout.length * self.distribution.numbers).to(known.values.device)
+        noise = rearrange(noise, "b (n number) -> b n number", n=self.layout.length)
+        noises = noise.split(self.sizes, dim=1)
         known_codes, known_masks = (each.split(self.sizes, dim=1) for each in (known.values, known.mask))
         encoded = self.encode_condition(guidance.values)
         caches = self.transformer.caches(self.prefix_length + self.layout.length)
@@ -131,9 +139,11 @@ class NextScale(Exact):
             tokens = self._add_positions(tokens, positions)
             features = self.transformer.step(tokens, positions, mask, caches, encoded)
             logits = self.head(features[:, -self.sizes[index] :]).float()
-            logits = guidance.apply(logits, options.progress(index, len(grids)))
-            logits = rearrange(logits, "b n K -> (b n) K")
-            codes = sample_from_logits(logits, options, noise[index].flatten())
+            logits, guide = (
+                rearrange(logits, "b n K -> (b n) K"),
+                guidance.at(options.progress(index, len(grids))),
+            )
+            codes = self.distribution.sample(logits, guide, options, noises[index].flatten(0, 1))
             codes = rearrange(codes, "(b n) -> b n", b=len(seeds))
             result.append(torch.where(known_masks[index], known_codes[index], codes))
             if index + 1 < len(grids):

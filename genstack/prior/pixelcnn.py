@@ -16,6 +16,7 @@ from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.symbols import Categorical
 from genstack.transformer.transformer import mean_pool
 
 
@@ -72,6 +73,7 @@ class GatedPixelCNN(Exact):
             for number in range(layers)
         )
         self.hidden = nn.Linear(width, width)
+        self.distribution = Categorical()
         self.head = nn.Linear(width, layout.codebook_size)
         nn.init.normal_(self.codes.weight, std=1.0)
         nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
@@ -133,6 +135,7 @@ class PixelCNNDecoder(Decoder):
 
     def __init__(self, prior: GatedPixelCNN, condition: Tensor):
         self.prior, self.conditioning = prior, prior.conditioning(condition)
+        self.distribution = prior.distribution
         self.receptive_field = prior.layers * (prior.kernel // 2) + 1
         self.vertical: list[Tensor] = []
 

@@ -18,6 +18,7 @@ from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.pixelcnn import gate
 from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.symbols import Categorical
 from genstack.transformer.transformer import mean_pool
 
 
@@ -70,6 +71,7 @@ class PixelSNAIL(Exact):
         self.above = nn.Conv2d(width, width, (2, 3))
         self.left = nn.Conv2d(width, width, (1, 2))
         self.parts = nn.ModuleList(Block(width, layers, heads, dropout) for _ in range(blocks))
+        self.distribution = Categorical()
         self.head = nn.Linear(width, layout.codebook_size)
         nn.init.normal_(self.codes.weight, std=1.0)
         nn.init.normal_(self.head.weight, std=0.02 / width**0.5)  # the loss starts at ln K
@@ -113,6 +115,7 @@ class PixelSNAILDecoder(Decoder):
 
     def __init__(self, prior: PixelSNAIL, condition: Tensor):
         self.prior, self.condition = prior, condition
+        self.distribution = prior.distribution
 
     def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
         width = self.prior.layout.grids[0][1]

@@ -31,7 +31,7 @@ class Prior(nn.Module, ABC):
     layouts: ClassVar[type[Layout]]
     remedy: ClassVar[str]
     #: What `nats` is: "exact", or the name of the bound or estimate.
-    likelihood: ClassVar[str] = "exact"
+    likelihood: str = "exact"
     #: Known values that affect a sampled one: all, or only those before it in the flat sequence.
     context: ClassVar[Literal["all", "earlier"]] = "earlier"
     #: Sampling options that do not apply.

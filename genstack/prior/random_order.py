@@ -4,7 +4,6 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
@@ -17,9 +16,9 @@ from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
 from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
-from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Causal
 from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
@@ -38,6 +37,7 @@ class RandomOrder(CodePrior):
         anneal: shares of training between which random orders give way to raster order; 1 and 1 keep random
             orders, which inpainting and sampling in other orders need.
         order: order of sampling: Raster, Random or Halton; known codes come first in each of them.
+        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
     """
 
     context = "all"
@@ -49,19 +49,22 @@ class RandomOrder(CodePrior):
         backbone: Backbone = Backbone(),
         anneal: tuple[float, float] = (0.5, 0.75),
         order: FixedOrder = Raster(),
+        symbols: Symbols = Softmax(),
     ):
         super().__init__()
         if not 0 <= anneal[0] <= anneal[1] <= 1:
             raise UserError(f"anneal must be two shares from 0 to 1, the smaller first; got {anneal}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.anneal, self.order = anneal, order
+        self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
         self.prefix_length = backbone.causal_prefix_length(condition.length)
         self.progress = 0.0
         self.prefix = condition.embedding(backbone.width)
-        self.codes = code_embedding(layout.codebook_size, backbone.width, backbone.tied)
+        self.codes = symbols.embedding(layout.codebook_size, backbone)
         self.target = PositionEmbedding(layout, backbone.width, absolute=True)
         self.transformer = Transformer(layout, backbone, self.prefix_length)
-        self.head = code_head(self.codes, bias=backbone.head_bias)
+        self.head = symbols.head(self.codes, bias=backbone.head_bias)
+        self.distribution = symbols.distribution(layout.codebook_size, backbone.width)
 
     def before_step(self, progress: float) -> None:
         self.progress = progress
@@ -121,8 +124,8 @@ class RandomOrder(CodePrior):
     ) -> Int[Tensor, "b n"]:
         """Sample one code after the other; known codes come first in the order, so all others see them."""
         length = self.layout.length
-        noise = uniforms(seeds, 2 * length).to(known.values.device)
-        order_noise, code_noise = rearrange(noise, "b (two n) -> two b n", two=2)
+        noise = uniforms(seeds, (1 + self.distribution.numbers) * length).to(known.values.device)
+        order_noise, code_noise = noise[:, :length], noise[:, length:]
         ranks = self.order.ranks(self.layout, order_noise)
         orders = (ranks - known.mask * float(length + 1)).argsort(dim=1, stable=True)
         ordered = Known(known.values.gather(1, orders), known.mask.gather(1, orders))
@@ -141,8 +144,7 @@ class RandomOrder(CodePrior):
     def _cross_entropy(
         self, codes: Int[Tensor, "b n"], condition: Tensor, orders: Int[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
-        logits = self.logits(codes, condition, orders)
-        return cross_entropy(rearrange(logits, "b n K -> b K n"), codes.gather(1, orders), reduction="none")
+        return self.distribution.nats(self.logits(codes, condition, orders), codes.gather(1, orders))
 
 
 class OrderDecoder(Decoder):
@@ -163,6 +165,7 @@ class OrderDecoder(Decoder):
         targets: Int[Tensor, "b tokens"],
     ):
         self.prior, self.encoded = prior, prior.encode_condition(condition)
+        self.distribution = prior.distribution
         self.transformer = CachedTransformer(
             prior.transformer, self.encoded, prior.target, positions, targets
         )

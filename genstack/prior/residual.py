@@ -17,10 +17,10 @@ from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.encoded_condition import EncodedCondition
-from genstack.transformer.head import code_embedding, code_head
 from genstack.transformer.masks import Causal
 from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
@@ -38,10 +38,16 @@ class ResidualTransformer(Exact):
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer over positions; the inner one differs only in depth.
         layers: layers of the inner transformer.
+        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
     """
 
     def __init__(
-        self, layout: CodeLayout, condition: Condition, backbone: Backbone = Backbone(), layers: int = 4
+        self,
+        layout: CodeLayout,
+        condition: Condition,
+        backbone: Backbone = Backbone(),
+        layers: int = 4,
+        symbols: Symbols = Softmax(),
     ):
         super().__init__()
         if layout.depth == 1:
@@ -52,21 +58,21 @@ class ResidualTransformer(Exact):
         if layers < 1:
             raise UserError(f"layers must be at least 1, got {layers}")
         self.layout, self.condition, self.backbone, self.layers = layout, condition, backbone, layers
+        self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
         width = backbone.width
         outer, inner = replace(layout, depth=1), replace(layout, grids=((1, 1),))
         self.prefix = condition.embedding(width)
         # Each depth has its own rows, since a symbol means something else there unless codebooks are shared.
-        self.codes = code_embedding(layout.depth * layout.codebook_size, width, backbone.tied)
+        self.codes = symbols.embedding(layout.codebook_size, backbone, tables=layout.depth)
         self.target = PositionEmbedding(outer, width)
         self.prefix_length = backbone.causal_prefix_length(condition.length)
         self.transformer = Transformer(outer, backbone, self.prefix_length)
         inside = replace(backbone, depth=layers, cross_attention=False, registers=0, prefix=True)
         self.inner = Transformer(inner, inside)
-        starts = range(0, self.codes.num_embeddings, layout.codebook_size)
         self.heads = nn.ModuleList(
-            code_head(self.codes, slice(start, start + layout.codebook_size), backbone.head_bias)
-            for start in starts
+            symbols.head(self.codes, depth, layout.depth, backbone.head_bias) for depth in range(layout.depth)
         )
+        self.distribution = symbols.distribution(layout.codebook_size, width)
 
         no_position, order = torch.full((self.prefix_length,), outer.length), torch.arange(outer.length)
         self.register_buffer("positions", torch.cat([no_position, order[:-1]]), persistent=False)
@@ -109,7 +115,7 @@ class ResidualTransformer(Exact):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         """Sample one symbol after the other; known ones affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.values.device)
+        noise = uniforms(seeds, self.layout.length * self.distribution.numbers).to(known.values.device)
         return sample_sequence(ResidualDecoder(self, guidance.values), guidance, options, noise, known)
 
     def embed(self, codes: Int[Tensor, "b p depth"]) -> Float[Tensor, "b p depth width"]:
@@ -127,6 +133,7 @@ class ResidualDecoder(Decoder):
 
     def __init__(self, prior: ResidualTransformer, condition: Tensor):
         self.prior, self.encoded = prior, prior.encode_condition(condition)
+        self.distribution = prior.distribution
         self.inner_encoded = replace(self.encoded, key_values=())  # no cross-attention within a position
         positions, targets = (prior.get_buffer(name) for name in ("positions", "targets"))
         self.transformer = CachedTransformer(

@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, one_hot
 
 #: How many times smaller tied vectors are stored, and so how many times faster they learn.
 SCALE = 8.0
@@ -30,22 +30,57 @@ class ScaledEmbedding(nn.Embedding):
         return super().forward(input) * self.scale
 
 
-class TiedHead(nn.Module):
-    """Logits of codes: products of features with the vectors of the codes.
+class BitEmbedding(ScaledEmbedding):
+    """Vectors of codes as a linear map of their bits, a vector for each bit (MaskBit, arXiv:2409.16211).
+
+    A bit of 1 adds its vector, a bit of 0 subtracts it. Memory grows with the bits, not with the codes.
 
     Args:
-        table: vectors of all codes.
-        rows: of the table, that are predicted; None for all.
+        bits: bits of a code.
+        width: channels of a vector.
+        tables: number of independent maps; code c of map t has the index t * 2^bits + c.
+        scale: factor from what is stored to what is read.
+    """
+
+    def __init__(self, bits: int, width: int, tables: int = 1, scale: float = SCALE):
+        super().__init__(tables * bits, width, scale)
+        self.bits, self.tables, self.num_embeddings = bits, tables, tables << bits
+        nn.init.normal_(self.weight, std=0.02 / scale / bits**0.5)
+
+    def forward(self, input: Int[Tensor, "*b"]) -> Float[Tensor, "*b width"]:
+        signs = to_bits(input, self.bits) * 2.0 - 1
+        if self.tables > 1:
+            chosen = one_hot(input >> self.bits, self.tables)
+            signs = (chosen[..., None] * signs[..., None, :]).flatten(-2)
+        return linear(signs, self.weight.T) * self.scale
+
+
+def to_bits(codes: Int[Tensor, "*b"], bits: int) -> Int[Tensor, "*b {bits}"]:
+    """Bits of codes, the lowest first."""
+    return codes[..., None] >> torch.arange(bits, device=codes.device) & 1
+
+
+def from_bits(bits: Int[Tensor, "*b bits"]) -> Int[Tensor, "*b"]:
+    """The inverse of `to_bits`."""
+    return (bits << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
+
+
+class TiedHead(nn.Module):
+    """Logits of codes, or of their bits: products of features with the vectors of these.
+
+    Args:
+        table: vectors of all codes, or of all bits.
+        rows: of the table, that are predicted.
         bias: add a learned number to each logit.
     """
 
     #: The vectors in the dtype of autocast; set while codes are sampled.
     cast: Tensor | None = None
 
-    def __init__(self, table: ScaledEmbedding, rows: slice | None = None, bias: bool = False):
+    def __init__(self, table: ScaledEmbedding, rows: slice, bias: bool = False):
         super().__init__()
         self.table = (table,)  # in a tuple: it belongs to the prior, and is saved once
-        self.rows = rows or slice(None)
+        self.rows = rows
         self.bias = nn.Parameter(torch.zeros(len(self.weight))) if bias else None
 
     @property
@@ -73,17 +108,19 @@ def code_embedding(codes: int, width: int, tied: bool) -> nn.Embedding:
     return table
 
 
-def code_head(table: nn.Embedding, rows: slice | None = None, bias: bool = False) -> nn.Module:
-    """From features to logits of codes, tied to their vectors where these are made for it.
+def code_head(embedding: nn.Embedding, table: int = 0, tables: int = 1, bias: bool = False) -> nn.Module:
+    """From features to logits of codes or bits, tied to their vectors where these are made for it.
 
     Args:
-        table: vectors of all codes.
-        rows: of the table, that are predicted; None for all.
+        embedding: vectors of all codes, or of all bits.
+        table: number of the table that is predicted, of equal parts of the vectors.
+        tables: number of tables.
         bias: add a learned number to each logit.
     """
-    if isinstance(table, ScaledEmbedding):
-        return TiedHead(table, rows, bias)
-    head = nn.Linear(table.embedding_dim, len(table.weight[rows or slice(None)]), bias=bias)
+    size = len(embedding.weight) // tables
+    if isinstance(embedding, ScaledEmbedding):
+        return TiedHead(embedding, slice(table * size, (table + 1) * size), bias)
+    head = nn.Linear(embedding.embedding_dim, size, bias=bias)
     nn.init.normal_(head.weight, std=0.02)
     if bias:
         nn.init.zeros_(head.bias)

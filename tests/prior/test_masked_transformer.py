@@ -10,6 +10,7 @@ from genstack.conditions import Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior.logits import uniforms
 from genstack.prior.masked_transformer import MaskedTransformer, hash_codes, lowest_k, stratified_uniforms
+from genstack.prior.symbols import Categorical, Softmax
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.head import ScaledEmbedding
 
@@ -27,7 +28,7 @@ class Oracle(nn.Module):
 
     def __init__(self, chances):
         super().__init__()
-        self.layout, self.chances = LAYOUT, chances
+        self.layout, self.chances, self.distribution = LAYOUT, chances, Categorical()
 
     def forward(self, codes, masked, selected, encoded):
         fits = (EVERY.eq(codes[:, None]) | masked[:, None]).all(-1).double() * self.chances
@@ -48,7 +49,7 @@ def chances():
 
 @pytest.fixture
 def filler(tiny):
-    filler = MaskedTransformer(LAYOUT, Unconditional(), tiny).eval()
+    filler = MaskedTransformer(LAYOUT, Unconditional(), tiny, Softmax()).eval()
     for parameter in filler.parameters():
         nn.init.normal_(parameter, std=0.4)
     assert isinstance(filler.codes, ScaledEmbedding)
@@ -110,7 +111,7 @@ def test_the_bound_is_that_of_diffusion_in_continuous_time(filler):
 
 @torch.no_grad()
 def test_a_code_that_is_hidden_changes_nothing(filler, layout, tiny):
-    filler = MaskedTransformer(layout, Unconditional(), tiny).eval()
+    filler = MaskedTransformer(layout, Unconditional(), tiny, Softmax()).eval()
     codes, none = (
         torch.randint(11, (3, layout.length)),
         filler.encode_condition(torch.zeros(3, dtype=torch.int64)),

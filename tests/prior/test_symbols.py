@@ -1,0 +1,200 @@
+"""Codes read and predicted as bits, by every prior with a choice of symbols."""
+
+import inspect
+import math
+from itertools import product
+
+import pytest
+import torch
+
+import genstack.prior
+from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor.quantizers.multiscale import MultiScale
+from genstack.conditions import ClassLabels
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.layout import CodeLayout
+from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
+from genstack.prior.symbols import Bits, IndependentBits, MaskedBits, Softmax
+from genstack.transformer.head import BitEmbedding, from_bits, to_bits
+
+PRIORS = {
+    name: kind
+    for name, kind in discover(genstack.prior, Prior).items()
+    if "symbols" in inspect.signature(kind).parameters
+}
+SYMBOLS = {"Bits": Bits(), "MaskedBits": MaskedBits(width=12, depth=1, steps=2)}
+CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
+
+
+def layouts(codebook_size):
+    """One grid, two grids, and two depths: every prior takes one of them."""
+    return [
+        CodeLayout((16, 16), codebook_size, ((1, 3),)),
+        CodeLayout((16, 16), codebook_size, ((1, 2), (1, 2))),
+        CodeLayout((16, 16), codebook_size, ((1, 2),), depth=2),
+    ]
+
+
+def build(kind, symbols, backbone, codebook_size):
+    for layout in layouts(codebook_size):
+        try:
+            prior = kind(layout, CLASSES, backbone, symbols=symbols)
+        except UserError:
+            continue
+        network = Convolutional(8, 8, (1, 1, 1, 1), 1, (), False)
+        quantizer = MultiScale(tuple(range(1, len(layout.grids) + 1)), min(codebook_size, 8), 5)
+        prior.attach(Autoencoder(1, network, quantizer))
+        return prior
+    raise AssertionError(kind)
+
+
+@pytest.fixture(params=product(PRIORS, SYMBOLS), ids="-".join)
+def prior(request, tiny):
+    """Every prior with every kind of bits, over codes of 4 values."""
+    name, symbols = request.param
+    return build(PRIORS[name], SYMBOLS[symbols], tiny, 4)
+
+
+def test_priors_with_a_backbone_choose_their_symbols():
+    assert {
+        "Autoregressive",
+        "Masked",
+        "NextScale",
+        "RandomOrder",
+        "Diffusion",
+        "ResidualTransformer",
+    } <= set(PRIORS)
+
+
+def test_bits_are_the_inverse_of_codes():
+    codes = torch.tensor([0, 1, 5, 2**40 + 3, 2**62 - 1])
+    assert torch.equal(from_bits(to_bits(codes, 62)), codes)
+    assert to_bits(torch.tensor(6), 4).tolist() == [0, 1, 1, 0]
+
+
+def test_the_vector_of_a_code_is_the_signed_sum_of_the_vectors_of_its_bits():
+    table = BitEmbedding(3, 5, tables=2)
+    vectors = (table.weight * table.scale).detach()
+    torch.testing.assert_close(table(torch.tensor([5])).detach()[0], vectors[0] - vectors[1] + vectors[2])
+    torch.testing.assert_close(table(torch.tensor([8 + 1])).detach()[0], vectors[3] - vectors[4] - vectors[5])
+
+
+def test_independent_bits_are_a_softmax_over_all_their_patterns():
+    logits = torch.randn(7, 4, dtype=torch.float64)
+    patterns = to_bits(torch.arange(16), 4).double()
+    every = (logits @ patterns.T).log_softmax(dim=1)
+    nats = torch.stack([IndependentBits(4).nats(logits, torch.full((7,), code)) for code in range(16)], dim=1)
+    torch.testing.assert_close(nats, -every)
+
+
+def test_sampled_bits_are_as_frequent_as_their_probabilities():
+    logits = torch.tensor([[-1.0, 0.0, 2.0]]).expand(20_000, 3)
+    uniforms = torch.rand(20_000, 3)
+    codes = IndependentBits(3).sample(logits, lambda each: each, SamplingOptions(), uniforms)
+    torch.testing.assert_close(to_bits(codes, 3).float().mean(0), logits[0].sigmoid(), atol=0.01, rtol=0)
+    for options in (SamplingOptions(temperature=0.0), SamplingOptions(top_k=1), SamplingOptions(top_p=0.4)):
+        likeliest = IndependentBits(3).sample(logits[:1], lambda each: each, options, uniforms[:1])
+        assert to_bits(likeliest, 3)[0, [0, 2]].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("codebook_size", [1, 6, 1000])
+def test_a_codebook_that_is_no_power_of_two_is_refused_in_one_line(tiny, codebook_size):
+    with pytest.raises(UserError, match=f"2\\^n values, got {codebook_size}; use symbols Softmax"):
+        Autoregressive(CodeLayout((16, 16), codebook_size, ((2, 2),)), CLASSES, tiny, symbols=Bits())
+
+
+@torch.no_grad()
+def test_the_loss_starts_at_the_uniform_distribution(prior):
+    codes = torch.randint(4, (64, prior.layout.length))
+    assert float(prior.eval().nats(codes, torch.arange(64) % 3).mean()) == pytest.approx(
+        prior.layout.length * math.log(4), rel=0.1
+    )
+
+
+@torch.no_grad()
+def test_probabilities_sum_to_one_and_bounds_to_less(prior):
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    for module in prior.modules():
+        if isinstance(module, BitEmbedding):
+            module.weight /= module.scale
+    if hasattr(prior, "masks"):
+        prior.masks = 50
+    length = prior.layout.length
+    every = torch.tensor(list(product(range(4), repeat=length)))
+    nats = prior.eval().nats(every, torch.zeros(len(every), dtype=torch.int64))
+    assert nats.std() > 0.05
+    total = float(nats.double().neg().exp().sum())
+    if prior.likelihood in {"exact", "upper bound (bits in a fixed order)"}:  # that order is a distribution
+        assert total == pytest.approx(1, abs=1e-4)
+    else:
+        assert prior.likelihood.startswith("upper bound") and 0.1 < total < 1
+
+
+def test_gradients_reach_every_parameter(prior):
+    codes = torch.randint(4, (32, prior.layout.length))
+    prior.loss(codes, torch.arange(32) % 3).backward()
+    for name, parameter in prior.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_samples_depend_on_their_own_seed_and_condition_alone(prior):
+    labels, seeds = torch.arange(6) % 3, image_seeds(5, range(6))
+    options = SamplingOptions(temperature=0.9, top_p=0.95, guidance=1.5)
+    codes = prior.sample(labels, options, seeds)
+    assert codes.min() >= 0 and codes.max() < 4 and codes.unique().numel() > 1
+    parts = zip(labels.split(2), seeds.split(2), strict=True)
+    assert torch.equal(torch.cat([prior.sample(label, options, seed) for label, seed in parts]), codes)
+    known = Known(torch.full_like(codes, 3), torch.rand(codes.shape) < 0.5)
+    assert (prior.sample(labels, options, seeds, known)[known.mask] == 3).all()
+
+
+@pytest.mark.slow
+def test_a_few_images_are_learned_by_heart_and_sampled_again(prior):
+    codes = torch.randint(4, (3, prior.layout.length))
+    optimizer = torch.optim.AdamW(prior.parameters(), 5e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    prior.train()
+    for _ in range(250):
+        optimizer.zero_grad()
+        prior.loss(codes.repeat(8, 1), torch.arange(3).repeat(8)).backward()
+        optimizer.step()
+    assert prior.eval().nats(codes, torch.arange(3)).mean() / prior.layout.length < 0.1
+    again = prior.sample(torch.arange(3), SamplingOptions(temperature=0.0), image_seeds(0, range(3)))
+    assert torch.equal(again, codes)
+
+
+@pytest.mark.slow
+def test_masked_bits_learn_what_independent_bits_cannot(tiny):
+    """Both bits of a code are always alike: ln 2 nats, where independent bits need twice as many."""
+    layout = CodeLayout((16, 16), 4, ((1, 1),))
+    nats = {}
+    for symbols in (Bits(), MaskedBits(width=16, depth=1, steps=2)):
+        prior = Autoregressive(layout, CLASSES, tiny, symbols=symbols)
+        optimizer = torch.optim.AdamW(prior.parameters(), 5e-3)
+        for _ in range(200):
+            optimizer.zero_grad()
+            codes = 3 * torch.randint(2, (64, 1))
+            prior.loss(codes, torch.zeros(64, dtype=torch.int64)).backward()
+            optimizer.step()
+        labels = torch.zeros(200, dtype=torch.int64)
+        nats[type(symbols)] = float(prior.eval().nats(3 * torch.randint(2, (200, 1)), labels).mean())
+        drawn = prior.sample(labels, SamplingOptions(), image_seeds(0, range(200)))
+        alike = float(((drawn == 0) | (drawn == 3)).float().mean())
+        assert (alike > 0.95) == isinstance(symbols, MaskedBits)
+    assert nats[MaskedBits] < math.log(2) + 0.05 and nats[Bits] > 2 * math.log(2) - 0.05
+
+
+@torch.no_grad()
+def test_a_codebook_of_2_to_the_40_takes_the_memory_of_40_bits(tiny):
+    layout = CodeLayout((16, 16), 2**40, ((2, 2),))
+    small = CodeLayout((16, 16), 2**8, ((2, 2),))
+    large, little = (Autoregressive(each, CLASSES, tiny, symbols=Bits()) for each in (layout, small))
+    count = [sum(weight.numel() for weight in prior.parameters()) for prior in (large, little)]
+    assert count[0] - count[1] == 32 * tiny.width
+    assert count[1] < sum(
+        weight.numel() for weight in Autoregressive(small, CLASSES, tiny, symbols=Softmax()).parameters()
+    )
+    codes = large.sample(torch.tensor([0, 1]), SamplingOptions(), image_seeds(0, range(2)))
+    assert codes.min() >= 0 and 2**32 < codes.max() < 2**40
+    assert large.nats(codes, torch.tensor([0, 1])).mean() == pytest.approx(160 * math.log(2), rel=0.1)
