@@ -24,6 +24,11 @@ class Positions:
     depth: Int[Tensor, " n"]
 
 
+#: Symbols of more values are counted in parts of at most `PART` values.
+COUNTED = 2**20
+PART = 2**10
+
+
 class Layout(ABC):
     """An encoded image: codes (`CodeLayout`), or latents without codes (`LatentLayout`).
 
@@ -163,6 +168,42 @@ class CodeLayout(Layout):
     def changed(self, before: Int[Tensor, "b n"], after: Int[Tensor, "b n"]) -> list[Bool[Tensor, "b _ _"]]:
         pairs = zip(self.split(before), self.split(after), strict=True)
         return [(old != new).any(dim=-1) for old, new in pairs]
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Number of values of each part of a symbol: one part up to 2^20 values, digits of base 2^10 beyond.
+
+        Frequencies are counted by parts, since no set of images shows 2^32 values.
+        """
+        if self.codebook_size <= COUNTED:
+            return (self.codebook_size,)
+        sizes, rest = [], self.codebook_size
+        while rest > 1:
+            sizes.append(min(PART, rest))
+            rest = -(-rest // PART)
+        return tuple(sizes)
+
+    def split_parts(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b n part"]:
+        """Split symbols into `parts`, the lowest digit first."""
+        if len(self.parts) == 1:
+            return codes[..., None]
+        digits = [codes // PART**number % PART for number in range(len(self.parts))]
+        return torch.stack(digits, dim=-1)
+
+    def count_parts(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, " values"]:
+        """How often each value of each part occurs, part by part."""
+        first = torch.tensor([sum(self.parts[:number]) for number in range(len(self.parts))])
+        numbers = self.split_parts(codes) + first.to(codes.device)
+        return torch.bincount(numbers.flatten(), minlength=sum(self.parts))
+
+    def unigram_nats(self, counts: Int[Tensor, " values"]) -> float:
+        """Entropy of a symbol by the frequencies of its parts, in nats; exact for one part.
+
+        Args:
+            counts: sums of `count_parts`.
+        """
+        frequencies = [part / part.sum() for part in counts.cpu().double().split(self.parts)]
+        return sum(float(torch.special.entr(part).sum()) for part in frequencies)
 
     def joint(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b positions"]:
         """Combine the `depth` symbols of each position into one number, as usage and perplexity count them.

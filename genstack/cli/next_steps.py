@@ -1,6 +1,6 @@
 """Next command after the training or import of a compressor."""
 
-from genstack.compressor.quantizers import MultiScale
+from genstack.compressor.quantizers import Scales
 from genstack.model import Model
 
 
@@ -18,7 +18,7 @@ def recipe(model: Model) -> str:
     """Choose the recipe of a prior that suits the layout of the codes or latents."""
     if not model.compressor.coded:
         return "flow"
-    if isinstance(getattr(model.compressor, "quantizer", None), MultiScale):
+    if isinstance(getattr(model.compressor, "quantizer", None), Scales):
         return "next_scale"
     if len(model.layout.grids) > 1:
         return "hierarchical"

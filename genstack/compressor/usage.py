@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -43,7 +44,8 @@ class Window(nn.Module):
     """The latest codes: a ring buffer, saved with the run.
 
     The codes of one position count together, as one of codebook_size ** depth joint codes. Where these are
-    more than `MOST`, as for residual codes, each symbol counts by itself, of codebook_size * depth.
+    more than `MOST`, as for residual codes, each symbol counts by itself; a symbol of more than 2^20 values
+    counts in parts of 2^10 (`CodeLayout.parts`).
 
     Args:
         layout: of the codes.
@@ -57,7 +59,9 @@ class Window(nn.Module):
         super().__init__()
         together = layout.codebook_size**layout.depth
         self.joint = together <= MOST
-        self.codebook_size = together if self.joint else layout.codebook_size * layout.depth
+        #: Groups of codes that count apart, with equally many codes in each.
+        self.groups = 1 if self.joint else layout.depth * len(layout.parts)
+        self.codebook_size = together if self.joint else layout.depth * sum(layout.parts)
         self.layout = layout
         length = max(shortest, min(10 * self.codebook_size, 2**20))
         self.register_buffer("codes", torch.full((length,), -1))
@@ -74,8 +78,18 @@ class Window(nn.Module):
         """Codes that are counted, each in [0, codebook_size)."""
         if self.joint:
             return self.layout.joint(codes).flatten()
+        parts = torch.tensor(self.layout.parts * self.layout.depth, device=codes.device)
+        first = rearrange(parts.cumsum(0) - parts, "(depth part) -> depth part", depth=self.layout.depth)
         depth = torch.arange(codes.shape[1], device=codes.device) % self.layout.depth
-        return (codes + depth * self.layout.codebook_size).flatten()
+        return (self.layout.split_parts(codes) + first[depth]).flatten()
+
+    @property
+    def kind(self) -> str:
+        """What counts as a code."""
+        if self.joint:
+            return "joint codes of each position"
+        whole = "symbols of each depth"
+        return whole if len(self.layout.parts) == 1 else f"parts of 10 bits of the {whole}"
 
     def usage(self) -> Usage:
         """Usage over the window."""

@@ -122,11 +122,11 @@ def codebook_numbers(codes: Int[Tensor, "n length"], layout: CodeLayout) -> Iter
     counted, size = window.numbers(codes), window.codebook_size
     whole, pixels = usage(counted, size), math.prod(layout.image_size)
     among = f"of {size:,} codes, in {len(counted):,} codes of {len(codes):,} images"
-    kind = "joint codes of each position" if window.joint else "symbols of each depth"
     stored = layout.length * math.ceil(math.log2(max(2, layout.codebook_size))) / pixels
-    entropy = math.log2(max(1.0, whole.perplexity)) * counted.numel() / len(codes) / pixels
+    of_group = math.log2(max(1.0, whole.perplexity / window.groups))
+    entropy = of_group * counted.numel() / len(codes) / pixels
     effective = "effective number of equally frequent codes: exp of the entropy"
-    yield Number("codebook usage", whole.share, f"share {among}; {kind}", "higher")
+    yield Number("codebook usage", whole.share, f"share {among}; {window.kind}", "higher")
     yield Number("perplexity", whole.perplexity, effective, "higher")
     yield Number("dead codes", float(whole.dead), f"never used, {among}", "lower")
     yield Number("bits/pixel (stored)", stored, "with a whole number of bits per code", "lower")
@@ -165,8 +165,7 @@ def likelihood_numbers(
     layout, kind = prior.layout, prior.likelihood
     meaning = f"negative log-likelihood of the real images' codes under the prior ({kind})"
     yield Number.mean("nats/code", nats / layout.length, meaning, "lower")
-    counts = torch.bincount(codes.flatten(), minlength=layout.codebook_size).double()
-    entropy = float(torch.special.entr(counts / counts.sum()).sum())
+    entropy = layout.unigram_nats(layout.count_parts(codes))
     yield Number("nats/code (unigram)", entropy, "baseline: entropy of code frequencies")
     yield Number("nats/code (uniform)", math.log(layout.codebook_size), "baseline: ln of the codebook size")
     if training is not None:

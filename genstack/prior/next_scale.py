@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
-from genstack.compressor.quantizers.multiscale import MultiScale, resized
+from genstack.compressor.quantizers.multiscale import Scales, resized
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -38,7 +38,7 @@ class NextScale(Exact):
     the codes of a grid are independent, so the likelihood is exact.
 
     Args:
-        layout: layout of the codes; set from the compressor, whose quantizer is MultiScale.
+        layout: layout of the codes; set from the compressor, whose quantizer has grids of several scales.
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer; VAR has learned positions, layer norms, gelu_tanh, biases,
             qk_norm unit and adaLN.
@@ -90,9 +90,9 @@ class NextScale(Exact):
 
     def attach(self, compressor: Compressor) -> None:
         quantizer = getattr(compressor, "quantizer", None)
-        if not isinstance(quantizer, MultiScale):
+        if not isinstance(quantizer, Scales):
             raise UserError(
-                f"NextScale needs a compressor with the quantizer MultiScale, got "
+                f"NextScale needs a compressor with the quantizer MultiScale or MultiScaleResidual, got "
                 f"{type(quantizer).__name__}; {REMEDY}"
             )
         self.lookup = Lookup(quantizer)
@@ -181,7 +181,7 @@ class Lookup:
     model, share it.
     """
 
-    def __init__(self, quantizer: MultiScale):
+    def __init__(self, quantizer: Scales):
         self.quantizer = quantizer
 
     def __deepcopy__(self, memo: Any) -> "Lookup":

@@ -60,7 +60,7 @@ class HeldOutCodes(HeldOut):
     def __init__(self, prior: CodePrior):
         super().__init__()
         self.layout = prior.layout
-        counts = torch.zeros(self.layout.codebook_size, dtype=torch.int64)
+        counts = torch.zeros(sum(layout.parts), dtype=torch.int64)
         self.register_buffer("counts", counts, persistent=False)
 
     def start(self) -> None:
@@ -70,16 +70,14 @@ class HeldOutCodes(HeldOut):
         return prior.nats(values, condition)
 
     def metrics(self, values: Int[Tensor, "b n"], measured: Float[Tensor, " b"]) -> dict[str, Tensor]:
-        self.counts += torch.bincount(values.flatten(), minlength=len(self.counts))
+        self.counts += self.layout.count_parts(values)
         nats = measured.mean()
         bits = nats / math.log(2) / math.prod(self.layout.image_size)
         return {"nats": nats / self.layout.length, "bits_per_pixel": bits}
 
     def joint_metrics(self) -> dict[str, float]:
-        counts = all_reduce_sum(self.counts).cpu().double()
-        frequencies = counts[counts > 0] / counts.sum()
-        entropy = -(frequencies * frequencies.log()).sum()
-        return {"uniform": math.log(len(counts)), "unigram": float(entropy)}
+        entropy = self.layout.unigram_nats(all_reduce_sum(self.counts))
+        return {"uniform": math.log(self.layout.codebook_size), "unigram": entropy}
 
 
 class HeldOutLatents(HeldOut):

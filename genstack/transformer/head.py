@@ -5,8 +5,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, one_hot
 
+from genstack.errors import UserError
+
 #: How many times smaller tied vectors are stored, and so how many times faster they learn.
 SCALE = 8.0
+
+#: Most vectors of a table.
+LARGEST_TABLE = 2**24
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -101,6 +106,11 @@ def code_embedding(codes: int, width: int, tied: bool) -> nn.Embedding:
         width: channels of a vector.
         tied: codes are predicted by these vectors, too.
     """
+    if codes > LARGEST_TABLE:
+        raise UserError(
+            f"a table for {codes} codes is too large, the limit is {LARGEST_TABLE}; use symbols Bits, or a "
+            f"quantizer with a greater depth"
+        )
     if tied:
         return ScaledEmbedding(codes, width)
     table = nn.Embedding(codes, width)

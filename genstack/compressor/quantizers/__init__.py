@@ -6,7 +6,7 @@ from genstack.compressor.quantizers.grouped import Grouped
 from genstack.compressor.quantizers.gumbel import Gumbel
 from genstack.compressor.quantizers.ibq import IBQ
 from genstack.compressor.quantizers.lfq import LFQ
-from genstack.compressor.quantizers.multiscale import MultiScale
+from genstack.compressor.quantizers.multiscale import MultiScale, MultiScaleResidual, Scales
 from genstack.compressor.quantizers.residual import Residual
 from genstack.compressor.quantizers.simvq import SimVQ
 from genstack.compressor.quantizers.vq import VectorQuantizer
@@ -19,7 +19,9 @@ __all__ = [
     "Grouped",
     "Gumbel",
     "MultiScale",
+    "MultiScaleResidual",
     "Residual",
+    "Scales",
     "SimVQ",
     "VectorQuantizer",
 ]

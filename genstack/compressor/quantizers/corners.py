@@ -29,7 +29,7 @@ class Corners:
             raise UserError(
                 f"{self.bits} bits cannot be written in depth {self.depth}; use a depth that divides them"
             )
-        if self.bits // self.depth > 30:
+        if self.bits // self.depth > 62:
             raise UserError(
                 f"{self.bits} bits in depth {self.depth} make {2 ** (self.bits // self.depth)} values of a "
                 f"code; use a greater depth"

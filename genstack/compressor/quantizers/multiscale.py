@@ -1,5 +1,6 @@
-"""Multi-scale residual quantization (VAR, Tian et al. 2024, arXiv:2404.02905, section 3.2, algorithm 1)."""
+"""Multi-scale residual quantization (VAR, arXiv:2404.02905, algorithm 1; Infinity, arXiv:2412.04431)."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
+from genstack.compressor.quantizers.bsq import BSQ
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.codebook import Codebook, Seeding
 from genstack.compressor.quantizers.nearest import nearest
@@ -18,8 +20,51 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 
-class MultiScale(Quantizer):
+class Scales(Quantizer):
     """Latents become a sum of grids of codes, coarse to fine; each quantizes what those before it left over.
+
+    Args:
+        scales: sides of the grids in proportion to the last, which has the size of the latents.
+    """
+
+    def __init__(self, scales: tuple[int, ...]):
+        super().__init__()
+        if not scales or min(scales) < 1 or list(scales) != sorted(set(scales)):
+            raise UserError(f"scales {scales} do not rise from 1 or more; use such as [1, 2, 4, 8]")
+        self.scales = tuple(scales)
+
+    @abstractmethod
+    def enlarged(
+        self, grid: Int[Tensor, "b _ _ {self.depth}"], number: int, height: int, width: int
+    ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
+        """Contribution of the grid of this number to the latents."""
+
+    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
+        return self.partial(layout.split(codes), layout)
+
+    def partial(
+        self, grids: Sequence[Int[Tensor, "b _ _ depth"]], layout: CodeLayout
+    ) -> Float[Tensor, "b {self.dim} h w"]:
+        """The sum of the first grids, as many as there are, at full size: what a prior knows so far."""
+        height, width = layout.grids[-1]
+        with torch.autocast(grids[0].device.type, enabled=False):
+            total = torch.zeros(len(grids[0]), self.dim, height, width, device=grids[0].device)
+            for number, grid in enumerate(grids):
+                total = total + self.enlarged(grid, number, height, width)
+        return total
+
+    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
+        grids = tuple((self.side(height, scale), self.side(width, scale)) for scale in self.scales)
+        return CodeLayout(image_size, self.codebook_size, grids, self.depth)
+
+    def side(self, full: int, scale: int) -> int:
+        """The side of a grid where latents have a full side: in proportion, rounded, 1 or more."""
+        last = self.scales[-1]
+        return max(1, (2 * full * scale + last) // (2 * last))
+
+
+class MultiScale(Scales):
+    """Multi-scale quantization with a table, as in VAR.
 
     All grids share one table. A grid is shrunk by averaging, enlarged by bicubic interpolation and smoothed
     by a convolution. This is the compressor of next-scale priors.
@@ -51,15 +96,13 @@ class MultiScale(Quantizer):
         seeding: Seeding | None = "latents",
         dead_after: float | None = 64.0,
     ):
-        super().__init__()
-        if not scales or min(scales) < 1 or list(scales) != sorted(set(scales)):
-            raise UserError(f"scales {scales} do not rise from 1 or more; use such as [1, 2, 4, 8]")
+        super().__init__(scales)
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
         check("codebook_weight", codebook_weight, codebook_weight >= 0, "0 or more")
         check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
         check("smoothing", smoothing, 0 <= smoothing <= 1, "0 to 1")
         check("convolutions", convolutions, convolutions >= 1, "1 or more")
-        self.scales, self.codebook_size, self.dim = tuple(scales), codebook_size, dim
+        self.codebook_size, self.dim = codebook_size, dim
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
         self.smoothing, self.convolutions = smoothing, convolutions
         self.seeding, self.dead_after = seeding, dead_after
@@ -89,40 +132,69 @@ class MultiScale(Quantizer):
         }
         return Quantized(straight_through(total, soft), losses, codes=layout.join(grids))
 
-    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
-        return self.partial(layout.split(codes), layout)
-
-    def partial(
-        self, grids: Sequence[Int[Tensor, "b _ _ 1"]], layout: CodeLayout
-    ) -> Float[Tensor, "b {self.dim} h w"]:
-        """The sum of the first grids, as many as there are, at full size: what a prior knows so far."""
-        height, width = layout.grids[-1]
-        with torch.autocast(grids[0].device.type, enabled=False):
-            total = torch.zeros(len(grids[0]), self.dim, height, width, device=grids[0].device)
-            for number, grid in enumerate(grids):
-                total = total + self.enlarged(grid, number, height, width)
-        return total
-
     def enlarged(
         self, grid: Int[Tensor, "b _ _ 1"], number: int, height: int, width: int
     ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
-        """Contribution of the grid of this number to the latents."""
         rows = rearrange(self.codebook(grid), "b h w 1 d -> b d h w")
         rows = resized(rows, (height, width), "bicubic")
         smooth = self.smoothers[smoother(number, len(self.scales), self.convolutions)]
         return torch.lerp(rows, smooth(rows), self.smoothing)
 
-    def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        grids = tuple((self.side(height, scale), self.side(width, scale)) for scale in self.scales)
-        return CodeLayout(image_size, self.codebook_size, grids)
-
-    def side(self, full: int, scale: int) -> int:
-        """The side of a grid where latents have a full side: in proportion, rounded, 1 or more."""
-        last = self.scales[-1]
-        return max(1, (2 * full * scale + last) // (2 * last))
-
     def after_step(self, skipped: bool) -> None:
         self.codebook.after_step(skipped)
+
+
+class MultiScaleResidual(Scales):
+    """Multi-scale quantization by any quantizer without a table: BSQ, LFQ or FSQ (arXiv:2412.04431).
+
+    With BSQ it is the bitwise residual quantizer of Infinity (section 3.1). A grid is shrunk by averaging and
+    enlarged by bicubic interpolation. This is a compressor of next-scale priors.
+
+    Args:
+        quantizer: quantizes each grid; null for BSQ of 10 bits.
+        scales: sides of the grids in proportion to the last, which has the size of the latents.
+        commitment_weight: weight of the term that pulls the encoder towards the sums of grids.
+    """
+
+    def __init__(
+        self,
+        quantizer: Quantizer | None = None,
+        scales: tuple[int, ...] = (1, 2, 3, 4),
+        commitment_weight: float = 0.25,
+    ):
+        super().__init__(scales)
+        check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
+        self.quantizer = quantizer = quantizer or BSQ()
+        self.commitment_weight = commitment_weight
+        self.dim, self.codebook_size, self.depth = quantizer.dim, quantizer.codebook_size, quantizer.depth
+
+    def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            soft = latents.float()
+            total, grids, commitment = torch.zeros_like(soft.detach()), [], []
+            losses: dict[str, list[Tensor]] = {}
+            layout = self.layout((1, 1), *latents.shape[2:])
+            for number, (height, width) in enumerate(layout.grids):
+                part = self.quantizer(resized(soft - total, (height, width), "area"))
+                for name, loss in part.losses.items():
+                    losses.setdefault(name, []).append(loss)
+                grids.append(rearrange(part.codes, "b (h w depth) -> b h w depth", h=height, w=width))
+                total = total + self.enlarged(grids[-1], number, latents.shape[2], latents.shape[3])
+                commitment.append(F.mse_loss(soft, total))
+        means = {name: torch.stack(each).mean() for name, each in losses.items()}
+        own = {"commitment": self.commitment_weight * torch.stack(commitment).mean()}
+        merged = {name: own.get(name, 0) + means.get(name, 0) for name in {**means, **own}}
+        return Quantized(straight_through(total, soft), merged, codes=layout.join(grids))
+
+    def enlarged(
+        self, grid: Int[Tensor, "b _ _ {self.depth}"], number: int, height: int, width: int
+    ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
+        layout = self.quantizer.layout((1, 1), grid.shape[1], grid.shape[2])
+        vectors = self.quantizer.lookup(layout.join([grid]), layout)
+        return resized(vectors, (height, width), "bicubic")
+
+    def after_step(self, skipped: bool) -> None:
+        self.quantizer.after_step(skipped)
 
 
 def smoother(number: int, scales: int, convolutions: int) -> int:
