@@ -72,7 +72,7 @@ def test_the_window_is_saved_with_the_run():
 
 
 def test_huge_codebooks_have_short_windows():
-    assert len(Window(CodeLayout((2, 2), 2**30, ((2, 2),))).codes) == 2**20
+    assert len(Window(CodeLayout((2, 2), 2**19, ((2, 2),))).codes) == 2**20
 
 
 def test_more_joint_codes_than_a_window_could_show_count_row_by_row():
@@ -96,3 +96,23 @@ def test_a_quarter_of_a_million_codes_in_two_symbols_count_together():
     window = Window(CodeLayout((8, 8), codebook_size=512, grids=((1, 2),), depth=2))
     window.add(torch.tensor([[511, 511, 0, 511]]))
     assert window.usage().share == 2 / 2**18
+
+
+def test_symbols_of_many_bits_count_in_parts_of_ten():
+    layout = CodeLayout((2, 2), 2**42, ((1, 2),), depth=2)
+    assert layout.parts == (1024, 1024, 1024, 1024, 4)
+    codes = torch.tensor([[0, 5, 2**42 - 1, 1024]])
+    window = Window(layout)
+    assert window.groups == 10 and window.codebook_size == 2 * (4 * 1024 + 4)
+    window.add(codes)
+    assert window.usage().share == pytest.approx(17 / window.codebook_size)
+    counts = layout.count_parts(torch.randint(2**42, (3000, 4)))
+    assert len(counts) == 4100 and counts.sum() == 5 * 12000
+    assert layout.unigram_nats(counts) == pytest.approx(42 * math.log(2), rel=0.01)
+
+
+def test_one_part_has_the_entropy_of_its_codes():
+    layout = CodeLayout((2, 2), 4, ((1, 2),))
+    counts = layout.count_parts(torch.tensor([[0, 0], [1, 3]]))
+    assert counts.tolist() == [2, 1, 0, 1]
+    assert layout.unigram_nats(counts) == pytest.approx(1.5 * math.log(2))

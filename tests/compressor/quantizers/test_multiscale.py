@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genstack.compressor.quantizers import MultiScale
+from genstack.compressor.quantizers import BSQ, FSQ, LFQ, MultiScale, MultiScaleResidual
 from genstack.compressor.quantizers.multiscale import smoother
 
 VAR = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
@@ -87,3 +87,22 @@ def test_the_defaults_keep_the_table_in_use():
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         MultiScale(**wrong)
+
+
+@pytest.mark.parametrize(
+    "quantizer", [BSQ(6), LFQ(6, depth=2), FSQ((4, 5))], ids=lambda each: type(each).__name__
+)
+def test_any_quantizer_quantizes_what_coarser_grids_leave(quantizer):
+    scales = MultiScaleResidual(quantizer, (1, 2, 4)).eval()
+    latents = torch.randn(2, quantizer.dim, 5, 7)
+    layout = scales.layout((40, 56), 5, 7)
+    assert layout.grids == ((1, 2), (3, 4), (5, 7)) and layout.depth == quantizer.depth
+    total, codes = torch.zeros(2, quantizer.dim, 5, 7), []
+    for size in layout.grids:
+        part = quantizer(F.adaptive_avg_pool2d(latents - total, size))
+        codes.append(part.codes)
+        total = total + F.interpolate(part.latents.detach(), (5, 7), mode="bicubic")
+    quantized = scales(latents)
+    assert torch.equal(quantized.codes, torch.cat(codes, dim=1))
+    torch.testing.assert_close(quantized.latents, total)
+    torch.testing.assert_close(scales.lookup(quantized.codes, layout), total)
