@@ -60,7 +60,7 @@ class HeldOutCodes(HeldOut):
     def __init__(self, prior: CodePrior):
         super().__init__()
         self.layout = prior.layout
-        counts = torch.zeros(sum(layout.parts), dtype=torch.int64)
+        counts = torch.zeros(sum(self.layout.parts), dtype=torch.int64)
         self.register_buffer("counts", counts, persistent=False)
 
     def start(self) -> None:
