@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from genstack.errors import UserError
 from genstack.prior.logits import sample_from_logits
 from genstack.prior.options import SamplingOptions
-from genstack.transformer.adaln import EPSILON, Modulation
+from genstack.transformer.adaln import Modulation
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.head import BitEmbedding, code_embedding, code_head, from_bits, to_bits
 
@@ -158,7 +158,7 @@ class MaskedBitDistribution(Distribution):
         self.condition = nn.Linear(features, width)
         self.embedding = nn.Linear(2 * bits, width, bias=False)
         self.layers = nn.ModuleList(BitLayer(width) for _ in range(plan.depth))
-        self.norm = nn.RMSNorm(width, eps=EPSILON)
+        self.norm = nn.RMSNorm(width)
         self.head = nn.Linear(width, bits)
         for layer in (self.condition, self.embedding, self.head):
             nn.init.normal_(layer.weight, std=0.02)
@@ -268,7 +268,7 @@ class BitLayer(nn.Module):
     ) -> Float[Tensor, "*n width"]:
         modulation = self.modulation.linear(silu(condition))
         gate, scale, shift = modulation.chunk(3, dim=-1)
-        normalized = rms_norm(hidden, hidden.shape[-1:], eps=EPSILON)
+        normalized = rms_norm(hidden, hidden.shape[-1:])
         value, switch = self.fc1(torch.addcmul(shift, normalized, 1 + scale)).chunk(2, dim=-1)
         return hidden + gate * self.fc2(silu(switch) * value)
 

@@ -182,9 +182,8 @@ class MultiScaleResidual(Scales):
                 total = total + self.enlarged(grids[-1], number, latents.shape[2], latents.shape[3])
                 commitment.append(F.mse_loss(soft, total))
         means = {name: torch.stack(each).mean() for name, each in losses.items()}
-        own = {"commitment": self.commitment_weight * torch.stack(commitment).mean()}
-        merged = {name: own.get(name, 0) + means.get(name, 0) for name in {**means, **own}}
-        return Quantized(straight_through(total, soft), merged, codes=layout.join(grids))
+        means["sums"] = self.commitment_weight * torch.stack(commitment).mean()
+        return Quantized(straight_through(total, soft), means, codes=layout.join(grids))
 
     def enlarged(
         self, grid: Int[Tensor, "b _ _ {self.depth}"], number: int, height: int, width: int
