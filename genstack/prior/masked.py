@@ -50,7 +50,7 @@ class Masked(CodePrior):
     context = "all"
     temperature_schedules = ("constant", "linear")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each is a line of the config
         self,
         layout: CodeLayout,
         condition: Condition,
