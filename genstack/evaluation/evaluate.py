@@ -74,8 +74,8 @@ def evaluate_run(
     protocol = {"generated": {"what": "reconstructions"}, **networks.protocol}
     if sampling is not None:
         protocol["samples"] = sampling.metadata
-        draw = partial(samples.sample, model, reference, sampling)
-        with sampling.compiled(model):
+        with sampling.compilation(model) as compilation:
+            draw = partial(samples.sample, model, reference, sampling, compilation)
             sampled = measure(
                 lambda indices: image_set(*draw(indices), extractors, matchers), sampling.count, batch_size
             )

@@ -1,14 +1,17 @@
 """Samples of a prior: agreement with their condition, and near-copies of training images."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genstack.dist import Process
 from genstack.evaluation.agreement import Matcher
 from genstack.evaluation.card import Number, Skipped
 from genstack.evaluation.extractor import Extractor
@@ -19,8 +22,8 @@ from genstack.evaluation.rounding import as_saved
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
+from genstack.sampling.compilation import Compilation, Mode
 from genstack.sampling.compiled import compiled
-from genstack.sampling.series import pad_batch
 
 LISTED = 12  # samples nearest to a training image in a card
 
@@ -37,7 +40,8 @@ class Sampling:
         training: most training images to look for copies in.
         precision: of the networks.
         batch_size: samples per batch.
-        compile: sample with compiled networks.
+        compile: sample with compiled networks: true, false or auto.
+        obstacle: tells what keeps this machine from compiling; "" for nothing.
     """
 
     options: SamplingOptions
@@ -47,15 +51,25 @@ class Sampling:
     training: int
     precision: Literal["fp32", "bf16"]
     batch_size: int
-    compile: bool
+    compile: Mode
+    obstacle: Callable[[], str] = str
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Context of the precision."""
         return torch.autocast(device.type, torch.bfloat16, self.precision == "bf16")
 
-    def compiled(self, model: Model) -> AbstractContextManager[None]:
-        """Context of compiled networks, if they are requested."""
-        return compiled(model) if self.compile else nullcontext()
+    def compilation(self, model: Model) -> Compilation:
+        """Choice between compiled networks and networks as they are."""
+        batches = len(Process.from_environment().share(range(ceil(self.count / self.batch_size))))
+        return Compilation(self.compile, batches, partial(self.compiled, model), self.obstacle)
+
+    @contextmanager
+    def compiled(self, model: Model) -> Iterator[None]:
+        """Sample with compiled networks within this context."""
+        with ExitStack() as stack:
+            with self.autocast(model.device):
+                stack.enter_context(compiled(model))
+            yield
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -72,14 +86,23 @@ class Sampling:
 
 
 def sample(
-    model: Model, reference: ReferenceSet, sampling: Sampling, indices: Sequence[int]
+    model: Model,
+    reference: ReferenceSet,
+    sampling: Sampling,
+    compilation: Compilation,
+    indices: Sequence[int],
 ) -> tuple[Float[Tensor, "b c H W"], ConditionInputs]:
     """Sample images by index with the conditions of the real images; return both."""
-    padded = pad_batch(indices, sampling.batch_size if sampling.compile else 0)
-    inputs = reference.batch(padded).inputs
+
+    inputs = reference.batch(indices).inputs
+
+    def draw(padded: Sequence[int]) -> Tensor:
+        rows = [*range(len(indices)), *[len(indices) - 1] * (len(padded) - len(indices))]
+        return model.sample(inputs[rows], sampling.options, sampling.seed, padded)
+
     with sampling.autocast(model.device):
-        images = model.sample(inputs, sampling.options, sampling.seed, padded)[: len(indices)]
-    return as_saved(images.float().cpu(), reference.data.preprocessing), inputs[range(len(indices))]
+        images = compilation.sample(draw, indices, sampling.batch_size)
+    return as_saved(images.float().cpu(), reference.data.preprocessing), inputs
 
 
 def agreement_numbers(samples: ImageSet, real: ImageSet) -> Iterator[Number | Skipped]:

@@ -16,6 +16,7 @@ from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.options import SamplingOptions
 from genstack.prior.presets import PRESETS
+from genstack.transformer.packed_linear import pack_weights
 from genstack.transformer.weight_cast import cast_weights
 
 
@@ -147,7 +148,7 @@ class Prior(nn.Module, ABC):
         training = self.training
         self.eval()
         try:
-            with torch.inference_mode(), cast_weights(self, device):
+            with torch.inference_mode(), cast_weights(self, device), pack_weights(self, device):
                 guidance = Guidance(self.condition, condition.to(device), options)
                 values = self.sample_values(guidance, options, seeds, known)
                 values = torch.where(known.mask, known.values, values)

@@ -7,17 +7,24 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from genstack.atomic import begun, replacing, shared
 from genstack.data.images import save
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load
 from genstack.errors import UserError
-from genstack.sampling.series import Series, pad_batch
+from genstack.sampling.series import Series
 
 CHUNK = "genstack"  # PNG text chunk with the settings of a sample
 LIST = "samples.jsonl"
 SHEET = 64  # most images on the sheet
+Draw = Callable[[Sequence[int]], Tensor]
+
+
+def draw_batch(draw: Draw, indices: Sequence[int], batch_size: int) -> Tensor:
+    """Sample the images of a batch from their indices."""
+    return draw(indices)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Gallery:
         indices: Sequence[int],
         batch_size: int = 32,
         progress: Callable[[int], None] = lambda images: None,
-        pad: bool = False,
+        sample: Callable[[Draw, Sequence[int], int], Tensor] = draw_batch,
     ) -> None:
         """Sample images and write their files, then the list; partial files of killed processes are removed.
 
@@ -76,12 +83,12 @@ class Gallery:
             indices: indices of the samples, such as `missing`.
             batch_size: images per batch; affects speed and memory only.
             progress: called with the number of images after each batch.
-            pad: pad the last batch, since each batch size is compiled separately.
+            sample: samples a batch with a function of indices, such as `Compilation.sample`.
         """
         with shared(self.folder, begun(self.folder)):
             for first in range(0, len(indices), batch_size):
                 batch = indices[first : first + batch_size]
-                images = self.series.images(pad_batch(batch, batch_size if pad else 0))[: len(batch)]
+                images = sample(self.series.images, batch, batch_size)
                 for index, image in zip(batch, images, strict=True):
                     text = {CHUNK: self.settings(index)}
                     save(image.cpu(), self.path(index), self.series.preprocessing, text)

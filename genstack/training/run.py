@@ -195,7 +195,9 @@ class Run:
             return {}
         changed = compare(saved["config"], self.config())
         for name, values in changed.items():
-            if name in FIXED or name.rpartition(".")[2] in FIXED:
+            last = name.rpartition(".")[2]
+            other_optimizer = last == "muon" and "None" in values.split(" -> ")
+            if name in FIXED or last in FIXED or other_optimizer:
                 raise UserError(
                     f"{name} cannot change after a run has begun ({values}); undo the change in "
                     f"{self.folder / CONFIG}, or start a new run with another --name"

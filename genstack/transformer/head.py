@@ -1,5 +1,7 @@
 """Vectors of codes, and a head that predicts codes by the same vectors (arXiv:1608.05859)."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -81,6 +83,8 @@ class TiedHead(nn.Module):
 
     #: The vectors in the dtype of autocast; set while codes are sampled.
     cast: Tensor | None = None
+    #: Multiplies features by the vectors; set while codes are sampled.
+    product: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, table: ScaledEmbedding, rows: slice, bias: bool = False):
         super().__init__()
@@ -93,9 +97,16 @@ class TiedHead(nn.Module):
         """The vectors of the codes that are predicted, as they are stored."""
         return self.table[0].weight[self.rows]
 
+    @property
+    def vectors(self) -> Tensor:
+        """The vectors in the dtype in which features are multiplied by them."""
+        return self.weight if self.cast is None else self.cast
+
     def forward(self, features: Float[Tensor, "*b width"]) -> Float[Tensor, "*b K"]:
-        weight = self.weight if self.cast is None else self.cast
-        return linear(features * self.table[0].scale, weight, self.bias)
+        features = features * self.table[0].scale
+        if self.product is not None:
+            return self.product(features)
+        return linear(features, self.vectors, self.bias)
 
 
 def code_embedding(codes: int, width: int, tied: bool) -> nn.Embedding:

@@ -22,6 +22,7 @@ from genstack.inputs import Prompts
 from genstack.model import Model
 from genstack.prior import Autoregressive, SamplingOptions
 from genstack.sampling import Canvas, Gallery, Series, Sweep
+from genstack.sampling.compilation import Compilation
 from genstack.transformer import Backbone
 from genstack.transformer.weight_cast import cast_weights
 
@@ -151,8 +152,8 @@ def test_images_of_held_weights_belong_to_the_model_as_it_is(series, monkeypatch
         "genstack.sampling.series.compiled", lambda model: cast_weights(model.prior, torch.device("cpu"))
     )
     begun = replace(series, precision="bf16")
-    with begun.compiled():
-        Gallery(begun, Path("here")).write([0, 1, 2], batch_size=2, pad=True)
+    with Compilation(True, 2, begun.compiled) as compilation:
+        Gallery(begun, Path("here")).write([0, 1, 2], batch_size=2, sample=compilation.sample)
     again = Gallery(replace(begun, model=genstack.load("run")), Path("here"))
     assert again.missing == [3, 4]
     assert drawn(again).missing == []

@@ -282,6 +282,11 @@ def test_changed_settings_of_the_optimizer_are_applied(runs, straight, stage, ca
     ("old", "new", "words"),
     [
         ("seeding: latents", "seeding: null", "quantizer.seeding cannot change after a run"),
+        (
+            "muon: null",
+            "muon: 0.01",
+            "optimization.muon cannot change after a run has begun (None -> 0.01)",
+        ),
         ("accumulate_grad_batches: 1", "accumulate_grad_batches: 2", "accumulate_grad_batches cannot change"),
         ("width: 4", "width: 8", "does not match model.compressor.network.width: 4 -> 8"),
     ],

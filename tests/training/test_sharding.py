@@ -87,31 +87,33 @@ def gradient_norms(folder):
     return [line["train/gradient_norm"] for line in map(json.loads, lines) if "train/gradient_norm" in line]
 
 
-def check_equal(folder, name):
-    """Both strategies learn the same to the last bit: weights, averages, codebooks and counters."""
+def check_equal(folder, name, bound=0.0):
+    """Both strategies learn the same weights, averages, codebooks and counters."""
     (ddp, _), (fsdp, other) = learned(folder, f"ddp {name}"), learned(folder, f"fsdp {name}")
-    assert ddp.keys() == fsdp.keys()
-    for key, expected in ddp.items():
-        assert torch.equal(fsdp[key], expected), key
-        assert torch.equal(other[key], expected), key
+    assert [key for key in fsdp if not torch.equal(fsdp[key], other[key])] == []
     whole, assembled = (
         load_file(folder / f"{kind} {name}" / "model.safetensors") for kind in ("ddp", "fsdp")
     )
-    assert whole.keys() == assembled.keys()
-    assert [key for key in whole if not torch.equal(whole[key], assembled[key])] == []
+    for expected, found in ((ddp, fsdp), (whole, assembled)):
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            message = lambda text, key=key: f"{key} {text}"  # noqa: E731
+            torch.testing.assert_close(found[key], tensor, rtol=bound, atol=bound, msg=message)
     norms = gradient_norms(folder / f"ddp {name}")
     assert gradient_norms(folder / f"fsdp {name}") == pytest.approx(norms, rel=1e-6, nan_ok=True)
 
 
 @pytest.mark.distributed
 def test_sharded_weights_learn_what_whole_ones_learn(everything):
+    """Bit for bit, where two processes have a gradient each and no gradient is clipped."""
     check_equal(everything, "everything")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", RUNS)
 def test_other_runs_learn_what_whole_weights_learn(pairs, name):
-    check_equal(pairs, name)
+    accumulated = "--trainer.accumulate_grad_batches" in RUNS[name][1]
+    check_equal(pairs, name, bound=1e-5 if accumulated else 0.0)  # four gradients are summed in another order
 
 
 @pytest.mark.nightly

@@ -71,7 +71,7 @@ class Parser:
             arguments: words after the command.
             inherit: returns settings that files and flags override, given both.
         """
-        switches = {name for name, flag in self.flags.items() if flag.hint == "bool"}
+        switches = {name for name, flag in self.flags.items() if flag.hint.startswith("bool")}
         lists = {name for name, flag in self.flags.items() if flag.hint.startswith(("list", "tuple[str"))}
         with self._prefix_errors():
             words = split(arguments, switches | {"print_config"}, lists)

@@ -137,6 +137,12 @@ def compiler(
     return Finding("warning", "compiler", f"no {usual} for C++; {uses} will not work", fix)
 
 
+def compiler_obstacle() -> str:
+    """What keeps torch.compile from working on this machine; "" for nothing."""
+    found = compiler()
+    return "" if found.state == "ok" else f"there is {found.fact.partition(';')[0]}"
+
+
 def check_compiler() -> None:
     """Raise a UserError if --compile will not work on this machine."""
     if (found := compiler()).state != "ok":

@@ -17,7 +17,7 @@ from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place, Trained, data_settings, path_beside
 from genstack.cli.parsing.sampling_options import resolve_options
 from genstack.cli.parsing.stages import print_once, run_data
-from genstack.cli.verbs.doctor import check_compiler
+from genstack.cli.verbs.doctor import check_compiler, compiler_obstacle
 from genstack.data import ImageData
 from genstack.dist import Process, gloo_group, restart_warning
 from genstack.errors import UserError
@@ -35,6 +35,7 @@ from genstack.training.run import CONFIG
 
 CARD = "card.json"
 SAMPLES = 1000  # by default
+UNSET = (None, "", "auto", False)  # values of flags that nobody gave
 NETS = ("alex", "vgg")
 EXAMPLES = 64  # images whose captions are checked for class names
 
@@ -96,7 +97,8 @@ class Evaluation:
         batch_size: images per batch, and samples per batch.
         device: auto, cpu, cuda or mps.
         precision: precision of the sampling networks, fp32 or bf16; metrics use fp32.
-        compile: sample with torch.compile; compiling takes half a minute or more and pays for many samples.
+        compile: sample with torch.compile, which takes half a minute or more: true, false, or auto once a
+            first batch shows that the others would take minutes.
     """
 
     run: Trained
@@ -111,7 +113,7 @@ class Evaluation:
     batch_size: int = 32
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if self.training < FEWEST:
@@ -120,7 +122,7 @@ class Evaluation:
             raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.samples is not None and self.samples < FEWEST:
             raise UserError(f"samples must be at least {FEWEST}, got {self.samples}")
-        if self.compile:
+        if self.compile is True:
             check_compiler()
         if unknown := set(self.nets) - set(NETS):
             raise UserError(f"unknown lpips {', '.join(sorted(unknown))}; use {' or '.join(NETS)}, or both")
@@ -163,7 +165,7 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
 def compare_folders(flags: Evaluation, data: ImageData, networks: Networks) -> Card | None:
     """Compare two folders of images; return the card in the first process."""
     for name in ("classifier", "samples", "compile"):
-        if getattr(flags, name):
+        if getattr(flags, name) not in UNSET:
             raise UserError(f"--{name} applies to a prior's run, not to folders; leave it out")
     other = ImageData.for_model(data.preprocessing, flags.generated)
     real, generated = ReferenceSet(data, "all"), ReferenceSet(other, "all")
@@ -181,7 +183,7 @@ def measure_run(
     """Evaluate a run; return the card in the first process, and the model's identity."""
     model, place = load(Path(flags.run)).to(networks.device), Path(flags.run)
     for name in ("samples", "classifier", "compile"):
-        if not model.can_sample and getattr(flags, name):
+        if not model.can_sample and getattr(flags, name) not in UNSET:
             raise UserError(
                 f"{flags.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
             )
@@ -200,6 +202,7 @@ def measure_run(
             precision=flags.precision,
             batch_size=flags.batch_size,
             compile=flags.compile,
+            obstacle=compiler_obstacle,
         )
         model.check_options(sampling.options)
     card = evaluate_run(model, reference, training, sampling, networks, flags.batch_size, flags.folder)

@@ -6,7 +6,6 @@ genstack sample runs/flowers-prior --count 64 --seed 0 --out samples/
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, sqrt
@@ -28,12 +27,13 @@ from genstack.cli.parsing.paths import Place, Trained
 from genstack.cli.parsing.prompts import PromptFlags, select_inputs
 from genstack.cli.parsing.sampling_options import parse_sweep, resolve_options
 from genstack.cli.progress_bar import bar
-from genstack.cli.verbs.doctor import check_compiler
+from genstack.cli.verbs.doctor import check_compiler, compiler_obstacle
 from genstack.data.images import write
 from genstack.dist import Process
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.sampling import Gallery, Series, Sweep
+from genstack.sampling.compilation import Compilation
 from genstack.sampling.gallery import SHEET
 
 
@@ -88,19 +88,19 @@ class ComputeFlags:
         batch_size: images sampled at a time.
         precision: fp32 or bf16; bf16 is faster where the hardware supports it, and less exact.
         device: auto, cpu, cuda or mps.
-        compile: compile transformers and decoder with torch.compile; takes half a minute or more, and pays
-            off for many images.
+        compile: compile transformers and decoder with torch.compile, which takes half a minute or more: true,
+            false, or auto once a first batch shows that the others would take minutes.
     """
 
     batch_size: int = 32
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.compile:
+        if self.compile is True:
             check_compiler()
 
 
@@ -179,14 +179,14 @@ def sample_share(galleries: Sequence[Gallery], process: Process, compute: Comput
     shares = [process.share(gallery.missing) for gallery in galleries]
     new, start = sum(map(len, shares)), time.monotonic()
     size = min(compute.batch_size, max(map(len, shares)))
-    with bar() as progress, galleries[0].series.compiled() if compute.compile and new else nullcontext():
-        if compute.compile and new:
-            print("the first batch waits for the compiler, half a minute or more", file=sys.stderr)
+    batches = sum(ceil(len(share) / size) for share in shares if share)
+    compilation = Compilation(compute.compile, batches, galleries[0].series.compiled, compiler_obstacle)
+    with bar() as progress, compilation:
         for gallery, mine in zip(galleries, shares, strict=True):
             task = progress.add_task(gallery.folder.name, total=len(mine), visible=bool(mine))
-            gallery.write(mine, size or 1, partial(progress.advance, task), pad=compute.compile)
+            gallery.write(mine, size or 1, partial(progress.advance, task), compilation.sample)
     pace = f" at {new / (time.monotonic() - start):.3g} images/s" if new else ""
-    return f"({new} new)" + pace + (", compiling included" if pace and compute.compile else "")
+    return f"({new} new)" + pace + (", compiling included" if pace and compilation.used else "")
 
 
 def make_sheet(galleries: Sequence[Gallery], sweep: Sweep) -> Image:
