@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genstack import hub
-from genstack.conditions import text_encoder, vocabulary
+from genstack.conditions import text_encoder
 from genstack.data.sources import open_source
 from genstack.errors import UserError
 
@@ -66,7 +66,6 @@ def test_import_has_no_side_effects(tmp_path):
     [
         ("datasets", "hf", lambda: open_source("hf:nobody/nothing")),
         ("pyarrow", "parquet", lambda: open_source("a.parquet")),
-        ("tokenizers", "captions", vocabulary.library),
         ("transformers", "text", text_encoder.library),
         ("huggingface_hub", "hub", lambda: hub.fetch("hf:ann/flowers")),
     ],

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from genstack.errors import UserError, extra
+from genstack.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,12 +72,8 @@ def build_tokenizer(merges: tuple[str, ...]) -> "Tokenizer":
 
 
 def library() -> Any:
-    """Import the package `tokenizers`, on one thread, since data loaders fork this process.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Import the package `tokenizers`, on one thread, since data loaders fork this process."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with extra("captions", "captions need the package tokenizers"):
-        import tokenizers
+    import tokenizers
+
     return tokenizers
