@@ -85,6 +85,11 @@ def test_reconstruct_reads_a_whole_source(place, capsys):
     words = ["reconstruct", "coded", "--source", "named", "--out", "named.png", "--device", "cpu"]
     assert main(words) is None
     assert "over 2 images" in capsys.readouterr().out
+    assert main([*words, "--size", "128x160"]) is None
+    with Image.open(place / "named.png") as sheet:
+        assert sheet.width > 4 * 160
+    assert main([*words, "--size", "128"]) == main([*words[:2], "--size", "128x160"]) == 2
+    assert "expected HEIGHTxWIDTH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
