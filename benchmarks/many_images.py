@@ -3,9 +3,9 @@
     python benchmarks/many_images.py [IMAGES]
 
 Names are made up, `shards/000123.tar/000456`. "from names" hashes each, as folders, lists and tables do;
-"from places" reads the hashes that the index of a shard keeps. A folder sorts its names first, a list has a
-path, a label and a caption of some words in each row. Memory is what stays, and the growth of the
-process's largest size while it worked (Linux); each line has a process of its own.
+"from stored hashes" reads those beside the index of a shard. A folder sorts its names first, a list has a
+path, a label and a caption of some words in each row. Memory is what remains, and the growth of the process's
+peak (Linux); each line has its own process.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ WORKS = (
     "names of a folder",
     "rows of a list",
     "split from names",
-    "split from places",
+    "split from stored hashes",
     "order, kept",
     "order, computed",
 )

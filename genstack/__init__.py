@@ -10,13 +10,13 @@ __version__ = "0.1.0"
 
 
 def load(place: "str | Path") -> "Model":
-    """A model of a run's folder or a published file, on the CPU, in eval mode.
+    """Load a run folder or a published file, on the CPU, in eval mode.
 
     Args:
         place: of the run, or of the file (docs/published_weights.md lists the kinds); or the name of a model
             that comes with genstack (docs/models.md).
     """
-    from genstack import models  # not before it is needed: `import genstack` stays quick
+    from genstack import models  # keeps `import genstack` fast
     from genstack.checkpoints import model_file
 
     return model_file.load(Path(models.locate(place) if isinstance(place, str) else place).expanduser())

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written beside their place, flushed to the disk, then renamed."""
+"""Atomic writes: files are written under a temporary name, flushed to the disk, then renamed."""
 
 import errno
 import os
@@ -23,19 +23,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; on leaving, that file takes the place of `path` in one step.
-
-    If the body raises, `path` stays as it was and nothing is left beside it.
-
-    Raises:
-        OSError: it cannot be written, such as for want of space; `path` is named.
-    """
+    """Yield a temporary path, renamed to `path` on exit; if the block raises, `path` does not change."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".writing", dir=path.parent)
     os.close(handle)
     partial = Path(name)
     try:
-        with named(path):
+        with file_named(path):
             yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
@@ -47,15 +41,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill; on leaving it appears at its place in one step, where nothing or an empty one may be.
-
-    If the body raises, nothing appears and nothing is left beside it.
-    """
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, and rename it to `folder` on exit; an empty folder there is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".writing", dir=folder.parent))
     try:
-        with named(folder):
+        with file_named(folder):
             yield partial
         for path in partial.rglob("*"):
             if path.is_file():
@@ -69,29 +60,28 @@ def appearing(folder: Path) -> Iterator[Path]:
     flush_folder(folder.parent)
 
 
-def begun(folder: Path, name: str = "*") -> Iterator[Path]:
-    """Unfinished files of a folder that were to become `name`, of living or killed writers."""
+def unfinished(folder: Path, name: str = "*") -> Iterator[Path]:
+    """Temporary files in a folder for `name`, of running or killed processes."""
     return folder.glob(f".{name if name == '*' else escape(name)}.*.writing")
 
 
 @contextmanager
-def shared(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
-    """Hold a folder that several processes may fill at once; who finds no other one there tidies up first.
-
-    The system lets go of it when a process ends, however it does.
+def shared_folder(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
+    """Share a folder between processes that write to it; the first one removes leftovers of killed processes.
 
     Args:
-        folder: it; made where it is not there, and then removed again if nothing comes into it.
-        leftovers: the files to remove, as `begun` finds them. They stay where a system has no such locks.
+        folder: the folder; it is created, and removed again if it stays empty.
+        leftovers: the files to remove, as `unfinished` finds them. They stay where a system has no such
+            locks.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # another one is at work, and may be writing these
+        with suppress(OSError):  # another process may be writing these files
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for path in list(leftovers):
                 path.unlink()
@@ -100,8 +90,8 @@ def shared(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-        if made:
-            with suppress(OSError):  # there is something in it
+        if created:
+            with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
@@ -123,8 +113,8 @@ def exclusive(file: Path, message: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Let an error of writing say where to: of a full disk neither Python nor safetensors does."""
+def file_named(path: Path) -> Iterator[None]:
+    """Add the path to errors of writing that lack it, such as those of a full disk."""
     try:
         yield
     except SafetensorError as error:
@@ -136,7 +126,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut, where the system can."""
+    """Flush renames in a folder to the disk."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

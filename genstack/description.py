@@ -1,7 +1,7 @@
-"""A model as plain data and back: the class of every part and the arguments it was built with.
+"""Conversion of models to plain data and back: the class and arguments of every part.
 
-Every part keeps its constructor's arguments as attributes of the same names, so nothing has to be recorded on
-the way. Only classes in genstack's own folders and in plugins can be named; nothing is imported by name.
+Every part keeps its constructor's arguments as attributes of the same names. Only classes in genstack's
+folders and in plugins can be built; nothing is imported by name.
 """
 
 import hashlib
@@ -24,25 +24,25 @@ from genstack.layout import CodeLayout, LatentLayout
 from genstack.model import Model, tensor_entries
 
 PLAIN = (bool, int, float, str, type(None))
-LARGEST = 2**24  # whole number in a description; no part is that wide, and a loop that long has no end
+LARGEST = 2**24  # integer in a description, so that no loop or tensor is too large
 
 
 def describe(part: Any) -> Any:
-    """Plain data (JSON's types) that `build` turns into an equal part with fresh weights."""
+    """Convert a part to plain data (JSON's types); `build` makes an equal part with new weights."""
     if isinstance(part, PLAIN):
         return part
     if isinstance(part, tuple | list):
         return [describe(item) for item in part]
-    if describable().get(type(part).__name__) is not type(part):
-        raise TypeError(f"{type(part).__name__} is neither plain data nor a part of genstack")
+    if part_classes().get(type(part).__name__) is not type(part):
+        raise TypeError(f"{type(part).__name__} is not plain data or a part of genstack")
     arguments = inspect.signature(type(part)).parameters
     return {"class": type(part).__name__} | {name: describe(getattr(part, name)) for name in arguments}
 
 
 def essence(part: Any) -> Any:
-    """A description without the arguments that have their default value.
+    """Describe a part without arguments that have their default values.
 
-    It stays as it is when a later version gives a class another argument whose default changes nothing.
+    The result does not change if a later version adds an argument whose default changes nothing.
     """
     if isinstance(part, tuple | list):
         return [essence(item) for item in part]
@@ -57,23 +57,19 @@ def essence(part: Any) -> Any:
 
 
 def build(description: Any) -> Any:
-    """The way back from `describe`.
-
-    Raises:
-        UserError: the description names an unknown class or an argument that its class does not take.
-    """
+    """Inverse of `describe`."""
     if isinstance(description, int) and abs(description) > LARGEST:
-        raise UserError(f"{description} is too large for a part of a model; {LARGEST} is the limit")
+        raise UserError(f"invalid number {description} in a description; the limit is {LARGEST}")
     if isinstance(description, PLAIN):
         return description
     if isinstance(description, list):
         return tuple(build(item) for item in description)
     if not isinstance(description, dict) or not isinstance(description.get("class"), str):
-        raise UserError(f"a part is described by its class and arguments, not by {str(description)[:80]!r}")
+        raise UserError(f"expected the class and arguments of a part, got {str(description)[:80]!r}")
     name = description["class"]
-    part = describable().get(name)
+    part = part_classes().get(name)
     if part is None:
-        raise UserError(f"{name!r} is no part of this version of genstack")
+        raise UserError(f"unknown part {name!r} in this version of genstack")
     arguments = {key: build(value) for key, value in description.items() if key != "class"}
     unknown = set(arguments) - set(inspect.signature(part).parameters)
     if unknown:
@@ -85,13 +81,13 @@ def build(description: Any) -> Any:
         raise UserError(f"{name} cannot be built from its description: {reason}") from error
 
 
-def describable() -> dict[str, type]:
-    """Every class that a description may name."""
-    return _describable(plugins.active())
+def part_classes() -> dict[str, type]:
+    """Classes that a description may name."""
+    return _part_classes(plugins.active())
 
 
-@cache  # folders are not looked through again for every part
-def _describable(active: tuple[plugins.Plugin, ...]) -> dict[str, type]:
+@cache
+def _part_classes(active: tuple[plugins.Plugin, ...]) -> dict[str, type]:
     packages = (genstack.compressor, genstack.transformer, genstack.conditions, genstack.prior)
     parts = {name: part for package in packages for name, part in defined(package, object).items()}
     own = {"CodeLayout": CodeLayout, "LatentLayout": LatentLayout} | {
@@ -103,12 +99,12 @@ def _describable(active: tuple[plugins.Plugin, ...]) -> dict[str, type]:
 
 
 def is_part(part: type) -> bool:
-    """Networks with weights, and plans of plain numbers."""
+    """Return True for modules and for dataclasses."""
     return issubclass(part, nn.Module) or hasattr(part, "__dataclass_fields__")
 
 
 def identity(model: Model) -> str:
-    """Hash the compressor's weights and structure and the preprocessing; codes belong to one such hash."""
+    """Hash weights and structure of the compressor and its preprocessing, to which codes belong."""
     preprocessing = asdict(model.preprocessing)
     del preprocessing["height"], preprocessing["width"]  # a compressor reads images of many sizes
     digest = hashlib.sha256(json.dumps([essence(model.compressor), preprocessing], sort_keys=True).encode())

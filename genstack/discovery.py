@@ -1,4 +1,4 @@
-"""Parts are found in their folder or in a plugin: a new file with a new class is all that a part needs."""
+"""Discovery of classes by folder and in plugins: a new part needs only a new file with its class."""
 
 import importlib
 import inspect
@@ -12,9 +12,9 @@ from genstack import plugins
 Part = TypeVar("Part")
 
 
-@cache  # a command asks some ten times, and each walk reads every folder
+@cache  # a command calls this about ten times
 def modules(package: ModuleType) -> tuple[ModuleType, ...]:
-    """Every module of a package, imported, with those of its subpackages."""
+    """Import every module of a package and its subpackages."""
     return tuple(
         importlib.import_module(entry.name)
         for entry in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
@@ -22,11 +22,7 @@ def modules(package: ModuleType) -> tuple[ModuleType, ...]:
 
 
 def discover(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
-    """The concrete subclasses of `base` defined in a package or plugin, by name in alphabetical order.
-
-    Raises:
-        UserError: a plugin fails to import, or two parts have one name.
-    """
+    """Concrete subclasses of `base` defined in a package or plugin, by name, in alphabetical order."""
     added = [part for part in plugins.classes() if issubclass(part, base)]
     found = defined(package, base) | {part.__name__: part for part in added}
     plugins.check_unique(
@@ -36,7 +32,7 @@ def discover(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
 
 
 def defined(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
-    """The concrete subclasses of `base` that a package itself defines, by name."""
+    """Concrete subclasses of `base` defined in a package itself, by name."""
     return {
         name: member
         for module in modules(package)

@@ -1,6 +1,6 @@
-"""Everything across processes: the rank of this one, and collective operations that also work without others.
+"""Distributed processes: rank and world size, and collective operations.
 
-The operations return their input where no process group is initialized.
+Without a process group, the operations return their input.
 """
 
 import os
@@ -28,13 +28,7 @@ LAUNCHERS = (
 
 @dataclass(frozen=True)
 class Process:
-    """One of several processes that share work.
-
-    Args:
-        rank: its number, from 0.
-        world_size: number of processes.
-        local_rank: its number within its machine, which selects the accelerator.
-    """
+    """One of several processes; `local_rank` is its rank on its machine, which selects the accelerator."""
 
     rank: int = 0
     world_size: int = 1
@@ -42,7 +36,7 @@ class Process:
 
     @classmethod
     def from_environment(cls) -> "Process":
-        """This process, as its launcher describes it; the only one without a launcher."""
+        """Read the environment variables of the launcher; rank 0 of 1 without one."""
         for names in LAUNCHERS:
             if names[0] in os.environ and names[1] in os.environ:
                 values = [os.environ.get(name, "0") for name in names]
@@ -53,22 +47,18 @@ class Process:
         return cls()
 
     def share(self, indices: Iterable[int]) -> list[int]:
-        """The indices that belong to this process; the same ones whichever others are left out."""
+        """Select the indices of this process, independent of which other indices are given."""
         return [index for index in indices if index % self.world_size == self.rank]
 
 
 def is_distributed() -> bool:
-    """Return True in a process group of at least two."""
+    """Return True in a process group of at least two processes."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 @contextmanager
 def gloo_group(rank: int, world_size: int) -> Iterator[None]:
-    """A process group on the CPU, by the addresses that torchrun gives; nothing for a single process.
-
-    Raises:
-        UserError: there are no addresses.
-    """
+    """Initialize a process group on the CPU with torchrun's addresses; not for a single process."""
     if world_size == 1:
         yield
         return
@@ -104,14 +94,14 @@ def differentiable_mean(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
 
 
 def broadcast(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """The values of the first process in all processes, in place."""
+    """Broadcast the values of rank 0, in place."""
     if is_distributed():
         distributed.broadcast(values, src=0)
     return values
 
 
 def gather_rows(rows: Num[Tensor, "b n"]) -> Num[Tensor, "total n"]:
-    """The rows of all processes, which may differ in number; no value may be negative."""
+    """Gather rows of all processes, whose numbers may differ; values must not be negative."""
     if not is_distributed():
         return rows
     most = torch.tensor(len(rows), device=rows.device)
@@ -124,7 +114,7 @@ def gather_rows(rows: Num[Tensor, "b n"]) -> Num[Tensor, "total n"]:
 
 
 def gather_objects(value: T) -> list[T]:
-    """The value of each process, by rank; it is pickled on the way."""
+    """Gather the value of each process, by rank, with pickle."""
     if not is_distributed():
         return [value]
     values = [value] * distributed.get_world_size()
@@ -133,10 +123,10 @@ def gather_objects(value: T) -> list[T]:
 
 
 def restart_warning() -> str:
-    """A warning where a restart by torchrun may hang; empty otherwise.
+    """Warn if a restart by torchrun may hang; "" otherwise.
 
-    Torchrun keeps one store of addresses for all attempts, so that new processes wait for dead ones. Only its
-    rendezvous c10d can do without, if an environment variable says so; static, the default, cannot.
+    Torchrun shares one store of addresses between attempts, so new processes may wait for dead ones. The
+    rendezvous c10d can avoid that by an environment variable; static, the default, cannot.
     """
     variable = os.environ.get
     restarts, alone = variable("TORCHELASTIC_MAX_RESTARTS", "0"), variable("WORLD_SIZE", "1") == "1"

@@ -1,15 +1,15 @@
-"""The error that is a user's to mend."""
+"""Errors that a user can correct."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST = 2000  # letters of a message; names in strangers' files may have any length
+LONGEST = 2000  # letters of a message, since names in files may have any length
 
 
 class UserError(ValueError):
-    """What is wrong, where, the limit and the way out, in one line; the command line exits with 2.
+    """A one-line message with value, limit and way out; the command line exits with status 2.
 
-    Messages quote strangers: whatever could move a cursor or end a line is no letter of theirs.
+    Messages quote untrusted files, so characters that are not printable are replaced.
     """
 
     def __str__(self) -> str:
@@ -20,11 +20,7 @@ class UserError(ValueError):
 
 @contextmanager
 def extra(name: str, need: str) -> Iterator[None]:
-    """Around the import of a package that only an extra of genstack brings.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Report a failed import in the block with the command that installs the extra `name` of genstack."""
     try:
         yield
     except ImportError as error:

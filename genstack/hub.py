@@ -1,7 +1,6 @@
-"""The Hugging Face hub: models come from it and go to it by names like `hf:user/name`, and only then.
+"""Models on the Hugging Face hub, by names like `hf:user/name`.
 
-Where `HF_ENDPOINT` is set, that server is asked instead (a mirror). `HF_TOKEN` or `hf auth login` says who
-you are.
+`HF_ENDPOINT` selects a mirror; `HF_TOKEN` or `hf auth login` authenticates.
 """
 
 import os
@@ -16,7 +15,7 @@ MARK = "hf:"
 NAME = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(/(?P<folder>[\w.-]+(/[\w.-]+)*))?(@(?P<revision>[\w./-]+))?")
 DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 TENSORS = "model.safetensors"
-#: Folders of a pipeline in which its compressor lies.
+#: Folders of the compressor in a pipeline.
 SUBFOLDERS = ("vqvae", "vae", "movq")
 DESCRIPTIONS = ("model.json", "config.json")
 WEIGHTS = re.compile(
@@ -25,17 +24,17 @@ WEIGHTS = re.compile(
 )
 
 
-def named(place: Path | str) -> bool:
-    """Return True for a place on the hub."""
+def is_hub_name(place: Path | str) -> bool:
+    """Return True for a name on the hub."""
     return str(place).startswith(MARK)
 
 
-def parts(place: Path | str) -> tuple[str, str, str | None]:
-    """Return repository, folder and revision of a name like `hf:user/name/folder@revision`."""
+def parse_name(place: Path | str) -> tuple[str, str, str | None]:
+    """Split a name like `hf:user/name/folder@revision` into repository, folder and revision."""
     found = NAME.fullmatch(str(place))
     if found is None or ".." in str(place):
         raise UserError(
-            f"invalid name on the hub: {place}; write hf:user/name, hf:user/name/folder or "
+            f"invalid name on the hub: {place}; expected hf:user/name, hf:user/name/folder or "
             "hf:user/name@revision"
         )
     return found["name"], found["folder"] or "", found["revision"]
@@ -43,14 +42,14 @@ def parts(place: Path | str) -> tuple[str, str, str | None]:
 
 def repository(place: Path | str) -> tuple[str, str | None]:
     """Return repository and revision of a name like `hf:user/name@revision`."""
-    name, folder, revision = parts(place)
+    name, folder, revision = parse_name(place)
     if folder:
-        raise UserError(f"{place} names a folder of a repository; write hf:{name}")
+        raise UserError(f"expected a repository, got the folder {place}; give hf:{name}")
     return name, revision
 
 
 def weights_file(names: Iterable[str]) -> str | None:
-    """Return the file of weights among names of files; for sharded weights, that of their index.
+    """Choose the weights file among file names; for sharded weights, their index.
 
     Safetensors come before pickles, full precision before variants such as fp16, one file before shards.
     """
@@ -62,7 +61,7 @@ def weights_file(names: Iterable[str]) -> str | None:
 
 
 def model_files(names: Iterable[str], folder: str = "") -> tuple[str, list[str]]:
-    """Return the folder of a repository that holds a model, and the files to fetch; none without one."""
+    """Find the folder of a model in a repository, and the files to download; none without a model."""
     known = list(names)
     for inner in (folder, *(f"{folder}/{sub}".lstrip("/") for sub in SUBFOLDERS)):
         start = f"{inner}/" if inner else ""
@@ -80,12 +79,8 @@ def model_files(names: Iterable[str], folder: str = "") -> tuple[str, list[str]]
 
 
 def fetch(place: Path | str) -> Path:
-    """Return the local folder with a repository's model; it is fetched unless it is here already.
-
-    Raises:
-        UserError: there is none, or the hub cannot be reached.
-    """
-    name, folder, revision = parts(place)
+    """Download the model of a repository unless it is cached, and return its local folder."""
+    name, folder, revision = parse_name(place)
     wanted: list[str] | None = None
     with hub(place) as (client, endpoint):
         try:
@@ -93,7 +88,7 @@ def fetch(place: Path | str) -> Path:
             folder, wanted = model_files([each.rfilename for each in siblings], folder)
             keywords = {"allow_patterns": wanted, "endpoint": endpoint}
             found = client.snapshot_download(name, revision=revision, **keywords) if wanted else ""
-        except Exception as error:  # offline, perhaps: the copy that was fetched before
+        except Exception as error:  # such as offline: use the cached copy
             try:
                 found = client.snapshot_download(name, revision=revision, local_files_only=True)
             except Exception:
@@ -106,8 +101,8 @@ def fetch(place: Path | str) -> Path:
 
 
 def push(folder: Path, place: Path | str) -> str:
-    """Send a folder to a repository, which is created if there is none, and return its address."""
-    name, folder_there, revision = parts(place)
+    """Upload a folder to a repository, which is created if necessary, and return its address."""
+    name, folder_there, revision = parse_name(place)
     with hub(place) as (client, endpoint):
         service = client.HfApi(endpoint=endpoint)
         service.create_repo(name, exist_ok=True)
@@ -116,20 +111,20 @@ def push(folder: Path, place: Path | str) -> str:
             folder_path=folder,
             path_in_repo=folder_there or None,
             revision=revision,
-            commit_message="Add a model of genstack",
+            commit_message="Add a genstack model",
         )
     return str(made)
 
 
 @contextmanager
 def hub(place: Path | str) -> Iterator[tuple]:
-    """The client and the server it asks; what goes wrong becomes one line."""
+    """Yield the client and the server; errors become one line."""
     with extra("hub", f"{place} is on the Hugging Face hub, and huggingface_hub is not installed"):
         import huggingface_hub
     try:
         yield huggingface_hub, os.environ.get("HF_ENDPOINT")
     except UserError:
         raise
-    except Exception as error:  # its own errors and those of several libraries for the network
+    except Exception as error:  # errors of the client and of network libraries
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise UserError(f"{place} cannot be reached or is not there: {reason}") from error
+        raise UserError(f"{place} cannot be reached or does not exist: {reason}") from error

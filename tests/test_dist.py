@@ -16,7 +16,7 @@ def alone(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_shares_are_all_of_the_work_whatever_is_missing(count):
+def test_shares_cover_all_work(count):
     missing = [0, 1, 4, 5, 6, 9, 12]
     shares = [Process(rank, count).share(missing) for rank in range(count)]
     assert sorted(chain(*shares)) == missing
@@ -34,14 +34,14 @@ def test_shares_are_all_of_the_work_whatever_is_missing(count):
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Process(0, 1, 0)),  # a script of sbatch, without srun
     ],
 )
-def test_launchers_are_heard(monkeypatch, said, process):
+def test_launcher_variables_are_read(monkeypatch, said, process):
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert Process.from_environment() == process
 
 
 @pytest.mark.parametrize("said", [("2", "2"), ("x", "2")])
-def test_a_wrong_environment_is_told(monkeypatch, said):
+def test_invalid_environment_is_rejected(monkeypatch, said):
     for name, value in zip(("RANK", "WORLD_SIZE"), said, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"RANK={said[0]}, WORLD_SIZE=2"):
@@ -51,7 +51,7 @@ def test_a_wrong_environment_is_told(monkeypatch, said):
 @pytest.mark.parametrize("disabled", ["0", "1"])
 @pytest.mark.parametrize("backend", [StaticTCPRendezvous, DynamicRendezvousHandler])
 @pytest.mark.parametrize(("restarts", "processes"), [("0", "2"), ("3", "2"), ("3", "1")])
-def test_restarts_that_would_hang_are_told(monkeypatch, disabled, backend, restarts, processes):
+def test_hanging_restarts_are_reported(monkeypatch, disabled, backend, restarts, processes):
     """Torch's rendezvous says itself whether the agent's store is shared by all attempts."""
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", disabled)
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", str(backend.use_agent_store.fget(None)))
@@ -63,6 +63,6 @@ def test_restarts_that_would_hang_are_told(monkeypatch, disabled, backend, resta
     assert not told or ("--standalone" in told and "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in told)
 
 
-def test_without_torchrun_nothing_is_told_of_restarts(monkeypatch):
+def test_no_restart_warning_without_torchrun(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS", raising=False)
     assert restart_warning() == ""

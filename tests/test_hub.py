@@ -138,7 +138,7 @@ def model():
 
 
 @pytest.mark.filterwarnings("default")  # of the client's own
-def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, server, model, capsys):
+def test_model_round_trips_through_the_hub(tmp_path, server, model, capsys):
     model_file.save(model, tmp_path / "run")
     words = ["--to", "safetensors", "--out", str(tmp_path / "out"), "--push", "hf:ann/flowers"]
     assert not main(["export", str(tmp_path / "run"), *words])
@@ -165,7 +165,7 @@ def drawing(model):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_commands_take_names_of_the_hub(tmp_path, server, drawing, monkeypatch, capsys):
+def test_commands_accept_hub_names(tmp_path, server, drawing, monkeypatch, capsys):
     """What is made of a model on the hub is what is made of its run, and lies where the command was given."""
     monkeypatch.chdir(tmp_path)
     model_file.save(drawing, Path("run"))
@@ -183,7 +183,7 @@ def test_commands_take_names_of_the_hub(tmp_path, server, drawing, monkeypatch, 
 
 
 @pytest.mark.filterwarnings("default")
-def test_what_is_not_there_is_said_in_one_line(server):
+def test_missing_repository_gives_one_line(server):
     with pytest.raises(UserError, match=r"^hf:ann/nothing cannot be reached or is not there: .*") as error:
         genstack.load("hf:ann/nothing")
     assert "\n" not in str(error.value)
@@ -213,6 +213,6 @@ def test_a_folder_of_a_repository_is_a_model(server, name):
 @pytest.mark.parametrize(
     "name", ["hf:ann", "hf:ann/flowers//more", "hf:ann/flowers/../x", "hf:../..@x y", "hf:ann/flowers@"]
 )
-def test_other_names_are_refused_before_anything_is_asked(name):
+def test_invalid_names_are_rejected_without_requests(name):
     with pytest.raises(UserError, match="write hf:user/name"):
         hub.fetch(name)

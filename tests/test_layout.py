@@ -19,17 +19,17 @@ def in_order(layout):
     ]
 
 
-def test_length_counts_the_order():
+def test_length_counts_all_codes():
     assert HIERARCHY.length == len(in_order(HIERARCHY)) == 129
 
 
-def test_places_follow_the_order():
+def test_positions_follow_the_order():
     positions = HIERARCHY.positions()
     found = torch.stack([positions.grid, positions.row, positions.column, positions.depth], dim=1)
     assert found.tolist() == [list(place) for place in in_order(HIERARCHY)]
 
 
-def test_split_puts_every_code_at_its_place():
+def test_split_puts_codes_at_their_positions():
     codes = torch.arange(2 * HIERARCHY.length).reshape(2, -1)
     grids = HIERARCHY.split(codes)
     for image in range(2):
@@ -39,7 +39,7 @@ def test_split_puts_every_code_at_its_place():
         assert found == codes[image].tolist()
 
 
-def test_join_is_the_way_back():
+def test_join_inverts_split():
     codes = torch.randint(5, (3, HIERARCHY.length))
     assert torch.equal(HIERARCHY.join(HIERARCHY.split(codes)), codes)
 
@@ -49,7 +49,7 @@ def test_joint_codes_are_digits_of_one_number():
     assert layout.joint(torch.tensor([[3, 6, 0, 1]])).tolist() == [[3 + 7 * 6, 0 + 7 * 1]]
 
 
-def test_joint_codes_name_all_positions_apart():
+def test_joint_codes_are_unique():
     layout = CodeLayout((1, 1), codebook_size=3, grids=((1, 1),), depth=4)
     codes = torch.cartesian_prod(*[torch.arange(3)] * 4)
     assert sorted(layout.joint(codes).flatten().tolist()) == list(range(3**4))

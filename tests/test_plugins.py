@@ -18,7 +18,7 @@ from genstack import plugins
 from genstack.checkpoints.exporting import exports
 from genstack.cli.main import main
 from genstack.data.sources import open_source
-from genstack.description import describable
+from genstack.description import part_classes
 from genstack.errors import UserError
 
 SIGNS = '''
@@ -199,7 +199,7 @@ def test_sources_and_exports_are_found(file):
     plugins.use_plugin(file)
     assert len(open_source("grey")) == 40
     assert "names" in exports()
-    assert "Signs" in describable()
+    assert "Signs" in part_classes()
 
 
 def test_a_spawned_process_imports_the_same_part(file):
@@ -287,7 +287,7 @@ def test_installed_packages_are_plugins(tmp_path, monkeypatch, capsys):
         assert main(["config", "classes", "quantizer"]) is None
         listed = capsys.readouterr().out
         assert "\n  Half " in listed and "\n  Third " in listed
-        assert {"Half", "Third"} <= set(describable())
+        assert {"Half", "Third"} <= set(part_classes())
         assert plugins.used(["Third"])[0].record == {"name": "flowers", "version": "1.2"}
     finally:
         plugins.installed.cache_clear()

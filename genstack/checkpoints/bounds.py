@@ -1,4 +1,4 @@
-"""Limits on the size of described models: no larger than the file that holds the description."""
+"""Limits on the size of a described model, by the size of the file that describes it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,24 +9,22 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from genstack.errors import UserError
 
-#: Bytes that a model may have beside its weights: places, masks.
-BESIDE = 2**28
-#: Parameters that may be made beside those that are kept; layers that replace others.
-SPARE = 1000
+EXTRA_BYTES = 2**28  # of a model besides its weights, such as positions and masks
+EXTRA_PARAMETERS = 1000  # created while building, such as layers that are replaced
 
 
 @contextmanager
 def at_most(tensors: int) -> Iterator[None]:
-    """Stop building once a model has more parameters than a file holds tensors, so that it ends at all."""
-    made = 0
+    """Stop building a model that has more parameters than a file has tensors."""
+    count = 0
 
-    def count(*_: object) -> None:
-        nonlocal made
-        made += 1
-        if made > 2 * tensors + SPARE:
-            raise UserError(f"it describes over {made - 1} parameters, and {tensors} tensors are there")
+    def check(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > 2 * tensors + EXTRA_PARAMETERS:
+            raise UserError(f"it describes over {count - 1} parameters, but has {tensors} tensors")
 
-    handle = register_module_parameter_registration_hook(count)
+    handle = register_module_parameter_registration_hook(check)
     try:
         yield
     finally:
@@ -34,7 +32,7 @@ def at_most(tensors: int) -> Iterator[None]:
 
 
 def check_size(modules: nn.Module, weights: int) -> None:
-    """Refuse modules that need far more memory than the bytes of their weights."""
+    """Reject modules that need far more memory than their weights have bytes."""
     needed = sum(tensor.nbytes for tensor in chain(modules.parameters(), modules.buffers()))
-    if needed > 2 * weights + BESIDE:
-        raise UserError(f"it describes a model of {needed} bytes, and {weights} bytes of weights are there")
+    if needed > 2 * weights + EXTRA_BYTES:
+        raise UserError(f"it describes a model of {needed} bytes, but has {weights} bytes of weights")

@@ -1,4 +1,4 @@
-"""Errors about a file in one line that names it."""
+"""Errors about a damaged file, in one line that names it."""
 
 import zipfile
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from genstack.errors import UserError
 
-#: What readers raise for damaged files.
+#: Errors of readers for damaged files.
 DAMAGE = (
     ArithmeticError,
     AssertionError,
@@ -32,7 +32,7 @@ DAMAGE = (
 
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Prefix UserErrors raised here with the file's path."""
+    """Prefix UserErrors raised in the block with the file's path."""
     try:
         yield
     except UserError as error:
@@ -42,7 +42,7 @@ def file_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def damage_errors(path: Path) -> Iterator[None]:
-    """Report any error raised here as damage of the file; for reading it and nothing else."""
+    """Report any error raised in the block as damage of the file."""
     try:
         with file_errors(path):
             yield
@@ -55,5 +55,5 @@ def damage_errors(path: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error in a few words."""
+    """Shorten an error to one line."""
     return " ".join(f"{type(error).__name__} {error}".split())[:120]

@@ -1,9 +1,9 @@
-"""Models handed on: a folder in a format that others read, with a card, there whole or not at all."""
+"""Export of models to folders in other formats, with a model card."""
 
 from pathlib import Path
 
 import genstack.checkpoints.exports
-from genstack.atomic import appearing
+from genstack.atomic import new_folder
 from genstack.checkpoints.exports.card import card
 from genstack.checkpoints.exports.export import Export
 from genstack.checkpoints.model_file import DESCRIPTION, described_text
@@ -15,7 +15,7 @@ CARD = "README.md"
 
 
 def exports() -> dict[str, Export]:
-    """Every kind of export by the name that a user calls it."""
+    """All export formats by name."""
     found = discover(genstack.checkpoints.exports, Export)  # type: ignore[type-abstract]
     return {kind.name: kind() for kind in sorted(found.values(), key=lambda kind: kind.name)}
 
@@ -32,21 +32,18 @@ def write(
     """Write a model and its card into a new folder.
 
     Args:
-        model: on the CPU, in eval mode.
-        export: the kind of files.
-        folder: that appears.
-        place: where users will find it, if that is not the folder.
+        model: model on the CPU, in eval mode.
+        export: the format.
+        folder: the new folder.
+        place: where users will find it, if not in the folder.
         licence: an identifier such as apache-2.0; empty for none.
-        batch: number of images that fixed programs take at a time.
+        batch: batch size of formats with fixed shapes.
         half: store weights in half precision; the model itself is changed.
-
-    Raises:
-        UserError: these files cannot say what this model computes, or the folder is there and not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already; choose another --out")
+        raise UserError(f"{folder} exists already; choose another --out")
     if batch < 1:
-        raise UserError(f"batch {batch} is no number of images; use 1 or more")
+        raise UserError(f"batch must be at least 1, got {batch}")
     if half and not export.half:
         raise UserError(
             f"export {export.name} has no half precision; use --to safetensors, or leave out --half"
@@ -54,12 +51,12 @@ def write(
     if half:
         model.modules().half()
     text = card(model, export, place or str(folder), licence, batch)
-    with appearing(folder) as partial:
+    with new_folder(folder) as partial:
         export.write(model, partial, batch)
         (partial / DESCRIPTION).write_text(described_text(model) + "\n", encoding="utf-8")
         (partial / CARD).write_text(text, encoding="utf-8")
 
 
-def contents(folder: Path) -> str:
-    """Files and their sizes, for people."""
+def list_files(folder: Path) -> str:
+    """List files and their sizes."""
     return ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.2g} MB)" for path in sorted(folder.iterdir()))

@@ -1,6 +1,6 @@
-"""Checkpoints of other projects: files of torch, old and new, safetensors, and folders of them.
+"""Checkpoints of other projects: files of torch and safetensors, and folders of them.
 
-Reading one builds its structure alone. Tensors are views of the mapped file, which loads what is read.
+Reading builds only the structure; tensors are views of the memory-mapped file.
 """
 
 import json
@@ -18,7 +18,7 @@ from genstack.checkpoints.pickles import Inert, TorchFile
 from genstack.errors import UserError
 from genstack.hub import DIFFUSERS, SUBFOLDERS, weights_file
 
-DEEPEST = 64  # modules within modules
+DEEPEST = 64  # nested modules
 HALVES = (("encoder.pkl", "decoder.pkl"), ("encoder.pt", "decoder.pt"), ("encoder.pth", "decoder.pth"))
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
 LARGEST = 2**20  # bytes of a config.json
@@ -32,12 +32,12 @@ class File:
     """Content of a checkpoint.
 
     Args:
-        path: of the file or folder.
+        path: path of the file or folder.
         data: plain data and tensors.
-        config: settings that its project keeps beside it (`config.json`); empty without.
-        verify: raises for a tensor whose numbers are damaged.
-        shards: the files in which tensors lie, by name; empty where `data` holds them.
-        prefix: of the names of the tensors to read; the others are left where they lie.
+        config: content of `config.json`; empty without.
+        verify: raises UserError for a tensor with damaged numbers.
+        shards: file of each tensor by name; empty if `data` holds the tensors.
+        prefix: prefix of the tensors to read; others are ignored.
     """
 
     path: Path
@@ -55,13 +55,10 @@ class File:
         """Return the named tensors of a model in the file.
 
         Args:
-            part: the entry that holds them; by default the first of `WRAPPERS`, or all.
-
-        Raises:
-            UserError: there are none.
+            part: key of the entry with the tensors; by default the first of `WRAPPERS`, or the whole file.
         """
         if self.shards:
-            return self.sharded()
+            return self._read_shards()
         found = self.data
         names = (part,) if part else WRAPPERS
         if isinstance(found, dict):
@@ -80,7 +77,7 @@ class File:
                 self.verify(tensor)
         return tensors
 
-    def sharded(self) -> dict[str, Tensor]:
+    def _read_shards(self) -> dict[str, Tensor]:
         """Return the tensors of the shards that contain names with the prefix."""
         wanted = {
             name: path for name, path in plain_names(self.shards).items() if name.startswith(self.prefix)
@@ -94,13 +91,13 @@ class File:
 
 
 def plain_names(named: Mapping[str, Value]) -> dict[str, Value]:
-    """Drop what wrappers of training put into names (`module.`, `_orig_mod.`), where they stay different."""
+    """Remove prefixes of wrappers (`module.`, `_orig_mod.`) from names, if they stay distinct."""
     plain = {re.sub(r"(?<![^.])(?:module\.|_orig_mod\.)+", "", name): value for name, value in named.items()}
     return plain if len(plain) == len(named) else dict(named)
 
 
 def named_tensors(data: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a dictionary, or of a pickled module and its children, by torch's names."""
+    """Yield tensors of a dictionary, or of a pickled module and its children, with torch's names."""
     waiting, seen = [(data, "", 0)], {id(data)}
     while waiting:
         item, prefix, depth = waiting.pop()
@@ -119,13 +116,9 @@ def named_tensors(data: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def read(path: Path) -> File:
-    """Read the structure of a checkpoint, or of a folder with `config.json` and a checkpoint.
-
-    Raises:
-        UserError: it is damaged, of an unknown kind, or asks for more memory than the file justifies.
-    """
+    """Read the structure of a checkpoint, or of a folder with `config.json` and a checkpoint."""
     if not path.exists():
-        raise UserError(f"{path} not found; name a published file or folder")
+        raise UserError(f"{path} not found; give a published file or folder")
     if path.is_dir():
         return read_folder(path)
     with damage_errors(path):
@@ -137,13 +130,12 @@ def read(path: Path) -> File:
             found = TorchFile(path)
             return File(path, found.data, {}, found.verify)
     raise UserError(
-        f"{path} is not a checkpoint: neither torch (.ckpt, .pt, .pth, .bin, .pkl) nor safetensors, "
-        f"or damaged at its start"
+        f"{path} is damaged or not a checkpoint; expected torch (.ckpt, .pt, .pth, .bin, .pkl) or safetensors"
     )
 
 
 def read_folder(folder: Path) -> File:
-    """Read a folder with weights and `config.json`, a pipeline with one inside, or one with two halves."""
+    """Read a folder with weights and `config.json`, a pipeline with one, or an encoder and a decoder."""
     for names in HALVES:
         if all((folder / name).is_file() for name in names):
             return read_halves(folder, names)
@@ -155,8 +147,8 @@ def read_folder(folder: Path) -> File:
     settings = folder / "config.json"
     if weights is None or (weights.startswith("diffusion_") and not settings.is_file()):
         raise UserError(
-            f"{folder} is not a run, nor a folder of diffusers (config.json and {DIFFUSERS[0]}), "
-            f"nor one with {HALVES[0][0]} and {HALVES[0][1]}"
+            f"{folder} holds no model; expected a run, a folder of diffusers "
+            f"(config.json and {DIFFUSERS[0]}), or {HALVES[0][0]} and {HALVES[0][1]}"
         )
     config = read_json(settings, LARGEST) if settings.is_file() else {}
     if weights.endswith(".json"):
@@ -168,10 +160,10 @@ def read_index(path: Path) -> dict[str, Path]:
     """Return the shard of each tensor from an index such as `model.safetensors.index.json`."""
     shards = read_json(path, LARGEST_INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise UserError(f"{path} is not an index of shards: it has no weight_map")
+        raise UserError(f"{path} is not an index of shards: no weight_map")
     for shard in set(map(str, shards.values())):
         if Path(shard).name != shard or not (path.parent / shard).is_file():
-            raise UserError(f"{path} names a shard that is not beside it: {shard[:80]}")
+            raise UserError(f"{path} names a shard that is not in its folder: {shard[:80]}")
     return {name: path.parent / str(shard) for name, shard in shards.items()}
 
 
@@ -179,7 +171,7 @@ def read_json(path: Path, most: int) -> dict[str, Any]:
     """Read a JSON object."""
     with damage_errors(path):
         if path.stat().st_size > most:
-            raise UserError(f"larger than {most} bytes; settings are smaller")
+            raise UserError(f"it is larger than {most} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise UserError("expected a JSON object")
@@ -195,7 +187,7 @@ def is_published(folder: Path) -> bool:
 
 
 def read_halves(folder: Path, names: tuple[str, str]) -> File:
-    """Read an encoder and a decoder, each from a file: their tensors under these two names."""
+    """Read an encoder and a decoder from two files; their names become prefixes."""
     tensors: dict[str, Tensor] = {}
     for name in names:
         half = read(folder / name).tensors()
@@ -204,6 +196,6 @@ def read_halves(folder: Path, names: tuple[str, str]) -> File:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Map the tensors of a safetensors file; the library compares its header with the file."""
+    """Memory-map the tensors of a safetensors file; the library checks its header."""
     with safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)

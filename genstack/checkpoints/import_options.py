@@ -1,7 +1,7 @@
-"""Facts about a published file that its tensors do not show: flags of `genstack import`, or a note beside it.
+"""Options of published files: flags of `genstack import`, or lines of a note beside the file.
 
-A note is `NAME.yaml` beside the file `NAME`, with lines such as `heads: 16`. With it the file stands wherever
-a run does.
+A note is `NAME.yaml` beside the file `NAME`, with lines such as `heads: 16`. A file with a note can be used
+wherever a run can.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,7 @@ LARGEST = 2**16  # bytes of a note
 
 
 class MissingOption(UserError):
-    """A fact is missing or wrong that an option can give.
-
-    Args:
-        message: for the user.
-        names: of the options.
-    """
+    """An option is missing or wrong; `names` are the options that would help."""
 
     def __init__(self, message: str, *names: str):
         super().__init__(message)
@@ -33,18 +28,18 @@ class MissingOption(UserError):
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Options of `genstack import`; in a note, their names have hyphens.
+    """Facts that the tensors of a published file do not show; in a note, names have hyphens.
 
     Args:
-        resolution: height and width of the images, like 256 or 256,384; 256 if left out.
-        heads: attention heads of a transformer, which its tensors do not show.
+        resolution: height and width of the images, like 256 or 256,384; 256 by default.
+        heads: attention heads of a transformer.
         classes: number of classes of a transformer of taming-transformers, 0 for none.
-        ema: use the averaged (EMA) weights, where the file has both.
-        compressor: run or published file of the compressor, where the file holds the prior alone.
-        scales: sides of the grids of a multi-scale compressor, like 1,2,3,4; VAR's own if left out.
-        ibq: the file is an IBQ of SEED-Voken, whose tensors have the names of a VQGAN.
-        text_encoder: text encoder of a prior that reads captions: a folder, or hf:user/name; without it the
-            prior samples without captions.
+        ema: use the EMA weights, if the file has both.
+        compressor: run or published file of the compressor, if the file holds only a prior.
+        scales: sides of the grids of a multi-scale compressor, like 1,2,3,4; VAR's by default.
+        ibq: the file is an IBQ of SEED-Voken, which has the tensor names of a VQGAN.
+        text_encoder: text encoder of a prior with captions: a folder, or hf:user/name; without it, the prior
+            samples without captions.
     """
 
     resolution: str = ""
@@ -57,22 +52,22 @@ class ImportOptions:
     text_encoder: str = ""
 
     def __post_init__(self) -> None:
-        _ = self.size, self.sides  # refused here rather than by a format
+        _ = self.size, self.sides  # raise errors early
 
     @property
     def given(self) -> set[str]:
-        """Names of the options that were given."""
+        """Names of the options with other than default values."""
         return {field.name for field in fields(self) if getattr(self, field.name) != field.default}
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width; None where the format decides."""
+        """Height and width; None for the format's default."""
         if not self.resolution:
             return None
         words = [word.strip() for word in self.resolution.replace("x", ",").split(",")]
         if len(words) > 2 or not all(word.isdecimal() and 0 < len(word) < 6 and int(word) for word in words):
             raise UserError(
-                f"invalid resolution {self.resolution!r}; write 256, or height and width as 256,384"
+                f"invalid resolution {self.resolution!r}; expected 256, or height and width as 256,384"
             )
         return int(words[0]), int(words[-1])
 
@@ -81,11 +76,11 @@ class ImportOptions:
         """Sides of the grids of `scales`."""
         words = [word.strip() for word in self.scales.split(",")] if self.scales else []
         if not all(word.isdecimal() and len(word) < 6 for word in words):
-            raise UserError(f"invalid scales {self.scales!r}; write sides of grids, such as 1,2,3,4")
+            raise UserError(f"invalid scales {self.scales!r}; expected sides of grids, such as 1,2,3,4")
         return tuple(int(word) for word in words)
 
     def over(self, others: "ImportOptions") -> "ImportOptions":
-        """Return the options given here, and those of `others` for the rest."""
+        """Override `others` by the options given here."""
         return replace(others, **{name: getattr(self, name) for name in self.given})
 
 
@@ -93,17 +88,13 @@ NAMES = {field.name.replace("_", "-"): field for field in fields(ImportOptions)}
 
 
 def note_path(published: Path) -> Path:
-    """Return the place of the note of a published file or folder."""
+    """Return the path of the note of a published file or folder."""
     here = published if published.name else published.absolute()
     return here.with_name(here.name + ".yaml")
 
 
 def note_options(published: Path) -> ImportOptions:
-    """Return the options in a published file's note; the defaults without one.
-
-    Raises:
-        UserError: an option has no such name or value.
-    """
+    """Read the options in a published file's note; the defaults without one."""
     path = note_path(published)
     values: dict[str, Any] = {}
     for name, value in read_note(path).items():
@@ -116,7 +107,7 @@ def note_options(published: Path) -> ImportOptions:
             expected = "true or false" if field.type is bool else "a number"
             raise UserError(f"{path}: expected {expected} for {name}, got {str(value)[:40]!r}")
     for name in {"compressor", "text_encoder"} & values.keys():
-        values[name] = local_place(path, values[name])
+        values[name] = local_path(path, values[name])
     if "compressor" in values and "compressor" in read_note(note_path(Path(values["compressor"]))):
         raise UserError(f"{path}: {values['compressor']} is a prior, not a compressor")
     with file_errors(path):
@@ -124,7 +115,7 @@ def note_options(published: Path) -> ImportOptions:
 
 
 def read_note(path: Path) -> Mapping[str, Any]:
-    """Return the names and values in a note; none without one."""
+    """Read names and values in a note; empty without one."""
     if not path.is_file():
         return {}
     if path.stat().st_size > LARGEST:
@@ -140,8 +131,8 @@ def read_note(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def local_place(path: Path, name: str) -> str:
-    """Return the place that a note names, relative to the note."""
-    if hub.named(name):
+def local_path(path: Path, name: str) -> str:
+    """Resolve a path in a note, relative to the note."""
+    if hub.is_hub_name(name):
         raise UserError(f"{path}: expected a local path, got {name}; notes do not download")
     return str(path.parent / Path(name).expanduser())

@@ -1,7 +1,7 @@
-"""Compressors and priors that begin with the weights of another run.
+"""Initialization of compressors and priors with the weights of another run.
 
-Every weight must fit, but for the embedding of a prior's condition: rows of its table are found by the names
-of classes or tokens, and what is not found begins anew.
+All weights must fit, except the embedding of a prior's condition: rows of its table are matched by the names
+of classes or tokens, and the other rows are initialized as usual.
 """
 
 import re
@@ -23,13 +23,13 @@ from genstack.layout import Layout
 from genstack.model import Model
 from genstack.prior import Prior
 
-#: The embedding of a condition within a prior, and the table in it whose rows have names.
+#: Weights of a condition's embedding in a prior, and its table, whose rows have names.
 PREFIX = re.compile(r"(^|\.)prefix\.")
 TABLE = re.compile(r"(^|\.)prefix\.(table|tokens)\.weight$")
 
 
 def initialized_compressor(make: Callable[[int], Compressor], place: Path) -> Callable[[int], Compressor]:
-    """Return a function like `make` whose compressor has the weights of another run."""
+    """Wrap `make` so that the compressor has the weights of another run."""
     before = load(place).compressor
 
     def made(channels: int) -> Compressor:
@@ -43,41 +43,41 @@ def initialized_compressor(make: Callable[[int], Compressor], place: Path) -> Ca
 def initialized_prior(
     make: Callable[[Layout, Condition], Prior], place: Path, model: Model, say: Callable[[str], None]
 ) -> Callable[[Layout, Condition], Prior]:
-    """Return a function like `make` whose prior has the weights of another run.
+    """Wrap `make` so that the prior has the weights of another run or published file.
 
     Args:
-        make: makes a prior over the model's codes.
+        make: builds a prior over the model's codes.
         place: the other run, or a published file.
         model: the compressor.
-        say: takes a line about what begins anew.
+        say: prints a line about weights that are not taken over.
     """
     before = load_prior(place)
 
     def made(layout: Layout, condition: Condition) -> Prior:
         prior = make(layout, condition)
         prior.attach(model.compressor)
-        state, anew = condition_weights(prior, before)
+        state, new_rows = condition_weights(prior, before)
         load_weights(prior, state, place)
-        if anew:
-            say(f"--init {place}: {anew}")
+        if new_rows:
+            say(f"--init {place}: {new_rows}")
         return prior
 
     return made
 
 
 def condition_weights(prior: Prior, before: Prior) -> tuple[dict[str, Tensor], str]:
-    """Return the weights of another prior with an embedding that fits this one's condition.
+    """Adapt the weights of another prior to this one's condition.
 
-    Also return a line about what begins anew; empty where nothing does.
+    Also return a line about weights that are not taken over; empty if all are.
     """
     state, new = dict(before.state_dict()), prior.state_dict()
     rows, old_rows = row_names(prior.condition), row_names(before.condition)
     if type(prior.condition) is not type(before.condition):
         old_rows = {}
     if len(rows) == len(old_rows) and list(old_rows)[:-1] == [str(label) for label in range(len(rows) - 1)]:
-        old_rows = rows  # a published file that only counts its classes: taken in their order
+        old_rows = rows  # a published file only counts its classes; keep their order
     shared = rows.keys() & old_rows.keys()
-    anew = False
+    new_rows = False
     for name in filter(PREFIX.search, state.keys() | new.keys()):
         if name not in new:
             del state[name]
@@ -90,22 +90,25 @@ def condition_weights(prior: Prior, before: Prior) -> tuple[dict[str, Tensor], s
             table = new[name].clone()
             for row in shared:
                 table[rows[row]] = state[name][old_rows[row]]
-            state[name], anew = table, True
+            state[name], new_rows = table, True
         elif name not in state or state[name].shape != new[name].shape:
-            state[name], anew = new[name], True
-    if not anew:
+            state[name], new_rows = new[name], True
+    if not new_rows:
         return state, ""
     found = sorted(str(name) for name in shared if name is not None)
     if not found:
-        return state, f"the embedding of the condition {type(prior.condition).__name__} begins anew"
+        return state, f"the embedding of the condition {type(prior.condition).__name__} is initialized anew"
     examples = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
     total = len([name for name in rows if name is not None])
     kind = "classes" if isinstance(prior.condition, ClassLabels) else "tokens"
-    return state, f"{len(found)} of {total} {kind} are found by name ({examples}); the others begin anew"
+    return (
+        state,
+        f"{len(found)} of {total} {kind} are found by name ({examples}); others are initialized anew",
+    )
 
 
 def row_names(condition: Condition) -> dict[Hashable, int]:
-    """Return the rows of a condition's table by the names of its classes or tokens; None is the null row."""
+    """Map names of classes or tokens to rows of the condition's table; None is the null row."""
     if isinstance(condition, ClassLabels):
         return {**{name: label for label, name in enumerate(condition.names)}, None: len(condition.names)}
     if isinstance(condition, Captions):
@@ -121,20 +124,20 @@ def code_mismatch(place: Path, model: Model) -> str:
         return ""
     return (
         f"the prior of {place} was trained on the codes of another compressor ({there[:8]}, not "
-        f"{here[:8]}); leave out --init, unless both give nearly the same codes"
+        f"{here[:8]}); leave out --init, unless both produce nearly the same codes"
     )
 
 
 def condition_with_network(
     condition: Condition | None, data: Data, folder: Path, init: str | None
 ) -> Condition | None:
-    """Return a condition with the frozen compressor that it needs, if it needs one.
+    """Return a condition with its frozen compressor, if it needs one.
 
     Args:
-        condition: of the settings.
-        data: of the training.
-        folder: of the prior's run, whose own copy comes first.
-        init: run whose prior it begins with; its copy is used if no compressor is named.
+        condition: condition of the settings.
+        data: training data.
+        folder: the prior's run, whose own copy takes precedence.
+        init: run of the initial weights; its copy is used if the condition names no compressor.
     """
     kept = folder if (folder / TENSORS).exists() else None
     if condition is not None and condition.compressor and kept is None:
@@ -152,12 +155,12 @@ def load_prior(place: Path) -> Prior:
     """Load the prior of a run, or of a published file."""
     prior = load(place).prior
     if prior is None:
-        raise UserError(f"{place} has no prior; name a run of `train prior`, or leave out --init")
+        raise UserError(f"{place} has no prior; give a run of `train prior`, or leave out --init")
     return prior
 
 
 def load_weights(part: nn.Module, state: dict[str, Tensor], place: Path) -> None:
-    """Load weights, every one of which must fit."""
+    """Load weights, all of which must fit."""
     expected = part.state_dict()
     wrong = sorted(expected.keys() ^ state.keys())
     wrong += [name for name in expected if name in state and expected[name].shape != state[name].shape]

@@ -1,7 +1,7 @@
-"""A trained model on disk: `model.safetensors` with everything needed to use it, and `model.json` to read.
+"""A trained model on disk: `model.safetensors`, complete, and `model.json` for people.
 
-The description rides in the header of the tensor file, so that the two can never disagree; `model.json` is a
-copy of it for people and scripts, and is not read back.
+The description is in the header of the tensor file, so the two cannot disagree; `model.json` is a copy for
+people and scripts.
 """
 
 import json
@@ -33,9 +33,10 @@ DESCRIPTION = "model.json"
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write a model into a folder; what lies there stays whole until the new one is complete."""
+    """Write a model into a folder; each file is replaced in one step."""
     text = described_text(model)
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state(model).items()}
+    state = model.modules().state_dict()
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     with replacing(folder / TENSORS) as path:
         save_file(tensors, path, metadata={"genstack": text})
     with replacing(folder / DESCRIPTION) as path:
@@ -43,7 +44,7 @@ def save(model: Model, folder: Path) -> None:
 
 
 def described_text(model: Model) -> str:
-    """The description of a model, as JSON."""
+    """Describe a model as JSON."""
     described = {
         "format_version": FORMAT_VERSION,
         "genstack_version": genstack.__version__,
@@ -61,18 +62,14 @@ def described_text(model: Model) -> str:
 
 
 def load(place: Path) -> Model:
-    """Read a model, on the CPU, in eval mode, without gradients.
+    """Load a model, on the CPU, in eval mode, without gradients.
 
     Args:
-        place: folder of a run, where `save` wrote it, a file or folder that another project published, or a
-            repository of the Hugging Face hub (`hf:user/name`), which is fetched.
-
-    Raises:
-        UserError: there is no model.
-        UserError: the file is damaged, from another version, or does not fit its own description.
+        place: a run or an exported folder, a file or folder of another project, or a repository of the
+            Hugging Face hub (`hf:user/name`), which is downloaded.
     """
-    if hub.named(place):
-        place = hub.fetch(place)  # a folder, as a published one is read as a whole
+    if hub.is_hub_name(place):
+        place = hub.fetch(place)
     path = weights_of(place)
     if not is_own(path):
         return published.load(place, import_options.note_options(place))
@@ -80,7 +77,7 @@ def load(place: Path) -> Model:
         described = json.loads((file.metadata() or {}).get("genstack", "null"))
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     with file_errors(path):
-        # nothing is allocated before the file has shown that it holds as much
+        # allocate nothing before the size of the file is checked
         with torch.device("meta"), at_most(len(shapes)):
             blank = build_model(described, path)
         compare(shapes, blank)
@@ -95,24 +92,20 @@ def load(place: Path) -> Model:
 
 
 def weights_of(place: Path) -> Path:
-    """Return the file with the weights of a run, or the file or folder that another project published.
-
-    Raises:
-        UserError: not found.
-    """
+    """Return the weights file of a run, or the file or folder of another project."""
     if place.is_file() or not (place / TENSORS).is_file():
         if not place.exists():
-            raise UserError(f"{place} not found; name a run folder, or a published file")
+            raise UserError(f"{place} not found; give a run folder, or a published file")
         if place.is_dir() and not is_published(place):
             raise UserError(
-                f"{place} holds no {TENSORS}; name a run folder that has been validated at least once"
+                f"{place} holds no {TENSORS}; give a run folder that has been validated at least once"
             )
         return place
     return place / TENSORS
 
 
 def is_own(path: Path) -> bool:
-    """Return True for a file that `save` wrote, or that should be one for lying beside its description."""
+    """Return True for a file of `save`, or any `model.safetensors` beside a `model.json`."""
     if path.name != TENSORS or not path.is_file():
         return False
     with damage_errors(path), safe_open(path, framework="pt") as file:
@@ -120,7 +113,7 @@ def is_own(path: Path) -> bool:
 
 
 def build_model(described: Any, path: Path) -> Model:
-    """The model of a description, with fresh weights."""
+    """Build the model of a description, with new weights."""
     if not isinstance(described, dict) or "compressor" not in described:
         raise UserError(f"{path} was not written by genstack: its header has no description")
     if described.get("format_version") != FORMAT_VERSION:
@@ -141,34 +134,29 @@ def build_model(described: Any, path: Path) -> Model:
         check_parts(model)
     except UserError:
         raise
-    except Exception as error:  # a wrong value can fail anywhere in a constructor
+    except Exception as error:  # an invalid value may fail anywhere in a constructor
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise UserError(f"the description in {path} is incomplete or wrong: {reason}") from error
+        raise UserError(f"the description in {path} is incomplete or invalid: {reason}") from error
     return model
 
 
 def check_parts(model: Model) -> None:
-    """Refuse a description of something else than a compressor and a prior over its codes or latents."""
+    """Check that a description is of a compressor and, if any, a prior over its codes or latents."""
     if not isinstance(model.compressor, Compressor) or not isinstance(model.prior, Prior | None):
         raise UserError(
-            f"a model is a compressor and a prior or none, "
-            f"not {type(model.compressor).__name__} and {type(model.prior).__name__}"
+            f"expected a compressor and a prior or none, "
+            f"got {type(model.compressor).__name__} and {type(model.prior).__name__}"
         )
     if model.prior is not None and model.prior.layout != model.layout:
-        raise UserError(f"the prior is over {model.prior.layout}, the compressor has {model.layout}")
+        raise UserError(f"the prior has layout {model.prior.layout}, but the compressor has {model.layout}")
 
 
 def compare(shapes: dict[str, tuple[int, ...]], model: Model) -> None:
-    """Hold the tensors of a file against those of the model it describes."""
+    """Compare names and shapes of tensors with the described model."""
     expected = {key: tuple(value.shape) for key, value in model.modules().state_dict().items()}
     missing, extra = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
     if missing or extra:
-        raise UserError(f"tensors do not fit the description: missing {missing[:5]}, left over {extra[:5]}")
+        raise UserError(f"tensors differ from the description: missing {missing[:5]}, unexpected {extra[:5]}")
     for key, shape in expected.items():
         if shapes[key] != shape:
-            raise UserError(f"tensor {key} has shape {shapes[key]}, the description says {shape}")
-
-
-def state(model: Model) -> dict[str, torch.Tensor]:
-    """The weights of a model by name."""
-    return model.modules().state_dict()
+            raise UserError(f"tensor {key} has shape {shapes[key]}, but the description says {shape}")

@@ -1,9 +1,9 @@
-"""Files that torch.save wrote, read without importing or calling anything that they name.
+"""Files of torch.save, read without importing or calling anything that they name.
 
 `torch.load` does not suit hostile files, even with inert classes: it hands TorchScript archives to
-`torch.jit.load`, unpacks tar files, and the unpickler in C crashes on deep keys and far places in the memo.
+`torch.jit.load`, unpacks tar files, and the unpickler in C crashes on nested keys and large memo indices.
 Here the standard library's unpickler in Python builds the structure, with a few opcodes replaced. Tensors are
-views of the mapped file, compared with its size, and are loaded when somebody reads them.
+views of the memory-mapped file, within its bounds.
 """
 
 import math
@@ -25,8 +25,8 @@ from genstack.errors import UserError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of files from before torch 1.6
 MOST_STRUCTURE = 2**28  # bytes of the pickle in a zip
-MOST_SHARED = 8  # bytes of tensors for each byte of the file: some lie there under several names
-KEYS = str | int | float | bytes | None  # possible keys of dictionaries: quick to hash
+MOST_SHARED = 8  # bytes of tensors per byte of the file, since tensors may share a storage
+KEYS = str | int | float | bytes | None  # types of dictionary keys that are quick to hash
 STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -41,29 +41,29 @@ STORAGES = {
     "UntypedStorage": torch.uint8,
 }
 DTYPES = {str(dtype): dtype for dtype in STORAGES.values()}
-Storage = Callable[[str, torch.dtype, int], Tensor]  # key, type and count of numbers -> the numbers
+Storage = Callable[[str, torch.dtype, int], Tensor]  # key, type and count of numbers -> tensor
 
 
 @dataclass(eq=False)
 class Inert:
-    """Stand-in for a class, function or object that a pickle names, with the state that it was given."""
+    """Stand-in for a class, function or object that a pickle names, with its state."""
 
     name: str
     state: Any = None
 
 
 def no_storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-    """Refuse storages where a pickle should hold plain data."""
+    """Reject storages in a pickle of plain data."""
     raise ValueError(f"unexpected storage {key}")
 
 
 class InertUnpickler(pickle._Unpickler):
-    """Builds containers, numbers, texts and tensors; everything else becomes `Inert`.
+    """Builds containers, numbers, strings and tensors; everything else becomes `Inert`.
 
     Args:
-        file: at the start of a pickle; must not be asked for more memory than it has bytes (BytesIO, mmap).
-        storage: gives the numbers of a storage.
-        most: bytes of all tensors together.
+        file: file at the start of a pickle; its reads must not allocate more than it holds (BytesIO, mmap).
+        storage: returns the numbers of a storage.
+        most: maximum number of bytes of all tensors together.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
@@ -85,7 +85,7 @@ class InertUnpickler(pickle._Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Inert:
-        """Import nothing."""
+        """Return a stand-in instead of importing."""
         return Inert(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
@@ -95,41 +95,41 @@ class InertUnpickler(pickle._Unpickler):
             return of
         key, _, count, *view = rest
         if kind != "storage" or not isinstance(of, Inert) or any(view):
-            raise ValueError("only storages may lie outside of a pickle")
+            raise ValueError("expected a storage outside of the pickle")
         if not isinstance(key, str) or type(count) is not int or count < 0:
-            raise TypeError("a storage has a name and a size")
+            raise TypeError("expected a name and a size of a storage")
         return self.storage(key, STORAGES[of.name.rpartition(".")[2]], count)
 
     def rebuild(self, numbers: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-        """Return a view of a storage, after comparing it with the storage."""
+        """Return a view of a storage, after checking its bounds."""
         if not isinstance(numbers, Tensor) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
-            raise TypeError("a tensor is a view of a storage")
+            raise TypeError("expected a tensor to be a view of a storage")
         if not all(type(number) is int for number in (offset, *shape, *strides)):
-            raise TypeError("offset, shape and strides of a tensor are integers")
+            raise TypeError("expected integers as offset, shape and strides of a tensor")
         if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
             raise UserError(f"invalid tensor of shape {shape}, strides {strides} and offset {offset}")
         count, size = math.prod(shape), numbers.numel()
         last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
         if count and last >= size:
-            raise UserError(f"a tensor of shape {shape} reaches out of its storage of {size} numbers")
+            raise UserError(f"a tensor of shape {shape} exceeds its storage of {size} numbers")
         if count > size:
             raise UserError(f"a tensor of shape {shape} repeats the {size} numbers of its storage")
         self.left -= count * numbers.dtype.itemsize
         if self.left < 0:
-            raise UserError(f"its tensors share numbers, and are {MOST_SHARED} times as large as the file")
+            raise UserError(f"its tensors have over {MOST_SHARED} times as many bytes as the file")
         return numbers.as_strided(shape, strides, offset)
 
     def rebuild_typed(self, numbers: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
-        """Return a view of a storage of bytes as numbers of a type."""
+        """Return a view of an untyped storage."""
         return self.rebuild(numbers.view(DTYPES[rest[2].name]), offset, shape, strides)
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """Return the result of a known function, or what stands for the result of any other."""
+        """Call a known function; return a stand-in for the result of any other."""
         name = function.name if isinstance(function, Inert) else "object"
         return self.known[name](*arguments) if name in self.known else Inert(name)
 
     def fill(self, pairs: list[Any]) -> None:
-        """Add keys and values in turn to the dictionary on top of the stack."""
+        """Add alternating keys and values to the dictionary on top of the stack."""
         target = self.stack[-1]
         if isinstance(target, dict):
             for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -160,7 +160,7 @@ class InertUnpickler(pickle._Unpickler):
         self.append(self.call(klass, args))
 
     def load_state(self) -> None:
-        """Give an inert object its state; nothing else has one."""
+        """Set the state of a stand-in; ignore any other."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], Inert):
             self.stack[-1].state = state
@@ -190,11 +190,11 @@ REPLACED: dict[bytes, Callable[[Any], None]] = {
     pickle.ADDITEMS: lambda self: self.extend(self.pop_mark()),
     pickle.EMPTY_SET: InertUnpickler.dispatch[pickle.EMPTY_LIST[0]],  # sets would hash their items
     pickle.FROZENSET: InertUnpickler.dispatch[pickle.LIST[0]],
-    pickle.BYTEARRAY8: InertUnpickler.dispatch[pickle.BINBYTES8[0]],  # would allocate before it reads
+    pickle.BYTEARRAY8: InertUnpickler.dispatch[pickle.BINBYTES8[0]],  # allocates before it reads
 }
 InertUnpickler.dispatch |= {code[0]: action for code, action in REPLACED.items()}
 for code in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
-    del InertUnpickler.dispatch[code[0]]  # registered classes and memory from elsewhere
+    del InertUnpickler.dispatch[code[0]]  # registered classes and out-of-band buffers
 
 
 def ordered_dict(*arguments: Any) -> dict:
@@ -209,28 +209,24 @@ def unpickle(file: Any, storage: Storage = no_storage, most: int = 0) -> Any:
 
 
 class TorchFile:
-    """A file of torch, mapped into memory: a zip, or a row of pickles as before torch 1.6.
+    """A memory-mapped file of torch: a zip, or consecutive pickles as before torch 1.6.
 
-    Args:
-        path: of the file.
-
-    Attributes:
-        data: its content, in which tensors are views of the file.
+    `data` is its content; tensors are views of the file.
     """
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
             self.mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        self.spans: dict[str, tuple[int, int]] = {}  # first byte and count of bytes, by key of the storage
+        self.spans: dict[str, tuple[int, int]] = {}  # offset and size by key of the storage
         self.checksums: dict[str, int] = {}
-        self.unverified: dict[int, str] = {}  # keys of storages by their address in memory
+        self.unverified: dict[int, str] = {}  # keys of storages by memory address
         self.data = self.read_zip(path) if self.mapped[:2] == b"PK" else self.read_legacy()
 
     def numbers(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
         """Return the numbers of a storage."""
         begin, size = self.spans[key]
         if count * dtype.itemsize > size:
-            raise UserError(f"storage {key} has {size} bytes, and should hold {count} numbers of {dtype}")
+            raise UserError(f"storage {key} has {size} bytes, too few for {count} numbers of {dtype}")
         if not count:
             return torch.empty(0, dtype=dtype)
         found = torch.frombuffer(self.mapped, dtype=dtype, count=count, offset=begin)
@@ -238,7 +234,7 @@ class TorchFile:
         return found
 
     def verify(self, tensor: Tensor) -> None:
-        """Compare the checksum of a tensor's storage, once, if the file has one."""
+        """Check the checksum of a tensor's storage, once, if the file has one."""
         key = self.unverified.pop(tensor.untyped_storage().data_ptr(), "")
         if key in self.checksums:
             begin, size = self.spans[key]
@@ -252,7 +248,7 @@ class TorchFile:
             members = {entry.filename: entry for entry in archive.infolist()}
         found = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(found) != 1:
-            raise UserError("not a checkpoint of torch: a zip without one data.pkl")
+            raise UserError("not a checkpoint of torch: expected a zip with one data.pkl")
         root = found[0].removesuffix("data.pkl")
         for name, entry in members.items():
             if name.startswith(root):
@@ -268,14 +264,14 @@ class TorchFile:
         return unpickle(BytesIO(structure), storage, MOST_SHARED * len(self.mapped))
 
     def span(self, entry: zipfile.ZipInfo) -> tuple[int, int]:
-        """Return first byte and count of bytes of a member; its own header says where its content begins."""
+        """Return offset and size of the content of a member, after its local header."""
         start = entry.header_offset
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise UserError("its members are compressed, which torch never does")
+            raise UserError("compressed members are not supported; torch.save writes none")
         mark, name, extra = struct.unpack("<4s22xHH", self.mapped[max(0, start) : start + 30])
         begin = start + 30 + name + extra
         if mark != b"PK\x03\x04" or begin + entry.file_size > len(self.mapped):
-            raise UserError(f"damaged or incomplete: {entry.filename} does not lie in the file")
+            raise UserError(f"damaged or incomplete: {entry.filename} is outside the file")
         return begin, entry.file_size
 
     def content(self, name: str, most: int) -> bytes:
@@ -289,25 +285,25 @@ class TorchFile:
         return content
 
     def read_legacy(self) -> Any:
-        """Read five pickles, then the storages; the fourth pickle is read again once these are found."""
+        """Read five pickles and the storages; the fourth is read again once the storages are located."""
         file, total = self.mapped, len(self.mapped)
-        claimed: dict[str, tuple[int, int]] = {}
+        declared: dict[str, tuple[int, int]] = {}
 
-        def claim(key: str, dtype: torch.dtype, count: int) -> Tensor:
-            claimed[key] = (count, count * dtype.itemsize)
-            if claimed[key][1] > total:
-                raise UserError(f"storage {key} claims {count} numbers; the file has {total} bytes")
+        def declare(key: str, dtype: torch.dtype, count: int) -> Tensor:
+            declared[key] = (count, count * dtype.itemsize)
+            if declared[key][1] > total:
+                raise UserError(f"storage {key} has {count} numbers, but the file has {total} bytes")
             return torch.empty(count, dtype=dtype, device="meta")
 
         if unpickle(file) != MAGIC or unpickle(file) != VERSION:
-            raise UserError("not a checkpoint of torch, but another pickle")
+            raise UserError("not a checkpoint of torch, but another kind of pickle")
         system = unpickle(file)
         if isinstance(system, dict) and system.get("little_endian") is False:
             raise UserError("written on a big-endian machine, which is not supported")
         start = file.tell()
-        unpickle(file, claim, MOST_SHARED * total)
+        unpickle(file, declare, MOST_SHARED * total)
         for key in unpickle(file):
-            count, size = claimed[key]
+            count, size = declared[key]
             begin = file.tell() + 8
             if int.from_bytes(file.read(8), "little", signed=True) != count or begin + size > total:
                 raise UserError(f"damaged or incomplete: storage {key} does not have {count} numbers")

@@ -1,4 +1,4 @@
-"""Models that other projects published: the kind is recognised from the tensors, the model is one of ours."""
+"""Models published by other projects: the format is recognised from names of tensors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +12,16 @@ from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.model import Model
 
-MOST_PARTS = 16  # prefixes under which a model is looked for
+MOST_PARTS = 16  # prefixes that are searched for a model
 
 
 def formats() -> dict[str, type[Format]]:
-    """Every format that genstack reads."""
+    """All formats that genstack reads."""
     return discover(genstack.checkpoints.formats, Format)  # type: ignore[type-abstract]
 
 
 def load(path: Path, options: ImportOptions = ImportOptions()) -> Model:
-    """The model in a published file or folder, on the CPU, in eval mode, without gradients.
-
-    Args:
-        path: of the file, or of a folder with `config.json`.
-        options: what the tensors do not tell.
-
-    Raises:
-        UserError: the file is damaged, of no known kind, or does not tell enough.
-    """
+    """Load a published file, or a folder with `config.json`; on the CPU, in eval mode, without gradients."""
     file = read(path)
     with damage_errors(path):
         names = file.names()
@@ -40,36 +32,33 @@ def load(path: Path, options: ImportOptions = ImportOptions()) -> Model:
         except MissingOption as error:
             missing = [name.replace("_", "-") for name in error.names if name not in options.given]
             lines = " and ".join(f"`{name}: ...`" for name in missing)
-            place = f" (or write {lines} into {note_path(path)})" if missing else ""
-            raise UserError(f"{error}{place}") from error
+            advice = f" (or write {lines} into {note_path(path)})" if missing else ""
+            raise UserError(f"{error}{advice}") from error
         except UserError:
             raise
-        except DAMAGE as error:  # whatever the tensors, no format should fail like this
+        except DAMAGE as error:  # no format should raise these
             raise UserError(
-                f"it looks like {kind.what}, and cannot be read ({reason(error)}): it is damaged, or "
-                "genstack has a fault; GENSTACK_TRACEBACK=1 shows where"
+                f"it looks like {kind.what} but cannot be read ({reason(error)}): it is damaged, or this "
+                "is a bug of genstack; GENSTACK_TRACEBACK=1 shows where"
             ) from error
     model.metadata |= {"published": kind.what, "file": path.name} | ({"part": prefix[:-1]} if prefix else {})
     return model
 
 
 def format_of(names: set[str], known: list[Format]) -> Format | None:
-    """Return the first format that tensors with these names fit."""
+    """Return the first format that has tensors with these names."""
     return next((kind for kind in known if kind.fits(dict.fromkeys(names))), None)
 
 
 def recognise(names: set[str]) -> tuple[Format, str]:
-    """Return the format of tensors with these names, and the prefix before the names that it knows.
+    """Return the format of tensors with these names, and the prefix of those that belong to it.
 
-    A model may lie within a larger one, such as a compressor in a diffusion model or in a training's file.
-
-    Raises:
-        UserError: there is none; the message says which is nearest, and what does not belong to it.
+    A model may be part of a larger one, such as the compressor of a diffusion model.
     """
     known = [kind() for kind in formats().values()]
     if kind := format_of(names, known):
         return kind, ""
-    ends = tuple(f".{kind.marks[0]}" for kind in known)
+    ends = tuple(f".{kind.required[0]}" for kind in known)
     starts = {name[: -len(end) + 1] for name in names for end in ends if name.endswith(end)}
     found: dict[str, Format] = {}
     for start in sorted(starts)[:MOST_PARTS]:
@@ -80,23 +69,19 @@ def recognise(names: set[str]) -> tuple[Format, str]:
         ((prefix, kind),) = found.items()
         return kind, prefix
     if found:
-        raise UserError(
-            f"it holds several models ({', '.join(found)}); save one of them to a file of its own"
-        )
+        raise UserError(f"it holds several models ({', '.join(found)}); save one of them to a separate file")
 
     def likeness(kind: Format) -> int:
-        return sum(name in names for name in kind.marks) - sum(name in names for name in kind.unlike)
+        return sum(name in names for name in kind.required) - sum(name in names for name in kind.excluded)
 
     nearest = max(known, key=likeness)
-    lacking = [name for name in nearest.marks if name not in names]
-    if len(lacking) == len(nearest.marks):
+    lacking = [name for name in nearest.required if name not in names]
+    if len(lacking) == len(nearest.required):
         shown = ", ".join(sorted(names)[:SHOWN])
-        raise UserError(
-            f"its kind is unknown (`genstack import --list` shows what is); its tensors are {shown}, ..."
-        )
+        raise UserError(f"unknown format (see `genstack import --list`); its tensors are {shown}, ...")
     if lacking:
-        raise UserError(f"it looks like a {nearest.what}, but {', '.join(lacking)} is missing")
-    extra = [name for name in nearest.unlike if name in names]
+        raise UserError(f"it looks like a {nearest.what}, but has no {', '.join(lacking)}")
+    extra = [name for name in nearest.excluded if name in names]
     raise UserError(
-        f"it looks like a {nearest.what}, but has {', '.join(extra)} besides, which is not supported"
+        f"it looks like a {nearest.what}, but also has {', '.join(extra)}, which is not supported"
     )

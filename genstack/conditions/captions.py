@@ -107,13 +107,7 @@ def warn_truncated(lengths: Sequence[int], length: int) -> None:
 
 
 class CaptionPrompts(Modality):
-    """Captions; without prompts, empty ones.
-
-    Args:
-        count_tokens: counts the tokens of captions.
-        length: most tokens of a caption.
-        dropout: share of training samples without a caption.
-    """
+    """Captions of at most `length` tokens; without prompts, empty ones."""
 
     kind = "captions"
 
@@ -139,15 +133,7 @@ class CaptionPrompts(Modality):
 
 
 class TextTransformer(ConditionEmbedding):
-    """Bidirectional transformer over the tokens of captions: `b length -> b length width`.
-
-    Args:
-        tokens: size of the vocabulary, with 0 for padding.
-        length: tokens of a caption.
-        width: channels.
-        depth: layers.
-        heads: attention heads of a layer.
-    """
+    """Bidirectional transformer over the tokens of captions, 0 for padding: `b length -> b length width`."""
 
     def __init__(self, tokens: int, length: int, width: int, depth: int, heads: int):
         super().__init__()

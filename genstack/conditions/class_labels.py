@@ -60,12 +60,7 @@ class ClassLabels(Condition):
 
 
 class Classes(Modality):
-    """Class labels, prompted by name or by `#index`; without prompts, trained classes are cycled.
-
-    Args:
-        names: class names in the order of their labels.
-        untrained: labels without a training image.
-    """
+    """Class labels, prompted by name or by `#index`; without prompts, trained classes are cycled."""
 
     kind = "classes"
 

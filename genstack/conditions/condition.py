@@ -39,11 +39,7 @@ class Condition(ABC):
 
     @abstractmethod
     def fit(self, data: DataInfo) -> "Condition":
-        """Return a copy with what is set from the data, such as class names.
-
-        Raises:
-            UserError: the data lacks what the condition reads.
-        """
+        """Return a copy with what is set from the data, such as class names."""
 
     def with_compressor(self, network: Compressor, weights_hash: str) -> "Condition":
         """Return a copy with the frozen compressor of condition images.
@@ -80,10 +76,6 @@ class Condition(ABC):
 
 
 def check_dropout(dropout: float) -> None:
-    """Check that a dropout is a share of training samples.
-
-    Raises:
-        UserError: it is below 0, or 1 and above.
-    """
+    """Check that a dropout is from 0 to below 1."""
     if not 0 <= dropout < 1:
         raise UserError(f"dropout must be at least 0 and below 1, got {dropout}")

@@ -66,11 +66,7 @@ class Coordinates(Condition):
 
 
 class Crops(Modality):
-    """Crops of a larger picture; without prompts, from anywhere.
-
-    Args:
-        dropout: share of training samples without coordinates.
-    """
+    """Crops of a larger picture; without prompts, from anywhere."""
 
     kind = "coordinates"
 
@@ -98,12 +94,7 @@ class Crops(Modality):
 
 
 class EdgeEncoder(ConditionEmbedding):
-    """Edges of crops to one token each: `b 5 -> b 1 width`.
-
-    Args:
-        frequencies: sines and cosines of each edge.
-        width: channels of a token.
-    """
+    """Edges of crops to one token each: `b 5 -> b 1 width`."""
 
     def __init__(self, frequencies: int, width: int):
         super().__init__()

@@ -76,20 +76,12 @@ class EncodedCaptions(Condition):
         return replace(self, length=length).with_encoder(encoder)
 
     def with_encoder(self, encoder: TextEncoder) -> "EncodedCaptions":
-        """Return a copy with the dimension and hash of an encoder.
-
-        Raises:
-            UserError: it does not fit.
-        """
+        """Return a copy with the dimension and hash of an encoder."""
         self.check(encoder)
         return replace(self, dim=encoder.dim, weights_hash=encoder.weights_hash)
 
     def check(self, encoder: TextEncoder) -> None:
-        """Check that an encoder fits.
-
-        Raises:
-            UserError: its states or its number of tokens do not.
-        """
+        """Check that an encoder fits."""
         if encoder.limit is not None and self.length > encoder.limit:
             raise UserError(
                 f"length {self.length} of captions exceeds the {encoder.limit} tokens of the text encoder "
@@ -149,13 +141,7 @@ class EncodedCaptions(Condition):
 
 
 class StateProjection(ConditionEmbedding):
-    """MLP from states of a text encoder to tokens: `b length channels -> b length width`.
-
-    Args:
-        dim: channels of a state, without the flags.
-        length: tokens of a caption.
-        width: channels of a token.
-    """
+    """MLP from states of a text encoder to tokens: `b length channels -> b length width`."""
 
     def __init__(self, dim: int, length: int, width: int):
         super().__init__()

@@ -95,11 +95,7 @@ class ConditionImage(Condition):
 
 
 def checked_shape(data: DataInfo) -> tuple[int, int, int]:
-    """Channels, height and width of the data's condition images.
-
-    Raises:
-        UserError: the data has none.
-    """
+    """Channels, height and width of the data's condition images."""
     if not all(data.image_shape):
         raise UserError(
             "the data has no condition images: its codes were encoded without; encode again with "
@@ -109,11 +105,7 @@ def checked_shape(data: DataInfo) -> tuple[int, int, int]:
 
 
 class ImagePrompts(Modality):
-    """Condition images; without prompts, none.
-
-    Args:
-        dropout: share of training samples without an image.
-    """
+    """Condition images; without prompts, none."""
 
     kind = "condition images"
 
@@ -164,14 +156,7 @@ def edges(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 H W"]:
 
 
 class PatchEncoder(ConditionEmbedding):
-    """Images to one token per patch, by strided convolutions: `b c H W -> b n width`.
-
-    Args:
-        channels: channels of the images.
-        patch: side of a patch in pixels, a power of 2.
-        length: number of patches.
-        width: channels of a token.
-    """
+    """Images to one token per patch, by strided convolutions: `b c H W -> b n width`."""
 
     def __init__(self, channels: int, patch: int, length: int, width: int):
         super().__init__()

@@ -115,13 +115,10 @@ class ImageCodes(Condition):
 
 
 class CodeEmbedding(ConditionEmbedding):
-    """Codes to tokens with learned positions: `b n -> b n width`.
+    """Codes to tokens with learned positions: `b n -> b n width`; index `codebook_size` is the null
+    condition.
 
-    Args:
-        codebook_size: number of codes; the next index is the null condition.
-        length: codes of an image.
-        width: channels of a token.
-        own: create a table; otherwise `share_codes` must be called first.
+    Unless it has its `own` table, `share_codes` must be called first.
     """
 
     def __init__(self, codebook_size: int, length: int, width: int, own: bool):

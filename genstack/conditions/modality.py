@@ -11,13 +11,7 @@ Item = TypeVar("Item")
 
 
 class PromptError(UserError):
-    """A prompt that the prior does not read, or none where it needs one.
-
-    Args:
-        message: what is wrong.
-        kind: kind of prompt, a key of `Prompts.kinds`.
-        missing: True if the prior needs such a prompt.
-    """
+    """A prompt that the prior does not read, or a missing one; `kind` is a key of `Prompts.kinds`."""
 
     def __init__(self, message: str, kind: str, missing: bool):
         super().__init__(message)

@@ -121,16 +121,7 @@ def download(name: str, precision: Precision) -> TextEncoder:
 
 
 def find_trained(name: str, precision: Precision, weights_hash: str) -> TextEncoder:
-    """Open the encoder that a run was trained with, without downloads.
-
-    Args:
-        name: its name.
-        precision: precision of its weights.
-        weights_hash: hash of its weights; "" if unknown.
-
-    Raises:
-        UserError: it is not on this machine, or differs.
-    """
+    """Open the encoder that a run was trained with, without downloads."""
     folder = find(name, fetch=False)
     encoder = load_encoder(str(folder), precision)
     if weights_hash and encoder.weights_hash != weights_hash:
@@ -147,9 +138,6 @@ def find(name: str, fetch: bool) -> Path:
     Args:
         name: its folder, or `hf:user/name` on the hub.
         fetch: allow downloads, as in training.
-
-    Raises:
-        UserError: it is not found.
     """
     given = os.environ.get(VARIABLE, "")
     if given and not fetch:
@@ -185,11 +173,7 @@ def find_on_hub(name: str, fetch: bool) -> Path:
 
 @lru_cache(maxsize=1)
 def load_encoder(folder: str, precision: Precision) -> TextEncoder:
-    """Load and cache the encoder in a folder.
-
-    Raises:
-        UserError: the folder has no complete encoder.
-    """
+    """Load and cache the encoder in a folder."""
     transformers = library()
     options = {"local_files_only": True, "trust_remote_code": False}
     # The library may draw random numbers; the run's generator must not notice.
@@ -226,11 +210,7 @@ def no_progress_bar(transformers: Any) -> Iterator[None]:
 
 
 def library() -> Any:
-    """Import transformers, with tokenizers on one thread, since data loaders fork this process.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Import transformers, with tokenizers on one thread, since data loaders fork this process."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with extra("text", "a text encoder needs the package transformers"):
         import transformers

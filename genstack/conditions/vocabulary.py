@@ -46,11 +46,7 @@ def normalize_text(caption: str) -> str:
 
 @lru_cache(maxsize=8)
 def load_tokenizer(merges: tuple[str, ...]) -> "Tokenizer":
-    """Build and cache the tokenizer of these merges.
-
-    Raises:
-        UserError: a merge joins unknown tokens.
-    """
+    """Build and cache the tokenizer of these merges."""
     try:
         return build_tokenizer(merges)
     except Exception as error:  # the library is not written in Python, and raises nothing narrower

@@ -164,9 +164,6 @@ def read(
         background: red, green and blue, 0 to 255.
         raw: keep the file's own values, for a window.
         name: name of the file for messages; by default its path.
-
-    Raises:
-        UserError: the file is not a picture, is damaged or incomplete, or has more than 2**27 pixels.
     """
     with open_picture(file, name) as picture:
         return pixels(picture, channels, background, raw)

@@ -9,13 +9,7 @@ from torch.nn.functional import pad
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.cached import CachedTransformer
-from genstack.prior.code_prior import CodePrior
-from genstack.prior.guidance import Guidance
-from genstack.prior.known import Known
-from genstack.prior.logits import uniforms
-from genstack.prior.options import SamplingOptions
-from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.sequential import CachedTransformer, Decoder, Sequential
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -25,7 +19,7 @@ from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
-class Autoregressive(CodePrior):
+class Autoregressive(Sequential):
     """Predict the next code from the condition and the codes so far, by a transformer.
 
     Args:
@@ -74,17 +68,10 @@ class Autoregressive(CodePrior):
         padding_mask = self.condition.padding_mask(condition)
         return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats per code; in training with condition dropout and code noise."""
-        inputs = codes
-        if self.training:
-            condition = self.condition.drop(condition)
-            noisy = torch.rand(codes.shape, device=codes.device) < self.code_noise
-            inputs = torch.where(noisy, torch.randint_like(codes, self.layout.codebook_size), codes)
-        return self.distribution.nats(self.logits(inputs, condition), codes).mean()
-
-    def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self.distribution.nats(self.logits(codes, condition), codes).sum(dim=1)
+    def corrupt(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+        """Replace a share of codes by random ones."""
+        noisy = torch.rand(codes.shape, device=codes.device) < self.code_noise
+        return torch.where(noisy, torch.randint_like(codes, self.layout.codebook_size), codes)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code given the codes before it, in float32."""
@@ -103,21 +90,12 @@ class Autoregressive(CodePrior):
         )
         return self.head(features[:, self.prefix_length - 1 :]).float()
 
-    def sample_codes(
-        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
-    ) -> Int[Tensor, "b n"]:
-        """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length * self.distribution.numbers).to(known.values.device)
-        return sample_sequence(TransformerDecoder(self, guidance.values), guidance, options, noise, known)
+    def decoder(self, condition: Tensor) -> "TransformerDecoder":
+        return TransformerDecoder(self, condition)
 
 
 class TransformerDecoder(Decoder):
-    """Decode a batch of sequences with a key-value cache: a step costs one token per row.
-
-    Args:
-        prior: the prior.
-        condition: values of its condition, one row per sequence.
-    """
+    """Decode a batch of sequences with a key-value cache: a step costs one token per row."""
 
     def __init__(self, prior: Autoregressive, condition: Tensor):
         self.prior, self.encoded = prior, prior.encode_condition(condition)

@@ -24,11 +24,7 @@ THRESHOLD = 0.5  # share of codes that change within it; attention and normaliza
 
 
 def completion_mask(keep: str, height: int, width: int) -> Bool[Tensor, "H W"]:
-    """Mask all of an image but a share at one side, such as `top:0.5` or `left:0.25`.
-
-    Raises:
-        UserError: `keep` is invalid.
-    """
+    """Mask all of an image but a share at one side, such as `top:0.5` or `left:0.25`."""
     match = re.fullmatch(r"(\w+):([\d.]+)", keep)
     share = float(match[2]) if match and match[2].count(".") <= 1 and match[2] != "." else 0.0
     if not match or match[1] not in SIDES or not 0 < share < 1:
@@ -52,9 +48,6 @@ def outpainting_canvas(
         size: height and width of the canvas.
         place: share of the free space above and to the left of the image; 0.5,0.5 is the middle.
         step: rows and columns of pixels per code; the image starts at a multiple of them.
-
-    Raises:
-        UserError: the image does not fit.
     """
     height, width = image.shape[-2:]
     if height > size[0] or width > size[1]:
@@ -93,9 +86,6 @@ def receptive_field(compressor: Compressor, layout: Layout) -> tuple[int, ...]:
 
     In images decoded from random codes, the pixels under one code of the finest grid are replaced, and the
     images are encoded again. A distance counts if most codes at that distance change.
-
-    Raises:
-        UserError: codes have no position in the image.
     """
     check_positions(layout, "sample whole images")
     generator = torch.Generator().manual_seed(0)
@@ -133,9 +123,6 @@ def encode_known(
         images: the images.
         mask: True for pixels that are sampled anew.
         grow: codes by which the mask grows in each grid, such as `receptive_field`.
-
-    Raises:
-        UserError: codes have no position in the image, or none is left outside the mask.
     """
     height, width = mask.shape
     layout = compressor.layout(height, width)

@@ -20,16 +20,25 @@ class Exact(CodePrior):
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code given codes that are sampled before it, in float32; K outputs of the head."""
 
+    def corrupt(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+        """Codes that the network reads in training; by default they are not changed."""
+        return codes
+
     @final
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy in nats per code; in training with condition dropout."""
+        inputs = codes
         if self.training:
             condition = self.condition.drop(condition)
-        return self._cross_entropy(codes, condition).mean()
+            inputs = self.corrupt(codes)
+        return self._cross_entropy(codes, inputs, condition).mean()
 
     @final
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
-        return self._cross_entropy(codes, condition).sum(dim=1)
+        return self._cross_entropy(codes, codes, condition).sum(dim=1)
 
-    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        return self.distribution.nats(self.logits(codes, condition), codes)
+    def _cross_entropy(
+        self, codes: Int[Tensor, "b n"], inputs: Int[Tensor, "b n"], condition: Tensor
+    ) -> Float[Tensor, "b n"]:
+        """Cross entropy of each code, in nats, from codes that the network reads."""
+        return self.distribution.nats(self.logits(inputs, condition), codes)

@@ -13,17 +13,12 @@ from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.autoregressive import Autoregressive, TransformerDecoder
-from genstack.prior.exact import Exact
-from genstack.prior.guidance import Guidance
-from genstack.prior.known import Known
-from genstack.prior.logits import uniforms
-from genstack.prior.options import SamplingOptions
-from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.sequential import Decoder, Sequential
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 
 
-class Hierarchical(Exact):
+class Hierarchical(Sequential):
     """One autoregressive prior per grid, each given all coarser codes.
 
     By the chain rule, nats add up and stay exact. Grids share no weights and may differ in size. The prior of
@@ -66,24 +61,21 @@ class Hierarchical(Exact):
         each = [prior.logits(codes[:, :end], condition)[:, start:] for prior, start, end in self._grids()]
         return torch.cat(each, dim=1)
 
-    def sample_codes(
-        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
-    ) -> Int[Tensor, "b n"]:
-        """Sample one code after the other; known codes affect later ones only."""
-        decoder, (first, _, _) = GridDecoder(self._grids(), guidance.values), self._grids()[0]
-        noise = uniforms(seeds, self.layout.length * first.distribution.numbers).to(known.values.device)
-        return sample_sequence(decoder, guidance, options, noise, known)
+    def decoder(self, condition: Tensor) -> "GridDecoder":
+        return GridDecoder(self._grids(), condition)
 
-    def _cross_entropy(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n"]:
-        return torch.cat(
-            [
-                prior.distribution.nats(
-                    prior.logits(codes[:, :end], condition)[:, start:], codes[:, start:end]
-                )
-                for prior, start, end in self._grids()
-            ],
-            dim=1,
-        )
+    @property
+    def numbers(self) -> int:
+        return self._grids()[0][0].distribution.numbers
+
+    def _cross_entropy(
+        self, codes: Int[Tensor, "b n"], inputs: Int[Tensor, "b n"], condition: Tensor
+    ) -> Float[Tensor, "b n"]:
+        each = [
+            prior.distribution.nats(prior.logits(inputs[:, :end], condition)[:, start:], codes[:, start:end])
+            for prior, start, end in self._grids()
+        ]
+        return torch.cat(each, dim=1)
 
     def _grids(self) -> Sequence[tuple[Autoregressive, int, int]]:
         """The prior of each grid, and the first and last index of the grid in the flat sequence."""
@@ -92,12 +84,7 @@ class Hierarchical(Exact):
 
 
 class GridDecoder(Decoder):
-    """Decode grid after grid, each by its own prior.
-
-    Args:
-        grids: the prior of each grid, with its first and last index.
-        condition: values of the condition, one row per sequence.
-    """
+    """Decode grid after grid; `grids` holds the prior of each, with its first and last index."""
 
     def __init__(self, grids: Sequence[tuple[Autoregressive, int, int]], condition: Tensor):
         self.starts, self.condition = {start: prior for prior, start, _ in grids}, condition

@@ -10,17 +10,12 @@ from torch.nn.functional import dropout, pad
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.exact import Exact
-from genstack.prior.guidance import Guidance
-from genstack.prior.known import Known
-from genstack.prior.logits import uniforms
-from genstack.prior.options import SamplingOptions
-from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.sequential import Decoder, Sequential
 from genstack.prior.symbols import Categorical
 from genstack.transformer.transformer import mean_pool
 
 
-class GatedPixelCNN(Exact):
+class GatedPixelCNN(Sequential):
     """Predict each code from the codes above and to the left, by gated convolutions.
 
     The prior of VQ-VAE. Training is cheap, but the receptive field is `layers` x (`kernel` // 2) rows and
@@ -86,12 +81,8 @@ class GatedPixelCNN(Exact):
         vertical = self.vertical(embedded, conditioning)
         return rearrange(self.horizontal(embedded, vertical, conditioning), "b h w K -> b (h w) K")
 
-    def sample_codes(
-        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
-    ) -> Int[Tensor, "b n"]:
-        """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.values.device)
-        return sample_sequence(PixelCNNDecoder(self, guidance.values), guidance, options, noise, known)
+    def decoder(self, condition: Tensor) -> "PixelCNNDecoder":
+        return PixelCNNDecoder(self, condition)
 
     def conditioning(self, condition: Tensor) -> Float[Tensor, "b width"]:
         """The condition as one vector."""
@@ -126,12 +117,7 @@ class GatedPixelCNN(Exact):
 
 
 class PixelCNNDecoder(Decoder):
-    """Decode row by row; the vertical stack runs once per row, over the rows in its receptive field.
-
-    Args:
-        prior: the prior.
-        condition: values of its condition, one row per sequence.
-    """
+    """Decode row by row; the vertical stack runs once per row, over the rows in its receptive field."""
 
     def __init__(self, prior: GatedPixelCNN, condition: Tensor):
         self.prior, self.conditioning = prior, prior.conditioning(condition)

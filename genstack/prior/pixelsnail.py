@@ -11,18 +11,13 @@ from torch.nn.functional import dropout, elu, pad, scaled_dot_product_attention
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.exact import Exact
-from genstack.prior.guidance import Guidance
-from genstack.prior.known import Known
-from genstack.prior.logits import uniforms
-from genstack.prior.options import SamplingOptions
 from genstack.prior.pixelcnn import gate
-from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.sequential import Decoder, Sequential
 from genstack.prior.symbols import Categorical
 from genstack.transformer.transformer import mean_pool
 
 
-class PixelSNAIL(Exact):
+class PixelSNAIL(Sequential):
     """Blocks of causal convolutions for nearby codes, each followed by attention to all earlier codes.
 
     The prior of VQ-VAE-2's grids. Sampling has no cache: it reads all rows so far again for each code. On
@@ -97,21 +92,12 @@ class PixelSNAIL(Exact):
             features = cast(Block, part)(features, embedded, coordinates, conditioning)
         return self.head(rearrange(elu(features), "b c h w -> b (h w) c")).float()
 
-    def sample_codes(
-        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
-    ) -> Int[Tensor, "b n"]:
-        """Sample one code after the other; known codes affect later ones only."""
-        noise = uniforms(seeds, self.layout.length).to(known.values.device)
-        return sample_sequence(PixelSNAILDecoder(self, guidance.values), guidance, options, noise, known)
+    def decoder(self, condition: Tensor) -> "PixelSNAILDecoder":
+        return PixelSNAILDecoder(self, condition)
 
 
 class PixelSNAILDecoder(Decoder):
-    """Decode by computing all rows so far again for each code.
-
-    Args:
-        prior: the prior.
-        condition: values of its condition, one row per sequence.
-    """
+    """Decode by computing all rows so far again for each code."""
 
     def __init__(self, prior: PixelSNAIL, condition: Tensor):
         self.prior, self.condition = prior, condition

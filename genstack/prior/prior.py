@@ -14,8 +14,7 @@ from genstack.errors import UserError
 from genstack.layout import Layout
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
-from genstack.prior.options import SamplingOptions
-from genstack.prior.presets import PRESETS
+from genstack.prior.options import PRESETS, SamplingOptions
 from genstack.transformer.packed_linear import pack_weights
 from genstack.transformer.weight_cast import cast_weights
 

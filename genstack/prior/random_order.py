@@ -8,14 +8,13 @@ from torch import Tensor
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.cached import CachedTransformer
 from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
-from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.sequential import CachedTransformer, Decoder, sample_sequence
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition

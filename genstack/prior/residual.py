@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.cached import CachedTransformer
-from genstack.prior.exact import Exact
-from genstack.prior.guidance import Guidance
-from genstack.prior.known import Known
-from genstack.prior.logits import uniforms
-from genstack.prior.options import SamplingOptions
-from genstack.prior.sequential import Decoder, sample_sequence
+from genstack.prior.sequential import CachedTransformer, Decoder, Sequential
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
@@ -26,7 +20,7 @@ from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
-class ResidualTransformer(Exact):
+class ResidualTransformer(Sequential):
     """Two transformers for codes with several symbols per position, such as residual or grouped ones.
 
     The outer one reads the condition and the positions so far, each as the sum of its symbols, and summarizes
@@ -111,12 +105,8 @@ class ResidualTransformer(Exact):
         logits = [head(features[:, depth]).float() for depth, head in enumerate(self.heads)]
         return rearrange(logits, "depth (b p) K -> b (p depth) K", b=len(codes))
 
-    def sample_codes(
-        self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
-    ) -> Int[Tensor, "b n"]:
-        """Sample one symbol after the other; known ones affect later ones only."""
-        noise = uniforms(seeds, self.layout.length * self.distribution.numbers).to(known.values.device)
-        return sample_sequence(ResidualDecoder(self, guidance.values), guidance, options, noise, known)
+    def decoder(self, condition: Tensor) -> "ResidualDecoder":
+        return ResidualDecoder(self, condition)
 
     def embed(self, codes: Int[Tensor, "b p depth"]) -> Float[Tensor, "b p depth width"]:
         """Embed each symbol at its depth."""
@@ -124,12 +114,7 @@ class ResidualTransformer(Exact):
 
 
 class ResidualDecoder(Decoder):
-    """Decode a batch of sequences with key-value caches of both transformers.
-
-    Args:
-        prior: the prior.
-        condition: values of its condition, one row per sequence.
-    """
+    """Decode a batch of sequences with key-value caches of both transformers."""
 
     def __init__(self, prior: ResidualTransformer, condition: Tensor):
         self.prior, self.encoded = prior, prior.encode_condition(condition)

@@ -42,9 +42,6 @@ def sample_layout(
         layout: layout of the images, from their compressor.
         known: values that are kept, in this layout; the same positions in every image.
         overlap: share of a window that overlaps the next, at least 0 and below 1.
-
-    Raises:
-        UserError: the codes do not lie on one grid.
     """
     if layout == prior.layout:
         return prior.sample(condition((0.0, 0.0, 1.0, 1.0)), options, seeds, known)

@@ -71,9 +71,6 @@ class Canvas:
             mask: the mask, a picture of the same size.
             size: height and width; None for those of training.
             grow: see the class.
-
-        Raises:
-            UserError: the mask has another size than the picture, is transparent, or has no white.
         """
         image = load_image(model, file, size)
         if (read(mask, 4)[3] < 1).any():

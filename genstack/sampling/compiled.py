@@ -39,9 +39,6 @@ def compiled(model: Model, backend: Backend = "inductor") -> Iterator[None]:
     Args:
         model: model whose networks are compiled.
         backend: backend of torch.compile.
-
-    Raises:
-        UserError: the model's device is not supported.
     """
     from torch._dynamo import config as dynamo  # these take a second to import
     from torch._inductor import config as inductor

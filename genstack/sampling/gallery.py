@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genstack.atomic import begun, replacing, shared
+from genstack.atomic import replacing, shared_folder, unfinished
 from genstack.data.images import save
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load
@@ -49,19 +49,11 @@ class Gallery:
 
     @property
     def missing(self) -> list[int]:
-        """Indices of samples without a file.
-
-        Raises:
-            UserError: a file has other settings.
-        """
+        """Indices of samples without a file."""
         return [index for index in range(len(self.series)) if not self.exists(index)]
 
     def exists(self, index: int) -> bool:
-        """Return True if the file of a sample exists.
-
-        Raises:
-            UserError: it has other settings.
-        """
+        """Return True if the file of a sample exists."""
         if not self.path(index).exists():
             return False
         with Image.open(self.path(index)) as picture:
@@ -85,7 +77,7 @@ class Gallery:
             progress: called with the number of images after each batch.
             sample: samples a batch with a function of indices, such as `Compilation.sample`.
         """
-        with shared(self.folder, begun(self.folder)):
+        with shared_folder(self.folder, unfinished(self.folder)):
             for first in range(0, len(indices), batch_size):
                 batch = indices[first : first + batch_size]
                 images = sample(self.series.images, batch, batch_size)

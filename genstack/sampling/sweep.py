@@ -12,11 +12,7 @@ from genstack.data.sheet import table
 
 @dataclass(frozen=True)
 class Sweep:
-    """Sampling options with several values each.
-
-    Args:
-        axes: values of each option by its name; without axes there is one cell without changes.
-    """
+    """Values of sampling options by name; without axes there is one cell without changes."""
 
     axes: Mapping[str, Sequence[Any]]
 

@@ -156,11 +156,7 @@ class Backbone:
         return self.registers + (0 if not self.prefix else 1 if self.cross_attention else length)
 
     def causal_prefix_length(self, length: int) -> int:
-        """Apply `prefix_length`, where the last of these tokens predicts the first code.
-
-        Raises:
-            UserError: there are none.
-        """
+        """Apply `prefix_length`, where the last of these tokens predicts the first code."""
         if self.prefix_length(length) == 0:
             raise UserError(
                 "the first code needs a token before it; use `prefix: true`, or 1 for `registers`"

@@ -12,17 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from genstack.transformer.attention import cross_qk_norm
+from genstack.transformer.backbone import Backbone
 from genstack.transformer.masks import dot_product_attention
 
 
 class KeyValuePair(NamedTuple):
-    """Keys and values of a condition for one layer.
-
-    Args:
-        keys: of each token.
-        values: of each token.
-        padding_mask: True for padding tokens, which are not attended to; None without padding.
-    """
+    """Keys and values of a condition for one layer; the padding mask is None without padding."""
 
     keys: Float[Tensor, "b h m d"]
     values: Float[Tensor, "b h m d"]
@@ -33,19 +29,14 @@ class KeyValue(nn.Module):
     """Project the tokens of a condition to keys and values for one layer.
 
     It is not part of the layer, because it runs once per sample and the layer once per code.
-
-    Args:
-        width: channels of a token, a multiple of `heads`.
-        heads: attention heads.
-        norm: norm of the keys of each head.
-        bias: give the linear layer a bias.
     """
 
-    def __init__(self, width: int, heads: int, norm: nn.Module, bias: bool):
+    def __init__(self, backbone: Backbone):
         super().__init__()
-        self.heads, self.key_norm = heads, norm
+        width = backbone.width
+        self.heads, self.key_norm = backbone.heads, cross_qk_norm(backbone)
         self.norm = nn.RMSNorm(width, eps=1e-5)  # small embeddings would be learned late
-        self.kv = nn.Linear(width, 2 * width, bias=bias)
+        self.kv = nn.Linear(width, 2 * width, bias=backbone.bias)
 
     def forward(
         self, condition: Float[Tensor, "b m width"], padding_mask: Bool[Tensor, "b m"] | None
@@ -61,20 +52,14 @@ class KeyValue(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from tokens (queries) to a condition (keys and values).
+    """Attention from tokens (queries) to a condition (keys and values)."""
 
-    Args:
-        width: channels of a token, a multiple of `heads`.
-        heads: attention heads.
-        norm: norm of the queries of each head.
-        bias: give the linear layers biases.
-    """
-
-    def __init__(self, width: int, heads: int, norm: nn.Module, bias: bool):
+    def __init__(self, backbone: Backbone):
         super().__init__()
-        self.heads, self.query_norm = heads, norm
-        self.q = nn.Linear(width, width, bias=bias)
-        self.out = nn.Linear(width, width, bias=bias)
+        width = backbone.width
+        self.heads, self.query_norm = backbone.heads, cross_qk_norm(backbone)
+        self.q = nn.Linear(width, width, bias=backbone.bias)
+        self.out = nn.Linear(width, width, bias=backbone.bias)
 
     def forward(self, tokens: Float[Tensor, "b n width"], pair: KeyValuePair) -> Float[Tensor, "b n width"]:
         queries = self.query_norm(rearrange(self.q(tokens), "b n (h d) -> b n h d", h=self.heads))
@@ -93,14 +78,7 @@ def attend_condition(queries: Float[Tensor, "b h n d"], pair: KeyValuePair) -> F
 
 
 class CrossAttentionLayer(nn.Module):
-    """Cross-attention to the condition, followed by a transformer layer.
-
-    Args:
-        norm: pre-normalization of the tokens.
-        cross_attention: attention to the condition.
-        layer: the layer that follows, of any kind.
-        dropout: share of values dropped from the output of cross-attention, in training.
-    """
+    """Pre-norm cross-attention to the condition with dropout, followed by a transformer layer of any kind."""
 
     def __init__(self, norm: nn.Module, cross_attention: CrossAttention, layer: nn.Module, dropout: float):
         super().__init__()

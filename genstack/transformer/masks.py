@@ -32,12 +32,12 @@ def dot_product_attention(
 
 
 class Mask(ABC):
-    """Which keys each query attends to.
-
-    The q queries belong to the last q of k keys; earlier keys come from a cache.
-    """
+    """An attention mask. The q queries belong to the last q of k keys; earlier keys come from a cache."""
 
     @abstractmethod
+    def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
+        """The mask as a matrix, True where a query attends to a key."""
+
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
@@ -45,10 +45,8 @@ class Mask(ABC):
         values: Float[Tensor, "b kv_h k d"],
     ) -> Float[Tensor, "b h q d"]:
         """Compute attention under this mask."""
-
-    @abstractmethod
-    def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
-        """The mask as a matrix, True where a query attends to a key."""
+        visible = self.visible(queries.shape[2], keys.shape[2], keys.device)
+        return dot_product_attention(queries, keys, values, visible)
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Causal(Mask):
         length, total = queries.shape[2], keys.shape[2]
         if length in (1, total):
             return dot_product_attention(queries, keys, values, causal=length > 1)
-        return dot_product_attention(queries, keys, values, self.visible(length, total, keys.device))
+        return super().attend(queries, keys, values)
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
@@ -96,22 +94,13 @@ class BlockCausal(Mask):
 
     blocks: Int[Tensor, " n"]
 
-    def attend(
-        self,
-        queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b kv_h k d"],
-        values: Float[Tensor, "b kv_h k d"],
-    ) -> Float[Tensor, "b h q d"]:
-        visible = self.visible(queries.shape[2], keys.shape[2], keys.device)
-        return dot_product_attention(queries, keys, values, visible)
-
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         return self.blocks[keys - queries : keys, None] >= self.blocks[None, :keys]
 
 
 @dataclass(frozen=True, eq=False)
 class Padded(Mask):
-    """Another mask without padding tokens, which only attend to and are attended by themselves.
+    """A mask that excludes padding tokens, which only attend to themselves.
 
     Args:
         mask: the other mask.

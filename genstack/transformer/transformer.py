@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from genstack.layout import Layout
 from genstack.transformer.adaln import AdaLN, Modulation, SharedModulation, modulate
-from genstack.transformer.attention import Attention, cross_qk_norm
+from genstack.transformer.attention import Attention
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.cross_attention import CrossAttention, CrossAttentionLayer, KeyValue, KeyValuePair
@@ -137,14 +137,7 @@ def layer(backbone: Backbone) -> nn.Module:
     result: nn.Module = plain(backbone) if backbone.adaln == "none" else AdaLNLayer(backbone)
     if not backbone.cross_attention:
         return result
-    cross_attention = CrossAttention(backbone.width, backbone.heads, cross_qk_norm(backbone), backbone.bias)
-    return CrossAttentionLayer(normalization(backbone), cross_attention, result, backbone.dropout)
-
-
-def key_values(backbone: Backbone) -> nn.ModuleList:
-    """Build the key-value projections of the condition, one for each layer with cross-attention."""
-    count, width, heads = backbone.depth if backbone.cross_attention else 0, backbone.width, backbone.heads
-    return nn.ModuleList(KeyValue(width, heads, cross_qk_norm(backbone), backbone.bias) for _ in range(count))
+    return CrossAttentionLayer(normalization(backbone), CrossAttention(backbone), result, backbone.dropout)
 
 
 def last_norm(backbone: Backbone) -> nn.Module:
@@ -183,7 +176,10 @@ class Transformer(nn.Module):
         self.position_embedding = PositionEmbedding(layout, width, absolute=backbone.positions != "rotary")
         self.rotary = Rotary(layout, backbone.head_width, backbone.unplaced == "zero") if rotary else None
         self.layers = nn.ModuleList(layer(backbone) for _ in range(backbone.depth))
-        self.key_values = key_values(backbone)
+        #: Projections of the condition, one for each layer with cross-attention.
+        self.key_values = nn.ModuleList(
+            KeyValue(backbone) for _ in range(backbone.depth if backbone.cross_attention else 0)
+        )
         self.norm = last_norm(backbone)
         self.skips = skips(backbone)
         self.shared = Modulation(width, 6, gates=2) if backbone.adaln == "shared" else None

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, VQModel
 
 import genstack
 import genstack.prior
-from genstack.atomic import appearing
+from genstack.atomic import new_folder
 from genstack.checkpoints import model_file
 from genstack.checkpoints.exporting import exports, write
 from genstack.checkpoints.exports.card import card
@@ -68,7 +68,7 @@ def images():
 
 
 @pytest.mark.parametrize("name", exports())
-def test_every_export_says_what_it_is(name):
+def test_every_export_is_documented(name):
     export = exports()[name]
     assert isinstance(export, Export) and export.what and name == export.name
 
@@ -108,9 +108,9 @@ def test_diffusers_computes_the_same_without_codes(tmp_path, images):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: compressor(FSQ()), "as quantizer, and this one has FSQ"),
+        (lambda: compressor(FSQ()), "as quantizer, got FSQ"),
         (lambda: compressor(VectorQuantizer(), projection=3), "a projection of 1 x 1, not 3 x 3"),
-        (lambda: compressor(VectorQuantizer(), MaskGITNetwork(8, 16, (1, 2), 1)), "has MaskGITNetwork"),
+        (lambda: compressor(VectorQuantizer(), MaskGITNetwork(8, 16, (1, 2), 1)), "got MaskGITNetwork"),
         (lambda: compressor(Gaussian(16)), "double: true"),
         (lambda: compressor(Gaussian(8), replace(PLAN, double=True)), "not 16 and 8"),
         (lambda: compressor(VectorQuantizer(), replace(PLAN, multipliers=(2, 2))), "not 64"),
@@ -118,7 +118,7 @@ def test_diffusers_computes_the_same_without_codes(tmp_path, images):
         (lambda: with_prior(Autoregressive, FSQ(), Unconditional()), "no class for a prior"),
     ],
 )
-def test_what_diffusers_cannot_say_is_refused(tmp_path, model, message):
+def test_unsupported_compressors_are_rejected_by_diffusers(tmp_path, model, message):
     with pytest.raises(UserError) as error:
         write(model(), exports()["diffusers"], tmp_path / "out")
     assert message in str(error.value)
@@ -191,7 +191,7 @@ def test_programs_compute_the_same(tmp_path, name, kind, run):
 
 
 @torch.no_grad()
-def test_programs_are_what_the_model_computes(images):
+def test_programs_agree_with_the_model(images):
     model = MODELS["autoregressive"]()
     encoder, decoder, prior = programs(model, 2)
     codes = encoder.module(images)
@@ -200,7 +200,7 @@ def test_programs_are_what_the_model_computes(images):
     assert prior.module(*prior.inputs.values()).shape == (*codes.shape, 32)
 
 
-def test_there_is_a_model_with_every_prior():
+def test_every_prior_is_covered():
     assert PRIORS.keys() == discover(genstack.prior, Prior).keys()
 
 
@@ -223,7 +223,7 @@ def test_a_step_of_every_prior_computes_the_same(tmp_path, name):
 def test_a_prior_without_a_program_is_refused(monkeypatch):
     model = PRIORS["Masked"]()
     monkeypatch.setattr("genstack.checkpoints.exports.programs.STEPS", STEPS[1:])
-    with pytest.raises(UserError, match="Masked gives no logits of all codes in one pass"):
+    with pytest.raises(UserError, match="cannot export Masked as a program"):
         programs(model, 1)
 
 
@@ -237,7 +237,7 @@ def test_genstack_computes_the_same(tmp_path, images):
     assert described["identity"] == model_file.identity(model)
 
 
-def test_the_card_says_what_data_numbers_licence_and_use():
+def test_card_has_data_numbers_licence_and_use():
     model = MODELS["autoregressive"]()
     text = card(model, exports()["safetensors"], "hf:ann/flowers", "CC-BY-4.0", 1)
     assert text.startswith("---\nlicense: cc-by-4.0\nlibrary_name: genstack\n")
@@ -251,11 +251,11 @@ def test_the_card_says_what_data_numbers_licence_and_use():
         assert part in text
     assert 'genstack.load("hf:ann/flowers")' in text
     assert "None was named" in card(model, exports()["onnx"], "out", "", 1)
-    with pytest.raises(UserError, match="no identifier"):
+    with pytest.raises(UserError, match="invalid licence"):
         card(model, exports()["onnx"], "out", "do\nwhat", 1)
 
 
-def test_what_a_card_tells_to_do_works(tmp_path):
+def test_code_of_a_card_runs(tmp_path):
     """The lines for genstack, run as they stand."""
     from PIL import Image
 
@@ -269,12 +269,12 @@ def test_what_a_card_tells_to_do_works(tmp_path):
         )
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), appearing(tmp_path / "a") as partial:
+def test_export_folder_is_complete_or_absent(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "a") as partial:
         (partial / "file").write_text("half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
-    with appearing(tmp_path / "a") as partial:
+    with new_folder(tmp_path / "a") as partial:
         (partial / "file").write_text("whole")
         assert not (tmp_path / "a").exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "file"]
@@ -287,11 +287,11 @@ def test_the_command_line(tmp_path, capsys):
     assert "model.safetensors" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"README.md", "model.json", "model.safetensors"}
     for words, message in {
-        (run, "--out", str(out)): "is there already",
+        (run, "--out", str(out)): "exists already",
         (run,): "expected a run and a folder",
         (run, "--to", "onyx", "--out", "x"): "did you mean 'onnx'?",
         (run, "--out", str(tmp_path / "no"), "--push", "ann"): "write hf:user/name",
-        (run, "--out", str(tmp_path / "no"), "--batch", "0"): "batch 0",
+        (run, "--out", str(tmp_path / "no"), "--batch", "0"): "batch must be at least 1, got 0",
     }.items():
         assert main(["export", *words]) == 2
         assert message in capsys.readouterr().err

@@ -41,7 +41,7 @@ def start(tmp_path):
 @torch.no_grad()
 def test_classes_of_the_same_name_keep_their_row(start):
     before, prior, (said,) = start(ClassLabels(("a", "b", "c", "d")), ClassLabels(("x", "d", "b")))
-    assert said.endswith("2 of 3 classes are found by name (b, d); the others begin anew")
+    assert said.endswith("2 of 3 classes are found by name (b, d); others are initialized anew")
     codes = torch.randint(16, (3, 16))
     old, new = torch.tensor([3, 1, 4]), torch.tensor([1, 2, 3])  # d, b and the null class
     assert torch.equal(prior.logits(codes, new), before.logits(codes, old))
@@ -49,9 +49,9 @@ def test_classes_of_the_same_name_keep_their_row(start):
     assert not (prior.prefix.table.weight[0] == table).all(1).any()
 
 
-def test_other_classes_of_the_same_count_begin_anew(start):
+def test_other_classes_are_newly_initialized(start):
     before, prior, (said,) = start(ClassLabels(("a", "b")), ClassLabels(("x", "y")))
-    assert said.endswith("the embedding of the condition ClassLabels begins anew")
+    assert said.endswith("the embedding of the condition ClassLabels is initialized anew")
     assert not torch.equal(prior.prefix.table.weight[:2], before.prefix.table.weight[:2])
     assert torch.equal(prior.head.weight, before.head.weight)
 
@@ -64,7 +64,7 @@ def test_other_classes_of_the_same_count_begin_anew(start):
         (Unconditional(), Unconditional()),
     ],
 )
-def test_the_same_classes_are_taken_whole(start, condition, other):
+def test_same_classes_keep_their_table(start, condition, other):
     before, prior, said = start(condition, other)
     assert said == []
     assert all(map(torch.equal, prior.state_dict().values(), before.state_dict().values()))
@@ -77,9 +77,9 @@ def test_the_same_classes_are_taken_whole(start, condition, other):
         (ClassLabels(("a", "b")), Captions(length=4, depth=1, heads=2)),
     ],
 )
-def test_another_condition_begins_anew(start, condition, other):
+def test_another_condition_is_newly_initialized(start, condition, other):
     before, prior, (said,) = start(condition, other)
-    assert said.endswith(f"the embedding of the condition {type(other).__name__} begins anew")
+    assert said.endswith(f"the embedding of the condition {type(other).__name__} is initialized anew")
     assert torch.equal(prior.head.weight, before.head.weight)
 
 

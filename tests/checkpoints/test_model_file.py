@@ -42,7 +42,7 @@ def stored(model, tmp_path):
     return tmp_path, load_file(tmp_path / TENSORS), description
 
 
-def test_a_model_comes_back_as_it_was(model, stored):
+def test_model_round_trips(model, stored):
     folder, _, description = stored
     again = load(folder)
     images = torch.rand(2, 3, 8, 12) * 2 - 1
@@ -63,13 +63,13 @@ def test_a_model_comes_back_as_it_was(model, stored):
     assert description["identity"] == identity(again) == identity(model)
 
 
-def test_a_compressor_alone_comes_back(model, tmp_path):
+def test_compressor_round_trips(model, tmp_path):
     save(replace(model, prior=None), tmp_path)
     assert load(tmp_path).prior is None
 
 
 @torch.no_grad()
-def test_identity_is_of_every_weight_and_of_the_pixels_range(model):
+def test_identity_depends_on_all_weights_and_preprocessing(model):
     """Not of the size that images had in training: a compressor reads many."""
     known = identity(model)
     assert identity(replace(model, preprocessing=Preprocessing(3, 16, 20))) == known
@@ -83,7 +83,7 @@ def test_identity_is_of_every_weight_and_of_the_pixels_range(model):
     assert identity(model) == known
 
 
-def test_an_exception_while_writing_leaves_the_old_file_alone(stored, model, monkeypatch):
+def test_failed_write_keeps_the_old_file(stored, model, monkeypatch):
     folder, *_ = stored
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -106,7 +106,7 @@ def test_cut_files_are_refused(stored, tenth):
         load(stored[0])
 
 
-def test_a_fault_of_ours_is_no_damage(stored, monkeypatch):
+def test_bugs_are_not_reported_as_damage(stored, monkeypatch):
     def faulty(*_):
         raise RuntimeError("a fault")
 
@@ -139,12 +139,12 @@ def test_other_files_and_other_versions(stored):
             load(folder)
 
 
-@pytest.mark.parametrize("change", ["missing", "left over", "has shape"])
+@pytest.mark.parametrize("change", ["missing", "unexpected", "has shape"])
 def test_tensors_that_do_not_fit_are_named(stored, change):
     folder, tensors, description = stored
     name = "compressor.quantizer.codebook.weight"
     weight = tensors.pop(name)
-    if change == "left over":
+    if change == "unexpected":
         tensors |= {name: weight, "compressor.more": weight.clone()}
     if change == "has shape":
         tensors[name] = weight[1:].clone()
@@ -177,7 +177,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_descriptions_cost_nothing(stored, kind):
+def test_hostile_descriptions_allocate_nothing(stored, kind):
     """One line, at once, whatever it asks for."""
     folder, tensors, description = stored
     place, value = HOSTILE[kind]

@@ -22,7 +22,7 @@ import genstack.checkpoints.formats
 from genstack.checkpoints import model_file
 from genstack.checkpoints.foreign import read
 from genstack.checkpoints.formats.format import Format, Weights
-from genstack.checkpoints.formats.llamagen import LlamaGenPrior, LlamaGenTextPrior, plan
+from genstack.checkpoints.formats.llamagen import LlamaGenPrior, LlamaGenTextPrior, backbone_of
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.checkpoints.published import formats, load, recognise
 from genstack.cli.main import main
@@ -50,22 +50,22 @@ def golden(name):
 
 
 @pytest.mark.parametrize("kind", formats().values(), ids=formats().keys())
-def test_every_format_says_what_it_is(kind):
-    assert kind.what and kind.marks and (kind.__doc__ or "")
-    assert set(kind.asks) <= {field.name for field in fields(ImportOptions)}
+def test_every_format_is_documented(kind):
+    assert kind.what and kind.required and (kind.__doc__ or "")
+    assert set(kind.options) <= {field.name for field in fields(ImportOptions)}
 
 
-def test_formats_are_found_by_lying_in_their_folder():
+def test_formats_are_discovered():
     assert formats() == discover(genstack.checkpoints.formats, Format)
 
 
-def test_a_fault_of_a_format_is_not_told_as_damage_alone(monkeypatch):
+def test_bug_of_a_format_is_not_only_reported_as_damage(monkeypatch):
     def faulty(*_):
         raise KeyError("a fault")
 
     path = GOLDEN / "taming_vqgan.safetensors"
     monkeypatch.setattr(type(recognise(read(path).names())[0]), "read", faulty)
-    with pytest.raises(UserError, match=r"KeyError 'a fault'.*genstack has a fault") as error:
+    with pytest.raises(UserError, match=r"KeyError 'a fault'.*is a bug of genstack") as error:
         load(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
@@ -120,7 +120,7 @@ def test_multiple_scales_are_those_of_var():
 
 
 @torch.no_grad()
-def test_open_magvit2_has_raw_weights_where_there_are_no_averaged_ones(tmp_path):
+def test_open_magvit2_without_ema_weights(tmp_path):
     state = read(GOLDEN / "open_magvit2.ckpt").tensors()
     raw = {name: value for name, value in state.items() if not name.startswith("model_ema.")}
     torch.save({"state_dict": raw}, tmp_path / "raw.ckpt")
@@ -399,7 +399,7 @@ def test_a_transformer_of_llamagen_with_its_tokenizer_is_a_run(tmp_path, capsys)
 )
 def test_hidden_widths_of_llamagen(width, depth, heads, hidden):
     """Two thirds of four widths, rounded up to a multiple of 256."""
-    made = plan(width, depth, heads, hidden)
+    made = backbone_of(width, depth, heads, hidden)
     assert made.mlp_width == hidden
     if width >= 256:
         assert made == Backbone(
@@ -425,8 +425,8 @@ def test_averaged_weights_of_a_training_file(tmp_path):
     ("file", "options", "message"),
     [
         ("taming_vqgan.safetensors", {"heads": 3}, "--heads does not apply to a VQGAN"),
-        ("ldm_vq_noattn.safetensors", {"ema": True}, "no averaged weights"),
-        ("llamagen_vq.pt", {"ema": True}, "no averaged weights"),
+        ("ldm_vq_noattn.safetensors", {"ema": True}, "no EMA weights"),
+        ("llamagen_vq.pt", {"ema": True}, "no EMA weights"),
         ("taming_vqgan.safetensors", {"resolution": "50,64"}, "use 48x64"),
         ("taming_net2net_class.ckpt", {"heads": 4}, "give --classes N"),
         ("taming_net2net_class.ckpt", {"classes": 10}, "give it by --heads"),
@@ -451,13 +451,13 @@ def test_averaged_weights_of_a_training_file(tmp_path):
         ("var_vqvae.pth", {}, "6 scales.*--scales"),
         ("var_vqvae.pth", {"scales": "1,2,3"}, "6 scales.*--scales"),
         ("rosinality_vqvae2.safetensors", {"scales": "1,2"}, "--scales does not apply to a VQ-VAE-2"),
-        ("hostile/tiny_missing_key.pt", {}, "dec.blocks.0.weight is missing"),
-        ("hostile/tiny_extra_key.pt", {}, "left over: an.unknown.key"),
-        ("hostile/tiny_wrong_shape.pt", {}, r"quantize_t.embed has shape \(15, .*has \(16, "),
-        ("hostile/tiny_nan.pt", {}, "dec.blocks.0.bias holds numbers that are not finite"),
+        ("hostile/tiny_missing_key.pt", {}, "dec.blocks.0.weight not found"),
+        ("hostile/tiny_extra_key.pt", {}, "unexpected tensors: an.unknown.key"),
+        ("hostile/tiny_wrong_shape.pt", {}, r"quantize_t.embed has shape \(15, .*expected \(16, "),
+        ("hostile/tiny_nan.pt", {}, "dec.blocks.0.bias has numbers that are not finite"),
     ],
 )
-def test_what_has_to_be_said_is_asked_for(file, options, message):
+def test_missing_options_are_reported(file, options, message):
     with pytest.raises(UserError, match=message) as error:
         load(GOLDEN / file, ImportOptions(**options))
     assert Path(file).name in str(error.value)
@@ -466,17 +466,20 @@ def test_what_has_to_be_said_is_asked_for(file, options, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("missing", r"encoder\.mid\.block_2\.conv1\.weight is missing"),
-        ("bias", r"no tensor for encoder\.middle\.after\.conv1\.bias"),
-        ("extra", r"left over: encoder\.more"),
-        ("shape", r"encoder\.mid\.block_2\.conv1\.weight has shape \(32, 64, 3, 3\).* has \(64, 64, 3, 3\)"),
-        ("axes", r"encoder\.conv_in\.weight has shape .* and 4 axes are expected"),
-        ("nan", r"encoder\.mid\.block_2\.conv1\.weight holds numbers that are not finite"),
-        ("mark", r"looks like a VQGAN.* quant_conv\.weight is missing"),
-        ("blocks", r"levels of the encoder have \[1, 2\] blocks"),
+        ("missing", r"encoder\.mid\.block_2\.conv1\.weight not found"),
+        ("bias", r"missing tensors: encoder\.middle\.after\.conv1\.bias"),
+        ("extra", r"unexpected tensors: encoder\.more"),
+        (
+            "shape",
+            r"encoder\.mid\.block_2\.conv1\.weight has shape \(32, 64, 3, 3\).* expected \(64, 64, 3, 3\)",
+        ),
+        ("axes", r"encoder\.conv_in\.weight must have 4 axes, got shape"),
+        ("nan", r"encoder\.mid\.block_2\.conv1\.weight has numbers that are not finite"),
+        ("mark", r"looks like a VQGAN.* has no quant_conv\.weight"),
+        ("blocks", r"the same number of blocks, got \[1, 2\]"),
     ],
 )
-def test_half_matching_files_say_which_tensors(tmp_path, change, message):
+def test_errors_name_unexpected_and_missing_tensors(tmp_path, change, message):
     state = load_file(GOLDEN / "taming_vqgan.safetensors")
     name = "encoder.mid.block_2.conv1.weight"
     if change == "missing":
@@ -593,7 +596,7 @@ def test_sharded_weights_are_read(diffusers_folder, kind):
     assert same_codes(place)
     for changed, message in (
         (shards | {"encoder.more": names[0]}, "no shard holds encoder.more"),
-        (shards | {"encoder.more": "../other.safetensors"}, "a shard that is not beside it"),
+        (shards | {"encoder.more": "../other.safetensors"}, "a shard that is not in its folder"),
         ({}, "not an index of shards"),
     ):
         index.write_text(json.dumps({"weight_map": changed}))
@@ -625,7 +628,7 @@ def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_published_file_is_taken_wherever_a_run_is(tmp_path, capsys):
+def test_published_file_is_accepted_in_place_of_a_run(tmp_path, capsys):
     for place in (GOLDEN / "taming_vqgan.safetensors", GOLDEN / "diffusers_vqmodel"):
         assert genstack.load(place).prior is None
     out = str(tmp_path / "pairs.png")
@@ -647,7 +650,7 @@ def test_the_list_names_every_format(capsys):
 
 
 @pytest.mark.slow
-def test_training_begins_with_published_weights(tmp_path, capsys):
+def test_training_starts_from_published_weights(tmp_path, capsys):
     """Without a step that moves anything, the run's model computes what the file's does."""
     file = str(GOLDEN / "taming_vqgan.safetensors")
     start = ["train", "compressor", "--init", file, "--data.source", "shapes", "--data.resolution", "16"]
@@ -670,7 +673,7 @@ def test_training_begins_with_published_weights(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_prior_begins_with_the_weights_of_another(tmp_path, capsys):
+def test_prior_starts_from_weights_of_another(tmp_path, capsys):
     """Without a step that moves anything, the new run's prior computes what the old one's does."""
     compressor = Autoencoder(3, Strided(8, 4, 1, 4), VectorQuantizer(16, 4)).eval()
     backbone = Backbone(16, 1, 2, qk_norm=False)

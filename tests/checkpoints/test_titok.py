@@ -75,8 +75,8 @@ def test_normal_distributions_of_titok():
         ("decoder.positional_embedding", torch.zeros(50, 128), "24 pixels do not consist of 7 patches"),
         ("encoder.patch_embed.weight", torch.zeros(60, 3, 4, 4), "60 channels.* not a multiple of 64"),
         ("decoder.ffn.0.weight", torch.zeros(100, 128, 1, 1), "not square patches of 3 colours"),
-        ("latent_tokens", torch.zeros(7, 64), "do not fit together"),
-        ("decoder.text_guidance_proj.weight", torch.zeros(1), "text_guidance_proj.weight besides"),
+        ("latent_tokens", torch.zeros(7, 64), "incompatible shapes"),
+        ("decoder.text_guidance_proj.weight", torch.zeros(1), "also has decoder.text_guidance_proj.weight"),
     ],
 )
 def test_other_tensors_of_titok_are_refused(name, value, message, tmp_path):

@@ -27,7 +27,7 @@ def test_learning_is_repeated_exactly():
     assert learn_merges(TEXTS, 256) == ()
 
 
-def test_tokens_are_those_of_the_library_that_learned(tmp_path):
+def test_tokens_agree_with_the_trained_library(tmp_path):
     """The merges alone give back the cuts of the tokenizer that was trained, whatever its numbers are."""
     reference = ByteLevelBPETokenizer(add_prefix_space=True)
     reference.train_from_iterator(TEXTS, vocab_size=300, min_frequency=2, show_progress=False)
@@ -38,7 +38,7 @@ def test_tokens_are_those_of_the_library_that_learned(tmp_path):
 
 @settings(deadline=None)
 @given(st.text())
-def test_every_text_comes_back_from_its_tokens(text):
+def test_texts_round_trip_through_tokens(text):
     numbers = tokenize(text, MERGES)
     assert all(1 <= number <= 256 + len(MERGES) for number in numbers)
     assert (numbers == []) == (normalize_text(text) == "")
@@ -72,13 +72,13 @@ def test_length_is_that_of_the_longest_caption_and_the_rest_is_padding():
     )
 
 
-def test_captions_that_are_cut_are_counted():
+def test_truncated_captions_are_counted():
     with pytest.warns(UserWarning, match="10 of 15 captions are longer than 3 tokens.*up to 8"):
         condition = of(*TEXTS, vocabulary=400, length=3)
     assert condition.length == 3 and (condition.encode(inputs(TEXTS[0])) > 0).all()
 
 
-def test_mistakes_are_told():
+def test_errors_explain_mistakes():
     condition = of(*TEXTS, vocabulary=400)
     with pytest.raises(ValueError, match="has 16 tokens, the prior reads 8; shorten it"):
         condition.modality.select(Prompts(captions=(TEXTS[0] * 2,)), 1)
@@ -93,7 +93,7 @@ def test_mistakes_are_told():
         tokenize("a", ("not there",))
 
 
-def test_a_word_is_read_by_its_neighbours():
+def test_words_attend_to_each_other():
     """`circle` is another vector beside `red` than beside `green`."""
     condition = of(*TEXTS, vocabulary=400)
     encoder = condition.embedding(16).eval()

@@ -22,7 +22,7 @@ def test_classes_are_chosen_by_name_and_by_label_in_turn():
     assert labels(Unconditional(), (), 3) == [0, 0, 0]
 
 
-def test_all_classes_are_shown_in_training_and_told_by_name():
+def test_previews_show_all_classes_by_name():
     inputs = ANIMALS.modality.preview(ConditionInputs(torch.tensor([1, 1, 1, 1])))
     assert ANIMALS.modality.describe(inputs) == [{"class": name} for name in ("cat", "dog", "#0", "cat")]
     assert Unconditional().modality.describe(Unconditional().modality.preview(inputs)) == [{}] * 4
@@ -50,7 +50,7 @@ def test_an_unknown_class_is_refused_with_the_nearest(name, hint):
         (ANIMALS, Prompts(images=torch.zeros(1, 3, 4, 5)), "does not read condition images"),
     ],
 )
-def test_what_a_prior_was_not_trained_on_is_refused(condition, prompts, message):
+def test_prompts_of_other_kinds_are_rejected(condition, prompts, message):
     with pytest.raises(ValueError, match=message):
         condition.modality.select(prompts, 1)
 
@@ -65,7 +65,7 @@ def test_names_come_from_the_data():
         ANIMALS.fit(DataInfo(("a", "b")))
 
 
-def test_a_share_of_labels_becomes_null():
+def test_dropout_replaces_labels_by_null():
     values = torch.arange(3).repeat(4000)
     dropped = ClassLabels(ANIMALS.names, dropout=0.2).drop(values) != values
     assert abs(dropped.float().mean() - 0.2) < 5 * (0.2 * 0.8 / 12_000) ** 0.5
@@ -75,7 +75,7 @@ def test_a_share_of_labels_becomes_null():
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
-def test_a_share_out_of_range_is_refused(dropout):
+def test_invalid_dropout_of_labels_is_rejected(dropout):
     with pytest.raises(ValueError, match=f"dropout must be at least 0 and below 1, got {dropout}"):
         ClassLabels(("a",), dropout)
 

@@ -53,7 +53,7 @@ def required(request) -> dict[str, Any]:
     return {}
 
 
-def test_there_are_conditions():
+def test_conditions_are_discovered():
     expected = {
         "Captions",
         "ClassLabels",

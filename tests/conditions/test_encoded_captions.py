@@ -34,7 +34,7 @@ def inputs(*captions):
     return ConditionInputs(torch.zeros(len(captions), dtype=torch.int64), captions)
 
 
-def test_states_are_those_of_transformers_at_the_end(text_encoder):
+def test_states_agree_with_transformers(text_encoder):
     """Each caption by itself, without anything that fills up."""
     import transformers
 
@@ -51,7 +51,7 @@ def test_states_are_those_of_transformers_at_the_end(text_encoder):
     assert values[2].count_nonzero() == 1 and values[2, -1, 0] == 1, "no caption has one token, and no states"
 
 
-def test_no_caption_is_under_the_mask_of_the_caption(text_encoder):
+def test_null_condition_keeps_the_padding(text_encoder):
     condition = of(text_encoder)
     values = condition.encode(inputs(*TEXTS))
     assert torch.equal(condition.padding_mask(condition.null(values)), condition.padding_mask(values))
@@ -60,7 +60,7 @@ def test_no_caption_is_under_the_mask_of_the_caption(text_encoder):
 
 @pytest.mark.parametrize("options", [{}, {"cross_attention": True, "adaln": "own"}], ids=["before", "across"])
 @pytest.mark.parametrize("kind", [Autoregressive, Masked, RandomOrder, ResidualTransformer])
-def test_what_fills_up_changes_nothing(text_encoder, kind, options):
+def test_padding_has_no_effect(text_encoder, kind, options):
     """A prior that reads longer captions computes the same of a short one; read across, by its mean, too."""
     layout = DEEP if kind is ResidualTransformer else ONE
     conditions = [of(text_encoder, length=length) for length in (9, 14)]
@@ -82,7 +82,7 @@ def test_what_fills_up_changes_nothing(text_encoder, kind, options):
     assert torch.equal(drawn[0], drawn[1])
 
 
-def test_the_encoder_is_in_no_prior_and_moves_no_chance(text_encoder):
+def test_encoder_is_not_in_the_prior_and_uses_no_random_numbers(text_encoder):
     encoders.load_encoder.cache_clear()
     before = torch.get_rng_state()
     condition = of(text_encoder)
@@ -98,7 +98,7 @@ def test_the_encoder_is_in_no_prior_and_moves_no_chance(text_encoder):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_precision_is_the_encoders_alone(text_encoder, precision):
+def test_precision_affects_only_the_encoder(text_encoder, precision):
     exact, rounded = of(text_encoder), of(text_encoder, precision=precision)
     assert exact.weights_hash != rounded.weights_hash
     one, other = (condition.encode(inputs(*TEXTS)) for condition in (exact, rounded))
@@ -107,7 +107,7 @@ def test_precision_is_the_encoders_alone(text_encoder, precision):
         assert torch.equal(exact.encode(inputs(*TEXTS)), one)
 
 
-def test_another_encoder_is_refused_and_the_same_one_elsewhere_is_not(own, tmp_path, monkeypatch):
+def test_another_encoder_is_rejected_but_a_copy_is_not(own, tmp_path, monkeypatch):
     condition = of(own)
     expected = condition.encode(inputs("a red circle"))
     moved = own.rename(tmp_path / "moved")
@@ -124,7 +124,7 @@ def test_another_encoder_is_refused_and_the_same_one_elsewhere_is_not(own, tmp_p
         condition.encode(inputs("a red circle"))
 
 
-def test_other_words_are_another_encoder(own):
+def test_another_vocabulary_is_another_encoder(own):
     condition = of(own)
     words = (own / "tokenizer.json").read_text(encoding="utf-8")
     (own / "tokenizer.json").write_text(words.replace('"circle"', '"green"'), encoding="utf-8")
@@ -145,7 +145,7 @@ def test_damaged_encoders_are_refused(own):
         of(own)
 
 
-def test_mistakes_are_told(text_encoder, tmp_path):
+def test_errors_explain_mistakes(text_encoder, tmp_path):
     with pytest.raises(ValueError, match="no text encoder found in ''"):
         of("")
     with pytest.raises(ValueError, match="no captions; give it captions"):
@@ -160,7 +160,7 @@ def test_mistakes_are_told(text_encoder, tmp_path):
         of("hf:nobody")
 
 
-def test_the_hub_is_asked_in_training_alone(monkeypatch, text_encoder):
+def test_hub_is_only_used_in_training(monkeypatch, text_encoder):
     """Sampling finds what was fetched, or says how."""
     import huggingface_hub
 
@@ -182,13 +182,13 @@ def test_the_hub_is_asked_in_training_alone(monkeypatch, text_encoder):
         condition.encode(inputs("a red circle"))
 
 
-def test_case_is_kept_unless_said_otherwise(text_encoder):
+def test_case_is_kept_by_default(text_encoder):
     kept, lower = of(text_encoder), of(text_encoder, lower=True)
     assert not torch.equal(kept.encode(inputs("A Red circle")), kept.encode(inputs("a red circle")))
     assert torch.equal(lower.encode(inputs("A  Red circle ")), lower.encode(inputs("a red circle")))
 
 
-def test_nothing_of_it_needs_the_library_where_there_are_no_captions(text_encoder, monkeypatch):
+def test_empty_captions_need_no_library(text_encoder, monkeypatch):
     condition = of(text_encoder)
     monkeypatch.setattr(encoders, "load_encoder", lambda *_: pytest.fail("opened"))
     values = condition.encode(condition.modality.select(Prompts(), 2))

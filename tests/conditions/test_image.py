@@ -15,7 +15,7 @@ def inputs(images):
     return ConditionInputs(torch.zeros(len(images), dtype=torch.int64), images=images)
 
 
-def test_edges_are_those_of_another_library():
+def test_edges_agree_with_another_library():
     images = torch.rand(2, 1, 9, 13) * 2 - 1
     grey = images[:, 0].double().numpy()
     expected = np.stack([np.hypot(sobel_h(one), sobel_v(one)) for one in grey]) / 2  # a step there is 2
@@ -33,7 +33,7 @@ def test_an_even_image_has_no_edges_and_a_step_has_the_steepest():
     assert (found[..., 3:5] - 1).abs().max() < 1e-5 and (found[..., :3] + 1).abs().max() < 1e-5
 
 
-def test_low_resolution_is_the_mean_of_squares():
+def test_low_resolution_averages_squares():
     images = torch.randn(2, 3, 8, 12)
     small = reduce(images, "b c (h y) (w x) -> b c h w", "mean", y=4, x=4)
     seen = low_resolution(images, 4)
@@ -43,14 +43,14 @@ def test_low_resolution_is_the_mean_of_squares():
 
 
 @pytest.mark.parametrize(("view", "channels"), [("plain", 4), ("low_resolution", 4), ("edges", 2)])
-def test_a_last_channel_says_that_there_is_an_image(view, channels):
+def test_last_channel_flags_an_image(view, channels):
     condition = ConditionImage(view).fit(DataInfo(image_shape=(3, 16, 24)))
     values = condition.encode(inputs(torch.zeros(2, 3, 16, 24)))
     assert values.shape == (2, channels, 16, 24) and (values[:, -1] == 1).all()
     assert torch.equal(condition.encode(ConditionInputs.nothing(2)), condition.null(values))
 
 
-def test_each_token_is_of_its_own_patch_and_what_lies_around_it():
+def test_tokens_depend_on_their_patch_and_its_surroundings():
     condition = ConditionImage(patch=4, shape=(3, 16, 24))
     encoder = condition.embedding(8)
     values = condition.encode(inputs(torch.zeros(1, 3, 16, 24)))
@@ -61,7 +61,7 @@ def test_each_token_is_of_its_own_patch_and_what_lies_around_it():
     assert grid[2, 5] and not grid[:, :4].any() and not grid[0].any()
 
 
-def test_mistakes_are_told():
+def test_errors_explain_mistakes():
     with pytest.raises(ValueError, match="patch must be a power of 2"):
         ConditionImage(patch=6)
     with pytest.raises(ValueError, match="20x24 are not a multiple of patch 8"):

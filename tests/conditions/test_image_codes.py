@@ -30,7 +30,7 @@ def inputs(images):
     return ConditionInputs(torch.zeros(len(images), dtype=torch.int64), images=images)
 
 
-def test_values_are_the_codes_of_its_compressor():
+def test_values_are_codes_of_the_compressor():
     made, images = network(), torch.rand(2, 3, 16, 24) * 2 - 1
     condition = ImageCodes(network=made).fit(DATA)
     assert condition.length == 24 and condition.layout == made.layout(16, 24)
@@ -41,7 +41,7 @@ def test_values_are_the_codes_of_its_compressor():
 
 
 @pytest.mark.parametrize(("channels", "given"), [(1, 3), (3, 1), (4, 3), (3, 4), (1, 1), (5, 3)])
-def test_images_get_the_channels_that_it_reads(channels, given):
+def test_images_are_converted_to_the_compressors_channels(channels, given):
     condition = ImageCodes(network=network(channels)).fit(DATA)
     images = torch.tensor([-1.0, -1 + 2 / 255, -1 + 4 / 255, 1.0])[None, None, None].expand(1, given, 2, 4)
     seen = condition.convert(images)
@@ -56,7 +56,7 @@ def test_images_get_the_channels_that_it_reads(channels, given):
     assert condition.encode(inputs(images.new_zeros(1, given, 16, 24))).shape == (1, 24)
 
 
-def test_a_shared_table_is_that_of_the_codes():
+def test_shared_table_is_the_code_embedding():
     """A gradient of either reaches the same rows, and copies and files keep it so."""
     condition = ImageCodes(network=network(), table="shared").fit(DATA)
     prior = Autoregressive(LAYOUT, condition, SMALL)
@@ -79,7 +79,7 @@ def test_tables_that_cannot_be_shared_are_refused():
         Masked(LAYOUT, condition, SMALL).loss(codes, values)
 
 
-def test_its_compressor_lies_in_the_file_of_the_model_and_not_in_the_prior():
+def test_condition_compressor_is_saved_beside_the_prior():
     made = network()
     prior = Autoregressive(CodeLayout((16, 24), 5, ((4, 6),)), ImageCodes(network=made).fit(DATA), SMALL)
     assert not any("network" in name for name in prior.state_dict())
@@ -89,7 +89,7 @@ def test_its_compressor_lies_in_the_file_of_the_model_and_not_in_the_prior():
     assert "condition" not in Model(compressor, Preprocessing(3, 16, 24)).modules()
 
 
-def test_mistakes_are_told():
+def test_errors_explain_mistakes():
     with pytest.raises(ValueError, match="the compressor of condition images is missing"):
         ImageCodes().fit(DATA)
     with pytest.raises(ValueError, match="network of condition images is set from `compressor`"):

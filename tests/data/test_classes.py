@@ -12,7 +12,7 @@ LABELS = np.array([0] * 40 + [1] * 9 + [2] + [4] * 30)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 17, 79, 80])
-def test_a_limit_takes_its_share_of_each_class(limit):
+def test_limit_keeps_class_proportions(limit):
     chosen = share_of_each(LABELS, limit)
     assert len(chosen) == limit and (np.diff(chosen) > 0).all()
     shares = limit * np.bincount(LABELS) / len(LABELS)
@@ -81,7 +81,7 @@ def test_a_limit_keeps_every_class(folder):
     assert [*ImageData(folder, 8, labels="folder", limit=50).numbers] == [*range(41)]
 
 
-def test_balance_changes_the_order_of_training_alone(folder):
+def test_balance_affects_only_training(folder):
     plain, even = (ImageData(folder, 8, labels="folder", validation=0.3, balance=b) for b in (0.0, 1.0))
     assert plain.training_numbers is plain.split.training and even.split == plain.split
     labels = even.catalog.labels_of(even.training_numbers)

@@ -35,7 +35,7 @@ def data(folders, **options):
     return ImageData(str(folders / "images"), condition_images=str(folders / "maps"), **options)
 
 
-def test_a_condition_image_is_cut_as_its_image_is(folders):
+def test_condition_image_is_cropped_like_its_image(folders):
     batch = next(iter(data(folders).training_loader()))
     assert batch.condition_images.shape == batch.images.shape
     apart = (batch.condition_images - batch.images).abs().mean()
@@ -45,7 +45,7 @@ def test_a_condition_image_is_cut_as_its_image_is(folders):
 
 
 @pytest.mark.parametrize("hashes", ["as they are", "all alike"])
-def test_pictures_are_found_by_name_whatever_their_hashes(folders, monkeypatch, hashes):
+def test_pictures_are_found_by_name_despite_equal_hashes(folders, monkeypatch, hashes):
     if hashes == "all alike":
         monkeypatch.setattr("genstack.data.condition_images.hash_name", lambda name: 2**64 - 1)
     picture(folders / "maps" / "a" / "3.png", 4, 6, 3)  # beside 3.bmp
@@ -56,17 +56,17 @@ def test_pictures_are_found_by_name_whatever_their_hashes(folders, monkeypatch, 
     assert find("a") is None and find("3") is None and find("a/3.png") is None
 
 
-def test_finding_takes_16_bytes_a_picture(folders):
+def test_index_takes_16_bytes_per_picture(folders):
     find = FileIndex(FolderSource(str(folders / "maps")))
     assert find.hashes.nbytes + find.order.nbytes == 16 * 8
 
 
-def test_without_any_each_image_is_its_own(folders):
+def test_image_is_its_own_condition_by_default(folders):
     batch = ImageData(str(folders / "images"), "16,24").examples("training", 3)
     assert batch.condition_images is None and torch.equal(batch.inputs.images, batch.images)
 
 
-def test_crops_say_where_an_image_was_cut(folders):
+def test_batches_have_crop_coordinates(folders):
     of = data(folders, augmentation=Augmentation(crop="random", zoom=(1.0, 3.0), flip=0.5))
     samples = of.samples(of.split.training, of.augmentation)
     seen = set()
@@ -98,7 +98,7 @@ def test_shapes_have_segmentation_maps():
     assert ImageData("shapes", 24, limit=12, augmentation=VARIED).info.crops_vary
 
 
-def test_mistakes_are_told(folders):
+def test_errors_explain_mistakes(folders):
     with pytest.raises(ValueError, match="condition_images nowhere not found"):
         ImageData(str(folders / "images"), condition_images="nowhere").examples("training", 1)
     picture(folders / "maps" / "a" / "0.bmp", 90, 90, 0)

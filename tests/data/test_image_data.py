@@ -44,7 +44,7 @@ def test_batches(folder):
     assert batch.labels.dtype == torch.int64 and batch.skipped == {}
 
 
-def test_training_resumes_in_mid_epoch_whatever_the_workers(folder):
+def test_training_resumes_mid_epoch_with_any_workers(folder):
     """Steps 0 to 9 in one go are steps 0 to 3, then 4 to 9 of a new process, with any number of workers."""
     whole = images(data(folder, augmentation=VARIED).training_loader(), 10)
     for workers in (0, 2):
@@ -52,14 +52,14 @@ def test_training_resumes_in_mid_epoch_whatever_the_workers(folder):
         assert torch.equal(images(loader, 6), whole[16:])
 
 
-def test_two_processes_read_what_one_would(folder):
+def test_two_processes_read_the_batches_of_one(folder):
     whole = images(data(folder, augmentation=VARIED).training_loader(batch_size=6), 3)
     parts = [images(data(folder, augmentation=VARIED).training_loader(0, 3, rank, 2), 3) for rank in (0, 1)]
     shared = [part[3 * step : 3 * step + 3] for step in range(3) for part in parts]
     assert torch.equal(torch.cat(shared), whole)
 
 
-def test_loaders_leave_the_global_generator_alone(folder):
+def test_loaders_do_not_use_the_global_generator(folder):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -111,7 +111,7 @@ def test_too_many_unreadable_files_are_an_error(folder):
     assert sum(of.catalog.key(number) in str(error.value) for number in of.split.training[:3]) >= 2
 
 
-def test_nothing_readable_is_an_error(tmp_path):
+def test_no_readable_image_is_an_error(tmp_path):
     (tmp_path / "a.png").write_text("a")
     (tmp_path / "b.png").write_text("b")
     with pytest.raises(UserError, match="none of 1 images"):
@@ -135,7 +135,7 @@ def test_sizes_are_height_first(resolution, size):
 
 
 @pytest.mark.parametrize("resolution", ["sixty", "4,5,6", "", 0, "0x4", -3])
-def test_impossible_sizes_are_refused(resolution):
+def test_invalid_sizes_are_rejected(resolution):
     with pytest.raises(UserError, match="resolution"):
         ImageData("digits", resolution)
 
@@ -174,7 +174,7 @@ def test_the_report_counts(folder):
     assert [line.split(": ")[-1] for line in lines[1:]] == ["7", "7", "7"]
 
 
-def test_transparent_pictures_are_laid_on_the_background(tmp_path):
+def test_transparent_pictures_are_composited_over_the_background(tmp_path):
     for name in "ab":
         Image.new("RGBA", (9, 7), (200, 0, 0, 0)).save(tmp_path / f"{name}.png")
     seen = data(tmp_path, labels="none", background=(0, 255, 51)).examples("training").images

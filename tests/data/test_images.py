@@ -68,7 +68,7 @@ def test_jpegs_are_rgb_and_upright(name, tolerance):
 @pytest.mark.parametrize(
     ("name", "key"), [("palette_transparency", "palette_transparency_rgba"), ("rgba", "rgba")]
 )
-def test_transparency_is_laid_on_the_background(name, key, background):
+def test_transparency_is_composited_over_the_background(name, key, background):
     truth = EXPECTED[key].astype(float)
     alpha = truth[..., 3:] / 255
     laid = truth[..., :3] * alpha + np.array(background) * (1 - alpha)
@@ -84,7 +84,7 @@ def test_transparency_is_kept_with_four_channels():
     assert (opaque[..., 3] == 255).all()
 
 
-def test_grey_alpha_is_laid_on_white():
+def test_grey_alpha_is_composited_over_white():
     grey, alpha = EXPECTED["grey_alpha"].astype(float).transpose(2, 0, 1)
     laid = grey * alpha / 255 + 255 - alpha
     for channels in (1, 3):
@@ -111,7 +111,7 @@ def test_sixteen_bits_are_not_clipped():
 @pytest.mark.parametrize(
     "name", ["truncated.png", "truncated.jpg", "text.jpg", "empty.png", "empty.jpg", "claims_60000x60000.png"]
 )
-def test_what_is_no_whole_picture_is_refused_by_name(name):
+def test_damaged_pictures_are_rejected_by_name(name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=name) as error:
         read(FILES / name, 3)
@@ -119,7 +119,7 @@ def test_what_is_no_whole_picture_is_refused_by_name(name):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
 
 
-def test_giants_below_pillows_own_limit_are_refused(tmp_path, monkeypatch):
+def test_large_pictures_below_pillows_limit_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr("genstack.data.images.MOST_PIXELS", 100)
     with pytest.raises(UserError, match=r"40 x 24"):
         read(FILES / "plain_reference.png", 3)
@@ -139,14 +139,14 @@ def test_other_kinds_of_lossless_file(tmp_path, suffix):
     np.testing.assert_allclose(bytes_of(path), PLAIN, atol=1e-3)
 
 
-def test_a_kind_of_file_that_runs_other_programs_is_refused(tmp_path):
+def test_formats_that_run_programs_are_rejected(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(PLAIN).save(path, format="EPS")
     with pytest.raises(UserError, match=r"a\.png"):
         read(path, 3)
 
 
-def test_all_bytes_return():
+def test_all_bytes_round_trip():
     every = torch.arange(256, dtype=torch.uint8).reshape(1, 8, 32, 1)
     images = from_uint8(every)
     assert images.shape == (1, 1, 8, 32) and images.min() == -1 and images.max() == 1
@@ -162,7 +162,7 @@ def test_bytes_are_clamped_and_rounded_half_away():
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("window", [None, (0.0, 65535.0)])
-def test_all_sixteen_bit_levels_return(tmp_path, window, suffix):
+def test_all_sixteen_bit_levels_round_trip(tmp_path, window, suffix):
     ramp = np.arange(65536, dtype=np.uint16).reshape(128, 512)
     Image.fromarray(ramp).save(tmp_path / f"ramp{suffix}")
     preprocessing = Preprocessing(1, 128, 512, window=window, bits=16)
@@ -182,7 +182,7 @@ def test_a_window_is_undone():
     assert preprocessing.to_file(image).flatten().tolist() == [1000, 1000, 2000, 3000, 3000]
 
 
-def test_float_files_say_their_range(tmp_path):
+def test_float_files_need_a_window(tmp_path):
     fractions = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
     Image.fromarray(fractions).save(tmp_path / "f.tif")
     with pytest.raises(UserError, match="window"):
@@ -234,7 +234,7 @@ def test_preprocessing_survives_json():
         ({"window": (9.0, 9.0)}, "must rise"),
     ],
 )
-def test_impossible_preprocessing_is_refused(changed, message):
+def test_invalid_preprocessing_is_rejected(changed, message):
     with pytest.raises(UserError, match=message):
         Preprocessing(**{"channels": 3, "height": 8, "width": 8, **changed})
 
@@ -254,7 +254,7 @@ def deep_png(path, values):
     )
 
 
-def test_deep_transparency_is_laid_on_the_background(tmp_path):
+def test_sixteen_bit_transparency_is_composited(tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (3, 5, 4), np.uint16)
     deep_png(tmp_path / "deep.png", values)
     shares = values.transpose(2, 0, 1) / 65535
@@ -266,7 +266,7 @@ def test_deep_transparency_is_laid_on_the_background(tmp_path):
     np.testing.assert_allclose(windowed, shares * 255, atol=1e-3)
 
 
-def test_cut_deep_files_are_refused_by_name(tmp_path):
+def test_truncated_sixteen_bit_files_are_rejected_by_name(tmp_path):
     whole = (FILES / "rgb16.png").read_bytes()
     with pytest.raises(UserError, match="shard/7 cannot be read") as error:
         read(whole[: len(whole) // 2], 3, name="shard/7")
@@ -274,12 +274,12 @@ def test_cut_deep_files_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("background", [(0, 0), (0, 0, 256), (-1, 0, 0)])
-def test_impossible_backgrounds_are_refused(background):
+def test_invalid_backgrounds_are_rejected(background):
     with pytest.raises(UserError, match="background"):
         Preprocessing(3, 4, 4, background=background)
 
 
-def test_a_large_claim_needs_a_large_file(tmp_path):
+def test_large_dimensions_need_a_large_file(tmp_path):
     """One bit a pixel, all of it there and all of one colour, is as small as pictures get."""
     Image.new("1", (8192, 4096), 1).save(tmp_path / "whole.png")
     assert read(tmp_path / "whole.png", 1).shape == (1, 4096, 8192)
@@ -311,7 +311,7 @@ def test_other_endings_of_the_formats_are_read(tmp_path, suffix):
     assert (pixels.mean((1, 2)) - torch.tensor([1.0, 0, 0])).abs().max() < 0.05
 
 
-def test_what_genstack_writes_is_marked(tmp_path):
+def test_written_files_are_marked(tmp_path):
     write(Image.new("L", (3, 3)), tmp_path / "sheet.png")
     save(torch.zeros(3, 4, 4), tmp_path / "sample.png", Preprocessing(3, 4, 4), {"genstack": "ü" * 9000})
     Image.new("L", (3, 3)).save(tmp_path / "other.png")

@@ -16,7 +16,7 @@ from genstack.errors import UserError
 FILES = Path(__file__).parents[1] / "golden" / "images"
 
 
-def test_the_check_says_what_is_there(tmp_path, capsys):
+def test_check_reports_contents(tmp_path, capsys):
     check(str(FILES), "24,40", out=str(tmp_path / "sheet.png"))
     said = capsys.readouterr().out
     assert "6 unreadable" in said
@@ -49,7 +49,7 @@ def test_classes_are_counted(tmp_path, capsys):
     assert "#3 3: 183" in said and "0 unreadable" in said and "1 different, from 8 x 8 to 8 x 8" in said
 
 
-def test_nothing_readable_is_an_error(tmp_path):
+def test_no_readable_image_is_an_error(tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no picture")
     with pytest.raises(UserError, match="no image"):

@@ -46,7 +46,7 @@ def blurred(images):
         ("shapes:pairs", (64, 64), blurred, 0.97),
     ],
 )
-def test_what_was_drawn_is_read(name, size, harm, least):
+def test_oracle_recognizes_drawn_shapes(name, size, harm, least):
     images, scenes = drawn(name, *size)
     read = 0
     for seen, things in zip(ShapeOracle()(harm(images)), scenes, strict=True):
@@ -67,7 +67,7 @@ def test_labels_are_those_of_the_source():
     assert (ShapeOracle().labels(images) == truth).float().mean() >= 0.99
 
 
-def test_an_empty_picture_shows_nothing():
+def test_empty_picture_has_no_shapes():
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, 3, 32, 40, generator=generator) * 0.1 - 0.7
     assert ShapeOracle()(images) == [(), (), ()]

@@ -12,17 +12,17 @@ def test_each_number_comes_once(count):
 
 
 @pytest.mark.parametrize("part", [slice(0, 5), slice(990, 1200), slice(10, 400, 7)])
-def test_parts_are_those_of_the_whole(part):
+def test_slices_agree_with_the_whole(part):
     assert Permutation(1000, 3)[part].tolist() == Permutation(1000, 3)[:].tolist()[part]
 
 
-def test_billions_need_no_list():
+def test_billions_are_not_stored():
     some = Permutation(3 * 10**9, 1)[2 * 10**9 : 2 * 10**9 + 1000]
     assert len(set(some.tolist())) == 1000
     assert some.min() >= 0 and some.max() < 3 * 10**9
 
 
-def test_no_order_is_left():
+def test_orders_look_random():
     """Numbers are as even over places, and neighbours as independent, as chance has them (chi-square)."""
     count, cells = 200_000, 20
     for seed in range(5):

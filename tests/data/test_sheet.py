@@ -26,7 +26,7 @@ def test_titles_and_labels_are_drawn_beside_the_images():
     assert np.asarray(sheet(images, 2, title="title"))[: GAP + LINE].min() < 100
 
 
-def test_long_labels_go_on_below_and_all_tiles_have_room_for_them():
+def test_long_labels_wrap_and_all_tiles_have_room():
     font = ImageFont.load_default(TEXT)
     words = "a red circle left of a blue square"
     lines = wrap(words, 64, font)
@@ -50,12 +50,12 @@ def test_large_images_keep_their_size_and_transparency_is_white():
     assert page[GAP + 5, GAP + 100].tolist() == [0, 0, 0]
 
 
-def test_labels_are_one_each():
+def test_number_of_labels_is_checked():
     with pytest.raises(ValueError, match="1 labels for 2"):
         sheet(torch.zeros(2, 3, 4, 4), 2, ["a"])
 
 
-def test_a_table_lays_its_pictures_beside_and_below_their_names():
+def test_table_has_row_and_column_names():
     shades = [[0, 50, 100], [150, 200, 250]]
     cells = [[Image.new("RGB", (70, 30), (shade,) * 3) for shade in row] for row in shades]
     page = np.asarray(table(cells, ["warm", "cold"], ["a", "b", "c"]))[..., 0]
@@ -69,7 +69,7 @@ def test_a_table_lays_its_pictures_beside_and_below_their_names():
 
 
 @pytest.mark.parametrize("text", ["word " * 5000, "w" * 10**6, "\u0301" * 10**5, "i " * 10**5])
-def test_a_label_of_any_length_is_measured_in_a_few_steps(text, monkeypatch):
+def test_long_labels_are_fitted_quickly(text, monkeypatch):
     font = ImageFont.load_default(TEXT)
     measured, getlength = [], font.getlength
 

@@ -9,17 +9,17 @@ from genstack.errors import UserError
 KEYS = [f"class {i % 7}/{i}.png" for i in range(3001)]
 
 
-def test_both_sides_together_are_everything_once():
+def test_split_covers_every_image_once():
     sides = split(hash_keys(KEYS), 0.1)
     assert sorted([*sides.training, *sides.validation]) == list(range(len(KEYS)))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
-def test_the_share_is_near(share):
+def test_validation_share_is_approximate(share):
     assert abs(len(split(hash_keys(KEYS), share).validation) / len(KEYS) - share) < 0.02
 
 
-def test_added_files_move_no_others():
+def test_added_files_do_not_move_others():
     few = {KEYS[i] for i in split(hash_keys(KEYS[:1000]), 0.1).validation}
     more = KEYS[500:] + KEYS[:500]
     many = {more[i] for i in split(hash_keys(more), 0.1).validation}
@@ -42,14 +42,14 @@ def test_a_single_image_is_on_both_sides_with_a_warning():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_impossible_shares_are_refused(share):
+def test_invalid_shares_are_rejected(share):
     with pytest.raises(UserError, match="validation"):
         split(hash_keys(KEYS), share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 0.999])
 @pytest.mark.parametrize("count", [2, 3, 40, 3001])
-def test_it_is_what_a_sorted_list_says(share, count, monkeypatch):
+def test_split_agrees_with_sorted_list(share, count, monkeypatch):
     """By brute force, whatever the size of the blocks: the lowest places, one at least, and not all."""
     monkeypatch.setattr("genstack.data.split.BLOCK", 7)
     lowest = sorted(range(count), key=lambda number: hash_key(KEYS[number]))
@@ -61,7 +61,7 @@ def test_it_is_what_a_sorted_list_says(share, count, monkeypatch):
 
 
 @pytest.mark.parametrize("chosen", [[0], [3, 4, 9], [0, 1, 2, 10], [10], list(range(1, 11))])
-def test_others_are_a_sequence(chosen):
+def test_complement_is_a_sequence(chosen):
     whole = [number for number in range(11) if number not in chosen]
     others = Complement(11, Indices(np.array(chosen)))
     assert list(others) == whole and len(others) == len(whole)

@@ -50,6 +50,6 @@ def test_seeds_differ():
 
 
 @pytest.mark.parametrize("wrong", [{"images": 0}, {"batch_size": 0}, {"start": -1}, {"rank": 1}])
-def test_impossible_streams_are_refused(wrong):
+def test_invalid_streams_are_rejected(wrong):
     with pytest.raises(UserError):
         Stream(**{"images": 3, "batch_size": 1, "seed": 0, **wrong})

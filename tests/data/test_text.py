@@ -18,12 +18,12 @@ from genstack.data.text import clean, encodable, existing
         ("\udc00\udfff", "\ufffd\ufffd"),
     ],
 )
-def test_clean_text_can_be_written(text, cleaned):
+def test_clean_text_is_valid_utf8(text, cleaned):
     assert clean(text) == cleaned
     assert encodable(clean(text)) and clean(clean(text)) == clean(text)
 
 
-def test_paths_are_left_as_written_where_they_exist_or_nothing_does(tmp_path):
+def test_existing_and_missing_paths_are_not_changed(tmp_path):
     for form in ("NFC", "NFD"):
         (tmp_path / normalize(form, "é")).mkdir()
     for form in ("NFC", "NFD"):

@@ -52,7 +52,7 @@ def test_shrinking_averages():
     assert crop_and_resize(board[None], (8, 8)).abs().max() < 0.05
 
 
-def test_moves_agree_with_torchvision():
+def test_rotation_and_shift_agree_with_torchvision():
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
@@ -62,12 +62,12 @@ def test_moves_agree_with_torchvision():
     torch.testing.assert_close(ours[:, 12:-12, 16:-16], theirs[:, 12:-12, 16:-16], atol=1e-4, rtol=0)
 
 
-def test_moves_bring_in_no_black_corners():
+def test_rotation_and_shift_repeat_the_border():
     white = torch.ones(3, 20, 33)
     assert rotate_and_shift(white, 30.0, (7.5, -4.0)).min() > 0.999
 
 
-def test_variations_are_functions_of_seed_epoch_and_image():
+def test_augmentation_depends_on_seed_epoch_and_image():
     vary = lambda *numbers: EVERYTHING(picture(), (24, 16), *numbers)  # noqa: E731
     first = vary(0, 0, 0)
     torch.manual_seed(123)
@@ -76,7 +76,7 @@ def test_variations_are_functions_of_seed_epoch_and_image():
         assert not torch.equal(vary(*other), first)
 
 
-def test_variations_leave_the_global_generator_alone():
+def test_augmentation_does_not_use_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -84,7 +84,7 @@ def test_variations_leave_the_global_generator_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_mirrors_are_as_frequent_as_asked():
+def test_flips_have_the_given_probability():
     flip = Augmentation(flip=0.25)
     mirrored = [torch.equal(flip(picture(), (30, 50), 0, 0, i), picture().flip(-1)) for i in range(800)]
     assert abs(sum(mirrored) / 800 - 0.25) < 0.05
@@ -93,12 +93,12 @@ def test_mirrors_are_as_frequent_as_asked():
 @pytest.mark.parametrize(
     "wrong", [{"zoom": (0.5, 1.0)}, {"zoom": (1.3, 1.0)}, {"flip": 2.0}, {"rotate": -1.0}, {"shift": 1.0}]
 )
-def test_impossible_variations_are_refused(wrong):
+def test_invalid_augmentation_is_rejected(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Augmentation(**wrong)
 
 
-def test_load_reads_as_the_model_sees(tmp_path):
+def test_load_preprocesses_like_the_model(tmp_path):
     Image.new("RGB", (50, 30), (255, 0, 51)).save(tmp_path / "a.png")
     image = load(tmp_path / "a.png", Preprocessing(3, 12, 10))
     assert image.shape == (3, 12, 10)

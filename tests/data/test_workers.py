@@ -68,13 +68,13 @@ def test_a_dead_worker_is_reported_with_its_image(way, message, capfd):
 
 
 @pytest.mark.slow
-def test_what_a_worker_refuses_is_one_line():
+def test_worker_error_is_one_line():
     with pytest.raises(UserError, match="none of 1 images can be read; the last error: no picture") as error:
         list(loader(unreadable, [11], workers=1))
     assert "\n" not in str(error.value)
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_not_changed():
     def fails():
         raise RuntimeError("a bug")
 

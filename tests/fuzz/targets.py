@@ -37,7 +37,7 @@ from genstack.data.codes import shard as shards
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
 from genstack.data.sources import CODES
-from genstack.description import describable
+from genstack.description import part_classes
 from genstack.model import Model
 from genstack.prior import Autoregressive
 from genstack.training.run import Run
@@ -169,7 +169,7 @@ def models() -> tuple[Model, ...]:
 
 def description(content: bytes, folder: Path) -> None:
     """The description of a model, in front of the tensors of a good one."""
-    state = {name: value.contiguous() for name, value in model_file.state(models()[0]).items()}
+    state = {name: value.contiguous() for name, value in models()[0].modules().state_dict().items()}
     save_file(state, folder / model_file.TENSORS, {"genstack": content.decode(errors="replace")})
     model_file.load(folder)
 
@@ -202,7 +202,7 @@ def shapes(content: bytes, folder: Path) -> None:
         }
         kind.read(
             replace(file, prefix=prefix),
-            ImportOptions(**{name: value for name, value in every.items() if name in kind.asks}),
+            ImportOptions(**{name: value for name, value in every.items() if name in kind.options}),
         )
 
 
@@ -400,9 +400,9 @@ TARGETS: Mapping[str, Target] = {
     "checkpoint": Target(checkpoint, checkpoints, words=("state_dict", "torch._utils", "OrderedDict")),
     "pickle": Target(pickled, pickles, words=("torch._utils\n_rebuild_tensor_v2", "torch\nFloatStorage")),
     "safetensors": Target(tensors, tensor_headers, True, ("F32", "BF16", "data_offsets", "__metadata__")),
-    "description": Target(description, descriptions, True, (*KEYS, *describable())),
+    "description": Target(description, descriptions, True, (*KEYS, *part_classes())),
     "shapes": Target(shapes, tables, True, KEYS),
-    "settings": Target(settings, recipe_files, False, (*KEYS, *describable())),
+    "settings": Target(settings, recipe_files, False, (*KEYS, *part_classes())),
     "codes": Target(code_header, code_headers, True, KEYS),
     "shard": Target(code_shard, lambda: [archive()[1]], words=("data_offsets", "key_ends", "U16", "I64")),
     "tar": Target(tar, tars, words=("ustar", "path=", "size=", "GNU.sparse.major=1")),

@@ -46,7 +46,7 @@ def decoded(prior: Autoregressive, codes: torch.Tensor, labels: torch.Tensor) ->
 
 @pytest.mark.parametrize("batch", [1, 5])
 @torch.no_grad()
-def test_cached_logits_are_those_of_the_full_forward_at_every_position(prior, batch):
+def test_cached_logits_agree_with_full_forward(prior, batch):
     codes, labels = codes_and_labels(prior, batch)
     full = prior.logits(codes, labels)
     assert full.std() > 0.1
@@ -54,7 +54,7 @@ def test_cached_logits_are_those_of_the_full_forward_at_every_position(prior, ba
 
 
 @torch.no_grad()
-def test_a_code_changes_the_logits_after_it_and_no_others(prior):
+def test_codes_affect_only_later_logits(prior):
     codes, labels = codes_and_labels(prior, 2)
     before = prior.logits(codes, labels)
     for changed in range(0, prior.layout.length, 4):
@@ -96,7 +96,7 @@ def test_guidance_without_condition_dropout_is_refused(condition, tiny):
         )
 
 
-def test_sampling_leaves_the_mode_alone_and_its_codes_may_train(tiny):
+def test_sampling_keeps_the_mode_and_returns_trainable_codes(tiny):
     prior = Autoregressive(CodeLayout((8, 8), 5, ((2, 3),)), CLASSES, replace(tiny, dropout=0.5))
     labels, seeds = torch.tensor([0, 1]), image_seeds(0, range(2))
     codes = prior.sample(labels, SamplingOptions(), seeds)
@@ -107,7 +107,7 @@ def test_sampling_leaves_the_mode_alone_and_its_codes_may_train(tiny):
     assert not any(module.training for module in prior.modules())
 
 
-def test_code_noise_touches_training_alone(tiny):
+def test_code_noise_applies_only_in_training(tiny):
     prior = Autoregressive(CodeLayout((8, 8), 7, ((3, 5),)), Unconditional(), tiny, code_noise=0.5)
     codes, labels = codes_and_labels(prior, 6)[0], torch.zeros(6, dtype=torch.int64)
     assert prior.loss(codes, labels) != prior.loss(codes, labels)
@@ -119,7 +119,7 @@ def test_code_noise_touches_training_alone(tiny):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_null_condition_is_learned_in_training_alone(tiny, training):
+def test_conditions_are_dropped_only_in_training(tiny, training):
     prior = Autoregressive(CodeLayout((8, 8), 7, ((3, 5),)), CLASSES, tiny).train(training)
     prior.loss(torch.randint(7, (60, 15)), torch.zeros(60, dtype=torch.int64)).backward()
     seen = prior.prefix.table.weight.grad.abs().sum(1) > 0
@@ -161,12 +161,12 @@ def test_losses_and_logits_are_float32_under_autocast_and_the_cache_is_not(layou
         ({"dropout": 1.0}, "below 1"),
     ],
 )
-def test_an_impossible_plan_is_refused(plan, hint, tiny):
+def test_invalid_backbone_is_rejected(plan, hint, tiny):
     with pytest.raises(ValueError, match=hint):
         replace(tiny, **plan)
 
 
-def test_the_default_plan_has_the_hidden_width_of_llamagen():
+def test_default_backbone_has_llamagens_mlp_width():
     assert Backbone().mlp_width == 1024
     assert Backbone(width=1024, heads=16).mlp_width == 2816
     assert Backbone(width=1280, heads=20).mlp_width == 3584

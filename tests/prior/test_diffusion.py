@@ -43,7 +43,7 @@ def oracle(tiny, chances):
     return knowing(Diffusion(SMALL, Unconditional(), tiny), chances)
 
 
-def test_with_the_right_network_and_many_steps_samples_follow_the_distribution(oracle, chances):
+def test_ideal_network_samples_the_distribution(oracle, chances):
     count = 4000
     none, seeds = torch.zeros(count, dtype=torch.int64), image_seeds(0, range(count))
     codes = oracle.sample(none, SamplingOptions(steps=100), seeds)
@@ -54,7 +54,7 @@ def test_with_the_right_network_and_many_steps_samples_follow_the_distribution(o
     )
 
 
-def test_known_codes_are_given_to_the_others(oracle, chances):
+def test_known_codes_condition_the_others(oracle, chances):
     """The last code is known: the first two follow their conditional distribution."""
     count = 2000
     none, seeds = torch.zeros(count, dtype=torch.int64), image_seeds(1, range(count))

@@ -81,7 +81,7 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
-def test_no_pixel_outside_of_the_mask_changes_and_none_inside_is_seen(model, mask):
+def test_editing_keeps_unmasked_and_ignores_masked_pixels(model, mask):
     images = pictures()
     edited = edit(model, images, mask)
     assert torch.equal(edited[:, :, ~mask], images[:, :, ~mask])
@@ -92,7 +92,7 @@ def test_no_pixel_outside_of_the_mask_changes_and_none_inside_is_seen(model, mas
     assert not torch.equal(edit(model, images, mask, indices=[5, 6]), edited)
 
 
-def test_nothing_but_mask_is_a_sample_and_no_mask_is_the_picture(model):
+def test_full_mask_samples_and_empty_mask_keeps_the_picture(model):
     images = pictures()
     everything = torch.ones(16, 24, dtype=torch.bool)
     inputs = ConditionInputs(torch.tensor([0, 0]))
@@ -103,7 +103,7 @@ def test_nothing_but_mask_is_a_sample_and_no_mask_is_the_picture(model):
 
 
 @pytest.mark.parametrize("grow", [0, 1])
-def test_codes_that_are_known_are_those_of_the_picture(model, grow):
+def test_known_codes_equal_those_of_the_picture(model, grow):
     """Where a picture is made of whole cells, its codes outside of the dilate mask are all kept."""
     compressor, mask = model.compressor, MASKS["middle"]
     images = compressor.decode(torch.randint(LEVELS, (2, 24)), model.layout)
@@ -129,7 +129,7 @@ def test_a_picture_grows_on_all_sides(model):
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2])
-def test_the_reach_of_an_encoder_is_found(reach):
+def test_receptive_field_of_an_encoder_is_measured(reach):
     compressor = Cells(reach)
     assert receptive_field(compressor, compressor.layout(36, 44)) == (reach,)
 
@@ -139,7 +139,7 @@ def test_a_mask_that_leaves_nothing_known_is_refused(model):
         edit(model, pictures(), MASKS["middle"], grow=3)
 
 
-def test_codes_without_a_place_are_refused():
+def test_codes_without_position_are_rejected():
     class Row(Cells):
         def layout(self, height, width):
             return CodeLayout((height, width), LEVELS, ((1, 24),))
@@ -161,19 +161,19 @@ def test_codes_without_a_place_are_refused():
         ("right:.75", (slice(None), slice(2, 8))),
     ],
 )
-def test_a_side_is_kept(keep, kept):
+def test_completion_keeps_a_side(keep, kept):
     mask = torch.ones(6, 8, dtype=torch.bool)
     mask[kept] = False
     assert torch.equal(completion_mask(keep, 6, 8), mask)
 
 
 @pytest.mark.parametrize("keep", ["top", "up:0.5", "top:1", "top:0", "top:half", "top:0.5.1", "top:."])
-def test_what_is_no_side_is_refused(keep):
+def test_invalid_side_is_rejected(keep):
     with pytest.raises(ValueError, match=f"invalid keep '{keep}'.*top:0.5"):
         completion_mask(keep, 6, 8)
 
 
-def test_masks_are_filled_with_what_is_near():
+def test_masks_are_filled_with_nearby_colours():
     images, mask = torch.full((1, 1, 20, 30), 0.25), torch.ones(20, 30, dtype=torch.bool)
     images[..., 15:] = -0.5
     mask[:4] = False
@@ -197,7 +197,7 @@ def test_cells_and_pixels_against_loops():
     assert torch.equal(dilate(cells, 0), cells)
 
 
-def test_a_prior_that_sees_earlier_codes_is_blind_to_those_behind(model):
+def test_causal_priors_ignore_later_known_codes(model):
     codes = torch.zeros(1, 24, dtype=torch.int64)
     order = torch.arange(24)[None]
     assert not ignores_known(model.prior, Known(codes, order < 12))

@@ -34,7 +34,7 @@ def test_nats_add_up_over_the_grids(prior):
 
 
 @torch.no_grad()
-def test_a_code_changes_the_logits_of_all_later_codes_alone(prior):
+def test_codes_affect_all_later_logits_and_no_others(prior):
     codes, labels = torch.randint(7, (1, LAYOUT.length)), torch.tensor([1])
     before = prior.logits(codes, labels)
     for index in range(LAYOUT.length):

@@ -88,7 +88,7 @@ def test_gradients_reach_every_parameter(kind, tiny):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_gradients_reach_every_parameter_that_reads_across(build):
+def test_gradients_reach_cross_attention(build):
     prior = build(CAPTIONS, cross_attention=True)
     prior.loss(latents(16), values(WORDS * 4)).backward()
     for name, parameter in prior.named_parameters():

@@ -139,7 +139,7 @@ def test_guidance_acts_on_its_interval_alone():
     assert [options.guidance_at(way) for way in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1.0, 4.0, 4.0, 4.0, 1.0]
 
 
-def test_impossible_codes_are_never_drawn():
+def test_codes_of_zero_probability_are_never_sampled():
     logits = torch.full((4, 6), -torch.inf)
     logits[:, 2:4] = 0.0
     numbers = torch.tensor([0.0, 0.5 - 2**-24, 0.5, 1 - 2**-24])
@@ -152,7 +152,7 @@ def test_half_precision_logits_are_summed_in_float32():
     assert sample_from_logits(logits, SamplingOptions(), torch.tensor([0.75 + 2**-14])).tolist() == [3072]
 
 
-def test_numbers_depend_on_their_seed_alone():
+def test_uniforms_depend_only_on_their_seed():
     seeds = image_seeds(5, range(7))
     together = uniforms(seeds, 9)
     assert torch.equal(together[2:3], uniforms(seeds[2:3], 9))
@@ -160,7 +160,7 @@ def test_numbers_depend_on_their_seed_alone():
     assert torch.equal(image_seeds(5, [6, 2]), seeds[[6, 2]])
 
 
-def test_numbers_are_uniform_and_unrelated():
+def test_uniforms_are_uniform_and_independent():
     numbers = uniforms(image_seeds(0, range(400)), 50)
     assert numbers.dtype == torch.float32
     assert numbers.min() >= 0 and numbers.max() < 1
@@ -199,7 +199,7 @@ def test_options_out_of_range_are_refused(options):
         SamplingOptions(**options)
 
 
-def test_a_schedule_that_there_is_not_is_refused_before_anything_is_drawn():
+def test_unknown_schedule_is_rejected_before_sampling():
     """Set behind its back: the types that tests check would refuse it before."""
     options = SamplingOptions()
     object.__setattr__(options, "guidance_schedule", "cosin")

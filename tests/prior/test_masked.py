@@ -46,7 +46,7 @@ def test_schedules_are_those_of_the_papers():
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_as_many_codes_are_left_as_the_schedule_says(schedule, tiny, monkeypatch):
+def test_number_of_masked_codes_follows_the_schedule(schedule, tiny, monkeypatch):
     prior = Masked(SQUARE, CLASSES, tiny, schedule=schedule)
     seen = watch(prior, monkeypatch)
     prior.sample(torch.arange(3), SamplingOptions(steps=5), image_seeds(0, range(3)))
@@ -59,7 +59,7 @@ def test_as_many_codes_are_left_as_the_schedule_says(schedule, tiny, monkeypatch
 
 
 @pytest.mark.parametrize("order", [Confidence(), Halton(), Random(), Raster()], ids=str)
-def test_more_steps_than_codes_draw_one_by_one(order, tiny, monkeypatch):
+def test_more_steps_than_codes_sample_one_by_one(order, tiny, monkeypatch):
     prior = Masked(SQUARE, CLASSES, tiny, order=order)
     seen = watch(prior, monkeypatch)
     prior.sample(torch.arange(2), SamplingOptions(steps=1000, guidance=2.0), image_seeds(0, range(2)))
@@ -68,7 +68,7 @@ def test_more_steps_than_codes_draw_one_by_one(order, tiny, monkeypatch):
         assert (before | ~after).all(), "what was seen once stays"
 
 
-def test_fixed_orders_show_codes_as_they_say(tiny, monkeypatch):
+def test_fixed_orders_reveal_codes_in_order(tiny, monkeypatch):
     prior = Masked(SQUARE, Unconditional(), tiny, order=Halton(), schedule="linear")
     seen = watch(prior, monkeypatch)
     prior.sample(torch.zeros(1, dtype=torch.int64), SamplingOptions(steps=4), image_seeds(0, range(1)))
@@ -76,7 +76,7 @@ def test_fixed_orders_show_codes_as_they_say(tiny, monkeypatch):
     assert [masked.tolist() for masked in seen] == [(ranks >= first).tolist() for first in (0, 4, 8, 12)]
 
 
-def test_images_with_few_codes_to_draw_end_early(tiny):
+def test_images_with_few_masked_codes_end_early(tiny):
     """Known codes differ from image to image; each is filled in as if it were alone."""
     prior = Masked(SQUARE, CLASSES, tiny)
     labels, seeds = torch.arange(4) % 3, image_seeds(3, range(4))
@@ -89,7 +89,7 @@ def test_images_with_few_codes_to_draw_end_early(tiny):
         assert torch.equal(alone, together[row])
 
 
-def test_the_surest_codes_are_kept(tiny, monkeypatch):
+def test_most_confident_codes_are_kept(tiny, monkeypatch):
     """Without noise: of two places, one has a certain code, which is kept in the first step."""
     layout = CodeLayout((8, 16), 5, ((1, 2),))
     prior = Masked(layout, Unconditional(), tiny, order=Confidence(0.0), schedule="linear")
@@ -108,7 +108,7 @@ def test_the_surest_codes_are_kept(tiny, monkeypatch):
     assert (codes[:, 1] == 2).all() and len(codes[:, 0].unique()) == 5
 
 
-def test_smoothing_is_a_part_of_the_loss_and_not_of_nats(tiny):
+def test_smoothing_affects_the_loss_but_not_nats(tiny):
     plain, smooth = (Masked(SQUARE, CLASSES, tiny, smoothing=share).eval() for share in (0.0, 0.3))
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.4)

@@ -75,7 +75,7 @@ def by_orders(filler):
     return likelihoods.exp().mean(0), -likelihoods.mean(0)
 
 
-def test_the_bound_of_an_oracle_is_the_truth(chances):
+def test_bound_of_an_ideal_network_is_exact(chances):
     """With the right conditionals every order gives the same product, and nothing is lost."""
     bound = Oracle(chances).nats_bound(EVERY, NOTHING, masks=400)
     torch.testing.assert_close(bound, -chances.log().float(), atol=0.4, rtol=0)
@@ -110,7 +110,7 @@ def test_the_bound_is_that_of_diffusion_in_continuous_time(filler):
 
 
 @torch.no_grad()
-def test_a_code_that_is_hidden_changes_nothing(filler, layout, tiny):
+def test_masked_codes_have_no_effect(filler, layout, tiny):
     filler = MaskedTransformer(layout, Unconditional(), tiny, Softmax()).eval()
     codes, none = (
         torch.randint(11, (3, layout.length)),
@@ -126,13 +126,13 @@ def test_a_code_that_is_hidden_changes_nothing(filler, layout, tiny):
     torch.testing.assert_close(whole[masked], logits)
 
 
-def test_the_lowest_are_as_many_as_asked():
+def test_lowest_k_marks_k_scores():
     scores = torch.tensor([[0.3, 0.1, 0.2], [5.0, 5.0, 5.0]])
     assert lowest_k(scores, torch.tensor([2, 1])).tolist() == [[False, True, True], [True, False, False]]
     assert not lowest_k(scores, torch.tensor([0, 0])).any()
 
 
-def test_numbers_of_a_batch_are_spread_evenly():
+def test_stratified_uniforms_are_spread_evenly():
     for batch in (1, 2, 7, 64):
         numbers = stratified_uniforms(batch, torch.device("cpu"))
         assert (numbers * batch).long().sort().values.tolist() == list(range(batch))
@@ -140,7 +140,7 @@ def test_numbers_of_a_batch_are_spread_evenly():
     assert float(firsts.mean()) == pytest.approx(0.5, abs=5 * (1 / 12 / 2000) ** 0.5)
 
 
-def test_fingerprints_tell_codes_apart():
+def test_hashes_of_codes_differ():
     codes = torch.cat([EVERY, torch.zeros(1, 4, dtype=torch.int64)])
     seeds = hash_codes(codes)
     assert len(seeds.unique()) == 81 and seeds[0] == seeds[81]

@@ -37,7 +37,7 @@ class Lookup(Autoencoder):
         super().__init__(1, Convolutional(8, 8, (1, 1, 1, 1), 1, (), False), quantizer)
 
 
-def test_coarser_grids_are_read_as_var_reads_them():
+def test_inputs_agree_with_var():
     golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / "var_vqvae.npz").items()}
     model = published.load(GOLDEN / "var_vqvae.pth", ImportOptions(scales="1,2,3,4,6,8"))
     prior = NextScale(model.layout, CLASSES, Backbone(16, 1, 2))
@@ -57,7 +57,7 @@ def prior(request):
 
 
 @torch.no_grad()
-def test_logits_of_a_grid_see_all_of_the_coarser_grids_and_nothing_else(prior):
+def test_logits_depend_only_on_coarser_grids(prior):
     codes, labels = torch.randint(7, (1, LAYOUT.length)), torch.tensor([1])
     before = prior.logits(codes, labels)
     grid = LAYOUT.positions().grid
@@ -70,7 +70,7 @@ def test_logits_of_a_grid_see_all_of_the_coarser_grids_and_nothing_else(prior):
 
 
 @torch.no_grad()
-def test_what_is_drawn_grid_by_grid_has_the_logits_of_one_pass(prior):
+def test_sampling_by_grid_agrees_with_one_pass(prior):
     """Cached, at temperature 0: each code is the likeliest given the coarser ones, beside known codes too."""
     labels, seeds = torch.arange(4) % 3, image_seeds(0, range(4))
     given, mask = torch.randint(7, (4, LAYOUT.length)), torch.rand(4, LAYOUT.length) < 0.3
@@ -79,14 +79,14 @@ def test_what_is_drawn_grid_by_grid_has_the_logits_of_one_pass(prior):
     assert torch.equal(codes[~mask], likeliest[~mask]) and torch.equal(codes[mask], given[mask])
 
 
-def test_other_compressors_are_refused_at_the_start():
+def test_other_compressors_are_rejected():
     with pytest.raises(UserError, match=r"several grids.*got 1 and 1.*multiscale.yaml"):
         NextScale(CodeLayout((16, 16), 7, ((4, 4),)), CLASSES)
     with pytest.raises(UserError, match=r"MultiScale.*VectorQuantizer.*multiscale.yaml"):
         NextScale(LAYOUT, CLASSES).attach(Lookup(VectorQuantizer(7, 5)))
 
 
-def test_a_saved_prior_is_the_same_prior_and_holds_the_table_once(tmp_path):
+def test_saved_prior_stores_the_table_once(tmp_path):
     compressor = Autoencoder(1, Convolutional(8, 8, (1, 1, 1, 1), 1, (), False), MultiScale((1, 2, 4), 7, 5))
     prior = NextScale(compressor.layout(32, 48), CLASSES, Backbone(24, 2, 3))
     model = Model(compressor.eval(), Preprocessing(1, 32, 48), CLASSES.names, prior)

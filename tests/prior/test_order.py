@@ -35,7 +35,7 @@ def test_halton_goes_grid_by_grid_and_depth_by_depth(layout):
     assert torch.equal(turn[ranks[0].argsort()], turn.sort().values)
 
 
-def test_fixed_orders_ask_for_nothing_but_their_ranks():
+def test_fixed_orders_need_only_ranks():
     layout, noise = CodeLayout((8, 8), 5, ((2, 3),)), torch.rand(2, 6)
     for order in (Raster(), Random(), Halton()):
         priority = order.priority(layout, torch.randn(2, 6), noise, 0.5)
@@ -43,7 +43,7 @@ def test_fixed_orders_ask_for_nothing_but_their_ranks():
     assert Raster().ranks(layout, noise)[1].tolist() == list(range(6))
 
 
-def test_confidence_is_annealed_to_the_probability_alone():
+def test_confidence_noise_decays_to_zero():
     layout, sure = CodeLayout((8, 8), 5, ((2, 3),)), torch.randn(4, 6)
     noise = torch.rand(4, 6)
     assert torch.equal(Confidence(3.0).priority(layout, sure, noise, 0.0), sure)

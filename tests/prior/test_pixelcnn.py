@@ -60,7 +60,7 @@ def test_sampling_row_by_row_agrees_with_one_pass(layers):
     assert torch.equal(codes[~mask], likeliest[~mask]) and torch.equal(codes[mask], given[mask])
 
 
-def test_layouts_and_sizes_that_cannot_be_are_refused():
+def test_invalid_layouts_and_sizes_are_rejected():
     for layout in (CodeLayout((16, 16), 7, ((2, 2), (4, 4))), CodeLayout((16, 16), 7, ((4, 4),), depth=2)):
         with pytest.raises(UserError, match=r"one grid.*vqgan\.yaml.*Autoregressive"):
             GatedPixelCNN(layout, CLASSES)

@@ -21,7 +21,7 @@ def prior():
     return made
 
 
-def test_a_place_sees_all_before_it_and_nothing_else(prior):
+def test_positions_see_all_earlier_ones_and_no_others(prior):
     conditioning = torch.randn(1, 6, dtype=torch.float64)
     order = torch.arange(LAYOUT.length).reshape(4, 5)
     for index in range(LAYOUT.length):
@@ -31,7 +31,7 @@ def test_a_place_sees_all_before_it_and_nothing_else(prior):
         assert torch.equal(gradient.abs().amax(dim=(0, 1)) > 0, order < index)
 
 
-def test_layouts_and_sizes_that_cannot_be_are_refused():
+def test_invalid_layouts_and_sizes_are_rejected():
     for grids, depth in ((((2, 2), (4, 4)), 1), (((4, 4),), 2), (((1, 9),), 1)):
         with pytest.raises(UserError, match=r"one grid of several rows.*vqgan\.yaml.*Autoregressive"):
             PixelSNAIL(CodeLayout((16, 16), 7, grids, depth), CLASSES)

@@ -3,12 +3,12 @@
 import pytest
 
 from genstack.prior import SamplingOptions
-from genstack.prior.presets import PRESETS, resolve_options
+from genstack.prior.options import PRESETS, resolve_options
 
 KEPT = {"fid": {"temperature": 1.1, "guidance_interval": [0.1, 0.9]}, "mine": {"top_k": 7}}
 
 
-def test_flags_come_before_the_run_and_the_run_before_ours():
+def test_flags_override_saved_and_built_in_presets():
     assert resolve_options("", {"top_k": None}, KEPT, True) == SamplingOptions()
     assert resolve_options("fid", {}, {}, True) == SamplingOptions()
     assert resolve_options("fid", {"temperature": 0.5}, KEPT, True) == SamplingOptions(
@@ -18,7 +18,7 @@ def test_flags_come_before_the_run_and_the_run_before_ours():
     assert resolve_options("pretty", {}, KEPT, True) == SamplingOptions(**PRESETS["pretty"])
 
 
-def test_ours_guide_only_priors_that_can_be_guided():
+def test_built_in_presets_guide_only_guided_priors():
     assert resolve_options("pretty", {}, {}, False).guidance == 1
     assert resolve_options("mine", {}, {"mine": {"guidance": 3.0}}, False).guidance == 3
 

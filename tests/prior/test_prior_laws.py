@@ -178,12 +178,12 @@ def smallest(build):
     return build.fitting(SMALLEST)
 
 
-def test_there_are_priors():
+def test_priors_are_discovered():
     assert "Autoregressive" in PRIORS
 
 
 @pytest.mark.parametrize("impossible", SMALL, ids=lambda layout: f"{layout.grids} depth {layout.depth}")
-def test_a_layout_that_cannot_be_is_refused_with_a_way_out(build, impossible):
+def test_unsupported_layouts_are_rejected_with_a_way_out(build, impossible):
     refusal = build.refusal(impossible)
     assert not refusal or ("Autoregressive" in refusal and len(refusal) < 300)
 
@@ -204,7 +204,7 @@ def test_the_loss_starts_at_the_uniform_distribution(build, layout):
     )
 
 
-def test_drawing_in_bfloat16_leaves_the_weights_as_they_are(build, small):
+def test_sampling_in_bfloat16_restores_the_weights(build, small):
     prior = build(small, CLASSES)
     before = {name: parameter.clone() for name, parameter in prior.named_parameters()}
     with torch.autocast("cpu", torch.bfloat16):
@@ -235,7 +235,7 @@ def test_the_probabilities_of_all_codes_sum_to_one(build, smallest):
 
 
 @torch.no_grad()
-def test_a_bound_leaves_less_than_all_probability(build, smallest):
+def test_probabilities_of_a_bound_sum_to_less_than_one(build, smallest):
     prior = build(smallest, CLASSES).eval()
     if prior.likelihood == "exact":
         pytest.skip("its likelihood is exact")
@@ -250,7 +250,7 @@ def test_a_bound_leaves_less_than_all_probability(build, smallest):
 
 
 @torch.no_grad()
-def test_nats_of_an_image_are_always_the_same(build, layout):
+def test_nats_are_deterministic(build, layout):
     prior = build(layout, CLASSES).eval()
     codes, labels = torch.randint(layout.codebook_size, (5, layout.length)), torch.arange(5) % 3
     together = prior.nats(codes, labels)
@@ -259,7 +259,7 @@ def test_nats_of_an_image_are_always_the_same(build, layout):
     torch.testing.assert_close(torch.cat(alone), together)
 
 
-def test_samples_are_codes_and_depend_on_their_own_seed_and_condition_alone(build, layout):
+def test_samples_depend_only_on_their_seed_and_condition(build, layout):
     prior = build(layout, CLASSES)
     labels, seeds = torch.arange(7) % 3, image_seeds(11, range(7))
     options = SamplingOptions(temperature=0.9, top_k=9, top_p=0.95, guidance=1.5)
@@ -273,7 +273,7 @@ def test_samples_are_codes_and_depend_on_their_own_seed_and_condition_alone(buil
     assert len(codes.unique(dim=0)) == 7
 
 
-def test_known_codes_stay_and_the_others_are_drawn(build, layout):
+def test_known_codes_are_kept_and_others_sampled(build, layout):
     prior = build(layout, CLASSES)
     labels, seeds = torch.arange(6) % 3, image_seeds(2, range(6))
     given = torch.randint(layout.codebook_size, (6, layout.length))
@@ -288,7 +288,7 @@ def test_known_codes_stay_and_the_others_are_drawn(build, layout):
     assert torch.equal(prior.sample(labels, SamplingOptions(), seeds, nothing), free)
 
 
-def test_a_prior_says_which_known_codes_it_sees(build, small):
+def test_context_states_which_known_codes_matter(build, small):
     """Known codes behind those that are drawn change them, or never do."""
     prior = build(small, CLASSES)
     randomize(prior)
@@ -307,7 +307,7 @@ def test_a_prior_says_which_known_codes_it_sees(build, small):
 
 
 @torch.no_grad()
-def test_what_is_drawn_has_the_logits_of_one_pass(build, layout):
+def test_sampling_agrees_with_one_pass(build, layout):
     """Whatever drawing caches: each code is the likeliest given those before it, beside known codes too."""
     prior = build(layout, CLASSES).eval()
     if not isinstance(prior, Exact):
@@ -345,7 +345,7 @@ def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
 
 
 @pytest.mark.slow
-def test_the_condition_steers(build, small):
+def test_samples_follow_the_condition(build, small):
     """Class 0 has codes below 3, class 1 the others."""
     labels = torch.arange(32) % 2
 
@@ -377,7 +377,7 @@ def test_the_condition_is_read_early(build, small):
 
 
 @torch.no_grad()
-def test_what_is_read_across_has_an_order_and_logits_of_one_pass(crossed):
+def test_cross_attention_agrees_with_one_pass(crossed):
     codes = torch.randint(6, (1, crossed.layout.length))
     forth, back = (crossed.nats(codes, values([word])) for word in ("cdefg", "gfedc"))
     assert (forth - back).abs() > 1e-3
@@ -386,7 +386,7 @@ def test_what_is_read_across_has_an_order_and_logits_of_one_pass(crossed):
         assert torch.equal(drawn, crossed.logits(drawn, values(WORDS)).argmax(dim=-1))
 
 
-def test_samples_depend_on_their_own_caption_read_across(crossed):
+def test_cross_attention_reads_the_own_caption(crossed):
     options, seeds = SamplingOptions(guidance=2.0), image_seeds(3, range(4))
     together = crossed.sample(values(WORDS), options, seeds)
     alone = [crossed.sample(values([word]), options, seeds[[row]]) for row, word in enumerate(WORDS)]
@@ -394,13 +394,13 @@ def test_samples_depend_on_their_own_caption_read_across(crossed):
     assert not torch.equal(crossed.sample(values(("xyz",) * 4), options, seeds), together)
 
 
-def test_gradients_reach_every_parameter_that_reads_across(crossed):
+def test_gradients_reach_cross_attention(crossed):
     crossed.loss(torch.randint(6, (16, crossed.layout.length)), values(WORDS * 4)).backward()
     for name, parameter in crossed.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_what_only_fills_up_is_not_read_across(filled):
+def test_cross_attention_ignores_padding(filled):
     """Not even where that is all there is; in guidance, the null condition is such a one here."""
     told = torch.tensor([[3, 100, 7, 120, 9], [101, 102, 103, 104, 105], [1, 2, 3, 4, 5], [0, 0, 0, 0, 200]])
     other = torch.where(told < 100, torch.randint(100, told.shape), told)
@@ -432,7 +432,7 @@ def test_random_codes_cost_the_logarithm_of_the_codebook_size(build, small):
     assert math.log(6) - 0.003 < nats < math.log(6) + 0.03
 
 
-def test_weights_are_the_whole_state(build, small):
+def test_weights_are_the_complete_state(build, small):
     """What is derived from the layout is in no checkpoint; a copy with the same weights is the same prior."""
     prior, copy = build(small, CLASSES).eval(), build(small, CLASSES).eval()
     assert set(prior.state_dict()) == {name for name, _ in prior.named_parameters()}

@@ -29,7 +29,7 @@ def prior(layout, tiny):
 
 
 @torch.no_grad()
-def test_a_code_changes_the_logits_after_it_in_the_order_and_no_others(prior):
+def test_codes_affect_only_later_logits_of_the_order(prior):
     length = prior.layout.length
     codes, labels = torch.randint(11, (2, length)), torch.tensor([0, 2])
     orders = torch.rand(2, length).argsort(1)
@@ -59,7 +59,7 @@ def test_every_order_is_a_distribution(tiny):
 
 @pytest.mark.parametrize("order", [Raster(), Random(), Halton()], ids=str)
 @torch.no_grad()
-def test_cached_drawing_is_that_of_full_forwards(order, layout, tiny):
+def test_cached_sampling_agrees_with_full_forwards(order, layout, tiny):
     """Greedy, with known codes of each image, which come first."""
     prior = strange(RandomOrder(layout, CLASSES, tiny, order=order))
     length, labels = layout.length, torch.tensor([0, 1, 2])
@@ -98,7 +98,7 @@ def test_random_orders_give_way_to_raster_order(tiny):
         assert (always.randomness, never.randomness) == (1, 0)
 
 
-def test_the_share_of_random_orders_is_that_of_the_moment(tiny, monkeypatch):
+def test_share_of_random_orders_follows_the_schedule(tiny, monkeypatch):
     layout = CodeLayout((8, 8), 5, ((2, 3),))
     prior, seen = RandomOrder(layout, Unconditional(), tiny), []
     monkeypatch.setattr(
@@ -114,7 +114,7 @@ def test_the_share_of_random_orders_is_that_of_the_moment(tiny, monkeypatch):
     assert (seen.pop() == torch.arange(6)).all(), "what is measured is raster order"
 
 
-def test_filling_in_reads_codes_behind(tiny):
+def test_inpainting_reads_later_codes(tiny):
     """All codes of an image are equal: with the last one known, the first are drawn like it."""
     layout, none = CodeLayout((16, 16), 4, ((2, 3),)), torch.zeros(64, dtype=torch.int64)
     prior = RandomOrder(layout, Unconditional(), tiny, anneal=(1.0, 1.0))
@@ -130,6 +130,6 @@ def test_filling_in_reads_codes_behind(tiny):
 
 
 @pytest.mark.parametrize("anneal", [(0.5, 0.4), (-0.1, 1.0), (0.0, 1.5)])
-def test_an_impossible_anneal_is_refused(anneal, tiny):
+def test_invalid_anneal_is_rejected(anneal, tiny):
     with pytest.raises(ValueError, match=r"anneal must be two shares"):
         RandomOrder(CodeLayout((8, 8), 5, ((2, 3),)), CLASSES, tiny, anneal=anneal)

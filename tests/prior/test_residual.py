@@ -24,7 +24,7 @@ def prior(request):
 
 
 @torch.no_grad()
-def test_a_code_changes_the_logits_of_all_later_codes_alone(prior):
+def test_codes_affect_all_later_logits_and_no_others(prior):
     codes, labels = torch.randint(7, (1, LAYOUT.length)), torch.tensor([1])
     before = prior.logits(codes, labels)
     for index in range(LAYOUT.length):
@@ -35,7 +35,7 @@ def test_a_code_changes_the_logits_of_all_later_codes_alone(prior):
 
 
 @torch.no_grad()
-def test_what_is_drawn_by_caches_has_the_logits_of_one_pass(prior):
+def test_cached_sampling_agrees_with_one_pass(prior):
     labels, seeds = torch.arange(4) % 3, image_seeds(0, range(4))
     given, mask = torch.randint(7, (4, LAYOUT.length)), torch.rand(4, LAYOUT.length) < 0.3
     codes = prior.sample(labels, SamplingOptions(temperature=0.0), seeds, Known(given, mask))

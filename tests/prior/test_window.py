@@ -68,7 +68,7 @@ def sample(
 @pytest.mark.parametrize("size", [(3, 5), (3, 9), (4, 5), (7, 11), (2, 9), (6, 4), (1, 1)])
 @pytest.mark.parametrize("overlap", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("depth", [1, 2])
-def test_a_rule_goes_on_through_all_windows(size, overlap, depth):
+def test_pattern_continues_through_all_windows(size, overlap, depth):
     window = replace(WINDOW, codebook_size=1000, depth=depth)
     layout = larger(*size, window)
     codes = sample(Slope(window), layout, overlap=overlap)
@@ -96,21 +96,21 @@ def test_a_window_of_the_whole_grid_is_the_ordinary_sample(tiny):
     )
 
 
-def test_every_code_is_drawn_once_and_by_numbers_of_its_own():
+def test_every_code_is_sampled_once_with_its_own_numbers():
     prior, layout = Chance(replace(WINDOW, codebook_size=10**6)), larger(7, 11)
     codes = sample(prior, replace(layout, codebook_size=10**6))
     assert len(codes.unique()) > 0.99 * codes.numel()
     assert sum(int((~known.mask[0]).sum()) for known in prior.asked) == layout.length
 
 
-def test_an_image_depends_on_its_own_seed_alone():
+def test_image_depends_only_on_its_seed():
     layout, prior = larger(5, 8), Chance(WINDOW)
     together = sample(prior, layout)
     alone = sample_layout(prior, lambda box: NOTHING[:1], SamplingOptions(), SEEDS[1:], layout)
     assert torch.equal(together[1:], alone)
 
 
-def test_known_codes_stay_and_drawing_goes_outwards_from_them():
+def test_known_codes_are_kept_and_sampling_proceeds_outwards():
     layout, prior = larger(6, 10), Slope(replace(WINDOW, codebook_size=1000))
     layout = replace(layout, codebook_size=1000)
     positions = layout.positions()
@@ -126,7 +126,7 @@ def test_known_codes_stay_and_drawing_goes_outwards_from_them():
 
 
 @pytest.mark.parametrize(("whole", "side", "overlap"), [(5, 5, 0.5), (9, 4, 0.5), (10, 3, 0.0), (7, 3, 0.99)])
-def test_windows_reach_everywhere(whole, side, overlap):
+def test_windows_cover_the_grid(whole, side, overlap):
     begins = window_starts(whole, side, overlap)
     assert begins[0] == 0 and begins[-1] == whole - side
     assert all(
@@ -151,7 +151,7 @@ def test_windows_have_seeds_of_their_own():
         ),
     ],
 )
-def test_codes_through_which_no_window_slides_are_refused(window, layout, message):
+def test_layouts_without_windows_are_rejected(window, layout, message):
     with pytest.raises(ValueError, match=message):
         sample(Slope(window), layout)
 
@@ -169,7 +169,7 @@ class Reader(Slope):
 
 
 @pytest.mark.parametrize("size", [(3, 5), (7, 11), (2, 9), (6, 4), (1, 1)])
-def test_every_window_reads_its_own_part_of_what_lies_in_the_image(size):
+def test_windows_read_their_part_of_the_condition(size):
     """A map that is as large as the image, of one value for each code, comes back as it was."""
     layout, window = larger(*size), WINDOW.image_size
     wanted = torch.randint(97, (2, 1, *size))

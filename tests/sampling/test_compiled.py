@@ -50,7 +50,7 @@ GRAPHS = {
 @pytest.mark.parametrize(
     "name", [*discover(genstack.prior, Prior), "captions", "crossed", "rar", "wide", "latents"]
 )
-def test_every_prior_draws_the_same_compiled(traced, name):
+def test_compiled_sampling_is_the_same_for_every_prior(traced, name):
     found = traced[name]
     assert found["off"] == [0, 0, 0] and found["changed"] > 0.1
     assert found["graphs"] == GRAPHS.get(name, 2)
@@ -58,7 +58,7 @@ def test_every_prior_draws_the_same_compiled(traced, name):
 
 @pytest.mark.nightly
 @pytest.mark.skipif(compiler().state != "ok", reason="no C++ compiler")
-def test_kernels_for_this_machine_draw_the_same_and_forget_weights():
+def test_compiled_kernels_agree_and_release_weights():
     """Weights are compiled in: another time with other weights has kernels of its own."""
     found = drawn("inductor", "RandomOrder")["RandomOrder"]
     assert max(found["off"]) < 1e-4 and found["changed"] > 0.1
@@ -71,7 +71,7 @@ def model() -> Model:
     return Model(compressor, Preprocessing(1, 16, 16), (), prior)
 
 
-def test_an_error_leaves_the_networks_as_they_were(model):
+def test_networks_are_restored_after_errors(model):
     parts = list(model.modules().modules())
     with pytest.raises(KeyboardInterrupt), compiled(model, "eager"):
         assert model.prior.transformer.compiled_step is not None
@@ -81,7 +81,7 @@ def test_an_error_leaves_the_networks_as_they_were(model):
     assert not any("forward" in vars(part) for part in parts)
 
 
-def test_what_nothing_is_made_for_is_refused(model):
+def test_unsupported_device_is_rejected(model):
     with (
         pytest.raises(
             UserError, match="compilation is not supported on meta, only on cpu and cuda; leave it out"

@@ -57,7 +57,7 @@ def sample(*words: str) -> None:
     assert main(["sample", "run", "--count", "5", "--seed", "3", "--device", "cpu", *words]) is None
 
 
-def test_python_draws_what_the_command_line_draws(series):
+def test_python_samples_like_the_command_line(series):
     options = series.model.options("pretty", {"top_k": 7})
     gallery = drawn(Gallery(replace(series, options=options), Path("here")))
     write(gallery.sheet(5), Path("here.png"))
@@ -66,7 +66,7 @@ def test_python_draws_what_the_command_line_draws(series):
     assert Path("here.png").read_bytes() == Path("there.png").read_bytes()
 
 
-def test_python_edits_what_the_command_line_edits(series):
+def test_python_edits_like_the_command_line(series):
     canvas = Canvas.completion(series.model, Path("picture.png"), "top:0.5", grow=0)
     drawn(Gallery(replace(series, canvas=canvas), Path("here")))
     words = ("--image", "picture.png", "--keep", "top:0.5", "--grow", "0")
@@ -87,7 +87,7 @@ def test_python_sweeps_as_the_command_line_does(series):
     assert Path("here.png").read_bytes() == Path("there.png").read_bytes()
 
 
-def test_shares_of_the_work_are_all_of_it(series):
+def test_processes_share_all_samples(series):
     for rank in (2, 0, 1):
         gallery, process = Gallery(series, Path("here")), Process(rank, 3)
         assert all(index % 3 == rank for index in process.share(gallery.missing))
@@ -102,7 +102,7 @@ def test_shares_of_the_work_are_all_of_it(series):
             assert abs(np.array(first, dtype=int) - np.array(second, dtype=int)).max() <= 1
 
 
-def test_what_a_killed_process_had_begun_goes_when_it_is_continued(series):
+def test_leftovers_of_killed_processes_are_removed(series):
     sample("--classes", "dog,#0", "--out", "there")
     expected = files("there")
     begun = ["there/.00001.png.abc.writing", "there/.samples.jsonl.abc.writing", ".there.png.abc.writing"]
@@ -115,7 +115,7 @@ def test_what_a_killed_process_had_begun_goes_when_it_is_continued(series):
     assert files("there") == expected and list(Path().glob(".*")) == [Path(".there.png2.abc.writing")]
 
 
-def test_the_hearer_hears_of_every_image(series):
+def test_progress_is_called_for_every_image(series):
     heard: list[int] = []
     Gallery(series, Path("here")).write([4, 0, 2], batch_size=2, progress=heard.append)
     assert heard == [2, 1]
@@ -126,7 +126,7 @@ def test_the_hearer_hears_of_every_image(series):
     "change",
     [{"seed": 4}, {"options": SamplingOptions(temperature=0.5)}, {"size": (16, 28)}, {"inputs": None}],
 )
-def test_another_series_does_not_take_its_place(series, change):
+def test_other_settings_do_not_overwrite_samples(series, change):
     drawn(Gallery(series, Path("here")))
     if "inputs" in change:
         change = {"inputs": series.inputs[[1, 0, 2, 3, 4]]}
@@ -134,7 +134,7 @@ def test_another_series_does_not_take_its_place(series, change):
         Gallery(replace(series, **change), Path("here")).missing  # noqa: B018
 
 
-def test_weights_make_the_fingerprint_and_nothing_else_does(series):
+def test_fingerprint_depends_only_on_weights(series):
     model = series.model
     before = model.fingerprint
     model.save_preset("mine", SamplingOptions(top_k=3))
@@ -146,7 +146,7 @@ def test_weights_make_the_fingerprint_and_nothing_else_does(series):
     assert model.options("mine") == SamplingOptions(top_k=3)
 
 
-def test_images_of_held_weights_belong_to_the_model_as_it_is(series, monkeypatch):
+def test_compiled_samples_have_the_models_fingerprint(series, monkeypatch):
     """Compiled networks have weights in another precision meanwhile; what was drawn by them goes on."""
     monkeypatch.setattr(
         "genstack.sampling.series.compiled", lambda model: cast_weights(model.prior, torch.device("cpu"))

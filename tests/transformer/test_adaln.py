@@ -27,7 +27,7 @@ def test_gradients_reach_every_parameter(kind, adaln, norm):
 @torch.no_grad()
 @pytest.mark.parametrize("adaln", ["own", "shared"])
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_drawing_by_caches_has_the_logits_of_one_pass(adaln, checkpoint):
+def test_cached_steps_agree_with_one_pass(adaln, checkpoint):
     backbone = Backbone(24, 2, 3, dropout=0.0, qk_norm="unit", adaln=adaln, checkpoint=checkpoint)
     prior = Autoregressive(LAYOUT, CLASSES, backbone)
     for parameter in prior.parameters():

@@ -66,7 +66,7 @@ def test_shared_keys_are_the_same_keys_for_each_head(qk_norm):
 
 
 @pytest.mark.parametrize("kv_heads", [0, 4, 12, -1])
-def test_heads_that_cannot_be_shared_are_refused(kv_heads):
+def test_invalid_kv_heads_are_rejected(kv_heads):
     with pytest.raises(
         UserError, match=rf"kv_heads {kv_heads} does not divide 6 heads; use one of 1, 2, 3, 6"
     ):

@@ -29,7 +29,7 @@ def by_hand(queries, keys, values, sees):
     ],
     ids=["full", "causal", "blocks"],
 )
-def test_a_token_sees_what_its_mask_says(mask, sees, length):
+def test_attention_follows_the_mask(mask, sees, length):
     queries, keys, values = torch.randn(2, 3, length, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
     torch.testing.assert_close(
         mask.attend(queries, keys, values), by_hand(queries, keys, values, sees), atol=1e-6, rtol=1e-5
@@ -54,7 +54,7 @@ def test_heads_of_queries_share_keys_in_order(mask, length):
     ],
     ids=["full", "causal", "blocks"],
 )
-def test_a_hidden_token_is_seen_by_itself_alone(mask, sees, length):
+def test_padding_attends_only_to_itself(mask, sees, length):
     """Each image hides others; those behind the first five are never hidden."""
     hidden = torch.tensor([[True, True, False, False, False], [False, True, False, True, True]])
     queries, keys, values = torch.randn(2, 3, length, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
@@ -68,12 +68,12 @@ def test_a_hidden_token_is_seen_by_itself_alone(mask, sees, length):
         torch.testing.assert_close(found[image : image + 1], by_hand(*one, shown), atol=1e-6, rtol=1e-5)
 
 
-def test_nothing_hidden_leaves_a_mask_as_it_is():
+def test_no_padding_keeps_the_mask():
     mask = Causal()
     assert mask_padding(mask, None) is mask
 
 
-def test_a_cache_gives_back_all_so_far_from_the_same_memory():
+def test_cache_returns_all_tokens_from_one_allocation():
     cache, keys, values = Cache(6), torch.randn(2, 3, 6, 4), torch.randn(2, 3, 6, 4)
     cache.append(keys[:, :, :2], values[:, :, :2])
     first = cache.keys.data_ptr()

@@ -22,13 +22,13 @@ def test_a_coarse_code_lies_in_the_middle_of_the_fine_ones_it_covers():
     torch.testing.assert_close(coarse.unflatten(0, (2, 3)), covered, atol=1e-6, rtol=0)
 
 
-def test_no_place_does_not_turn():
+def test_tokens_without_position_are_not_rotated():
     heads = torch.randn(2, 3, 4, 8)
     layout = CodeLayout((32, 48), 5, ((2, 3), (4, 6)))
     assert torch.equal(Rotary(layout, 8)(torch.full((4,), layout.length))(heads), heads)
 
 
-def test_turning_is_by_complex_angles():
+def test_rotation_agrees_with_complex_numbers():
     layout, head_width = CodeLayout((24, 40), 5, ((3, 5),)), 8
     heads = torch.randn(1, 1, 15, head_width, dtype=torch.float64)
     angles = torch.tensor(
@@ -40,7 +40,7 @@ def test_turning_is_by_complex_angles():
     torch.testing.assert_close(turned, torch.cat([planes.real, planes.imag], -1).float(), atol=1e-5, rtol=0)
 
 
-def test_products_depend_on_the_difference_of_places_alone():
+def test_products_depend_only_on_relative_positions():
     rotary = Rotary(CodeLayout((40, 56), 5, ((5, 7),)), 12)
     query, key = torch.randn(2, 1, 1, 1, 12)
 
@@ -72,7 +72,7 @@ def test_each_image_may_have_its_own_order():
         (((3, 5),), 2, True, 30),
     ],
 )
-def test_embeddings_tell_apart_what_the_layout_has_several_of(grids, depth, absolute, distinct):
+def test_embeddings_distinguish_grids_and_depths(grids, depth, absolute, distinct):
     layout = CodeLayout((32, 48), 5, grids, depth)
     embedding = PositionEmbedding(layout, 6, absolute)
     added = embedding(torch.zeros(1, layout.length, 6), torch.arange(layout.length))[0]

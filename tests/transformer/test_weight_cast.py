@@ -16,9 +16,7 @@ def linears(module: nn.Module) -> list[nn.Linear]:
     return [part for part in module.modules() if isinstance(part, nn.Linear)]
 
 
-def test_sampling_in_bfloat16_converts_each_weight_once_and_draws_what_autocast_would(
-    layout, tiny, monkeypatch
-):
+def test_bfloat16_sampling_casts_weights_once_and_agrees_with_autocast(layout, tiny, monkeypatch):
     prior = Autoregressive(layout, Unconditional(), tiny)
     condition, seeds = torch.zeros(3, dtype=torch.int64), image_seeds(0, range(3))
     seen = []
@@ -33,7 +31,7 @@ def test_sampling_in_bfloat16_converts_each_weight_once_and_draws_what_autocast_
 
 
 @pytest.mark.parametrize("enabled", [False, True])
-def test_weights_are_put_back_whatever_happens(enabled):
+def test_weights_are_restored_after_errors(enabled):
     module = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
     weights = dict(module.named_parameters())
 

@@ -1,7 +1,4 @@
-"""The model card of an export: what it is, what it was trained on, its numbers, licence, and how to load it.
-
-The block at its top is read by the Hugging Face hub.
-"""
+"""The model card of an export, with the metadata block that the Hugging Face hub reads."""
 
 import json
 import re
@@ -17,17 +14,9 @@ LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
 
 def card(model: Model, export: Export, place: str, licence: str, batch: int) -> str:
-    """The text of the card.
-
-    Args:
-        model: that is exported.
-        export: the kind of files.
-        place: where they will be: a folder, or `hf:user/name`.
-        licence: an identifier such as apache-2.0; empty where the user said none.
-        batch: number of images that fixed programs take at a time.
-    """
+    """Write the card; see `exporting.write` for the arguments."""
     if licence and not LICENCE.fullmatch(licence):
-        raise UserError(f"licence {licence!r} is no identifier; use such as apache-2.0, mit or cc-by-4.0")
+        raise UserError(f"invalid licence {licence!r}; expected an identifier such as apache-2.0 or mit")
     sections = [
         head(licence),
         f"# {title(model)}",
@@ -37,7 +26,7 @@ def card(model: Model, export: Export, place: str, licence: str, batch: int) -> 
         "## Numbers",
         numbers(model),
         "## Licence",
-        licence or "None was named: ask whoever made this model before you use it.",
+        licence or "None was given: ask the authors before you use this model.",
         "## Use",
         f"```python\n{export.use(model, place, batch)}\n```",
     ]
@@ -45,13 +34,13 @@ def card(model: Model, export: Export, place: str, licence: str, batch: int) -> 
 
 
 def head(licence: str) -> str:
-    """The lines that the hub reads."""
+    """Metadata for the hub."""
     named = f"license: {licence.lower()}\n" if licence else ""
     return f"---\n{named}library_name: genstack\ntags:\n- genstack\n- image-generation\n---"
 
 
 def title(model: Model) -> str:
-    """The kinds of its parts."""
+    """Class names of the parts."""
     parts = [type(model.compressor).__name__]
     if (quantizer := getattr(model.compressor, "quantizer", None)) is not None:
         parts.append(type(quantizer).__name__)
@@ -63,7 +52,7 @@ def title(model: Model) -> str:
 def what(model: Model) -> str:
     """Inputs, outputs and size of the model."""
     seen = model.preprocessing
-    lines = [f"A model of genstack {genstack.__version__} for images of {seen.height} x {seen.width} pixels"]
+    lines = [f"A genstack {genstack.__version__} model for images of {seen.height} x {seen.width} pixels"]
     lines += [f" and {seen.channels} channels, {size(model.compressor)} parameters"]
     layout = model.layout
     grids = ", ".join(f"{height} x {width}" for height, width in layout.grids)
@@ -74,7 +63,7 @@ def what(model: Model) -> str:
 
 
 def size(part: Any) -> str:
-    """The number of parameters, in short."""
+    """Number of parameters in millions."""
     return f"{sum(parameter.numel() for parameter in part.parameters()) / 1e6:.3g} M"
 
 
@@ -99,9 +88,9 @@ def numbers(model: Model) -> str:
     """Validation metrics."""
     measured = model.metadata.get("measured")
     if not isinstance(measured, Mapping) or not measured:
-        return "None were measured."
+        return "No metrics were measured."
     rows = [
         f"| {name} | {value:.6g} |" if isinstance(value, float | int) else f"| {name} | {json.dumps(value)} |"
         for name, value in measured.items()
     ]
-    return "\n".join(["| measure, on images laid aside | value |", "|---|---|", *rows])
+    return "\n".join(["| validation metric | value |", "|---|---|", *rows])

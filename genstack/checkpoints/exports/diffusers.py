@@ -1,4 +1,4 @@
-"""Folders of diffusers: `VQModel`, or `AutoencoderKL` for latents without codes."""
+"""Folders of diffusers: `VQModel`, or `AutoencoderKL` without codes."""
 
 import json
 from pathlib import Path
@@ -20,12 +20,12 @@ from genstack.errors import UserError
 from genstack.hub import DIFFUSERS
 from genstack.model import Model
 
-OLDEST = "0.32.0"  # a version that reads what is written here
-OTHERWISE = "use --to safetensors, onnx or torch-export, which take any compressor"
+OLDEST = "0.32.0"  # the oldest version that reads these folders
+ALTERNATIVES = "use --to safetensors, onnx or torch-export, which support any compressor"
 
 
 class Diffusers(Export):
-    """The compressor alone: diffusers has no class for our priors."""
+    """The compressor alone, since diffusers has no class for our priors."""
 
     name = "diffusers"
     what = "config.json and diffusion_pytorch_model.safetensors: the compressor, for VQModel or AutoencoderKL"
@@ -35,11 +35,11 @@ class Diffusers(Export):
             raise UserError(
                 "diffusers has no class for a prior; export the compressor's own run, or use --to safetensors"
             )
-        made = fitting(model.compressor)
+        compressor = check_compressor(model.compressor)
         height, width = model.preprocessing.height, model.preprocessing.width
-        config = settings(made) | {"sample_size": height if height == width else [height, width]}
+        config = settings(compressor) | {"sample_size": height if height == width else [height, width]}
         with replacing(folder / DIFFUSERS[0]) as path:
-            save_file(tensors(made), path, metadata={"format": "pt"})
+            save_file(tensors(compressor), path, metadata={"format": "pt"})
         with replacing(folder / "config.json") as path:
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -56,17 +56,13 @@ class Diffusers(Export):
 
 
 def class_name(compressor: nn.Module) -> str:
-    """The class of diffusers that computes what a compressor computes."""
+    """Equivalent class of diffusers."""
     gaussian = isinstance(compressor, Autoencoder) and isinstance(compressor.quantizer, Gaussian)
     return "AutoencoderKL" if gaussian else "VQModel"
 
 
-def fitting(compressor: nn.Module) -> Autoencoder:
-    """The compressor, if diffusers has a class that computes the same.
-
-    Raises:
-        UserError: it has none; the message says what it would have.
-    """
+def check_compressor(compressor: nn.Module) -> Autoencoder:
+    """Check that diffusers has a class that computes the same as a compressor."""
     parts = {
         "compressor": (compressor, Autoencoder),
         "network": (getattr(compressor, "network", None), Convolutional),
@@ -77,7 +73,7 @@ def fitting(compressor: nn.Module) -> Autoencoder:
         if not isinstance(part, kind):
             names = str(getattr(kind, "__name__", "VectorQuantizer or Gaussian"))
             raise UserError(
-                f"diffusers reads {names} as {name}, and this one has {type(part).__name__}; {OTHERWISE}"
+                f"diffusers supports only {names} as {name}, got {type(part).__name__}; {ALTERNATIVES}"
             )
     assert isinstance(compressor, Autoencoder)
     plan = compressor.network
@@ -96,12 +92,12 @@ def fitting(compressor: nn.Module) -> Autoencoder:
         possible["a network with `double: true`"] = plan.double
         possible[f"as many channels of network and Gaussian, not {plan.dim} and {dim}"] = plan.dim == dim
     if lacking := [name for name, met in possible.items() if not met]:
-        raise UserError(f"diffusers reads {lacking[0]}; {OTHERWISE}")
+        raise UserError(f"diffusers supports only {lacking[0]}; {ALTERNATIVES}")
     return compressor
 
 
 def group_counts(compressor: nn.Module) -> list[int]:
-    """The numbers of groups that normalisations have."""
+    """Distinct numbers of normalisation groups."""
     return sorted({part.num_groups for part in compressor.modules() if isinstance(part, nn.GroupNorm)})
 
 
@@ -143,7 +139,7 @@ def settings(compressor: Autoencoder) -> dict[str, Any]:
 
 @torch.no_grad()
 def tensors(compressor: Autoencoder) -> dict[str, Tensor]:
-    """The weights of a compressor that fits, under the names of diffusers."""
+    """Weights of a compressor under the names of diffusers."""
     plan, state = compressor.network, compressor.state_dict()
     assert isinstance(plan, Convolutional)
     named = layers(NAMES, plan) | {"to_quantizer": "quant_conv", "from_quantizer": "post_quant_conv"}
@@ -157,7 +153,7 @@ def tensors(compressor: Autoencoder) -> dict[str, Tensor]:
             if (value := state.get(f"{ours}.{part}")) is not None:
                 found[f"{theirs}.{part}"] = value.flatten(1) if matrix and part == "weight" else value
     if isinstance(compressor.quantizer, VectorQuantizer):
-        # of rows of unit length the nearest to a latent is the nearest to its direction
+        # VQModel does not normalize latents, but the nearest unit-length row is the same
         rows = compressor.quantizer.codebook.rows
         found["quantize.embedding.weight"] = compressor.quantizer.scaled(rows)
     return {name: value.float().cpu().contiguous().clone() for name, value in found.items()}

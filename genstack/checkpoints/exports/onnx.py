@@ -1,4 +1,4 @@
-"""Programs of ONNX, for onnxruntime and everything else that runs them."""
+"""ONNX programs, for onnxruntime and others."""
 
 from pathlib import Path
 
@@ -12,19 +12,19 @@ from genstack.model import Model
 
 
 class ONNX(Export):
-    """One file for each half of the compressor, and one for a step of the prior."""
+    """One program each for encoder, decoder and a step of the prior."""
 
     name = "onnx"
     what = "encoder.onnx, decoder.onnx and, with a prior, prior.onnx, for onnxruntime"
 
     def write(self, model: Model, folder: Path, batch: int) -> None:
         with extra("onnx", "onnx and onnxscript are not installed"):
-            import onnxscript  # noqa: F401 (torch.onnx needs it, and says so late)
+            import onnxscript  # noqa: F401 (needed by torch.onnx)
         for program in programs(model, batch):
             save(program, folder / f"{program.name}.onnx")
 
     def use(self, model: Model, place: str, batch: int) -> str:
-        root = "" if hub.named(place) else f"{place}/"  # of the hub, files are downloaded first
+        root = "" if hub.is_hub_name(place) else f"{place}/"  # files of the hub are downloaded first
         between = "codes" if model.compressor.coded else "latents"
         images = f"float32 in [-1, 1], {batch} x {' x '.join(map(str, model.preprocessing.shape))}"
         return "\n".join(

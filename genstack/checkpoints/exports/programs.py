@@ -1,4 +1,4 @@
-"""A model as a few programs from tensors to tensors: what ONNX and torch.export write."""
+"""Parts of a model as programs from tensors to tensors, for ONNX and torch.export."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from genstack.compressor import Autoencoder, Compressor
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
-from genstack.prior import Autoregressive, Prior
+from genstack.prior import Prior
 from genstack.prior.diffusion import Diffusion
 from genstack.prior.exact import Exact
 from genstack.prior.flow_matching import FlowMatching
@@ -24,14 +24,14 @@ from genstack.prior.random_order import RandomOrder
 
 @dataclass(frozen=True)
 class Program:
-    """A module of fixed shapes, with inputs to try it on.
+    """A module with fixed shapes.
 
     Args:
-        name: of its file.
-        module: in eval mode.
-        inputs: by name, in order.
-        output: the name of what it gives.
-        what: what it computes, in words.
+        name: name of the file.
+        module: module in eval mode.
+        inputs: example inputs by name, in order.
+        output: name of the output.
+        what: description of the output.
     """
 
     name: str
@@ -41,18 +41,14 @@ class Program:
     what: str
 
     def exported(self) -> ExportedProgram:
-        """The program of torch.export."""
+        """Export with torch.export."""
         with torch.no_grad():
             made = torch.export.export(self.module, tuple(self.inputs.values()), strict=False)
-            return made.run_decompositions({})  # regions without autocast dissolve: they cannot be stored
+            return made.run_decompositions({})  # inlines autocast regions, which cannot be stored
 
 
 def programs(model: Model, batch: int) -> list[Program]:
-    """Encoder and decoder, and a step of the prior where there is one.
-
-    Raises:
-        UserError: there is no program for a step of this prior.
-    """
+    """Encoder, decoder, and a step of the prior if there is one."""
     shape = (batch, *model.preprocessing.shape)
     images = torch.rand(shape) * 2 - 1
     if not model.compressor.coded:
@@ -68,9 +64,9 @@ def programs(model: Model, batch: int) -> list[Program]:
 
 
 def latent_programs(compressor: Compressor, images: Float[Tensor, "b c H W"]) -> list[Program]:
-    """Encoder and decoder of a compressor whose latents have no codes."""
+    """Encoder and decoder of a compressor without codes."""
     if not isinstance(compressor, Autoencoder):
-        raise UserError(f"a {type(compressor).__name__} without codes cannot be exported as programs")
+        raise UserError(f"cannot export a {type(compressor).__name__} without codes as programs")
     encoder = LatentEncoder(compressor)
     with torch.no_grad():
         latents = encoder(images)
@@ -104,7 +100,7 @@ class Decoder(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """Images to latents without codes."""
+    """Images to the means of their latents."""
 
     def __init__(self, compressor: Autoencoder):
         super().__init__()
@@ -115,7 +111,7 @@ class LatentEncoder(nn.Module):
 
 
 class LatentDecoder(nn.Module):
-    """Latents without codes to images in [-1, 1]."""
+    """Latents to images in [-1, 1]."""
 
     def __init__(self, compressor: Autoencoder, image_size: tuple[int, int]):
         super().__init__()
@@ -139,9 +135,9 @@ class Velocity(nn.Module):
 
 
 def velocity_program(prior: Prior, batch: int) -> Program:
-    """One pass through the network of flow matching, from which any solver is made."""
+    """One pass through the network of flow matching, for any solver."""
     if not isinstance(prior, FlowMatching):
-        raise UserError(f"{type(prior).__name__} is no fixed program; --to safetensors takes any")
+        raise UserError(f"cannot export {type(prior).__name__} as a program; use --to safetensors")
     condition = prior.condition.encode(ConditionInputs.nothing(batch))
     mean, deviation = (
         ", ".join(f"{value:.6g}" for value in values.tolist())
@@ -159,9 +155,9 @@ def velocity_program(prior: Prior, batch: int) -> Program:
 
 
 class NextCode(nn.Module):
-    """Logits of every code, each from the codes before it, or from those of coarser grids."""
+    """Logits of every code, from the codes before it or from those of coarser grids."""
 
-    def __init__(self, prior: Exact | Autoregressive):
+    def __init__(self, prior: Exact):
         super().__init__()
         self.prior = prior
 
@@ -170,7 +166,7 @@ class NextCode(nn.Module):
 
 
 class MaskedCodes(nn.Module):
-    """Logits of every code, from the condition and the codes that are not masked."""
+    """Logits of every code, from the condition and the codes where `masked` is 0."""
 
     def __init__(self, prior: Masked | Diffusion):
         super().__init__()
@@ -186,7 +182,7 @@ class MaskedCodes(nn.Module):
 
 
 class OrderedCodes(nn.Module):
-    """Logits of every code in an order of its own, each from the codes before it in that order."""
+    """Logits of every code in the given order, from the codes before it."""
 
     def __init__(self, prior: RandomOrder):
         super().__init__()
@@ -198,44 +194,43 @@ class OrderedCodes(nn.Module):
         return self.prior.logits(codes, condition, orders)
 
 
-#: The program of each kind of prior, and what it computes; an exact one is the last of these.
+#: Program of each kind of prior and its description; an exact one is the last of these.
 STEPS: tuple[tuple[type[Prior], Callable[..., nn.Module], str], ...] = (
     (
         Masked,
         MaskedCodes,
-        "logits of every code from those whose `masked` is 0; where it is 1, they may be any",
+        "logits of every code from the codes where `masked` is 0; the others are ignored",
     ),
     (
         Diffusion,
         MaskedCodes,
-        "logits of every code from those whose `masked` is 0; where it is 1, they may be any",
+        "logits of every code from the codes where `masked` is 0; the others are ignored",
     ),
     (
         RandomOrder,
         OrderedCodes,
-        "logits of the codes in the order of the places `orders`, each from those before it",
+        "logits of the codes in the order `orders`, from the codes before them",
     ),
     (NextScale, NextCode, "logits of every code from those of coarser grids"),
-    (Autoregressive, NextCode, "logits of every code from the codes before it"),
     (Exact, NextCode, "logits of every code from the codes before it"),
 )
 
 
 def step(prior: Prior, codes: Int[Tensor, "b n"]) -> Program:
-    """One pass through a prior's network, from which any way of drawing is made."""
+    """One forward pass of a prior's network, for any sampling algorithm."""
     module, what = next(
         ((module, what) for kind, module, what in STEPS if isinstance(prior, kind)), (None, "")
     )
     if module is None:
         raise UserError(
-            f"{type(prior).__name__} gives no logits of all codes in one pass, and so is no fixed program; "
-            f"--to safetensors takes any"
+            f"cannot export {type(prior).__name__} as a program, since it computes no logits of all codes in "
+            f"one pass; use --to safetensors"
         )
-    beside = {
+    others = {
         MaskedCodes: {"masked": torch.randint(2, codes.shape)},
         OrderedCodes: {"orders": torch.rand(codes.shape).argsort(dim=1)},
     }
     condition = prior.condition.encode(ConditionInputs.nothing(len(codes)))
     made = module(prior)
-    inputs = {"codes": codes, **beside.get(type(made), {}), "condition": condition}
+    inputs = {"codes": codes, **others.get(type(made), {}), "condition": condition}
     return Program("prior", made, inputs, "logits", what)

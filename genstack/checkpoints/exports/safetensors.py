@@ -1,4 +1,4 @@
-"""A run's own model file, for genstack."""
+"""The model file of a run, for genstack."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from genstack.model import Model
 
 
 class Safetensors(Export):
-    """All of the model, as a run keeps it."""
+    """The complete model, as in a run."""
 
     name = "safetensors"
     half = True
-    what = "model.safetensors and model.json: all of the model, for genstack"
+    what = "model.safetensors and model.json: the complete model, for genstack"
 
     def write(self, model: Model, folder: Path, batch: int) -> None:
         model_file.save(model, folder)

@@ -11,7 +11,7 @@ from genstack.model import Model
 
 
 class TorchExport(Export):
-    """One file for each half of the compressor, and one for a step of the prior."""
+    """One program each for encoder, decoder and a step of the prior."""
 
     name = "torch-export"
     what = "encoder.pt2, decoder.pt2 and, with a prior, prior.pt2, for torch.export.load"
@@ -21,7 +21,7 @@ class TorchExport(Export):
             torch.export.save(program.exported(), folder / f"{program.name}.pt2")
 
     def use(self, model: Model, place: str, batch: int) -> str:
-        root = "" if hub.named(place) else f"{place}/"  # of the hub, files are downloaded first
+        root = "" if hub.is_hub_name(place) else f"{place}/"  # files of the hub are downloaded first
         between = "codes" if model.compressor.coded else "latents"
         images = f"float32 in [-1, 1], {batch} x {' x '.join(map(str, model.preprocessing.shape))}"
         return "\n".join(

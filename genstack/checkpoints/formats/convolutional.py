@@ -1,9 +1,9 @@
-"""The convolutional autoencoder under the names of the projects that publish it: plan, weights, the whole."""
+"""Convolutional autoencoders of other projects: layer names, architecture and weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from genstack.checkpoints.formats.format import Weight, Weights, filled
+from genstack.checkpoints.formats.format import Weight, Weights, load_module
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.quantizers import IBQ, VectorQuantizer
@@ -14,19 +14,19 @@ MOST_LEVELS = 16
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a project gives to the parts of encoder and decoder.
+    """Names of the parts of encoder and decoder in a project.
 
     Args:
         down: a level of the encoder; `{level}` counts from full resolution.
-        up: a level of the decoder; `{level}` counts from full resolution, `{step}` in the order of running.
-        block: a residual block within a level.
-        attention: attention within a level.
-        downsample: the convolution that halves.
-        upsample: the convolution after doubling.
-        middle: block, attention and block at the smallest size.
+        up: a level of the decoder; `{level}` counts from full resolution, `{step}` in execution order.
+        block: a residual block in a level.
+        attention: attention in a level.
+        downsample: the convolution that downsamples.
+        upsample: the convolution after upsampling.
+        middle: block, attention and block at the lowest resolution.
         norm: the last normalisation.
-        shortcut: the 1 x 1 convolution of a block that changes the number of channels.
-        parts: our names of the parts of attention, and theirs.
+        shortcut: the 1 x 1 convolution of a residual block.
+        parts: parts of attention, from our names to theirs.
     """
 
     down: str = "encoder.down.{level}"
@@ -44,7 +44,7 @@ class Names:
 
 
 def plan_of(weights: Weights, names: Names, groups: int = 32) -> tuple[Convolutional, int]:
-    """The plan that the tensors follow, and the channels of the images."""
+    """Architecture of a network, and the number of channels of its images."""
     width, channels, *_ = weights.dims("encoder.conv_in.weight", 4)
     levels = 0
     widths, counts, attention = [], set(), []
@@ -60,7 +60,7 @@ def plan_of(weights: Weights, names: Names, groups: int = 32) -> tuple[Convoluti
         levels += 1
     if len(counts) != 1 or not width:
         raise UserError(
-            f"levels of the encoder have {sorted(counts)} blocks; one number for all is supported"
+            f"all levels of the encoder must have the same number of blocks, got {sorted(counts)}"
         )
     ratios = [level / width for level in widths]
     plan = Convolutional(
@@ -76,7 +76,7 @@ def plan_of(weights: Weights, names: Names, groups: int = 32) -> tuple[Convoluti
 
 
 def layers(names: Names, plan: Convolutional) -> dict[str, str]:
-    """Map our name of each layer to the project's; blocks of constant width have no shortcut."""
+    """Map our layer names to the project's; some shortcuts do not exist."""
     top = len(plan.multipliers) - 1
     found: dict[str, str] = {}
     for half, blocks in (("encoder", plan.blocks), ("decoder", plan.blocks + 1)):
@@ -106,29 +106,29 @@ def layers(names: Names, plan: Convolutional) -> dict[str, str]:
 
 
 def block(names: Names, theirs: str, ours: str) -> dict[str, str]:
-    """The layers of a residual block."""
+    """Layers of a residual block."""
     found = {f"{ours}.{part}": f"{theirs}.{part}" for part in ("norm1", "conv1", "norm2", "conv2")}
     return found | {f"{ours}.shortcut": f"{theirs}.{names.shortcut}"}
 
 
 def attention(names: Names, theirs: str, ours: str) -> dict[str, str]:
-    """The layers of attention."""
+    """Layers of attention."""
     return {f"{ours}.{part}": f"{theirs}.{name}" for part, name in names.parts.items()}
 
 
 def network(weights: Weights, names: Names, plan: Convolutional) -> dict[str, Weight]:
-    """The weights of both halves under our names; some projects keep 1 x 1 convolutions as matrices."""
+    """Weights of encoder and decoder under our names; 1 x 1 convolutions may be stored as matrices."""
     found: dict[str, Weight] = {}
     for ours, theirs in layers(names, plan).items():
         if ours.endswith(".shortcut") and f"{theirs}.weight" not in weights:
             continue
-        for key, weight in weights.both(theirs, ours).items():
+        for key, weight in weights.layer(theirs, ours).items():
             found[key] = weight.map(lambda each: each[..., None, None]) if len(weight.shape) == 2 else weight
     return found
 
 
 def first(template: str) -> str:
-    """The name of the first of its kind."""
+    """Name of the first part of a kind."""
     return template.format(number=0)
 
 
@@ -139,12 +139,12 @@ def compressor(
     normalize: bool = False,
     products: bool = False,
 ) -> Autoencoder:
-    """An autoencoder with one codebook, under any names of its network's parts."""
+    """Load an autoencoder with one codebook."""
     plan, channels = plan_of(weights, names, groups)
     size, dim = weights.dims("quantize.embedding.weight", 2)
     side = weights.dims("quant_conv.weight", 4)[-1]
     found = network(weights, names, plan)
-    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
+    found |= weights.layer("quant_conv", "to_quantizer") | weights.layer("post_quant_conv", "from_quantizer")
     rows = "quantizer.rows" if products else "quantizer.codebook.weight"
     found[rows] = weights.take("quantize.embedding.weight")
 
@@ -152,7 +152,7 @@ def compressor(
         quantizer = IBQ(size, dim) if products else VectorQuantizer(size, dim, normalize=normalize)
         return Autoencoder(channels, plan, quantizer, projection=side)
 
-    return filled(build, found)
+    return load_module(build, found)
 
 
 def gaussian(
@@ -162,7 +162,7 @@ def gaussian(
     shift: float = 0.0,
     scale: float | None = None,
 ) -> Autoencoder:
-    """Return an autoencoder whose latents are normal distributions (latent-diffusion's KL), under any names.
+    """Load an autoencoder with normal distributions as latents (KL of latent-diffusion).
 
     SD3 and FLUX have no convolutions around the latents. `shift` and `scale` are those of `Gaussian`.
     """
@@ -171,10 +171,10 @@ def gaussian(
     found = network(weights, names, plan)
     if "quant_conv.weight" in weights:
         dim, side = weights.dims("post_quant_conv.weight", 4)[1], weights.dims("quant_conv.weight", 4)[-1]
-        found |= weights.both("quant_conv", "to_quantizer")
-        found |= weights.both("post_quant_conv", "from_quantizer")
+        found |= weights.layer("quant_conv", "to_quantizer")
+        found |= weights.layer("post_quant_conv", "from_quantizer")
 
     def build() -> Autoencoder:
         return Autoencoder(channels, plan, Gaussian(dim, shift=shift, scale=scale), projection=side)
 
-    return filled(build, found)
+    return load_module(build, found)

@@ -11,7 +11,7 @@ from genstack.checkpoints.formats.format import (
     Weight,
     Weights,
     constant,
-    filled,
+    load_module,
     preprocessing,
 )
 from genstack.checkpoints.import_options import ImportOptions
@@ -25,10 +25,10 @@ INPUT, OUTPUT = "blocks.input", "blocks.output.conv"
 
 
 class DallE(Format):
-    """A folder with `encoder.pkl` and `decoder.pkl`, whole pickled modules, or state dicts named alike."""
+    """A folder with `encoder.pkl` and `decoder.pkl`, as pickled modules or as state dicts."""
 
     what = "discrete VAE of DALL-E, a folder with encoder.pkl and decoder.pkl"
-    marks = (
+    required = (
         "encoder.blocks.input.w",
         "encoder.blocks.output.conv.w",
         "decoder.blocks.input.w",
@@ -36,33 +36,35 @@ class DallE(Format):
     )
 
     def fits(self, names: Mapping[str, Any]) -> bool:
-        return super().fits(names) or f"{INPUT}.w" in names  # one half, to be told what is missing
+        return super().fits(names) or f"{INPUT}.w" in names  # one half, for a better message
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         if f"{INPUT}.w" in weights:
             raise UserError(
-                "one half of DALL-E's discrete VAE; put it into a folder with the other, as encoder.pkl and "
-                "decoder.pkl, and name the folder"
+                "one half of DALL-E's discrete VAE; put both into a folder, as encoder.pkl and decoder.pkl, "
+                "and give the folder"
             )
-        reading, writing = weights.inside("encoder."), weights.inside("decoder.")
-        plan, channels = plan_of(reading, writing)
-        logits, rows = reading.take(f"{OUTPUT}.w"), writing.take(f"{INPUT}.w")
+        encoder, decoder = weights.inside("encoder."), weights.inside("decoder.")
+        plan, channels = plan_of(encoder, decoder)
+        logits, rows = encoder.take(f"{OUTPUT}.w"), decoder.take(f"{INPUT}.w")
         codebook_size, entrance = logits.shape[0], plan.entrance
         if len(logits.shape) != 4 or rows.shape != (entrance, codebook_size, 1, 1) or entrance > plan.dim:
-            raise UserError(f"{logits.name} {logits.shape} and {rows.name} {rows.shape} do not fit together")
+            raise UserError(
+                f"{logits.name} {logits.shape} and {rows.name} {rows.shape} have incompatible shapes"
+            )
 
-        found = blocks(reading, plan, "encoder") | blocks(writing, plan, "decoder")
-        found |= layer(reading, INPUT, "encoder.first") | layer(writing, OUTPUT, "decoder.last")
-        # The decoder's first convolution reads one-hot codes: its columns are rows of ours, filled up with
-        # zeros, and our first convolution drops these zeros.
+        found = blocks(encoder, plan, "encoder") | blocks(decoder, plan, "decoder")
+        found |= layer(encoder, INPUT, "encoder.first") | layer(decoder, OUTPUT, "decoder.last")
+        # The decoder's first convolution reads one-hot codes, so its columns are rows of our codebook, padded
+        # with zeros that our first convolution drops.
         found |= {
             "quantizer.logits.weight": logits.map(lambda each: each.reshape(codebook_size, logits.shape[1])),
-            "quantizer.logits.bias": reading.take(f"{OUTPUT}.b"),
+            "quantizer.logits.bias": encoder.take(f"{OUTPUT}.b"),
             "quantizer.rows": rows.map(lambda each: pad(each.flatten(1).T, (0, plan.dim - entrance))),
             "decoder.first.weight": constant(torch.eye(entrance, plan.dim)[:, :, None, None]),
-            "decoder.first.bias": writing.take(f"{INPUT}.b"),
+            "decoder.first.bias": decoder.take(f"{INPUT}.b"),
         }
-        made = filled(
+        made = load_module(
             lambda: Autoencoder(
                 channels,
                 plan,
@@ -75,27 +77,27 @@ class DallE(Format):
         return Model(made, preprocessing(made, options))
 
 
-def plan_of(reading: Weights, writing: Weights) -> tuple[DVAE, int]:
-    """The plan that the tensors of encoder and decoder follow, and the channels of the images."""
-    width, channels, *_ = reading.dims(f"{INPUT}.w", 4)
-    groups = numbered(reading, "blocks.group_{}.block_1.res_path.conv_4.w")
+def plan_of(encoder: Weights, decoder: Weights) -> tuple[DVAE, int]:
+    """Architecture of encoder and decoder, and the number of channels of the images."""
+    width, channels, *_ = encoder.dims(f"{INPUT}.w", 4)
+    groups = count_from_one(encoder, "blocks.group_{}.block_1.res_path.conv_4.w")
     widths = [
-        reading.dims(f"blocks.group_{group}.block_1.res_path.conv_4.w", 4)[0]
+        encoder.dims(f"blocks.group_{group}.block_1.res_path.conv_4.w", 4)[0]
         for group in range(1, groups + 1)
     ]
     if not width or any(each % width for each in widths):
-        raise UserError(f"levels of {widths} channels are no multiples of the first, {width}")
+        raise UserError(f"channels of all levels must be multiples of {width}, got {widths}")
     plan = DVAE(
         width=width,
         multipliers=tuple(each // width for each in widths),
-        blocks=numbered(reading, "blocks.group_1.block_{}.res_path.conv_4.w"),
-        entrance=writing.dims(f"{INPUT}.w", 4)[0],
+        blocks=count_from_one(encoder, "blocks.group_1.block_{}.res_path.conv_4.w"),
+        entrance=decoder.dims(f"{INPUT}.w", 4)[0],
     )
     return plan, channels
 
 
-def numbered(weights: Weights, name: str) -> int:
-    """Count the names that `{}` gives for the numbers from 1 on."""
+def count_from_one(weights: Weights, name: str) -> int:
+    """Count names that exist when `{}` is replaced by 1, 2, 3 and so on."""
     number = 0
     while name.format(number + 1) in weights:
         number += 1
@@ -103,7 +105,7 @@ def numbered(weights: Weights, name: str) -> int:
 
 
 def blocks(weights: Weights, plan: DVAE, half: str) -> dict[str, Weight]:
-    """The levels of a half under our names."""
+    """Levels of encoder or decoder under our names."""
     found: dict[str, Weight] = {}
     for level in range(len(plan.multipliers)):
         for number in range(plan.blocks):
@@ -117,5 +119,5 @@ def blocks(weights: Weights, plan: DVAE, half: str) -> dict[str, Weight]:
 
 
 def layer(weights: Weights, theirs: str, ours: str) -> dict[str, Weight]:
-    """A convolution, whose weight and bias they call w and b."""
+    """A convolution, whose weight and bias are called w and b."""
     return {f"{ours}.weight": weights.take(f"{theirs}.w"), f"{ours}.bias": weights.take(f"{theirs}.b")}

@@ -1,4 +1,4 @@
-"""diffusers: folders of `VQModel` (aMUSEd's too) and `AutoencoderKL`, with old names of attention and new."""
+"""diffusers: folders of `VQModel` (also of aMUSEd) and `AutoencoderKL`, with both namings of attention."""
 
 from dataclasses import replace
 
@@ -27,10 +27,10 @@ OLD = replace(
 
 
 class DiffusersVQ(Format):
-    """VQModel: normalisation groups come from `config.json`, all else from the tensors."""
+    """VQModel; normalisation groups come from `config.json`, everything else from the tensors."""
 
     what = "VQModel of diffusers"
-    marks = (
+    required = (
         "encoder.down_blocks.0.resnets.0.conv1.weight",
         "decoder.up_blocks.0.resnets.0.conv1.weight",
         "quant_conv.weight",
@@ -46,11 +46,11 @@ class DiffusersKL(Format):
     """AutoencoderKL, also of SD3 and FLUX: latents without codes, for priors over latents."""
 
     what = "AutoencoderKL of diffusers, also of SD3 and FLUX"
-    marks = (
+    required = (
         "encoder.down_blocks.0.resnets.0.conv1.weight",
         "decoder.up_blocks.0.resnets.0.conv1.weight",
     )
-    unlike = ("quantize.embedding.weight",)
+    excluded = ("quantize.embedding.weight",)
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = gaussian(weights, names_in(weights), groups_of(weights), *standardization_of(weights))
@@ -58,7 +58,7 @@ class DiffusersKL(Format):
 
 
 def names_in(weights: Weights) -> Names:
-    """The names that a file uses for attention."""
+    """Naming of attention in a file."""
     return OLD if any(name.endswith(".proj_attn.weight") for name in weights.tensors) else NAMES
 
 
@@ -72,14 +72,14 @@ def standardization_of(weights: Weights) -> tuple[float, float | None]:
 
 
 def groups_of(weights: Weights) -> int:
-    """Normalisation groups of a configuration that we compute alike."""
+    """Number of normalisation groups in the configuration, which must be supported."""
     config = weights.config
     if config.get("act_fn", "silu") != "silu" or config.get("norm_type", "group") not in ("group", None):
         raise UserError(
-            f"its activation is {config.get('act_fn')!r} and its normalisation {config.get('norm_type')!r}; "
-            f"silu and group are supported"
+            f"unsupported act_fn {config.get('act_fn')!r} or norm_type {config.get('norm_type')!r} in "
+            f"config.json; expected silu and group"
         )
     groups = config.get("norm_num_groups", 32)
     if type(groups) is not int or groups < 1:
-        raise UserError(f"norm_num_groups of its config.json is {groups!r}, not a number of groups")
+        raise UserError(f"norm_num_groups in config.json must be at least 1, got {groups!r}")
     return groups

@@ -1,4 +1,4 @@
-"""The contract of published formats: tensors under another project's names become a model of ours."""
+"""The contract of published formats: conversion of another project's tensors to a genstack model."""
 
 import re
 from abc import ABC, abstractmethod
@@ -23,28 +23,25 @@ from genstack.prior.code_prior import CodePrior
 
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 5  # names in a message
-USUAL = (256, 256)  # the size of the images that published compressors were trained on
+DEFAULT_SIZE = (256, 256)  # of the images that published compressors were trained on
+#: Names of tensors in training files that do not belong to a compressor.
+TRAINING_TENSORS = (r"loss\.", r"model_ema\.", r"colorize$")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor for a place in our model.
-
-    Args:
-        name: of the tensors in the file that it is made of.
-        tensor: its values.
-    """
+    """A tensor for a genstack model, with its names in the file, for messages."""
 
     name: str
     tensor: Tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the tensor."""
+        """Shape of the tensor."""
         return tuple(self.tensor.shape)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Weight":
-        """Return a function of the tensor under the same name."""
+        """Apply a function to the tensor."""
         return Weight(self.name, function(self.tensor))
 
     def __getitem__(self, rows: slice | Tensor) -> "Weight":
@@ -52,36 +49,38 @@ class Weight:
 
 
 def constant(value: Tensor) -> Weight:
-    """Return a tensor that no file has."""
+    """Make a weight that is not in the file."""
     return Weight("a constant", value)
 
 
-def joined(*weights: Weight) -> Weight:
+def concatenate(*weights: Weight) -> Weight:
     """Concatenate tensors along their rows."""
     names = " + ".join(weight.name for weight in weights)
     if len({weight.shape[1:] for weight in weights}) != 1:
-        raise UserError(f"{names} do not fit together: {', '.join(str(weight.shape) for weight in weights)}")
+        raise UserError(
+            f"{names} have incompatible shapes: {', '.join(str(weight.shape) for weight in weights)}"
+        )
     return Weight(names, torch.cat([weight.tensor for weight in weights]))
 
 
-def combined(function: Callable[..., Tensor], *weights: Weight) -> Weight:
-    """Return a function of several tensors, in float32."""
+def combine(function: Callable[..., Tensor], *weights: Weight) -> Weight:
+    """Apply a function to several tensors, in float32."""
     names = " + ".join(weight.name for weight in weights)
     try:
         return Weight(names, function(*(weight.tensor.float() for weight in weights)))
     except RuntimeError as error:
         shapes = ", ".join(str(weight.shape) for weight in weights)
-        raise UserError(f"{names} do not fit together: {shapes}") from error
+        raise UserError(f"{names} have incompatible shapes: {shapes}") from error
 
 
 class Weights:
-    """The named tensors of a file. Each is taken once at least, or told apart as no weight, or left over.
+    """The named tensors of a file, which keep track of the ones that are used.
 
     Args:
-        tensors: by name.
-        config: settings that its project keeps beside them.
-        prefix: of all names that are spoken of, for a model within a model.
-        taken: names that were taken, shared with the weights around these.
+        tensors: tensors by name.
+        config: content of `config.json`.
+        prefix: prefix of the names given to methods.
+        taken: names of used tensors.
     """
 
     def __init__(
@@ -95,101 +94,105 @@ class Weights:
         self.taken: set[str] = set() if taken is None else taken
 
     def inside(self, prefix: str) -> "Weights":
-        """The weights of a model within this one."""
+        """Weights of a part of the model."""
         return Weights(self.tensors, self.config, self.prefix + prefix, self.taken)
 
     def __contains__(self, name: str) -> bool:
         return self.prefix + name in self.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
+        """Shape of a tensor."""
         if name not in self:
-            raise UserError(f"{self.prefix}{name} is missing")
+            raise UserError(f"tensor {self.prefix}{name} not found")
         return tuple(self.tensors[self.prefix + name].shape)
 
     def dims(self, name: str, count: int) -> tuple[int, ...]:
-        """The shape of a tensor that has so many axes."""
+        """Shape of a tensor with `count` axes."""
         shape = self.shape(name)
         if len(shape) != count:
-            raise UserError(f"{self.prefix}{name} has shape {shape}, and {count} axes are expected")
+            raise UserError(f"tensor {self.prefix}{name} must have {count} axes, got shape {shape}")
         return shape
 
     def take(self, name: str) -> Weight:
-        """Return a tensor for a place in our model."""
+        """Use a tensor."""
         self.shape(name)
         self.taken.add(self.prefix + name)
         return Weight(self.prefix + name, self.tensors[self.prefix + name])
 
-    def both(self, theirs: str, ours: str) -> dict[str, Weight]:
-        """Weight and, where there is one, bias of a layer, under our name."""
+    def layer(self, theirs: str, ours: str) -> dict[str, Weight]:
+        """Use the weight and any bias of a layer, under our name."""
         parts = [part for part in ("weight", "bias") if part == "weight" or f"{theirs}.{part}" in self]
         return {f"{ours}.{part}": self.take(f"{theirs}.{part}") for part in parts}
 
     def count(self, name: str) -> int:
-        """Count the names that `{}` gives for the numbers from 0 on."""
+        """Count names that exist when `{}` is replaced by 0, 1, 2 and so on."""
         number = 0
         while name.format(number) in self:
             number += 1
         return number
 
-    def left(self, beside: tuple[str, ...]) -> list[str]:
-        """Names that nobody took and that match no pattern of `beside`."""
-        known = re.compile("|".join(beside) or r"(?!)")
+    def ema(self) -> "Weights":
+        """The EMA weights that LitEma of latent-diffusion stores under names without dots."""
+        if "model_ema.decay" not in self:
+            raise UserError("the file has no EMA weights (model_ema.*); leave out --ema")
+        tensors = dict(self.tensors)
+        for name in self.tensors:
+            other = "model_ema." + name.replace(".", "")
+            if not name.startswith(("model_ema.", "loss.")) and other in tensors:
+                if tensors[other].shape != tensors[name].shape:
+                    raise UserError(
+                        f"{other} has shape {tensors[other].shape}, but {name} has {tensors[name].shape}"
+                    )
+                tensors[name] = tensors[other]
+        return Weights(tensors, self.config, taken=self.taken)
+
+    def unused(self, ignored: tuple[str, ...]) -> list[str]:
+        """Names that were not used and match no pattern in `ignored`."""
+        known = re.compile("|".join(ignored) or r"(?!)")
         return sorted(name for name in self.tensors.keys() - self.taken if not known.match(name))
 
 
 class Format(ABC):
-    """A way in which a project writes its models. Subclasses lie in this folder, one file per project."""
+    """A format of published models. A new format is a new class in this folder, with one file per project."""
 
     what: ClassVar[str]  # one line for `genstack import --list`
-    marks: ClassVar[tuple[str, ...]]  # tensors that every file of this kind has
-    unlike: ClassVar[tuple[str, ...]] = ()  # tensors that tell other kinds
-    beside: ClassVar[tuple[str, ...]] = ()  # patterns of tensors in the file that are not of the model
-    asks: ClassVar[tuple[str, ...]] = ("resolution",)  # the options it reads
+    required: ClassVar[tuple[str, ...]]  # tensors that every file has
+    excluded: ClassVar[tuple[str, ...]] = ()  # tensors of other formats
+    ignored: ClassVar[tuple[str, ...]] = ()  # patterns of tensors that are not part of the model
+    options: ClassVar[tuple[str, ...]] = ("resolution",)  # fields of ImportOptions that apply
 
     @abstractmethod
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        """The model that weights of this kind make; takes every one of them.
-
-        Raises:
-            UserError: what is missing, or has to be said in the options.
-        """
+        """Build the model and load all weights; raise UserError if a tensor or an option is missing."""
 
     def part(self, file: File, options: ImportOptions) -> str:
-        """The entry of a file that holds the weights; empty for the usual ones."""
+        """Key of the entry of a file that holds the weights; empty for the usual ones."""
         return ""
 
     def fits(self, names: Mapping[str, Any]) -> bool:
-        """Return True if tensors of these names belong to this format."""
-        return all(name in names for name in self.marks) and not any(name in names for name in self.unlike)
+        """Return True if tensors with these names have this format."""
+        return all(name in names for name in self.required) and not any(
+            name in names for name in self.excluded
+        )
 
     def read(self, file: File, options: ImportOptions) -> Model:
-        """The model in a file of this kind: every weight in its place, and none left over.
-
-        Raises:
-            UserError: as above.
-        """
-        for name in sorted(options.given - set(self.asks)):
+        """Read the model in a file, and check that all its tensors are used."""
+        for name in sorted(options.given - set(self.options)):
             raise UserError(f"--{name.replace('_', '-')} does not apply to a {self.what}; leave it out")
         weights = Weights(file.tensors(self.part(file, options)), file.config)
         model = self.model(weights, options)
-        if left := weights.left(self.beside):
-            more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        if unused := weights.unused(self.ignored):
+            more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
             raise UserError(
-                f"it looks like a {self.what}, but these tensors are left over: "
-                f"{', '.join(left[:SHOWN])}{more}"
+                f"it looks like a {self.what}, but has unexpected tensors: {', '.join(unused[:SHOWN])}{more}"
             )
         return model
 
 
-def filled(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module:
-    """The module that `build` makes, with these weights: every one in its place, and none left over.
+def load_module(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module:
+    """Build a module and load weights, which must match its names and shapes.
 
-    Counts that training keeps in buffers are not in other projects' files, and stay as new; codebooks
-    count as seeded.
-
-    Raises:
-        UserError: tensors are missing, too many, or of another shape.
+    Buffers of training, such as counts, keep their initial values; codebooks count as seeded.
     """
     with torch.device("meta"), at_most(len(weights)):
         blank = build()
@@ -200,50 +203,45 @@ def filled(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module
     if missing or extra:
         names = [weights[name].name for name in extra[:SHOWN]]
         raise UserError(
-            f"no tensor for {', '.join(missing[:SHOWN]) or 'none'}, no place for {', '.join(names) or 'none'}"
+            f"missing tensors: {', '.join(missing[:SHOWN]) or 'none'}; "
+            f"unexpected tensors: {', '.join(names) or 'none'}"
         )
     for name, shape in expected.items():
         if weights[name].shape != shape:
             raise UserError(
-                f"{weights[name].name} has shape {weights[name].shape}; {name} of this model has {shape}"
+                f"{weights[name].name} has shape {weights[name].shape}; expected {shape} for {name}"
             )
     check_size(blank, sum(value.nbytes for value in blank.state_dict().values()))
     module = build()
     state = {name: weight.tensor for name, weight in weights.items()}
     if bad := [weights[name].name for name, value in state.items() if not value.isfinite().all()]:
-        raise UserError(f"{bad[0]} holds numbers that are not finite (NaN or infinite); the file is damaged")
+        raise UserError(f"{bad[0]} has numbers that are not finite (NaN or infinity); the file is damaged")
     new = {name: value for name, value in module.state_dict().items() if name in counts}
     seeded = {name: torch.tensor(True) for name in new if name.endswith(".seeded")}
     module.load_state_dict(new | seeded | state)
     return module.eval().requires_grad_(False)
 
 
-def given_heads(heads: int) -> int:
-    """Return the number of attention heads, which only the user can give."""
+def require_heads(heads: int) -> int:
+    """Check that the number of attention heads is given, since tensors do not show it."""
     if not heads:
         raise MissingOption("the number of heads is not in the tensors; give it by --heads", "heads")
     return heads
 
 
-def compressor_of(options: ImportOptions, what: str) -> Model:
-    """Return the compressor whose codes a prior reads, where its file does not hold it."""
+def load_compressor(options: ImportOptions, what: str) -> Model:
+    """Load the compressor of a prior whose file does not hold it."""
     if not options.compressor:
-        message = f"a {what} does not hold its tokenizer; name its file by --compressor"
+        message = f"a {what} does not hold its tokenizer; give its file as --compressor"
         raise MissingOption(message, "compressor")
-    from genstack.checkpoints.model_file import load  # which reads published files, too
+    from genstack.checkpoints.model_file import load  # avoids a cyclic import
 
     return load(Path(options.compressor))
 
 
 def code_model(options: ImportOptions, what: str, prior: Callable[[CodeLayout], CodePrior]) -> Model:
-    """Return a compressor of its own file, and a prior of classes over its codes.
-
-    Args:
-        options: name the compressor, and the size of images.
-        what: the prior's format.
-        prior: builds it for a layout of codes.
-    """
-    before = compressor_of(options, what)
+    """Join the compressor of another file and a class-conditional prior; `prior` builds it for a layout."""
+    before = load_compressor(options, what)
     seen = before.preprocessing
     height, width = options.size or (seen.height, seen.width)
     built = prior(before.compressor.code_layout(height, width))
@@ -252,25 +250,23 @@ def code_model(options: ImportOptions, what: str, prior: Callable[[CodeLayout], 
 
 
 def check_codes(layout: CodeLayout, length: int, codebook_size: int) -> None:
-    """Check that a prior reads the codes of a layout.
-
-    Raises:
-        UserError: it reads others.
-    """
+    """Check that a prior reads the codes of a layout."""
     if (layout.length, layout.codebook_size) != (length, codebook_size):
         raise UserError(
-            f"it reads {length} codes of {codebook_size}, and the compressor makes {layout.length} of "
-            f"{layout.codebook_size}; name its tokenizer by --compressor, and the image size by --resolution"
+            f"it reads {length} codes of {codebook_size}, but the compressor has {layout.length} of "
+            f"{layout.codebook_size}; give its tokenizer as --compressor, and the image size as --resolution"
         )
 
 
-def preprocessing(made: Compressor, options: ImportOptions, usual: tuple[int, int] = USUAL) -> Preprocessing:
-    """Images of the size that was asked for, or the usual one."""
-    height, width = options.size or usual
+def preprocessing(
+    made: Compressor, options: ImportOptions, default: tuple[int, int] = DEFAULT_SIZE
+) -> Preprocessing:
+    """Preprocessing at the given size, or the default one."""
+    height, width = options.size or default
     made.sizes((height, width))
     return Preprocessing(made.channels, height, width)
 
 
 def class_names(count: int) -> tuple[str, ...]:
-    """Names for classes that a file only counts."""
+    """Number the classes of a file that has no names for them."""
     return tuple(str(label) for label in range(count))

@@ -10,10 +10,10 @@ from genstack.checkpoints.formats.format import (
     Weights,
     class_names,
     code_model,
+    concatenate,
     constant,
-    filled,
-    given_heads,
-    joined,
+    load_module,
+    require_heads,
 )
 from genstack.checkpoints.formats.llamagen import with_mlp_width
 from genstack.checkpoints.formats.modulation import LAYER, modulation
@@ -34,7 +34,7 @@ class HaltonMaskGIT(Format):
     """The class-conditional transformer; its file does not hold LlamaGen's tokenizer."""
 
     what = "transformer of Halton-MaskGIT"
-    marks = (
+    required = (
         "cls_emb.weight",
         "tok_emb.weight",
         "pos_emb.weight",
@@ -42,11 +42,11 @@ class HaltonMaskGIT(Format):
         "last_norm.norm_final.weight",
         "head.bias",
     )
-    asks = ("resolution", "heads", "compressor")
+    options = ("resolution", "heads", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         return code_model(
-            options, self.what, lambda layout: transformer(weights, layout, given_heads(options.heads))
+            options, self.what, lambda layout: transformer(weights, layout, require_heads(options.heads))
         )
 
 
@@ -70,7 +70,7 @@ def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Masked:
         "prefix.table.weight": labels,
         "codes.weight": table.map(lambda each: each / SCALE),
         "head.bias": weights.take("head.bias"),
-        "transformer.position_embedding.parts.0.table.weight": joined(
+        "transformer.position_embedding.parts.0.table.weight": concatenate(
             weights.take("pos_emb.weight"), nowhere
         ),
         **modulation(weights, "last_norm.mlp.1", "transformer.norm", (1, 0), ("last_norm.norm_final",)),
@@ -94,7 +94,7 @@ def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Masked:
             predict_mask=True,
         )
 
-    return filled(prior, found)
+    return load_module(prior, found)
 
 
 def plan(weights: Weights, width: int, heads: int) -> Backbone:
@@ -123,9 +123,9 @@ def layer(weights: Weights, place: str) -> dict[str, Weight]:
     found = modulation(weights, f"{place}.mlp.1", place, LAYER, (f"{place}.ln1", f"{place}.ln2"))
     take = {name: weights.take(f"{place}.{name}.weight") for name in PARTS}
     return found | {
-        f"{place}.attention.qkv.weight": joined(take["attn.wq"], take["attn.wk"], take["attn.wv"]),
+        f"{place}.attention.qkv.weight": concatenate(take["attn.wq"], take["attn.wk"], take["attn.wv"]),
         f"{place}.attention.out.weight": take["attn.wo"],
-        f"{place}.feedforward.fc1.weight": joined(take["ff.w1"], take["ff.w3"]),
+        f"{place}.feedforward.fc1.weight": concatenate(take["ff.w1"], take["ff.w3"]),
         f"{place}.feedforward.fc2.weight": take["ff.w2"],
     }
 

@@ -1,8 +1,7 @@
-"""latent-diffusion (Rombach et al. 2021, arXiv:2112.10752): its KL; its VQ is named as taming's."""
+"""The KL autoencoder of latent-diffusion (Rombach et al. 2021, arXiv:2112.10752); its VQ is in taming.py."""
 
-from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.convolutional import gaussian
-from genstack.checkpoints.formats.format import Format, Weights, preprocessing
+from genstack.checkpoints.formats.format import TRAINING_TENSORS, Format, Weights, preprocessing
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.model import Model
 
@@ -11,15 +10,15 @@ class LatentDiffusionKL(Format):
     """AutoencoderKL, for reconstruction: it has no codes."""
 
     what = "KL autoencoder of latent-diffusion or FLUX"
-    marks = (
+    required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.block_1.conv1.weight",
         "decoder.mid.block_1.conv1.weight",
     )
-    unlike = ("quantize.embedding.weight", "quantize.embed.weight")
-    beside = AROUND
-    asks = ("resolution", "ema")
+    excluded = ("quantize.embedding.weight", "quantize.embed.weight")
+    ignored = TRAINING_TENSORS
+    options = ("resolution", "ema")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        made = gaussian(ema_weights(weights) if options.ema else weights)
-        return Model(made, preprocessing(made, options))
+        compressor = gaussian(weights.ema() if options.ema else weights)
+        return Model(compressor, preprocessing(compressor, options))

@@ -1,4 +1,4 @@
-"""LlamaGen (Sun et al. 2024, arXiv:2406.06525): tokenizers of unit vectors, transformers over their codes."""
+"""LlamaGen (Sun et al. 2024, arXiv:2406.06525): tokenizers, and transformers over their codes."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from genstack.checkpoints.formats.format import (
     Weight,
     Weights,
     class_names,
-    compressor_of,
-    filled,
-    given_heads,
-    joined,
+    concatenate,
+    load_compressor,
+    load_module,
     preprocessing,
+    require_heads,
 )
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Compressor
@@ -35,28 +35,26 @@ NAMES = Names(
     block="res.{number}",
     middle=("mid.0", "mid.1", "mid.2"),
 )
-
-
-#: What transformers of either kind have.
+#: Tensors of both transformers.
 TRANSFORMER = ("tok_embeddings.weight", "layers.0.attention.wqkv.weight", "output.weight")
 
 
 class LlamaGenTokenizer(Format):
-    """VQ-8 and VQ-16; training files hold averaged weights under `ema`."""
+    """VQ-8 and VQ-16; training files hold EMA weights under `ema`."""
 
     what = "tokenizer of LlamaGen"
-    marks = (
+    required = (
         "encoder.conv_blocks.0.res.0.conv1.weight",
         "decoder.conv_blocks.0.res.0.conv1.weight",
         "quant_conv.weight",
         "quantize.embedding.weight",
     )
-    beside = (r"quantize\.codebook_used$",)
-    asks = ("resolution", "ema")
+    ignored = (r"quantize\.codebook_used$",)
+    options = ("resolution", "ema")
 
     def part(self, file: File, options: ImportOptions) -> str:
         if options.ema and not (isinstance(file.data, dict) and "ema" in file.data):
-            raise UserError("the file has no averaged weights (ema); leave --ema out")
+            raise UserError("the file has no EMA weights (ema); leave out --ema")
         return "ema" if options.ema else ""
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
@@ -65,11 +63,11 @@ class LlamaGenTokenizer(Format):
 
 
 class LlamaGenPrior(Format):
-    """The class-conditional transformer; its file does not hold the tokenizer."""
+    """The class-conditional transformer, in a file without its tokenizer."""
 
     what = "class-conditional transformer of LlamaGen"
-    marks = ("cls_embedding.embedding_table.weight", *TRANSFORMER)
-    asks = ("resolution", "heads", "compressor")
+    required = ("cls_embedding.embedding_table.weight", *TRANSFORMER)
+    options = ("resolution", "heads", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, seen = tokenizer(weights, options, self.what)
@@ -78,21 +76,21 @@ class LlamaGenPrior(Format):
         return Model(made, seen, class_names(labels - 1), self.prior(weights, layout, options.heads))
 
     def prior(self, weights: Weights, layout: CodeLayout, heads: int) -> Autoregressive:
-        """The transformer under our names."""
+        """Load the transformer."""
         table = weights.take("cls_embedding.embedding_table.weight")
         condition = ClassLabels(class_names(table.shape[0] - 1))
         return transformer(weights, layout, condition, heads, {"prefix.table.weight": table})
 
 
 class LlamaGenTextPrior(Format):
-    """The text-conditional transformer; its file holds neither the tokenizer nor the text encoder.
+    """The text-conditional transformer, in a file without its tokenizer and text encoder.
 
-    The published ones read the states of FLAN-T5 XL, of 120 tokens in lower case.
+    The published ones read states of FLAN-T5 XL for 120 tokens in lower case.
     """
 
     what = "text-conditional transformer of LlamaGen"
-    marks = ("cls_embedding.cap_proj.fc1.weight", "cls_embedding.uncond_embedding", *TRANSFORMER)
-    asks = ("resolution", "heads", "compressor", "text_encoder")
+    required = ("cls_embedding.cap_proj.fc1.weight", "cls_embedding.uncond_embedding", *TRANSFORMER)
+    options = ("resolution", "heads", "compressor", "text_encoder")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made, seen = tokenizer(weights, options, self.what)
@@ -101,7 +99,7 @@ class LlamaGenTextPrior(Format):
         return Model(made, seen, prior=prior)
 
     def prior(self, weights: Weights, layout: CodeLayout, heads: int, encoder: str = "") -> Autoregressive:
-        """The transformer under our names."""
+        """Load the transformer."""
         length, dim = weights.dims("cls_embedding.uncond_embedding", 2)
         condition = EncodedCaptions(encoder, length, "bf16", lower=True, dim=dim)
         if encoder:
@@ -115,53 +113,49 @@ class LlamaGenTextPrior(Format):
 
 
 def tokenizer(weights: Weights, options: ImportOptions, what: str) -> tuple[Compressor, Preprocessing]:
-    """The compressor whose codes a transformer reads, and how files become its images.
-
-    Raises:
-        UserError: nobody named it, or it is another one.
-    """
-    model = compressor_of(options, what)
+    """Load the compressor of a transformer, with its preprocessing."""
+    model = load_compressor(options, what)
     made, before = model.compressor, model.preprocessing
     height, width = options.size or (before.height, before.width)
     codebook_size, _ = weights.dims("tok_embeddings.weight", 2)
     if (found := made.code_layout(height, width).codebook_size) != codebook_size:
-        raise UserError(f"the tokenizer has {found} codes, and this transformer reads {codebook_size}")
+        raise UserError(f"the tokenizer has {found} codes, but the transformer has {codebook_size}")
     return made, Preprocessing(before.channels, height, width)
 
 
 def transformer(
     weights: Weights, layout: CodeLayout, condition: Condition, heads: int, prefix: dict[str, Weight]
 ) -> Autoregressive:
-    """A transformer under our names.
+    """Load a transformer.
 
     Args:
-        weights: of the file.
-        layout: of its codes.
-        condition: what steers it.
-        heads: attention heads of a layer; 0 if not given.
-        prefix: the weights of the condition's embedding.
+        weights: weights of the file.
+        layout: layout of the codes.
+        condition: condition of the prior.
+        heads: attention heads; 0 if not given.
+        prefix: weights of the condition's embedding.
     """
     _, width = weights.dims("tok_embeddings.weight", 2)
     layers = weights.count("layers.{}.attention.wqkv.weight")
     hidden, _ = weights.dims("layers.0.feed_forward.w1.weight", 2)
-    heads = given_heads(heads)
-    backbone = plan(width, layers, heads, hidden, keyed(weights, width, heads))
+    heads = require_heads(heads)
+    backbone = backbone_of(width, layers, heads, hidden, kv_heads_of(weights, width, heads))
     found = {f"transformer.{name}": weight for name, weight in blocks(weights, backbone).items()}
     found |= prefix | {
         "codes.weight": weights.take("tok_embeddings.weight"),
         "head.weight": weights.take("output.weight"),
     }
-    return filled(lambda: Autoregressive(layout, condition, backbone, neighbors=False), found)
+    return load_module(lambda: Autoregressive(layout, condition, backbone, neighbors=False), found)
 
 
-def keyed(weights: Weights, width: int, heads: int) -> int | None:
-    """Heads of keys and values, from what is left beside those of queries; None for as many."""
+def kv_heads_of(weights: Weights, width: int, heads: int) -> int | None:
+    """Number of heads of keys and values; None for as many as of queries."""
     rows, _ = weights.dims("layers.0.attention.wqkv.weight", 2)
     return None if rows == 3 * width else (rows - width) * heads // (2 * width)
 
 
-def plan(width: int, depth: int, heads: int, hidden: int, kv_heads: int | None = None) -> Backbone:
-    """LlamaGen's transformer; where its hidden width is not the usual one, the ratio that gives it."""
+def backbone_of(width: int, depth: int, heads: int, hidden: int, kv_heads: int | None = None) -> Backbone:
+    """Architecture of a transformer, with the ratio that gives the width of the MLP."""
     made = Backbone(
         width,
         depth,
@@ -176,18 +170,18 @@ def plan(width: int, depth: int, heads: int, hidden: int, kv_heads: int | None =
 
 
 def with_mlp_width(backbone: Backbone, hidden: int) -> Backbone:
-    """The same transformer with so many hidden channels, where it does not have them anyway."""
+    """Set the ratio that gives the width of the MLP."""
     if backbone.mlp_width == hidden:
         return backbone
-    ratio = 1.5 * (hidden + 0.5) / backbone.width  # a half, so that rounding down gives `hidden`
+    ratio = 1.5 * (hidden + 0.5) / backbone.width  # rounding down gives `hidden`
     return replace(backbone, ratio=ratio, rounding=1)
 
 
 def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
-    """The layers, and the last normalisation.
+    """Weights of the layers and of the last normalisation.
 
-    Theirs turn neighbouring channels of queries and keys together, ours channels half a head apart: a matter
-    of their order, which no product of queries and keys depends on.
+    Their rotary embedding rotates pairs of neighbouring channels, ours pairs half a head apart, so channels
+    of queries and keys are reordered.
     """
     keys = backbone.key_value_heads * backbone.head_width
     heads = torch.arange(backbone.width + keys).reshape(-1, backbone.head_width // 2, 2)
@@ -198,14 +192,14 @@ def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
         place = f"layers.{layer}"
         read = weights.take(f"{place}.attention.wqkv.weight")
         if read.shape != (len(order), backbone.width):
-            raise UserError(f"{read.name} has shape {read.shape}, not {(len(order), backbone.width)}")
+            raise UserError(f"{read.name} must have shape {(len(order), backbone.width)}, got {read.shape}")
         gate, inner = (weights.take(f"{place}.feed_forward.{name}.weight") for name in ("w1", "w3"))
         found |= {
             f"{place}.attention.qkv.weight": read[order],
             f"{place}.attention.out.weight": weights.take(f"{place}.attention.wo.weight"),
             f"{place}.attention_norm.weight": weights.take(f"{place}.attention_norm.weight"),
             f"{place}.feedforward_norm.weight": weights.take(f"{place}.ffn_norm.weight"),
-            f"{place}.feedforward.fc1.weight": joined(gate, inner),
+            f"{place}.feedforward.fc1.weight": concatenate(gate, inner),
             f"{place}.feedforward.fc2.weight": weights.take(f"{place}.feed_forward.w2.weight"),
         }
     return found

@@ -1,6 +1,6 @@
-"""MaskGIT's VQGAN as 1d-tokenizer publishes it (Chang et al. 2022, arXiv:2202.04200; Yu et al. 2024)."""
+"""VQGAN of MaskGIT in 1d-tokenizer (Chang et al. 2022, arXiv:2202.04200; Yu et al. 2024)."""
 
-from genstack.checkpoints.formats.format import Format, Weight, Weights, filled, preprocessing
+from genstack.checkpoints.formats.format import Format, Weight, Weights, load_module, preprocessing
 from genstack.checkpoints.formats.pyramid import decoder, encoder, sizes, under
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder, MaskGITNetwork
@@ -9,16 +9,16 @@ from genstack.model import Model
 
 
 class MaskGITVQGAN(Format):
-    """The tokenizer of MaskGIT and TiTok's teacher: no attention, no biases, pixels in [0, 1]."""
+    """The tokenizer of MaskGIT and teacher of TiTok, without attention and biases, for pixels in [0, 1]."""
 
-    what = "VQGAN of MaskGIT, as 1d-tokenizer writes it"
-    marks = (
+    what = "VQGAN of MaskGIT, in 1d-tokenizer"
+    required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.0.conv1.weight",
         "decoder.up.0.block.0.conv1.weight",
         "quantize.embedding.weight",
     )
-    unlike = ("quant_conv.weight", "encoder.mid.block_1.conv1.weight")
+    excluded = ("quant_conv.weight", "encoder.mid.block_1.conv1.weight")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         found = sizes(weights)
@@ -30,19 +30,19 @@ class MaskGITVQGAN(Format):
             quantizer = VectorQuantizer(size, dim, normalize=False)
             return Autoencoder(found.channels, plan, quantizer, projection=0)
 
-        made = filled(build, network(weights, plan) | table)
+        made = load_module(build, network(weights, plan) | table)
         return Model(made, preprocessing(made, options))
 
 
 def network(weights: Weights, plan: MaskGITNetwork) -> dict[str, Weight]:
-    """The weights of both halves under our names."""
+    """Weights of encoder and decoder under our names."""
     decoded = under("decoder", decoder_network(weights.inside("decoder."), plan))
     return under("encoder", encoder(weights.inside("encoder."), plan)) | decoded
 
 
 def decoder_network(weights: Weights, plan: MaskGITNetwork) -> dict[str, Weight]:
-    """The weights of the decoder alone."""
+    """Weights of the decoder."""
     found, top = decoder(weights, plan), len(plan.multipliers) - 1
     for step in range(top):
-        found |= weights.both(f"up.{top - step}.upsample_conv", f"upsamples.{step}.conv")
+        found |= weights.layer(f"up.{top - step}.upsample_conv", f"upsamples.{step}.conv")
     return found

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from genstack.checkpoints.formats.format import Weight, Weights, combined, constant
+from genstack.checkpoints.formats.format import Weight, Weights, combine, constant
 from genstack.errors import UserError
 
 #: The vectors of a layer in DiT's order (shift, scale, gate, twice), in ours: gates, scales, shifts.
@@ -34,7 +34,7 @@ def modulation(
             scale = len(order) + number - 2 * len(norms)
             gain, bias = gain_and_bias(weights, norm)
             given = (scale, scale + len(norms), one)
-            vectors = combined(
+            vectors = combine(
                 lambda rows, gain, bias, given=given: absorbed(rows, gain, bias, *given), vectors, gain, bias
             )
         found[f"{ours}.modulation.linear.{part}"] = vectors.map(lambda each: each.flatten(0, 1))

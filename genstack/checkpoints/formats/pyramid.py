@@ -1,4 +1,4 @@
-"""Levels of residual blocks under the names of taming and of the projects after it: sizes and weights."""
+"""Pyramids of residual blocks in taming and later projects: architecture and weights."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -10,14 +10,7 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a project gives to the blocks of an encoder or a decoder.
-
-    Args:
-        down: a level of the encoder; `{level}` counts from full resolution.
-        up: a level of the decoder; `{level}` counts from full resolution, `{step}` in the order of running.
-        block: a residual block within a level.
-        middle: a block at the smallest size.
-    """
+    """Names of the blocks of encoder and decoder in a project; see `convolutional.Names`."""
 
     down: str = "down.{level}"
     up: str = "up.{level}"
@@ -27,7 +20,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Arguments of a plan that follow from the tensors, and the channels of the images."""
+    """Sizes of a network, and the number of channels of its images."""
 
     channels: int
     dim: int
@@ -37,12 +30,12 @@ class Sizes:
 
 
 def sizes(weights: Weights, names: Names = Names()) -> Sizes:
-    """The sizes that the tensors of an encoder have, and the decoder's number of channels."""
+    """Sizes of an encoder and its decoder."""
     width, channels, *_ = weights.dims("encoder.conv_in.weight", 4)
     first = f"encoder.{names.down}.{names.block}.conv1.weight"
     widths = level_widths(weights, first)
     if not width or any(each % width for each in widths):
-        raise UserError(f"levels of {widths} channels are no multiples of the first, {width}")
+        raise UserError(f"channels of all levels must be multiples of {width}, got {widths}")
     return Sizes(
         channels,
         dim=weights.dims("decoder.conv_in.weight", 4)[1],
@@ -53,12 +46,12 @@ def sizes(weights: Weights, names: Names = Names()) -> Sizes:
 
 
 def decoder_sizes(weights: Weights, names: Names = Names()) -> Sizes:
-    """The sizes that the tensors of a decoder without its encoder have."""
+    """Sizes of a decoder alone."""
     first = f"{names.up}.{names.block}.conv1.weight"
     widths = level_widths(weights, first)
     width = gcd(*widths)
     if not width:
-        raise UserError(f"{weights.prefix}{first.format(level=0, step=0, number=0)} is missing")
+        raise UserError(f"tensor {weights.prefix}{first.format(level=0, step=0, number=0)} not found")
     return Sizes(
         channels=weights.dims("conv_out.weight", 4)[0],
         dim=weights.dims("conv_in.weight", 4)[1],
@@ -69,33 +62,33 @@ def decoder_sizes(weights: Weights, names: Names = Names()) -> Sizes:
 
 
 def level_widths(weights: Weights, first: str) -> list[int]:
-    """Channels of each level, from the template of the name of a block's first convolution."""
+    """Channels of each level; `first` is the name of a block's first convolution."""
     levels = weights.count(first.format(level="{0}", step="{0}", number=0))
     return [weights.dims(first.format(level=level, step=level, number=0), 4)[0] for level in range(levels)]
 
 
 def halves(weights: Weights, plan: Pyramid, names: Names = Names()) -> dict[str, Weight]:
-    """Both halves under our names, but for what is between levels."""
+    """Encoder and decoder under our names, without the layers between levels."""
     found = under("encoder", encoder(weights.inside("encoder."), plan, names))
     return found | under("decoder", decoder(weights.inside("decoder."), plan, names))
 
 
 def encoder(weights: Weights, plan: Pyramid, names: Names = Names()) -> dict[str, Weight]:
-    """An encoder under our names, but for what is between levels."""
+    """Encoder under our names, without the layers between levels."""
     return half(weights, [names.down.format(level=level) for level in range(len(plan.multipliers))], names)
 
 
 def decoder(weights: Weights, plan: Pyramid, names: Names = Names()) -> dict[str, Weight]:
-    """A decoder under our names, but for what is between levels."""
+    """Decoder under our names, without the layers between levels."""
     top = len(plan.multipliers) - 1
     return half(weights, [names.up.format(level=top - step, step=step) for step in range(top + 1)], names)
 
 
 def half(weights: Weights, levels: list[str], names: Names) -> dict[str, Weight]:
-    """An encoder or decoder under our names, but for what is between its levels; these run in order."""
+    """Encoder or decoder under our names, without the layers between levels, which are in execution order."""
     found: dict[str, Weight] = {}
     for theirs, ours in (("conv_in", "first"), ("norm_out", "norm"), ("conv_out", "last")):
-        found |= weights.both(theirs, ours)
+        found |= weights.layer(theirs, ours)
     for number in range(weights.count(f"{levels[0]}.{names.block}.conv1.weight".replace("{number}", "{}"))):
         found |= block(weights, names.middle.format(number=number), f"middle.blocks.{number}")
         for step, level in enumerate(levels):
@@ -105,15 +98,15 @@ def half(weights: Weights, levels: list[str], names: Names) -> dict[str, Weight]
 
 
 def under(place: str, found: dict[str, Weight]) -> dict[str, Weight]:
-    """The weights of a module within another, under the names of that one."""
+    """Add a prefix to the names of weights."""
     return {f"{place}.{name}": weight for name, weight in found.items()}
 
 
 def block(weights: Weights, theirs: str, ours: str) -> dict[str, Weight]:
-    """A residual block."""
+    """Layers of a residual block."""
     found: dict[str, Weight] = {}
     for part in ("norm1", "conv1", "norm2", "conv2"):
-        found |= weights.both(f"{theirs}.{part}", f"{ours}.{part}")
+        found |= weights.layer(f"{theirs}.{part}", f"{ours}.{part}")
     if f"{theirs}.nin_shortcut.weight" in weights:
-        found |= weights.both(f"{theirs}.nin_shortcut", f"{ours}.shortcut")
+        found |= weights.layer(f"{theirs}.nin_shortcut", f"{ours}.shortcut")
     return found

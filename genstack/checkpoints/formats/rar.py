@@ -9,10 +9,10 @@ from genstack.checkpoints.formats.format import (
     check_codes,
     class_names,
     code_model,
-    combined,
+    combine,
+    concatenate,
     constant,
-    filled,
-    joined,
+    load_module,
 )
 from genstack.checkpoints.formats.modulation import LAYER, modulation
 from genstack.checkpoints.import_options import ImportOptions
@@ -37,7 +37,7 @@ class RAR(Format):
     """
 
     what = "RAR transformer of 1d-tokenizer"
-    marks = (
+    required = (
         "cls_token",
         "embeddings.weight",
         "target_aware_pos_embed",
@@ -45,7 +45,7 @@ class RAR(Format):
         "blocks.0.attn.q_norm.weight",
         "adaln_before_head.adaLN_modulation.1.weight",
     )
-    asks = ("resolution", "compressor")
+    options = ("resolution", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         model = code_model(options, self.what, lambda layout: transformer(weights, layout))
@@ -80,13 +80,13 @@ def transformer(weights: Weights, layout: CodeLayout) -> RandomOrder:
         "prefix.table.weight": table[codes + 1 :],
         "codes.weight": table[:codes],
         **places_of(weights, layout.length),
-        **weights.both("lm_head", "head"),
+        **weights.layer("lm_head", "head"),
         **modulation(weights, "adaln_before_head.adaLN_modulation.1", "transformer.norm", (0, 1)),
     }
     for number in range(backbone.depth):
         found |= layer(weights, f"blocks.{number}", f"transformer.layers.{number}", backbone)
     condition = ClassLabels(class_names(classes))
-    return filled(lambda: RandomOrder(layout, condition, backbone, anneal=(0.0, 0.0)), found)
+    return load_module(lambda: RandomOrder(layout, condition, backbone, anneal=(0.0, 0.0)), found)
 
 
 def plan(weights: Weights, width: int) -> Backbone:
@@ -123,15 +123,15 @@ def places_of(weights: Weights, length: int) -> dict[str, Weight]:
         weights.take(name).map(lambda each: each[0])
         for name in ("pos_embed", "target_aware_pos_embed", "timesteps_embeddings")
     )
-    first = combined(lambda token, rows: token[0] + rows[:1] - rows[1:2], weights.take("cls_token"), own)
+    first = combine(lambda token, rows: token[0] + rows[:1] - rows[1:2], weights.take("cls_token"), own)
     if min(own.shape[0], target.shape[0]) < length + PREFIX or steps.shape[0] < length + PREFIX:
         raise UserError(f"tables of positions and steps are shorter than {length + PREFIX} rows")
     nowhere = constant(torch.zeros(1, *target.shape[1:]))
     used = slice(PREFIX, length + PREFIX)
     return {
         "transformer.registers.weight": first,
-        "transformer.position_embedding.parts.0.table.weight": joined(own[used], own[1:2]),
-        "target.parts.0.table.weight": joined(target[used], nowhere),
+        "transformer.position_embedding.parts.0.table.weight": concatenate(own[used], own[1:2]),
+        "target.parts.0.table.weight": concatenate(target[used], nowhere),
         "transformer.steps.weight": steps[: length + PREFIX],
     }
 
@@ -146,11 +146,11 @@ def layer(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[
         "mlp.fc1": "feedforward.fc1",
         "mlp.fc2": "feedforward.fc2",
     }.items():
-        found |= weights.both(f"{theirs}.{name}", f"{ours}.{other}")
+        found |= weights.layer(f"{theirs}.{name}", f"{ours}.{other}")
     for part, other in (("weight", "gain"), ("bias", "bias")):
         queries, keys = (
             weights.take(f"{theirs}.attn.{name}_norm.{part}").map(lambda each: each.repeat(backbone.heads))
             for name in ("q", "k")
         )
-        found[f"{ours}.attention.norm.{other}"] = joined(queries, keys)
+        found[f"{ours}.attention.norm.{other}"] = concatenate(queries, keys)
     return found

@@ -1,8 +1,8 @@
-"""VQ-VAE-2 as vq-vae-2-pytorch (rosinality) writes it (Razavi et al. 2019, arXiv:1906.00446)."""
+"""VQ-VAE-2 of vq-vae-2-pytorch by rosinality (Razavi et al. 2019, arXiv:1906.00446)."""
 
 import torch
 
-from genstack.checkpoints.formats.format import Format, Weight, Weights, filled, preprocessing
+from genstack.checkpoints.formats.format import Format, Weight, Weights, load_module, preprocessing
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
@@ -12,10 +12,10 @@ from genstack.model import Model
 
 
 class RosinalityVQVAE2(Format):
-    """Two grids of codes, whose tables are running means and lie transposed."""
+    """Two grids of codes; codebooks are learned by EMA and stored transposed."""
 
     what = "VQ-VAE-2 of vq-vae-2-pytorch (rosinality)"
-    marks = ("enc_b.blocks.0.weight", "enc_t.blocks.0.weight", "quantize_t.embed", "quantize_b.embed")
+    required = ("enc_b.blocks.0.weight", "enc_t.blocks.0.weight", "quantize_t.embed", "quantize_b.embed")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         fine, coarse, channels = plans(weights)
@@ -28,12 +28,12 @@ class RosinalityVQVAE2(Format):
             theirs, ours = f"quantize_{letter}", f"quantizers.{grid}.codebook"
             weights.dims(f"{theirs}.embed", 2)
             weights.dims(f"{theirs}.embed_avg", 2)
-            found |= weights.both(f"quantize_conv_{letter}", f"to_quantizers.{grid}") | {
+            found |= weights.layer(f"quantize_conv_{letter}", f"to_quantizers.{grid}") | {
                 f"{ours}.weight": weights.take(f"{theirs}.embed").map(torch.t),
                 f"{ours}.sums": weights.take(f"{theirs}.embed_avg").map(torch.t),
                 f"{ours}.counts": weights.take(f"{theirs}.cluster_size"),
             }
-        made = filled(
+        made = load_module(
             lambda: HierarchicalAutoencoder(
                 channels, fine, VectorQuantizer(size, dim, ByAverage(), normalize=False), coarse
             ),
@@ -43,7 +43,7 @@ class RosinalityVQVAE2(Format):
 
 
 def plans(weights: Weights) -> tuple[Strided, Strided, int]:
-    """The plans of the fine and the coarse grid's networks, and the channels of the images."""
+    """Architecture of the networks of the fine and the coarse grid, and the channels of the images."""
     _, channels, *_ = weights.dims("enc_b.blocks.0.weight", 4)
     dim = weights.dims("enc_b.blocks.4.weight", 4)[0]
     blocks = 0
@@ -51,24 +51,24 @@ def plans(weights: Weights) -> tuple[Strided, Strided, int]:
         blocks += 1
     if not blocks:
         raise UserError(
-            "enc_b.blocks.5.conv.1.weight is missing; without residual blocks it is not supported"
+            "enc_b.blocks.5.conv.1.weight not found; models without residual blocks are not supported"
         )
     inner = weights.dims("enc_b.blocks.5.conv.1.weight", 4)[0]
     return Strided(dim, 4, blocks, inner), Strided(dim, 2, blocks, inner), channels
 
 
 def halves(weights: Weights, fine: Strided, coarse: Strided) -> dict[str, Weight]:
-    """Encoders and decoders of both grids; theirs number the layers of each with its activations."""
-    found = weights.both("upsample_t", "upsamples.0")
+    """Encoders and decoders of both grids; activations count as layers in their names."""
+    found = weights.layer("upsample_t", "upsamples.0")
     for grid, (plan, letters) in enumerate(((coarse, ("enc_t", "dec_t")), (fine, ("enc_b", "dec")))):
         halvings = plan.stride.bit_length() - 1
         reading, writing = (f"{name}.blocks" for name in letters)
         for number in range(halvings):
-            found |= weights.both(f"{reading}.{2 * number}", f"encoders.{grid}.halvings.{number}")
+            found |= weights.layer(f"{reading}.{2 * number}", f"encoders.{grid}.halvings.{number}")
             place = 2 + plan.blocks + 2 * number
-            found |= weights.both(f"{writing}.{place}", f"decoders.{grid}.doublings.{number}")
-        found |= weights.both(f"{reading}.{2 * halvings}", f"encoders.{grid}.last")
-        found |= weights.both(f"{writing}.0", f"from_quantizers.{grid}")
+            found |= weights.layer(f"{writing}.{place}", f"decoders.{grid}.doublings.{number}")
+        found |= weights.layer(f"{reading}.{2 * halvings}", f"encoders.{grid}.last")
+        found |= weights.layer(f"{writing}.0", f"from_quantizers.{grid}")
         for number in range(plan.blocks):
             theirs, ours = f"{reading}.{2 * halvings + 1 + number}", f"encoders.{grid}.blocks.{number}"
             found |= block(weights, theirs, ours)
@@ -77,7 +77,7 @@ def halves(weights: Weights, fine: Strided, coarse: Strided) -> dict[str, Weight
 
 
 def block(weights: Weights, theirs: str, ours: str) -> dict[str, Weight]:
-    """The two convolutions of a residual block."""
-    return weights.both(f"{theirs}.conv.1", f"{ours}.conv1") | weights.both(
+    """Convolutions of a residual block."""
+    return weights.layer(f"{theirs}.conv.1", f"{ours}.conv1") | weights.layer(
         f"{theirs}.conv.3", f"{ours}.conv2"
     )

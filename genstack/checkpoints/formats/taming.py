@@ -1,8 +1,7 @@
 """taming-transformers (Esser et al. 2021, arXiv:2012.09841); latent-diffusion's VQ has the same names."""
 
-from genstack.checkpoints.formats.averages import AROUND, ema_weights
 from genstack.checkpoints.formats.convolutional import Names, compressor, network, plan_of
-from genstack.checkpoints.formats.format import Format, Weights, filled, preprocessing
+from genstack.checkpoints.formats.format import TRAINING_TENSORS, Format, Weights, load_module, preprocessing
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import Gumbel
@@ -12,33 +11,33 @@ NAMES = Names()
 
 
 class TamingVQGAN(Format):
-    """VQModel; latent-diffusion and SEED-Voken write averaged weights beside it, under names without dots.
+    """VQModel, with EMA weights in files of latent-diffusion and SEED-Voken.
 
-    IBQ of SEED-Voken has the same tensors and another rule for its codes, which has to be said.
+    IBQ of SEED-Voken has the same tensors but other codes, so it needs the option `ibq`.
     """
 
     what = "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
-    marks = (
+    required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.block_1.conv1.weight",
         "quant_conv.weight",
         "quantize.embedding.weight",
     )
-    unlike = ("quantize.ema_vocab_hit_SV",)
-    beside = AROUND
-    asks = ("resolution", "ema", "ibq")
+    excluded = ("quantize.ema_vocab_hit_SV",)
+    ignored = TRAINING_TENSORS
+    options = ("resolution", "ema", "ibq")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        made = compressor(ema_weights(weights) if options.ema else weights, products=options.ibq)
+        made = compressor(weights.ema() if options.ema else weights, products=options.ibq)
         return Model(made, preprocessing(made, options))
 
 
 class TamingGumbel(Format):
-    """GumbelVQ. Its forward draws noise even in use; ours takes the likeliest code."""
+    """GumbelVQ. Its forward pass adds noise even in eval mode; ours takes the most likely code."""
 
     what = "GumbelVQ of taming-transformers"
-    marks = ("encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight")
-    beside = AROUND
+    required = ("encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight")
+    ignored = TRAINING_TENSORS
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = gumbel(weights)
@@ -51,10 +50,10 @@ def gumbel(weights: Weights) -> Autoencoder:
     size, dim = weights.dims("quantize.embed.weight", 2)
     logits = weights.take("quantize.proj.weight")
     found = network(weights, NAMES, plan)
-    found |= weights.both("quant_conv", "to_quantizer") | weights.both("post_quant_conv", "from_quantizer")
+    found |= weights.layer("quant_conv", "to_quantizer") | weights.layer("post_quant_conv", "from_quantizer")
     found |= {
         "quantizer.logits.weight": logits.map(lambda each: each.reshape(*logits.shape[:2])),
         "quantizer.logits.bias": weights.take("quantize.proj.bias"),
         "quantizer.rows": weights.take("quantize.embed.weight"),
     }
-    return filled(lambda: Autoencoder(channels, plan, Gumbel(size, dim, sharpness=None)), found)
+    return load_module(lambda: Autoencoder(channels, plan, Gumbel(size, dim, sharpness=None)), found)

@@ -1,4 +1,4 @@
-"""The transformers of taming-transformers (Esser et al. 2021, arXiv:2012.09841), with their compressors."""
+"""Transformers of taming-transformers (Esser et al. 2021, arXiv:2012.09841), with their compressors."""
 
 from math import isqrt, prod
 
@@ -7,15 +7,15 @@ from einops import rearrange
 
 from genstack.checkpoints.formats.convolutional import compressor
 from genstack.checkpoints.formats.format import (
-    USUAL,
+    DEFAULT_SIZE,
     Format,
     Weight,
     Weights,
     class_names,
+    concatenate,
     constant,
-    filled,
-    given_heads,
-    joined,
+    load_module,
+    require_heads,
 )
 from genstack.checkpoints.formats.taming import gumbel
 from genstack.checkpoints.import_options import ImportOptions, MissingOption
@@ -29,15 +29,15 @@ from genstack.pretrained import digest
 from genstack.prior import Autoregressive
 from genstack.transformer import Backbone
 
-#: What every transformer has, and what those have beside it that read another image.
+#: Tensors of every transformer, and of those with a condition image.
 TRANSFORMER = (
     "transformer.tok_emb.weight",
     "transformer.pos_emb",
     "first_stage_model.encoder.conv_in.weight",
 )
 OTHER = "cond_stage_model.encoder.conv_in.weight"
-#: What is no weight of a transformer or of its compressors.
-BESIDE = (
+#: Tensors that are not weights.
+IGNORED = (
     r"transformer\.blocks\.\d+\.attn\.mask$",
     r"(first|cond)_stage_model\.(loss\.|model_ema\.|colorize$)",
     r"permuter\.",
@@ -47,19 +47,19 @@ BESIDE = (
 class TamingTransformer(Format):
     """Net2NetTransformer: minGPT over the codes of the compressor in the same file.
 
-    Condition and codes share one table of embeddings there, of which ours takes the rows of each. Logits are
-    of the whole vocabulary there, of the codebook here: what is no code cannot be decoded.
+    Condition and codes share one embedding table there, and have their own tables here. Logits of the shared
+    vocabulary that are not codes are dropped.
     """
 
     what = "transformer of taming-transformers (unconditional or of classes)"
-    marks = TRANSFORMER
-    unlike = (OTHER,)
-    beside = BESIDE
-    asks = ("resolution", "heads", "classes")
+    required = TRANSFORMER
+    excluded = (OTHER,)
+    ignored = IGNORED
+    options = ("resolution", "heads", "classes")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         made = first_stage(weights)
-        size = options.size or guess(weights, made, None)
+        size = options.size or infer_size(weights, made, None)
         return Model(
             made,
             Preprocessing(made.channels, *size),
@@ -70,13 +70,13 @@ class TamingTransformer(Format):
     def prior(
         self, weights: Weights, made: Autoencoder, size: tuple[int, int], options: ImportOptions
     ) -> Autoregressive:
-        """The transformer under our names."""
+        """Load the transformer."""
         layout = made.code_layout(*size)
         vocabulary, _ = weights.dims("tok_emb.weight", 2)
         _, places, _ = weights.dims("pos_emb", 3)
         if options.classes is None:
             raise MissingOption(
-                "the condition is not in the tensors; give --classes N, or --classes 0 without classes",
+                "the number of classes is not in the file; give --classes N, or --classes 0 without classes",
                 "classes",
             )
         condition: Condition = Unconditional()
@@ -92,25 +92,25 @@ class TamingTransformer(Format):
                 "classes",
             )
         table = weights.take("tok_emb.weight")
-        found = {"prefix.table.weight": started(table, labels, null=bool(options.classes))}
+        found = {"prefix.table.weight": label_rows(table, labels, null=bool(options.classes))}
         return transformer(weights, layout, condition, options.heads, found)
 
 
 class TamingTransformerOfImages(Format):
-    """Net2NetTransformer steered by another image, whose codes a second compressor in the file makes.
+    """Net2NetTransformer with a condition image, which a second compressor in the file encodes.
 
-    Its codes stand before those to predict, in the same vocabulary and table of embeddings. No image was
-    ever dropped in training.
+    The codes of the condition image come first and share the embedding table. It was trained without dropping
+    conditions.
     """
 
     what = "transformer of taming-transformers, of another image (depth, segmentation)"
-    marks = (*TRANSFORMER, OTHER)
-    beside = BESIDE
-    asks = ("resolution", "heads")
+    required = (*TRANSFORMER, OTHER)
+    ignored = IGNORED
+    options = ("resolution", "heads")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        made, other = first_stage(weights), of_either_kind(weights.inside("cond_stage_model."))
-        size = options.size or guess(weights, made, other)
+        made, other = first_stage(weights), vq_or_gumbel(weights.inside("cond_stage_model."))
+        size = options.size or infer_size(weights, made, other)
         other.code_layout(*size)
         prior = self.prior(weights.inside("transformer."), made, other, size, options.heads)
         return Model(made, Preprocessing(made.channels, *size), prior=prior)
@@ -118,7 +118,7 @@ class TamingTransformerOfImages(Format):
     def prior(
         self, weights: Weights, made: Autoencoder, other: Autoencoder, size: tuple[int, int], heads: int
     ) -> Autoregressive:
-        """The transformer under our names."""
+        """Load the transformer."""
         layout, before = made.code_layout(*size), other.code_layout(*size)
         vocabulary, width = weights.dims("tok_emb.weight", 2)
         _, places, _ = weights.dims("pos_emb", 3)
@@ -131,7 +131,7 @@ class TamingTransformerOfImages(Format):
             )
         shared = before.codebook_size <= layout.codebook_size
         condition = ImageCodes(table="shared" if shared else "own", dropout=0.0, size=size)
-        table, where = weights.take("tok_emb.weight"), unfolded(weights.take("pos_emb"))
+        table, where = weights.take("tok_emb.weight"), as_rows(weights.take("pos_emb"))
         found = {
             "prefix.table.weight": table[: layout.codebook_size if shared else before.codebook_size],
             "prefix.position_embedding.weight": where[: before.length],
@@ -142,33 +142,33 @@ class TamingTransformerOfImages(Format):
 
 
 def first_stage(weights: Weights) -> Autoencoder:
-    """The compressor in the file of a transformer; its codes lie row by row."""
+    """Load the compressor in the file of a transformer."""
     if any(name.startswith("permuter.") for name in weights.tensors):
         check_order(weights)
-    return of_either_kind(weights.inside("first_stage_model."))
+    return vq_or_gumbel(weights.inside("first_stage_model."))
 
 
-def of_either_kind(weights: Weights) -> Autoencoder:
-    """A compressor with a codebook, or with Gumbel-softmax codes."""
+def vq_or_gumbel(weights: Weights) -> Autoencoder:
+    """Load a compressor with a codebook or with Gumbel-softmax codes."""
     return gumbel(weights) if "quantize.embed.weight" in weights else compressor(weights)
 
 
-def guess(weights: Weights, made: Autoencoder, other: Autoencoder | None) -> tuple[int, int]:
-    """The size of square images whose codes fill the table of positions, if there is one.
+def infer_size(weights: Weights, made: Autoencoder, other: Autoencoder | None) -> tuple[int, int]:
+    """Infer the size of square images from the number of positions.
 
     Args:
-        weights: of the file.
-        made: the compressor whose codes are predicted.
-        other: that of the condition images, whose codes stand before them; None without.
+        weights: weights of the file.
+        made: compressor of the predicted codes.
+        other: compressor of the condition image; None without.
     """
     rows = weights.dims("transformer.pos_emb", 3)[1]
-    down, across = made.network.grid(*USUAL)
-    codes = down * across if other is None else down * across + prod(other.network.grid(*USUAL))
-    side = isqrt(rows * USUAL[0] * USUAL[1] // codes)
-    if side * side * codes != rows * USUAL[0] * USUAL[1]:
+    down, across = made.network.grid(*DEFAULT_SIZE)
+    codes = down * across if other is None else down * across + prod(other.network.grid(*DEFAULT_SIZE))
+    side = isqrt(rows * DEFAULT_SIZE[0] * DEFAULT_SIZE[1] // codes)
+    if side * side * codes != rows * DEFAULT_SIZE[0] * DEFAULT_SIZE[1]:
         raise MissingOption(
-            f"the transformer has {rows} positions, which is not a square of codes; "
-            "give the size of the images by --resolution",
+            f"the transformer has {rows} positions, which no square image fills; give the size of the images "
+            "as --resolution",
             "resolution",
         )
     return side, side
@@ -182,15 +182,15 @@ def transformer(
     prefix: dict[str, Weight],
     before: int = 0,
 ) -> Autoregressive:
-    """A minGPT under our names.
+    """Load a minGPT.
 
     Args:
-        weights: of the transformer.
-        layout: of its codes.
-        condition: what steers it.
-        heads: attention heads of a layer; 0 if not given.
-        prefix: the weights of the condition's embedding.
-        before: codes of the condition, whose places stand in `prefix`; 0 for one token without.
+        weights: weights of the transformer.
+        layout: layout of the codes.
+        condition: condition of the prior.
+        heads: attention heads; 0 if not given.
+        prefix: weights of the condition's embedding.
+        before: number of codes of a condition image; 0 for a condition of one token.
     """
     _, width = weights.dims("tok_emb.weight", 2)
     layers = weights.count("blocks.{}.ln1.weight")
@@ -198,7 +198,7 @@ def transformer(
     backbone = Backbone(
         width=width,
         depth=layers,
-        heads=given_heads(heads),
+        heads=require_heads(heads),
         norm="layer",
         feedforward="gelu",
         ratio=hidden / width,
@@ -207,70 +207,70 @@ def transformer(
         bias=True,
         tied=False,
     )
-    places = unfolded(weights.take("pos_emb"))
+    places = as_rows(weights.take("pos_emb"))
     found = {f"transformer.{name}": weight for name, weight in blocks(weights, layers).items()}
     found |= prefix | {
         "codes.weight": weights.take("tok_emb.weight")[: layout.codebook_size],
         "head.weight": weights.take("head.weight")[: layout.codebook_size],
         "transformer.position_embedding.parts.0.table.weight": (
-            behind(places, before, layout.length) if before else positions(places, layout.length)
+            positions_after(places, before, layout.length) if before else positions(places, layout.length)
         ),
     }
-    return filled(lambda: Autoregressive(layout, condition, backbone, neighbors=False), found)
+    return load_module(lambda: Autoregressive(layout, condition, backbone, neighbors=False), found)
 
 
 def check_order(weights: Weights) -> None:
-    """Refuse codes in another order than row by row."""
+    """Check that codes are in raster order."""
     order = weights.tensors.get("permuter.forward_shuffle_idx")
     if order is not None and not torch.equal(order, torch.arange(order.shape[0])):
-        raise UserError("its codes are permuted (permuter.*), and only the order row by row is supported")
+        raise UserError("codes are permuted (permuter.*); only raster order is supported")
 
 
 def blocks(weights: Weights, layers: int) -> dict[str, Weight]:
-    """The layers of minGPT, and the last normalisation."""
-    found = weights.both("ln_f", "norm")
+    """Weights of the layers of minGPT and of the last normalisation."""
+    found = weights.layer("ln_f", "norm")
     for layer in range(layers):
         theirs, ours = f"blocks.{layer}", f"layers.{layer}"
-        found |= weights.both(f"{theirs}.ln1", f"{ours}.attention_norm")
-        found |= weights.both(f"{theirs}.ln2", f"{ours}.feedforward_norm")
+        found |= weights.layer(f"{theirs}.ln1", f"{ours}.attention_norm")
+        found |= weights.layer(f"{theirs}.ln2", f"{ours}.feedforward_norm")
         for part in ("weight", "bias"):
             read = [weights.take(f"{theirs}.attn.{name}.{part}") for name in ("query", "key", "value")]
-            found[f"{ours}.attention.qkv.{part}"] = joined(*read)
-        found |= weights.both(f"{theirs}.attn.proj", f"{ours}.attention.out")
-        found |= weights.both(f"{theirs}.mlp.0", f"{ours}.feedforward.fc1")
-        found |= weights.both(f"{theirs}.mlp.2", f"{ours}.feedforward.fc2")
+            found[f"{ours}.attention.qkv.{part}"] = concatenate(*read)
+        found |= weights.layer(f"{theirs}.attn.proj", f"{ours}.attention.out")
+        found |= weights.layer(f"{theirs}.mlp.0", f"{ours}.feedforward.fc1")
+        found |= weights.layer(f"{theirs}.mlp.2", f"{ours}.feedforward.fc2")
     return found
 
 
-def started(table: Weight, labels: int, null: bool) -> Weight:
-    """The embeddings of labels, the first of the shared table; no label was ever dropped in training."""
+def label_rows(table: Weight, labels: int, null: bool) -> Weight:
+    """Embeddings of labels, the first rows of the shared table; the null row is zero."""
     rows = table[:labels]
-    return joined(rows, constant(torch.zeros(1, rows.shape[1]))) if null else rows
+    return concatenate(rows, constant(torch.zeros(1, rows.shape[1]))) if null else rows
 
 
-def unfolded(table: Weight) -> Weight:
-    """The vectors of places as rows."""
+def as_rows(table: Weight) -> Weight:
+    """Reshape position embeddings to rows."""
     return table.map(lambda each: rearrange(each, "1 n d -> n d"))
 
 
 def positions(table: Weight, length: int) -> Weight:
-    """The vectors of places: theirs begin with the condition, ours end with it.
+    """Position embeddings: theirs begin with the condition, ours end with it.
 
-    The last code is never read, so that a table of `length` rows is complete; its row is zero then.
+    The last code is never an input, so its row may be missing and is then zero.
     """
-    return filled_up(table, length + 1)[torch.arange(length + 1).roll(-1)]
+    return pad_rows(table, length + 1)[torch.arange(length + 1).roll(-1)]
 
 
-def behind(table: Weight, before: int, length: int) -> Weight:
-    """The vectors of places of codes that stand behind so many of a condition, which have their own.
+def positions_after(table: Weight, before: int, length: int) -> Weight:
+    """Position embeddings of codes after those of a condition image, which have their own table.
 
-    Ours adds the last row to all of the condition's: zero.
+    Our last row, which is added to all positions of the condition, is zero.
     """
-    codes = filled_up(table, before + length)[before : before + length]
-    return joined(codes, constant(torch.zeros(1, table.shape[1])))
+    codes = pad_rows(table, before + length)[before : before + length]
+    return concatenate(codes, constant(torch.zeros(1, table.shape[1])))
 
 
-def filled_up(table: Weight, length: int) -> Weight:
-    """The first rows of a table, with zeros where it has fewer."""
+def pad_rows(table: Weight, length: int) -> Weight:
+    """Take the first rows of a table, padded with zeros."""
     missing = constant(torch.zeros(max(0, length - table.shape[0]), table.shape[1]))
-    return joined(table, missing)[:length]
+    return concatenate(table, missing)[:length]

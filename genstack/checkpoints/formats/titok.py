@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from genstack.checkpoints.formats.format import Format, Weight, Weights, combined, filled, preprocessing
+from genstack.checkpoints.formats.format import Format, Weight, Weights, combine, load_module, preprocessing
 from genstack.checkpoints.formats.maskgit import decoder_network
 from genstack.checkpoints.formats.pyramid import decoder_sizes, under
 from genstack.checkpoints.import_options import ImportOptions
@@ -37,7 +37,7 @@ class TiTokTokenizer(Format):
     """
 
     what = "TiTok tokenizer of 1d-tokenizer"
-    marks = (
+    required = (
         "latent_tokens",
         "encoder.latent_token_positional_embedding",
         "encoder.patch_embed.weight",
@@ -45,8 +45,8 @@ class TiTokTokenizer(Format):
         "decoder.mask_token",
         "decoder.ffn.0.weight",
     )
-    unlike = ("decoder.text_guidance_proj.weight",)
-    asks = ()
+    excluded = ("decoder.text_guidance_proj.weight",)
+    options = ()
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         settings = settings_in(weights.config, "vq_model")
@@ -55,11 +55,11 @@ class TiTokTokenizer(Format):
         plan = plan_of(weights, pixels, scrambled=bool(settings.get("is_legacy", two)))
         quantizer, rows = bottleneck(weights, plan.dim, normalize=bool(settings.get("use_l2_norm", two)))
         learned = ("latent_tokens", "encoder.latent_token_positional_embedding")
-        found["encoder.learned.weight"] = combined(torch.add, *map(weights.take, learned))
+        found["encoder.learned.weight"] = combine(torch.add, *map(weights.take, learned))
         found |= rows | under("encoder", encoder(weights.inside("encoder."), plan))
         found |= under("decoder", decoder(weights.inside("decoder."), plan.decoder_depth or plan.depth))
         channels = weights.dims("encoder.patch_embed.weight", 4)[1]
-        made = filled(lambda: Autoencoder(channels, plan, quantizer(), projection=0), found)
+        made = load_module(lambda: Autoencoder(channels, plan, quantizer(), projection=0), found)
         return Model(made, preprocessing(made, options, plan.image_size or (0, 0)))
 
 
@@ -118,7 +118,7 @@ def encoder(weights: Weights, plan: TiTok) -> dict[str, Weight]:
     kernel, bias = weights.take("patch_embed.weight"), weights.take("patch_embed.bias")
     found = {
         "patches.linear.weight": kernel.map(lambda each: each.flatten(1) / 2),
-        "patches.linear.bias": combined(lambda one, other: one.flatten(1).sum(1) / 2 + other, kernel, bias),
+        "patches.linear.bias": combine(lambda one, other: one.flatten(1).sum(1) / 2 + other, kernel, bias),
         "patches.places.table.weight": weights.take("positional_embedding")[1:],
         "head.weight": weights.take("conv_out.weight").map(lambda each: each.flatten(1)),
         "head.bias": weights.take("conv_out.bias"),
@@ -133,32 +133,32 @@ def decoder(weights: Weights, depth: int) -> dict[str, Weight]:
         "blank.weight": weights.take("mask_token").map(lambda each: each[0]),
         "places.table.weight": weights.take("positional_embedding")[1:],
     }
-    return found | weights.both("decoder_embed", "first") | trunk(weights, depth)
+    return found | weights.layer("decoder_embed", "first") | trunk(weights, depth)
 
 
 def trunk(weights: Weights, depth: int) -> dict[str, Weight]:
     """The class token and the layers."""
     summary = (weights.take("class_embedding"), weights.take("positional_embedding")[:1])
-    found = {"opening.summary.weight": combined(torch.add, *summary)}
-    found |= weights.both("ln_pre", "opening.norm") | weights.both("ln_post", "transformer.norm")
+    found = {"opening.summary.weight": combine(torch.add, *summary)}
+    found |= weights.layer("ln_pre", "opening.norm") | weights.layer("ln_post", "transformer.norm")
     for number in range(depth):
         theirs, ours = f"transformer.{number}", f"transformer.layers.{number}"
         for part in ("weight", "bias"):
             found[f"{ours}.read.{part}"] = weights.take(f"{theirs}.attn.in_proj_{part}")
         for name, other in LAYER.items():
-            found |= weights.both(f"{theirs}.{name}", f"{ours}.{other}")
+            found |= weights.layer(f"{theirs}.{name}", f"{ours}.{other}")
     return found
 
 
 def smoothed_patches(weights: Weights) -> tuple[PatchPixels, dict[str, Weight]]:
     """What writes pixels in one stage; it wrote them in [0, 1], colours innermost."""
     channels = weights.dims("decoder.conv_out.weight", 4)[0]
-    last = weights.both("decoder.conv_out", "decoder.pixels.last")
+    last = weights.layer("decoder.conv_out", "decoder.pixels.last")
     found = {
         name: weight.map(lambda each: 2 * each if each.dim() > 1 else 2 * each - 1)
         for name, weight in last.items()
     }
-    for name, weight in weights.both("decoder.ffn.0", "decoder.pixels.linear").items():
+    for name, weight in weights.layer("decoder.ffn.0", "decoder.pixels.linear").items():
         found[name] = weight.map(lambda each: by_colour(each, channels))
     return SmoothedPatches(), found
 
@@ -179,8 +179,8 @@ def soft_codes(weights: Weights) -> tuple[PatchPixels, dict[str, Weight]]:
     network = MaskGITNetwork(sizes.dim, sizes.width, sizes.multipliers, sizes.blocks, unit=True)
     count, _ = weights.dims("pixel_quantize.embedding.weight", 2)
     found = under("decoder.pixels.decoder", decoder_network(inside, network))
-    found |= weights.both("pixel_quantize.embedding", "decoder.pixels.rows")
+    found |= weights.layer("pixel_quantize.embedding", "decoder.pixels.rows")
     for theirs, ours in (("decoder.ffn.0", "first"), ("decoder.ffn.2", "last")):
-        for name, weight in weights.both(theirs, f"decoder.pixels.head.{ours}").items():
+        for name, weight in weights.layer(theirs, f"decoder.pixels.head.{ours}").items():
             found[name] = weight.map(lambda each: each.flatten(1) if each.dim() > 1 else each)
     return SoftCodes(network, count), found

@@ -12,11 +12,11 @@ from genstack.checkpoints.formats.format import (
     check_codes,
     class_names,
     code_model,
-    combined,
+    combine,
+    concatenate,
     constant,
-    filled,
-    given_heads,
-    joined,
+    load_module,
+    require_heads,
 )
 from genstack.checkpoints.formats.titok import settings_in
 from genstack.checkpoints.import_options import ImportOptions
@@ -46,14 +46,14 @@ class TiTokViT(Format):
     """
 
     what = "TiTok generator of 1d-tokenizer (ViT)"
-    marks = (
+    required = (
         "model.embeddings.word_embeddings.weight",
         "model.embeddings.token_type_embeddings.weight",
         "model.encoder.layer.0.attention.self.query.weight",
         "model.lm_head.weight",
     )
-    beside = (r"model\.embeddings\.position_ids$",)
-    asks = ("heads", "compressor")
+    ignored = (r"model\.embeddings\.position_ids$",)
+    options = ("heads", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         return generator(weights.inside("model."), weights.config, options, self.what, vit)
@@ -66,14 +66,14 @@ class TiTokUViT(Format):
     """
 
     what = "TiTok generator of 1d-tokenizer (UViT)"
-    marks = (
+    required = (
         "embeddings.weight",
         "pos_embed",
         "mid_block.attn.qkv.weight",
         "out_blocks.0.skip_linear.weight",
         "lm_head.weight",
     )
-    asks = ("heads", "compressor")
+    options = ("heads", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         return generator(weights, weights.config, options, self.what, uvit)
@@ -100,7 +100,7 @@ def generator(
     if not isinstance(heads, int) or heads < 0:
         raise UserError(f"num_attention_heads in its config.json must be a number, got {str(heads)[:40]}")
     order = Confidence(float(settings.get("randomize_temperature", 4.5)), score="logit")
-    parts = read(weights, given_heads(heads))
+    parts = read(weights, require_heads(heads))
     model = code_model(options, what, lambda layout: transformer(weights, layout, order, *parts))
     if "guidance_scale" in settings:
         model.save_preset("titok", sampling_options(settings))
@@ -152,16 +152,16 @@ def transformer(
     check_codes(layout, places.shape[0] - 1, codes)
     if table.shape[0] < codes + 3:
         raise UserError(f"a table of {table.shape[0]} rows does not hold {codes} codes, a mask and classes")
-    found |= {"position_embedding.parts.0.table.weight": joined(places[1:], places[:1])}
+    found |= {"position_embedding.parts.0.table.weight": concatenate(places[1:], places[:1])}
     found = {f"transformer.{name}": weight for name, weight in found.items()}
-    found |= weights.both("lm_head", "head") | {
+    found |= weights.layer("lm_head", "head") | {
         "codes.weight": table[:codes],
         "mask_token": table.map(lambda each: each[codes]),
         "prefix.table.weight": table[codes + 1 :],
     }
     found = {f"network.{name}": weight for name, weight in found.items()}
     condition = ClassLabels(class_names(table.shape[0] - codes - 2))
-    return filled(lambda: Masked(layout, condition, backbone, schedule="arccos", order=order), found)
+    return load_module(lambda: Masked(layout, condition, backbone, schedule="arccos", order=order), found)
 
 
 def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
@@ -182,12 +182,12 @@ def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[st
         head_bias=True,
         post_norm=True,
     )
-    found = weights.both("embeddings.LayerNorm", "first_norm")
+    found = weights.layer("embeddings.LayerNorm", "first_norm")
     for number in range(backbone.depth):
         theirs, ours = f"encoder.layer.{number}", f"layers.{number}"
         for part in ("weight", "bias"):
             names = (f"{theirs}.attention.self.{name}.{part}" for name in ("query", "key", "value"))
-            found[f"{ours}.attention.qkv.{part}"] = joined(*map(weights.take, names))
+            found[f"{ours}.attention.qkv.{part}"] = concatenate(*map(weights.take, names))
         for name, other in {
             "attention.output.dense": "attention.out",
             "attention.output.LayerNorm": "attention_norm",
@@ -195,11 +195,11 @@ def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[st
             "output.dense": "feedforward.fc2",
             "output.LayerNorm": "feedforward_norm",
         }.items():
-            found |= weights.both(f"{theirs}.{name}", f"{ours}.{other}")
+            found |= weights.layer(f"{theirs}.{name}", f"{ours}.{other}")
     rows, kinds = (
         weights.take(f"embeddings.{name}_embeddings.weight") for name in ("position", "token_type")
     )
-    places = combined(lambda each, kind: each + kind[:1], rows, kinds)
+    places = combine(lambda each, kind: each + kind[:1], rows, kinds)
     return backbone, weights.take("embeddings.word_embeddings.weight"), places, found
 
 
@@ -221,7 +221,7 @@ def uvit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[s
         head_bias=True,
         skips=True,
     )
-    found = weights.both("norm", "norm")
+    found = weights.layer("norm", "norm")
     blocks = [f"in_blocks.{number}" for number in range(half)] + ["mid_block"]
     for number, theirs in enumerate([*blocks, *(f"out_blocks.{number}" for number in range(half))]):
         for name, other in {
@@ -232,10 +232,10 @@ def uvit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[s
             "mlp.fc1": "feedforward.fc1",
             "mlp.fc2": "feedforward.fc2",
         }.items():
-            found |= weights.both(f"{theirs}.{name}", f"layers.{number}.{other}")
+            found |= weights.layer(f"{theirs}.{name}", f"layers.{number}.{other}")
         bias = f"layers.{number}.attention.qkv.bias"
         found.setdefault(bias, constant(torch.zeros(3 * width)))  # theirs have none
     for number in range(half):
-        found |= weights.both(f"out_blocks.{number}.skip_linear", f"skips.{number}")
+        found |= weights.layer(f"out_blocks.{number}.skip_linear", f"skips.{number}")
     places = weights.take("pos_embed").map(lambda each: each[0])
     return backbone, weights.take("embeddings.weight"), places, found

@@ -52,7 +52,7 @@ def path_beside(place: Path, name: str) -> Path:
     The latter is for models of the hub and for those that come with genstack.
     """
     longer = f"{place.name}.{name}"
-    if hub.named(place) or models.contains(place):
+    if hub.is_hub_name(place) or models.contains(place):
         return Path(longer)
     return place / name if is_run(place) else place.with_name(longer)
 

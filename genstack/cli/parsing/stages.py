@@ -153,7 +153,7 @@ class PriorStage(Stage):
 
     def _compressor_data(self, given: Layers) -> dict[str, Any]:
         place = given.get("compressor")
-        if place is None or hub.named(place):
+        if place is None or hub.is_hub_name(place):
             return {}
         if not Path(place).exists():
             raise UserError(f"compressor '{place}' not found; expected a run or a published file")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from genstack.atomic import begun, shared
+from genstack.atomic import shared_folder, unfinished
 from genstack.checkpoints.model_file import load
 from genstack.cli.commands import ENCODE
 from genstack.cli.next_steps import next_command
@@ -61,7 +61,7 @@ def encode(request: Request, data: ImageData) -> None:
     """Encode images; remove unfinished files of killed processes first."""
     if data.augmentation != AS_IS:
         raise UserError("genstack encode: --views sets the crops; leave out data.augmentation")
-    with shared(folder := Path(request.out), begun(folder)):
+    with shared_folder(folder := Path(request.out), unfinished(folder)):
         encode_share(request, data, folder)
 
 

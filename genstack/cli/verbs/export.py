@@ -47,6 +47,6 @@ def export(
         hub.repository(push)
     folder = Path(out)
     exporting.write(load(Path(run)), kinds[to], folder, push, licence, batch, half)
-    print(f"{folder}: {exporting.contents(folder)}")
+    print(f"{folder}: {exporting.list_files(folder)}")
     if push:
         print(f"{push}: {hub.push(folder, push)}")

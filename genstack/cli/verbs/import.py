@@ -53,7 +53,7 @@ def import_model(request: Request, options: ImportOptions) -> None:
         )
     if (Path(request.out) / TENSORS).exists():
         raise UserError(f"{request.out} already holds a model; choose another --out")
-    file = hub.fetch(request.file) if hub.named(request.file) else Path(request.file)
+    file = hub.fetch(request.file) if hub.is_hub_name(request.file) else Path(request.file)
     model = load_published(file, options.over(note_options(file)))
     save(model, Path(request.out))
     print(f"{request.out}: {summary(model)}. {next_step(model, request.out)}")
@@ -63,7 +63,7 @@ def known_formats() -> str:
     """List the known formats with their options."""
     lines = []
     for kind in sorted(formats().values(), key=lambda kind: kind.what):
-        names = (field.name for field in fields(ImportOptions) if field.name in kind.asks)
+        names = (field.name for field in fields(ImportOptions) if field.name in kind.options)
         options = " ".join(f"--{name.replace('_', '-')}" for name in names)
         lines.append(f"{kind.what}\n    {options}")
     return "\n".join(lines)

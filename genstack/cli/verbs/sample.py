@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from PIL.Image import Image
 
 from genstack import models
-from genstack.atomic import begun, shared
+from genstack.atomic import shared_folder, unfinished
 from genstack.checkpoints.model_file import TENSORS, load, save
 from genstack.cli.commands import SAMPLE
 from genstack.cli.next_steps import next_command
@@ -139,7 +139,7 @@ def sample(settings: Namespace) -> None:
         print(f"process {process.rank} of {process.world_size} is done {done}; {missing} images are missing")
         return
     page = folder.with_name(folder.name + ".png")
-    with shared(folder, begun(page.parent, page.name)):
+    with shared_folder(folder, unfinished(page.parent, page.name)):
         write(make_sheet(galleries, sweep), page)
     print(f"{request.count * len(galleries)} images in {request.out} {done}; {page} shows them")
 

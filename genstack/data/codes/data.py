@@ -33,9 +33,6 @@ class Archive:
 
     Args:
         folder: the folder of the archive.
-
-    Raises:
-        UserError: it is unfinished, or a header or the shape of a shard is wrong.
     """
 
     def __init__(self, folder: Path):
@@ -135,9 +132,6 @@ class CodeData(Data):
     Args:
         data: the settings; the source is the folder of an archive.
         compressor: the compressor that the codes were made with.
-
-    Raises:
-        UserError: the codes are another compressor's, or the settings would change the images.
     """
 
     def __init__(self, data: ImageData, compressor: Model):

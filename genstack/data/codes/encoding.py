@@ -79,9 +79,6 @@ class Encoding:
         folder: folder of the archive.
         views: views of each image; validation reads the first one.
         images_per_shard: images of the source in one shard.
-
-    Raises:
-        UserError: the preprocessing differs from the compressor's, or the folder holds other codes.
     """
 
     def __init__(

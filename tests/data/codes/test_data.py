@@ -41,7 +41,7 @@ def opened(encode, model) -> Callable[..., CodeData]:
     return data
 
 
-def test_batches_are_those_of_the_images(opened, model):
+def test_batches_agree_with_those_of_images(opened, model):
     """The same order, the same split, the same inputs; the codes are what the compressor makes."""
     codes, images = opened(), ImageData("shapes:40", **SETTINGS)
     assert codes.split == images.split and codes.class_names == images.class_names
@@ -70,7 +70,7 @@ def test_workers_change_nothing(opened):
     assert all(torch.equal(one, other.stored) for one, other in zip(alone, islice(loader, 8), strict=True))
 
 
-def test_every_view_has_its_epoch(opened):
+def test_views_alternate_over_epochs(opened):
     """In as many epochs as there are views, each image shows each of them once; validation sees the first."""
     codes = opened("--views", "ten-crop")
     count, everything = len(codes.split.training), codes.archive
@@ -95,7 +95,7 @@ def test_lightning_moves_batches(opened):
 
 
 @pytest.mark.slow
-def test_losses_are_those_of_encoding_on_the_fly(codes, run, tmp_path):
+def test_losses_equal_those_of_encoding_on_the_fly(codes, run, tmp_path):
     """Whoever trains on codes gets the numbers, the weights and the pictures of training on images."""
     told = {}
     for name, source in (("images", "shapes:40"), ("codes", str(codes))):
@@ -136,7 +136,7 @@ def test_another_compressor_is_refused(codes, model):
         CodeData(ImageData(str(codes), **SETTINGS), model)
 
 
-def test_settings_that_nothing_would_read_are_refused(codes, model):
+def test_settings_without_effect_are_rejected(codes, model):
     with pytest.raises(UserError, match=r"differs from 8,12 of the codes in"):
         CodeData(ImageData(str(codes), resolution=16), model)
     with pytest.raises(UserError, match="cannot be augmented"):
@@ -148,7 +148,7 @@ def test_a_compressor_does_not_train_on_codes(codes):
         ImageData(str(codes), **SETTINGS).split  # noqa: B018
 
 
-def test_condition_images_are_asked_for(opened):
+def test_missing_condition_images_are_an_error(opened):
     with pytest.raises(UserError, match="encode again"):
         ConditionImage(patch=4).fit(opened().info)
 
@@ -238,7 +238,7 @@ def test_hostile_headers_are_refused(codes, change):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"[" * 100_000, b"null", b"{}"])
-def test_headers_that_are_none_are_refused(codes, content):
+def test_invalid_headers_are_rejected(codes, content):
     (codes / "codes.json").write_bytes(content)
     with pytest.raises(UserError, match=r"codes\.json"):
         Archive(codes)
@@ -270,7 +270,7 @@ def test_hostile_shards_are_refused(codes, change):
         Archive(codes).batch([0], [0])
 
 
-def test_headers_survive_their_file(encode):
+def test_headers_round_trip(encode):
     header = Archive(encode("--views", "ten-crop")).header
     assert replace(header, shards=()).plan == header.plan
     assert len({asdict(view)["place"] for view in header.views}) == 5
@@ -283,7 +283,7 @@ def test_the_report_counts(opened):
     assert "of 32 classes have no training image" in lines[1]
 
 
-def test_a_saved_compressor_is_the_same_one(codes, run, model, tmp_path):
+def test_saved_compressor_has_the_same_identity(codes, run, model, tmp_path):
     """Codes fit the copy of the compressor that a prior's run holds."""
     save(load(run), tmp_path / "copy")
     CodeData(ImageData(str(codes), **SETTINGS), load(tmp_path / "copy"))

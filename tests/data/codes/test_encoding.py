@@ -28,7 +28,7 @@ def stamps(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("views", VIEWS)
-def test_codes_are_those_of_every_view(encode, model, views, capsys):
+def test_codes_agree_with_encoding_each_view(encode, model, views, capsys):
     archive = Archive(encode("--views", views))
     data = ImageData(**SETTINGS)
     assert list(archive.keys()) == [data.catalog.key(number) for number in range(40)]
@@ -123,7 +123,7 @@ def test_processes_share_the_work(encode, monkeypatch, capsys):
         ("--images_per_shard", "8", "images_per_shard"),
     ],
 )
-def test_other_codes_do_not_mix(encode, flag, value, told, capsys):
+def test_other_settings_are_rejected(encode, flag, value, told, capsys):
     folder = encode()
     before = {path: path.read_bytes() for path in folder.iterdir()}
     encode(flag, value, code=2)
@@ -132,7 +132,7 @@ def test_other_codes_do_not_mix(encode, flag, value, told, capsys):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_another_compressor_does_not_mix(encode, run, model, capsys):
+def test_another_compressor_is_rejected_when_resuming(encode, run, model, capsys):
     encode()
     with torch.no_grad():
         next(model.compressor.parameters()).view(-1)[0] += 1e-3
@@ -154,7 +154,7 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-def test_an_unreadable_picture_is_left_out_and_counted(encode, pictures, capsys):
+def test_unreadable_picture_is_skipped_and_counted(encode, pictures, capsys):
     with pytest.warns(UserWarning, match="24 ü.png"):
         folder = encode("--data.source", str(pictures), "--data.labels", "folder", "--views", "flip")
     archive = Archive(folder)
@@ -176,7 +176,7 @@ def test_too_many_unreadable_pictures_are_refused(encode, pictures, capsys):
     assert "over 5%" in capsys.readouterr().err and not (folder / "codes.json").exists()
 
 
-def test_condition_images_lie_beside_their_codes(encode):
+def test_archives_hold_condition_images(encode):
     archive = Archive(encode("--data.condition_images", "own", "--views", "flip"))
     data = ImageData(**SETTINGS, condition_images="own")
     for view in VIEWS["flip"]:
@@ -185,7 +185,7 @@ def test_condition_images_lie_beside_their_codes(encode):
         torch.testing.assert_close(found[0], view(map_of, data.size), atol=1 / 255, rtol=0)
 
 
-def test_the_header_says_what_there_is(encode, model):
+def test_header_describes_the_archive(encode, model):
     folder = encode("--views", "flip")
     said = json.loads((folder / "codes.json").read_text())
     assert said["format_version"] == 2 and said["images"] == 40 and len(said["shards"]) == 6
@@ -199,12 +199,12 @@ def test_the_header_says_what_there_is(encode, model):
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
-def test_variations_belong_to_views(encode, capsys):
+def test_encoding_rejects_augmentation(encode, capsys):
     encode("--data.augmentation.flip", "0.5", code=2)
     assert "leave out data.augmentation" in capsys.readouterr().err
 
 
-def test_codes_need_a_folder(run, tmp_path, monkeypatch, capsys):
+def test_encode_rejects_an_empty_out(run, tmp_path, monkeypatch, capsys):
     """An empty word, such as of a variable that is not set, is not the folder at hand."""
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())

@@ -28,7 +28,7 @@ def test_numbers_of_views():
 
 
 @pytest.mark.parametrize(("sides", "size"), SIZES)
-def test_views_show_what_their_edges_say(sides, size):
+def test_views_agree_with_their_edges(sides, size):
     """Of a picture whose values are its coordinates, the middle of a view is the middle of its edges."""
     rows, columns = ((torch.arange(side) + 0.5) / side for side in sides)
     image = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
@@ -40,7 +40,7 @@ def test_views_show_what_their_edges_say(sides, size):
         assert seen == pytest.approx((left + right) / 2, abs=0.02)
 
 
-def test_corners_are_corners():
+def test_corner_views_touch_the_corners():
     corners = {(view.edges((22, 22), (20, 20))) for view in VIEWS["ten-crop"][1:5]}
     starts = {(top > 0, left > 0) for top, left, _, _ in corners}
     assert starts == {(False, False), (False, True), (True, False), (True, True)}
@@ -48,6 +48,6 @@ def test_corners_are_corners():
 
 
 @pytest.mark.parametrize("zoom", [0.5, float("nan"), 1e9])
-def test_impossible_views_are_refused(zoom):
+def test_invalid_views_are_rejected(zoom):
     with pytest.raises(UserError, match="invalid crop"):
         View(zoom)

@@ -32,7 +32,7 @@ def test_fake_data_of_torchvision():
     assert source.info(7).mode == "RGB"
 
 
-def test_torchvision_without_a_network_is_one_line(tmp_path, monkeypatch):
+def test_torchvision_without_network_gives_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("GENSTACK_DATA", str(tmp_path))
     with pytest.raises(UserError, match=f"CIFAR10 could not be fetched.*{tmp_path}") as error:
         open_source("torchvision:CIFAR10")
@@ -42,7 +42,7 @@ def test_torchvision_without_a_network_is_one_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"), [("cifar10", "CIFAR10"), ("EMNIST", "split"), ("MNSIT", "MNIST")]
 )
-def test_impossible_sets_are_refused(name, message):
+def test_invalid_sets_are_rejected(name, message):
     with pytest.raises(UserError, match=message):
         open_source(f"torchvision:{name}")
 
@@ -56,19 +56,19 @@ def test_builtins_have_no_folders(name):
 @pytest.mark.parametrize(
     ("name", "count"), [("shapes", 10_000), ("shapes:pairs", 10_000), ("shapes:5", 5), ("shapes:pairs:7", 7)]
 )
-def test_shapes_are_as_many_as_asked(name, count):
+def test_number_of_shapes_is_configurable(name, count):
     source = open_source(name)
     assert isinstance(source, ShapesSource) and len(source) == count
 
 
 @pytest.mark.parametrize("name", ["shapes", "shapes:pairs"])
-def test_scenes_depend_on_their_number_alone(name):
+def test_scenes_depend_only_on_their_number(name):
     one, other = ShapesSource(name), ShapesSource(f"{name}:20")
     assert one.scene(13) == other.scene(13) != one.scene(14)
 
 
 @pytest.mark.parametrize("size", [(33, 48), (64, 40)])
-def test_nothing_is_cut_off_or_overlaps(size):
+def test_shapes_are_inside_and_do_not_overlap(size):
     for name in ("shapes", "shapes:pairs"):
         source = ShapesSource(name)
         for number in range(60):
@@ -118,7 +118,7 @@ def test_labels_and_captions_agree():
     assert torch.equal(source.image(3, Preprocessing(3, 32, 32)), source.image(3, Preprocessing(3, 32, 32)))
 
 
-def test_a_folder_named_like_a_built_in_set_is_meant_with_a_slash(tmp_path, monkeypatch):
+def test_folder_named_like_a_built_in_set_needs_a_slash(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "digits" / "a.png")

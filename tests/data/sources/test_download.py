@@ -74,7 +74,7 @@ def test_a_file_is_fetched_once(server, tmp_path):
     assert fetch(server.url("b/a.tar"), tmp_path) != place
 
 
-def test_what_broke_off_goes_on(server, tmp_path):
+def test_interrupted_download_resumes(server, tmp_path):
     server.breaks = 300_000
     for _ in range(2):
         with pytest.raises(UserError, match=r"ended after .* of 1280000 bytes.*resume"):
@@ -85,7 +85,7 @@ def test_what_broke_off_goes_on(server, tmp_path):
 
 
 @pytest.mark.parametrize("changed", ["another version", "no ranges", "the part is longer"])
-def test_a_part_of_something_else_is_thrown_away(server, tmp_path, changed):
+def test_partial_download_of_another_version_is_discarded(server, tmp_path, changed):
     server.breaks = 300_000
     with pytest.raises(UserError):
         fetch(server.url(), tmp_path)
@@ -99,7 +99,7 @@ def test_a_part_of_something_else_is_thrown_away(server, tmp_path, changed):
     assert fetch(server.url(), tmp_path).read_bytes() == server.content
 
 
-def test_another_part_than_asked_for_is_refused(server, tmp_path):
+def test_wrong_range_is_rejected(server, tmp_path):
     server.breaks = 300_000
     with pytest.raises(UserError):
         fetch(server.url(), tmp_path)
@@ -108,28 +108,28 @@ def test_another_part_than_asked_for_is_refused(server, tmp_path):
         fetch(server.url(), tmp_path)
 
 
-def test_an_unbounded_answer_is_refused(server, tmp_path):
+def test_response_without_length_is_rejected(server, tmp_path):
     server.hides_length = True
     with pytest.raises(UserError, match="does not send the length"):
         fetch(server.url(), tmp_path)
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_is_told_beforehand(server, tmp_path, monkeypatch):
+def test_full_disk_is_reported_before_the_download(server, tmp_path, monkeypatch):
     monkeypatch.setattr("genstack.data.remote.SPARE", 2**62)
     with pytest.raises(UserError, match="GENSTACK_DATA"):
         fetch(server.url(), tmp_path)
     assert names(tmp_path) == []
 
 
-def test_no_such_file_and_no_server_are_one_line(server, tmp_path):
+def test_missing_files_and_servers_give_one_line(server, tmp_path):
     for url, message in ((server.url("none.tar"), "Not Found"), ("http://127.0.0.1:9/a.tar", "fetched")):
         with pytest.raises(UserError, match=message) as error:
             fetch(url, tmp_path)
         assert "\n" not in str(error.value)
 
 
-def test_threads_fetch_once(server, tmp_path):
+def test_threads_download_once(server, tmp_path):
     places = []
     threads = [
         threading.Thread(target=lambda: places.append(fetch(server.url(), tmp_path))) for _ in range(4)
@@ -164,7 +164,7 @@ def kept():
     return [path for path in folder.rglob("*.tar") if path.is_file()]
 
 
-def test_what_does_not_fit_stays_on_its_server(server, remote):
+def test_shards_over_the_limit_stay_on_the_server(server, remote):
     """Both are indexed, in any order of fetching; one is kept; all images are read alike, one by one."""
     url, pattern = remote
     source, local = open_source(url), open_source(pattern)
@@ -182,7 +182,7 @@ def test_what_does_not_fit_stays_on_its_server(server, remote):
     assert [again.key(number) for number in range(6)] == [source.key(number) for number in range(6)]
 
 
-def test_another_version_is_refused_and_indexed_anew(server, remote):
+def test_changed_remote_shard_is_rejected_and_indexed_again(server, remote):
     url, _ = remote
     source, size = open_source(url), Preprocessing(3, 16, 16)
     (there,) = [shard for shard in source.shards if isinstance(shard.path, Remote)]
@@ -194,7 +194,7 @@ def test_another_version_is_refused_and_indexed_anew(server, remote):
     assert torch.equal(open_source(url).image(first, size), source.image(3 - first, size))
 
 
-def test_a_connection_that_ends_is_tried_again(server, remote, monkeypatch):
+def test_lost_connection_is_retried(server, remote, monkeypatch):
     monkeypatch.setattr("genstack.data.remote.time.sleep", lambda seconds: setattr(server, "breaks", None))
     source = open_source(remote[0])
     server.breaks = 10
@@ -203,13 +203,13 @@ def test_a_connection_that_ends_is_tried_again(server, remote, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["ranges", "tag"])
-def test_servers_without_parts_or_versions_are_refused(server, remote, how):
+def test_servers_without_ranges_or_versions_are_rejected(server, remote, how):
     setattr(server, how, {"ranges": False, "tag": 'W/"1"'}[how])
     with pytest.raises(UserError, match="unset GENSTACK_DATA_GB"):
         open_source(remote[0])
 
 
-def test_processes_together_keep_to_the_limit(tmp_path):
+def test_processes_share_the_download_limit(tmp_path):
     """Of two that read the same shards one lags behind, and finds what the other has fetched meanwhile."""
     ahead, behind = Quota(tmp_path, 100), Quota(tmp_path, 100)
     places = [tmp_path / f"{number}.tar" for number in range(5)]
@@ -226,7 +226,7 @@ def test_a_limit_is_a_number(server, monkeypatch):
         open_source(server.url("{0..1}.tar"))
 
 
-def test_training_reads_what_stays_on_its_server(remote):
+def test_training_reads_remote_shards(remote):
     """The same images in the same order as from shards here, by two workers."""
     url, _ = remote
     data = ImageData(url, 16, batch_size=2, workers=2, validation=0.4)

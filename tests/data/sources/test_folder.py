@@ -61,7 +61,7 @@ def test_the_order_of_names_is_that_of_their_parts():
     assert [parts(name) for name in found] == sorted(map(parts, names))
 
 
-def test_links_are_followed_and_loops_end(tmp_path):
+def test_links_are_followed_without_loops(tmp_path):
     put(tmp_path / "elsewhere", "x/a.png")
     put(tmp_path / "set", "b.png")
     (tmp_path / "set" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -94,13 +94,13 @@ def test_pictures_without_a_class_are_an_error(tmp_path):
         open_source(str(tmp_path), labels="folder")
 
 
-def test_an_empty_folder_is_named(tmp_path):
+def test_error_names_empty_folder(tmp_path):
     (tmp_path / "inner").mkdir()
     with pytest.raises(UserError, match=str(tmp_path)):
         open_source(str(tmp_path))
 
 
-def test_a_file_is_no_folder():
+def test_file_instead_of_folder_is_rejected():
     with pytest.raises(UserError, match="expected a folder"):
         open_source(str(PICTURE))
 
@@ -114,7 +114,7 @@ def test_a_file_is_no_folder():
         ("torchvison:MNIST", "torchvision:MNIST"),
     ],
 )
-def test_the_nearest_name_is_offered(tmp_path, monkeypatch, name, near):
+def test_error_suggests_nearest_name(tmp_path, monkeypatch, name, near):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flowers").mkdir()
     with pytest.raises(UserError, match=f"did you mean {near}"):
@@ -145,7 +145,7 @@ def test_a_folder_of_samples_is_read_but_not_trained_on(tmp_path):
         ImageData(str(tmp_path), 8).training_loader()
 
 
-def test_a_text_chunk_of_another_program_is_no_mark(tmp_path):
+def test_text_chunks_of_other_programs_are_not_marks(tmp_path):
     chunks = PngInfo()
     chunks.add_text("Comment", "genstack")
     chunks.add_itxt("genstack2", "x")
@@ -157,7 +157,7 @@ def test_a_text_chunk_of_another_program_is_no_mark(tmp_path):
     assert len(source) == 4 and source.omitted == {}
 
 
-def test_files_that_look_like_pictures_and_are_not_read_are_counted(tmp_path):
+def test_unread_picture_formats_are_counted(tmp_path):
     put(
         tmp_path,
         "1.png",
@@ -179,13 +179,13 @@ def test_files_that_look_like_pictures_and_are_not_read_are_counted(tmp_path):
     )
 
 
-def test_an_empty_folder_says_what_it_holds_instead(tmp_path):
+def test_error_of_empty_folder_counts_unread_files(tmp_path):
     put(tmp_path, "a.heic", "b.heic")
     with pytest.raises(UserError, match=r"holds no pictures.*2 \.heic files are not read"):
         open_source(str(tmp_path))
 
 
-def test_further_pages_and_frames_are_counted(tmp_path):
+def test_additional_pages_and_frames_are_counted(tmp_path):
     pages = [Image.new("L", (9, 9), shade) for shade in range(5)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     pages[0].save(tmp_path / "b.gif", save_all=True, append_images=[Image.new("L", (9, 9), 200)])

@@ -20,7 +20,7 @@ def named(request, example):
     return KINDS[request.param], example(request.param)
 
 
-def test_the_name_opens_its_kind_and_no_other(named):
+def test_name_opens_only_its_kind(named):
     kind, name = named
     assert type(open_source(name)) is kind
     assert [other for other in KINDS.values() if other.claims(name)] in ([kind], [])
@@ -42,7 +42,7 @@ def test_images_are_a_function_of_their_number(named):
             assert torch.equal(again.image(number, Preprocessing(channels, 12, 17)), seen)
 
 
-def test_what_is_known_agrees(named):
+def test_metadata_agrees_with_pictures(named):
     _, name = named
     source = open_source(name)
     again = pickle.loads(pickle.dumps(source))  # as a worker of another process gets it
@@ -58,7 +58,7 @@ def test_what_is_known_agrees(named):
         assert source.image(1, Preprocessing(3, 8, 8)).shape[1:] == (kept.height, kept.width)
 
 
-def test_with_a_window_values_are_the_files_own(named):
+def test_window_reads_values_of_the_file(named):
     _, name = named
     source = open_source(name)
     plain, raw = (source.image(1, Preprocessing(3, 12, 17, window=window)) for window in (None, (0.0, 255.0)))

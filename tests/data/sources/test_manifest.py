@@ -47,7 +47,7 @@ def test_columns(root):
         source.condition_image(1, preprocessing)
 
 
-def test_csv_and_jsonl_say_the_same(root):
+def test_csv_and_jsonl_agree(root):
     entry = {"path": "pictures/rgba.png", "label": 3, "caption": "ü", "condition_image": None}
     json_lines = listed(root, json.dumps(entry) + "\n\n", ".jsonl")
     table = listed(root, "\ufeffpath,label,caption\r\npictures/rgba.png,3,ü\r\n")
@@ -56,7 +56,7 @@ def test_csv_and_jsonl_say_the_same(root):
         assert (source.key(0), source.label(0), source.caption(0)) == ("pictures/rgba.png", 0, "ü")
 
 
-def test_the_facts_arrive_in_batches(root):
+def test_batches_have_captions_and_condition_images(root):
     (root / "list.csv").write_text(
         "path,caption,condition_image\n"
         + "pictures/plain_reference.png,first,pictures/plain_reference.png\n" * 2
@@ -109,26 +109,26 @@ def test_bad_rows_of_json_are_named_by_their_line(root, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_picture_that_is_not_there_is_skipped_by_its_line(root):
+def test_missing_picture_is_reported_by_line(root):
     source = listed(root, "path\npictures/rgba.png\npictures/none.png\n")
     with pytest.raises(UserError, match=r"list\.csv line 3: .*none\.png cannot be read"):
         source.image(1, Preprocessing(3, 8, 8))
 
 
-def test_other_encodings_are_refused(root):
+def test_other_encodings_are_rejected(root):
     (root / "list.csv").write_bytes("path\nü.png\n".encode("latin-1"))
     with pytest.raises(UserError, match="UTF-8"):
         open_source(str(root / "list.csv"))
 
 
-def test_a_list_that_is_not_there_is_refused(root):
+def test_missing_list_is_rejected(root):
     with pytest.raises(UserError, match="not found"):
         open_source(str(root / "none.csv"))
 
 
 @pytest.mark.parametrize("disk", ["NFC", "NFD"])
 @pytest.mark.parametrize("written", ["NFC", "NFD"])
-def test_paths_are_tried_as_written_and_then_in_the_other_form(root, disk, written):
+def test_paths_match_either_unicode_form(root, disk, written):
     name = "Größe_é.png"
     shutil.copy(FILES / "rgba.png", root / normalize(disk, name))
     source = listed(root, f"path,condition_image\n{normalize(written, name)},{normalize(written, name)}\n")
@@ -137,7 +137,7 @@ def test_paths_are_tried_as_written_and_then_in_the_other_form(root, disk, writt
     assert source.key(0) == normalize("NFC", name)  # the same side of the split, whatever the form
 
 
-def test_half_letters_are_replaced_in_texts_and_refused_in_paths(root):
+def test_surrogates_are_replaced_in_captions_and_rejected_in_paths(root):
     half = "a cat \\ud83d"
     line = f'{{"path": "pictures/rgba.png", "label": "{half}", "caption": "{half}"}}\n'
     source = listed(root, line, ".jsonl")

@@ -25,7 +25,7 @@ def parquet(path, **columns):
 
 
 @pytest.mark.parametrize("kind", ["HubSource", "ParquetSource"])
-def test_rows_are_what_was_written(kind, example):
+def test_rows_round_trip(kind, example):
     source, folder = open_source(example(kind)), open_source(example("WebDatasetSource"))
     assert len(source) == len(folder) == 6
     assert source.class_names == (("one", "other") if kind == "HubSource" else ("0", "1"))
@@ -66,14 +66,14 @@ def test_columns_of_other_names_and_kinds(tmp_path):
         source.condition_image(0, SIZE)
 
 
-def test_a_row_may_name_a_file_instead(tmp_path):
+def test_row_may_hold_a_path(tmp_path):
     path = FILES / "plain_reference.png"
     rows = [{"bytes": path.read_bytes(), "path": None}, {"bytes": None, "path": str(path)}]
     source = open_source(parquet(tmp_path / "a.parquet", image=rows))
     assert torch.equal(source.image(1, SIZE), source.image(0, SIZE))
 
 
-def test_mistakes_are_one_line(tmp_path, example):
+def test_mistakes_give_one_line(tmp_path, example):
     whole = Path(example("ParquetSource")).read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.arrow").write_text("no table")
@@ -97,7 +97,7 @@ def test_mistakes_are_one_line(tmp_path, example):
         open_source("hf:./none")
 
 
-def test_without_a_network_the_hub_is_one_line(monkeypatch):
+def test_hub_without_network_gives_one_line(monkeypatch):
     for read in (
         huggingface_hub.constants,
         datasets.config,
@@ -108,7 +108,7 @@ def test_without_a_network_the_hub_is_one_line(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_a_table_beside_pictures_is_no_source(tmp_path):
+def test_table_beside_pictures_is_not_a_source(tmp_path):
     parquet(tmp_path / "metadata.parquet", file_name=["a.png"], text=["a cat"])
     shutil.copy(FILES / "plain_reference.png", tmp_path / "a.png")
     source = open_source(str(tmp_path))

@@ -86,7 +86,7 @@ def test_epochs_are_exact_and_shared_by_processes_and_workers(tmp_path):
     assert captions(0, 1, 2, start=8, count=3) == whole[1][4:]
 
 
-def test_the_second_opening_reads_the_index_alone(tmp_path, monkeypatch):
+def test_second_opening_reads_only_the_index(tmp_path, monkeypatch):
     pattern = str(shards(tmp_path))
     first = open_source(pattern)
     monkeypatch.setattr("genstack.data.tar_shard.members", None)  # what reads headers
@@ -95,7 +95,7 @@ def test_the_second_opening_reads_the_index_alone(tmp_path, monkeypatch):
     assert torch.equal(again.image(20, SIZE), first.image(20, SIZE))
 
 
-def test_a_changed_shard_and_a_damaged_index_are_read_anew(tmp_path, home):
+def test_changed_shards_and_damaged_indices_are_indexed_again(tmp_path, home):
     pattern = str(shards(tmp_path))
     open_source(pattern)
     kept = sorted(Path("~/.cache/genstack/data/shards").expanduser().iterdir())
@@ -217,7 +217,7 @@ def test_stars_and_brackets_in_names(tmp_path):
         ("http://h/a.zip", "expected .tar"),
     ],
 )
-def test_impossible_patterns_are_refused(tmp_path, monkeypatch, pattern, message):
+def test_invalid_patterns_are_rejected(tmp_path, monkeypatch, pattern, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as error:
         open_source(pattern)
@@ -262,7 +262,7 @@ def test_members_need_not_lie_next_to_one_another(tmp_path, order):
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_names_that_come_again_are_images_of_their_own(tmp_path, apart):
+def test_repeated_names_are_separate_images(tmp_path, apart):
     members = [
         (f"{n // 2}.{end}", data) for n in range(8) for end, data in (("png", picture(n)), ("cls", b"%d" % n))
     ]
@@ -272,7 +272,7 @@ def test_names_that_come_again_are_images_of_their_own(tmp_path, apart):
     assert sorted(shades(open_source(str(tmp_path / "a.tar")))) == [(n, n) for n in range(8)]
 
 
-def test_a_name_that_comes_again_lends_no_class(tmp_path):
+def test_repeated_name_does_not_share_its_class(tmp_path):
     tar(
         tmp_path / "a.tar",
         [("0.png", picture(1)), ("0.cls", b"1"), ("0.png", picture(2)), ("1.png", picture(3))],
@@ -282,7 +282,7 @@ def test_a_name_that_comes_again_lends_no_class(tmp_path):
     assert source.omitted == {"pictures without a class number (.cls)": 2}
 
 
-def test_what_is_not_read_of_a_shard_is_counted(tmp_path):
+def test_unread_members_are_counted(tmp_path):
     good = picture(1)
     members = [
         ("1.png", good),
@@ -310,6 +310,6 @@ def test_what_is_not_read_of_a_shard_is_counted(tmp_path):
         open_source(str(tmp_path / "dots.tar"))
 
 
-def test_captions_of_json_hold_no_half_letters(tmp_path):
+def test_json_captions_have_no_surrogates(tmp_path):
     tar(tmp_path / "a.tar", [("1.png", picture(1)), ("1.json", b'{"caption": "a cat \\ud83d"}')])
     assert open_source(str(tmp_path / "a.tar")).caption(0) == "a cat \ufffd"
