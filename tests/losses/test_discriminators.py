@@ -85,7 +85,7 @@ def test_block_matches_stylegan2(size):
 def test_minibatch_deviation_matches_loops(count, group, together):
     """Equal for all places and images of a group; the most that divide the batch are a group."""
     features = torch.randn(count, 3, 2, 5)
-    found = stylegan.spread(features, group)
+    found = stylegan.minibatch_deviation(features, group)
     assert found.shape == (count, 1, 2, 5)
     for begin in range(0, count, together):
         deviations = []

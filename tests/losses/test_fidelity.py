@@ -60,5 +60,5 @@ def test_ssim_matches_scikit_image_and_torchmetrics(channels, noise):
 def test_ssim_of_equal_and_of_tiny_images():
     images = torch.rand(2, 3, 11, 12) * 2 - 1
     torch.testing.assert_close(ssim(images, images), torch.ones(2))
-    with pytest.raises(ValueError, match="11 x 11 pixels on, got 10 x 12"):
+    with pytest.raises(ValueError, match="11 x 11 pixels or more, got 10 x 12"):
         ssim(images[:, :, :10], images[:, :, :10])
