@@ -42,7 +42,7 @@ from genstack.compressor.quantizers import (
     VectorQuantizer,
 )
 from genstack.compressor.quantizers.estimator import RotationTrick
-from genstack.compressor.quantizers.learning import ByAverage
+from genstack.compressor.quantizers.update import EMAUpdate
 from genstack.compressor.usage import Window, usage
 from genstack.conditions.unconditional import Unconditional
 from genstack.data import ImageData
@@ -69,7 +69,7 @@ TITLE = ("PSNR", "LPIPS", "usage", "perplexity", "bits", "unigram", "prior", "na
 #: take as many steps as there are: its own are for long runs.
 MADE: dict[str, Callable[[int], Bottleneck]] = {
     "VectorQuantizer": lambda steps: VectorQuantizer(256),
-    "VectorQuantizer, ByAverage": lambda steps: VectorQuantizer(256, learning=ByAverage()),
+    "VectorQuantizer, EMAUpdate": lambda steps: VectorQuantizer(256, update=EMAUpdate()),
     "VectorQuantizer, RotationTrick": lambda steps: VectorQuantizer(256, estimator=RotationTrick()),
     "VectorQuantizer, entropy 0.1": lambda steps: VectorQuantizer(256, entropy_weight=0.1),
     "VectorQuantizer, kmeans": lambda steps: VectorQuantizer(256, seeding="kmeans"),
@@ -288,7 +288,7 @@ def measure(data: str, name: str, images: Pictures, steps: int, seed: int) -> Me
     held_out = from_uint8(images.held_out)
     made, middle = judged(learner, held_out)
     found = {"psnr": float(psnr(held_out, made).mean()), "lpips": perceived(held_out, made)}
-    if learner.model.coded:
+    if learner.model.has_codes:
         found |= of_codes(learner, from_uint8(images.trained), torch.cat(middle), steps, seed)
     else:
         found |= of_nats(middle)

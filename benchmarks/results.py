@@ -208,8 +208,10 @@ def compressor_row(recipe: Recipe, runs: Path) -> list[str]:
     """What a compressor reached."""
     folder = runs / recipe.name
     found, model = numbers(folder), load(folder)
-    codes = f"{model.layout.length} of {model.layout.codebook_size:,}" if model.compressor.coded else "none"
-    bits = "bits/pixel (stored)" if model.compressor.coded else "bits/pixel (rate)"
+    codes = (
+        f"{model.layout.length} of {model.layout.codebook_size:,}" if model.compressor.has_codes else "none"
+    )
+    bits = "bits/pixel (stored)" if model.compressor.has_codes else "bits/pixel (rate)"
     used = [f"{found[name]['value']:.0%}" for name in ("codebook usage",) if name in found] or ["-"]
     return [
         named(recipe),

@@ -54,7 +54,7 @@ class Model:
     @property
     def can_sample(self) -> bool:
         """True if it can sample images: by a prior, or from standard normal latents."""
-        return self.prior is not None or not self.compressor.coded
+        return self.prior is not None or not self.compressor.has_codes
 
     def check_preprocessing(self, preprocessing: Preprocessing) -> None:
         """Check that data has the preprocessing that the compressor was trained with, but for the size."""
@@ -153,7 +153,7 @@ class Model:
         """Check that the model supports sampling options."""
         if self.prior is not None:
             self.prior.check(options)
-        elif not self.compressor.coded and options != SamplingOptions(options.temperature):
+        elif not self.compressor.has_codes and options != SamplingOptions(options.temperature):
             raise UserError(
                 "without a prior, sampling only supports temperature; leave out the other options"
             )
@@ -260,7 +260,7 @@ class Model:
     ) -> Float[Tensor, "b c H W"]:
         self.check_options(options)
         image_size = size or (self.preprocessing.height, self.preprocessing.width)
-        images = self.compressor.draw(seeds.to(self.device), image_size, options.temperature)
+        images = self.compressor.sample(seeds.to(self.device), image_size, options.temperature)
         return images.clamp(-1, 1)
 
     @property
@@ -268,7 +268,7 @@ class Model:
         if self.prior is None:
             raise UserError(
                 "the model is a compressor without a prior; train one: genstack train prior --compressor RUN "
-                f"--config {'autoregressive' if self.compressor.coded else 'flow'}"
+                f"--config {'autoregressive' if self.compressor.has_codes else 'flow'}"
             )
         return self.prior
 

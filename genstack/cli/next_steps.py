@@ -16,7 +16,7 @@ def next_command(model: Model, place: str) -> str:
 
 def recipe(model: Model) -> str:
     """Choose the recipe of a prior that suits the layout of the codes or latents."""
-    if not model.compressor.coded:
+    if not model.compressor.has_codes:
         return "flow"
     if isinstance(getattr(model.compressor, "quantizer", None), Scales):
         return "next_scale"

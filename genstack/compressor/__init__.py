@@ -1,7 +1,7 @@
-"""Stage one: images to codes and back."""
+"""Compressors (stage one): images to codes and back."""
 
 from genstack.compressor.autoencoder import Autoencoder
-from genstack.compressor.bottleneck import Bottleneck, Bottlenecked, Quantized, Quantizer
+from genstack.compressor.bottleneck import Bottleneck, BottleneckOutput, Quantized, Quantizer
 from genstack.compressor.compressor import Compressor, Reconstruction
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
@@ -18,7 +18,7 @@ __all__ = [
     "DVAE",
     "Autoencoder",
     "Bottleneck",
-    "Bottlenecked",
+    "BottleneckOutput",
     "Compressor",
     "Convolutional",
     "Decoder",

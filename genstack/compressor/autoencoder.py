@@ -1,4 +1,4 @@
-"""Encoder, bottleneck, decoder: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937) and what followed."""
+"""Autoencoder with a bottleneck: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937) and successors."""
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -13,15 +13,15 @@ from genstack.layout import Layout
 
 
 class Autoencoder(Compressor):
-    """Encoder, bottleneck and decoder; projections on both sides let any network fit any quantizer.
+    """Encoder, bottleneck and decoder, with projections that fit any network to any quantizer.
 
     Args:
         channels: channels of the images (1 grey, 3 colour, 4 colour and transparency); set from the data.
-        network: the plan of encoder and decoder.
-        quantizer: what turns latents into codes, or Gaussian for latents without codes (a VAE).
-        projection: side of the convolutions between network and quantizer, odd; 0 for none, where both agree
-            on the number of channels.
-        output: what the decoder's last layer means.
+        network: architecture of encoder and decoder.
+        quantizer: quantizer of the latents, or Gaussian for a VAE without codes.
+        projection: kernel size of the convolutions between network and quantizer, odd; 0 for none, if both
+            have the same number of channels.
+        output: conversion of the decoder's output to images.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Autoencoder(Compressor):
         self.from_quantizer = project(quantizer.dim, self.decoder.dim, projection)
 
     @property
-    def coded(self) -> bool:
+    def has_codes(self) -> bool:
         return isinstance(self.quantizer, Quantizer)
 
     def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -51,23 +51,23 @@ class Autoencoder(Compressor):
         return self.quantizer.layout((height, width), *self.network.grid(height, width))
 
     def latents(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
-        """Latents that the quantizer reads."""
+        """Return the quantizer's input."""
         self.network.grid(*images.shape[-2:])
         return self.to_quantizer(self.encoder(images))
 
-    def written(
+    def decoder_output(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
-        """Decode quantized latents; `output` turns the result into images."""
+        """Decode quantized latents; `output` converts the result to images."""
         if torch.is_autocast_enabled(latents.device.type):
-            latents = latents.contiguous()  # a quantizer's channels lie last, where bfloat16 norms are slow
+            latents = latents.contiguous()  # bfloat16 norms are slow on the quantizer's channels-last strides
         return self.decoder(self.from_quantizer(latents), image_size)
 
     def images(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b {self.channels} H W"]:
-        """The images that quantized latents stand for."""
-        return self.output.images(self.written(latents, image_size))
+        """Decode quantized latents to images."""
+        return self.output.images(self.decoder_output(latents, image_size))
 
     def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Shaped[Tensor, "b ..."]:
         return self.quantizer.encode(self.latents(images))
@@ -93,15 +93,15 @@ class Autoencoder(Compressor):
         self, features: tuple[Float[Tensor, "b _ _ _"], ...], image_size: tuple[int, int]
     ) -> Reconstruction:
         (latents,) = features
-        between = self.quantizer(latents)
-        codes = between.codes if isinstance(between, Quantized) else None
-        written = self.written(between.latents, image_size)
-        return Reconstruction(self.output.images(written), codes, between.losses, written, between.nats)
+        quantized = self.quantizer(latents)
+        codes = quantized.codes if isinstance(quantized, Quantized) else None
+        output = self.decoder_output(quantized.latents, image_size)
+        return Reconstruction(self.output.images(output), codes, quantized.losses, output, quantized.nats)
 
-    def draw(
+    def sample(
         self, seeds: Int[Tensor, " b"], image_size: tuple[int, int], temperature: float
     ) -> Float[Tensor, "b {self.channels} H W"]:
-        latents = self.quantizer.draw(seeds, *self.network.grid(*image_size), temperature)
+        latents = self.quantizer.sample(seeds, *self.network.grid(*image_size), temperature)
         return self.images(latents, image_size)
 
     @property
@@ -113,14 +113,14 @@ class Autoencoder(Compressor):
 
 
 def project(dim_in: int, dim_out: int, side: int) -> nn.Module:
-    """The convolution between network and quantizer, or nothing."""
+    """Build the convolution between network and quantizer, or an identity."""
     if side == 0:
         if dim_in != dim_out:
             raise UserError(
-                f"without a projection the network's {dim_in} channels and the quantizer's {dim_out} "
-                f"must agree; use `projection: 1` or change one of them"
+                f"projection 0 needs equal channels, got {dim_in} and {dim_out}; use `projection: 1`, or "
+                f"change the network or the quantizer"
             )
         return nn.Identity()
     if side < 0 or side % 2 == 0:
-        raise UserError(f"projection {side} is not an odd side of a convolution; use 1 or 3, or 0 for none")
+        raise UserError(f"projection {side} must be an odd kernel size, such as 1 or 3, or 0 for none")
     return nn.Conv2d(dim_in, dim_out, side, padding=side // 2)

@@ -1,4 +1,4 @@
-"""Contract of the bottleneck between encoder and decoder: quantizers, and bottlenecks without codes."""
+"""Contract of bottlenecks between encoder and decoder: quantizers, and bottlenecks without codes."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ REMEDY = "train one: genstack train prior --compressor RUN --config autoregressi
 
 
 @dataclass
-class Bottlenecked:
+class BottleneckOutput:
     """Output of a bottleneck.
 
     Args:
-        latents: what the decoder reads.
-        losses: named terms, already weighted; their sum joins the training loss.
-        nats: what each number of the latents says of its image; None where codes say it.
+        latents: input of the decoder.
+        losses: weighted losses by name, added to the training loss.
+        nats: KL divergence of each latent value; None for codes.
     """
 
     latents: Float[Tensor, "b d h w"]
@@ -29,69 +29,69 @@ class Bottlenecked:
 
 
 @dataclass
-class Quantized(Bottlenecked):
+class Quantized(BottleneckOutput):
     """Output of a quantizer: quantized latents and their codes."""
 
     codes: Int[Tensor, "b n"] = field(kw_only=True)
 
 
 class Bottleneck(nn.Module, ABC):
-    """Latents to latents of the same height and width, and named loss terms.
+    """Map latents to latents of `dim` channels and the same size, and return losses by name.
 
-    `dim` is the number of channels it returns. All of it runs in float32, whatever the autocast.
+    It runs in float32, also under autocast.
     """
 
     dim: int
 
     @property
     def dim_in(self) -> int:
-        """Channels that it reads."""
+        """Channels of the input."""
         return self.dim
 
     @abstractmethod
-    def forward(self, latents: Float[Tensor, "b _ h w"]) -> Bottlenecked: ...
+    def forward(self, latents: Float[Tensor, "b _ h w"]) -> BottleneckOutput: ...
 
     @abstractmethod
     def layout(self, image_size: tuple[int, int], height: int, width: int) -> Layout:
-        """Layout of the codes or latents of this height and width."""
+        """Return the layout of codes or latents of this height and width."""
 
     @abstractmethod
     def encode(self, latents: Float[Tensor, "b _ h w"]) -> Shaped[Tensor, "b ..."]:
-        """Codes, or latents without codes."""
+        """Encode to codes, or to latents without codes."""
 
     def posterior(self, latents: Float[Tensor, "b _ h w"]) -> Shaped[Tensor, "b ..."]:
-        """Distribution of codes or latents given the image: codes, which are certain, or `b 2 d h w`."""
+        """Return codes, or means and deviations of latents, `b 2 d h w`."""
         return self.encode(latents)
 
     @abstractmethod
     def lookup(self, values: Shaped[Tensor, "b ..."], layout: Any) -> Float[Tensor, "b d h w"]:
-        """The latents that codes stand for; latents without codes as they are. `layout` is a `Layout`."""
+        """Return the latents of codes; latents without codes stay as they are. `layout` is a `Layout`."""
 
     @property
     def standardization(self) -> tuple[float, float] | None:
-        """Published mean and deviation of latents; None where they have to be measured."""
+        """Published mean and deviation of latents; None if they must be measured."""
         return None
 
-    def draw(
+    def sample(
         self, seeds: Int[Tensor, " b"], height: int, width: int, temperature: float
     ) -> Float[Tensor, "b d h w"]:
-        """Latents as they are distributed by design, one image per seed.
+        """Sample latents from the bottleneck's distribution, one image per seed.
 
         Raises:
-            UserError: they are not; only a prior knows how the codes are distributed.
+            UserError: the bottleneck has codes, which only a prior can sample.
         """
-        raise UserError(f"the codes of {type(self).__name__} are distributed as only a prior knows; {REMEDY}")
+        raise UserError(f"sampling the codes of {type(self).__name__} needs a prior; {REMEDY}")
 
     def after_step(self, skipped: bool) -> None:
-        """Act on the statistics gathered since the last optimizer step; called once after each.
+        """Update buffers from the statistics since the last optimizer step; called once after each step.
 
         Args:
-            skipped: the step was thrown away (a loss or gradient was not finite); so must the statistics be.
+            skipped: the step was skipped because a value was not finite; drop the statistics.
         """
 
 
 class Quantizer(Bottleneck):
-    """A bottleneck whose latents can be written as codes.
+    """A bottleneck that represents latents by codes.
 
     Law, in eval mode, within 1e-6: `lookup(quantizer(latents).codes, layout) == quantizer(latents).latents`.
     A position has `depth` codes, each of `codebook_size` values.
@@ -108,8 +108,8 @@ class Quantizer(Bottleneck):
 
     @abstractmethod
     def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b d h w"]:
-        """The latents that codes stand for."""
+        """Return the latents of codes."""
 
     def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
-        """Layout of the codes of latents of this height and width: one grid, unless overridden."""
+        """Return the layout of the codes of latents of this size: one grid, unless overridden."""
         return CodeLayout(image_size, self.codebook_size, ((height, width),), self.depth)

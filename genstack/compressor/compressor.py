@@ -1,4 +1,4 @@
-"""Stage one's contract: images to codes or latents, and back."""
+"""Contract of compressors: images to codes or latents, and back."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,86 +18,86 @@ class Reconstruction:
     """Output of a compressor in training.
 
     Args:
-        images: the reconstruction, in [-1, 1] where training has succeeded (it is not clamped).
-        codes: the codes between the two halves; None for a bottleneck that has none.
-        losses: named terms of the bottleneck, already weighted.
-        written: what the decoder wrote, where the compressor's `output` reads more than images in it.
-        nats: what each number of the latents says of its image, for a bottleneck without codes.
+        images: the reconstruction, not clamped to [-1, 1].
+        codes: the codes; None for a bottleneck without codes.
+        losses: weighted losses of the bottleneck, by name.
+        decoder_output: output of the decoder, before `output` converts it to images.
+        nats: KL divergence of each latent value, for a bottleneck without codes.
     """
 
     images: Float[Tensor, "b c H W"]
     codes: Int[Tensor, "b n"] | None
     losses: dict[str, Float[Tensor, ""]]
-    written: Float[Tensor, "b k H W"] | None = None
+    decoder_output: Float[Tensor, "b k H W"] | None = None
     nats: Float[Tensor, "b d h w"] | None = None
 
 
 class Compressor(nn.Module, ABC):
-    """Images, float32 in [-1, 1] of `channels` channels, to codes or latents, and back.
+    """Encode images, float32 in [-1, 1], to codes or latents, and decode these.
 
-    Codes are int64 in [0, codebook_size), `b n`. A bottleneck without codes (`coded` is False) has latents,
-    float32, `b d h w`. The type of `layout` says which.
+    Codes are int64 in [0, codebook_size), `b n`. A compressor without codes (`has_codes` is False) has float32
+    latents, `b d h w`. The layout's type tells them apart.
     """
 
     channels: int
-    #: How the decoder writes images.
+    #: Conversion of the decoder's output to images.
     output: Output = Pixels()
 
     @property
-    def coded(self) -> bool:
-        """True if images have codes, and not latents alone."""
+    def has_codes(self) -> bool:
+        """True if images are encoded as codes, False for latents."""
         return True
 
     @abstractmethod
     def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Height and width of each grid of latents, coarse to fine, of images of this size.
+        """Return height and width of each grid of latents, coarse to fine.
 
         Raises:
-            UserError: images of this size cannot be read; the message names the nearest size that can.
+            UserError: the image size is not supported; the message names the nearest one.
         """
 
     @abstractmethod
     def layout(self, height: int, width: int) -> Layout:
-        """Layout of the codes or latents of images of this size.
+        """Return the layout of the codes or latents of images of this size.
 
         Raises:
-            UserError: images of this size cannot be read.
+            UserError: the image size is not supported.
         """
 
     def code_layout(self, height: int, width: int) -> CodeLayout:
-        """Layout of the codes of images of this size, for what needs codes.
+        """Return the layout of the codes of images of this size.
 
         Raises:
-            UserError: images of this size cannot be read, or there are no codes.
+            UserError: the image size is not supported, or there are no codes.
         """
         layout = self.layout(height, width)
         if not isinstance(layout, CodeLayout):
             raise UserError(
-                f"the compressor makes {layout.representation} without codes; use one with a quantizer, "
-                f"such as VectorQuantizer"
+                f"the compressor has {layout.representation} and no codes; use one with a quantizer, such as "
+                f"VectorQuantizer"
             )
         return layout
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "b c H W"]) -> Shaped[Tensor, "b ..."]:
-        """The codes of images, or the means of their latents."""
+        """Encode images to codes, or to the means of their latents."""
 
     def posterior(self, images: Float[Tensor, "b c H W"]) -> Shaped[Tensor, "b ..."]:
-        """Codes, or means and deviations of latents, `b 2 d h w`: what priors are trained on."""
+        """Return the training data of priors: codes, or means and deviations of latents, `b 2 d h w`."""
         return self.encode(images)
 
     @property
     def standardization(self) -> tuple[float, float] | None:
-        """Published mean and deviation of latents; None where they have to be measured."""
+        """Published mean and deviation of latents; None if they must be measured."""
         return None
 
     @abstractmethod
     def decode(self, values: Shaped[Tensor, "b ..."], layout: Any) -> Float[Tensor, "b c H W"]:
-        """The images that codes or latents stand for, not clamped; `layout` is a `Layout`."""
+        """Decode codes or latents to images, not clamped; `layout` is a `Layout`."""
 
     @abstractmethod
     def features(self, images: Float[Tensor, "b c H W"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """Latents before the bottleneck, one tensor per grid, coarse to fine; they can be interpolated."""
+        """Return latents before the bottleneck, one tensor per grid, coarse to fine."""
 
     @abstractmethod
     def reconstruct(
@@ -106,24 +106,24 @@ class Compressor(nn.Module, ABC):
         """Reconstruct images from features, through the bottleneck."""
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Reconstruction:
-        """There and back, with everything that training needs."""
+        """Encode and decode images, for training."""
         height, width = images.shape[-2:]
         return self.reconstruct(self.features(images), (height, width))
 
-    def draw(
+    def sample(
         self, seeds: Int[Tensor, " b"], image_size: tuple[int, int], temperature: float
     ) -> Float[Tensor, "b c H W"]:
-        """Images of latents as they are distributed by design, one per seed, not clamped.
+        """Sample images from the distribution of a bottleneck without codes, one per seed, not clamped.
 
         Raises:
-            UserError: there are codes, and only a prior knows how they are distributed.
+            UserError: the compressor has codes, which only a prior can sample.
         """
-        raise UserError(f"the codes of {type(self).__name__} are distributed as only a prior knows; {REMEDY}")
+        raise UserError(f"sampling the codes of {type(self).__name__} needs a prior; {REMEDY}")
 
     @property
     @abstractmethod
     def last_layer(self) -> nn.Parameter:
-        """The weight that writes pixels; adaptive loss weights compare gradients there."""
+        """Weight of the last layer, where adaptive loss weights compare gradients."""
 
     def after_step(self, skipped: bool) -> None:
-        """Called once after each optimizer step; see `Bottleneck.after_step`."""
+        """Update buffers once after each optimizer step; see `Bottleneck.after_step`."""

@@ -1,4 +1,4 @@
-"""Latents as normal distributions: the variational autoencoder (Kingma & Welling 2013, arXiv:1312.6114)."""
+"""Gaussian latents of a variational autoencoder (Kingma & Welling 2013, arXiv:1312.6114)."""
 
 import math
 
@@ -7,32 +7,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genstack.compressor.bottleneck import Bottleneck, Bottlenecked
+from genstack.compressor.bottleneck import Bottleneck, BottleneckOutput
 from genstack.compressor.quantizers.check import check
 from genstack.layout import LatentLayout
 
-#: Logarithms of variances beyond these have no use, and their exponentials no room in float32.
-LEAST, MOST = -30.0, 20.0
+#: Range of log-variances; their exponentials stay finite in float32.
+MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -30.0, 20.0
 
 
 class Gaussian(Bottleneck):
-    """Each latent number is drawn from a normal distribution that the encoder writes; there are no codes.
+    """Sample each latent value from a normal distribution that the encoder predicts; it has no codes.
 
-    What is drawn has a price: the divergence of that distribution from the standard normal, summed over the
-    channels and averaged over the positions of the latents, in nats, so that its weight means the same at
-    every image size. Nats per image are nats per position times the number of positions, and nats per pixel
-    are nats per position / stride^2. With L2, a mean over all values of an image, the bound of the paper for
-    pixels of standard deviation s has the weight 2 s^2 / (channels of the image * stride^2).
+    The loss is the KL divergence from the standard normal in nats, summed over channels and averaged over
+    positions, so its weight does not depend on the image size. Nats per pixel are nats per position / stride^2.
+    With L2, the bound of the paper for pixels of standard deviation s has the weight
+    2 s^2 / (channels of the image * stride^2).
 
     Args:
-        dim: channels of the latents; the encoder writes a mean and a log-variance for each.
-        divergence_weight: price of a nat per position of the latents; higher for smoother latents and better
-            samples, lower for closer reconstructions.
-        free_bits: bits per channel and position that cost nothing (arXiv:1606.04934, equation 15), so that no
-            channel falls silent; 0 for none.
-        shift: mean of the latents, as published files state it for priors (`shift_factor` of diffusers).
-        scale: factor that gives latents less `shift` a standard deviation of 1 (`scaling_factor`); null if
-            unknown, so that priors measure mean and deviation themselves.
+        dim: channels of the latents; the encoder predicts a mean and a log-variance for each.
+        divergence_weight: weight of the KL divergence in nats per position; higher for smoother latents and
+            better samples, lower for better reconstructions.
+        free_bits: bits per channel and position without a loss (arXiv:1606.04934, equation 15), which keeps
+            channels in use; 0 for none.
+        shift: published mean of the latents (`shift_factor` of diffusers).
+        scale: published factor that gives latents minus `shift` a standard deviation of 1 (`scaling_factor`);
+            null if unknown, so that priors measure both.
     """
 
     def __init__(
@@ -55,24 +54,24 @@ class Gaussian(Bottleneck):
     def dim_in(self) -> int:
         return 2 * self.dim
 
-    def forward(self, latents: Float[Tensor, "b {self.dim_in} h w"]) -> Bottlenecked:
-        """A draw in training, the mean in evaluation."""
+    def forward(self, latents: Float[Tensor, "b {self.dim_in} h w"]) -> BottleneckOutput:
+        """Sample in training, and take the mean in evaluation."""
         with torch.autocast(latents.device.type, enabled=False):
             mean, log_variance = parameters(latents)
             noise = torch.randn_like(mean) if self.training else torch.zeros_like(mean)
             nats = divergence(mean, log_variance)
-            drawn = mean + (log_variance / 2).exp() * noise
-            return Bottlenecked(drawn, {"divergence": self.divergence_weight * self.price(nats)}, nats)
+            sampled = mean + (log_variance / 2).exp() * noise
+            return BottleneckOutput(sampled, {"divergence": self.divergence_weight * self.loss(nats)}, nats)
 
     def layout(self, image_size: tuple[int, int], height: int, width: int) -> LatentLayout:
         return LatentLayout(image_size, self.dim, ((height, width),))
 
     def encode(self, latents: Float[Tensor, "b {self.dim_in} h w"]) -> Float[Tensor, "b d h w"]:
-        """Means of the latents."""
+        """Return the means of the latents."""
         return parameters(latents)[0]
 
     def posterior(self, latents: Float[Tensor, "b {self.dim_in} h w"]) -> Float[Tensor, "b two=2 d h w"]:
-        """Means and standard deviations of the latents."""
+        """Return means and standard deviations of the latents."""
         mean, log_variance = parameters(latents)
         return torch.stack([mean, (log_variance / 2).exp()], dim=1)
 
@@ -83,26 +82,26 @@ class Gaussian(Bottleneck):
     def standardization(self) -> tuple[float, float] | None:
         return None if self.scale is None else (self.shift, 1 / self.scale)
 
-    def price(self, nats: Float[Tensor, "b d h w"]) -> Float[Tensor, ""]:
-        """Nats per position, each channel's share not below what is free."""
+    def loss(self, nats: Float[Tensor, "b d h w"]) -> Float[Tensor, ""]:
+        """Nats per position; each channel counts at least its free bits."""
         return nats.mean((0, 2, 3)).clamp(min=self.free_bits * math.log(2)).sum()
 
-    def draw(
+    def sample(
         self, seeds: Int[Tensor, " b"], height: int, width: int, temperature: float
     ) -> Float[Tensor, "b d h w"]:
-        """Latents from the standard normal, which is what the divergence pulls them towards."""
+        """Sample latents from the standard normal."""
         shape = (self.dim, height, width)
-        chance = [np.random.Generator(np.random.Philox(key=seed % 2**64)) for seed in seeds.tolist()]
-        normal = [one.standard_normal(shape, dtype=np.float32) for one in chance]
+        generators = [np.random.Generator(np.random.Philox(key=seed % 2**64)) for seed in seeds.tolist()]
+        normal = [generator.standard_normal(shape, dtype=np.float32) for generator in generators]
         return temperature * torch.from_numpy(np.stack(normal)).to(seeds.device)
 
 
 def parameters(
     latents: Float[Tensor, "b _ h w"],
 ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d h w"]]:
-    """Means and logarithms of variances, in float32."""
+    """Split means and log-variances, in float32."""
     mean, log_variance = latents.float().chunk(2, dim=1)
-    return mean, log_variance.clamp(LEAST, MOST)
+    return mean, log_variance.clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
 
 
 def divergence(

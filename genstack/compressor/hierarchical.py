@@ -1,4 +1,4 @@
-"""Several grids of codes, the coarse ones first: VQ-VAE-2 (Razavi et al. 2019, arXiv:1906.00446)."""
+"""Hierarchical autoencoder with several grids of codes: VQ-VAE-2 (Razavi et al. 2019, arXiv:1906.00446)."""
 
 import inspect
 from typing import TypeVar
@@ -20,19 +20,19 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 class HierarchicalAutoencoder(Compressor):
-    """Codes on two or more grids: coarse ones for the scene, finer ones for what these leave open.
+    """Codes on two or more grids, coarse ones for the scene and finer ones for details.
 
-    Each coarser encoder reads what the finer one wrote. Then, coarse to fine, quantized latents are decoded
-    to the next finer grid and join that grid's features before these are quantized in turn. The finest
-    decoder reads the quantized latents of all grids.
+    Encoders run fine to coarse on each other's output. Then, coarse to fine, quantized latents are decoded to
+    the next finer grid and concatenated to its features, which are quantized in turn. The finest decoder
+    reads the quantized latents of all grids.
 
     Args:
         channels: channels of the images (1 grey, 3 colour, 4 colour and transparency); set from the data.
-        network: the plan of the encoder and decoder between images and the finest grid.
-        coarser: the plan of those between a grid and the next coarser one; it must halve the sides.
+        network: architecture between images and the finest grid.
+        coarser: architecture between a grid and the next coarser one; it must halve the sides.
         grids: number of grids.
-        quantizer: what turns latents into codes; every grid has one like it.
-        output: what the decoder's last layer means.
+        quantizer: quantizer of the latents; every grid has a copy with its own weights.
+        output: conversion of the decoder's output to images.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class HierarchicalAutoencoder(Compressor):
     ):
         super().__init__()
         if grids < 2:
-            raise UserError(f"{grids} grids make no hierarchy; use 2 or more, or Autoencoder for one")
+            raise UserError(f"grids {grids} is out of range; use 2 or more, or Autoencoder for one grid")
         if coarser.grid(32, 64) != (16, 32):
-            raise UserError(f"{coarser} does not halve the sides of a grid; use one of stride 2")
+            raise UserError(f"coarser network {coarser} must halve the sides of a grid; use stride 2")
         self.channels, self.network, self.coarser, self.grids = channels, network, coarser, grids
         self.output = output
         dim = quantizer.dim
-        # every list is ordered as the grids are, coarse to fine
+        # all lists are ordered coarse to fine
         plans = [coarser] * (grids - 1) + [network]
         encoders = [network.encoder(channels)]
         for _ in range(grids - 1):
@@ -61,7 +61,7 @@ class HierarchicalAutoencoder(Compressor):
         self.to_quantizers = nn.ModuleList(
             project(encoder.dim + dim * (level > 0), dim, 1) for level, encoder in enumerate(encoders)
         )
-        self.quantizers = nn.ModuleList([quantizer, *(again(quantizer) for _ in range(grids - 1))])
+        self.quantizers = nn.ModuleList([quantizer, *(fresh_copy(quantizer) for _ in range(grids - 1))])
         self.decoders = nn.ModuleList(
             plan.decoder(dim if level < grids - 1 else output.width(channels))
             for level, plan in enumerate(plans)
@@ -86,32 +86,32 @@ class HierarchicalAutoencoder(Compressor):
         return CodeLayout((height, width), each[0].codebook_size, joined, each[0].depth)
 
     def layouts(self, image_size: tuple[int, int]) -> list[CodeLayout]:
-        """Layout of each quantizer by itself."""
+        """Return the layout of each quantizer."""
         return [self.quantizer.layout(image_size, *size) for size in self.sizes(image_size)]
 
     def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
         try:
-            return self.halved(image_size)
+            return self.grid_sizes(image_size)
         except UserError as error:
             height, width = (self.nearest(side) for side in image_size)
             raise UserError(
-                f"image size {image_size[0]}x{image_size[1]} has no {self.grids} grids that halve; "
+                f"image size {image_size[0]}x{image_size[1]} cannot be halved for {self.grids} grids; "
                 f"use {height}x{width}, or fewer `grids`"
             ) from error
 
-    def halved(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-        """`sizes`, refused in the words of one of the networks."""
+    def grid_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Compute `sizes`, with the error message of one network."""
         sizes = [self.network.grid(*image_size)]
         for _ in range(self.grids - 1):
             sizes.insert(0, self.coarser.grid(*sizes[0]))
         return sizes
 
     def nearest(self, side: int) -> int:
-        """The nearest side of a square image that has all grids."""
+        """Find the nearest side of a square image that has all grids."""
         for distance in range(2**12):
             for candidate in (side - distance, side + distance):
                 try:
-                    self.halved((candidate, candidate))
+                    self.grid_sizes((candidate, candidate))
                 except UserError:
                     continue
                 return candidate
@@ -132,11 +132,11 @@ class HierarchicalAutoencoder(Compressor):
         """Quantize the features of each grid, and join them on the finest grid."""
         found: list[Quantized] = []
         joined = None
-        for level, (read, quantizer) in enumerate(zip(features, self.quantizers, strict=True)):
+        for level, (inputs, quantizer) in enumerate(zip(features, self.quantizers, strict=True)):
             if joined is not None:
-                told = self.written(level - 1, joined, (read.shape[-2], read.shape[-1]))
-                read = torch.cat([told, read], dim=1)  # noqa: PLW2901
-            found.append(quantizer(self.to_quantizers[level](read)))
+                decoded = self.decoder_output(level - 1, joined, (inputs.shape[-2], inputs.shape[-1]))
+                inputs = torch.cat([decoded, inputs], dim=1)  # noqa: PLW2901
+            found.append(quantizer(self.to_quantizers[level](inputs)))
             joined = self.join(level, joined, found[-1].latents)
         assert joined is not None
         return found, joined
@@ -144,10 +144,10 @@ class HierarchicalAutoencoder(Compressor):
     def join(
         self, level: int, coarser: Float[Tensor, "b _ _ _"] | None, latents: Float[Tensor, "b d h w"]
     ) -> Float[Tensor, "b _ h w"]:
-        """The latents of a grid with those of all coarser ones."""
+        """Concatenate the latents of a grid to the upsampled latents of all coarser grids."""
         return latents if coarser is None else torch.cat([self.upsamples[level - 1](coarser), latents], dim=1)
 
-    def written(
+    def decoder_output(
         self, level: int, joined: Float[Tensor, "b _ h w"], size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
         """Decode the latents of a grid to the size of the next finer grid or the image."""
@@ -157,11 +157,11 @@ class HierarchicalAutoencoder(Compressor):
         self, features: tuple[Float[Tensor, "b _ _ _"], ...], image_size: tuple[int, int]
     ) -> Reconstruction:
         found, joined = self.quantize(features)
-        written = self.written(-1, joined, image_size)
+        output = self.decoder_output(-1, joined, image_size)
         codes = torch.cat([quantized.codes for quantized in found], dim=1)
         names = sorted({name for quantized in found for name in quantized.losses})
         losses = {name: torch.stack([each.losses[name] for each in found]).sum() for name in names}
-        return Reconstruction(self.output.images(written), codes, losses, written)
+        return Reconstruction(self.output.images(output), codes, losses, output)
 
     def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Int[Tensor, "b n"]:
         found, _ = self.quantize(self.features(images))
@@ -174,7 +174,7 @@ class HierarchicalAutoencoder(Compressor):
             latents = self.quantizers[level].lookup(part, layouts[level])  # type: ignore[operator]
             joined = self.join(level, joined, latents)
         assert joined is not None
-        return self.output.images(self.written(-1, joined, layout.image_size))
+        return self.output.images(self.decoder_output(-1, joined, layout.image_size))
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -185,6 +185,6 @@ class HierarchicalAutoencoder(Compressor):
             quantizer.after_step(skipped)  # type: ignore[operator]
 
 
-def again(part: Part) -> Part:
-    """Another part of the same arguments, with weights of its own."""
+def fresh_copy(part: Part) -> Part:
+    """Build a module with the same arguments and its own weights."""
     return type(part)(**{name: getattr(part, name) for name in inspect.signature(type(part)).parameters})

@@ -1,4 +1,4 @@
-"""The contract of networks: a plan of the two halves of an autoencoder, in numbers and without weights."""
+"""Contract of networks: settings that build the encoder and decoder of an autoencoder."""
 
 from abc import ABC, abstractmethod
 
@@ -9,7 +9,7 @@ from genstack.errors import UserError
 
 
 class Encoder(nn.Module, ABC):
-    """Images to latents of `dim` channels."""
+    """Encoder from images to latents of `dim` channels."""
 
     dim: int
 
@@ -18,7 +18,7 @@ class Encoder(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """Latents of `dim` channels to images; `last_layer` writes the pixels (adaptive losses compare there)."""
+    """Decoder from latents of `dim` channels to images; adaptive losses compare gradients at `last_layer`."""
 
     dim: int
 
@@ -26,7 +26,7 @@ class Decoder(nn.Module, ABC):
     def forward(
         self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
     ) -> Float[Tensor, "b c H W"]:
-        """Images of `image_size`, height first."""
+        """Decode latents to images of `image_size`, height first."""
 
     @property
     @abstractmethod
@@ -34,37 +34,37 @@ class Decoder(nn.Module, ABC):
 
 
 class Network(ABC):
-    """A plan of encoder and decoder; subclasses are frozen dataclasses of plain numbers."""
+    """Settings of encoder and decoder; subclasses are frozen dataclasses of plain values."""
 
     @abstractmethod
     def encoder(self, channels: int) -> Encoder:
-        """The encoder for images of so many channels."""
+        """Build the encoder for images with this number of channels."""
 
     @abstractmethod
     def decoder(self, channels: int) -> Decoder:
-        """The decoder for images of so many channels."""
+        """Build the decoder for images with this number of channels."""
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the latents of images of this size.
+        """Return height and width of the latents of images of this size.
 
         Raises:
-            UserError: the network cannot read images of this size; the message names the nearest it can.
+            UserError: the image size is not supported; the message names the nearest one.
         """
 
 
 def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[int, int]:
-    """Numbers of squares of `side` pixels along the height and width of an image.
+    """Return the number of squares of `side` pixels along the height and width of an image.
 
     Args:
-        height: of the image.
-        width: of the image.
-        side: of a square.
-        word: what the network calls `side`.
-        way_out: what else the user could change.
+        height: height of the image.
+        width: width of the image.
+        side: side of a square.
+        word: the network's name of `side`, for the message.
+        way_out: another change that would help, for the message.
 
     Raises:
-        UserError: the squares do not tile the image; the message names the nearest size that they do.
+        UserError: the squares do not tile the image; the message names the nearest size.
     """
     rows, columns = (max(1, round(whole / side)) for whole in (height, width))
     if (rows * side, columns * side) != (height, width):
@@ -76,7 +76,7 @@ def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[
 
 
 def check_fit(plan: Network, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]) -> None:
-    """Refuse latents whose size does not fit images of this size."""
+    """Check that latents have the size for images of `image_size`."""
     found, grid = tuple(latents.shape[-2:]), plan.grid(*image_size)
     if found != grid:
-        raise UserError(f"latents of {found} do not fit images of {image_size}; use {grid}")
+        raise UserError(f"latents of {found} do not match images of {image_size}; expected {grid}")

@@ -1,4 +1,4 @@
-"""Codebook usage over a window of codes rather than one batch."""
+"""Codebook usage over a window of recent codes."""
 
 import math
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from genstack.layout import CodeLayout
 
-#: Most joint codes that are counted as such; beyond, no window of codes could show all of them.
-MOST = 2**20
+#: Maximum number of joint codes; no window could show more of them.
+MAX_JOINT = 2**20
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Health of a codebook: the joint codes seen, of all there are.
+    """Usage of a codebook.
 
     Args:
-        share: share of all codes that were seen at least once, in [0, 1].
-        perplexity: exp of the entropy of the codes seen: so many equally frequent codes have that entropy.
-        dead: number of codes never seen.
+        share: share of the codes in use, in [0, 1].
+        perplexity: exp of the entropy of the codes, an effective number of equally frequent codes.
+        dead: number of unused codes.
     """
 
     share: float
@@ -30,7 +30,7 @@ class Usage:
 
 
 def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
-    """Usage of a codebook by joint codes; negative ones do not count."""
+    """Compute the usage of a codebook; negative codes do not count."""
     codes = codes[codes >= 0]
     if len(codes) == 0:
         return Usage(0.0, 0.0, codebook_size)
@@ -41,15 +41,15 @@ def usage(codes: Int[Tensor, " count"], codebook_size: int) -> Usage:
 
 
 class Window(nn.Module):
-    """The latest codes: a ring buffer, saved with the run.
+    """Ring buffer of recent codes, saved in checkpoints.
 
-    The codes of one position count together, as one of codebook_size ** depth joint codes. Where these are
-    more than `MOST`, as for residual codes, each symbol counts by itself; a symbol of more than 2^20 values
-    counts in parts of 2^10 (`CodeLayout.parts`).
+    The symbols of a position count as one of codebook_size ** depth joint codes. If these are more than
+    `MAX_JOINT`, as for residual codes, symbols count separately. A symbol of more than 2^20 values counts in
+    parts of 2^10 (`CodeLayout.parts`).
 
     Args:
-        layout: of the codes.
-        shortest: the least number of codes to keep; ten per code, up to 2**20, if that is more.
+        layout: layout of the codes.
+        shortest: minimum number of codes to keep; it is at least ten per code, up to 2**20.
     """
 
     codes: Tensor
@@ -58,8 +58,8 @@ class Window(nn.Module):
     def __init__(self, layout: CodeLayout, shortest: int = 2**14):
         super().__init__()
         together = layout.codebook_size**layout.depth
-        self.joint = together <= MOST
-        #: Groups of codes that count apart, with equally many codes in each.
+        self.joint = together <= MAX_JOINT
+        #: Number of groups that count separately, with equally many codes in each.
         self.groups = 1 if self.joint else layout.depth * len(layout.parts)
         self.codebook_size = together if self.joint else layout.depth * sum(layout.parts)
         self.layout = layout
@@ -68,14 +68,14 @@ class Window(nn.Module):
         self.register_buffer("position", torch.tensor(0))
 
     def add(self, codes: Int[Tensor, "b n"]) -> None:
-        """Take in the codes of a batch; the oldest make room."""
+        """Add the codes of a batch in place of the oldest."""
         latest = self.numbers(codes)[-len(self.codes) :]
         places = (self.position + torch.arange(len(latest), device=latest.device)) % len(self.codes)
         self.codes[places] = latest
         self.position += len(latest)
 
     def numbers(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, " count"]:
-        """Codes that are counted, each in [0, codebook_size)."""
+        """Number the codes to count, in [0, codebook_size)."""
         if self.joint:
             return self.layout.joint(codes).flatten()
         parts = torch.tensor(self.layout.parts * self.layout.depth, device=codes.device)
@@ -85,27 +85,27 @@ class Window(nn.Module):
 
     @property
     def kind(self) -> str:
-        """What counts as a code."""
+        """Description of the codes that are counted."""
         if self.joint:
             return "joint codes of each position"
         whole = "symbols of each depth"
         return whole if len(self.layout.parts) == 1 else f"parts of 10 bits of the {whole}"
 
     def usage(self) -> Usage:
-        """Usage over the window."""
+        """Compute the usage over the window."""
         return usage(self.codes, self.codebook_size)
 
     @property
-    def filled(self) -> int:
+    def count(self) -> int:
         """Number of codes in the window."""
         return int((self.codes >= 0).sum())
 
     @property
     def possible(self) -> float:
-        """The share of the codebook that so many codes would show if all were equally likely."""
-        return 1 - math.exp(-self.filled / self.codebook_size)
+        """Expected share of the codebook in a window of this many uniform codes."""
+        return 1 - math.exp(-self.count / self.codebook_size)
 
     def counts(self) -> Int[Tensor, " seen"]:
-        """How often each code was seen that was, the most frequent first."""
+        """Count the codes in use, the most frequent first."""
         counts = self.codes[self.codes >= 0].unique(return_counts=True)[1]
         return counts.sort(descending=True).values.cpu()

@@ -77,7 +77,7 @@ class ImageCodes(Condition):
             raise UserError(
                 "the compressor of condition images is missing; set model.condition.compressor to its run"
             )
-        if not self.network.coded:
+        if not self.network.has_codes:
             raise UserError(
                 f"the compressor of condition images {self.compressor} has no codes; use one with a quantizer"
             )

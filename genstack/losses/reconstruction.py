@@ -79,8 +79,8 @@ class LogitLaplace(ReconstructionLoss):
             )
 
     def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
-        assert reconstruction.written is not None  # checked by `check`
-        return self(reconstruction.written, images)
+        assert reconstruction.decoder_output is not None  # checked by `check`
+        return self(reconstruction.decoder_output, images)
 
     def __call__(
         self, reconstruction: Float[Tensor, "b k H W"], images: Float[Tensor, "b c H W"]

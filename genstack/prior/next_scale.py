@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
-from genstack.compressor.quantizers.multiscale import Scales, resized
+from genstack.compressor.quantizers.multiscale import Scales, resize
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -149,7 +149,7 @@ class NextScale(Exact):
             if index + 1 < len(grids):
                 grid = rearrange(result[-1], "b (h w) -> b h w 1", h=height)
                 total = self.lookup.add(total, grid, index, self.layout)
-                tokens = self._embed(guidance.expand(resized(total, grids[index + 1], "area")))
+                tokens = self._embed(guidance.expand(resize(total, grids[index + 1], "area")))
         return torch.cat(result, dim=1)
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
@@ -197,7 +197,7 @@ class Lookup:
     ) -> Float[Tensor, "b d h w"]:
         """Add a grid's latents to the sum of coarser grids, in full size."""
         with torch.autocast(grid.device.type, enabled=False):
-            added = self.quantizer.enlarged(grid, number, *layout.grids[-1])
+            added = self.quantizer.upsample(grid, number, *layout.grids[-1])
             return added if total is None else total + added
 
     def sums(
@@ -207,5 +207,5 @@ class Lookup:
         total, sums = None, []
         for number, grid in enumerate(grids):
             total = self.add(total, grid, number, layout)
-            sums.append(resized(total, layout.grids[number + 1], "area"))
+            sums.append(resize(total, layout.grids[number + 1], "area"))
         return sums

@@ -59,7 +59,7 @@ class UsageMonitor(nn.Module, ABC):
 
 def usage_monitor(compressor: Compressor, height: int, width: int) -> UsageMonitor:
     """Build the monitor for a compressor and image size."""
-    kind = CodebookUsage if compressor.coded else LatentUsage
+    kind = CodebookUsage if compressor.has_codes else LatentUsage
     return kind(compressor, height, width)
 
 
@@ -166,7 +166,7 @@ def histogram(name: str, window: Window) -> Histogram:
     found = window.usage()
     caption = (
         f"{name}: usage {found.share:.1%}; perplexity {found.perplexity:,.0f}; dead {found.dead:,} of "
-        f"{window.codebook_size:,}; the latest {window.filled:,} codes of training"
+        f"{window.codebook_size:,}; the latest {window.count:,} codes of training"
     )
     return Histogram(caption, window.counts(), window.codebook_size)
 

@@ -99,7 +99,7 @@ def test_networks_of_titok_can_be_trained(pixels):
     missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not missing
     assert model.last_layer.grad.abs().sum() > 0
-    with pytest.raises(UserError, match=r"16x12 does not fit positions.* use 8x12"):
+    with pytest.raises(UserError, match=r"16x12 does not match the learned positions.* use 8x12"):
         model.encode(torch.zeros(1, 3, 16, 12))
     with pytest.raises(UserError, match="patch 4 must equal the stride 2"):
         TiTok(patch=4, pixels=SoftCodes(MaskGITNetwork(multipliers=(1, 1)))).decoder(3)

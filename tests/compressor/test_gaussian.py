@@ -130,10 +130,10 @@ def test_an_image_depends_on_its_seed_and_number_alone():
 
 def test_latents_are_drawn_from_the_standard_normal_by_temperature():
     seeds = image_seeds(0, range(50))
-    latents = Gaussian(4).draw(seeds, 20, 30, 1.0)
+    latents = Gaussian(4).sample(seeds, 20, 30, 1.0)
     assert abs(latents.mean()) < 0.01
     assert abs(latents.std() - 1) < 0.01
-    assert torch.equal(Gaussian(4).draw(seeds, 20, 30, 0.5), latents / 2)
+    assert torch.equal(Gaussian(4).sample(seeds, 20, 30, 0.5), latents / 2)
 
 
 def test_options_of_codes_are_refused():

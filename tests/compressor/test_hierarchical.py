@@ -13,7 +13,7 @@ import torch
 from genstack.checkpoints.published import load
 from genstack.compressor import Convolutional, HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import FSQ, VectorQuantizer
-from genstack.compressor.quantizers.learning import ByAverage
+from genstack.compressor.quantizers.update import EMAUpdate
 from genstack.description import build, describe
 from genstack.errors import UserError
 
@@ -116,7 +116,7 @@ def test_sizes_without_all_grids_are_refused_with_the_nearest(size, nearest):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"grids": 1}, "1 grids make no hierarchy"), ({"coarser": Strided(stride=4)}, "does not halve")],
+    [({"grids": 1}, "grids 1 is out of range"), ({"coarser": Strided(stride=4)}, "must halve")],
 )
 def test_what_makes_no_hierarchy_is_refused(wrong, message):
     with pytest.raises(UserError, match=message):
@@ -126,7 +126,7 @@ def test_what_makes_no_hierarchy_is_refused(wrong, message):
 def test_the_defaults_are_those_of_the_paper():
     """The published ImageNet model of two grids: 128 channels, 64 numbers a code, 512 codes."""
     with torch.device("meta"):
-        model = HierarchicalAutoencoder(3, Strided(), VectorQuantizer(512, 64, ByAverage(), normalize=False))
+        model = HierarchicalAutoencoder(3, Strided(), VectorQuantizer(512, 64, EMAUpdate(), normalize=False))
     assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED
 
 

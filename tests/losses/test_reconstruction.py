@@ -77,7 +77,7 @@ def test_location_and_scale_compressor_returns_images():
     model = Autoencoder(3, network, VectorQuantizer(8, 4), output=LocationAndScale()).eval()
     images = torch.rand(2, 3, 8, 12) * 2 - 1
     made = model(images)
-    assert made.written.shape == (2, 6, 8, 12) and made.images.shape == images.shape
+    assert made.decoder_output.shape == (2, 6, 8, 12) and made.images.shape == images.shape
     torch.testing.assert_close(
         model.decode(model.encode(images), model.layout(8, 12)), made.images, atol=1e-5, rtol=1e-4
     )

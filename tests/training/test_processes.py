@@ -12,7 +12,7 @@ RUNS = {
     "averages": (
         "compressor",
         (
-            *("--model.compressor.quantizer.learning", "ByAverage", "--trainer.precision", "bf16-mixed"),
+            *("--model.compressor.quantizer.update", "EMAUpdate", "--trainer.precision", "bf16-mixed"),
             *("--model.compressor.network.checkpoint", "true", "--trainer.accumulate_grad_batches", "2"),
         ),
         None,

@@ -24,7 +24,7 @@ RUNS = {
         "compressor",
         (
             *UNCLIPPED,
-            *("--model.compressor.quantizer.learning", "ByAverage"),
+            *("--model.compressor.quantizer.update", "EMAUpdate"),
             *("--model.compressor.network.checkpoint", "true", "--trainer.accumulate_grad_batches", "2"),
             *("--model.compressor.network.dropout", "0.0"),  # of one image it depends on the order of memory
         ),

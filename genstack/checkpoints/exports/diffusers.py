@@ -155,5 +155,5 @@ def tensors(compressor: Autoencoder) -> dict[str, Tensor]:
     if isinstance(compressor.quantizer, VectorQuantizer):
         # VQModel does not normalize latents, but the nearest unit-length row is the same
         rows = compressor.quantizer.codebook.rows
-        found["quantize.embedding.weight"] = compressor.quantizer.scaled(rows)
+        found["quantize.embedding.weight"] = compressor.quantizer.rescale(rows)
     return {name: value.float().cpu().contiguous().clone() for name, value in found.items()}

@@ -51,7 +51,7 @@ def programs(model: Model, batch: int) -> list[Program]:
     """Encoder, decoder, and a step of the prior if there is one."""
     shape = (batch, *model.preprocessing.shape)
     images = torch.rand(shape) * 2 - 1
-    if not model.compressor.coded:
+    if not model.compressor.has_codes:
         found = latent_programs(model.compressor, images)
         return found if model.prior is None else [*found, velocity_program(model.prior, batch)]
     layout = model.compressor.code_layout(model.preprocessing.height, model.preprocessing.width)

@@ -30,7 +30,7 @@ class Safetensors(Export):
             ]
             return "\n".join(lines)
         lines = ["import genstack", "", f'model = genstack.load("{place}")']
-        between = "codes" if model.compressor.coded else "latents"
+        between = "codes" if model.compressor.has_codes else "latents"
         lines += [
             f"{between} = model.encode(picture)  # of PIL",
             f"(picture,) = model.decode({between})",

@@ -22,7 +22,7 @@ class TorchExport(Export):
 
     def use(self, model: Model, place: str, batch: int) -> str:
         root = "" if hub.is_hub_name(place) else f"{place}/"  # files of the hub are downloaded first
-        between = "codes" if model.compressor.coded else "latents"
+        between = "codes" if model.compressor.has_codes else "latents"
         images = f"float32 in [-1, 1], {batch} x {' x '.join(map(str, model.preprocessing.shape))}"
         return "\n".join(
             [

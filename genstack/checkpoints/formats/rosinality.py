@@ -6,7 +6,7 @@ from genstack.checkpoints.formats.format import Format, Weight, Weights, load_mo
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
-from genstack.compressor.quantizers.learning import ByAverage
+from genstack.compressor.quantizers.update import EMAUpdate
 from genstack.errors import UserError
 from genstack.model import Model
 
@@ -35,7 +35,7 @@ class RosinalityVQVAE2(Format):
             }
         made = load_module(
             lambda: HierarchicalAutoencoder(
-                channels, fine, VectorQuantizer(size, dim, ByAverage(), normalize=False), coarse
+                channels, fine, VectorQuantizer(size, dim, EMAUpdate(), normalize=False), coarse
             ),
             found,
         )
@@ -61,16 +61,16 @@ def halves(weights: Weights, fine: Strided, coarse: Strided) -> dict[str, Weight
     """Encoders and decoders of both grids; activations count as layers in their names."""
     found = weights.layer("upsample_t", "upsamples.0")
     for grid, (plan, letters) in enumerate(((coarse, ("enc_t", "dec_t")), (fine, ("enc_b", "dec")))):
-        halvings = plan.stride.bit_length() - 1
+        downsamples = plan.stride.bit_length() - 1
         reading, writing = (f"{name}.blocks" for name in letters)
-        for number in range(halvings):
-            found |= weights.layer(f"{reading}.{2 * number}", f"encoders.{grid}.halvings.{number}")
+        for number in range(downsamples):
+            found |= weights.layer(f"{reading}.{2 * number}", f"encoders.{grid}.downsamples.{number}")
             place = 2 + plan.blocks + 2 * number
-            found |= weights.layer(f"{writing}.{place}", f"decoders.{grid}.doublings.{number}")
-        found |= weights.layer(f"{reading}.{2 * halvings}", f"encoders.{grid}.last")
+            found |= weights.layer(f"{writing}.{place}", f"decoders.{grid}.upsamples.{number}")
+        found |= weights.layer(f"{reading}.{2 * downsamples}", f"encoders.{grid}.last")
         found |= weights.layer(f"{writing}.0", f"from_quantizers.{grid}")
         for number in range(plan.blocks):
-            theirs, ours = f"{reading}.{2 * halvings + 1 + number}", f"encoders.{grid}.blocks.{number}"
+            theirs, ours = f"{reading}.{2 * downsamples + 1 + number}", f"encoders.{grid}.blocks.{number}"
             found |= block(weights, theirs, ours)
             found |= block(weights, f"{writing}.{1 + number}", f"decoders.{grid}.blocks.{number}")
     return found

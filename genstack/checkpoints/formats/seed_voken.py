@@ -51,6 +51,6 @@ def network(weights: Weights, plan: MAGVITNetwork) -> dict[str, Weight]:
         found |= weights.layer(f"decoder.up.{top - step}.upsample.conv1", f"decoder.upsamples.{step}.conv")
     for step in range(top + 1):
         look = f"decoder.adaptive.{top - step}"
-        found |= weights.layer(f"{look}.gamma", f"decoder.looks.{step}.scale")
-        found |= weights.layer(f"{look}.beta", f"decoder.looks.{step}.shift")
+        found |= weights.layer(f"{look}.gamma", f"decoder.adaptive_norms.{step}.scale")
+        found |= weights.layer(f"{look}.beta", f"decoder.adaptive_norms.{step}.shift")
     return found

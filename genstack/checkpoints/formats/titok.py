@@ -22,7 +22,7 @@ HEAD = 64  # channels of a head in every published size
 #: Their names of the parts of a layer, and ours.
 LAYER = {
     "ln_1": "attention_norm",
-    "attn.out_proj": "write",
+    "attn.out_proj": "out",
     "ln_2": "feedforward_norm",
     "mlp.c_fc": "feedforward.0",
     "mlp.c_proj": "feedforward.2",
@@ -55,7 +55,7 @@ class TiTokTokenizer(Format):
         plan = plan_of(weights, pixels, scrambled=bool(settings.get("is_legacy", two)))
         quantizer, rows = bottleneck(weights, plan.dim, normalize=bool(settings.get("use_l2_norm", two)))
         learned = ("latent_tokens", "encoder.latent_token_positional_embedding")
-        found["encoder.learned.weight"] = combine(torch.add, *map(weights.take, learned))
+        found["encoder.latent_tokens.weight"] = combine(torch.add, *map(weights.take, learned))
         found |= rows | under("encoder", encoder(weights.inside("encoder."), plan))
         found |= under("decoder", decoder(weights.inside("decoder."), plan.decoder_depth or plan.depth))
         channels = weights.dims("encoder.patch_embed.weight", 4)[1]
@@ -119,7 +119,7 @@ def encoder(weights: Weights, plan: TiTok) -> dict[str, Weight]:
     found = {
         "patches.linear.weight": kernel.map(lambda each: each.flatten(1) / 2),
         "patches.linear.bias": combine(lambda one, other: one.flatten(1).sum(1) / 2 + other, kernel, bias),
-        "patches.places.table.weight": weights.take("positional_embedding")[1:],
+        "patches.positions.table.weight": weights.take("positional_embedding")[1:],
         "head.weight": weights.take("conv_out.weight").map(lambda each: each.flatten(1)),
         "head.bias": weights.take("conv_out.bias"),
     }
@@ -129,9 +129,9 @@ def encoder(weights: Weights, plan: TiTok) -> dict[str, Weight]:
 def decoder(weights: Weights, depth: int) -> dict[str, Weight]:
     """The decoder but for what writes pixels."""
     found = {
-        "order.weight": weights.take("latent_token_positional_embedding"),
-        "blank.weight": weights.take("mask_token").map(lambda each: each[0]),
-        "places.table.weight": weights.take("positional_embedding")[1:],
+        "latent_positions.weight": weights.take("latent_token_positional_embedding"),
+        "mask_token.weight": weights.take("mask_token").map(lambda each: each[0]),
+        "positions.table.weight": weights.take("positional_embedding")[1:],
     }
     return found | weights.layer("decoder_embed", "first") | trunk(weights, depth)
 
@@ -139,12 +139,12 @@ def decoder(weights: Weights, depth: int) -> dict[str, Weight]:
 def trunk(weights: Weights, depth: int) -> dict[str, Weight]:
     """The class token and the layers."""
     summary = (weights.take("class_embedding"), weights.take("positional_embedding")[:1])
-    found = {"opening.summary.weight": combine(torch.add, *summary)}
-    found |= weights.layer("ln_pre", "opening.norm") | weights.layer("ln_post", "transformer.norm")
+    found = {"class_token.token.weight": combine(torch.add, *summary)}
+    found |= weights.layer("ln_pre", "class_token.norm") | weights.layer("ln_post", "transformer.norm")
     for number in range(depth):
         theirs, ours = f"transformer.{number}", f"transformer.layers.{number}"
         for part in ("weight", "bias"):
-            found[f"{ours}.read.{part}"] = weights.take(f"{theirs}.attn.in_proj_{part}")
+            found[f"{ours}.qkv.{part}"] = weights.take(f"{theirs}.attn.in_proj_{part}")
         for name, other in LAYER.items():
             found |= weights.layer(f"{theirs}.{name}", f"{ours}.{other}")
     return found

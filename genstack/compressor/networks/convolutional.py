@@ -1,4 +1,4 @@
-"""The residual convolutional autoencoder of VQGAN (Esser et al. 2021, arXiv:2012.09841, appendix table 7)."""
+"""Residual convolutional autoencoder of VQGAN (Esser et al. 2021, arXiv:2012.09841, appendix table 7)."""
 
 from dataclasses import dataclass
 
@@ -22,23 +22,24 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Convolutional(Pyramid):
-    """Residual blocks on levels of halving size, attention where it is cheap; the defaults are VQGAN f16.
+    """Residual blocks at halving resolutions, with attention at low ones; the defaults are VQGAN f16.
 
-    It computes what the published VQGANs compute (padding, epsilon, order); their weights fit by renaming.
+    It matches published VQGANs in padding, epsilon and order, so their weights load by renaming.
 
     Args:
-        dim: channels of the latents that the encoder writes and the decoder reads.
-        width: channels of the first level; any other level has `width` times its multiplier.
-        multipliers: one per level, full resolution first; n levels shrink each side by 2^(n-1).
-        blocks: residual blocks per level of the encoder; the decoder has one more.
-        attention: levels with attention after every block, counted from 0; level l works at image size / 2^l.
-            Published configs name sizes instead: `attn_resolutions: [16]` at `resolution: 256` is level 4.
-        middle_attention: attention between the two blocks at the smallest size.
-        groups: groups of every normalization; where they do not divide the channels, the most groups that do
-            and have 4 channels or more.
-        dropout: probability of dropping a feature inside a residual block, in training.
-        checkpoint: forget activations in training, compute them again for gradients: less memory, more time.
-        double: the encoder writes twice `dim` channels, as KL autoencoders do: means and log-variances.
+        dim: channels of the latents.
+        width: channels of a level with multiplier 1.
+        multipliers: channels of each level in units of `width`, full resolution first; n levels reduce each
+            side by 2^(n-1).
+        blocks: residual blocks per level of the encoder; the decoder has one more per level.
+        attention: levels with attention after each block, counted from 0; level l works at image size / 2^l.
+            `attn_resolutions: [16]` at `resolution: 256` in published configs is level 4.
+        middle_attention: attention between the two blocks at the lowest resolution.
+        groups: groups of each normalization; if they do not divide the channels, the most groups that do,
+            with at least 4 channels each.
+        dropout: dropout probability in residual blocks.
+        checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
+        double: the encoder returns twice `dim` channels, means and log-variances, as in KL autoencoders.
     """
 
     dim: int = 256
@@ -56,11 +57,11 @@ class Convolutional(Pyramid):
         self.check("dim", "width", "blocks", "groups")
         if wrong := [level for level in self.attention if not 0 <= level < len(self.multipliers)]:
             raise UserError(
-                f"attention at level {wrong[0]} of {len(self.multipliers)}; "
-                f"levels are numbered 0 (full resolution) to {len(self.multipliers) - 1}"
+                f"attention level {wrong[0]} is out of range; levels are 0 (full resolution) to "
+                f"{len(self.multipliers) - 1}"
             )
         if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout {self.dropout} is no probability; use 0 or more and less than 1")
+            raise UserError(f"dropout {self.dropout} is out of range; it must be at least 0 and below 1")
 
     def encoder(self, channels: int) -> PyramidEncoder:
         return PyramidEncoder(
@@ -88,7 +89,7 @@ class Convolutional(Pyramid):
 
 
 class AttentiveLevel(nn.Module):
-    """Residual blocks at one size, each followed by attention if the plan has it there."""
+    """Residual blocks at one resolution, followed by attention on levels that have it."""
 
     def __init__(self, plan: Convolutional, level: int, dim_in: int, dim_out: int, blocks: int):
         super().__init__()
@@ -109,7 +110,7 @@ class AttentiveLevel(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two residual blocks at the smallest size, attention between them."""
+    """Two residual blocks at the lowest resolution, with attention between them."""
 
     def __init__(self, plan: Convolutional):
         super().__init__()
@@ -126,7 +127,7 @@ class Middle(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every position attends to all positions, with one head, added to the input."""
+    """Self-attention over all positions with one head, added to the input."""
 
     def __init__(self, dim: int, groups: int):
         super().__init__()
@@ -138,7 +139,7 @@ class Attention(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         normed = self.norm(features)
-        # copied, since attention over strided channels writes out a matrix of all pairs of positions
+        # contiguous, since attention on strided channels falls back to the matrix of all pairs of positions
         query, key, value = (
             rearrange(part(normed), "b c h w -> b 1 (h w) c").contiguous()
             for part in (self.query, self.key, self.value)

@@ -1,4 +1,4 @@
-"""The network of DALL-E's discrete VAE (Ramesh et al. 2021, arXiv:2102.12092, appendix A)."""
+"""Network of DALL-E's discrete VAE (Ramesh et al. 2021, arXiv:2102.12092, appendix A)."""
 
 import math
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from genstack.errors import UserError
 class DVAE(Pyramid):
     """Bottleneck blocks of four convolutions, pooling and nearest upsampling, without normalization.
 
-    With `Gumbel` of `sharpness: null`, `dim` = width * last multiplier and `projection: 0` it is DALL-E's
-    dVAE: the quantizer's logits are the encoder's last convolution, its rows feed the decoder's first. The
-    published one has 8,192 codes, and its decoder writes `LocationAndScale`.
+    DALL-E's dVAE is this network with `Gumbel` of `sharpness: null` and 8,192 codes, its `dim` equal to
+    width * last multiplier, `projection: 0`, and the output `LocationAndScale`.
 
     Args:
-        width: channels of the first level; any other level has `width` times its multiplier.
-        multipliers: one per level, full resolution first; n levels shrink each side by 2^(n-1).
+        width: channels of a level with multiplier 1.
+        multipliers: channels of each level in units of `width`, full resolution first; n levels reduce each
+            side by 2^(n-1).
         blocks: residual blocks per level.
-        entrance: channels with which the decoder begins.
+        entrance: channels of the decoder's first layer.
     """
 
     width: int = 256
@@ -37,17 +37,19 @@ class DVAE(Pyramid):
 
     def __post_init__(self) -> None:
         if self.width < 4:
-            raise UserError(f"width {self.width} is too small; blocks have a quarter of it, so use 4 or more")
+            raise UserError(
+                f"width {self.width} is out of range; it must be at least 4, as blocks use a quarter of it"
+            )
         self.check("blocks", "entrance")
 
     @property
     def dim(self) -> int:
-        """Channels of the latents that the encoder writes and the decoder reads."""
+        """Channels of the latents."""
         return self.widths[-1]
 
     @property
     def gain(self) -> float:
-        """Weight of what a block adds: small in a deep network, so that it trains without normalization."""
+        """Weight of residual branches, small in a deep network, so that it trains without normalization."""
         return 1 / (len(self.multipliers) * self.blocks) ** 2
 
     def encoder(self, channels: int) -> "DVAEEncoder":
@@ -58,7 +60,7 @@ class DVAE(Pyramid):
 
 
 class DVAEEncoder(Encoder):
-    """Images to latents, fine to coarse; it reads images squeezed into [0.1, 0.9]."""
+    """Encoder of images scaled into [0.1, 0.9]."""
 
     def __init__(self, plan: DVAE, channels: int):
         super().__init__()
@@ -74,7 +76,7 @@ class DVAEEncoder(Encoder):
 
 
 class DVAEDecoder(Decoder):
-    """Latents to images, coarse to fine; parts are stored in the order in which they run."""
+    """Decoder; modules are registered in the order in which they run."""
 
     def __init__(self, plan: DVAE, channels: int):
         super().__init__()
@@ -101,13 +103,13 @@ class DVAEDecoder(Decoder):
 
 
 def level(dim_in: int, dim_out: int, sides: tuple[int, ...], plan: DVAE) -> nn.Sequential:
-    """The blocks at one size."""
+    """Build the blocks at one resolution."""
     dims = steps(dim_in, dim_out, plan.blocks)
     return nn.Sequential(*(BottleneckBlock(before, after, sides, plan.gain) for before, after in dims))
 
 
 class BottleneckBlock(nn.Module):
-    """Four times ReLU and convolution with a quarter of the channels, times `gain`, added to the input."""
+    """Residual block of four ReLUs and convolutions with a quarter of the channels, scaled by `gain`."""
 
     def __init__(self, dim_in: int, dim_out: int, sides: tuple[int, ...], gain: float):
         super().__init__()
@@ -127,7 +129,7 @@ class BottleneckBlock(nn.Module):
 
 
 def convolution(dim_in: int, dim_out: int, side: int) -> nn.Conv2d:
-    """A convolution that keeps the size, and at the start the variance."""
+    """Build a convolution of stride 1 that is initialized to keep the variance."""
     part = nn.Conv2d(dim_in, dim_out, side, padding=side // 2)
     nn.init.normal_(part.weight, std=1 / math.sqrt(dim_in * side**2))
     nn.init.zeros_(part.bias)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Blocks on the levels of a pyramid and between them, after VQGAN (arXiv:2012.09841, table 7)."""
+"""Building blocks of pyramids, after VQGAN (arXiv:2012.09841, table 7)."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 
 class Level(nn.Module):
-    """Blocks at one size, one after the other."""
+    """Sequence of blocks at one resolution."""
 
     def __init__(self, blocks: Iterable[nn.Module], checkpoint: bool):
         super().__init__()
@@ -25,7 +25,7 @@ class Level(nn.Module):
 
 
 class ZeroConv(nn.Conv2d):
-    """A convolution that is zero before training: the branch that ends in it adds nothing at first."""
+    """Convolution initialized to zero, so that a branch that ends in it adds nothing at first."""
 
     def reset_parameters(self) -> None:
         for parameter in self.parameters():
@@ -33,7 +33,7 @@ class ZeroConv(nn.Conv2d):
 
 
 class MeanConv(ZeroConv):
-    """A convolution that is the mean of 2x2 pixels of its own channel before training."""
+    """Convolution initialized to the mean of 2x2 pixels in each channel."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -42,7 +42,7 @@ class MeanConv(ZeroConv):
 
 
 class CopyConv(ZeroConv):
-    """A convolution that copies its input before training."""
+    """Convolution initialized to the identity."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -50,7 +50,7 @@ class CopyConv(ZeroConv):
 
 
 class ResidualBlock(nn.Module):
-    """Twice normalization, swish and convolution, added to the input (or to its 1x1 convolution)."""
+    """Residual block of two normalizations, swishes and convolutions."""
 
     def __init__(self, dim_in: int, dim_out: int, groups: int, dropout: float = 0.0, bias: bool = True):
         super().__init__()
@@ -68,7 +68,7 @@ class ResidualBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width; the one pixel of padding is at the right and at the bottom."""
+    """Strided convolution, padded by one pixel at the right and bottom."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -79,7 +79,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width."""
+    """Nearest-neighbour upsampling and a convolution."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -90,19 +90,19 @@ class Upsample(nn.Module):
 
 
 def steps(dim_in: int, dim_out: int, blocks: int) -> list[tuple[int, int]]:
-    """Channels before and after each block of a level: the first changes their number."""
+    """Return input and output channels of each block of a level; the first block changes them."""
     return list(pairwise((dim_in,) + (dim_out,) * blocks))
 
 
-def run(part: nn.Module, features: Tensor, forget: bool) -> Tensor:
-    """The part's output; its activations are computed again for gradients if they are to be forgotten."""
-    if forget and part.training and not isinstance(part, nn.Identity):
+def run(part: nn.Module, features: Tensor, checkpoint: bool) -> Tensor:
+    """Run a module, with activation checkpointing if requested."""
+    if checkpoint and part.training and not isinstance(part, nn.Identity):
         return recompute(part, features, use_reentrant=False)
     return part(features)
 
 
 def normalization(dim: int, groups: int) -> nn.GroupNorm:
-    """Group normalization with the published epsilon; fewer groups where `groups` do not divide `dim`."""
+    """Build a group normalization; if `groups` do not divide `dim`, it has the most groups that do."""
     if dim % groups:
         groups = max(
             count for count in range(1, groups) if dim % count == 0 and (count == 1 or dim // count >= 4)

@@ -1,4 +1,4 @@
-"""The convolutions of MAGVIT-v2 (arXiv:2310.05737), as Open-MAGVIT2 has them (arXiv:2409.04410)."""
+"""Convolutional autoencoder of MAGVIT-v2 (arXiv:2310.05737), as in Open-MAGVIT2 (arXiv:2409.04410)."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from genstack.compressor.networks.pyramid import Pyramid, PyramidDecoder, Pyrami
 
 @dataclass(frozen=True)
 class MAGVITNetwork(Pyramid):
-    """Residual blocks without attention; the decoder looks at the latents again before each of its levels.
+    """Residual blocks without attention, and adaptive group normalization in the decoder.
 
-    There it normalizes its features, and scales and shifts each channel by what the latents' channels are
-    like over the whole image: their deviations and means. It computes what the published Open-MAGVIT2
-    tokenizers compute.
+    Before each level, the decoder scales and shifts its features by standard deviations and means of the
+    latents over the image. It matches the published Open-MAGVIT2 tokenizers.
 
     Args:
-        dim: channels of the latents that the encoder writes and the decoder reads.
-        width: channels of the first level; any other level has `width` times its multiplier.
-        multipliers: one per level, full resolution first; n levels shrink each side by 2^(n-1).
-        blocks: residual blocks per level, and at the smallest size.
-        groups: groups of every normalization; where they do not divide the channels, the most groups that do
-            and have 4 channels or more.
-        checkpoint: forget activations in training, compute them again for gradients: less memory, more time.
+        dim: channels of the latents.
+        width: channels of a level with multiplier 1.
+        multipliers: channels of each level in units of `width`, full resolution first; n levels reduce each
+            side by 2^(n-1).
+        blocks: residual blocks per level, and at the lowest resolution.
+        groups: groups of each normalization; if they do not divide the channels, the most groups that do,
+            with at least 4 channels each.
+        checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
     """
 
     dim: int = 18
@@ -53,22 +53,22 @@ class MAGVITNetwork(Pyramid):
             self,
             first=nn.Conv2d(self.dim, self.widths[-1], 3, padding=1),
             middle=self.level(self.widths[-1], self.widths[-1]),
-            looks=[Look(self.dim, width, self.groups) for width, _ in self.up],
+            adaptive_norms=[AdaptiveGroupNorm(self.dim, width, self.groups) for width, _ in self.up],
             levels=[self.level(*dims) for dims in self.up],
-            upsamples=[Unfold(dim) for dim in self.widths[:0:-1]],
+            upsamples=[DepthToSpace(dim) for dim in self.widths[:0:-1]],
             norm=normalization(self.widths[0], self.groups),
             last=nn.Conv2d(self.widths[0], channels, 3, padding=1),
         )
 
     def level(self, dim_in: int, dim_out: int) -> Level:
-        """The blocks at one size."""
+        """Build the blocks at one resolution."""
         dims = steps(dim_in, dim_out, self.blocks)
         blocks = [ResidualBlock(before, after, self.groups, bias=False) for before, after in dims]
         return Level(blocks, self.checkpoint)
 
 
-class Look(nn.Module):
-    """Group normalization whose scale and shift come from the latents: adaptive, in the paper's words."""
+class AdaptiveGroupNorm(nn.Module):
+    """Group normalization with scale and shift from the latents."""
 
     def __init__(self, dim: int, width: int, groups: int):
         super().__init__()
@@ -81,14 +81,14 @@ class Look(nn.Module):
         self, features: Float[Tensor, "b c h w"], latents: Float[Tensor, "b d y x"]
     ) -> Float[Tensor, "b c h w"]:
         places = rearrange(latents, "b d y x -> b d (y x)")
-        # one place has no deviation; the published ones divide by the number of places less one
+        # one position has no deviation; published weights divide by the number of positions minus one
         spread = (places.var(dim=-1, correction=min(1, places.shape[-1] - 1)) + self.norm.eps).sqrt()
         scale, shift = self.scale(spread), self.shift(reduce(places, "b d n -> b d", "mean"))
         return scale[..., None, None] * self.norm(features) + shift[..., None, None]
 
 
-class Unfold(nn.Module):
-    """Twice the height and width: a convolution writes four channels for each, one for each pixel of 2x2."""
+class DepthToSpace(nn.Module):
+    """Upsampling by a convolution to four times the channels, rearranged to 2x2 pixels."""
 
     def __init__(self, dim: int):
         super().__init__()

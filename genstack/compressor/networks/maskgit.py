@@ -1,4 +1,4 @@
-"""The convolutions of MaskGIT (Chang et al. 2022, arXiv:2202.04200) and VQGAN+ (arXiv:2409.16211)."""
+"""Convolutional autoencoder of MaskGIT (arXiv:2202.04200) and VQGAN+ (arXiv:2409.16211)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,21 +14,22 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class MaskGITNetwork(Pyramid):
-    """Residual blocks without attention and without biases, as many in the decoder as in the encoder.
+    """Residual blocks without attention and biases, as many in the decoder as in the encoder.
 
-    It computes what the published MaskGIT tokenizers compute, their shortcut included: where a block changes
-    the number of channels, what is added is a 1x1 convolution of the block's result rather than of its input.
+    It matches the published MaskGIT tokenizers. In blocks that change the number of channels, the shortcut is
+    a 1x1 convolution of the block's result rather than of its input.
 
     Args:
-        dim: channels of the latents that the encoder writes and the decoder reads.
-        width: channels of the first level; any other level has `width` times its multiplier.
-        multipliers: one per level, full resolution first; n levels shrink each side by 2^(n-1).
-        blocks: residual blocks per level, and at the smallest size between the halves.
-        downsampling: how a level is halved: the average of 2x2 (MaskGIT), or a strided convolution (VQGAN+).
-        groups: groups of every normalization; where they do not divide the channels, the most groups that do
-            and have 4 channels or more.
-        checkpoint: forget activations in training, compute them again for gradients: less memory, more time.
-        unit: pixels within the network are in [0, 1], as in the published tokenizers, not in [-1, 1].
+        dim: channels of the latents.
+        width: channels of a level with multiplier 1.
+        multipliers: channels of each level in units of `width`, full resolution first; n levels reduce each
+            side by 2^(n-1).
+        blocks: residual blocks per level, and at the lowest resolution.
+        downsampling: average of 2x2 pixels (MaskGIT) or strided convolution (VQGAN+).
+        groups: groups of each normalization; if they do not divide the channels, the most groups that do,
+            with at least 4 channels each.
+        checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
+        unit: use pixels in [0, 1] inside the network, as in the published tokenizers.
     """
 
     dim: int = 256
@@ -43,7 +44,7 @@ class MaskGITNetwork(Pyramid):
     def __post_init__(self) -> None:
         self.check("dim", "width", "blocks", "groups")
         if self.downsampling not in ("average", "convolution"):
-            raise UserError(f"downsampling {self.downsampling!r} is unknown; use average or convolution")
+            raise UserError(f"unknown downsampling '{self.downsampling}'; use average or convolution")
 
     def encoder(self, channels: int) -> PyramidEncoder:
         read = UnitReader if self.unit else nn.Conv2d
@@ -69,24 +70,24 @@ class MaskGITNetwork(Pyramid):
         )
 
     def level(self, dim_in: int, dim_out: int) -> Level:
-        """The blocks at one size."""
+        """Build the blocks at one resolution."""
         blocks = [UnbiasedBlock(*dims, self.groups) for dims in steps(dim_in, dim_out, self.blocks)]
         return Level(blocks, self.checkpoint)
 
     def downsample(self, dim: int) -> nn.Module:
-        """Build the layer that halves a level with this many channels."""
+        """Build a downsampling layer."""
         return nn.AvgPool2d(2) if self.downsampling == "average" else Downsample(dim)
 
 
 class UnbiasedBlock(nn.Module):
-    """Twice normalization, swish and convolution, added to the input, or to a projection of the result."""
+    """Residual block without biases, whose shortcut projects the result rather than the input."""
 
     def __init__(self, dim_in: int, dim_out: int, groups: int):
         super().__init__()
         self.norm1 = normalization(dim_in, groups)
         self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=False)
         self.norm2 = normalization(dim_out, groups)
-        # where a shortcut reads what the branch writes, zeros would stop both
+        # a projected zero would get no gradient
         ends = ZeroConv if dim_in == dim_out else nn.Conv2d
         self.conv2 = ends(dim_out, dim_out, 3, padding=1, bias=False)
         self.shortcut = nn.Conv2d(dim_out, dim_out, 1, bias=False) if dim_in != dim_out else None
@@ -98,14 +99,14 @@ class UnbiasedBlock(nn.Module):
 
 
 class UnitReader(nn.Conv2d):
-    """A convolution to which pixels are in [0, 1]."""
+    """Convolution that reads pixels in [0, 1]."""
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d H W"]:
         return super().forward((images + 1) / 2)
 
 
 class UnitWriter(nn.Conv2d):
-    """A convolution that means pixels in [0, 1] by what it writes."""
+    """Convolution that returns pixels in [0, 1]."""
 
     def forward(self, features: Float[Tensor, "b d H W"]) -> Float[Tensor, "b c H W"]:
         return 2 * super().forward(features) - 1

@@ -1,4 +1,4 @@
-"""From tokens of patches to pixels: the ways of ViT-VQGAN and TiTok (arXiv:2110.04627, arXiv:2406.07550)."""
+"""Conversion of patch tokens to pixels, as in ViT-VQGAN and TiTok (arXiv:2110.04627, arXiv:2406.07550)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from genstack.errors import UserError
 
 
 class PatchPixels(ABC):
-    """A plan of how tokens of patches become pixels; subclasses are frozen dataclasses of plain values."""
+    """Settings of a module from patch tokens to pixels; subclasses are frozen dataclasses of plain values."""
 
     @abstractmethod
     def writer(self, channels: int, patch: int, width: int) -> "PatchWriter":
-        """Build the module that writes images.
+        """Build the module.
 
         Args:
             channels: channels of the images.
@@ -25,12 +25,12 @@ class PatchPixels(ABC):
             width: channels of a token.
 
         Raises:
-            UserError: the plan does not fit patches of this side.
+            UserError: the settings do not suit patches of this side.
         """
 
 
 class PatchWriter(nn.Module, ABC):
-    """One token for each patch to images."""
+    """Module from patch tokens to images."""
 
     @abstractmethod
     def forward(
@@ -40,12 +40,12 @@ class PatchWriter(nn.Module, ABC):
     @property
     @abstractmethod
     def last_layer(self) -> nn.Parameter:
-        """The weight that writes pixels."""
+        """Weight of the last layer."""
 
 
 @dataclass(frozen=True)
 class SeparatePatches(PatchPixels):
-    """Write the pixels of each patch from its token alone, by two linear layers (ViT-VQGAN)."""
+    """Two linear layers on each token (ViT-VQGAN)."""
 
     def writer(self, channels: int, patch: int, width: int) -> "ToPatches":
         return ToPatches(channels, patch, width)
@@ -53,9 +53,9 @@ class SeparatePatches(PatchPixels):
 
 @dataclass(frozen=True)
 class SmoothedPatches(PatchPixels):
-    """Write each patch by a linear layer, then convolve the image across the borders of patches (TiTok).
+    """A linear layer on each token and a convolution across patch borders (TiTok).
 
-    These are the single-stage tokenizers of 1d-tokenizer.
+    The single-stage tokenizers of 1d-tokenizer use it.
     """
 
     def writer(self, channels: int, patch: int, width: int) -> "ToSmoothedPatches":
@@ -64,13 +64,13 @@ class SmoothedPatches(PatchPixels):
 
 @dataclass(frozen=True)
 class SoftCodes(PatchPixels):
-    """Write probabilities of the codes of another tokenizer; its decoder reads their mean row (TiTok).
+    """Probabilities of another tokenizer's codes, whose mean rows its decoder reads (TiTok).
 
-    These are the two-stage tokenizers of 1d-tokenizer, whose other tokenizer is MaskGIT's.
+    The two-stage tokenizers of 1d-tokenizer use it with MaskGIT's tokenizer.
 
     Args:
-        network: network of the other tokenizer, of which only the decoder is built.
-        codebook_size: number of its codes.
+        network: network of the other tokenizer; only its decoder is built.
+        codebook_size: number of codes of the other tokenizer.
     """
 
     network: MaskGITNetwork = MaskGITNetwork()  # noqa: RUF009 - a frozen plan
@@ -86,7 +86,7 @@ class SoftCodes(PatchPixels):
 
 
 class ToPatches(PatchWriter):
-    """Two linear layers on each token."""
+    """Module of `SeparatePatches`."""
 
     def __init__(self, channels: int, patch: int, width: int):
         super().__init__()
@@ -100,7 +100,7 @@ class ToPatches(PatchWriter):
         pixels = self.head(tokens)
         return rearrange(
             pixels, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=self.patch, q=self.patch
-        ).contiguous()  # what reads images is quicker by rows
+        ).contiguous()  # contiguous images are faster to read
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -108,7 +108,7 @@ class ToPatches(PatchWriter):
 
 
 class ToSmoothedPatches(PatchWriter):
-    """A linear layer on each token, and a convolution of the image."""
+    """Module of `SmoothedPatches`."""
 
     def __init__(self, channels: int, patch: int, width: int):
         super().__init__()
@@ -131,7 +131,7 @@ class ToSmoothedPatches(PatchWriter):
 
 
 class FromSoftCodes(PatchWriter):
-    """Probabilities of codes, their mean row of the codebook, and a decoder of such rows."""
+    """Module of `SoftCodes`."""
 
     def __init__(self, plan: SoftCodes, channels: int, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Levels of halving size, from images to latents and back, as VQGAN has them (arXiv:2012.09841, table 7)."""
+"""Encoders and decoders with levels of halving resolution, as in VQGAN (arXiv:2012.09841, table 7)."""
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -12,18 +12,18 @@ from genstack.errors import UserError
 
 
 class Pyramid(Network):
-    """A plan of levels, each with half the sides of the one before; a plan lists the parts of both halves."""
+    """Settings of a network with levels of halving resolution."""
 
     width: int
     multipliers: tuple[int | float, ...]
     blocks: int
 
     def check(self, *counts: str) -> None:
-        """Refuse a plan with less than 1 of any of `counts`, or of the channels of a level."""
+        """Check that `counts` and the channels of all levels are at least 1."""
         found = {name: getattr(self, name) for name in counts}
         for name, count in {**found, "multipliers": min(self.widths, default=0)}.items():
             if count < 1:
-                raise UserError(f"{name} {getattr(self, name)} is too small; use 1 or more")
+                raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least 1")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -32,12 +32,12 @@ class Pyramid(Network):
 
     @property
     def down(self) -> list[tuple[int, int]]:
-        """Channels before and after each level of the encoder."""
+        """Input and output channels of each level of the encoder."""
         return list(pairwise((self.width, *self.widths)))
 
     @property
     def up(self) -> list[tuple[int, int]]:
-        """Channels before and after each level of the decoder, smallest size first."""
+        """Input and output channels of each level of the decoder, lowest resolution first."""
         return list(pairwise((self.widths[-1], *self.widths[::-1])))
 
     @property
@@ -50,15 +50,15 @@ class Pyramid(Network):
 
 
 class PyramidEncoder(Encoder):
-    """Images to latents, fine to coarse; parts come in the order in which they are made and stored.
+    """Encoder; arguments are in the order in which modules are built and registered.
 
     Args:
-        first: images to features.
-        levels: one for each size, full resolution first.
-        downsamples: between any two levels.
-        middle: what follows at the smallest size.
-        norm: before the last swish.
-        last: features to latents.
+        first: layer from images to features.
+        levels: one per resolution, full resolution first.
+        downsamples: layers between levels.
+        middle: blocks at the lowest resolution.
+        norm: normalization before the last swish.
+        last: layer from features to latents.
     """
 
     def __init__(
@@ -85,17 +85,18 @@ class PyramidEncoder(Encoder):
 
 
 class PyramidDecoder(Decoder):
-    """Latents to images, coarse to fine; parts come in the order in which they are made and stored.
+    """Decoder; arguments are in the order in which modules are built and registered.
 
     Args:
-        plan: which sizes of latents and images belong together.
-        first: latents to features.
-        middle: what follows at the smallest size.
-        levels: one for each size, the smallest first.
-        upsamples: between any two levels.
-        norm: before the last swish.
-        last: features to images.
-        looks: what looks at the latents again before each level; stored before the levels. None by default.
+        plan: network settings, which relate sizes of latents and images.
+        first: layer from latents to features.
+        middle: blocks at the lowest resolution.
+        levels: one per resolution, the lowest first.
+        upsamples: layers between levels.
+        norm: normalization before the last swish.
+        last: layer from features to images.
+        adaptive_norms: normalizations by the latents before each level, registered before the levels; none by
+            default.
     """
 
     def __init__(
@@ -107,12 +108,12 @@ class PyramidDecoder(Decoder):
         upsamples: Iterable[nn.Module],
         norm: nn.Module,
         last: nn.Conv2d,
-        looks: Iterable[nn.Module] = (),
+        adaptive_norms: Iterable[nn.Module] = (),
     ):
         super().__init__()
         self.plan, self.dim = plan, first.in_channels
         self.first, self.middle = first, middle
-        self.looks = nn.ModuleList(looks)
+        self.adaptive_norms = nn.ModuleList(adaptive_norms)
         self.levels = nn.ModuleList(levels)
         self.upsamples = nn.ModuleList(upsamples)
         self.norm, self.last = norm, last
@@ -122,9 +123,10 @@ class PyramidDecoder(Decoder):
     ) -> Float[Tensor, "b c H W"]:
         check_fit(self.plan, latents, image_size)
         features = self.middle(self.first(latents))
-        looks: list[Callable[[Tensor, Tensor], Tensor]] = [*self.looks] or [no_look] * len(self.levels)
-        for look, level, upsample in zip(looks, self.levels, [*self.upsamples, nn.Identity()], strict=True):
-            features = upsample(level(look(features, latents)))
+        norms: list[Callable[[Tensor, Tensor], Tensor]] = [*self.adaptive_norms]
+        norms = norms or [identity] * len(self.levels)
+        for norm, level, upsample in zip(norms, self.levels, [*self.upsamples, nn.Identity()], strict=True):
+            features = upsample(level(norm(features, latents)))
         return self.last(F.silu(self.norm(features)))
 
     @property
@@ -132,8 +134,8 @@ class PyramidDecoder(Decoder):
         return self.last.get_parameter("weight")
 
 
-def no_look(
+def identity(
     features: Float[Tensor, "b c h w"], latents: Float[Tensor, "b d y x"]
 ) -> Float[Tensor, "b c h w"]:
-    """The features, whatever the latents."""
+    """Return the features unchanged."""
     return features

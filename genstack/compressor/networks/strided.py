@@ -13,16 +13,16 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Strided(Network):
-    """Strided 4x4 convolutions, then residual blocks, without normalization: small and quick.
+    """Strided 4x4 convolutions and residual blocks without normalization; small and fast.
 
-    It is also the network of each grid of a `HierarchicalAutoencoder`; the defaults are those of VQ-VAE-2
+    It is also the network of each grid in a `HierarchicalAutoencoder`; the defaults are VQ-VAE-2's
     (arXiv:1906.00446, table 4).
 
     Args:
-        dim: channels of the features, and of the latents that the encoder writes and the decoder reads.
-        stride: pixels that a latent stands for along each side, a power of 2.
-        blocks: residual blocks of either half.
-        inner: channels inside a residual block.
+        dim: channels of features and latents.
+        stride: pixels per latent along each side; a power of 2.
+        blocks: residual blocks of the encoder and of the decoder.
+        inner: channels inside residual blocks.
     """
 
     dim: int = 128
@@ -33,15 +33,15 @@ class Strided(Network):
     def __post_init__(self) -> None:
         for name, least in {"dim": 2, "blocks": 0, "inner": 1}.items():
             if getattr(self, name) < least:
-                raise UserError(f"{name} {getattr(self, name)} is too small; use {least} or more")
+                raise UserError(f"{name} {getattr(self, name)} is out of range; it must be at least {least}")
         if self.stride < 2 or self.stride & (self.stride - 1):
-            raise UserError(f"stride {self.stride} is no power of 2; use 2, 4, 8 or 16")
+            raise UserError(f"stride {self.stride} must be a power of 2, such as 2, 4, 8 or 16")
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of the features between strided convolutions, fine to coarse; the last alone are whole."""
-        halvings = self.stride.bit_length() - 1
-        return (self.dim // 2,) * max(1, halvings - 1) + (self.dim,) * (halvings > 1)
+        """Channels after each strided convolution, fine to coarse; only the last has all `dim`."""
+        downsamples = self.stride.bit_length() - 1
+        return (self.dim // 2,) * max(1, downsamples - 1) + (self.dim,) * (downsamples > 1)
 
     def encoder(self, channels: int) -> "StridedEncoder":
         return StridedEncoder(self, channels)
@@ -54,12 +54,12 @@ class Strided(Network):
 
 
 class StridedEncoder(Encoder):
-    """Images to latents: each strided convolution halves the sides."""
+    """Encoder; each strided convolution halves the sides."""
 
     def __init__(self, plan: Strided, channels: int):
         super().__init__()
         self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.halvings = nn.ModuleList(
+        self.downsamples = nn.ModuleList(
             nn.Conv2d(before, after, 4, stride=2, padding=1)
             for before, after in pairwise((channels, *plan.widths))
         )
@@ -68,8 +68,8 @@ class StridedEncoder(Encoder):
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
         features = images
-        for halving in self.halvings:
-            features = F.relu(halving(features))
+        for downsample in self.downsamples:
+            features = F.relu(downsample(features))
         features = self.last(features)
         for block in self.blocks:
             features = block(features)
@@ -77,17 +77,14 @@ class StridedEncoder(Encoder):
 
 
 class StridedDecoder(Decoder):
-    """Latents to images: each transposed convolution doubles the sides.
-
-    The latents arrive by the convolution of whoever holds the decoder.
-    """
+    """Decoder; each transposed convolution doubles the sides."""
 
     def __init__(self, plan: Strided, channels: int):
         super().__init__()
         self.plan, self.channels, self.dim = plan, channels, plan.dim
         self.blocks = nn.ModuleList(Block(plan.dim, plan.inner) for _ in range(plan.blocks))
         halves = (plan.dim // 2,) * (plan.stride.bit_length() - 2)
-        self.doublings = nn.ModuleList(
+        self.upsamples = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
             for before, after in pairwise((plan.dim, *halves, channels))
         )
@@ -99,17 +96,17 @@ class StridedDecoder(Decoder):
         features = latents
         for block in self.blocks:
             features = block(features)
-        for doubling in self.doublings:
-            features = doubling(F.relu(features))
+        for upsample in self.upsamples:
+            features = upsample(F.relu(features))
         return features
 
     @property
     def last_layer(self) -> nn.Parameter:
-        return self.doublings[-1].get_parameter("weight")
+        return self.upsamples[-1].get_parameter("weight")
 
 
 class Block(nn.Module):
-    """Twice ReLU and convolution, 3x3 and 1x1, added to the input."""
+    """Residual block of ReLU, 3x3 convolution, ReLU and 1x1 convolution."""
 
     def __init__(self, dim: int, inner: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The transformer autoencoder of ViT-VQGAN (Yu et al. 2021, arXiv:2110.04627, section 3.1)."""
+"""Transformer autoencoder of ViT-VQGAN (Yu et al. 2021, arXiv:2110.04627, section 3.1)."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,29 @@ from torch import Tensor, nn
 from genstack.compressor.network import Decoder, Encoder, Network, check_fit
 from genstack.compressor.networks.patch_pixels import ToPatches
 from genstack.compressor.networks.transformer import (
-    FromPatches,
     Head,
+    PatchEmbedding,
     Transformer,
     check_plan,
     patch_grid,
-    places,
+    sine_positions,
 )
 
 
 @dataclass(frozen=True)
 class ViT(Network):
-    """A transformer over patches, one latent for each patch; the defaults are ViT-VQGAN's small one.
+    """Transformer over patches with one latent per patch; the defaults are ViT-VQGAN small.
 
-    It reads images of any size that its patches tile, not only of the size that it was trained on. Few
-    channels and unit vectors belong to it: `dim` as the quantizer's, with `projection: 0`, is the paper's.
+    It accepts images of any size that its patches tile. As in the paper, use a quantizer of few channels and
+    unit vectors with the same `dim` and `projection: 0`.
 
     Args:
-        dim: channels of the latents that the encoder writes and the decoder reads.
-        patch: side of the square of pixels that one latent stands for.
-        width: channels of a token, a multiple of 4 and of `heads`.
-        depth: layers of the encoder, and of the decoder.
+        dim: channels of the latents.
+        patch: side of a patch in pixels.
+        width: channels of a token; a multiple of 4 and of `heads`.
+        depth: layers of the encoder and of the decoder.
         heads: attention heads of each layer.
-        checkpoint: forget activations in training, compute them again for gradients: less memory, more time.
+        checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
     """
 
     dim: int = 32
@@ -55,12 +55,12 @@ class ViT(Network):
 
 
 class ViTEncoder(Encoder):
-    """Patches to latents."""
+    """Encoder from patches to latents."""
 
     def __init__(self, plan: ViT, channels: int):
         super().__init__()
         self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.patches = FromPatches(channels, plan.patch, plan.width)
+        self.patches = PatchEmbedding(channels, plan.patch, plan.width)
         self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
         self.head = Head(plan.width, plan.dim)
 
@@ -71,7 +71,7 @@ class ViTEncoder(Encoder):
 
 
 class ViTDecoder(Decoder):
-    """Latents to patches."""
+    """Decoder from latents to patches."""
 
     def __init__(self, plan: ViT, channels: int):
         super().__init__()
@@ -86,7 +86,7 @@ class ViTDecoder(Decoder):
         check_fit(self.plan, latents, image_size)
         tokens = self.first(rearrange(latents, "b d h w -> b (h w) d"))
         rows, columns = latents.shape[-2:]
-        tokens = tokens + places(rows, columns, self.plan.width, latents.device)
+        tokens = tokens + sine_positions(rows, columns, self.plan.width, latents.device)
         return self.pixels(self.transformer(tokens), image_size)
 
     @property

@@ -1,4 +1,4 @@
-"""Latents to codes: one file per algorithm."""
+"""Quantizers from latents to codes, one file per algorithm."""
 
 from genstack.compressor.quantizers.bsq import BSQ
 from genstack.compressor.quantizers.fsq import FSQ

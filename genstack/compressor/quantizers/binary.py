@@ -8,34 +8,34 @@ from torch import Tensor
 
 from genstack.dist import differentiable_mean
 
-GROUP = 9  # bits whose joint distribution is measured over a batch; 2^9 patterns, as in BSQ
+GROUP = 9  # bits with a joint distribution over the batch; 2^9 patterns, as in BSQ
 
 
 def entropy_term(logits: Float[Tensor, "*shape bits"], diversity: float) -> Float[Tensor, ""]:
-    """Low where codes are certain for each latent and even over the batch (arXiv:2310.05737, equation 5)."""
+    """Entropy loss (arXiv:2310.05737, equation 5): certain codes per latent, uniform codes over the batch."""
     flat = rearrange(logits, "... bits -> (...) bits")
     return mean_entropy(flat) - diversity * entropy_of_mean(flat)
 
 
 def mean_entropy(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
-    """The mean entropy of codes of independent bits with these logits, exact: the bits' entropies add up."""
+    """Mean entropy of codes of independent bits: the exact sum of the bits' entropies."""
     entropies = F.softplus(logits) - logits * logits.sigmoid()
     return entropies.sum(1).mean()
 
 
 def entropy_of_mean(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
-    """The entropy of the codes of a whole batch, of all processes; bits are independent within each latent.
+    """Entropy of the codes of the batch of all processes, with independent bits within each latent.
 
-    It adds up the entropies of groups of `GROUP` bits: exact up to so many, and an upper bound beyond.
+    Entropies of groups of `GROUP` bits are added: exact up to this many bits, and an upper bound beyond.
     """
     return torch.stack([group_entropy(group) for group in logits.split(GROUP, dim=1)]).sum()
 
 
 def group_entropy(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
-    """The entropy of the mean distribution over all patterns of few bits.
+    """Entropy of the mean distribution over all patterns of a few bits.
 
-    A latent's distribution is a product over bits. The mean of products of two halves is a matrix product, so
-    only the patterns of half of the bits exist for each latent.
+    Each latent's distribution is a product over bits. The mean of products of two halves is a matrix product,
+    so only the patterns of half of the bits are stored per latent.
     """
     halves = logits.tensor_split([(logits.shape[1] + 1) // 2], dim=1)
     joint = differentiable_mean(patterns(halves[0]).T @ patterns(halves[1]) / len(logits))
@@ -43,7 +43,7 @@ def group_entropy(logits: Float[Tensor, "n bits"]) -> Float[Tensor, ""]:
 
 
 def patterns(logits: Float[Tensor, "n bits"]) -> Float[Tensor, "n patterns"]:
-    """Probabilities of all patterns of independent bits."""
+    """Return the probabilities of all patterns of independent bits."""
     result = logits.new_ones(len(logits), 1)
     for bit in logits.unbind(1):
         both = torch.stack([(-bit).sigmoid(), bit.sigmoid()], dim=1)

@@ -10,22 +10,22 @@ from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.binary import entropy_term
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.corners import Corners
-from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.compressor.quantizers.estimator import straight_through
 from genstack.layout import CodeLayout
 
 
 class BSQ(Quantizer):
-    """Latents on the unit sphere become the nearest corner of the cube inside it; its signs are their code.
+    """Replace latents on the unit sphere by the nearest corner of the inscribed cube; its signs are the code.
 
-    Like LFQ, but latents and codes are never further apart than a bound, so no term pulls them together.
+    Like LFQ, but without a commitment loss, because the distance of latents and codes is bounded.
 
     Args:
-        bits: channels, and bits of a position.
-        depth: symbols that these bits are written in; 18 bits in depth 2 are two codes of 512 values.
-        entropy_weight: weight of the entropy terms, which make codes certain for each latent and even over
-            the batch.
-        diversity: weight of the batch's entropy inside them, against that of each latent.
-        temperature: of the distribution over codes whose entropy is measured; smaller is harder.
+        bits: channels and bits of a position.
+        depth: number of symbols per position; 18 bits in depth 2 are two codes of 512 values.
+        entropy_weight: weight of the entropy terms, which make each latent's code certain and all codes
+            equally frequent.
+        diversity: weight of the batch's entropy relative to the latents' entropy.
+        temperature: temperature of the distribution in the entropy terms; lower is harder.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BSQ(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             soft = F.normalize(rearrange(latents.float(), "b d h w -> b h w d"), dim=-1)
             hard, codes = self.corners.nearest(soft)
-            # softmax over corners of u c / temperature, which is a product over bits (equation 8)
+            # the softmax over corners of u c / temperature is a product over bits (equation 8)
             logits = soft * (2 * self.corners.reach / self.temperature)
             losses = {"entropy": self.entropy_weight * entropy_term(logits, self.diversity)}
             quantized = rearrange(straight_through(hard, soft), "b h w d -> b d h w")

@@ -1,4 +1,4 @@
-"""Corners of a cube, and the symbols that name them (arXiv:2310.05737, arXiv:2406.07548)."""
+"""Corners of a cube and their codes (arXiv:2310.05737, arXiv:2406.07548)."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from genstack.errors import UserError
 
 @dataclass(frozen=True)
 class Corners:
-    """The corners of a cube around 0; their signs are bits, the first is the lowest of the first symbol.
+    """Corners of a cube around 0, numbered by their signs; the first sign is the lowest bit.
 
     Args:
-        bits: of one position: a channel each.
-        depth: symbols that they are written in, of equally many bits.
-        reach: how far the corners are from 0 in each channel.
+        bits: bits of one position, one per channel.
+        depth: number of symbols per position, of equally many bits.
+        reach: absolute value of the corners in each channel.
     """
 
     bits: int
@@ -27,7 +27,7 @@ class Corners:
     def __post_init__(self) -> None:
         if self.depth < 1 or self.bits % self.depth:
             raise UserError(
-                f"{self.bits} bits cannot be written in depth {self.depth}; use a depth that divides them"
+                f"{self.bits} bits cannot be split into depth {self.depth}; use a depth that divides them"
             )
         if self.bits // self.depth > 62:
             raise UserError(
@@ -37,30 +37,30 @@ class Corners:
 
     @property
     def size(self) -> int:
-        """Values of one symbol."""
+        """Number of values of one symbol."""
         return 2 ** (self.bits // self.depth)
 
     def nearest(
         self, latents: Float[Tensor, "b h w {self.bits}"]
     ) -> tuple[Float[Tensor, "b h w {self.bits}"], Int[Tensor, "b n"]]:
-        """The corners nearest to latents, and their codes."""
+        """Return the corners nearest to latents, and their codes."""
         bits = latents > 0
         return self.at(bits), self.codes(bits)
 
     def lookup(self, grid: Int[Tensor, "b h w {self.depth}"]) -> Float[Tensor, "b {self.bits} h w"]:
-        """The corners that symbols name."""
+        """Return the corners of symbols."""
         return rearrange(self.at(self.bits_of(grid)), "b h w d -> b d h w")
 
     def at(self, bits: Bool[Tensor, "*shape {self.bits}"]) -> Float[Tensor, "*shape {self.bits}"]:
-        """The corners that bits name."""
+        """Return the corners of bits."""
         return (bits * 2.0 - 1) * self.reach
 
     def codes(self, bits: Bool[Tensor, "b h w {self.bits}"]) -> Int[Tensor, "b n"]:
-        """The flat sequence of symbols of a grid of bits."""
+        """Convert a grid of bits to a flat sequence of symbols."""
         parts = rearrange(bits.long(), "b h w (depth bit) -> b (h w depth) bit", depth=self.depth)
         return (parts << torch.arange(parts.shape[-1], device=bits.device)).sum(-1)
 
     def bits_of(self, grid: Int[Tensor, "b h w {self.depth}"]) -> Bool[Tensor, "b h w {self.bits}"]:
-        """The way back from `codes`."""
+        """Convert symbols to bits, the inverse of `codes`."""
         places = torch.arange(self.bits // self.depth, device=grid.device)
         return rearrange(grid[..., None] >> places & 1, "b h w depth bit -> b h w (depth bit)").bool()

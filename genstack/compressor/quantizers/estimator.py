@@ -1,4 +1,4 @@
-"""How a gradient passes a choice: straight through (arXiv:1308.3432) or turned (arXiv:2410.06424)."""
+"""Gradient estimators: straight-through (arXiv:1308.3432) and rotation trick (arXiv:2410.06424)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -7,24 +7,27 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.compressor.quantizers.straight_through import straight_through
-
-SHORTEST = 1e-6  # vectors are taken for no shorter than this where their length divides
+MIN_LENGTH = 1e-6  # of a vector in a division
 
 
-class Estimator(ABC):
-    """A plan of the gradient of a choice."""
+def straight_through(hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return the value of `hard`, bit for bit, with the gradient of `soft`."""
+    return hard.detach() + (soft - soft.detach())
+
+
+class GradientEstimator(ABC):
+    """Gradient of the quantized latents with respect to the latents."""
 
     @abstractmethod
     def __call__(
         self, hard: Float[Tensor, "*shape d"], soft: Float[Tensor, "*shape d"]
     ) -> Float[Tensor, "*shape d"]:
-        """The value of `hard`, bit for bit, and a gradient for `soft`."""
+        """Return the value of `hard`, bit for bit, with a gradient for `soft`."""
 
 
 @dataclass(frozen=True)
-class StraightThrough(Estimator):
-    """The gradient of what was chosen, as it is."""
+class StraightThrough(GradientEstimator):
+    """Pass the gradient unchanged."""
 
     def __call__(
         self, hard: Float[Tensor, "*shape d"], soft: Float[Tensor, "*shape d"]
@@ -33,11 +36,11 @@ class StraightThrough(Estimator):
 
 
 @dataclass(frozen=True)
-class RotationTrick(Estimator):
-    """The gradient, turned and scaled as the choice is turned and scaled against the latent (section 4).
+class RotationTrick(GradientEstimator):
+    """Rotate and scale the gradient like the latent to its row (section 4).
 
-    The chosen vector is |q| / |e| R e with R = I - 2 r r' + 2 q' e' (equation 4, q' and e' of unit length,
-    r that of their sum); R and the scale are constants to the gradient.
+    The chosen vector is |q| / |e| R e with R = I - 2 r r' + 2 q' e' (equation 4). q', e' and r are the unit
+    vectors of q, e and q' + e'; R and the scale are constants to the gradient.
     """
 
     def __call__(
@@ -45,8 +48,8 @@ class RotationTrick(Estimator):
     ) -> Float[Tensor, "*shape d"]:
         source, target = F.normalize(soft.detach(), dim=-1), F.normalize(hard.detach(), dim=-1)
         between = F.normalize(source + target, dim=-1)
-        lengths = soft.detach().norm(dim=-1, keepdim=True).clamp(min=SHORTEST)
+        lengths = soft.detach().norm(dim=-1, keepdim=True).clamp(min=MIN_LENGTH)
         scale = hard.detach().norm(dim=-1, keepdim=True) / lengths
-        mirrored = soft - 2 * between * (soft * between).sum(-1, keepdim=True)
-        turned = mirrored + 2 * target * (soft * source).sum(-1, keepdim=True)
-        return straight_through(hard, scale * turned)
+        reflected = soft - 2 * between * (soft * between).sum(-1, keepdim=True)
+        rotated = reflected + 2 * target * (soft * source).sum(-1, keepdim=True)
+        return straight_through(hard, scale * rotated)

@@ -8,36 +8,32 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
-from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.compressor.quantizers.estimator import straight_through
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
-MARGIN = (
-    1e-3  # bounded latents may pass the outermost level by this share, where tanh would reach it at infinity
-)
+MARGIN = 1e-3  # share by which bounds exceed the outermost levels, which tanh would reach at infinity only
 
 
 class FSQ(Quantizer):
-    """Each channel is rounded to one of a few levels; all combinations of levels are the codebook.
+    """Round each channel to one of a few levels; all combinations of levels form the codebook.
 
-    There is no table to learn, no loss term and nothing that can collapse. The paper recommends
+    It has no table and no loss term, and cannot collapse. The paper recommends
     `[8, 6, 5]` for 240 codes, `[8, 5, 5, 5]` for 1,000, `[7, 5, 5, 5, 5]` for 4,375, `[8, 8, 8, 5, 5, 5]` for
-    64,000; 5 levels or more in each channel work best.
+    64,000; at least 5 levels per channel work best.
 
     Args:
-        levels: levels of each channel; their product is the number of values of a code.
+        levels: number of levels per channel; their product is the codebook size.
     """
 
     counts: Int[Tensor, " {self.dim}"]
-    middle: Int[
-        Tensor, " {self.dim}"
-    ]  # the middle level, counted from the lowest; it scales latents to [-1, 1]
-    place_values: Int[Tensor, " {self.dim}"]  # what one level adds to a code
+    middle: Int[Tensor, " {self.dim}"]  # index of the middle level; it scales latents to [-1, 1]
+    place_values: Int[Tensor, " {self.dim}"]  # contribution of one level to a code
 
     def __init__(self, levels: tuple[int, ...] = (8, 5, 5, 5)):
         super().__init__()
         if not levels or min(levels) < 3:
-            raise UserError(f"levels {levels} are too few; use 3 or more in each channel, or LFQ for signs")
+            raise UserError(f"levels {levels} are too few; use 3 or more per channel, or LFQ for signs")
         if prod(levels) >= 2**31:
             raise UserError(f"levels {levels} make {prod(levels)} codes; use fewer channels or levels")
         self.levels = tuple(levels)
@@ -62,15 +58,15 @@ class FSQ(Quantizer):
         return rearrange((digits - self.middle) / self.middle, "b h w d -> b d h w")
 
     def bound(self, latents: Float[Tensor, "*shape {self.dim}"]) -> Float[Tensor, "*shape {self.dim}"]:
-        """Latents between the outermost levels, which are whole numbers (appendix A.1).
+        """Bound latents to the range of the levels, which are integers (appendix A.1).
 
-        An even number of levels lies lopsided around 0, from -L/2 to L/2 - 1: the bounds are shifted by
-        a half and the latents with them, so that 0 stays 0.
+        An even number of levels goes from -L/2 to L/2 - 1, so bounds and latents are shifted by a half; 0
+        stays at 0.
         """
         reach = (self.counts - 1) / 2 * (1 + MARGIN)
         offset = torch.where(self.counts % 2 == 0, 0.5, 0.0)
         return (latents + torch.atanh(offset / reach)).tanh() * reach - offset
 
     def number(self, rounded: Float[Tensor, "*shape {self.dim}"]) -> Int[Tensor, "*shape"]:
-        """The code of levels: the first channel is the lowest digit."""
+        """Convert levels to codes; the first channel is the lowest digit."""
         return ((rounded + self.middle).long() * self.place_values).sum(-1)

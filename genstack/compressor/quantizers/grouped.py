@@ -10,30 +10,30 @@ from torch import Tensor, nn
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.codebook import Seeding
-from genstack.compressor.quantizers.estimator import Estimator, StraightThrough
-from genstack.compressor.quantizers.learning import ByGradient, Learning
+from genstack.compressor.quantizers.estimator import GradientEstimator, StraightThrough
+from genstack.compressor.quantizers.update import CodebookUpdate, GradientUpdate
 from genstack.compressor.quantizers.vq import VectorQuantizer
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 
 class Grouped(Quantizer):
-    """The channels of a latent are cut into groups, and each group becomes the nearest row of its own table.
+    """Split the channels of a latent into groups, and quantize each with its own table.
 
-    A position has one code for each group; n tables of K rows stand for K^n vectors.
+    A position has one code per group; n tables of K rows represent K^n vectors.
 
     Args:
         groups: number of groups, and of codes per position.
-        codebook_size: number of rows of each table, which is the number of values of a code.
+        codebook_size: number of rows (codes) of each table.
         dim: channels of all groups together.
-        learning: how rows learn: ByGradient, or ByAverage of the latents that chose them.
-        commitment_weight: weight of the term that pulls the encoder towards the chosen rows.
-        normalize: give each group and each row unit length, so that directions are compared and not sizes.
-        estimator: how the gradient passes the choice to the encoder: StraightThrough or RotationTrick.
-        seeding: rows become randomly chosen latents of the first batch in training (latents), or the means
-            of its clusters (kmeans); null leaves them random.
-        dead_after: a row that was not chosen once while this many latents per row passed starts again from a
-            random latent; null never restarts one.
+        update: update rule of the rows, GradientUpdate or EMAUpdate.
+        commitment_weight: weight of the commitment loss, which pulls latents to their rows.
+        normalize: compare groups and rows at unit length, by direction only.
+        estimator: gradient through quantization, StraightThrough or RotationTrick.
+        seeding: initialize rows with random latents of the first training batch (latents), or with the means
+            of its clusters (kmeans); null for random rows.
+        dead_after: restart a row from a random latent once this many latents per row have passed without
+            choosing it; null for no restarts.
     """
 
     def __init__(
@@ -41,18 +41,18 @@ class Grouped(Quantizer):
         groups: int = 2,
         codebook_size: int = 256,
         dim: int = 16,
-        learning: Learning = ByGradient(),
+        update: CodebookUpdate = GradientUpdate(),
         commitment_weight: float = 0.25,
         normalize: bool = True,
-        estimator: Estimator = StraightThrough(),
+        estimator: GradientEstimator = StraightThrough(),
         seeding: Seeding | None = "latents",
         dead_after: float | None = 64.0,
     ):
         super().__init__()
         check("groups", groups, groups >= 1, "1 or more")
         if dim % groups:
-            raise UserError(f"dim {dim} cannot be cut into {groups} groups; use a multiple of {groups}")
-        self.groups, self.codebook_size, self.dim, self.learning = groups, codebook_size, dim, learning
+            raise UserError(f"dim {dim} cannot be split into {groups} groups; use a multiple of {groups}")
+        self.groups, self.codebook_size, self.dim, self.update = groups, codebook_size, dim, update
         self.depth = groups
         self.commitment_weight, self.normalize, self.estimator = commitment_weight, normalize, estimator
         self.seeding, self.dead_after = seeding, dead_after
@@ -60,7 +60,7 @@ class Grouped(Quantizer):
             VectorQuantizer(
                 codebook_size,
                 dim // groups,
-                learning,
+                update,
                 commitment_weight,
                 normalize,
                 estimator,
@@ -91,5 +91,5 @@ class Grouped(Quantizer):
 
     @property
     def quantizers(self) -> list[VectorQuantizer]:
-        """The quantizer of each group."""
+        """Quantizers of the groups."""
         return cast(list[VectorQuantizer], list(self.tables))

@@ -10,34 +10,33 @@ from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.idle import DeadCodeTracker
-from genstack.compressor.quantizers.kmeans import draw
+from genstack.compressor.quantizers.dead_codes import DeadCodeTracker
+from genstack.compressor.quantizers.kmeans import random_latents
 from genstack.layout import CodeLayout
 
 
 class Gumbel(Quantizer):
-    """Latents become probabilities of codes: training mixes rows by a noisy softmax, use takes the likeliest.
+    """Mix rows by a Gumbel-softmax in training, and take the most likely row in evaluation.
 
-    The mixtures harden while the temperature falls; the divergence of the probabilities from uniform ones
-    keeps all codes in reach. Both follow cosines, as in DALL-E's discrete VAE (appendix A.2). Unlike there, a
-    code is the likelier the nearer its row points to where the latent does, so that codes that are taken for
-    each other look alike, and no latent is too long to learn from.
+    The temperature is annealed, and a divergence from uniform probabilities avoids collapse. Both schedules
+    are cosines, as in DALL-E's discrete VAE (appendix A.2). Unlike there, logits are cosine similarities of
+    latents and rows by default, so similar codes have similar rows, and gradients do not vanish for long
+    latents.
 
     Args:
-        codebook_size: number of rows, which is the number of values of a code.
-        dim: numbers in a row.
-        sharpness: logits are cosines of latents and rows times this; more makes codes surer from the start.
-            With null a layer learns the logits apart from the rows and no code starts again: DALL-E's way,
-            and that of taming-transformers, for their weights.
-        temperature: of the softmax at the start.
-        final_temperature: of the softmax in the end.
-        annealing: optimizer steps in which the temperature falls.
+        codebook_size: number of rows (codes).
+        dim: dimensions of a row.
+        sharpness: factor of the cosine similarities of latents and rows; higher makes codes more certain.
+            null for logits from a linear layer without restarts, as in DALL-E and taming-transformers.
+        temperature: initial temperature of the softmax.
+        final_temperature: final temperature of the softmax.
+        annealing: optimizer steps over which the temperature falls.
         divergence_weight: weight of the divergence from uniform probabilities, in nats per position. The
-            default is that of taming-transformers; DALL-E's beta of 6.6, beside a likelihood in nats per
-            value, is 6.6 / (channels of the image * stride^2): 0.034 for colour at stride 8.
-        divergence_warmup: optimizer steps in which that weight rises from 0.
-        dead_after: a code that was not the likeliest once while this many latents per code passed starts
-            again from a random latent; null never restarts one.
+            default is that of taming-transformers. DALL-E's beta of 6.6, with a likelihood in nats per value,
+            is 6.6 / (channels of the image * stride^2): 0.034 for colour at stride 8.
+        divergence_warmup: optimizer steps over which this weight rises from 0.
+        dead_after: restart a row from a random latent once this many latents per row have passed without
+            choosing it; null for no restarts.
     """
 
     step: Int[Tensor, ""]
@@ -68,11 +67,11 @@ class Gumbel(Quantizer):
         self.temperature, self.final_temperature, self.annealing = temperature, final_temperature, annealing
         self.divergence_weight, self.divergence_warmup = divergence_weight, divergence_warmup
         self.dead_after = dead_after
-        self.length = 1.0 if sharpness is None else dim**0.5  # mean squares of 1, where rows are directions
+        self.length = 1.0 if sharpness is None else dim**0.5  # mean square 1 for rows that are directions
         self.rows = nn.Parameter(torch.randn(codebook_size, dim))
         self.logits = nn.Linear(dim, codebook_size) if sharpness is None else None
         self.register_buffer("step", torch.tensor(0))  # optimizer steps so far
-        self.idle = DeadCodeTracker(codebook_size, None if sharpness is None else dead_after)
+        self.dead_codes = DeadCodeTracker(codebook_size, None if sharpness is None else dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
@@ -80,7 +79,7 @@ class Gumbel(Quantizer):
             logits, vectors = self.scores(soft, directions), directions * self.length
             codes = logits.argmax(-1)
             if self.training:
-                self.idle.observe(rearrange(soft, "b h w d -> (b h w) d"), codes.flatten())
+                self.dead_codes.observe(rearrange(soft, "b h w d -> (b h w) d"), codes.flatten())
                 noise = -torch.empty_like(logits).exponential_().log()
                 mixed = ((logits + noise) / self.temperature_now()).softmax(-1) @ vectors
             else:
@@ -100,7 +99,7 @@ class Gumbel(Quantizer):
     def scores(
         self, latents: Float[Tensor, "*shape {self.dim}"], directions: Float[Tensor, "k {self.dim}"]
     ) -> Float[Tensor, "*shape k"]:
-        """Logits of the codes, from the directions of their rows or from the layer."""
+        """Compute the logits of the codes, by cosine similarity or by the linear layer."""
         if self.sharpness is not None:
             return self.sharpness * F.normalize(latents, dim=-1) @ directions.T
         weight, bias = self.get_parameter("logits.weight"), self.get_parameter("logits.bias")
@@ -108,7 +107,7 @@ class Gumbel(Quantizer):
 
     @property
     def directions(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
-        """Rows at unit length; beside a layer, rows as they are."""
+        """Rows at unit length; plain rows with a linear layer."""
         rows = self.rows.float()
         return rows if self.sharpness is None else F.normalize(rows, dim=1)
 
@@ -119,19 +118,19 @@ class Gumbel(Quantizer):
 
     def after_step(self, skipped: bool) -> None:
         self.step += int(not skipped)
-        dead, latents = self.idle.after_step(skipped)
+        dead, latents = self.dead_codes.after_step(skipped)
         if len(dead):
             with torch.no_grad():
-                self.rows[dead] = F.normalize(draw(latents, len(dead)), dim=1) * self.length
+                self.rows[dead] = F.normalize(random_latents(latents, len(dead)), dim=1) * self.length
 
     def temperature_now(self) -> Float[Tensor, ""]:
-        """The temperature of this step."""
-        fallen = cosine(self.step, self.annealing)
-        return self.temperature + (self.final_temperature - self.temperature) * fallen
+        """Return the temperature of the current step."""
+        share = cosine(self.step, self.annealing)
+        return self.temperature + (self.final_temperature - self.temperature) * share
 
 
 def cosine(step: Int[Tensor, ""], steps: int) -> Float[Tensor, ""]:
-    """From 0 to 1 in so many steps, slow at both ends; 1 from there on."""
+    """Rise from 0 to 1 over a number of steps along a cosine; 1 afterwards."""
     passed = (step / steps).clamp(max=1.0) if steps else torch.ones_like(step, dtype=torch.float32)
     return (1 - torch.cos(math.pi * passed)) / 2
 

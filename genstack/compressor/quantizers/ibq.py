@@ -8,33 +8,34 @@ from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.idle import DeadCodeTracker
-from genstack.compressor.quantizers.kmeans import draw
+from genstack.compressor.quantizers.dead_codes import DeadCodeTracker
+from genstack.compressor.quantizers.kmeans import random_latents
 from genstack.compressor.quantizers.soft_choice import soft_choice
 from genstack.dist import broadcast
 from genstack.layout import CodeLayout
 
-SPLIT = 0.1  # how far a row that starts again turns away from its neighbour, in spreads of the latents
+SPLIT = 0.1  # distance between a restarted row and its neighbour, in spreads of the latents
 
 
 class IBQ(Quantizer):
-    """Each latent becomes the row of the largest inner product; the gradient flows into the choice itself.
+    """Replace each latent by the row of the largest inner product, with gradients through the choice.
 
-    Forwards the choice is hard, backwards it is the softmax over all rows: each row learns from each latent,
-    and large codebooks of many dimensions stay in use. Memory does not grow with latents times rows.
+    The choice is hard in the forward pass, and the softmax over all rows in the backward pass. Every row
+    learns from every latent, which avoids collapse of large codebooks. Memory does not grow with latents
+    times rows.
 
     Args:
-        codebook_size: number of rows, which is the number of values of a code.
-        dim: numbers in a row.
-        quantization_weight: weight of the terms that pull rows and latents together (equation 6).
-        commitment_weight: weight, inside those, of what pulls chosen rows towards latents.
-        entropy_weight: weight of the entropy terms, which make codes certain for each latent and even over
-            the batch.
-        temperature: of the softmax whose entropy is measured; smaller is harder.
-        seeding: begin with rows that point to random latents of the first batch in training, all of their
-            mean length, so that each latent chooses the row that points to it.
-        dead_after: a row that was not chosen once while this many latents per row passed starts again beside
-            one that is; null never restarts one.
+        codebook_size: number of rows (codes).
+        dim: dimensions of a row.
+        quantization_weight: weight of the losses that pull rows and latents together (equation 6).
+        commitment_weight: relative weight of the loss that pulls chosen rows to their latents.
+        entropy_weight: weight of the entropy terms, which make each latent's code certain and all codes
+            equally frequent.
+        temperature: temperature of the softmax in the entropy terms; lower is harder.
+        seeding: initialize rows with the directions of random latents of the first training batch, at the
+            latents' mean length.
+        dead_after: restart a row beside one in use once this many latents per row have passed without
+            choosing it; null for no restarts.
     """
 
     seeded: Bool[Tensor, ""]
@@ -63,7 +64,7 @@ class IBQ(Quantizer):
         self.seeding, self.dead_after = seeding, dead_after
         self.rows = nn.Parameter(torch.randn(codebook_size, dim) * dim**-0.5)
         self.register_buffer("seeded", torch.tensor(False))
-        self.idle = DeadCodeTracker(codebook_size, dead_after)
+        self.dead_codes = DeadCodeTracker(codebook_size, dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
@@ -74,7 +75,7 @@ class IBQ(Quantizer):
             chosen = soft_choice(soft, rows, self.temperature)
             vectors, hard, codes = chosen.vectors, chosen.hard, chosen.codes
             if self.training:
-                self.idle.observe(soft, codes)
+                self.dead_codes.observe(soft, codes)
             pulls = F.mse_loss(vectors, soft) + F.mse_loss(hard.detach(), soft)
             pulls = pulls + self.commitment_weight * F.mse_loss(hard, soft.detach())
         losses = {
@@ -90,36 +91,36 @@ class IBQ(Quantizer):
         return rearrange(F.embedding(grid, self.rows.float()), "b h w 1 d -> b d h w")
 
     def after_step(self, skipped: bool) -> None:
-        dead, latents = self.idle.after_step(skipped)
+        dead, latents = self.dead_codes.after_step(skipped)
         if len(dead) > self.codebook_size // 2:
-            self.place(dead, draw(latents, len(dead)))
+            self.place(dead, random_latents(latents, len(dead)))
         elif len(dead):
             self.split(dead, latents)
 
-    @torch.compiler.disable  # it acts on what it sees
+    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
-        """Take the rows' directions from latents, once, unless these are not finite."""
+        """Initialize the directions of rows from the first finite latents."""
         if not self.seeding or self.seeded:
             return
-        places = draw(latents, self.codebook_size)
+        places = random_latents(latents, self.codebook_size)
         if places.isfinite().all():
             self.place(torch.arange(self.codebook_size, device=places.device), places)
             self.seeded.fill_(True)
 
     @torch.no_grad()
     def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:
-        """Let rows point to places, all of the mean length of these."""
+        """Set rows to the directions of `places`, at their mean length."""
         self.rows[numbers] = F.normalize(places, dim=1) * places.norm(dim=1).mean()
 
     @torch.no_grad()
     def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
-        """Let dead rows share the latents of rows in use: both have the same product with a random latent.
+        """Restart dead rows beside rows in use; both have the same product with a random latent.
 
-        They part by what tells latents apart, not by a share of their length: where all latents lie to one
-        side, rows are long beside that, and one that turned by its length would take every other's latents.
+        The distance between them is a share of the latents' spread, not of the row's length. If all latents
+        lie to one side, rows are long, and a distance by length would take the latents of all other rows.
         """
-        places = draw(latents, len(dead))
+        places = random_latents(latents, len(dead))
         spread = broadcast((latents - latents.mean(0)).square().sum(1).mean().sqrt())
         rows = soft_choice(places, self.rows.float(), self.temperature).vectors
         away, along = broadcast(torch.randn_like(places)), F.normalize(places, dim=1)

@@ -1,6 +1,6 @@
-"""First rows of a codebook: random latents, or the means of their clusters (Lloyd 1982; arXiv:2107.03312).
+"""Initial rows of a codebook: random latents, or k-means (Lloyd 1982; arXiv:2107.03312).
 
-In distributed training all processes call these alike, and all of them get the same rows.
+In distributed training, all processes call these functions together and get the same rows.
 """
 
 import torch
@@ -12,8 +12,8 @@ from genstack.dist import all_reduce_sum, broadcast
 
 
 def kmeans(latents: Float[Tensor, "n d"], count: int, rounds: int = 10) -> Float[Tensor, "{count} d"]:
-    """The means of `count` clusters of latents; a cluster that is empty keeps the place it had."""
-    rows = draw(latents, count)
+    """Return the means of `count` clusters of latents; an empty cluster keeps its previous mean."""
+    rows = random_latents(latents, count)
     for _ in range(rounds):
         codes = nearest(latents, rows)
         sizes = all_reduce_sum(torch.bincount(codes, minlength=count))
@@ -22,11 +22,8 @@ def kmeans(latents: Float[Tensor, "n d"], count: int, rounds: int = 10) -> Float
     return rows
 
 
-def draw(latents: Float[Tensor, "n d"], count: int) -> Float[Tensor, "{count} d"]:
-    """Latents in random order; where there are too few, repeats with a hundredth of their spread as noise.
-
-    In distributed training the first process's draw is everybody's.
-    """
+def random_latents(latents: Float[Tensor, "n d"], count: int) -> Float[Tensor, "{count} d"]:
+    """Choose latents of rank 0 at random; too few are repeated with 1 % of their spread as noise."""
     order = torch.randperm(len(latents), device=latents.device)[:count]
     again = torch.randint(len(latents), (count - len(order),), device=latents.device)
     noise = torch.randn_like(latents[again]) * latents.std(dim=0, correction=0) / 100

@@ -10,24 +10,24 @@ from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.binary import entropy_term
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.corners import Corners
-from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.compressor.quantizers.estimator import straight_through
 from genstack.layout import CodeLayout
 
 
 class LFQ(Quantizer):
-    """Each channel becomes its sign, -1 or 1; the signs of a position, read as bits, are its code.
+    """Replace each channel by its sign, -1 or 1; the signs of a position are the bits of its code.
 
-    Large codebooks without a table. The entropy terms (equation 5) make codes certain for each latent and
-    even over the batch: the entropy of each latent is exact, that of a batch is exact up to 9 bits and
-    otherwise the sum over groups of 9 bits, an upper bound.
+    It gives large codebooks without a table. The entropy terms (equation 5) make each latent's code certain
+    and all codes equally frequent. The batch's entropy is exact up to 9 bits; beyond, it is bounded from
+    above by a sum over groups of 9 bits.
 
     Args:
-        bits: channels, and bits of a position; 10 for 1,024 values, 18 for 262,144.
-        depth: symbols that these bits are written in; 18 bits in depth 2 are two codes of 512 values.
+        bits: channels and bits of a position; 10 for 1,024 codes, 18 for 262,144.
+        depth: number of symbols per position; 18 bits in depth 2 are two codes of 512 values.
         entropy_weight: weight of the entropy terms.
-        diversity: weight of the batch's entropy inside them, against that of each latent.
-        commitment_weight: weight of the term that pulls latents towards -1 and 1.
-        temperature: of the distribution over codes whose entropy is measured; smaller is harder.
+        diversity: weight of the batch's entropy relative to the latents' entropy.
+        commitment_weight: weight of the commitment loss, which pulls latents to -1 and 1.
+        temperature: temperature of the distribution in the entropy terms; lower is harder.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LFQ(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             soft = rearrange(latents.float(), "b d h w -> b h w d")
             hard, codes = self.corners.nearest(soft)
-            # softmax over codes of -|z - c|^2 / temperature, which is a product over bits
+            # the softmax over codes of -|z - c|^2 / temperature is a product over bits
             logits = soft * (4 / self.temperature)
             losses = {
                 "entropy": self.entropy_weight * entropy_term(logits, self.diversity),

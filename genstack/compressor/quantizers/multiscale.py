@@ -14,30 +14,30 @@ from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.bsq import BSQ
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.codebook import Codebook, Seeding
+from genstack.compressor.quantizers.estimator import straight_through
 from genstack.compressor.quantizers.nearest import nearest
-from genstack.compressor.quantizers.straight_through import straight_through
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 
 
 class Scales(Quantizer):
-    """Latents become a sum of grids of codes, coarse to fine; each quantizes what those before it left over.
+    """Replace latents by a sum of grids of codes, coarse to fine; each grid quantizes the residual.
 
     Args:
-        scales: sides of the grids in proportion to the last, which has the size of the latents.
+        scales: sides of the grids relative to the last, which has the size of the latents.
     """
 
     def __init__(self, scales: tuple[int, ...]):
         super().__init__()
         if not scales or min(scales) < 1 or list(scales) != sorted(set(scales)):
-            raise UserError(f"scales {scales} do not rise from 1 or more; use such as [1, 2, 4, 8]")
+            raise UserError(f"scales {scales} must increase from at least 1, such as [1, 2, 4, 8]")
         self.scales = tuple(scales)
 
     @abstractmethod
-    def enlarged(
+    def upsample(
         self, grid: Int[Tensor, "b _ _ {self.depth}"], number: int, height: int, width: int
     ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
-        """Contribution of the grid of this number to the latents."""
+        """Upsample a grid to its contribution to the latents."""
 
     def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
         return self.partial(layout.split(codes), layout)
@@ -45,12 +45,12 @@ class Scales(Quantizer):
     def partial(
         self, grids: Sequence[Int[Tensor, "b _ _ depth"]], layout: CodeLayout
     ) -> Float[Tensor, "b {self.dim} h w"]:
-        """The sum of the first grids, as many as there are, at full size: what a prior knows so far."""
+        """Sum the first grids at full size, as many as given; priors use it while sampling."""
         height, width = layout.grids[-1]
         with torch.autocast(grids[0].device.type, enabled=False):
             total = torch.zeros(len(grids[0]), self.dim, height, width, device=grids[0].device)
             for number, grid in enumerate(grids):
-                total = total + self.enlarged(grid, number, height, width)
+                total = total + self.upsample(grid, number, height, width)
         return total
 
     def layout(self, image_size: tuple[int, int], height: int, width: int) -> CodeLayout:
@@ -58,30 +58,30 @@ class Scales(Quantizer):
         return CodeLayout(image_size, self.codebook_size, grids, self.depth)
 
     def side(self, full: int, scale: int) -> int:
-        """The side of a grid where latents have a full side: in proportion, rounded, 1 or more."""
+        """Return the side of a grid for the full side of latents: in proportion, rounded, at least 1."""
         last = self.scales[-1]
         return max(1, (2 * full * scale + last) // (2 * last))
 
 
 class MultiScale(Scales):
-    """Multi-scale quantization with a table, as in VAR.
+    """Multi-scale quantization with one table for all grids, as in VAR.
 
-    All grids share one table. A grid is shrunk by averaging, enlarged by bicubic interpolation and smoothed
-    by a convolution. This is the compressor of next-scale priors.
+    Residuals are downsampled by averaging; grids are upsampled by bicubic interpolation and smoothed by a
+    convolution. Next-scale priors need this quantizer or `MultiScaleResidual`.
 
     Args:
-        scales: sides of the grids in proportion to the last, which has the size of the latents; VAR's are
+        scales: sides of the grids relative to the last, which has the size of the latents; VAR's are
             `[1, 2, 3, 4, 5, 6, 8, 10, 13, 16]` for latents of 16x16.
-        codebook_size: number of rows, which is the number of values of a code.
-        dim: numbers in a row.
-        codebook_weight: weight of the term that pulls the sums of rows towards the latents.
-        commitment_weight: weight of the term that pulls the encoder towards these sums.
-        smoothing: share of the convolution in each enlarged grid; the rest stays as it is.
-        convolutions: number of different convolutions, shared by neighbouring scales.
-        seeding: rows become randomly chosen latents of the first batch in training (latents), or the means
-            of its clusters (kmeans); null leaves them random.
-        dead_after: a row that was not chosen once while this many latents per row passed starts again from a
-            random remainder; null never restarts one.
+        codebook_size: number of rows (codes).
+        dim: dimensions of a row.
+        codebook_weight: weight of the codebook loss, which pulls the sums of rows to the latents.
+        commitment_weight: weight of the commitment loss, which pulls latents to these sums.
+        smoothing: share of the convolution's output in each upsampled grid.
+        convolutions: number of convolutions, shared by neighbouring scales.
+        seeding: initialize rows with random latents of the first training batch (latents), or with the means
+            of its clusters (kmeans); null for random rows.
+        dead_after: restart a row from a random residual once this many residuals per row have passed without
+            choosing it; null for no restarts.
     """
 
     def __init__(
@@ -114,30 +114,30 @@ class MultiScale(Scales):
             soft = latents.float()
             target = soft.detach()
             if self.training:
-                self.codebook.seed(flat(target))
+                self.codebook.seed(flatten(target))
             layout = self.layout((1, 1), *latents.shape[2:])
-            total, grids, shrunk, codebook, commitment = torch.zeros_like(target), [], [], [], []
+            total, grids, downsampled, codebook, commitment = torch.zeros_like(target), [], [], [], []
             for number, size in enumerate(layout.grids):
-                shrunk.append(flat(resized(target - total.detach(), size, "area")))
-                codes = nearest(shrunk[-1], self.codebook.rows)
+                downsampled.append(flatten(resize(target - total.detach(), size, "area")))
+                codes = nearest(downsampled[-1], self.codebook.rows)
                 grids.append(rearrange(codes, "(b h w) -> b h w 1", b=len(latents), h=size[0]))
-                total = total + self.enlarged(grids[-1], number, latents.shape[2], latents.shape[3])
+                total = total + self.upsample(grids[-1], number, latents.shape[2], latents.shape[3])
                 codebook.append(F.mse_loss(total, target))
                 commitment.append(F.mse_loss(soft, total.detach()))
             if self.training:
-                self.codebook.observe(torch.cat(shrunk), torch.cat([grid.flatten() for grid in grids]))
+                self.codebook.observe(torch.cat(downsampled), torch.cat([grid.flatten() for grid in grids]))
         losses = {
             "codebook": self.codebook_weight * torch.stack(codebook).mean(),
             "commitment": self.commitment_weight * torch.stack(commitment).mean(),
         }
         return Quantized(straight_through(total, soft), losses, codes=layout.join(grids))
 
-    def enlarged(
+    def upsample(
         self, grid: Int[Tensor, "b _ _ 1"], number: int, height: int, width: int
     ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
         rows = rearrange(self.codebook(grid), "b h w 1 d -> b d h w")
-        rows = resized(rows, (height, width), "bicubic")
-        smooth = self.smoothers[smoother(number, len(self.scales), self.convolutions)]
+        rows = resize(rows, (height, width), "bicubic")
+        smooth = self.smoothers[smoother_index(number, len(self.scales), self.convolutions)]
         return torch.lerp(rows, smooth(rows), self.smoothing)
 
     def after_step(self, skipped: bool) -> None:
@@ -147,13 +147,13 @@ class MultiScale(Scales):
 class MultiScaleResidual(Scales):
     """Multi-scale quantization by any quantizer without a table: BSQ, LFQ or FSQ (arXiv:2412.04431).
 
-    With BSQ it is the bitwise residual quantizer of Infinity (section 3.1). A grid is shrunk by averaging and
-    enlarged by bicubic interpolation. This is a compressor of next-scale priors.
+    With BSQ it is the bitwise residual quantizer of Infinity (section 3.1). Residuals are downsampled by averaging,
+    and grids are upsampled by bicubic interpolation.
 
     Args:
-        quantizer: quantizes each grid; null for BSQ of 10 bits.
-        scales: sides of the grids in proportion to the last, which has the size of the latents.
-        commitment_weight: weight of the term that pulls the encoder towards the sums of grids.
+        quantizer: quantizer of each grid; null for BSQ of 10 bits.
+        scales: sides of the grids relative to the last, which has the size of the latents.
+        commitment_weight: weight of the commitment loss, which pulls latents to the sums of grids.
     """
 
     def __init__(
@@ -175,31 +175,31 @@ class MultiScaleResidual(Scales):
             losses: dict[str, list[Tensor]] = {}
             layout = self.layout((1, 1), *latents.shape[2:])
             for number, (height, width) in enumerate(layout.grids):
-                part = self.quantizer(resized(soft - total, (height, width), "area"))
+                part = self.quantizer(resize(soft - total, (height, width), "area"))
                 for name, loss in part.losses.items():
                     losses.setdefault(name, []).append(loss)
                 grids.append(rearrange(part.codes, "b (h w depth) -> b h w depth", h=height, w=width))
-                total = total + self.enlarged(grids[-1], number, latents.shape[2], latents.shape[3])
+                total = total + self.upsample(grids[-1], number, latents.shape[2], latents.shape[3])
                 commitment.append(F.mse_loss(soft, total))
         means = {name: torch.stack(each).mean() for name, each in losses.items()}
         means["sums"] = self.commitment_weight * torch.stack(commitment).mean()
         return Quantized(straight_through(total, soft), means, codes=layout.join(grids))
 
-    def enlarged(
+    def upsample(
         self, grid: Int[Tensor, "b _ _ {self.depth}"], number: int, height: int, width: int
     ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
         layout = self.quantizer.layout((1, 1), grid.shape[1], grid.shape[2])
         vectors = self.quantizer.lookup(layout.join([grid]), layout)
-        return resized(vectors, (height, width), "bicubic")
+        return resize(vectors, (height, width), "bicubic")
 
     def after_step(self, skipped: bool) -> None:
         self.quantizer.after_step(skipped)
 
 
-def smoother(number: int, scales: int, convolutions: int) -> int:
-    """Which convolution a scale uses: they are spread evenly over the scales, and the nearest is used.
+def smoother_index(number: int, scales: int, convolutions: int) -> int:
+    """Return the index of the convolution nearest to a scale; convolutions are spread evenly over the scales.
 
-    As in VAR, four of them lie a third of their spacing from either end, other numbers half of it.
+    As in VAR, four convolutions leave a third of their spacing at either end, other numbers a half.
     """
     margin = 1 / (3 if convolutions == 4 else 2) / convolutions
     place = number / max(1, scales - 1)
@@ -207,11 +207,11 @@ def smoother(number: int, scales: int, convolutions: int) -> int:
     return int(np.abs(ticks - place).argmin())
 
 
-def resized(grid: Float[Tensor, "b d _ _"], size: tuple[int, int], mode: str) -> Float[Tensor, "b d _ _"]:
-    """A grid of another size, or the same."""
+def resize(grid: Float[Tensor, "b d _ _"], size: tuple[int, int], mode: str) -> Float[Tensor, "b d _ _"]:
+    """Resize a grid."""
     return grid if tuple(grid.shape[2:]) == size else F.interpolate(grid, size, mode=mode)
 
 
-def flat(latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "n d"]:
-    """Latents in a list."""
+def flatten(latents: Float[Tensor, "b d h w"]) -> Float[Tensor, "n d"]:
+    """Flatten latents to rows."""
     return rearrange(latents, "b d h w -> (b h w) d")

@@ -1,4 +1,4 @@
-"""The nearest of many rows, without the matrix of all distances (arXiv:1711.00937, equation 1)."""
+"""Nearest-row search without the matrix of all distances (arXiv:1711.00937, equation 1)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,41 +6,41 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-#: Most scores that exist at a time; 4 MiB of them stay in a CPU's cache.
+#: Scores per chunk; 4 MiB stay in a CPU's cache.
 CHUNK = {"cpu": 2**20}
 CHUNK_ELSEWHERE = 2**24
-#: Most rows compared at a time, and most numbers in them, for they are copied. The latents of a chunk follow.
+#: Limits of the rows per chunk, which are copied: rows, and numbers in them.
 ROWS = 2**14
 NUMBERS = 2**21
-#: Rows that are first compared by the least score among them alone. A minimum is found several times quicker
-#: than its place, so places are looked for in one block per latent only.
+#: Rows per block. A minimum is several times faster than its index, so indices are searched in the best block
+#: only.
 BLOCK = 128
 
 
 @torch.no_grad()
 def nearest(latents: Float[Tensor, "n d"], rows: Float[Tensor, "k d"]) -> Int[Tensor, " n"]:
-    """For each latent the number of the nearest row (Euclidean), of equals the lowest.
+    """Return the index of the nearest row (Euclidean) for each latent; the lowest index wins ties.
 
-    |z - e|^2 = |z|^2 + 2 (|e|^2 / 2 - z e), and |z|^2 is the same for all rows: what ranks them is the matrix
-    product of (z, 1) and (-e, |e|^2 / 2).
+    |z - e|^2 = |z|^2 + 2 (|e|^2 / 2 - z e), where |z|^2 is constant over rows. Rows are therefore ranked by
+    the matrix product of (z, 1) and (-e, |e|^2 / 2).
     """
     best = torch.full_like(latents[:, 0], torch.inf)
     codes = torch.zeros_like(best, dtype=torch.int64)
     most = max(1, min(ROWS, NUMBERS // latents.shape[1]))
     chunk = CHUNK.get(latents.device.type, CHUNK_ELSEWHERE)
     for start in range(0, len(rows), most):
-        columns = scoring(rows[start : start + most])
+        columns = score_matrix(rows[start : start + most])
         for begin in range(0, len(latents), size := max(1, chunk // columns.shape[1])):
             few = slice(begin, begin + size)
-            score, code = least(F.pad(latents[few], (0, 1), value=1.0) @ columns)
-            closer = score < best[few]  # never where a score is not a number
+            score, code = minimum(F.pad(latents[few], (0, 1), value=1.0) @ columns)
+            closer = score < best[few]  # False if a score is NaN
             best[few] = torch.where(closer, score, best[few])
             codes[few] = torch.where(closer, code + start, codes[few])
     return codes
 
 
-def scoring(rows: Float[Tensor, "k d"]) -> Float[Tensor, "d+1 padded"]:
-    """Matrix that (latents, 1) are multiplied by for their scores, in full blocks; padding rows are far."""
+def score_matrix(rows: Float[Tensor, "k d"]) -> Float[Tensor, "d+1 padded"]:
+    """Build the matrix that maps (latents, 1) to scores, padded to full blocks with infinite scores."""
     missing = -len(rows) % BLOCK if len(rows) > BLOCK else 0
     columns = rows.new_zeros(rows.shape[1] + 1, len(rows) + missing)
     torch.neg(rows.T, out=columns[:-1, : len(rows)])
@@ -49,8 +49,8 @@ def scoring(rows: Float[Tensor, "k d"]) -> Float[Tensor, "d+1 padded"]:
     return columns
 
 
-def least(scores: Float[Tensor, "n k"]) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """The least of each line and the first place where it is."""
+def minimum(scores: Float[Tensor, "n k"]) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return the minimum of each row of scores, and its first index."""
     if scores.shape[1] <= BLOCK:
         score, place = scores.min(dim=1)
         return score, place

@@ -8,34 +8,33 @@ from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.estimator import Estimator, StraightThrough
-from genstack.compressor.quantizers.idle import DeadCodeTracker
-from genstack.compressor.quantizers.kmeans import draw
+from genstack.compressor.quantizers.dead_codes import DeadCodeTracker
+from genstack.compressor.quantizers.estimator import GradientEstimator, StraightThrough
+from genstack.compressor.quantizers.kmeans import random_latents
 from genstack.compressor.quantizers.nearest import nearest
 from genstack.layout import CodeLayout
 
-#: Latents are taken for no flatter, in any direction, than this share of their widest variance.
-FLATTEST = 1e-3
+#: Minimum variance of the latents in any direction, as a share of the largest.
+MIN_VARIANCE = 1e-3
 
 
 class SimVQ(Quantizer):
-    """Each latent becomes the nearest row of a random table, seen through a linear layer.
+    """Replace each latent by the nearest row of a frozen random table behind a linear layer.
 
-    No gradient changes the table. The layer moves all of its rows at once, so rows that nothing chooses
-    follow those that are chosen. Made for large codebooks of many dimensions. Unlike the paper's, the table
-    begins with latents, seen back through the layer, and its dead rows start again from others; `seeding:
+    The layer moves all rows at once, so unused rows follow those in use. Suits large codebooks of many
+    dimensions. By default, rows and layer are initialized from latents, and dead rows restart; `seeding:
     false` and `dead_after: null` are the paper's.
 
     Args:
-        codebook_size: number of rows, which is the number of values of a code.
-        dim: numbers in a row.
-        codebook_weight: weight of the term that pulls chosen rows towards the latents.
-        commitment_weight: weight of the term that pulls the encoder towards the chosen rows.
-        estimator: how the gradient passes the choice to the encoder: StraightThrough or RotationTrick.
-        seeding: begin with a layer that has the mean and spread of the first batch in training, and with rows
-            that are random latents of it.
-        dead_after: a row that was not chosen once while this many latents per row passed starts again from a
-            random latent; null never restarts one.
+        codebook_size: number of rows (codes).
+        dim: dimensions of a row.
+        codebook_weight: weight of the codebook loss, which pulls chosen rows to their latents.
+        commitment_weight: weight of the commitment loss, which pulls latents to their rows.
+        estimator: gradient through quantization, StraightThrough or RotationTrick.
+        seeding: initialize the layer with mean and covariance of the first training batch, and rows with
+            random latents of it.
+        dead_after: restart a row from a random latent once this many latents per row have passed without
+            choosing it; null for no restarts.
     """
 
     table: Float[Tensor, "{self.codebook_size} {self.dim}"]
@@ -47,7 +46,7 @@ class SimVQ(Quantizer):
         dim: int = 32,
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
-        estimator: Estimator = StraightThrough(),
+        estimator: GradientEstimator = StraightThrough(),
         seeding: bool = True,
         dead_after: float | None = 16.0,
     ):
@@ -63,11 +62,11 @@ class SimVQ(Quantizer):
         self.register_buffer("table", torch.randn(codebook_size, dim) * dim**-0.5)
         self.register_buffer("seeded", torch.tensor(False))
         self.linear = nn.Linear(dim, dim)
-        self.idle = DeadCodeTracker(codebook_size, dead_after)
+        self.dead_codes = DeadCodeTracker(codebook_size, dead_after)
 
     @property
     def rows(self) -> Float[Tensor, "{self.codebook_size} {self.dim}"]:
-        """Rows of the table after the layer."""
+        """Rows after the linear layer."""
         return F.linear(self.table.float(), self.linear.weight.float(), self.linear.bias.float())
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
@@ -79,7 +78,7 @@ class SimVQ(Quantizer):
             rows = self.rows
             chosen = nearest(flat, rows.detach())
             if self.training:
-                self.idle.observe(flat, chosen)
+                self.dead_codes.observe(flat, chosen)
             codes = rearrange(chosen, "(b n) -> b n", b=len(latents))
             hard = F.embedding(codes, rows)
             losses = {
@@ -95,24 +94,24 @@ class SimVQ(Quantizer):
             return rearrange(F.embedding(grid, self.rows), "b h w 1 d -> b d h w")
 
     def after_step(self, skipped: bool) -> None:
-        dead, latents = self.idle.after_step(skipped)
+        dead, latents = self.dead_codes.after_step(skipped)
         if len(dead):
-            self.place(dead, draw(latents, len(dead)))
+            self.place(dead, random_latents(latents, len(dead)))
 
-    @torch.compiler.disable  # it acts on what it sees
+    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
-        """Give the rows the mean and the covariance of latents, and their places; once, unless not finite."""
+        """Initialize layer and table from the first finite latents."""
         if not self.seeding or self.seeded:
             return
-        places = draw(latents, self.codebook_size)
+        places = random_latents(latents, self.codebook_size)
         if not places.isfinite().all():
             return
         centred = places - places.mean(0)
         widths, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
         if widths[-1] <= 0:
             return
-        widths = widths.clamp(min=FLATTEST * widths[-1])
+        widths = widths.clamp(min=MIN_VARIANCE * widths[-1])
         self.linear.weight.copy_((axes * (widths * self.dim).sqrt()) @ axes.T)
         self.linear.bias.copy_(places.mean(0))
         self.place(torch.arange(self.codebook_size, device=places.device), places)
@@ -120,6 +119,6 @@ class SimVQ(Quantizer):
 
     @torch.no_grad()
     def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:
-        """Let rows be seen at places."""
+        """Set table rows so that they equal `places` after the layer."""
         back = torch.linalg.pinv(self.linear.weight.float())
         self.table[numbers] = (places - self.linear.bias.float()) @ back.T

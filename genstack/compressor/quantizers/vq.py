@@ -9,43 +9,43 @@ from torch import Tensor
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.codebook import Seeding
-from genstack.compressor.quantizers.estimator import Estimator, StraightThrough
-from genstack.compressor.quantizers.learning import ByGradient, Learning
+from genstack.compressor.quantizers.estimator import GradientEstimator, StraightThrough
 from genstack.compressor.quantizers.nearest import nearest
 from genstack.compressor.quantizers.soft_choice import soft_choice
+from genstack.compressor.quantizers.update import CodebookUpdate, GradientUpdate
 from genstack.layout import CodeLayout
 
 
 class VectorQuantizer(Quantizer):
-    """Each latent becomes the nearest row of a learned codebook.
+    """Replace each latent by the nearest row of a learned codebook.
 
-    The defaults (few dimensions, unit length, seeding, restarts) keep a codebook in use that is trained from
-    scratch on little data. The quantizer of VQ-VAE and VQGAN is `dim: 256, normalize: false`.
+    The defaults (few dimensions, unit length, seeding, restarts) avoid collapse when training from scratch on
+    little data. The quantizer of VQ-VAE and VQGAN is `dim: 256, normalize: false`.
 
     Args:
-        codebook_size: number of rows, which is the number of values of a code.
-        dim: numbers in a row; 8 to 32 keep a codebook in use, more store more per code.
-        learning: how rows learn: ByGradient, or ByAverage of the latents that chose them.
-        commitment_weight: weight of the term that pulls the encoder towards the chosen rows.
-        normalize: give latents and rows unit length, so that directions are compared and not sizes.
-        estimator: how the gradient passes the choice to the encoder: StraightThrough or RotationTrick.
-        seeding: the rows become randomly chosen latents of the first batch in training (latents), or the
-            means of its clusters (kmeans); null leaves them random.
-        dead_after: a row that was not chosen once while this many latents per row passed starts again from a
-            random latent; null never restarts one.
-        entropy_weight: weight of the entropy terms of MaskBit and LlamaGen, which make codes certain for each
-            latent and even over the batch; 0 leaves them out, and what they cost.
-        temperature: of the softmax over squared distances whose entropy is measured; smaller is harder.
+        codebook_size: number of rows (codes).
+        dim: dimensions of a row; 8 to 32 avoid collapse, more store more per code.
+        update: update rule of the rows, GradientUpdate or EMAUpdate.
+        commitment_weight: weight of the commitment loss, which pulls latents to their rows.
+        normalize: compare latents and rows at unit length, by direction only.
+        estimator: gradient through quantization, StraightThrough or RotationTrick.
+        seeding: initialize rows with random latents of the first training batch (latents), or with the means
+            of its clusters (kmeans); null for random rows.
+        dead_after: restart a row from a random latent once this many latents per row have passed without
+            choosing it; null for no restarts.
+        entropy_weight: weight of the entropy terms of MaskBit and LlamaGen, which make each latent's code
+            certain and all codes equally frequent; 0 saves their cost.
+        temperature: temperature of the softmax in the entropy terms; lower is harder.
     """
 
     def __init__(
         self,
         codebook_size: int = 1024,
         dim: int = 8,
-        learning: Learning = ByGradient(),
+        update: CodebookUpdate = GradientUpdate(),
         commitment_weight: float = 0.25,
         normalize: bool = True,
-        estimator: Estimator = StraightThrough(),
+        estimator: GradientEstimator = StraightThrough(),
         seeding: Seeding | None = "latents",
         dead_after: float | None = 16.0,
         entropy_weight: float = 0.0,
@@ -60,13 +60,13 @@ class VectorQuantizer(Quantizer):
         check("temperature", temperature, temperature > 0, "more than 0")
         self.entropy_weight, self.temperature = entropy_weight, temperature
         self.codebook_size, self.dim, self.normalize = codebook_size, dim, normalize
-        self.learning, self.commitment_weight, self.estimator = learning, commitment_weight, estimator
+        self.update, self.commitment_weight, self.estimator = update, commitment_weight, estimator
         self.seeding, self.dead_after = seeding, dead_after
-        self.codebook = learning.codebook(codebook_size, dim, seeding, dead_after)
+        self.codebook = update.codebook(codebook_size, dim, seeding, dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
-            soft = self.scaled(rearrange(latents.float(), "b d h w -> b (h w) d"))
+            soft = self.rescale(rearrange(latents.float(), "b d h w -> b (h w) d"))
             codes = self.choose(soft)
             hard = self.vectors(codes)
             quantized = rearrange(self.estimator(hard, soft), "b (h w) d -> b d h w", h=latents.shape[2])
@@ -81,33 +81,33 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def choose(self, soft: Float[Tensor, "b n {self.dim}"]) -> Int[Tensor, "b n"]:
-        """The codes of scaled latents; training teaches the codebook what is in use."""
+        """Return the codes of normalized latents; in training, seed and track the codebook."""
         latents = rearrange(soft, "b n d -> (b n) d")
         if self.training:
             self.codebook.seed(latents)
-        codes = nearest(latents, self.scaled(self.codebook.rows))
+        codes = nearest(latents, self.rescale(self.codebook.rows))
         if self.training:
             self.codebook.observe(latents, codes)
         return rearrange(codes, "(b n) -> b n", b=len(soft))
 
     def vectors(self, codes: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape {self.dim}"]:
-        """Vectors of codes."""
-        return self.scaled(self.codebook(codes))
+        """Return the vectors of codes."""
+        return self.rescale(self.codebook(codes))
 
     def losses(
         self, hard: Float[Tensor, "b n {self.dim}"], soft: Float[Tensor, "b n {self.dim}"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The terms that bring chosen vectors and latents together (equation 3)."""
+        """Compute codebook, commitment and entropy losses (equation 3)."""
         commitment = self.commitment_weight * F.mse_loss(soft, hard.detach())
-        terms = self.learning.losses(hard, soft) | {"commitment": commitment}
+        terms = self.update.losses(hard, soft) | {"commitment": commitment}
         return terms | ({"entropy": self.entropy_weight * self.entropy(soft)} if self.entropy_weight else {})
 
     def entropy(self, soft: Float[Tensor, "b n {self.dim}"]) -> Float[Tensor, ""]:
-        """Mean entropy of softmax(-|z - e|^2 / temperature), less that of its mean (arXiv:2409.16211).
+        """Mean entropy of softmax(-|z - e|^2 / temperature) minus entropy of its mean (arXiv:2409.16211).
 
-        But for |z|^2, which all rows share, -|z - e|^2 / 2 is the product of (z, 1) and (e, -|e|^2 / 2).
+        Up to |z|^2, which is constant over rows, -|z - e|^2 / 2 is the product of (z, 1) and (e, -|e|^2 / 2).
         """
-        latents, rows = rearrange(soft, "b n d -> (b n) d"), self.scaled(self.codebook.rows)
+        latents, rows = rearrange(soft, "b n d -> (b n) d"), self.rescale(self.codebook.rows)
         chosen = soft_choice(
             F.pad(latents, (0, 1), value=1.0),
             torch.cat([rows, -rows.square().sum(1, keepdim=True) / 2], dim=1),
@@ -115,6 +115,6 @@ class VectorQuantizer(Quantizer):
         )
         return chosen.entropy - chosen.entropy_of_mean
 
-    def scaled(self, vectors: Float[Tensor, "*shape {self.dim}"]) -> Float[Tensor, "*shape {self.dim}"]:
-        """Vectors of the length at which they are compared and decoded."""
+    def rescale(self, vectors: Float[Tensor, "*shape {self.dim}"]) -> Float[Tensor, "*shape {self.dim}"]:
+        """Scale vectors to unit length if `normalize` is set."""
         return F.normalize(vectors, dim=-1) if self.normalize else vectors

@@ -36,7 +36,7 @@ def test_published_models_give_their_numbers(published):
         torch.testing.assert_close(logits, golden["latents_before_quantization"], **CLOSE)
         assert torch.equal(published.encode(images), codes)
         made = published(images)
-        torch.testing.assert_close(made.written, golden["decoder_statistics"], **CLOSE)
+        torch.testing.assert_close(made.decoder_output, golden["decoder_statistics"], **CLOSE)
         reconstruction = (made.images.clamp(-1, 1) + 1) / 2
         torch.testing.assert_close(reconstruction, golden["reconstruction"], **CLOSE)
         random = published.decode(golden["random_codes"].flatten(1), layout)

@@ -7,7 +7,7 @@ import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
 from genstack.compressor import Autoencoder, TiTok, ViT
-from genstack.compressor.networks.transformer import Transformer, places
+from genstack.compressor.networks.transformer import Transformer, sine_positions
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.training.optimization import split_by_decay
 
@@ -19,13 +19,16 @@ CPU = torch.device("cpu")
 def test_places_are_the_usual_sines():
     """The published function orders rows and columns the other way about."""
     theirs = get_2d_sincos_pos_embed(16, (3, 3), base_size=3, output_type="pt")
-    ours = places(3, 3, 16, CPU)
+    ours = sine_positions(3, 3, 16, CPU)
     across, down = ours[:, 8:], ours[:, :8]
     torch.testing.assert_close(torch.cat([across, down], dim=1), theirs.float())
 
 
 def test_a_place_is_the_same_in_an_image_of_any_size():
-    small, large = places(3, 4, 8, CPU).unflatten(0, (3, 4)), places(6, 5, 8, CPU).unflatten(0, (6, 5))
+    small, large = (
+        sine_positions(3, 4, 8, CPU).unflatten(0, (3, 4)),
+        sine_positions(6, 5, 8, CPU).unflatten(0, (6, 5)),
+    )
     assert torch.equal(small, large[:3, :4])
     assert len(large.flatten(0, 1).unique(dim=0)) == 30
 
@@ -147,8 +150,8 @@ def test_latents_of_another_size_are_refused(plan):
     [
         ({"patch": 0}, "patch 0"),
         ({"depth": -1}, "depth -1"),
-        ({"width": 510}, "width 510 is not a multiple of 8 .* use 512"),
-        ({"width": 6, "heads": 3}, "width 6 is not a multiple of 12 .* use 12"),
+        ({"width": 510}, "width 510 must be a multiple of 8 .* use 512"),
+        ({"width": 6, "heads": 3}, "width 6 must be a multiple of 12 .* use 12"),
     ],
 )
 def test_impossible_plans_are_refused(kind, wrong, message):

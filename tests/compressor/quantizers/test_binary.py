@@ -150,7 +150,7 @@ def test_processes_share_one_batch(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"bits": 7, "depth": 2}, "7 bits cannot be written in depth 2"),
+        ({"bits": 7, "depth": 2}, "7 bits cannot be split into depth 2"),
         ({"bits": 63}, "use a greater depth"),
         ({"bits": 0}, "bits 0"),
         ({"temperature": 0.0}, "temperature 0"),

@@ -12,7 +12,7 @@ from torch import distributed
 
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.compressor.quantizers.codebook import Codebook
-from genstack.compressor.quantizers.kmeans import draw
+from genstack.compressor.quantizers.kmeans import random_latents
 
 
 def rows_of(tensor):
@@ -35,7 +35,7 @@ def test_the_first_batch_of_training_seeds_distinct_rows():
 def test_too_few_latents_repeat_with_noise():
     torch.manual_seed(0)
     latents = torch.randn(7, 3)
-    drawn = draw(latents, 50)
+    drawn = random_latents(latents, 50)
     assert rows_of(latents) <= rows_of(drawn)
     assert len(rows_of(drawn)) == 50
     assert torch.cdist(drawn, latents).min(1).values.max() < 0.1
@@ -79,13 +79,13 @@ def test_a_row_is_dead_after_its_window_and_no_earlier():
     observe(codebook, [0, 3, 2])
     observe(codebook, [0, 2])
     assert torch.equal(codebook.weight, before)
-    assert codebook.idle.passed.tolist() == [0, 5, 0, 2]
+    assert codebook.dead_codes.passed.tolist() == [0, 5, 0, 2]
     observe(codebook, [0, 2, 3, 0])
     assert torch.equal(codebook.weight, before)
     latents = observe(codebook, [2])  # row 1 has waited for 10 latents now
     assert torch.equal(codebook.weight[1], latents[0])
     assert torch.equal(codebook.weight[[0, 2, 3]], before[[0, 2, 3]])
-    assert codebook.idle.passed.tolist() == [1, 0, 0, 1]
+    assert codebook.dead_codes.passed.tolist() == [1, 0, 0, 1]
 
 
 def test_dead_rows_become_different_latents():
@@ -104,7 +104,7 @@ def test_micro_batches_count_as_one_batch():
     whole.observe(latents, codes)
     parts.after_step(skipped=False)
     whole.after_step(skipped=False)
-    assert parts.idle.passed.tolist() == whole.idle.passed.tolist() == [0, 0, 0, 8, 0]
+    assert parts.dead_codes.passed.tolist() == whole.dead_codes.passed.tolist() == [0, 0, 0, 8, 0]
 
 
 def test_a_skipped_step_never_was():
@@ -134,7 +134,7 @@ def test_a_resumed_codebook_goes_on_as_if_nothing_happened():
         observe(each, [0, 1, 0, 0, 0])
     assert torch.equal(codebook.weight, resumed.weight)
     assert rows_of(codebook.weight) != rows_of(Codebook(5, 2).weight)
-    assert codebook.idle.passed.tolist() == resumed.idle.passed.tolist()
+    assert codebook.dead_codes.passed.tolist() == resumed.dead_codes.passed.tolist()
 
 
 def test_averages_follow_their_formula():
@@ -208,7 +208,7 @@ def one_process(rank, folder):
     averages.seed(torch.randn(9, 2))
     before = copy.deepcopy(averages.state_dict())
     latents = observe(averages, [rank, rank + 1, 5])
-    torch.save([seeds, codebook.weight.detach(), codebook.idle.passed], f"{folder}/{rank}.pt")
+    torch.save([seeds, codebook.weight.detach(), codebook.dead_codes.passed], f"{folder}/{rank}.pt")
     torch.save([before, averages.state_dict()], f"{folder}/averages{rank}.pt")
     torch.save(latents, f"{folder}/latents{rank}.pt")
     distributed.destroy_process_group()

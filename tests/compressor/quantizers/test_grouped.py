@@ -24,5 +24,5 @@ def test_each_group_is_quantized_by_a_quantizer_of_its_own():
 
 
 def test_channels_that_cannot_be_cut_are_refused():
-    with pytest.raises(ValueError, match="dim 7 cannot be cut into 2 groups"):
+    with pytest.raises(ValueError, match="dim 7 cannot be split into 2 groups"):
         Grouped(groups=2, dim=7)

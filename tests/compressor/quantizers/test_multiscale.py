@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from genstack.compressor.quantizers import BSQ, FSQ, LFQ, MultiScale, MultiScaleResidual
-from genstack.compressor.quantizers.multiscale import smoother
+from genstack.compressor.quantizers.multiscale import smoother_index
 
 VAR = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
@@ -26,7 +26,7 @@ def test_each_grid_quantizes_what_is_left():
         codes.append(distances.argmin(1).flatten(1))
         vectors = rows[distances.argmin(1)].movedim(-1, 1)
         vectors = F.interpolate(vectors, (5, 7), mode="bicubic")
-        smooth = quantizer.smoothers[smoother(number, 3, 4)](vectors)
+        smooth = quantizer.smoothers[smoother_index(number, 3, 4)](vectors)
         total = total + 0.7 * vectors + 0.3 * smooth
         codebook.append((total - latents.detach()).square().mean())
         commitment.append((total.detach() - latents).square().mean())
@@ -44,9 +44,9 @@ def test_each_grid_quantizes_what_is_left():
 
 def test_convolutions_are_shared_as_in_var():
     """VAR's rule: ticks from 1/12 to 11/12, and the nearest (in float64, where two scales tie)."""
-    assert [smoother(number, 10, 4) for number in range(10)] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
-    assert [smoother(number, 10, 1) for number in range(10)] == [0] * 10
-    assert smoother(0, 1, 4) == 0
+    assert [smoother_index(number, 10, 4) for number in range(10)] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
+    assert [smoother_index(number, 10, 1) for number in range(10)] == [0] * 10
+    assert smoother_index(0, 1, 4) == 0
 
 
 def test_partial_sums_end_in_the_lookup():

@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 import genstack.compressor.quantizers
 from genstack.compressor import Quantizer
 from genstack.compressor.quantizers import Residual, VectorQuantizer
-from genstack.compressor.quantizers.learning import ByAverage
+from genstack.compressor.quantizers.update import EMAUpdate
 from genstack.discovery import discover
 
 MADE = {
     **discover(genstack.compressor.quantizers, Quantizer),
-    "ByAverage": lambda **known: VectorQuantizer(learning=ByAverage(), **known),
-    "ResidualByAverage": lambda **known: Residual(learning=ByAverage(), **known),
+    "EMAUpdate": lambda **known: VectorQuantizer(update=EMAUpdate(), **known),
+    "ResidualEMAUpdate": lambda **known: Residual(update=EMAUpdate(), **known),
     "Entropy": lambda **known: VectorQuantizer(entropy_weight=0.1, temperature=0.5, **known),
 }
 STEPS = 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genstack.compressor.quantizers import Residual
-from genstack.compressor.quantizers.learning import ByAverage, ByGradient
+from genstack.compressor.quantizers.update import EMAUpdate, GradientUpdate
 
 
 def small(**arguments):
@@ -39,7 +39,7 @@ def test_a_shared_table_is_stored_once():
 
 
 def test_losses_are_means_over_depths_and_the_gradient_passes_once():
-    quantizer = small(learning=ByGradient(2.0), commitment_weight=0.5)
+    quantizer = small(update=GradientUpdate(2.0), commitment_weight=0.5)
     latents, weights = torch.randn(2, 2, 5, 3, requires_grad=True), torch.randn(2, 2, 5, 3)
     quantized = quantizer(latents)
     rest, errors = latents.detach().movedim(1, -1).reshape(2, 15, 2), []
@@ -81,7 +81,7 @@ def test_dropped_rows_are_neither_summed_nor_pulled():
 
 def test_averages_leave_nothing_to_an_optimizer_and_more_rows_leave_less_error():
     torch.manual_seed(0)
-    quantizer = Residual(depth=4, codebook_size=16, dim=3, learning=ByAverage(0.9)).train()
+    quantizer = Residual(depth=4, codebook_size=16, dim=3, update=EMAUpdate(0.9)).train()
     assert list(quantizer.parameters()) == []
     for _ in range(60):
         quantizer(torch.randn(4, 3, 9, 7))

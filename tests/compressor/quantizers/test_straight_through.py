@@ -2,7 +2,7 @@
 
 import torch
 
-from genstack.compressor.quantizers.straight_through import straight_through
+from genstack.compressor.quantizers.estimator import straight_through
 
 
 def test_the_value_is_hard_bit_for_bit_and_the_gradient_soft():

@@ -16,12 +16,12 @@ from genstack.compressor.quantizers import (
     SimVQ,
     VectorQuantizer,
 )
-from genstack.compressor.quantizers.learning import ByAverage
+from genstack.compressor.quantizers.update import EMAUpdate
 
 #: 256 codes each, everything else as it is by default.
 MADE = {
     "VectorQuantizer": lambda: VectorQuantizer(codebook_size=256),
-    "VectorQuantizer by average": lambda: VectorQuantizer(codebook_size=256, learning=ByAverage()),
+    "VectorQuantizer by average": lambda: VectorQuantizer(codebook_size=256, update=EMAUpdate()),
     "Residual": lambda: Residual(codebook_size=256),
     "Grouped": lambda: Grouped(codebook_size=256),
     "MultiScale": lambda: MultiScale(codebook_size=256),

@@ -8,7 +8,7 @@ import torch
 
 from genstack.compressor.quantizers import VectorQuantizer, soft_choice
 from genstack.compressor.quantizers.estimator import RotationTrick
-from genstack.compressor.quantizers.learning import ByAverage, ByGradient
+from genstack.compressor.quantizers.update import EMAUpdate, GradientUpdate
 
 
 def plain(**arguments):
@@ -19,7 +19,7 @@ def plain(**arguments):
 
 def test_each_loss_is_its_formula_on_its_own_side():
     torch.manual_seed(0)
-    quantizer = plain(learning=ByGradient(2.0), commitment_weight=0.5)
+    quantizer = plain(update=GradientUpdate(2.0), commitment_weight=0.5)
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
     quantized = quantizer(latents)
     rows = quantizer.codebook.weight[quantized.codes.reshape(2, 5, 7)].movedim(-1, 1)
@@ -40,7 +40,7 @@ def test_each_loss_is_its_formula_on_its_own_side():
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_weight_of_zero_gives_gradients_of_zero(normalize):
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
-    quantizer = plain(learning=ByGradient(0.0), normalize=normalize)
+    quantizer = plain(update=GradientUpdate(0.0), normalize=normalize)
     sum(quantizer(latents).losses.values()).backward()
     assert quantizer.codebook.weight.grad.abs().max() == 0
     assert latents.grad.abs().max() > 0
@@ -100,11 +100,11 @@ def mixture(components, count, generator):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("collapsed", [False, True])
-@pytest.mark.parametrize("learning", [ByGradient(), ByAverage()])
-def test_the_defaults_keep_a_codebook_in_use(collapsed, learning):
+@pytest.mark.parametrize("update", [GradientUpdate(), EMAUpdate()])
+def test_the_defaults_keep_a_codebook_in_use(collapsed, update):
     torch.manual_seed(0)
     sample = mixture(256, 512, torch.Generator().manual_seed(1))
-    quantizer = VectorQuantizer(codebook_size=256, learning=learning).train()
+    quantizer = VectorQuantizer(codebook_size=256, update=update).train()
     if collapsed:
         with torch.no_grad():
             quantizer.codebook.weight.copy_(torch.tensor([9.0] + [0.0] * 7) + 0.001 * torch.randn(256, 8))
@@ -139,9 +139,9 @@ def test_impossible_numbers_are_refused(wrong, message):
 
 def test_impossible_learning_is_refused():
     with pytest.raises(ValueError, match=r"codebook weight -1\.0"):
-        ByGradient(-1.0)
+        GradientUpdate(-1.0)
     with pytest.raises(ValueError, match=r"decay 1\.0"):
-        ByAverage(1.0)
+        EMAUpdate(1.0)
 
 
 def test_the_rotation_trick_reaches_the_latents_and_leaves_the_value():
@@ -183,11 +183,11 @@ def test_compiled_training_is_the_same():
     assert done.stdout.strip() == "equal", done.stderr
 
 
-@pytest.mark.parametrize("learning", [ByGradient(), ByAverage()])
+@pytest.mark.parametrize("update", [GradientUpdate(), EMAUpdate()])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_the_entropy_is_that_of_a_softmax_over_distances(learning, normalize, monkeypatch):
+def test_the_entropy_is_that_of_a_softmax_over_distances(update, normalize, monkeypatch):
     monkeypatch.setattr(soft_choice, "CHUNK", 30)  # two latents at a time
-    quantizer = plain(learning=learning, normalize=normalize, entropy_weight=2.0, temperature=0.4)
+    quantizer = plain(update=update, normalize=normalize, entropy_weight=2.0, temperature=0.4)
     latents = torch.randn(2, 3, 5, 3, requires_grad=True)
     loss = quantizer(latents).losses["entropy"]
     sides = [latents, *quantizer.parameters()]

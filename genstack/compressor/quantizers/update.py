@@ -1,4 +1,4 @@
-"""How the rows of a codebook learn (VQ-VAE, arXiv:1711.00937: equation 3, or appendix A.1)."""
+"""Update rules of codebooks (VQ-VAE, arXiv:1711.00937: equation 3, and appendix A.1)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.codebook import Codebook, Seeding
 
 
-class Learning(ABC):
-    """A plan of a codebook and of what teaches it."""
+class CodebookUpdate(ABC):
+    """Update rule of a codebook."""
 
     @abstractmethod
     def codebook(self, size: int, dim: int, seeding: Seeding | None, dead_after: float | None) -> Codebook:
-        """A codebook that learns in this way; see `Codebook`."""
+        """Build a codebook with this rule; see `Codebook`."""
 
     @abstractmethod
     def losses(
         self, hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The terms that pull chosen vectors towards their latents."""
+        """Compute the loss terms that pull chosen rows to their latents."""
 
 
 @dataclass(frozen=True)
-class ByGradient(Learning):
-    """Rows are weights, and a loss term pulls the chosen ones towards their latents.
+class GradientUpdate(CodebookUpdate):
+    """Rows are weights, pulled to the latents that chose them by a loss term.
 
     Args:
-        weight: of that term.
+        weight: weight of the loss term.
     """
 
     weight: float = 1.0
@@ -48,11 +48,11 @@ class ByGradient(Learning):
 
 
 @dataclass(frozen=True)
-class ByAverage(Learning):
-    """Rows are running means of the latents that chose them; no optimizer touches them.
+class EMAUpdate(CodebookUpdate):
+    """Rows are exponential moving averages of the latents that chose them, without an optimizer.
 
     Args:
-        decay: of the means, per optimizer step; 0.99 is steady, 0.8 follows a fast encoder.
+        decay: decay of the averages per optimizer step; 0.99 is steady, 0.8 follows a fast encoder.
     """
 
     decay: float = 0.99

@@ -1,4 +1,4 @@
-"""Which codes nothing chooses, and latents that they may start again from (Jukebox, arXiv:2005.00341)."""
+"""Tracking of unused codes for random restarts (Jukebox, arXiv:2005.00341)."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,14 +8,14 @@ from genstack.dist import all_reduce_sum
 
 
 class DeadCodeTracker(nn.Module):
-    """Counts the latents that passed since each code was chosen, those of all processes together.
+    """Count the latents of all processes since each code was last chosen.
 
-    A code is dead when it was not chosen once while `dead_after * size` latents passed: time is counted in
-    latents, so that the batch size does not matter.
+    A code is dead after `dead_after * size` latents. Counting latents rather than steps makes this
+    independent of the batch size.
 
     Args:
         size: number of codes.
-        dead_after: latents that pass, per code, before an unused one is dead; null never calls one dead.
+        dead_after: latents per code after which an unused code is dead; None for never.
     """
 
     passed: Int[Tensor, " size"]
@@ -24,13 +24,13 @@ class DeadCodeTracker(nn.Module):
         super().__init__()
         self.size, self.dead_after = size, dead_after
         self.register_buffer("passed", torch.zeros(size, dtype=torch.int64))
-        self.chosen: Tensor | None = None  # how often each code was, since the last step
+        self.chosen: Tensor | None = None  # counts of each code since the last step
         self.latest: Tensor | None = None
 
-    @torch.compiler.disable  # it acts on what it sees
+    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def observe(self, latents: Float[Tensor, "n d"], codes: Int[Tensor, " n"]) -> None:
-        """Count choices, and remember the latents in case codes need to start again."""
+        """Count the codes, and keep the latents for restarts."""
         if self.dead_after is not None:
             counts = torch.bincount(codes, minlength=self.size)
             self.chosen = counts if self.chosen is None else self.chosen + counts
@@ -38,7 +38,7 @@ class DeadCodeTracker(nn.Module):
 
     @torch.no_grad()
     def after_step(self, skipped: bool) -> tuple[Int[Tensor, " n"], Float[Tensor, "m d"]]:
-        """The codes that are dead now and count anew, and the latest latents; a skipped step is forgotten."""
+        """Return dead codes, whose counts restart, and the latest latents; ignore a skipped step."""
         chosen, latest = self.chosen, self.latest
         self.chosen = self.latest = None
         if skipped or self.dead_after is None or chosen is None or latest is None:
