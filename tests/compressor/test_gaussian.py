@@ -29,20 +29,20 @@ def model(**arguments):
     return Model(vae(**arguments), Preprocessing(3, 12, 16))
 
 
-def test_the_divergence_is_that_of_torch():
+def test_divergence_matches_torch():
     mean, log_variance = 2 * torch.randn(50), torch.randn(50)
     theirs = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0))
     torch.testing.assert_close(divergence(mean, log_variance), theirs)
 
 
-def test_draws_have_the_mean_and_variance_that_were_written():
+def test_samples_have_the_predicted_mean_and_variance():
     latents = torch.tensor([1.5, -2.0, math.log(0.25), math.log(4.0)])[None, :, None, None]
     drawn = Gaussian(2).train()(latents.expand(1, 4, 300, 300)).latents
     torch.testing.assert_close(drawn.mean((0, 2, 3)), torch.tensor([1.5, -2.0]), atol=0.03, rtol=0)
     torch.testing.assert_close(drawn.std((0, 2, 3)), torch.tensor([0.5, 2.0]), atol=0.03, rtol=0)
 
 
-def test_evaluation_takes_the_mean():
+def test_evaluation_uses_the_mean():
     latents = torch.randn(2, 8, 3, 5)
     bottlenecked = Gaussian(4).eval()(latents)
     assert torch.equal(bottlenecked.latents, latents[:, :4])
@@ -50,14 +50,14 @@ def test_evaluation_takes_the_mean():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8)])
-def test_the_price_is_nats_per_position_at_every_size(size):
+def test_loss_is_nats_per_position_at_any_size(size):
     """Mean 1 and variance 1 cost half a nat per channel, whatever the size and the batch."""
     latents = torch.cat([torch.ones(2, 3, *size), torch.zeros(2, 3, *size)], dim=1)
     loss = Gaussian(3, divergence_weight=0.1).train()(latents).losses["divergence"]
     torch.testing.assert_close(loss, torch.tensor(0.1 * 3 * 0.5))
 
 
-def test_free_bits_cost_what_is_free_and_have_no_gradient():
+def test_free_bits_have_no_gradient():
     """One channel says 2 nats, the other 0.02: below one bit."""
     mean = torch.tensor([2.0, 0.2])[None, :, None, None].expand(1, 2, 4, 4)
     latents = torch.cat([mean, torch.zeros(1, 2, 4, 4)], dim=1).requires_grad_()
@@ -69,14 +69,14 @@ def test_free_bits_cost_what_is_free_and_have_no_gradient():
     assert latents.grad[:, 3].abs().sum() == 0
 
 
-def test_wild_log_variances_stay_finite():
+def test_extreme_log_variances_stay_finite():
     latents = torch.cat([torch.zeros(1, 2, 3, 3), torch.full((1, 2, 3, 3), 1e4)], dim=1).requires_grad_()
     bottlenecked = Gaussian(2).train()(latents)
     (bottlenecked.latents.sum() + bottlenecked.losses["divergence"]).backward()
     assert latents.grad.isfinite().all()
 
 
-def test_it_runs_in_float32_under_autocast():
+def test_gaussian_is_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         bottlenecked = Gaussian(2)(torch.randn(1, 4, 3, 3).bfloat16())
     assert {bottlenecked.latents.dtype, bottlenecked.losses["divergence"].dtype} == {torch.float32}
@@ -90,7 +90,7 @@ def test_one_step_trains_every_parameter():
     assert made.codes is None
 
 
-def test_without_a_projection_the_network_writes_mean_and_log_variance():
+def test_network_without_projection_predicts_mean_and_log_variance():
     with pytest.raises(UserError, match="6 channels and the quantizer's 8"):
         Autoencoder(3, NETWORK, Gaussian(4), projection=0)
 
@@ -105,11 +105,11 @@ def test_it_encodes_means_that_decode_to_the_reconstruction():
 
 
 def test_what_needs_codes_refuses_latents_in_a_sentence():
-    with pytest.raises(UserError, match="latents of 6x8, 4 channels without codes; use one with a quantizer"):
+    with pytest.raises(UserError, match="latents of 6x8, 4 channels and no codes; use one with a quantizer"):
         vae().code_layout(12, 16)
 
 
-def test_it_is_saved_loaded_and_known_again(tmp_path):
+def test_vae_round_trips_through_a_file(tmp_path):
     there = model(divergence_weight=0.25, free_bits=0.5)
     save(there, tmp_path)
     back = load(tmp_path)
@@ -119,7 +119,7 @@ def test_it_is_saved_loaded_and_known_again(tmp_path):
     assert describe(build(describe(there.compressor))) == describe(there.compressor)
 
 
-def test_an_image_depends_on_its_seed_and_number_alone():
+def test_samples_depend_on_seed_and_index_only():
     drawing, options = model(), SamplingOptions()
     together = drawing.sample(ConditionInputs.nothing(4), options, 3, range(4))
     alone = drawing.sample(ConditionInputs.nothing(1), options, 3, [2])
@@ -128,7 +128,7 @@ def test_an_image_depends_on_its_seed_and_number_alone():
     assert drawing.sample(ConditionInputs.nothing(1), options, 3, [0], size=(20, 8)).shape == (1, 3, 20, 8)
 
 
-def test_latents_are_drawn_from_the_standard_normal_by_temperature():
+def test_latents_are_standard_normal_times_temperature():
     seeds = image_seeds(0, range(50))
     latents = Gaussian(4).sample(seeds, 20, 30, 1.0)
     assert abs(latents.mean()) < 0.01
@@ -136,12 +136,12 @@ def test_latents_are_drawn_from_the_standard_normal_by_temperature():
     assert torch.equal(Gaussian(4).sample(seeds, 20, 30, 0.5), latents / 2)
 
 
-def test_options_of_codes_are_refused():
+def test_options_of_codes_are_rejected():
     with pytest.raises(UserError, match="only supports temperature"):
         model().sample(ConditionInputs.nothing(1), SamplingOptions(top_k=3), 0, [0])
 
 
-def test_interpolation_goes_from_one_reconstruction_to_the_other():
+def test_interpolation_ends_are_reconstructions():
     going, images = model(), torch.rand(2, 3, 12, 16) * 2 - 1
     way = going.interpolate(images[0], images[1], 5)
     ends = going.reconstruct(images)
@@ -181,6 +181,6 @@ def test_usage_of_latents():
         ({"free_bits": -0.5}, "free_bits"),
     ],
 )
-def test_impossible_numbers_are_refused(wrong, message):
+def test_invalid_arguments_are_rejected(wrong, message):
     with pytest.raises(UserError, match=message):
         Gaussian(**wrong)

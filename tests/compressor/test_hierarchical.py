@@ -30,7 +30,7 @@ def published():
     return model
 
 
-def test_published_models_give_their_numbers(published):
+def test_published_models_match_golden_values(published):
     golden = {
         key: torch.from_numpy(array) for key, array in np.load(GOLDEN / "rosinality_vqvae2.npz").items()
     }
@@ -84,7 +84,7 @@ def test_layouts_are_coarse_to_fine():
     assert (layout.grids, layout.codebook_size, layout.depth) == (((4, 2), (8, 4), (16, 8)), 32, 1)
 
 
-def test_every_grid_has_a_quantizer_of_its_own():
+def test_every_grid_has_its_own_quantizer():
     model = tiny(VectorQuantizer(32, 4, dead_after=7.0), grids=3)
     tables = [quantizer.codebook.weight for quantizer in model.quantizers]
     assert len({table.data_ptr() for table in tables}) == 3
@@ -92,7 +92,7 @@ def test_every_grid_has_a_quantizer_of_its_own():
     assert {quantizer.dead_after for quantizer in model.quantizers} == {7.0}
 
 
-def test_any_network_will_do():
+def test_any_network_works():
     plan = Convolutional(8, 8, (1, 1, 2), 1, (), False)
     halving = Convolutional(8, 8, (1, 1), 1, (), False)
     model = HierarchicalAutoencoder(3, plan, FSQ(levels=(5, 3)), halving)
@@ -100,7 +100,7 @@ def test_any_network_will_do():
     assert model.layout(16, 24).grids == ((2, 3), (4, 6))
 
 
-def test_it_is_described_and_built_again():
+def test_hierarchy_round_trips_through_a_description():
     model = tiny(VectorQuantizer(32, 4), grids=3).eval()
     again = build(describe(model)).eval()
     again.load_state_dict(model.state_dict())
@@ -109,7 +109,7 @@ def test_it_is_described_and_built_again():
 
 
 @pytest.mark.parametrize(("size", "nearest"), [((20, 24), "16x24"), ((37, 61), "40x64"), ((3, 9), "8x8")])
-def test_sizes_without_all_grids_are_refused_with_the_nearest(size, nearest):
+def test_unsupported_size_error_names_the_nearest(size, nearest):
     with pytest.raises(UserError, match=f"{size[0]}x{size[1]} has no 2 grids.*use {nearest}"):
         tiny(VectorQuantizer(32, 4)).features(torch.rand(1, 3, *size))
 
@@ -118,12 +118,12 @@ def test_sizes_without_all_grids_are_refused_with_the_nearest(size, nearest):
     ("wrong", "message"),
     [({"grids": 1}, "grids 1 is out of range"), ({"coarser": Strided(stride=4)}, "must halve")],
 )
-def test_what_makes_no_hierarchy_is_refused(wrong, message):
+def test_invalid_hierarchies_are_rejected(wrong, message):
     with pytest.raises(UserError, match=message):
         HierarchicalAutoencoder(3, Strided(), VectorQuantizer(32, 4), **wrong)
 
 
-def test_the_defaults_are_those_of_the_paper():
+def test_defaults_match_the_paper():
     """The published ImageNet model of two grids: 128 channels, 64 numbers a code, 512 codes."""
     with torch.device("meta"):
         model = HierarchicalAutoencoder(3, Strided(), VectorQuantizer(512, 64, EMAUpdate(), normalize=False))

@@ -20,13 +20,13 @@ def by_hand(codes, size):
     return len(counts) / size, math.exp(entropy), size - len(counts)
 
 
-def test_usage_is_counted():
+def test_usage_matches_a_count():
     codes = torch.randint(3, 40, (500,)) ** 2 % 50
     health = usage(codes, 50)
     assert (health.share, health.perplexity, health.dead) == pytest.approx(by_hand(codes.tolist(), 50))
 
 
-def test_extremes():
+def test_usage_of_extremes():
     assert usage(torch.arange(9), 9).perplexity == pytest.approx(9)
     assert usage(torch.full((9,), 3), 9).perplexity == pytest.approx(1)
     nothing = usage(torch.full((9,), -1), 9)
@@ -34,7 +34,7 @@ def test_extremes():
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, DEEP], ids=["depth 1", "depth 2"])
-def test_the_window_holds_the_latest_joint_codes(layout):
+def test_window_holds_the_latest_joint_codes(layout):
     """Several times round, in batches of changing size, both symbols of a position as one."""
     window = Window(layout, shortest=3)
     length, size = len(window.codes), layout.codebook_size**layout.depth
@@ -53,7 +53,7 @@ def test_the_window_holds_the_latest_joint_codes(layout):
     assert (health.share, health.perplexity, health.dead) == pytest.approx(by_hand(ring, size))
 
 
-def test_a_batch_longer_than_the_window_leaves_its_end():
+def test_long_batch_leaves_its_end_in_the_window():
     window = Window(CodeLayout((1, 9), 2, ((1, 9),)), shortest=5)
     length = len(window.codes)
     codes = torch.randint(2, (8, 9))
@@ -61,7 +61,7 @@ def test_a_batch_longer_than_the_window_leaves_its_end():
     assert sorted(window.codes.tolist()) == sorted(codes.flatten()[-length:].tolist())
 
 
-def test_the_window_is_saved_with_the_run():
+def test_window_is_saved():
     window, again = Window(LAYOUT, 3), Window(LAYOUT, 3)
     for images in (2, 3):
         window.add(torch.randint(7, (images, LAYOUT.length)))
@@ -71,11 +71,11 @@ def test_the_window_is_saved_with_the_run():
     assert torch.equal(window.codes, again.codes)
 
 
-def test_huge_codebooks_have_short_windows():
+def test_window_length_is_limited():
     assert len(Window(CodeLayout((2, 2), 2**19, ((2, 2),))).codes) == 2**20
 
 
-def test_more_joint_codes_than_a_window_could_show_count_row_by_row():
+def test_too_many_joint_codes_count_by_symbol():
     """Residual codes of 3 tables: two rows of each are seen, of 1,024."""
     layout = CodeLayout((8, 8), codebook_size=1024, grids=((1, 5),), depth=3)
     window = Window(layout)
@@ -86,13 +86,13 @@ def test_more_joint_codes_than_a_window_could_show_count_row_by_row():
     assert found.dead == 3 * 1024 - 6
 
 
-def test_codes_of_any_depth_can_be_counted():
+def test_codes_of_any_depth_are_counted():
     window = Window(CodeLayout((8, 8), codebook_size=2**14, grids=((1, 1),), depth=16))
     window.add(torch.full((1, 16), 2**14 - 1))
     assert window.usage().share == 16 / (16 * 2**14)
 
 
-def test_a_quarter_of_a_million_codes_in_two_symbols_count_together():
+def test_joint_codes_of_two_symbols_are_counted():
     window = Window(CodeLayout((8, 8), codebook_size=512, grids=((1, 2),), depth=2))
     window.add(torch.tensor([[511, 511, 0, 511]]))
     assert window.usage().share == 2 / 2**18

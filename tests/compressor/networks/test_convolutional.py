@@ -34,7 +34,7 @@ def in_diffusers(network: Convolutional, channels: int) -> VQModel:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_diffusers_computes_the_same(channels, tmp_path):
+def test_network_matches_diffusers(channels, tmp_path):
     torch.manual_seed(0)
     theirs = in_diffusers(SMALL, channels)
     with torch.no_grad():
@@ -48,7 +48,7 @@ def test_diffusers_computes_the_same(channels, tmp_path):
         torch.testing.assert_close(ours.decoder(latents, (20, 44)), theirs.decoder(latents), **CLOSE)
 
 
-def test_the_defaults_are_vqgan_f16():
+def test_defaults_are_vqgan_f16():
     """The published model has 72,141,699 parameters with 1024 codes of 256 numbers."""
     with torch.device("meta"):
         quantizer = VectorQuantizer(1024, 256, normalize=False)
@@ -56,7 +56,7 @@ def test_the_defaults_are_vqgan_f16():
     assert sum(parameter.numel() for parameter in model.parameters()) == 72_141_699
 
 
-def test_forgotten_activations_change_no_gradient():
+def test_activation_checkpointing_keeps_gradients():
     plain = Convolutional(dim=6, width=8, multipliers=(1, 2), blocks=1, attention=(1,))
     thrifty = Convolutional(dim=6, width=8, multipliers=(1, 2), blocks=1, attention=(1,), checkpoint=True)
     gradients, saved = [], []
@@ -78,12 +78,12 @@ def test_forgotten_activations_change_no_gradient():
 @pytest.mark.parametrize(
     ("size", "nearest"), [((50, 64), "48x64"), ((64, 57), "64x64"), ((3, 20), "16x16"), ((100, 9), "96x16")]
 )
-def test_sizes_off_the_stride_are_refused_with_the_nearest(size, nearest):
+def test_unsupported_size_error_names_the_nearest(size, nearest):
     with pytest.raises(ValueError, match=f"stride 16; use {nearest}"):
         Convolutional().grid(*size)
 
 
-def test_latents_of_another_size_are_refused():
+def test_latents_of_another_size_are_rejected():
     with pytest.raises(ValueError, match="do not fit"):
         SMALL.decoder(3)(torch.randn(1, SMALL.dim, 3, 4), (16, 12))
 
@@ -99,7 +99,7 @@ def test_latents_of_another_size_are_refused():
         ({"dropout": 1.0}, "dropout 1.0"),
     ],
 )
-def test_impossible_plans_are_refused(wrong, message):
+def test_invalid_settings_are_rejected(wrong, message):
     with pytest.raises(ValueError, match=message):
         Convolutional(**wrong)
 
@@ -113,14 +113,14 @@ def test_groups_divide_the_channels(width, groups, found):
     assert plan.encoder(1).norm.num_groups == found
 
 
-def test_attention_keeps_no_matrix_of_all_pairs():
+def test_attention_stores_no_matrix_of_pairs():
     """Only the kernel that needs none is allowed; it refuses queries with strided channels."""
     attention = SMALL.encoder(3).middle.attention
     with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         attention(torch.randn(1, SMALL.widths[-1], 4, 6))
 
 
-def test_autocast_reaches_the_networks():
+def test_networks_run_under_autocast():
     encoder = SMALL.encoder(3)
     with torch.autocast("cpu", torch.bfloat16):
         assert encoder(torch.randn(1, 3, 8, 12)).dtype == torch.bfloat16

@@ -25,7 +25,7 @@ def published():
     return load(GOLDEN / "openai_dvae").compressor
 
 
-def test_published_models_give_their_numbers(published):
+def test_published_models_match_golden_values(published):
     golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / "openai_dvae.npz").items()}
     images, codes = golden["images"] * 2 - 1, golden["codes"].flatten(1)
     layout = published.layout(32, 32)
@@ -45,7 +45,7 @@ def test_published_models_give_their_numbers(published):
         )
 
 
-def test_the_defaults_are_the_published_sizes():
+def test_defaults_match_the_published_model():
     """53,786,240 + 43,829,766 parameters in encoder.pkl and decoder.pkl, 8192 codes on either side."""
     with torch.device("meta"):
         encoder, decoder = DVAE().encoder(3), DVAE().decoder(6)
@@ -55,7 +55,7 @@ def test_the_defaults_are_the_published_sizes():
     assert count - 2048 * 128 + 8192 * 128 == 43_829_766
 
 
-def test_blocks_add_little_at_the_start():
+def test_blocks_add_little_at_first():
     plan = DVAE(width=8)
     assert plan.gain == 1 / 64
     encoder = plan.encoder(3)
@@ -68,6 +68,6 @@ def test_blocks_add_little_at_the_start():
     ("wrong", "message"),
     [({"width": 3}, "width 3"), ({"multipliers": (1, 0)}, "multipliers"), ({"blocks": 0}, "blocks 0")],
 )
-def test_impossible_plans_are_refused(wrong, message):
+def test_invalid_settings_are_rejected(wrong, message):
     with pytest.raises(UserError, match=message):
         DVAE(**wrong)

@@ -7,18 +7,18 @@ from genstack.compressor.networks.convolutional import Attention
 from genstack.compressor.networks.levels import Downsample, ResidualBlock, Upsample
 
 
-def test_halving_begins_as_the_mean_of_pixels():
+def test_downsampling_starts_as_the_mean_of_pixels():
     features = torch.randn(2, 6, 8, 10)
     torch.testing.assert_close(Downsample(6)(features), F.avg_pool2d(features, 2))
 
 
-def test_doubling_begins_as_copies_of_pixels():
+def test_upsampling_starts_as_copies_of_pixels():
     features = torch.randn(2, 6, 3, 5)
     copies = features.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     torch.testing.assert_close(Upsample(6)(features), copies)
 
 
-def test_residual_branches_begin_as_zero():
+def test_residual_branches_start_at_zero():
     features = torch.randn(2, 8, 3, 5)
     for part in (ResidualBlock(8, 8, groups=4), Attention(8, groups=4)):
         assert torch.equal(part(features), features)

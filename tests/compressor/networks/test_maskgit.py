@@ -20,7 +20,7 @@ CLOSE = {"atol": 5e-6, "rtol": 1e-4}
 
 
 @torch.no_grad()
-def test_published_models_give_their_numbers():
+def test_published_models_match_golden_values():
     published = load(GOLDEN / "maskgit_vqgan.safetensors").compressor
     assert published.network == MaskGITNetwork(dim=10, width=32, multipliers=(1, 2, 1), blocks=1, unit=True)
     golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / "maskgit_vqgan.npz").items()}
@@ -33,14 +33,14 @@ def test_published_models_give_their_numbers():
     torch.testing.assert_close(random, golden["decoded_from_random_codes"], **CLOSE)
 
 
-def test_the_defaults_are_the_published_network():
+def test_defaults_match_the_published_model():
     """54,515,587 numbers in the published file, 1024 codes of 256 among them."""
     with torch.device("meta"):
         model = Autoencoder(3, MaskGITNetwork(), VectorQuantizer(1024, 256, normalize=False), projection=0)
     assert sum(parameter.numel() for parameter in model.parameters()) == 54_515_587
 
 
-def test_convolutions_can_halve():
+def test_downsampling_by_convolution():
     plan = MaskGITNetwork(dim=6, width=8, multipliers=(1, 2), blocks=1, downsampling="convolution")
     average = MaskGITNetwork(dim=6, width=8, multipliers=(1, 2), blocks=1)
     more = set(plan.encoder(3).state_dict()) - set(average.encoder(3).state_dict())
@@ -48,7 +48,7 @@ def test_convolutions_can_halve():
     assert plan.encoder(3)(torch.rand(1, 3, 10, 14)).shape == (1, 6, 5, 7)
 
 
-def test_forgotten_activations_change_no_gradient():
+def test_activation_checkpointing_keeps_gradients():
     gradients = []
     for checkpoint in (False, True):
         torch.manual_seed(0)
@@ -63,6 +63,6 @@ def test_forgotten_activations_change_no_gradient():
     ("wrong", "message"),
     [({"width": 0}, "width 0"), ({"multipliers": ()}, "multipliers"), ({"downsampling": "max"}, "'max'")],
 )
-def test_impossible_plans_are_refused(wrong, message):
+def test_invalid_settings_are_rejected(wrong, message):
     with pytest.raises((UserError, TypeError), match=message):
         MaskGITNetwork(**wrong)

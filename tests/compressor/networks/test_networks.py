@@ -13,7 +13,7 @@ SIZES = [(32, 32), (48, 64), (96, 32)]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_both_halves_agree_with_the_grid(network, size, channels):
+def test_encoder_and_decoder_match_the_grid(network, size, channels):
     encoder, decoder = network.encoder(channels), network.decoder(channels)
     latents = encoder(torch.randn(2, channels, *size))
     assert latents.shape == (2, encoder.dim, *network.grid(*size))
@@ -21,18 +21,18 @@ def test_both_halves_agree_with_the_grid(network, size, channels):
 
 
 @pytest.mark.parametrize("size", [(0, 32), (32, 0), (-32, 32)])
-def test_impossible_sizes_are_refused_in_one_line(network, size):
+def test_unsupported_sizes_are_one_line(network, size):
     with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}.*use") as refusal:
         network.grid(*size)
     assert "\n" not in str(refusal.value)
 
 
-def test_the_last_layer_is_a_parameter_of_the_decoder(network):
+def test_last_layer_is_a_parameter_of_the_decoder(network):
     decoder = network.decoder(4)
     assert any(parameter is decoder.last_layer for parameter in decoder.parameters())
 
 
-def test_the_last_layer_writes_the_pixels(network):
+def test_last_layer_outputs_pixels(network):
     """Zeroed, no pixel depends on the latents any more."""
     decoder = network.decoder(3)
     with torch.no_grad():
@@ -42,16 +42,16 @@ def test_the_last_layer_writes_the_pixels(network):
     assert torch.equal(images[0], images[1])
 
 
-def test_plans_build_by_default(network):
+def test_networks_build_with_defaults(network):
     assert type(network)()
 
 
-def test_plans_are_values(network):
+def test_network_settings_are_plain_values(network):
     assert network == type(network)(**vars(network))
     assert hash(network) == hash(type(network)(**vars(network)))
 
 
-def test_the_file_names_its_paper(network):
+def test_module_names_its_paper(network):
     assert re.search(r"arXiv:\d{4}\.\d{5}", importlib.import_module(type(network).__module__).__doc__)
 
 

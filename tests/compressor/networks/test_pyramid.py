@@ -20,7 +20,7 @@ ORDER = {
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("half", ORDER)
-def test_parts_are_made_in_the_order_in_which_they_are_stored(plan, half):
+def test_modules_are_built_in_registration_order(plan, half):
     """What a seed makes is what the same seed makes again of the layers, in the order of the file."""
     torch.manual_seed(0)
     made = getattr(plan, half)(3)
@@ -35,7 +35,7 @@ def test_parts_are_made_in_the_order_in_which_they_are_stored(plan, half):
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_what_one_level_writes_the_next_one_reads(plan):
+def test_channels_match_between_levels(plan):
     """The decoder goes back the way of the encoder, from the width of its coarsest level."""
     assert plan.down[0][0] == plan.width
     for way in (plan.down, plan.up):

@@ -21,7 +21,7 @@ SAMPLE = "sample runs/row-prior --count 3 --seed 1 --out samples --device cpu"
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_code_says_at_first_what_is_in_the_image_as_much_as_which_code_it_is(seed):
+def test_initial_codes_depend_on_the_image(seed):
     """Learned tokens do not drown what they read: latents differ by image as they do by place."""
     torch.manual_seed(seed)
     encoder = TiTok(tokens=16, patch=8, width=96, depth=2, heads=4).encoder(3)
@@ -31,7 +31,7 @@ def test_a_code_says_at_first_what_is_in_the_image_as_much_as_which_code_it_is(s
 
 
 @pytest.mark.slow
-def test_a_row_of_codes_goes_the_whole_road(tmp_path, monkeypatch, request):
+def test_titok_trains_and_samples_end_to_end(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     configs = request.config.rootpath / "configs"
     for command in (COMPRESSOR.format(configs=configs), PRIOR, SAMPLE):

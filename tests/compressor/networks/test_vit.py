@@ -16,7 +16,7 @@ ROW = TiTok(tokens=5, dim=6, patch=4, width=16, depth=2, heads=2)
 CPU = torch.device("cpu")
 
 
-def test_places_are_the_usual_sines():
+def test_sine_positions_match_diffusers():
     """The published function orders rows and columns the other way about."""
     theirs = get_2d_sincos_pos_embed(16, (3, 3), base_size=3, output_type="pt")
     ours = sine_positions(3, 3, 16, CPU)
@@ -24,7 +24,7 @@ def test_places_are_the_usual_sines():
     torch.testing.assert_close(torch.cat([across, down], dim=1), theirs.float())
 
 
-def test_a_place_is_the_same_in_an_image_of_any_size():
+def test_positions_do_not_depend_on_the_image_size():
     small, large = (
         sine_positions(3, 4, 8, CPU).unflatten(0, (3, 4)),
         sine_positions(6, 5, 8, CPU).unflatten(0, (6, 5)),
@@ -33,7 +33,7 @@ def test_a_place_is_the_same_in_an_image_of_any_size():
     assert len(large.flatten(0, 1).unique(dim=0)) == 30
 
 
-def test_a_layer_computes_what_torch_computes():
+def test_layer_matches_torch():
     ours = Transformer(16, 1, 2, checkpoint=False)
     layer = ours.layers[0]
     theirs = torch.nn.TransformerEncoderLayer(
@@ -61,7 +61,7 @@ def test_a_layer_computes_what_torch_computes():
     torch.testing.assert_close(ours(tokens), ours.norm(theirs(tokens)), atol=1e-5, rtol=1e-5)
 
 
-def test_pixels_come_back_to_their_patch():
+def test_patches_are_restored_in_place():
     """Without layers, in which patches see each other, a patch depends on its own latent alone."""
     decoder = SMALL.decoder(3)
     decoder.transformer.layers = torch.nn.ModuleList()
@@ -74,7 +74,7 @@ def test_pixels_come_back_to_their_patch():
     assert torch.equal(moved, expected)
 
 
-def test_latents_come_from_their_patch():
+def test_latents_depend_on_their_patch():
     encoder = SMALL.encoder(3)
     encoder.transformer.layers = torch.nn.ModuleList()
     images = torch.randn(1, 3, 12, 16)
@@ -84,7 +84,7 @@ def test_latents_come_from_their_patch():
     assert moved.nonzero().tolist() == [[1, 2]]
 
 
-def test_every_latent_of_a_row_sees_the_whole_image_and_writes_all_of_it():
+def test_titok_latents_see_the_whole_image():
     encoder, decoder = ROW.encoder(3), ROW.decoder(3)
     images = torch.randn(1, 3, 12, 16, requires_grad=True)
     latents = encoder(images)
@@ -95,13 +95,13 @@ def test_every_latent_of_a_row_sees_the_whole_image_and_writes_all_of_it():
 
 
 @pytest.mark.parametrize("size", [(12, 16), (32, 8)])
-def test_a_row_of_codes_has_one_length_for_every_size(size):
+def test_titok_length_does_not_depend_on_the_image_size(size):
     layout = Autoencoder(3, ROW, VectorQuantizer(16, 4)).layout(*size)
     assert layout.grids == ((1, 5),)
     assert layout.image_size == size
 
 
-def test_the_defaults_are_the_small_ones_of_the_papers():
+def test_defaults_match_the_papers():
     """8 layers of 512: 25 million weights in each half, apart from what reads and writes pixels."""
     with torch.device("meta"):
         for plan in (ViT(), TiTok()):
@@ -111,7 +111,7 @@ def test_the_defaults_are_the_small_ones_of_the_papers():
         assert ViT().grid(256, 256) == (32, 32)
 
 
-def test_layers_keep_the_variance_of_what_they_read_at_first():
+def test_initial_layers_keep_the_variance():
     torch.manual_seed(0)
     layer = Transformer(64, 1, 4, checkpoint=False).layers[0]
     tokens = torch.randn(2, 500, 64)
@@ -119,7 +119,7 @@ def test_layers_keep_the_variance_of_what_they_read_at_first():
         assert float(linear(tokens).var().detach()) == pytest.approx(1.0, rel=0.1)
 
 
-def test_forgotten_activations_change_no_gradient():
+def test_activation_checkpointing_keeps_gradients():
     for plan in (SMALL, ROW):
         gradients = []
         for thrifty in (False, True):
@@ -133,13 +133,13 @@ def test_forgotten_activations_change_no_gradient():
 
 @pytest.mark.parametrize(("size", "nearest"), [((50, 64), "48x64"), ((64, 58), "64x56"), ((3, 20), "8x16")])
 @pytest.mark.parametrize("plan", [ViT(patch=8), TiTok(patch=8)], ids=["ViT", "TiTok"])
-def test_sizes_off_the_patch_are_refused_with_the_nearest(plan, size, nearest):
+def test_unsupported_size_error_names_the_nearest(plan, size, nearest):
     with pytest.raises(ValueError, match=f"patch 8; use {nearest}"):
         plan.grid(*size)
 
 
 @pytest.mark.parametrize("plan", [SMALL, ROW], ids=["ViT", "TiTok"])
-def test_latents_of_another_size_are_refused(plan):
+def test_latents_of_another_size_are_rejected(plan):
     with pytest.raises(ValueError, match="do not fit"):
         plan.decoder(3)(torch.randn(1, 6, 3, 5), (16, 12))
 
@@ -154,17 +154,17 @@ def test_latents_of_another_size_are_refused(plan):
         ({"width": 6, "heads": 3}, "width 6 must be a multiple of 12 .* use 12"),
     ],
 )
-def test_impossible_plans_are_refused(kind, wrong, message):
+def test_invalid_settings_are_rejected(kind, wrong, message):
     with pytest.raises(ValueError, match=message):
         kind(**wrong)
 
 
-def test_a_row_has_at_least_one_code():
+def test_tokens_must_be_at_least_one():
     with pytest.raises(ValueError, match="tokens 0"):
         TiTok(tokens=0)
 
 
-def test_autocast_reaches_the_networks():
+def test_networks_run_under_autocast():
     for plan in (SMALL, ROW):
         with torch.autocast("cpu", torch.bfloat16):
             latents = plan.encoder(3)(torch.randn(1, 3, 8, 12))
@@ -173,7 +173,7 @@ def test_autocast_reaches_the_networks():
             assert plan.decoder(3)(latents, (8, 12)).dtype == torch.bfloat16
 
 
-def test_tables_of_tokens_do_not_decay():
+def test_learned_tokens_have_no_weight_decay():
     decoder = ROW.decoder(3)
     shrinking = {id(parameter) for parameter in split_by_decay(decoder)[0]}
     assert id(decoder.first.weight) in shrinking

@@ -25,7 +25,7 @@ def entropy(probabilities):
     return -(probabilities * probabilities.clamp(min=1e-30).log()).sum(-1)
 
 
-def test_entropies_are_those_of_a_softmax_over_all_codes():
+def test_entropies_match_a_softmax_over_all_codes():
     """LFQ by the distance to each of its codes, BSQ by the similarity."""
     latents = torch.randn(2, 6, 5, 3)
     flat = latents.movedim(1, -1).reshape(-1, 6)
@@ -40,7 +40,7 @@ def test_entropies_are_those_of_a_softmax_over_all_codes():
     torch.testing.assert_close(loss, 3.0 * expected)
 
 
-def test_groups_bound_the_entropy_of_a_batch_from_above():
+def test_groups_bound_the_batch_entropy_from_above():
     probabilities = torch.stack([(-LOGITS).sigmoid(), LOGITS.sigmoid()], -1)
     joint = torch.ones(40, 1)
     for bit in probabilities.unbind(1):
@@ -57,7 +57,7 @@ def test_certain_bits_have_finite_gradients():
     assert logits.grad.isfinite().all()
 
 
-def test_a_quarter_of_a_million_codes_fit():
+def test_entropy_of_many_codes_fits_in_memory():
     quantizer = LFQ(bits=18, depth=2)
     latents = torch.randn(1, 18, 64, 64, requires_grad=True)
     quantized = quantizer(latents)
@@ -68,7 +68,7 @@ def test_a_quarter_of_a_million_codes_fit():
 
 
 @pytest.mark.parametrize(("bits", "depth"), [(6, 1), (6, 2), (6, 3), (6, 6), (30, 1)])
-def test_symbols_come_back_as_their_bits(bits, depth):
+def test_symbols_invert_to_bits(bits, depth):
     corners = Corners(bits, depth)
     seen = torch.rand(2, 3, 5, bits) < 0.5
     codes = corners.codes(seen)
@@ -81,7 +81,7 @@ def test_symbols_come_back_as_their_bits(bits, depth):
 
 
 @pytest.mark.parametrize("kind", [LFQ, BSQ])
-def test_bits_are_signs_and_the_gradient_passes_through(kind):
+def test_bits_are_signs_with_straight_through_gradients(kind):
     quantizer = kind(bits=6, entropy_weight=0.0)
     latents, weights = torch.randn(2, 6, 5, 3, requires_grad=True), torch.randn(2, 6, 5, 3)
     quantized = quantizer(latents)
@@ -98,7 +98,7 @@ def test_bits_are_signs_and_the_gradient_passes_through(kind):
 
 
 @pytest.mark.parametrize(("kind", "share"), [(LFQ, 0.7), (BSQ, 0.85)])
-def test_the_defaults_bring_codes_into_use(kind, share):
+def test_defaults_use_most_codes(kind, share):
     """A small encoder on a mixture of 256 Gaussians, which only the quantizer's losses move."""
     generator = torch.Generator().manual_seed(1)
     centres = torch.randn(256, 16, generator=generator)
@@ -158,7 +158,7 @@ def test_processes_share_one_batch(tmp_path):
     ],
 )
 @pytest.mark.parametrize("kind", [LFQ, BSQ])
-def test_impossible_numbers_are_refused(kind, wrong, message):
+def test_invalid_arguments_are_rejected(kind, wrong, message):
     with pytest.raises(ValueError, match=message):
         kind(**wrong)
 

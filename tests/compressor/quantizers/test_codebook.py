@@ -19,7 +19,7 @@ def rows_of(tensor):
     return {tuple(row) for row in tensor.tolist()}
 
 
-def test_the_first_batch_of_training_seeds_distinct_rows():
+def test_first_training_batch_seeds_distinct_rows():
     torch.manual_seed(0)
     quantizer = VectorQuantizer(codebook_size=30, dim=3, normalize=False).train()
     latents = torch.randn(2, 3, 5, 7)
@@ -32,7 +32,7 @@ def test_the_first_batch_of_training_seeds_distinct_rows():
     assert torch.equal(quantizer.codebook.weight, before)
 
 
-def test_too_few_latents_repeat_with_noise():
+def test_too_few_latents_are_repeated_with_noise():
     torch.manual_seed(0)
     latents = torch.randn(7, 3)
     drawn = random_latents(latents, 50)
@@ -42,7 +42,7 @@ def test_too_few_latents_repeat_with_noise():
 
 
 @pytest.mark.parametrize("quantize", ["eval", "no seeding", "not finite"])
-def test_rows_that_may_not_be_seeded_stay(quantize):
+def test_rows_without_seeding_stay(quantize):
     quantizer = VectorQuantizer(
         codebook_size=9, dim=3, seeding=None if quantize == "no seeding" else "latents"
     )
@@ -55,7 +55,7 @@ def test_rows_that_may_not_be_seeded_stay(quantize):
     assert not quantizer.codebook.seeded
 
 
-def test_a_loaded_codebook_is_not_seeded_again():
+def test_loaded_codebook_is_not_seeded():
     first, second = Codebook(9, 3), Codebook(9, 3)
     first.seed(torch.randn(20, 3))
     second.load_state_dict(first.state_dict())
@@ -71,7 +71,7 @@ def observe(codebook, codes, skipped=False):
     return latents
 
 
-def test_a_row_is_dead_after_its_window_and_no_earlier():
+def test_row_is_dead_after_dead_after_latents():
     torch.manual_seed(0)
     codebook = Codebook(4, 3, dead_after=2.5)  # 10 latents
     before = codebook.weight.detach().clone()
@@ -88,7 +88,7 @@ def test_a_row_is_dead_after_its_window_and_no_earlier():
     assert codebook.dead_codes.passed.tolist() == [1, 0, 0, 1]
 
 
-def test_dead_rows_become_different_latents():
+def test_dead_rows_restart_from_distinct_latents():
     torch.manual_seed(0)
     codebook = Codebook(6, 2, dead_after=1.0)
     latents = observe(codebook, [0] * 6)
@@ -107,7 +107,7 @@ def test_micro_batches_count_as_one_batch():
     assert parts.dead_codes.passed.tolist() == whole.dead_codes.passed.tolist() == [0, 0, 0, 8, 0]
 
 
-def test_a_skipped_step_never_was():
+def test_skipped_step_changes_nothing():
     codebook = Codebook(4, 3, dead_after=1.0)
     before = copy.deepcopy(codebook.state_dict())
     observe(codebook, [0] * 9, skipped=True)
@@ -116,7 +116,7 @@ def test_a_skipped_step_never_was():
         assert torch.equal(value, before[name])
 
 
-def test_no_restarts_if_not_wanted():
+def test_restarts_can_be_disabled():
     codebook = Codebook(4, 3, dead_after=None)
     before = codebook.weight.detach().clone()
     for _ in range(100):
@@ -124,7 +124,7 @@ def test_no_restarts_if_not_wanted():
     assert torch.equal(codebook.weight, before)
 
 
-def test_a_resumed_codebook_goes_on_as_if_nothing_happened():
+def test_resumed_codebook_continues_exactly():
     torch.manual_seed(0)
     codebook, resumed = Codebook(5, 2, dead_after=2.0), Codebook(5, 2, dead_after=2.0)
     observe(codebook, [0, 1, 2, 0, 0, 0])
@@ -137,7 +137,7 @@ def test_a_resumed_codebook_goes_on_as_if_nothing_happened():
     assert codebook.dead_codes.passed.tolist() == resumed.dead_codes.passed.tolist()
 
 
-def test_averages_follow_their_formula():
+def test_averages_follow_the_formula():
     codebook = Codebook(4, 3, seeding=None, dead_after=None, decay=0.9)
     counts, sums = torch.ones(4), codebook.weight.clone()
     for codes in ([0, 1, 1, 2], [0, 0, 3, 3, 3], [1]):
@@ -152,7 +152,7 @@ def test_averages_follow_their_formula():
     assert [name for name, _ in codebook.named_parameters()] == []
 
 
-def test_an_average_that_nothing_moves_for_long_is_ready_to_move():
+def test_unused_average_adapts_quickly():
     codebook = Codebook(2, 3, seeding=None, dead_after=None, decay=0.5)
     for _ in range(300):
         observe(codebook, [0])
@@ -160,7 +160,7 @@ def test_an_average_that_nothing_moves_for_long_is_ready_to_move():
     torch.testing.assert_close(codebook.weight[1], latents[0])
 
 
-def test_a_restarted_average_remembers_nothing_of_before():
+def test_restarted_average_is_reset():
     codebook = Codebook(3, 2, dead_after=4.0, decay=0.9)
     observe(codebook, [0, 1, 2])
     observe(codebook, [0, 1] * 6)
@@ -185,7 +185,7 @@ def test_micro_batches_average_as_one_batch():
     torch.testing.assert_close(parts.weight, whole.weight)
 
 
-def test_a_skipped_step_averages_nothing():
+def test_skipped_step_does_not_update_averages():
     codebook = Codebook(4, 3, decay=0.9)
     before = copy.deepcopy(codebook.state_dict())
     observe(codebook, [0] * 9, skipped=True)
@@ -215,7 +215,7 @@ def one_process(rank, folder):
 
 
 @pytest.mark.slow
-def test_processes_agree_on_every_row(tmp_path):
+def test_processes_agree_on_all_rows(tmp_path):
     running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [process.wait() for process in running] == [0, 0]
     (seeds, rows, idle), other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

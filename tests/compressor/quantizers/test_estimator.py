@@ -14,7 +14,7 @@ def rotation(source, target):
     return target.norm() / source.norm() * (turn + 2 * torch.outer(unit_target, unit_source))
 
 
-def test_a_gradient_is_turned_with_its_vector():
+def test_gradient_is_rotated_with_its_vector():
     soft, hard, weights = torch.randn(3, 7, 5, 4).double().unbind()[0:3]
     soft.requires_grad_()
     (RotationTrick()(hard, soft) * weights).sum().backward()
@@ -26,7 +26,7 @@ def test_a_gradient_is_turned_with_its_vector():
 
 
 @pytest.mark.parametrize("estimator", [RotationTrick(), StraightThrough()])
-def test_the_value_is_hard_bit_for_bit(estimator):
+def test_value_is_hard_bit_for_bit(estimator):
     soft, hard = 1e3 * torch.randn(5, 3), torch.randn(5, 3)
     assert torch.equal(estimator(hard, soft.requires_grad_()), hard)
 

@@ -10,7 +10,7 @@ from genstack.compressor.quantizers import FSQ
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (3, 4), (7,)])
-def test_every_combination_of_levels_is_one_code(levels):
+def test_every_combination_of_levels_is_a_code(levels):
     quantizer = FSQ(levels)
     layout = quantizer.layout((8, 8), 1, quantizer.codebook_size)
     vectors = quantizer.lookup(torch.arange(quantizer.codebook_size)[None], layout)[0, :, 0].T
@@ -24,7 +24,7 @@ def test_every_combination_of_levels_is_one_code(levels):
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 6), (3, 4, 7)])
-def test_a_latent_becomes_the_level_nearest_to_its_bounded_value(levels):
+def test_latents_round_to_the_nearest_level(levels):
     latents = (4 * torch.randn(2, 3, 9, 7)).double()
     quantized = FSQ(levels)(latents.float())
     for channel, count in enumerate(levels):
@@ -37,7 +37,7 @@ def test_a_latent_becomes_the_level_nearest_to_its_bounded_value(levels):
         assert set(nearest.flatten()) == set(values), "latents of this spread reach every level"
 
 
-def test_the_gradient_is_that_of_the_bound():
+def test_gradient_matches_the_bound():
     quantizer = FSQ((5, 7))
     latents, weights = torch.randn(2, 2, 3, 5, requires_grad=True), torch.randn(2, 2, 3, 5)
     (quantizer(latents).latents * weights).sum().backward()
@@ -46,17 +46,17 @@ def test_the_gradient_is_that_of_the_bound():
     torch.testing.assert_close(latents.grad, weights * slope)
 
 
-def test_zero_is_the_middle_level():
+def test_zero_maps_to_the_middle_level():
     assert FSQ((8, 5, 4))(torch.zeros(1, 3, 1, 1)).latents.abs().max() == 0
 
 
-def test_what_is_not_finite_breaks_nothing():
+def test_non_finite_latents_stay_in_range():
     latents = torch.tensor([torch.inf, -torch.inf, 1e30, -1e30])[None, :, None, None]
     codes = FSQ()(latents).codes
     assert codes.tolist() == [[7 + 8 * 0 + 40 * 4 + 200 * 0]]
 
 
 @pytest.mark.parametrize("levels", [(), (8, 2), (1,), (1000,) * 4])
-def test_impossible_levels_are_refused(levels):
+def test_invalid_levels_are_rejected(levels):
     with pytest.raises(ValueError, match="levels"):
         FSQ(levels)

@@ -6,7 +6,7 @@ import torch
 from genstack.compressor.quantizers import Grouped, VectorQuantizer
 
 
-def test_each_group_is_quantized_by_a_quantizer_of_its_own():
+def test_groups_match_separate_quantizers():
     grouped = Grouped(groups=3, codebook_size=11, dim=6).eval()
     latents = torch.randn(2, 6, 5, 7)
     quantized = grouped(latents)
@@ -23,6 +23,6 @@ def test_each_group_is_quantized_by_a_quantizer_of_its_own():
     torch.testing.assert_close(quantized.losses["commitment"], torch.stack(commitments).mean())
 
 
-def test_channels_that_cannot_be_cut_are_refused():
+def test_indivisible_channels_are_rejected():
     with pytest.raises(ValueError, match="dim 7 cannot be split into 2 groups"):
         Grouped(groups=2, dim=7)

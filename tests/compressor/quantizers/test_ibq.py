@@ -26,7 +26,7 @@ def textbook(latents, rows, temperature, commitment_weight):
 
 
 @pytest.mark.parametrize("chunk", [2**22, 30])
-def test_values_and_gradients_are_those_of_one_hot_matrices(chunk, monkeypatch):
+def test_values_and_gradients_match_one_hot_matrices(chunk, monkeypatch):
     monkeypatch.setattr(soft_choice, "CHUNK", chunk)  # 30: two latents at a time
     quantizer = IBQ(13, 3, 2.0, 0.3, 0.7, temperature=0.5, seeding=False)
     latents = torch.randn(2, 3, 5, 3, requires_grad=True)
@@ -61,7 +61,7 @@ class Storages(TorchDispatchMode):
         return result
 
 
-def test_a_step_takes_the_gradient_of_the_rows_and_little_else(monkeypatch):
+def test_step_memory_is_bounded(monkeypatch):
     """Nothing grows with latents times rows, and rows have one gradient for all that is done with them."""
     monkeypatch.setattr(soft_choice, "CHUNK", 2**14)  # four latents at a time
     quantizer = IBQ(4096, 8, seeding=False, dead_after=None)
@@ -88,7 +88,7 @@ class Chosen(TorchDispatchMode):
         return result
 
 
-def test_no_chunk_leaves_anything_behind(monkeypatch):
+def test_chunks_leak_no_memory(monkeypatch):
     """A few bytes that stay between two chunks cost all of the chunk's memory, which then lies in pieces."""
     monkeypatch.setattr(soft_choice, "CHUNK", 4 * 64)
     with Chosen() as chosen:
@@ -97,14 +97,14 @@ def test_no_chunk_leaves_anything_behind(monkeypatch):
     assert chosen.most <= 2  # the latest, and the one that it takes the name of
 
 
-def test_every_row_learns_from_every_latent():
+def test_every_row_gets_a_gradient():
     quantizer = IBQ(13, 3)
     (quantizer(torch.randn(1, 3, 1, 2)).losses["entropy"]).backward()
     assert (quantizer.rows.grad.abs().sum(1) > 0).sum() > 2
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_a_row_that_starts_again_takes_some_latents_and_not_all(offset):
+def test_restarted_row_takes_a_share_of_latents(offset):
     """Also where all latents lie to one side, far from 0: there, rows are longer than latents differ."""
     torch.manual_seed(0)
     quantizer = IBQ(64, 8).train()
@@ -119,6 +119,6 @@ def test_a_row_that_starts_again_takes_some_latents_and_not_all(offset):
 
 
 @pytest.mark.parametrize("wrong", [{"codebook_size": 0}, {"temperature": 0.0}, {"entropy_weight": -1.0}])
-def test_impossible_numbers_are_refused(wrong):
+def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         IBQ(**wrong)

@@ -19,7 +19,7 @@ def error(latents, rows):
     return float(torch.cdist(latents, rows.detach()).min(1).values.square().sum())
 
 
-def test_no_round_makes_it_worse():
+def test_rounds_never_increase_the_error():
     latents = torch.randn(200, 3)
     errors = []
     for rounds in range(8):
@@ -29,7 +29,7 @@ def test_no_round_makes_it_worse():
     assert errors[-1] < 0.9 * errors[0]
 
 
-def test_a_quantizer_is_seeded_by_means():
+def test_quantizer_is_seeded_by_kmeans():
     torch.manual_seed(0)
     latents = torch.randn(2, 3, 9, 7)
     quantizer = VectorQuantizer(codebook_size=11, dim=3, normalize=False, seeding="kmeans").train()

@@ -37,7 +37,7 @@ def test_codes_are_symbols_of_the_layout(quantizer, batch, height, width, traini
     assert codes.max() < layout.codebook_size
 
 
-def test_each_image_has_its_codes_alone(quantizer):
+def test_images_are_quantized_independently(quantizer):
     latents = latents_like(quantizer, batch=3)
     together = quantizer.eval()(latents).codes
     alone = torch.cat([quantizer(one[None]).codes for one in latents])
@@ -60,7 +60,7 @@ def test_losses_are_named_finite_scalars(quantizer):
         assert loss.isfinite()
 
 
-def test_evaluation_is_deterministic_and_changes_nothing(quantizer):
+def test_evaluation_is_deterministic_and_stateless(quantizer):
     latents = latents_like(quantizer)
     quantizer.train()(latents)
     quantizer.after_step(skipped=False)
@@ -72,7 +72,7 @@ def test_evaluation_is_deterministic_and_changes_nothing(quantizer):
         assert torch.equal(value, before[name]), name
 
 
-def test_state_makes_an_equal_quantizer(quantizer):
+def test_state_dict_restores_the_quantizer(quantizer):
     latents = latents_like(quantizer)
     quantizer.train()(latents)
     quantizer.after_step(skipped=False)
@@ -81,7 +81,7 @@ def test_state_makes_an_equal_quantizer(quantizer):
     assert torch.equal(other.eval()(latents).latents, quantizer.eval()(latents).latents)
 
 
-def test_all_of_it_runs_in_float32_under_autocast(quantizer):
+def test_quantizers_are_float32_under_autocast(quantizer):
     latents = latents_like(quantizer, batch=4, height=9, width=11)
     quantizer.train()(latents)
     exact = quantizer.eval()(latents)
@@ -97,10 +97,10 @@ def test_half_precision_latents_become_float32(quantizer):
     assert quantizer(latents_like(quantizer).bfloat16()).latents.dtype == torch.float32
 
 
-def test_every_argument_is_stored_under_its_name(quantizer):
+def test_arguments_are_stored_as_attributes(quantizer):
     for name, argument in inspect.signature(type(quantizer)).parameters.items():
         assert getattr(quantizer, name) == argument.default, name
 
 
-def test_the_file_names_its_paper(quantizer):
+def test_module_names_its_paper(quantizer):
     assert re.search(r"arXiv:\d{4}\.\d{5}", importlib.import_module(type(quantizer).__module__).__doc__)

@@ -15,7 +15,7 @@ def test_grids_follow_the_size_of_the_latents():
     assert MultiScale((1, 2, 4)).layout((40, 56), 5, 7).grids == ((1, 2), (3, 4), (5, 7))
 
 
-def test_each_grid_quantizes_what_is_left():
+def test_each_grid_quantizes_the_residual():
     quantizer = MultiScale((1, 2, 4), codebook_size=11, dim=3, smoothing=0.3, seeding=None).eval()
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
     rows = quantizer.codebook.weight
@@ -60,7 +60,7 @@ def test_partial_sums_end_in_the_lookup():
 
 
 @pytest.mark.nightly
-def test_the_defaults_keep_the_table_in_use():
+def test_defaults_use_most_codes():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     centres = torch.randn(256, 8, generator=generator)
@@ -84,7 +84,7 @@ def test_the_defaults_keep_the_table_in_use():
 @pytest.mark.parametrize(
     "wrong", [{"scales": (2, 1)}, {"scales": ()}, {"smoothing": 1.5}, {"convolutions": 0}]
 )
-def test_impossible_numbers_are_refused(wrong):
+def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         MultiScale(**wrong)
 

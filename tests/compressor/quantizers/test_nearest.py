@@ -28,7 +28,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("chunk", [1, 140, 1000, 2**20])
 @pytest.mark.parametrize("most_rows", [1, 13, 67, 2**14])
-def test_chunks_change_nothing_even_at_ties(monkeypatch, chunk, most_rows):
+def test_chunks_do_not_change_results(monkeypatch, chunk, most_rows):
     """Small whole numbers make every sum exact, and many distances equal."""
     torch.manual_seed(0)
     monkeypatch.setattr(module, "CHUNK", {"cpu": chunk})
@@ -40,7 +40,7 @@ def test_chunks_change_nothing_even_at_ties(monkeypatch, chunk, most_rows):
 
 
 @pytest.mark.parametrize(("count", "size", "dim"), [(1, 1, 1), (301, 1000, 3), (77, 2049, 8), (13, 20001, 7)])
-def test_the_choice_is_the_nearest(count, size, dim):
+def test_choice_is_the_nearest(count, size, dim):
     torch.manual_seed(0)
     latents, rows = torch.randn(count, dim), torch.randn(size, dim)
     squares = torch.cdist(latents.double(), rows.double()).square()
@@ -48,7 +48,7 @@ def test_the_choice_is_the_nearest(count, size, dim):
     torch.testing.assert_close(chosen, squares.min(1).values, atol=1e-5, rtol=0)
 
 
-def test_memory_is_bounded_for_huge_codebooks():
+def test_memory_is_bounded_for_large_codebooks():
     latents, rows = torch.randn(200, 4), torch.randn(65536, 4)
     with Largest() as largest:
         nearest(latents, rows)
@@ -56,7 +56,7 @@ def test_memory_is_bounded_for_huge_codebooks():
     assert largest.elements < 200 * 65536 / 10
 
 
-def test_codes_stay_in_range_where_latents_are_not_finite():
+def test_codes_of_non_finite_latents_stay_in_range():
     latents = torch.tensor([[torch.nan, 0.0], [torch.inf, 0.0], [-torch.inf, torch.inf], [1e38, 1e38]])
     codes = nearest(latents, torch.randn(9, 2))
     assert codes.min() >= 0
@@ -64,7 +64,7 @@ def test_codes_stay_in_range_where_latents_are_not_finite():
 
 
 @pytest.mark.parametrize(("size", "dim"), [(300, 3), (5000, 8), (16384, 8), (20001, 33), (9000, 256)])
-def test_of_equal_rows_the_first_is_chosen(size, dim):
+def test_first_of_equal_rows_is_chosen(size, dim):
     """Each row stands in two or three far places, so that blocks and chunks compare equals."""
     few = torch.randn(size // 2 - 17, dim)
     rows = torch.cat([few, few[torch.randperm(len(few))], few])[:size]
@@ -74,7 +74,7 @@ def test_of_equal_rows_the_first_is_chosen(size, dim):
 
 
 @pytest.mark.parametrize("dim", [8, 256])
-def test_codes_are_those_of_the_full_matrix_where_the_two_best_differ(dim):
+def test_codes_match_the_full_matrix(dim):
     """By more than 1e-5 relative, with distances of the order of the vectors' sizes."""
     latents, rows = torch.randn(512, dim), torch.randn(16384, dim)
     squares = torch.cdist(latents.double(), rows.double()).square()

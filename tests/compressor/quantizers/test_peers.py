@@ -10,7 +10,7 @@ from genstack.compressor.quantizers import BSQ, LFQ, SimVQ
 from genstack.compressor.quantizers.estimator import RotationTrick, StraightThrough
 
 
-def test_the_rotation_trick():
+def test_rotation_trick_matches_vector_quantize_pytorch():
     soft, hard, weights = torch.randn(3, 5, 7, 4).unbind()
     found = []
     for turned in (RotationTrick().__call__, lambda hard, soft: rotate_to(soft, hard)):
@@ -22,7 +22,7 @@ def test_the_rotation_trick():
 
 
 @pytest.mark.parametrize(("estimator", "trick"), [(StraightThrough(), False), (RotationTrick(), True)])
-def test_simvq(estimator, trick):
+def test_simvq_matches_vector_quantize_pytorch(estimator, trick):
     """Vectors, codes, both terms with their usual weights, and what these teach the layer and the encoder."""
     ours = SimVQ(23, 6, estimator=estimator, seeding=False, dead_after=None)
     theirs = PeerSimVQ(6, 23, channel_first=True, rotation_trick=trick)
@@ -47,7 +47,7 @@ def test_simvq(estimator, trick):
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_signs_and_their_entropies(spherical):
+def test_signs_and_entropies_match_vector_quantize_pytorch(spherical):
     """LFQ and BSQ; our first channel is the lowest bit, theirs the highest."""
     latents = torch.randn(2, 6, 5, 3)
     weights = {"entropy_weight": 0.3, "diversity": 0.7}

@@ -113,14 +113,14 @@ def both(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("name", MADE)
-def test_codebooks_are_the_same_everywhere_after_every_step(both, name, restarts):
+def test_codebooks_agree_across_processes(both, name, restarts):
     (_, states), (_, others) = (found[name, restarts] for found in both)
     torch.testing.assert_close(states, others, atol=0, rtol=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MADE if name != "Gumbel"])  # whose noise differs
-def test_two_halves_are_one_batch(both, name):
+def test_two_processes_match_one_batch(both, name):
     """Gradients within 1e-5 of the largest, codebooks within 1e-6; without seeding and restarts."""
     gradients, states = both[0][name, False]
     alone = made(name, restarts=False)

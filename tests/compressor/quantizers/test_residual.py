@@ -14,7 +14,7 @@ def small(**arguments):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_each_row_is_the_nearest_to_what_is_left(shared):
+def test_each_row_is_nearest_to_the_residual(shared):
     quantizer = small(shared=shared).eval()
     latents = torch.randn(2, 2, 5, 3)
     quantized = quantizer(latents)
@@ -33,12 +33,12 @@ def test_each_row_is_the_nearest_to_what_is_left(shared):
                 )
 
 
-def test_a_shared_table_is_stored_once():
+def test_shared_table_is_stored_once():
     assert len([name for name in small(shared=True).state_dict() if name.endswith("weight")]) == 1
     assert len([name for name in small().state_dict() if name.endswith("weight")]) == 3
 
 
-def test_losses_are_means_over_depths_and_the_gradient_passes_once():
+def test_losses_are_means_over_depths():
     quantizer = small(update=GradientUpdate(2.0), commitment_weight=0.5)
     latents, weights = torch.randn(2, 2, 5, 3, requires_grad=True), torch.randn(2, 2, 5, 3)
     quantized = quantizer(latents)
@@ -61,7 +61,7 @@ def test_partial_sums_end_in_the_lookup():
     torch.testing.assert_close(quantizer.partial(codes[..., :1]), first)
 
 
-def test_dropped_rows_are_neither_summed_nor_pulled():
+def test_dropped_rows_have_no_loss():
     quantizer = small(dropout=1.0).train()
     latents = torch.randn(600, 2, 1, 1, requires_grad=True)
     quantized = quantizer(latents)
@@ -79,7 +79,7 @@ def test_dropped_rows_are_neither_summed_nor_pulled():
     assert torch.equal(quantizer.eval()(latents).codes, codes)
 
 
-def test_averages_leave_nothing_to_an_optimizer_and_more_rows_leave_less_error():
+def test_more_depth_reduces_the_error():
     torch.manual_seed(0)
     quantizer = Residual(depth=4, codebook_size=16, dim=3, update=EMAUpdate(0.9)).train()
     assert list(quantizer.parameters()) == []
@@ -96,6 +96,6 @@ def test_averages_leave_nothing_to_an_optimizer_and_more_rows_leave_less_error()
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 0}, {"dropout": 1.5}, {"codebook_size": 0}])
-def test_impossible_numbers_are_refused(wrong):
+def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Residual(**wrong)

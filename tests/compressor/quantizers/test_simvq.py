@@ -6,7 +6,7 @@ import torch
 from genstack.compressor.quantizers import SimVQ
 
 
-def test_codes_are_the_nearest_rows_seen_through_the_layer():
+def test_codes_are_nearest_rows_after_the_layer():
     quantizer = SimVQ(codebook_size=11, dim=3).eval()
     latents = torch.randn(2, 3, 5, 7)
     rows = torch.stack([quantizer.linear(row) for row in quantizer.table])
@@ -16,7 +16,7 @@ def test_codes_are_the_nearest_rows_seen_through_the_layer():
     torch.testing.assert_close(quantized.latents, rows[distances.argmin(1)].movedim(-1, 1))
 
 
-def test_one_code_moves_every_row_and_never_the_table():
+def test_one_code_moves_all_rows_but_not_the_table():
     quantizer = SimVQ(codebook_size=11, dim=3)
     table, before = quantizer.table.clone(), quantizer.rows.detach().clone()
     assert {name for name, _ in quantizer.named_parameters()} == {"linear.weight", "linear.bias"}
@@ -31,7 +31,7 @@ def test_one_code_moves_every_row_and_never_the_table():
     torch.testing.assert_close(quantizer.eval()(latents).latents, latents, atol=1e-3, rtol=0)
 
 
-def test_each_term_has_its_weight_and_its_side():
+def test_losses_have_weights_and_directions():
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
     quantizer = SimVQ(codebook_size=11, dim=3, codebook_weight=2.0, commitment_weight=0.5)
     quantized = quantizer(latents)
@@ -44,6 +44,6 @@ def test_each_term_has_its_weight_and_its_side():
 
 
 @pytest.mark.parametrize("wrong", [{"codebook_size": 0}, {"dim": 0}, {"commitment_weight": -1.0}])
-def test_impossible_numbers_are_refused(wrong):
+def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SimVQ(**wrong)

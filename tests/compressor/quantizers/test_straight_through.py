@@ -5,7 +5,7 @@ import torch
 from genstack.compressor.quantizers.estimator import straight_through
 
 
-def test_the_value_is_hard_bit_for_bit_and_the_gradient_soft():
+def test_value_is_hard_and_gradient_soft():
     hard = torch.randn(3, 5, requires_grad=True)
     soft = (1e6 * torch.randn(3, 5)).requires_grad_()
     weights = torch.randn(3, 5)

@@ -81,7 +81,7 @@ class Small(nn.Module):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", MADE)
-def test_the_defaults_keep_a_codebook_in_use(name):
+def test_defaults_use_most_codes(name):
     """More than 90 % of 256 codes after 300 steps on mixtures of 256 Gaussians, whatever the algorithm."""
     model, sample = Small(MADE[name]()), mixture(torch.Generator().manual_seed(1))
     model.fit(sample, 300)
@@ -108,7 +108,7 @@ def collapse(quantizer):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in MADE if name not in {"LFQ", "BSQ"}])
-def test_a_collapsed_codebook_recovers(name):
+def test_collapsed_codebook_recovers(name):
     model, sample = Small(MADE[name]()), mixture(torch.Generator().manual_seed(1))
     collapse(model.quantizer)
     assert model.used(sample) < 64

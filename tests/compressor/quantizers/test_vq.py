@@ -17,7 +17,7 @@ def plain(**arguments):
     )
 
 
-def test_each_loss_is_its_formula_on_its_own_side():
+def test_losses_match_their_formulas():
     torch.manual_seed(0)
     quantizer = plain(update=GradientUpdate(2.0), commitment_weight=0.5)
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
@@ -38,7 +38,7 @@ def test_each_loss_is_its_formula_on_its_own_side():
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_weight_of_zero_gives_gradients_of_zero(normalize):
+def test_zero_weight_has_zero_gradients(normalize):
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
     quantizer = plain(update=GradientUpdate(0.0), normalize=normalize)
     sum(quantizer(latents).losses.values()).backward()
@@ -52,7 +52,7 @@ def test_a_weight_of_zero_gives_gradients_of_zero(normalize):
     assert quantizer.codebook.weight.grad.abs().max() > 0
 
 
-def test_the_gradient_passes_straight_through():
+def test_gradient_passes_straight_through():
     latents, weights = torch.randn(2, 3, 5, 7, requires_grad=True), torch.randn(2, 3, 5, 7)
     quantizer = plain()
     (quantizer(latents).latents * weights).sum().backward()
@@ -60,7 +60,7 @@ def test_the_gradient_passes_straight_through():
     assert quantizer.codebook.weight.grad is None
 
 
-def test_the_nearest_row_is_decoded():
+def test_nearest_row_is_decoded():
     quantizer = plain().eval()
     latents = torch.randn(2, 3, 5, 7)
     rows = quantizer.codebook.weight.detach()
@@ -73,7 +73,7 @@ def test_the_nearest_row_is_decoded():
                 assert torch.equal(quantized.latents[image, :, row, column], rows[nearest])
 
 
-def test_normalized_codes_are_the_most_similar_directions():
+def test_normalized_codes_are_the_nearest_directions():
     quantizer = VectorQuantizer(codebook_size=50, dim=4, seeding=None).eval()
     with torch.no_grad():
         quantizer.codebook.weight.mul_(torch.rand(50, 1) * 9 + 0.1)  # lengths are not to matter
@@ -101,7 +101,7 @@ def mixture(components, count, generator):
 @pytest.mark.nightly
 @pytest.mark.parametrize("collapsed", [False, True])
 @pytest.mark.parametrize("update", [GradientUpdate(), EMAUpdate()])
-def test_the_defaults_keep_a_codebook_in_use(collapsed, update):
+def test_defaults_use_most_codes(collapsed, update):
     torch.manual_seed(0)
     sample = mixture(256, 512, torch.Generator().manual_seed(1))
     quantizer = VectorQuantizer(codebook_size=256, update=update).train()
@@ -132,19 +132,19 @@ def test_the_defaults_keep_a_codebook_in_use(collapsed, update):
         ({"dead_after": 0.0}, "dead_after 0.0"),
     ],
 )
-def test_impossible_numbers_are_refused(wrong, message):
+def test_invalid_arguments_are_rejected(wrong, message):
     with pytest.raises(ValueError, match=message):
         VectorQuantizer(**wrong)
 
 
-def test_impossible_learning_is_refused():
+def test_invalid_update_rules_are_rejected():
     with pytest.raises(ValueError, match=r"codebook weight -1\.0"):
         GradientUpdate(-1.0)
     with pytest.raises(ValueError, match=r"decay 1\.0"):
         EMAUpdate(1.0)
 
 
-def test_the_rotation_trick_reaches_the_latents_and_leaves_the_value():
+def test_rotation_trick_changes_gradients_only():
     straight, turned = plain(), plain(estimator=RotationTrick())
     turned.load_state_dict(straight.state_dict())
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
@@ -177,7 +177,7 @@ print("equal")
 
 
 @pytest.mark.slow
-def test_compiled_training_is_the_same():
+def test_compiled_training_matches():
     """In a process of its own, where shapes are not checked: the checks do not compile."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr
@@ -185,7 +185,7 @@ def test_compiled_training_is_the_same():
 
 @pytest.mark.parametrize("update", [GradientUpdate(), EMAUpdate()])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_the_entropy_is_that_of_a_softmax_over_distances(update, normalize, monkeypatch):
+def test_entropy_matches_a_softmax_over_distances(update, normalize, monkeypatch):
     monkeypatch.setattr(soft_choice, "CHUNK", 30)  # two latents at a time
     quantizer = plain(update=update, normalize=normalize, entropy_weight=2.0, temperature=0.4)
     latents = torch.randn(2, 3, 5, 3, requires_grad=True)
