@@ -33,7 +33,7 @@ from genstack.data.transforms import Augmentation
 from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
 from genstack.evaluation.metrics.kid import kid
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, vote
-from genstack.evaluation.rounding import as_saved
+from genstack.evaluation.reference import as_saved
 from genstack.layout import CodeLayout
 from genstack.losses.fidelity import psnr
 from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds

@@ -59,8 +59,8 @@ class ClassifierMatcher(Matcher):
     """Compare a classifier's prediction with the label, or with the class that the caption names.
 
     Args:
-        classifier: provided by the user.
-        condition: of the model.
+        classifier: classifier of the user.
+        condition: condition of the model.
     """
 
     name = "classifier"
@@ -85,10 +85,10 @@ def matchers_for(
     """Return the matchers that apply to a model's condition.
 
     Args:
-        model: with a condition.
+        model: model with a condition.
         data: the real images.
-        examples: condition inputs of some of them.
-        classifier: provided by the user, if any.
+        examples: condition inputs of some real images.
+        classifier: classifier of the user, if any.
 
     Raises:
         UserError: the classifier does not know the model's classes.

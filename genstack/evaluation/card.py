@@ -1,4 +1,4 @@
-"""The metric card: every number with its protocol, as JSON and as lines to read."""
+"""Metric cards: numbers with their protocol, as JSON and as text."""
 
 import json
 import platform
@@ -17,16 +17,7 @@ from genstack.evaluation.metrics.intervals import CONFIDENCE, SEED, Interval, me
 
 FORMAT_VERSION = 1
 EVALUATION = "evaluation"  # the folder of cards
-PACKAGES = (
-    "genstack-images",
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "lpips",
-    "scikit-learn",
-    "torch-fidelity",
-)
+LIBRARIES = ["torch", "torchvision", "numpy", "pillow", "lpips", "scikit-learn", "torch-fidelity"]
 
 Direction = Literal["higher", "lower", ""]
 
@@ -36,14 +27,14 @@ class Number:
     """The value of one metric.
 
     Args:
-        name: of the metric.
-        value: over all images.
+        name: name of the metric.
+        value: value over all images.
         meaning: how it was computed, in a few words.
-        better: the better direction; "" if neither is.
+        better: the better direction; "" for neither.
         interval: 95 % confidence interval over images; None if there is none.
         real: the same metric of real images; for a distance, between two halves of the real images, which no
             model can be expected to beat.
-        unit: of the value.
+        unit: unit of the value.
     """
 
     name: str
@@ -74,8 +65,8 @@ class Skipped:
     """A metric that was not measured.
 
     Args:
-        name: of the metric.
-        reason: in a sentence.
+        name: name of the metric.
+        reason: reason in a sentence.
     """
 
     name: str
@@ -89,7 +80,7 @@ class Card:
     Args:
         kind: compressor, prior or images.
         protocol: everything that changes a number.
-        numbers: in reading order.
+        numbers: measured metrics in reading order.
         skipped: metrics that were not measured.
         images: lists of noteworthy images, by the name of the list.
     """
@@ -171,9 +162,9 @@ def to_json(value: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and precision behind the numbers."""
+    """Return versions and settings that affect the numbers."""
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in ["genstack-images", *LIBRARIES]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -30,7 +30,7 @@ def distances(
         extractor: the network.
         real: features of the real images.
         generated: features of the generated images.
-        prefix: of the names, r for reconstructions and g for samples.
+        prefix: prefix of metric names, r for reconstructions and g for samples.
     """
     kid_name, frechet_name = prefix + extractor.kid, prefix + extractor.frechet
     one, other = real.vectors.double(), generated.vectors.double()

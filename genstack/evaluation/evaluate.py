@@ -50,13 +50,13 @@ def evaluate_run(
     """Evaluate a run; return its card in the first process and None in the others.
 
     Args:
-        model: of the run.
+        model: model of the run.
         reference: the real images.
         training: data of the training; None if it is unknown.
         sampling: settings of the samples; None for a compressor.
-        networks: for features and LPIPS.
+        networks: networks of features and LPIPS.
         batch_size: images per batch.
-        folder: for pictures.
+        folder: folder for pictures.
     """
     extractors, matchers = networks.extractors, () if sampling is None else sampling.matchers
 
@@ -162,7 +162,7 @@ def is_training_source(training: ImageData | None, data: ImageData) -> bool:
 
 
 def same_images(one: ReferenceSet, other: ReferenceSet) -> bool:
-    """Return True if two sets hold the same images with the same labels, so that one measurement suffices."""
+    """Return True if two sets hold the same images with the same labels."""
     keys = [
         (each.data.source, each.data.preprocessing, each.data.class_names, list(each.indices))
         for each in (one, other)
@@ -189,7 +189,7 @@ def reconstruction_results(
     reconstructed: Reconstructions,
     nats: Float[Tensor, " n"] | None,
 ) -> Results:
-    """Results of a compressor, and the likelihood under its prior if there is one."""
+    """Yield results of a compressor, and the likelihood under its prior if there is one."""
     yield from reconstructions.similarity_numbers(reconstructed.similarity)
     for extractor in extractors:
         name = extractor.name
@@ -207,7 +207,7 @@ def reconstruction_results(
 
 
 def sample_results(extractors: Sequence[Extractor], real: ImageSet, sampled: ImageSet) -> Results:
-    """Distances of samples from real images, and agreement with their condition."""
+    """Yield distances of samples from real images, and agreement with their condition."""
     for extractor in extractors:
         pair = real.features[extractor.name], sampled.features[extractor.name]
         yield from distances(extractor, *pair, "g")
@@ -218,7 +218,7 @@ def sample_results(extractors: Sequence[Extractor], real: ImageSet, sampled: Ima
 def training_results(
     model: Model, spaces: Sequence[Space], sampled: ImageSet, training: ImageSet, held_out: ImageSet
 ) -> Results:
-    """Comparison of samples with training images: classes of the nearest ones, and near-copies."""
+    """Yield comparisons with training images: classes of the nearest ones, and near-copies."""
     if model.classes and "class" in model.condition.modality.describe(ConditionInputs.nothing(1))[0]:
         for space in spaces:
             yield samples.class_agreement(space, sampled, training, held_out)

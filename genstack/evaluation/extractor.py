@@ -15,7 +15,7 @@ class Features:
 
     Args:
         vectors: one feature vector per image.
-        probabilities: of the network's classes.
+        probabilities: class probabilities of the network.
     """
 
     vectors: Float[Tensor, "n d"]

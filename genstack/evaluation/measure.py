@@ -26,10 +26,10 @@ class ImageSet:
     """Measurements of a set of images, one row per image.
 
     Args:
-        features: by the name of the extractor.
+        features: features by extractor name.
         pixels: downsampled images.
-        labels: their classes.
-        matches: by the name of the matcher, if each image shows its condition.
+        labels: class labels.
+        matches: 1 for images that show their condition, by matcher name.
     """
 
     features: dict[str, Features]
@@ -62,8 +62,8 @@ def measure(function: Callable[[Sequence[int]], T], count: int, batch_size: int)
     """Apply a function to batches of indices and concatenate its results in order, in all processes.
 
     Args:
-        function: from indices to a dataclass of tensors with one row per index.
-        count: of images.
+        function: maps indices to tensors with one row per index, in dataclasses or dictionaries.
+        count: number of images.
         batch_size: indices per call.
     """
     batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]

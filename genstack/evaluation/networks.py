@@ -1,4 +1,4 @@
-"""The networks of an evaluation: feature extractors and LPIPS, with reasons for the missing ones."""
+"""Networks of an evaluation: feature extractors and LPIPS, with reasons for the missing ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Networks:
     """Networks on one device.
 
     Args:
-        extractors: for distances between sets.
+        extractors: feature extractors.
         lpips: perceptual distances by the name of the metric.
         missing: metrics whose network is not available.
-        device: of the networks.
+        device: device of the networks.
     """
 
     extractors: Sequence[Extractor]
@@ -34,7 +34,7 @@ class Networks:
         Args:
             lpips: networks of LPIPS, alex or vgg.
             shape: channels, height and width of the images.
-            device: to load them on.
+            device: device of the networks.
         """
         extractors, missing = available_extractors(device)
         distances: dict[str, LPIPS] = {}

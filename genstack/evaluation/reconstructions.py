@@ -15,7 +15,7 @@ from genstack.evaluation.card import Number, Skipped
 from genstack.evaluation.extractor import Features
 from genstack.evaluation.measure import extract
 from genstack.evaluation.networks import Networks
-from genstack.evaluation.rounding import as_saved
+from genstack.evaluation.reference import as_saved
 from genstack.layout import CodeLayout
 from genstack.losses.fidelity import WINDOW, psnr, ssim
 from genstack.model import Model
@@ -27,9 +27,9 @@ class Similarity:
     """Similarity of each image to its original.
 
     Args:
-        psnr: in dB.
+        psnr: PSNR in dB.
         ssim: None for images smaller than its window.
-        lpips: by the name of the metric.
+        lpips: LPIPS by metric name.
     """
 
     psnr: Float[Tensor, " n"]
@@ -42,8 +42,8 @@ class Reconstructions:
     """Measurements of reconstructions, one row per image.
 
     Args:
-        similarity: to the images.
-        features: by the name of the extractor.
+        similarity: similarity to the images.
+        features: features by extractor name.
         codes: None for latents without codes.
         nats: of the codes or latents under the prior; None without a prior.
         rate: nats of the latents; None for codes.
@@ -157,9 +157,9 @@ def likelihood_numbers(
     """Likelihood of codes under the prior, in nats per code and bits per pixel, beside baselines.
 
     Args:
-        prior: over the codes.
+        prior: prior over the codes.
         nats: of each image.
-        codes: of the images.
+        codes: codes of the images.
         training: nats of training images; None if they are unknown.
     """
     layout, kind = prior.layout, prior.likelihood

@@ -1,14 +1,19 @@
-"""Reference sets: the real images of an evaluation, centre-cropped and rounded as in files."""
+"""Real images of an evaluation, centre-cropped and rounded as in saved files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
 from genstack.data import Batch, ImageData
 from genstack.data.batch import ImageDataset, join
+from genstack.data.images import Preprocessing
 from genstack.errors import UserError
-from genstack.evaluation.rounding import as_saved
 
 
 @dataclass
@@ -16,9 +21,9 @@ class ReferenceSet:
     """Real images by index.
 
     Args:
-        data: their source.
-        side: the part of its split.
-        limit: most images; None for all.
+        data: source of the images.
+        side: part of the source's split.
+        limit: maximum number of images; None for all.
     """
 
     data: ImageData
@@ -47,7 +52,7 @@ class ReferenceSet:
         return len(self.indices)
 
     def key(self, index: int) -> str:
-        """Permanent name of an image."""
+        """Return the permanent name of an image."""
         return self.data.catalog.key(self.indices[index])
 
     def batch(self, indices: Sequence[int]) -> Batch:
@@ -77,3 +82,10 @@ class ReferenceSet:
             "resize": "bicubic with antialiasing, if the crop has another size",
             "rounding": f"{self.data.preprocessing.bits} bits, half up, as in saved PNG files, in both sets",
         }
+
+
+def as_saved(images: Float[Tensor, "b c H W"], preprocessing: Preprocessing) -> Float[Tensor, "b c H W"]:
+    """Round images as a PNG file does, so that files and tensors give the same numbers."""
+    values = torch.from_numpy(preprocessing.to_file(images).astype("float32"))
+    pixels = values if preprocessing.window is not None else values / preprocessing.highest
+    return preprocessing.to_model(rearrange(pixels, "b h w c -> b c h w")).contiguous()

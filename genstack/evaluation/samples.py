@@ -18,7 +18,7 @@ from genstack.evaluation.extractor import Extractor
 from genstack.evaluation.measure import ImageSet
 from genstack.evaluation.metrics.neighbours import COPY_QUANTILE, SIDE, near_copies, nearest, vote
 from genstack.evaluation.reference import ReferenceSet
-from genstack.evaluation.rounding import as_saved
+from genstack.evaluation.reference import as_saved
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
@@ -33,12 +33,12 @@ class Sampling:
     """Settings of the samples of an evaluation.
 
     Args:
-        options: of sampling.
+        options: sampling options.
         count: number of samples.
-        seed: of the set.
-        matchers: that check if samples show their condition.
+        seed: seed of the samples.
+        matchers: checks of whether samples show their condition.
         training: most training images to look for copies in.
-        precision: of the networks.
+        precision: precision of the networks.
         batch_size: samples per batch.
         compile: sample with compiled networks: true, false or auto.
         obstacle: tells what keeps this machine from compiling; "" for nothing.
@@ -55,7 +55,7 @@ class Sampling:
     obstacle: Callable[[], str] = str
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """Context of the precision."""
+        """Return the context of the precision."""
         return torch.autocast(device.type, torch.bfloat16, self.precision == "bf16")
 
     def compilation(self, model: Model) -> Compilation:
@@ -106,7 +106,7 @@ def sample(
 
 
 def agreement_numbers(samples: ImageSet, real: ImageSet) -> Iterator[Number | Skipped]:
-    """Share of samples that show their condition, by each matcher."""
+    """Yield the share of samples that show their condition, by matcher."""
     for name, matches in samples.matches.items():
         known, known_real = (values[~values.isnan()] for values in (matches, real.matches[name]))
         number = f"agreement ({name})"
@@ -123,8 +123,8 @@ class Space:
     """Vectors of the samples, the training images and the held-out images in one space.
 
     Args:
-        suffix: of the names of its metrics.
-        description: in words.
+        suffix: suffix of metric names.
+        description: name of the space in words.
     """
 
     suffix: str
@@ -137,7 +137,7 @@ class Space:
 def spaces(
     samples: ImageSet, training: ImageSet, held_out: ImageSet, extractors: Sequence[Extractor]
 ) -> Iterator[Space]:
-    """Downsampled pixels, which show copies of small images, and the features of each network."""
+    """Yield downsampled pixels, which reveal copies of small images, and the features of each network."""
     sets = samples, training, held_out
     yield Space("", f"{SIDE} x {SIDE} pixels", *(each.pixels for each in sets))
     for name in (extractor.name for extractor in extractors):
@@ -146,7 +146,7 @@ def spaces(
 
 
 def class_agreement(space: Space, samples: ImageSet, training: ImageSet, held_out: ImageSet) -> Number:
-    """Share of samples whose nearest training images have their class."""
+    """Measure the share of samples whose nearest training images have their class."""
     shares = [
         (vote(vectors, space.training, training.labels) == images.labels).double()
         for vectors, images in ((space.samples, samples), (space.held_out, held_out))
@@ -162,7 +162,7 @@ def class_agreement(space: Space, samples: ImageSet, training: ImageSet, held_ou
 
 
 def near_copy_number(space: Space) -> Number:
-    """Share of samples that are near-copies of training images."""
+    """Measure the share of near-copies of training images."""
     return Number(
         f"near-copies{space.suffix}",
         near_copies(space.samples, space.training, space.held_out),
@@ -174,7 +174,7 @@ def near_copy_number(space: Space) -> Number:
 
 
 def closest(space: Space) -> list[tuple[int, int, float]]:
-    """The samples closest to a training image: index, index of the training image, and distance."""
+    """Return samples closest to a training image: index, training index, distance."""
     distances, indices = nearest(space.samples, space.training)
     order = distances.argsort(stable=True)[:LISTED].tolist()
     return [(index, int(indices[index]), float(distances[index])) for index in order]

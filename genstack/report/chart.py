@@ -1,4 +1,4 @@
-"""Curves and histograms as shapes in a box of 320 x 190, which a template draws as SVG."""
+"""Curves and histograms as shapes in a box of 320 x 190, drawn as SVG by a template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from math import ceil, floor, isfinite, log10
 from genstack.report.history import Points
 
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 312.0, 10.0, 166.0  # of the area inside the axes
-MAX_POINTS = 400  # of a curve; more cannot be told apart
+MAX_POINTS = 400  # of a curve; more are not visible
 MAX_DOTS = 40  # of a curve with a dot at each point
 ROWS = 24  # of the table below a chart
 MAX_DIGITS = 16  # of a label; floats have no more
@@ -19,10 +19,10 @@ class Curve:
     """Values to draw.
 
     Args:
-        name: of the curve.
+        name: name of the curve.
         points: step and value.
         shade: index of the page's colour.
-        dashed: draw dashes, to tell curves apart without colours.
+        dashed: draw dashes, for readers who do not see colours.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Chart:
     """A chart.
 
     Args:
-        title: of the chart.
+        title: title of the chart.
         note: beside the title.
         lines: the curves.
         across: ticks of the horizontal axis.
         up: ticks of the vertical axis.
-        steps: of the table of values.
+        steps: steps in the table of values.
         rows: a value of each curve at each of these steps; None if there is none.
     """
 
@@ -95,14 +95,14 @@ class Axis:
     logarithmic: bool = False
 
     def place(self, value: float) -> float:
-        """Position of a value."""
+        """Return the position of a value."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = log10(low), log10(high), log10(value)
         return self.begin + (value - low) / (high - low) * (self.end - self.begin)
 
     def ticks(self, count: int) -> tuple[Tick, ...]:
-        """About `count` ticks at round values."""
+        """Return about `count` ticks at round values."""
         values = (
             decades(self.low, self.high) if self.logarithmic else round_values(self.low, self.high, count)
         )
@@ -122,9 +122,9 @@ def chart(title: str, curves: Sequence[Curve]) -> Chart | None:
         return None
     values = [value for curve in finite for _, value in curve.points]
     steps = [step for curve in finite for step, _ in curve.points]
-    across = Axis(*padded(float(min(steps)), float(max(steps)), 0.0), LEFT, RIGHT)
+    across = Axis(*pad(float(min(steps)), float(max(steps)), 0.0), LEFT, RIGHT)
     logarithmic = min(values) > 0 and log10(max(values) / min(values)) >= DECADES
-    low, high = (min(values), max(values)) if logarithmic else padded(min(values), max(values), 0.06)
+    low, high = (min(values), max(values)) if logarithmic else pad(min(values), max(values), 0.06)
     up = Axis(low, high, BOTTOM, TOP, logarithmic)
     omitted = sum(len(curve.points) for curve in curves) - len(values)
     notes = ["logarithmic scale"] if logarithmic else []
@@ -162,7 +162,7 @@ def histogram(title: str, shares: Sequence[float], uniform: float) -> Chart:
     """Draw shares in descending order, and a line at the share of a uniform distribution."""
     across = Axis(0.0, float(len(shares)), LEFT, RIGHT)
     up = Axis(0.0, max([*shares, uniform]) * 1.06, BOTTOM, TOP)
-    width = max(1, ceil(len(shares) / MAX_POINTS))  # average neighbours that a screen cannot show apart
+    width = max(1, ceil(len(shares) / MAX_POINTS))  # average codes that share a pixel
     path = f"M{LEFT},{BOTTOM}"
     for first in range(0, len(shares), width):
         part = shares[first : first + width]
@@ -193,20 +193,20 @@ def thin(points: Points) -> Points:
 
 
 def evenly_spaced(steps: Sequence[int], count: int) -> list[int]:
-    """About `count` of the steps, with the first and the last."""
+    """Return about `count` of the steps, with the first and the last."""
     if len(steps) <= count:
         return list(steps)
     return [steps[round(number * (len(steps) - 1) / (count - 1))] for number in range(count)]
 
 
-def padded(low: float, high: float, share: float) -> tuple[float, float]:
-    """Pad a range at both ends; never empty."""
+def pad(low: float, high: float, share: float) -> tuple[float, float]:
+    """Pad a range at both ends, so that it is not empty."""
     padding = (high - low) * share if low != high else abs(low) * 0.1 or 1.0
     return low - padding, high + padding
 
 
 def round_values(low: float, high: float, count: int) -> list[float]:
-    """About `count` multiples of 1, 2 or 5 times a power of ten in a range."""
+    """Return about `count` multiples of 1, 2 or 5 times a power of ten in a range."""
     power = 10.0 ** floor(log10((high - low) / count))
     pitches = (factor * power for factor in (1, 2, 5, 10))
     pitch = next(pitch for pitch in pitches if floor(high / pitch) - ceil(low / pitch) <= count)
@@ -214,13 +214,13 @@ def round_values(low: float, high: float, count: int) -> list[float]:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """At most about five powers of ten in a range."""
+    """Return at most about five powers of ten in a range."""
     first, last = ceil(log10(low)), floor(log10(high))
     return [10.0**power for power in range(first, last + 1, max(1, ceil((last - first) / 5)))]
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """Short labels with as many digits as tell the values apart."""
+    """Return short labels with enough digits to be distinct."""
     for digits in range(3, MAX_DIGITS):
         labels = [tick_label(value, digits) for value in values]
         if len(set(labels)) == len(set(values)):
@@ -229,7 +229,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 
 
 def tick_label(value: float, digits: int) -> str:
-    """Short label of a value."""
+    """Return a short label of a value."""
     if abs(value) >= 10_000:
         for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:

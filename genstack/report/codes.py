@@ -14,7 +14,7 @@ from genstack.model import Model
 from genstack.report.chart import Chart, histogram
 from genstack.report.picture import Picture, pictures
 
-MAX_UNIFORM, MAX_CHANGED = 32, 12  # codes that are shown of each grid
+MAX_UNIFORM, MAX_CHANGED = 32, 12  # codes per grid
 MAX_GRIDS = 3
 VISIBLE = 8 / 127.5  # smallest visible difference of pixels
 MARGIN = 2  # pixels around a change
@@ -23,7 +23,7 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Code:
-    """A code, its share among the codes of its grid, and an image of it."""
+    """A code, its share of the grid's codes, and its image."""
 
     name: str
     share: float
@@ -35,10 +35,10 @@ class Grid:
     """Images of the codes of one grid.
 
     Args:
-        name: of the grid; "" if there is only one.
+        name: name of the grid; "" if there is only one.
         uniform: images decoded from one code at every position.
         original: part of an image in which one code is changed.
-        changed: that part with other codes at that position.
+        changed: the same part with other codes at this position.
         place: row and column of the position, from 1.
     """
 
@@ -56,7 +56,7 @@ class Codes:
     Args:
         images: number of encoded images.
         count: number of their codes.
-        size: of the codebook.
+        size: size of the codebook.
         joint: symbols of a position count as one code.
         health: codebook usage.
         chart: frequency of each code.
@@ -91,7 +91,7 @@ def codes(model: Model, images: Float[Tensor, "b c H W"]) -> Codes:
 
 
 def rank(grid: Int[Tensor, "b h w depth"]) -> tuple[Int[Tensor, "k depth"], Float[Tensor, " k"]]:
-    """Joint codes of a grid, most frequent first, and their shares."""
+    """Return joint codes of a grid, most frequent first, and their shares."""
     symbols, counts = rearrange(grid, "b h w depth -> (b h w) depth").unique(dim=0, return_counts=True)
     order = counts.argsort(descending=True, stable=True)
     return symbols[order], counts[order] / counts.sum()
@@ -104,7 +104,7 @@ def show_grid(
     ranked: Sequence[tuple[Int[Tensor, "k depth"], Float[Tensor, " k"]]],
     index: int,
 ) -> Grid:
-    """Decode single codes of one grid; other grids keep their most frequent code, or those of the example."""
+    """Decode single codes of one grid; other grids keep their most frequent code, or the example's codes."""
     symbols, shares = ranked[index]
     height, width = layout.grids[index]
     row, column = height // 2, width // 2
@@ -137,13 +137,13 @@ def decode(model: Model, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float
 def changed_area(
     original: Float[Tensor, "1 c H W"], changed: Float[Tensor, "b c H W"]
 ) -> tuple[slice, slice]:
-    """Rows and columns in which any image differs visibly from the original; all if none does."""
+    """Return rows and columns with visible differences from the original; all without differences."""
     visible = ((changed - original).abs() > VISIBLE).any(1).any(0)
     return extent(visible.any(1)), extent(visible.any(0))
 
 
 def extent(visible: Tensor) -> slice:
-    """Range from the first to the last True, with a margin."""
+    """Return the range from the first to the last True, with a margin."""
     places = visible.nonzero().flatten().tolist()
     if not places:
         return slice(0, len(visible))
@@ -153,7 +153,7 @@ def extent(visible: Tensor) -> slice:
 def code_pictures(
     symbols: Int[Tensor, "k depth"], shares: Float[Tensor, " k"], images: Float[Tensor, "b c H W"]
 ) -> list[Code]:
-    """Codes with their names, shares and images."""
+    """Combine codes with their shares and images."""
     names = [" ".join(map(str, symbol)) for symbol in symbols[: len(images)].tolist()]
     embedded = pictures(images, [f"code {name}" for name in names])
     return [Code(*each) for each in zip(names, shares.tolist(), embedded, strict=False)]

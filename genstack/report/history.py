@@ -1,4 +1,4 @@
-"""Logged metrics of a run from `metrics.jsonl`, which may be truncated or foreign."""
+"""Logged metrics of a run from `metrics.jsonl`, which may be damaged."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class History:
     """Logged metrics.
 
     Args:
-        series: by name, (step, value) in the order of the file; values may be infinite or NaN.
+        series: (step, value) in file order, by metric name; values may be infinite or NaN.
         damaged: number of unreadable lines.
     """
 
@@ -27,16 +27,16 @@ class History:
         return max((points[-1][0] for points in self.series.values()), default=0)
 
     @property
-    def validated(self) -> int:
+    def validation_step(self) -> int:
         """Step of the last validation; 0 before the first."""
         steps = [points[-1][0] for name, points in self.series.items() if name.startswith("val/")]
         return max(steps, default=0)
 
     @property
-    def measured(self) -> dict[str, float]:
+    def validation_metrics(self) -> dict[str, float]:
         """Metrics of the last validation, by name."""
         last = {name: points[-1] for name, points in self.series.items() if name.startswith("val/")}
-        return {name: value for name, (step, value) in last.items() if step == self.validated}
+        return {name: value for name, (step, value) in last.items() if step == self.validation_step}
 
 
 def read(path: Path) -> History | Missing:

@@ -14,7 +14,7 @@ class Missing:
     """A missing part; false in a condition.
 
     Args:
-        reason: in a sentence.
+        reason: reason in a sentence.
     """
 
     reason: str

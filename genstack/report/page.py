@@ -34,7 +34,7 @@ class Strip:
     Args:
         name: heading.
         place: index of the run; -1 for the original images.
-        pictures: in the same order for all runs.
+        pictures: pictures in the same order for all runs.
     """
 
     name: str

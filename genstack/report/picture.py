@@ -1,4 +1,4 @@
-"""Images in a page: PNG in data URIs, and error maps."""
+"""Images of a page as PNG data URIs, and error maps."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from genstack.data.images import to_uint8
 from genstack.data.sheet import tile
 
 MAX_SIDE = 256  # pixels of the longer side
-PIXELATED = 96  # pixels of the longer side below which pixels are shown as squares
+PIXELATED = 96  # pixels of the longer side, below which pixels are shown as squares
 #: Colours of an error map from none to the largest error, with increasing brightness.
 COLOURS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
 
@@ -27,8 +27,8 @@ class Picture:
 
     Args:
         uri: data URI.
-        width: in pixels.
-        height: in pixels.
+        width: width in pixels.
+        height: height in pixels.
         alt: text for screen readers.
         squares: show pixels as squares.
     """
@@ -64,12 +64,12 @@ def pictures(images: Float[Tensor, "b c H W"], alts: Sequence[str]) -> list[Pict
 
 
 def errors(images: Float[Tensor, "b c H W"], others: Float[Tensor, "b c H W"]) -> Float[Tensor, "b H W"]:
-    """Absolute difference in levels of 255, averaged over channels."""
+    """Return the absolute difference in levels of 255, averaged over channels."""
     return reduce((images.cpu() - others.cpu()).abs() * 127.5, "b c H W -> b H W", "mean")
 
 
 def error_maps(errors: Float[Tensor, "b H W"], largest: float) -> list[Image.Image]:
-    """Errors as colours, from black for none to pale yellow for `largest`."""
+    """Colour errors from black for none to pale yellow for `largest`."""
     shares = (errors / max(largest, 1e-9)).clamp(0, 1).numpy()
     anchors = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(shares, anchors, [colour[channel] for colour in COLOURS]) for channel in range(3)]

@@ -12,7 +12,7 @@ from genstack.losses.fidelity import psnr
 from genstack.model import Model
 from genstack.report.picture import Picture, error_maps, errors, pictures, thumbnail
 
-FIRST, WORST = 6, 3  # images that are shown
+FIRST, WORST = 6, 3  # images on the page
 BATCH_SIZE = 16
 
 
@@ -34,10 +34,10 @@ class Reconstructions:
     Args:
         first: the first images.
         worst: the other images with the lowest PSNR.
-        count: of reconstructed images.
+        count: number of reconstructed images.
         mean: PSNR over all of them.
         least: lowest PSNR.
-        levels: of 255, of the brightest colour in the error maps.
+        levels: error of the brightest colour in the error maps, in levels of 255.
     """
 
     first: list[Pair]
@@ -78,6 +78,6 @@ def reconstructions(model: Model, held_out: Batch) -> Reconstructions:
 
 
 def image_name(index: int, batch: Batch, classes: Sequence[str]) -> str:
-    """Index of an image among the held-out ones, and its class if it has one."""
+    """Name a held-out image by its index, and its class if it has one."""
     label = int(batch.labels[index])
     return f"image {index}" + (f", {classes[label]}" if label < len(classes) else "")

@@ -1,4 +1,4 @@
-"""Everything that a report shows about a run, each part or the reason why it is missing."""
+"""Parts of a run for a report, each with the reason if it is missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class RunData:
     """A run.
 
     Args:
-        folder: of the run.
+        folder: run folder.
         config: every setting.
         history: logged metrics.
         model: the trained model.
@@ -68,10 +68,10 @@ class RunData:
             return step, {
                 name: float(value) for name, value in measured.items() if isinstance(value, int | float)
             }
-        return (self.history.validated, self.history.measured) if self.history else (0, {})
+        return (self.history.validation_step, self.history.validation_metrics) if self.history else (0, {})
 
     def sheets(self) -> list[tuple[str, Picture]]:
-        """The first, a middle and the last image sheet of the training, by step."""
+        """Return the first, a middle and the last image sheet of the training, by step."""
         files = [file for file in sorted((self.folder / "images").glob("*.png")) if file.stem.isdigit()]
         if len(files) > MAX_SHEETS:
             files = [files[0], files[len(files) // 2], files[-1]]

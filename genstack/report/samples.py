@@ -1,4 +1,4 @@
-"""Samples of a prior, and the nearest training images."""
+"""Samples of a prior with their nearest training images."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Group:
-    """Samples with the same condition, in words; "" for none."""
+    """Samples with the same condition, described in words; "" for none."""
 
     condition: str
     samples: list[Sample]
@@ -41,9 +41,9 @@ class Samples:
     """Samples of a prior.
 
     Args:
-        groups: by condition.
+        groups: samples by condition.
         count: number of samples.
-        seed: of the set.
+        seed: seed of the samples.
         training: number of training images that they were compared with; 0 without the data.
         copies: number of near-copies; None without the data.
     """
@@ -61,10 +61,10 @@ def samples(
     """Sample with default options.
 
     Args:
-        model: with a prior, or with latents without codes.
+        model: prior or VAE.
         count: number of samples.
-        seed: of the set.
-        data: to look for the nearest training images in.
+        seed: seed of the samples.
+        data: training data, to find the nearest images.
         held_out: images whose conditions the samples take in order.
 
     Raises:

@@ -74,7 +74,7 @@ def steps_of(run: RunData) -> str:
 
 
 def summary(run: RunData) -> dict[str, Rows]:
-    """Rows by heading."""
+    """Return rows by heading."""
     sections = {"Data": data_rows(run)}
     if run.model:
         sections["Compressor"] = compressor_rows(run.model)
@@ -85,7 +85,7 @@ def summary(run: RunData) -> dict[str, Rows]:
 
 
 def data_rows(run: RunData) -> Rows:
-    """Source, split, size and classes of the images."""
+    """Describe source, split, size and classes of the images."""
     data = settings(run, "data")
     rows = [("source", str(data["source"]))] if "source" in data else []
     if run.data:
@@ -109,7 +109,7 @@ def data_rows(run: RunData) -> Rows:
 
 
 def compressor_rows(model: Model) -> Rows:
-    """Parts, codes and size of the compressor."""
+    """Describe parts, codes and size of the compressor."""
     rows = [("parts", parts(describe(model.compressor))), ("parameters", parameters(model.compressor))]
     layout = model.layout
     if isinstance(layout, CodeLayout):
@@ -131,7 +131,7 @@ def compressor_rows(model: Model) -> Rows:
 
 
 def prior_rows(prior: nn.Module) -> Rows:
-    """Parts and shape of the prior."""
+    """Describe parts and shape of the prior."""
     described = describe(prior)
     backbone = {
         name: value for name, value in flat(described.get("backbone") or {}).items() if name != "class"
@@ -142,7 +142,7 @@ def prior_rows(prior: nn.Module) -> Rows:
 
 
 def training_rows(run: RunData) -> Rows:
-    """Steps, batch, optimizer and versions of the training."""
+    """Describe steps, batch, optimizer and versions of the training."""
     rows = [("steps", steps_of(run))]
     data, model = settings(run, "data"), settings(run, "model")
     if "batch_size" in data:

@@ -11,7 +11,7 @@ from genstack.data.images import Preprocessing, save
 from genstack.data.transforms import load
 from genstack.evaluation.card import Card, Number, Skipped
 from genstack.evaluation.metrics.intervals import jackknife_interval, mean_interval
-from genstack.evaluation.rounding import as_saved
+from genstack.evaluation.reference import as_saved
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_measured_is_the_last_validation(tmp_path: Path):
         '{"step": 1, "val/nats": 3, "val/old": 1}\n{"step": 5, "val/nats": 2}\n{"step": 9, "train/loss": 0}\n'
     )
     history = read(path)
-    assert isinstance(history, History) and history.measured == {"val/nats": 2.0}
+    assert isinstance(history, History) and history.validation_metrics == {"val/nats": 2.0}
 
 
 def test_missing_or_empty_file_is_missing(tmp_path: Path):

@@ -37,7 +37,7 @@ def resolve_options(
     """Lay the flags of a command line, then `overrides`, over a preset of the model.
 
     Args:
-        settings: with the flags of `Preset` and `SamplingOptions`.
+        settings: parsed flags of `Preset` and `SamplingOptions`.
         model: holds the presets.
         overrides: options that replace the flags.
     """

@@ -27,7 +27,7 @@ def load_classifier(
         classes: class names for a file without its own.
         data: the images to classify.
         extractors: networks for comparing images.
-        device: of the network.
+        device: device of the network.
 
     Raises:
         UserError: not found, or invalid.

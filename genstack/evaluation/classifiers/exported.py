@@ -49,9 +49,9 @@ class ExportedClassifier(Classifier):
     A text file beside it, with the suffix `.txt` and one name per line, names its classes.
 
     Args:
-        path: of the file.
+        path: path of the file.
         classes: class names if there is no text file.
-        device: to run on; ONNX runs on the CPU.
+        device: device to run on; ONNX runs on the CPU.
     """
 
     def __init__(self, path: Path, classes: Sequence[str], device: torch.device | str):
