@@ -35,8 +35,8 @@ class Reconstruction:
 class Compressor(nn.Module, ABC):
     """Encode images, float32 in [-1, 1], to codes or latents, and decode these.
 
-    Codes are int64 in [0, codebook_size), `b n`. A compressor without codes (`has_codes` is False) has float32
-    latents, `b d h w`. The layout's type tells them apart.
+    Codes are int64 in [0, codebook_size), `b n`. A compressor without codes (`has_codes` is False) has
+    float32 latents, `b d h w`. The layout's type tells them apart.
     """
 
     channels: int

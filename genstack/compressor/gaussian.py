@@ -19,9 +19,9 @@ class Gaussian(Bottleneck):
     """Sample each latent value from a normal distribution that the encoder predicts; it has no codes.
 
     The loss is the KL divergence from the standard normal in nats, summed over channels and averaged over
-    positions, so its weight does not depend on the image size. Nats per pixel are nats per position / stride^2.
-    With L2, the bound of the paper for pixels of standard deviation s has the weight
-    2 s^2 / (channels of the image * stride^2).
+    positions, so its weight does not depend on the image size. Nats per pixel are nats per position /
+    stride^2. With L2, the bound of the paper for pixels of standard deviation s has the weight 2 s^2 /
+    (channels of the image * stride^2).
 
     Args:
         dim: channels of the latents; the encoder predicts a mean and a log-variance for each.
