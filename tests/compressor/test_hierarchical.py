@@ -110,7 +110,7 @@ def test_hierarchy_round_trips_through_a_description():
 
 @pytest.mark.parametrize(("size", "nearest"), [((20, 24), "16x24"), ((37, 61), "40x64"), ((3, 9), "8x8")])
 def test_unsupported_size_error_names_the_nearest(size, nearest):
-    with pytest.raises(UserError, match=f"{size[0]}x{size[1]} has no 2 grids.*use {nearest}"):
+    with pytest.raises(UserError, match=f"{size[0]}x{size[1]} cannot be halved for 2 grids.*use {nearest}"):
         tiny(VectorQuantizer(32, 4)).features(torch.rand(1, 3, *size))
 
 
