@@ -79,7 +79,7 @@ class PatchEmbedding(nn.Module):
         height, width = images.shape[-2:]
         rows, columns = patch_grid(height, width, self.patch)
         patches = rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", h=rows, w=columns)
-        return self.linear(patches) + self.sine_positions(rows, columns, images.device)
+        return self.linear(patches) + self.positions(rows, columns, images.device)
 
 
 class Head(nn.Module):

@@ -100,9 +100,9 @@ class Choice(torch.autograd.Function):
                 gradient.add_(entropy_backward(products, entropies, sums, temperature, other))
             latents_gradient[part] = gradient @ rows
             rows_gradient.addmm_(gradient.T, few)
-        for gradient in (vectors, hard):
-            if gradient is not None:
-                rows_gradient.index_add_(0, codes, gradient)
+        for each in (vectors, hard):
+            if each is not None:
+                rows_gradient.index_add_(0, codes, each)
         return latents_gradient, rows_gradient, None
 
 
