@@ -91,7 +91,7 @@ def test_other_tensors_of_titok_are_refused(name, value, message, tmp_path):
 )
 def test_networks_of_titok_can_be_trained(pixels):
     """Every parameter gets a gradient, and images of another size are refused."""
-    plan = TiTok(4, 6, 4, 16, 1, 2, image_size=(8, 12), pixels=pixels, decoder_width=8, scrambled=True)
+    plan = TiTok(6, 4, 16, 1, 2, tokens=4, image_size=(8, 12), pixels=pixels, decoder_width=8, scrambled=True)
     model = Autoencoder(3, plan, VectorQuantizer(8, 6), projection=0)
     images = torch.rand(2, 3, 8, 12) * 2 - 1
     reconstruction = model(images)

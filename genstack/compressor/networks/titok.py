@@ -7,11 +7,12 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network, check_fit
+from genstack.compressor.network import Decoder, Encoder, check_fit
 from genstack.compressor.networks.patch_pixels import PatchPixels, SeparatePatches
 from genstack.compressor.networks.transformer import (
     Head,
     PatchEmbedding,
+    PatchNetwork,
     PositionEmbedding,
     Transformer,
     check_plan,
@@ -22,7 +23,7 @@ from genstack.errors import UserError
 
 
 @dataclass(frozen=True)
-class TiTok(Network):
+class TiTok(PatchNetwork):
     """Transformer from patches to a 1-D sequence of latents, and back; the defaults are TiTok-S.
 
     The encoder reads patches and learned latent tokens, and returns the latter. The decoder reads these and a
@@ -30,12 +31,6 @@ class TiTok(Network):
 
     Args:
         tokens: number of latents.
-        dim: channels of the latents.
-        patch: side of a patch in pixels.
-        width: channels of a token; a multiple of 4 and of `heads`.
-        depth: layers of the encoder and of the decoder.
-        heads: attention heads of each layer.
-        checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
         decoder_patch: `patch` of the decoder; null for the encoder's.
         decoder_width: `width` of the decoder, with as many channels per head; null for the encoder's.
         decoder_depth: `depth` of the decoder; null for the encoder's.
@@ -47,13 +42,9 @@ class TiTok(Network):
         double: the encoder returns twice `dim` channels, means and log-variances, as in KL autoencoders.
     """
 
-    tokens: int = 128
     dim: int = 12
     patch: int = 16
-    width: int = 512
-    depth: int = 8
-    heads: int = 8
-    checkpoint: bool = False
+    tokens: int = 128
     decoder_patch: int | None = None
     decoder_width: int | None = None
     decoder_depth: int | None = None
@@ -63,14 +54,9 @@ class TiTok(Network):
     double: bool = False
 
     def __post_init__(self) -> None:
-        check_plan(
-            tokens=self.tokens,
-            dim=self.dim,
-            patch=self.patch,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-        )
+        super().__post_init__()
+        if self.tokens < 1:
+            raise UserError(f"tokens {self.tokens} is out of range; it must be at least 1")
         width, heads = self.decoder_width or self.width, self.decoder_heads
         check_plan(patch=self.patch_out, width=width, depth=self.decoder_depth or self.depth, heads=heads)
         if self.image_size is not None:

@@ -1,5 +1,6 @@
 """Transformers over image patches (ViT, Dosovitskiy et al. 2020, arXiv:2010.11929)."""
 
+from dataclasses import dataclass
 from math import ceil, lcm
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from genstack.compressor.network import tiles
+from genstack.compressor.network import Network, tiles
 from genstack.errors import UserError
 
 #: Longest wavelength of the position embedding, in patches over 2 pi.
@@ -27,6 +28,30 @@ def check_plan(**sizes: int) -> None:
             f"width {sizes['width']} must be a multiple of {step}, for {sizes['heads']} heads and positions "
             f"in quarters; use {ceil(sizes['width'] / step) * step} or change `heads`"
         )
+
+
+@dataclass(frozen=True)
+class PatchNetwork(Network):
+    """Settings of transformers over patches.
+
+    Args:
+        dim: channels of the latents.
+        patch: side of a patch in pixels.
+        width: channels of a token; a multiple of 4 and of `heads`.
+        depth: layers of the encoder and of the decoder.
+        heads: attention heads of each layer.
+        checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
+    """
+
+    dim: int = 32
+    patch: int = 8
+    width: int = 512
+    depth: int = 8
+    heads: int = 8
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        check_plan(dim=self.dim, patch=self.patch, width=self.width, depth=self.depth, heads=self.heads)
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:

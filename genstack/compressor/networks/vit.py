@@ -6,43 +6,25 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network, check_fit
+from genstack.compressor.network import Decoder, Encoder, check_fit
 from genstack.compressor.networks.patch_pixels import ToPatches
 from genstack.compressor.networks.transformer import (
     Head,
     PatchEmbedding,
+    PatchNetwork,
     Transformer,
-    check_plan,
     patch_grid,
     sine_positions,
 )
 
 
 @dataclass(frozen=True)
-class ViT(Network):
+class ViT(PatchNetwork):
     """Transformer over patches with one latent per patch; the defaults are ViT-VQGAN small.
 
     It accepts images of any size that its patches tile. As in the paper, use a quantizer of few channels and
     unit vectors with the same `dim` and `projection: 0`.
-
-    Args:
-        dim: channels of the latents.
-        patch: side of a patch in pixels.
-        width: channels of a token; a multiple of 4 and of `heads`.
-        depth: layers of the encoder and of the decoder.
-        heads: attention heads of each layer.
-        checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
     """
-
-    dim: int = 32
-    patch: int = 8
-    width: int = 512
-    depth: int = 8
-    heads: int = 8
-    checkpoint: bool = False
-
-    def __post_init__(self) -> None:
-        check_plan(dim=self.dim, patch=self.patch, width=self.width, depth=self.depth, heads=self.heads)
 
     def encoder(self, channels: int) -> "ViTEncoder":
         return ViTEncoder(self, channels)
