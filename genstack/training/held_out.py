@@ -1,4 +1,4 @@
-"""Held-out metrics of priors: likelihood of codes, and flow-matching loss of latents."""
+"""Validation metrics of priors: likelihood of codes, flow-matching loss of latents."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,32 +14,32 @@ from genstack.prior import CodePrior, LatentPrior, Prior
 class HeldOut(nn.Module, ABC):
     """Metrics of validation images under a prior."""
 
-    #: Metric whose lowest value selects the model file.
-    best: str
-    #: Metrics of the progress line.
-    shown: tuple[str, ...]
+    #: Metric to minimize for the model file.
+    best_metric: str
+    #: Metrics on the progress line.
+    progress_metrics: tuple[str, ...]
 
     @abstractmethod
     def start(self) -> None:
-        """Forget earlier validations."""
+        """Reset before a validation."""
 
     @abstractmethod
     def measure(
         self, prior: Prior, values: Shaped[Tensor, "b ..."], condition: Tensor
     ) -> Float[Tensor, " b"]:
-        """What is measured of each image; with sharded weights all processes call it."""
+        """Measure each image; with sharded weights, all processes call it together."""
 
     @abstractmethod
     def metrics(self, values: Shaped[Tensor, "b ..."], measured: Float[Tensor, " b"]) -> dict[str, Tensor]:
-        """Means over a batch, by name."""
+        """Average over a batch, by metric name."""
 
     @abstractmethod
     def joint_metrics(self) -> dict[str, float]:
-        """Metrics of all validation images together, the same in all processes."""
+        """Compute metrics over all validation images, equal in all processes."""
 
 
 def held_out(prior: Prior) -> HeldOut:
-    """Metrics that suit what a prior models."""
+    """Choose the metrics for a prior of codes or latents."""
     if isinstance(prior, CodePrior):
         return HeldOutCodes(prior)
     assert isinstance(prior, LatentPrior)
@@ -47,14 +47,10 @@ def held_out(prior: Prior) -> HeldOut:
 
 
 class HeldOutCodes(HeldOut):
-    """Nats per code and bits per pixel, beside the entropy of code frequencies.
+    """Nats per code, bits per pixel, and the entropy of code frequencies as a baseline."""
 
-    Args:
-        prior: the prior.
-    """
-
-    best = "nats"
-    shown = ("nats", "unigram", "uniform")
+    best_metric = "nats"
+    progress_metrics = ("nats", "unigram", "uniform")
     counts: Tensor
 
     def __init__(self, prior: CodePrior):
@@ -81,10 +77,10 @@ class HeldOutCodes(HeldOut):
 
 
 class HeldOutLatents(HeldOut):
-    """Flow-matching loss: no likelihood, and comparable between priors over the same latents only."""
+    """Flow-matching loss, comparable only between priors over the same latents."""
 
-    best = "flow_matching"
-    shown = ("flow_matching",)
+    best_metric = "flow_matching"
+    progress_metrics = ("flow_matching",)
 
     def start(self) -> None:
         pass

@@ -62,8 +62,8 @@ class PriorTraining(Training[Prior]):
         learner.attach(compressor.compressor)
         super().__init__(learner, data, optimization, ema, seed)
         self.held_out = held_out(self.model)
-        self.best_metric = f"val/{self.held_out.best}"
-        self.progress_metrics = ("train/loss", *(f"val/{name}" for name in self.held_out.shown))
+        self.best_metric = f"val/{self.held_out.best_metric}"
+        self.progress_metrics = ("train/loss", *(f"val/{name}" for name in self.held_out.progress_metrics))
         self.identity = identity(compressor)
         self.frozen = (compressor,)  # a tuple keeps it out of the module tree, optimizer and checkpoint
         if compile:
@@ -123,7 +123,7 @@ class PriorTraining(Training[Prior]):
 
     @torch.no_grad()
     def posteriors(self, images: int) -> Iterator[Tensor]:
-        """Encode training images, in the order of training, and this process's share of them."""
+        """Encode this process's share of the first training images."""
         data = self.data.training_loader(
             0, self.micro_batch, self.trainer.global_rank, self.trainer.world_size
         )
