@@ -75,11 +75,7 @@ class Bottleneck(nn.Module, ABC):
     def sample(
         self, seeds: Int[Tensor, " b"], height: int, width: int, temperature: float
     ) -> Float[Tensor, "b d h w"]:
-        """Sample latents from the bottleneck's distribution, one image per seed.
-
-        Raises:
-            UserError: the bottleneck has codes, which only a prior can sample.
-        """
+        """Sample latents from a bottleneck without codes, one image per seed."""
         raise UserError(f"sampling the codes of {type(self).__name__} needs a prior; {REMEDY}")
 
     def after_step(self, skipped: bool) -> None:

@@ -50,26 +50,14 @@ class Compressor(nn.Module, ABC):
 
     @abstractmethod
     def sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Return height and width of each grid of latents, coarse to fine.
-
-        Raises:
-            UserError: the image size is not supported; the message names the nearest one.
-        """
+        """Return height and width of each grid of latents, coarse to fine; other image sizes are errors."""
 
     @abstractmethod
     def layout(self, height: int, width: int) -> Layout:
-        """Return the layout of the codes or latents of images of this size.
-
-        Raises:
-            UserError: the image size is not supported.
-        """
+        """Return the layout of the codes or latents of images of this size."""
 
     def code_layout(self, height: int, width: int) -> CodeLayout:
-        """Return the layout of the codes of images of this size.
-
-        Raises:
-            UserError: the image size is not supported, or there are no codes.
-        """
+        """Return the layout of the codes of images of this size; an error without codes."""
         layout = self.layout(height, width)
         if not isinstance(layout, CodeLayout):
             raise UserError(
@@ -113,11 +101,7 @@ class Compressor(nn.Module, ABC):
     def sample(
         self, seeds: Int[Tensor, " b"], image_size: tuple[int, int], temperature: float
     ) -> Float[Tensor, "b c H W"]:
-        """Sample images from the distribution of a bottleneck without codes, one per seed, not clamped.
-
-        Raises:
-            UserError: the compressor has codes, which only a prior can sample.
-        """
+        """Sample images from a bottleneck without codes, one per seed, not clamped."""
         raise UserError(f"sampling the codes of {type(self).__name__} needs a prior; {REMEDY}")
 
     @property

@@ -46,11 +46,7 @@ class Network(ABC):
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of the latents of images of this size.
-
-        Raises:
-            UserError: the image size is not supported; the message names the nearest one.
-        """
+        """Return height and width of the latents of images of this size; other sizes are errors."""
 
 
 def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[int, int]:

@@ -132,11 +132,7 @@ def evaluate_folders(
 
 
 def check_data(run: str, model: Model, data: ImageData, training: ImageData | None) -> None:
-    """Reject images that the model cannot read, or that would wrongly count as held out.
-
-    Raises:
-        UserError: the message names the difference.
-    """
+    """Raise a UserError for images that the model cannot read, or that would wrongly count as held out."""
     names = ("channels", "window", "bits", "background", *(("height", "width") if model.prior else ()))
     for name in names:
         got, expected = (getattr(part.preprocessing, name) for part in (data, model))

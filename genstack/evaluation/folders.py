@@ -20,22 +20,14 @@ LISTED = 5  # unreadable images in a message
 
 
 def open_folder(name: str) -> FolderSource:
-    """Open a folder of images.
-
-    Raises:
-        UserError: not found, or empty.
-    """
+    """Open a folder of images; a missing or empty one is an error."""
     if not Path(name).expanduser().exists():
         raise UserError(f"folder {name} not found; name two folders of images, or one run")
     return FolderSource(name)
 
 
 def common_shape(folders: Sequence[FolderSource]) -> tuple[int, int, int]:
-    """Return the channels, height and width of all images in some folders.
-
-    Raises:
-        UserError: sizes differ, or images are unreadable; the message names them.
-    """
+    """Return channels, height and width of all images in some folders; other sizes are an error."""
     sizes: dict[tuple[int, int], str] = {}
     grey, unreadable = True, []
     for folder in folders:
@@ -78,11 +70,7 @@ def are_pairs(real: ReferenceSet, generated: ReferenceSet) -> bool:
 
 
 def read_images(sets: Sequence[ReferenceSet], which: int, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
-    """Read images of one of two sets without replacing unreadable ones.
-
-    Raises:
-        UserError: images are unreadable; the message counts those of both sets.
-    """
+    """Read images of one of two sets; unreadable ones are an error that counts both sets."""
     batch = sets[which].read(indices)
     if batch.skipped:
         reasons = [reason for each in sets for reason in unreadable_images(each)]

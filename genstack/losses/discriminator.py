@@ -17,8 +17,4 @@ class Discriminator(ABC):
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of the logits for images of this size.
-
-        Raises:
-            UserError: the images are too small.
-        """
+        """Return height and width of the logits for images of this size; too small ones are an error."""

@@ -43,11 +43,7 @@ class Features(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """Build the network with its trained weights, frozen and in eval mode.
-
-        Raises:
-            UserError: the weights are not found.
-        """
+        """Build the network with its trained weights, frozen and in eval mode."""
 
 
 class Frozen:

@@ -31,11 +31,7 @@ class Perceptual(ABC):
 
     @abstractmethod
     def check(self, channels: int, height: int, width: int) -> None:
-        """Check that the network reads images of this shape.
-
-        Raises:
-            UserError: it does not.
-        """
+        """Raise a UserError if the network cannot read images of this shape."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "Perceptual":

@@ -27,11 +27,7 @@ class ReconstructionLoss(ABC):
         check_weight(self.weight)
 
     def check(self, output: Output) -> None:  # noqa: B027 - most losses accept every output
-        """Check that the loss supports the compressor's output.
-
-        Raises:
-            UserError: it does not.
-        """
+        """Raise a UserError if the loss does not support the compressor's output."""
 
     def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
         """Compute the distance between a reconstruction and its images."""

@@ -21,11 +21,7 @@ def steps(amount: int | str, total: int) -> int:
 
 
 def percentage(amount: int | str) -> float | None:
-    """Return the number before the percent sign; None for a number of steps.
-
-    Raises:
-        UserError: `amount` is neither.
-    """
+    """Return the number before the percent sign; None for a number of steps."""
     text = str(amount).strip()
     try:
         number = float(text.removesuffix("%")) if text.endswith("%") else int(text)

@@ -119,11 +119,7 @@ def reconstruction_strips(runs: Sequence[RunData], names: Sequence[str]) -> list
 def embed_reconstructions(
     images: Float[Tensor, "b c H W"], labels: Sequence[str], model: Model
 ) -> list[Picture]:
-    """Reconstruct images.
-
-    Raises:
-        UserError: the model expects another size.
-    """
+    """Reconstruct images; another image size than the model's is an error."""
     if model.preprocessing.shape != tuple(images.shape[1:]):
         raise UserError("it was trained on another image size")
     return pictures(reconstructions.reconstruct(model, images), labels)

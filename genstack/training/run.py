@@ -185,11 +185,7 @@ class Run:
             raise UserError(f"{path} is not a valid checkpoint; delete it to train from the start") from error
 
     def changes(self) -> dict[str, str]:
-        """Return the settings that differ from the latest checkpoint's, as `old -> new` by name.
-
-        Raises:
-            UserError: one of them cannot change after a run has begun.
-        """
+        """Return the settings that differ from the latest checkpoint's, as `old -> new` by name."""
         saved = self.checkpoint_content()
         if saved is None or saved["config"] is None:
             return {}
@@ -279,11 +275,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the folder against a second training, and remove unfinished files of a killed one.
-
-        Raises:
-            UserError: another process is training this run.
-        """
+        """Lock the folder against a second training, and remove unfinished files of a killed one."""
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             yield
             return

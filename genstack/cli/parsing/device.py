@@ -28,11 +28,7 @@ def choose_device(device: str, local: int = 0) -> str:
 
 
 def find_device(device: str, local: int) -> str:
-    """Resolve the name of a device; `auto` is the fastest one.
-
-    Raises:
-        UserError: the device is not available.
-    """
+    """Resolve the name of a device, or raise a UserError; `auto` is the fastest one."""
     if device == "auto":
         if torch.cuda.is_available():
             return f"cuda:{local % torch.cuda.device_count()}"

@@ -37,11 +37,7 @@ class Edit:
     grow: int | None = None
 
     def canvas(self, model: Model) -> Canvas | None:
-        """Read the picture to edit and its mask; None without --image.
-
-        Raises:
-            UserError: flags are missing, or exclude each other.
-        """
+        """Read the picture to edit and its mask; None without --image."""
         if not self.image:
             if self.keep or self.mask:
                 raise UserError("--keep and --mask need a picture: --image FILE")
@@ -65,11 +61,7 @@ class Edit:
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
-    """Parse height and width from `256x512`; None from an empty text.
-
-    Raises:
-        UserError: the size is invalid or too large.
-    """
+    """Parse height and width from `256x512`; None from an empty text."""
     if not text:
         return None
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)

@@ -48,11 +48,7 @@ def command_help(command: Command) -> str:
 
 
 def part_help(command: Command, word: str) -> str:
-    """Format the classes for `--model.compressor.quantizer.help`, or with `=NAME` the settings of one.
-
-    Raises:
-        UserError: the setting takes no class, or the class is unknown.
-    """
+    """Format the classes for `--model.compressor.quantizer.help`, or with `=NAME` the settings of one."""
     place, _, name = word.removeprefix("--").replace("-", "_").partition(".help")
     found = classes_at(command, place)
     if not name:

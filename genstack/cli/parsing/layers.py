@@ -32,11 +32,7 @@ class Layers(list[tuple[str, dict]]):
         inside(layer)[last] = value
 
     def check_groups(self, command: Command) -> None:
-        """Check that groups of settings are mappings.
-
-        Raises:
-            UserError: a group has a plain value, or a layer has a setting `config`.
-        """
+        """Raise a UserError if a group of settings has a plain value, or a layer has a setting `config`."""
         for prefix, layer in self:
             if "config" in layer:  # jsonargparse would read another file
                 raise UserError(

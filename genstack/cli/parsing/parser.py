@@ -112,11 +112,7 @@ class Parser:
         return plain(settings.as_dict())
 
     def build(self, settings: jsonargparse.Namespace) -> jsonargparse.Namespace:
-        """Build the objects that the settings describe.
-
-        Raises:
-            UserError: a constructor rejects its arguments; the message names the setting.
-        """
+        """Build the objects that the settings describe; errors of constructors name the setting."""
         self._settings, self._errors = settings.as_dict(), []
         try:
             built = self._parser.instantiate(settings, instantiators=[(self._instantiate, object, True)])

@@ -17,11 +17,7 @@ Trained = str
 
 
 def expand(value: Any, option: str) -> Any:
-    """Replace `~` in a path, or in several, by the home folder.
-
-    Raises:
-        UserError: the path is empty, as after an unset variable of the shell.
-    """
+    """Replace `~` in a path, or in several, by the home folder; an empty path is an error."""
     if isinstance(value, list):
         return [expand(each, option) for each in value]
     if isinstance(value, str) and not value.strip():
@@ -30,11 +26,7 @@ def expand(value: Any, option: str) -> Any:
 
 
 def check_name(name: str) -> None:
-    """Refuse a run name that is not the name of one folder.
-
-    Raises:
-        UserError: the name is empty, or leads to another folder.
-    """
+    """Raise a UserError unless a run's name is the name of one folder."""
     if name in ("", ".", "..") or {"/", "\\", "\0"} & {*name}:
         raise UserError(
             f"invalid --name '{name}': expected the name of one folder; choose its parent by --runs"

@@ -73,11 +73,7 @@ class PromptFlags:
 
 
 def select_inputs(condition: Condition, prompts: Prompts, count: int) -> ConditionInputs:
-    """Select the condition's inputs for `count` samples; errors name the flag.
-
-    Raises:
-        UserError: a prompt is invalid, not read by the prior, or missing.
-    """
+    """Select the condition's inputs for `count` samples; errors name the flag."""
     try:
         return condition.modality.select(prompts, count)
     except PromptError as error:
@@ -85,11 +81,7 @@ def select_inputs(condition: Condition, prompts: Prompts, count: int) -> Conditi
 
 
 def class_names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """Split names at commas; a known name with commas takes precedence over its parts.
-
-    Raises:
-        UserError: the text holds no name.
-    """
+    """Split names at commas; a known name with commas takes precedence over its parts."""
     words, found = text.split(","), []
     most = 1 + max((name.count(",") for name in classes), default=0)
     while words:
@@ -105,11 +97,7 @@ def class_names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def condition_folder(folder: str) -> FolderSource:
-    """Open the folder of --condition-images.
-
-    Raises:
-        UserError: the folder does not exist.
-    """
+    """Open the folder of --condition-images."""
     if not Path(folder).is_dir():
         raise UserError(f"--condition-images: folder '{folder}' not found; give the folder of the pictures")
     return FolderSource(folder)

@@ -86,11 +86,7 @@ def read(file: Path, stage: str = "") -> dict:
 
 
 def check_content(content: dict, file: Path) -> None:
-    """Check that names are text, values are plain, and the structure is finite.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Raise a UserError unless names are text, values are plain, and the structure is finite."""
     values: list[Any] = [content]
     for count, value in enumerate(values):  # grows as it is read
         if count > MAX_SETTINGS:

@@ -46,11 +46,7 @@ def resolve_options(
 
 
 def parse_sweep(sweep: Sequence[str]) -> dict[str, list[Any]]:
-    """Read the values of each option from `temperature=0.8,1.0 guidance=1,2`, in one word or several.
-
-    Raises:
-        UserError: an option is unknown or repeated, or a value is invalid.
-    """
+    """Read the values of each option from `temperature=0.8,1.0 guidance=1,2`, in one word or several."""
     axes: dict[str, list[Any]] = {}
     for word in " ".join(sweep).split():
         name, _, values = word.partition("=")

@@ -58,11 +58,7 @@ def split(
 def name_values(
     words: list[tuple[str, Any]], places: Collection[str], lists: Collection[str], command: str
 ) -> list[tuple[str, Any]]:
-    """Give positional values their names, and put them first.
-
-    Raises:
-        UserError: there are too many positional values, or a name is given twice.
-    """
+    """Give positional values their names, and put them first; too many or repeated ones are errors."""
     given, names = [value for name, value in words if not name], list(places)
     if given and names and names[0] in lists:
         given = [given]

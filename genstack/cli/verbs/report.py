@@ -56,11 +56,7 @@ def report(
 
 
 def load_run(folder: Path, device: str) -> RunData:
-    """Load everything that a run folder holds.
-
-    Raises:
-        UserError: the folder holds no run.
-    """
+    """Load everything that a run folder or a published file holds."""
     if not is_run(folder):
         return load_published(folder, device)
     model = (
@@ -79,11 +75,7 @@ def load_run(folder: Path, device: str) -> RunData:
 
 
 def load_published(place: Path, device: str) -> RunData:
-    """Load everything that a published file holds.
-
-    Raises:
-        UserError: the file holds no model.
-    """
+    """Load everything that a published file holds."""
     unknown = Missing(f"{place} was not trained here.")
     try:
         model = load(place).to(device)

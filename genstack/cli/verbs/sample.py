@@ -145,11 +145,7 @@ def sample(settings: Namespace) -> None:
 
 
 def load_sampler(run: str) -> Model:
-    """Load a model to sample from.
-
-    Raises:
-        UserError: the model is a compressor of codes, without a prior.
-    """
+    """Load a model to sample from; a compressor of codes is an error."""
     model = load(Path(run))
     if not model.can_sample:
         raise UserError(f"{run} is a compressor; train a prior on it: {next_command(model, run)}")

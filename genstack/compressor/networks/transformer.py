@@ -55,11 +55,7 @@ class PatchNetwork(Network):
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    """Return rows and columns of the patches of an image.
-
-    Raises:
-        UserError: the patches do not tile the image; the message names the nearest size.
-    """
+    """Return rows and columns of the patches of an image; other sizes are errors."""
     return tiles(height, width, patch, "patch", "another `patch`")
 
 

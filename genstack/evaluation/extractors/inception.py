@@ -62,11 +62,7 @@ class InceptionFeatures(Extractor):
 
 
 def find_weights() -> Path:
-    """Find the weights in $GENSTACK_WEIGHTS (by default our cache), or in torch hub's cache.
-
-    Raises:
-        UserError: the file is missing, or torch-fidelity is not installed.
-    """
+    """Find the weights in $GENSTACK_WEIGHTS (by default our cache), or in torch hub's cache."""
     ours = os.environ.get("GENSTACK_WEIGHTS")
     folders = [Path(ours).expanduser()] if ours else [Path.home() / ".cache" / "genstack" / "weights"]
     folders.append(Path(torch.hub.get_dir()) / "checkpoints")
