@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from genstack.errors import UserError
 
+Images = Float[Tensor, "b c H W"]
+Latents = Float[Tensor, "b d h w"]
+
 
 class Encoder(nn.Module, ABC):
     """Encoder from images to latents of `dim` channels."""
@@ -14,7 +17,7 @@ class Encoder(nn.Module, ABC):
     dim: int
 
     @abstractmethod
-    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]: ...
+    def forward(self, images: Images) -> Latents: ...
 
 
 class Decoder(nn.Module, ABC):
@@ -23,9 +26,7 @@ class Decoder(nn.Module, ABC):
     dim: int
 
     @abstractmethod
-    def forward(
-        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
         """Decode latents to images of `image_size`, height first."""
 
     @property
@@ -71,7 +72,7 @@ def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[
     return rows, columns
 
 
-def check_fit(plan: Network, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]) -> None:
+def check_fit(plan: Network, latents: Latents, image_size: tuple[int, int]) -> None:
     """Check that latents have the size for images of `image_size`."""
     found, grid = tuple(latents.shape[-2:]), plan.grid(*image_size)
     if found != grid:

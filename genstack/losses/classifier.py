@@ -8,7 +8,7 @@ from torch import Tensor
 from genstack.errors import UserError
 from genstack.losses.efficientnet import EfficientNetLite0
 from genstack.losses.features import Features, Frozen, check_channels
-from genstack.losses.perceptual import Perceptual, check_range, unit
+from genstack.losses.perceptual import Images, Perceptual, check_range, unit
 from genstack.losses.weight import check_weight
 
 
@@ -46,9 +46,7 @@ class ClassifierDistance(Perceptual):
         self.network = self.frozen.to(device)
         return self
 
-    def distances(
-        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, " b"]:
+    def distances(self, reconstruction: Images, images: Images) -> Float[Tensor, " b"]:
         self.check(*images.shape[1:])
         check_range(images)
         reconstructed, original = self.frozen(reconstruction), self.frozen(images)

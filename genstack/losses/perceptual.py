@@ -15,6 +15,8 @@ from genstack.errors import UserError
 from genstack.losses.features import colour
 from genstack.losses.weight import check_weight
 
+Images = Float[Tensor, "b c H W"]
+
 SMALLEST = {"alex": 31, "vgg": 16}  # pixels per side that the trunk's strides need
 TOLERANCE = 1e-3  # beyond [-1, 1], for rounding
 
@@ -38,14 +40,10 @@ class Perceptual(ABC):
         """Build the network if needed, and move it to a device."""
 
     @abstractmethod
-    def distances(
-        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, " b"]:
+    def distances(self, reconstruction: Images, images: Images) -> Float[Tensor, " b"]:
         """Compute the distance of each reconstruction from its image."""
 
-    def __call__(
-        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, ""]:
+    def __call__(self, reconstruction: Images, images: Images) -> Float[Tensor, ""]:
         return self.distances(reconstruction, images).mean()
 
 
@@ -86,9 +84,7 @@ class LPIPS(Perceptual):
         self.network.to(device)
         return self
 
-    def distances(
-        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, " b"]:
+    def distances(self, reconstruction: Images, images: Images) -> Float[Tensor, " b"]:
         self.check(*images.shape[1:])
         check_range(images)
         network = self.to(images.device).network
@@ -128,7 +124,7 @@ def unit(features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
-def check_range(images: Float[Tensor, "b c H W"]) -> None:
+def check_range(images: Images) -> None:
     """Check that originals are in [-1, 1]; reconstructions may exceed it."""
     low, high = (float(side) for side in images.detach().aminmax())
     if low < -1 - TOLERANCE or high > 1 + TOLERANCE:

@@ -12,6 +12,8 @@ from genstack.compressor.output import LocationAndScale, Output, squeeze
 from genstack.errors import UserError
 from genstack.losses.weight import check_weight
 
+Images = Float[Tensor, "b c H W"]
+
 
 @dataclass(frozen=True)
 class ReconstructionLoss(ABC):
@@ -29,23 +31,19 @@ class ReconstructionLoss(ABC):
     def check(self, output: Output) -> None:  # noqa: B027 - most losses accept every output
         """Raise a UserError if the loss does not support the compressor's output."""
 
-    def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
+    def of(self, reconstruction: Reconstruction, images: Images) -> Float[Tensor, ""]:
         """Compute the distance between a reconstruction and its images."""
         return self(reconstruction.images, images)
 
     @abstractmethod
-    def __call__(
-        self, reconstruction: Float[Tensor, "b k H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, ""]: ...
+    def __call__(self, reconstruction: Float[Tensor, "b k H W"], images: Images) -> Float[Tensor, ""]: ...
 
 
 @dataclass(frozen=True)
 class L1(ReconstructionLoss):
     """Mean absolute error; sharper edges than L2."""
 
-    def __call__(
-        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, ""]:
+    def __call__(self, reconstruction: Images, images: Images) -> Float[Tensor, ""]:
         return (reconstruction.float() - images.float()).abs().mean()
 
 
@@ -53,9 +51,7 @@ class L1(ReconstructionLoss):
 class L2(ReconstructionLoss):
     """Mean squared error, as in PSNR."""
 
-    def __call__(
-        self, reconstruction: Float[Tensor, "b c H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, ""]:
+    def __call__(self, reconstruction: Images, images: Images) -> Float[Tensor, ""]:
         return (reconstruction.float() - images.float()).square().mean()
 
 
@@ -74,13 +70,11 @@ class LogitLaplace(ReconstructionLoss):
                 f"compressor's output to LocationAndScale, or use L1 or L2"
             )
 
-    def of(self, reconstruction: Reconstruction, images: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
+    def of(self, reconstruction: Reconstruction, images: Images) -> Float[Tensor, ""]:
         assert reconstruction.decoder_output is not None  # checked by `check`
         return self(reconstruction.decoder_output, images)
 
-    def __call__(
-        self, reconstruction: Float[Tensor, "b k H W"], images: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, ""]:
+    def __call__(self, reconstruction: Float[Tensor, "b k H W"], images: Images) -> Float[Tensor, ""]:
         location, log_scale = reconstruction.float().chunk(2, dim=1)
         values = squeeze(images.float())
         distance = (values.logit() - location).abs() * (-log_scale).exp()

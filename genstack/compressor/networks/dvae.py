@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, check_fit
+from genstack.compressor.network import Decoder, Encoder, Images, Latents, check_fit
 from genstack.compressor.networks.levels import steps
 from genstack.compressor.networks.pyramid import Pyramid
 from genstack.compressor.output import squeeze
@@ -68,7 +68,7 @@ class DVAEEncoder(Encoder):
         self.first = convolution(channels, plan.width, 7)
         self.levels = nn.ModuleList(level(before, after, (3, 3, 3, 1), plan) for before, after in plan.down)
 
-    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+    def forward(self, images: Images) -> Latents:
         features = self.first(squeeze(images))
         for number, part in enumerate(self.levels):
             features = part(features if number == 0 else F.max_pool2d(features, 2))
@@ -88,9 +88,7 @@ class DVAEDecoder(Decoder):
         )
         self.last = convolution(plan.width * plan.multipliers[0], channels, 1)
 
-    def forward(
-        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
         check_fit(self.plan, latents, image_size)
         features = self.first(latents)
         for number, part in enumerate(self.levels):
@@ -121,7 +119,7 @@ class BottleneckBlock(nn.Module):
         )
         self.shortcut = convolution(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Latents:
         inner = features
         for part in self.convolutions:
             inner = part(F.relu(inner))

@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genstack.compressor.network import Images
 from genstack.compressor.networks.maskgit import MaskGITNetwork
 from genstack.compressor.networks.transformer import Head, patch_grid
 from genstack.errors import UserError
@@ -33,9 +34,7 @@ class PatchWriter(nn.Module, ABC):
     """Module from patch tokens to images."""
 
     @abstractmethod
-    def forward(
-        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]: ...
+    def forward(self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]) -> Images: ...
 
     @property
     @abstractmethod
@@ -93,9 +92,7 @@ class ToPatches(PatchWriter):
         self.patch = patch
         self.head = Head(width, channels * patch**2)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]) -> Images:
         rows, _ = patch_grid(*image_size, self.patch)
         pixels = self.head(tokens)
         return rearrange(
@@ -116,9 +113,7 @@ class ToSmoothedPatches(PatchWriter):
         self.linear = nn.Linear(width, channels * patch**2)
         self.last = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]) -> Images:
         rows, _ = patch_grid(*image_size, self.patch)
         pixels = self.linear(tokens)
         return self.last(
@@ -139,9 +134,7 @@ class FromSoftCodes(PatchWriter):
         self.rows = nn.Embedding(plan.codebook_size, plan.network.dim)
         self.decoder = plan.network.decoder(channels)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]) -> Images:
         rows, _ = self.decoder.plan.grid(*image_size)
         mean = self.head(tokens).softmax(dim=-1) @ self.rows.weight
         return self.decoder(rearrange(mean, "b (h w) d -> b d h w", h=rows), image_size)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network, check_fit, tiles
+from genstack.compressor.network import Decoder, Encoder, Images, Latents, Network, check_fit, tiles
 from genstack.errors import UserError
 
 
@@ -77,7 +77,7 @@ class PyramidEncoder(Encoder):
         self.downsamples = nn.ModuleList(downsamples)
         self.middle, self.norm, self.last = middle, norm, last
 
-    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+    def forward(self, images: Images) -> Latents:
         features = self.first(images)
         for level, downsample in zip(self.levels, [*self.downsamples, nn.Identity()], strict=True):
             features = downsample(level(features))
@@ -118,9 +118,7 @@ class PyramidDecoder(Decoder):
         self.upsamples = nn.ModuleList(upsamples)
         self.norm, self.last = norm, last
 
-    def forward(
-        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
         check_fit(self.plan, latents, image_size)
         features = self.middle(self.first(latents))
         norms: list[Callable[[Tensor, Tensor], Tensor]] = [*self.adaptive_norms]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, Network, check_fit, tiles
+from genstack.compressor.network import Decoder, Encoder, Images, Latents, Network, check_fit, tiles
 from genstack.errors import UserError
 
 
@@ -66,7 +66,7 @@ class StridedEncoder(Encoder):
         self.last = nn.Conv2d(plan.widths[-1], plan.dim, 3, padding=1)
         self.blocks = nn.ModuleList(Block(plan.dim, plan.inner) for _ in range(plan.blocks))
 
-    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+    def forward(self, images: Images) -> Latents:
         features = images
         for downsample in self.downsamples:
             features = F.relu(downsample(features))
@@ -89,9 +89,7 @@ class StridedDecoder(Decoder):
             for before, after in pairwise((plan.dim, *halves, channels))
         )
 
-    def forward(
-        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
         check_fit(self.plan, latents, image_size)
         features = latents
         for block in self.blocks:

@@ -7,7 +7,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genstack.compressor.network import Decoder, Encoder, check_fit
+from genstack.compressor.network import Decoder, Encoder, Images, Latents, check_fit
 from genstack.compressor.networks.patch_pixels import PatchPixels, SeparatePatches
 from genstack.compressor.networks.transformer import (
     Head,
@@ -117,7 +117,7 @@ class TiTokEncoder(Encoder):
         head = Head if plan.image_size is None else nn.Linear
         self.head = head(plan.width, self.dim)
 
-    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d 1 n"]:
+    def forward(self, images: Images) -> Float[Tensor, "b d 1 n"]:
         self.plan.grid(*images.shape[-2:])
         patches = self.patches(images)
         latent_tokens = repeat(self.latent_tokens.weight, "n width -> b n width", b=len(images))
@@ -147,9 +147,7 @@ class TiTokDecoder(Decoder):
         self.transformer = Transformer(width, depth, plan.decoder_heads, plan.checkpoint)
         self.pixels = plan.pixels.writer(channels, plan.patch_out, width)
 
-    def forward(
-        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
         check_fit(self.plan, latents, image_size)
         rows, columns = patch_grid(*image_size, self.plan.patch_out)
         mask_tokens = self.mask_token.weight + self.positions(rows, columns, latents.device)

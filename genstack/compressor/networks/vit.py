@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from genstack.compressor.network import Decoder, Encoder, check_fit
+from genstack.compressor.network import Decoder, Encoder, Images, Latents, check_fit
 from genstack.compressor.networks.patch_pixels import ToPatches
 from genstack.compressor.networks.transformer import (
     Head,
@@ -46,7 +45,7 @@ class ViTEncoder(Encoder):
         self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
         self.head = Head(plan.width, plan.dim)
 
-    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
+    def forward(self, images: Images) -> Latents:
         rows, _ = self.plan.grid(*images.shape[-2:])
         latents = self.head(self.transformer(self.patches(images)))
         return rearrange(latents, "b (h w) d -> b d h w", h=rows)
@@ -62,9 +61,7 @@ class ViTDecoder(Decoder):
         self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
         self.pixels = ToPatches(channels, plan.patch, plan.width)
 
-    def forward(
-        self, latents: Float[Tensor, "b d h w"], image_size: tuple[int, int]
-    ) -> Float[Tensor, "b c H W"]:
+    def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
         check_fit(self.plan, latents, image_size)
         tokens = self.first(rearrange(latents, "b d h w -> b (h w) d"))
         rows, columns = latents.shape[-2:]
