@@ -91,7 +91,7 @@ def test_one_step_trains_every_parameter():
 
 
 def test_network_without_projection_predicts_mean_and_log_variance():
-    with pytest.raises(UserError, match="6 channels and the quantizer's 8"):
+    with pytest.raises(UserError, match="equal channels, got 6 and 8"):
         Autoencoder(3, NETWORK, Gaussian(4), projection=0)
 
 

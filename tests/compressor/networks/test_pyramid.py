@@ -14,7 +14,7 @@ PLANS = {
 }
 ORDER = {
     "encoder": ["first", "levels", "downsamples", "middle", "norm", "last"],
-    "decoder": ["first", "middle", "looks", "levels", "upsamples", "norm", "last"],
+    "decoder": ["first", "middle", "adaptive_norms", "levels", "upsamples", "norm", "last"],
 }
 
 

@@ -40,10 +40,10 @@ def test_layer_matches_torch():
         16, 2, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
     pairs = {
-        "self_attn.in_proj_weight": layer.read.weight,
-        "self_attn.in_proj_bias": layer.read.bias,
-        "self_attn.out_proj.weight": layer.write.weight,
-        "self_attn.out_proj.bias": layer.write.bias,
+        "self_attn.in_proj_weight": layer.qkv.weight,
+        "self_attn.in_proj_bias": layer.qkv.bias,
+        "self_attn.out_proj.weight": layer.out.weight,
+        "self_attn.out_proj.bias": layer.out.bias,
         "linear1.weight": layer.feedforward[0].weight,
         "linear1.bias": layer.feedforward[0].bias,
         "linear2.weight": layer.feedforward[2].weight,
@@ -115,7 +115,7 @@ def test_initial_layers_keep_the_variance():
     torch.manual_seed(0)
     layer = Transformer(64, 1, 4, checkpoint=False).layers[0]
     tokens = torch.randn(2, 500, 64)
-    for linear in (layer.read, layer.write, layer.feedforward[0]):
+    for linear in (layer.qkv, layer.out, layer.feedforward[0]):
         assert float(linear(tokens).var().detach()) == pytest.approx(1.0, rel=0.1)
 
 
@@ -177,4 +177,4 @@ def test_learned_tokens_have_no_weight_decay():
     decoder = ROW.decoder(3)
     shrinking = {id(parameter) for parameter in split_by_decay(decoder)[0]}
     assert id(decoder.first.weight) in shrinking
-    assert not shrinking & {id(decoder.order.weight), id(decoder.blank.weight)}
+    assert not shrinking & {id(decoder.latent_positions.weight), id(decoder.mask_token.weight)}
