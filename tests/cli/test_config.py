@@ -1,4 +1,4 @@
-"""Recipes and parts that `genstack config` lists."""
+"""Recipes and classes that `genstack config` lists."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The word for a device, and the look at an Apple GPU before anything is drawn on it."""
+"""Choice of the device, and the check of Apple GPUs."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a machine is found, and its cure named."""
+"""Checks of `genstack doctor`, each with its fix."""
 
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Mistakes of users end in one line: what, where, and the nearest valid choice."""
+"""Errors on the command line and in files: one line with the nearest valid choice."""
 
 import re
 import sys

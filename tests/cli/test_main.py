@@ -1,4 +1,4 @@
-"""The command `genstack`: its verbs, how quickly it answers, how it ends."""
+"""The command `genstack`: verbs, start-up time, exit codes."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Conditions that bring a frozen network, from the command line: trained, resumed, sampled, and moved."""
+"""Conditions with a frozen network: training, resuming, sampling and moving by the command line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The prior that is named after a compressor's training is one that takes its codes."""
+"""The suggested prior accepts the compressor's codes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Settings from defaults, files and flags, and back from a saved run."""
+"""Settings from defaults, files and flags, and from a saved run."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Estimates of `genstack plan`, which takes the settings of a training and writes nothing."""
+"""Estimates of `genstack plan`."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every verb reads pictures the way the model reads its own: size, channels, window, bits and background."""
+"""Every verb preprocesses images as the model does: size, channels, window, bits and background."""
 
 import numpy as np
 import pytest

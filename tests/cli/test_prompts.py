@@ -1,4 +1,4 @@
-"""Prompts from the command line: samples record them, and mistakes end in one line."""
+"""Prompts on the command line: metadata of samples, and errors."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A published file stands directly wherever a run folder is accepted: every verb, a file of each shape."""
+"""Every verb accepts published files in place of a run folder."""
 
 from pathlib import Path
 

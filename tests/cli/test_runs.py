@@ -1,4 +1,4 @@
-"""Run folders that are in use, damaged or half begun."""
+"""Run folders that are in use, damaged or incomplete."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`genstack sample` on a small model with random weights: every flag, and the pictures that it leaves."""
+"""`genstack sample` on a small model with random weights: flags and files."""
 
 import json
 from contextlib import contextmanager

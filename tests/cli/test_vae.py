@@ -1,4 +1,4 @@
-"""A compressor without codes, from training to draws, by the command line."""
+"""A compressor without codes on the command line, from training to samples."""
 
 import json
 from pathlib import Path

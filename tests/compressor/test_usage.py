@@ -1,4 +1,4 @@
-"""Usage of a codebook against counting by hand, over a ring of the latest codes."""
+"""Codebook usage against counts by hand, over a ring buffer."""
 
 import math
 from collections import Counter, deque

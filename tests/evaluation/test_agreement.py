@@ -1,4 +1,4 @@
-"""Classifiers of a user, and agreement of images with a known condition."""
+"""User classifiers, and agreement of images with their condition."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The metric card, intervals and rounding."""
+"""Metric cards, intervals and rounding."""
 
 import json
 import math

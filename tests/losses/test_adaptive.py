@@ -1,4 +1,4 @@
-"""The adaptive weight: the ratio of two gradients' norms at the last layer, by hand."""
+"""Adaptive weight: the ratio of gradient norms at the last layer."""
 
 import pytest
 import torch

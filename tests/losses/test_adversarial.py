@@ -1,4 +1,4 @@
-"""The rules of the game against their closed forms, written with probabilities instead of logits."""
+"""Adversarial losses against closed forms in probabilities."""
 
 import math
 

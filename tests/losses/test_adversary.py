@@ -1,4 +1,4 @@
-"""The adversarial game: gradients as in two passes with two optimizers, the ramp, and the command line."""
+"""Adversarial training: gradients as with two optimizers, the ramp, and the command line."""
 
 from collections.abc import Callable
 

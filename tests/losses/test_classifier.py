@@ -1,4 +1,4 @@
-"""The distance in a classifier's logits and features."""
+"""Distances in a classifier's logits and features."""
 
 import pytest
 import torch

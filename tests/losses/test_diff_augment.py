@@ -1,4 +1,4 @@
-"""DiffAugment: what each part may do to an image, and that gradients pass."""
+"""DiffAugment: effects on images, and gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The law of every discriminator in the package, their formulas, and what PatchGAN refuses."""
+"""Laws of all discriminators, their formulas, and errors."""
 
 import itertools
 import statistics

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 against outputs of the package that published it, and by what it recognises."""
+"""EfficientNet-Lite0 against the package that published it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""R1 of networks whose gradients are known, and how often it is paid."""
+"""R1 of networks with known gradients, and its interval."""
 
 import pytest
 import torch

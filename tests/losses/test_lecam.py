@@ -1,4 +1,4 @@
-"""LeCAM's term in closed form, and its means: once per optimizer step, from all that was seen."""
+"""LeCAM in closed form, and updates of its means."""
 
 import pytest
 import torch

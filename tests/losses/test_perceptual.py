@@ -1,4 +1,4 @@
-"""LPIPS against its authors' example and a forward pass written here from the published arrays."""
+"""LPIPS against published values and a reimplementation."""
 
 import pickle
 import sys

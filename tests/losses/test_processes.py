@@ -1,4 +1,4 @@
-"""What adversaries and numbers of usage add up over two processes is what one finds in both halves."""
+"""Losses and usage of two processes against one."""
 
 import os
 import subprocess

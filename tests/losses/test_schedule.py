@@ -1,4 +1,4 @@
-"""Moments of a run."""
+"""Steps and shares of a run."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Logged metrics are read as far as possible."""
+"""Metrics from damaged files."""
 
 from math import isinf, isnan
 from pathlib import Path

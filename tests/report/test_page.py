@@ -1,4 +1,4 @@
-"""The page of a run: whole, safe, and with the numbers of the files."""
+"""The report page: sections, escaping, and values from the files."""
 
 import json
 import re

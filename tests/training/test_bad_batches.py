@@ -1,4 +1,4 @@
-"""Batches that cannot be learned from are thrown away whole; too many of them end the run unharmed."""
+"""Non-finite batches are skipped; too many stop the run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Usage of codebooks: by grid, with one warning of a collapse."""
+"""Codebook usage by grid, and the warning of a collapse."""
 
 import os
 import subprocess

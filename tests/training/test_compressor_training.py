@@ -1,4 +1,4 @@
-"""The VQGAN objective: one backward pass is the two passes of the paper, each network by itself."""
+"""The VQGAN objective: one backward pass equals two with separate optimizers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Averaged weights against the recurrence, written out."""
+"""EMA weights against the recurrence."""
 
 import pytest
 import torch

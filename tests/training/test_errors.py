@@ -1,4 +1,4 @@
-"""Errors in a run keep the latest checkpoint, also on a full disk, and a user's errors are one line."""
+"""Errors keep the latest checkpoint, also on a full disk, and are one line."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Estimates of memory: batches double while they fit, and a line gives the rest."""
+"""Memory estimates: doubling batches, and extrapolation."""
 
 import pytest
 import torch

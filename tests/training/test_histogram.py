@@ -1,4 +1,4 @@
-"""The chart of codes, read back from its pixels."""
+"""The chart of codes, checked by its pixels."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.jsonl always, TensorBoard and wandb by choice and without a network."""
+"""Loggers: metrics.jsonl, TensorBoard and wandb, without a network."""
 
 import json
 import signal

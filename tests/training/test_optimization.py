@@ -1,4 +1,4 @@
-"""How weights move: the schedule in closed form, and what weight decay leaves alone."""
+"""Schedules in closed form, weight decay, and Muon."""
 
 import copy
 import math

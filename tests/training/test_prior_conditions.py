@@ -1,4 +1,4 @@
-"""A run of a prior goes on with the condition that it began with, or not at all."""
+"""A resumed prior needs its original condition."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a prior's training refuses before it begins."""
+"""Errors at the start of a prior's training."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Two processes that train one run together agree on everything, and learn what one would learn alone."""
+"""Two processes agree with each other and with one."""
 
 import json
 import subprocess

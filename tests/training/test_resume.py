@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is, bit for bit, the run that was not stopped."""
+"""A resumed run equals an uninterrupted one bit for bit."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""When a run is validated."""
+"""Intervals of validation."""
 
 import pytest
 

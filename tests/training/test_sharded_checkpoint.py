@@ -1,4 +1,4 @@
-"""Sharded checkpoints: a folder counts once it is complete, and an incomplete copy is refused."""
+"""Sharded checkpoints are complete or absent."""
 
 import pytest
 

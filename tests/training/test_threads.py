@@ -1,4 +1,4 @@
-"""Number of threads: measured, remembered by a run, or set by the user."""
+"""Number of threads: measured, kept by a run, or set by the user."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the parts between levels compute before training: means of pixels, copies, nothing."""
+"""Initial values of layers between levels: means of pixels, copies, zeros."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Seeds of old runs, and optimizers that know weights by their number, hold parts to one order."""
+"""Modules keep their order, on which seeds and optimizer states depend."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""The whole road with codes that have no place: compressor, prior and samples by the command line."""
+"""One-dimensional codes end to end on the command line: compressor, prior and samples."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The two transformer networks: places, sizes, what is refused; the laws are in test_networks.py."""
+"""Transformer networks: positions, sizes and errors; the laws are in test_networks.py."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Entropies of bits against sums over all codes; symbols there and back."""
+"""Entropies of bits against sums over all codes; symbols to bits and back."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The rotation trick against its matrix, and straight through against the identity."""
+"""Rotation trick against its matrix, and straight-through against the identity."""
 
 import pytest
 import torch

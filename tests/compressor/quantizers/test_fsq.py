@@ -1,4 +1,4 @@
-"""Finite scalar quantization: the formula of the paper, all levels in reach, a code for each combination."""
+"""Finite scalar quantization: the formula of the paper, and one code per combination of levels."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Product quantization: each group by itself."""
+"""Product quantization against separate quantizers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Gumbel-softmax: schedules, the divergence, and mixtures that harden."""
+"""Gumbel-softmax: schedules, divergence and mixtures."""
 
 import math
 

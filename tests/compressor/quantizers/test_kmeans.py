@@ -1,4 +1,4 @@
-"""Clusters whose means are known."""
+"""K-means on known clusters."""
 
 import torch
 

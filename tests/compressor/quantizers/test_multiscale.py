@@ -1,4 +1,4 @@
-"""Multi-scale quantization against its algorithm, written out."""
+"""Multi-scale quantization against its algorithm in loops."""
 
 import pytest
 import torch

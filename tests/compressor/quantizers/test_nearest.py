@@ -1,4 +1,4 @@
-"""The chunked lookup against brute force."""
+"""Chunked nearest-row search against brute force."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What vector-quantize-pytorch computes as well: the rotation trick, SimVQ, and the entropies of signs."""
+"""Comparison with vector-quantize-pytorch: rotation trick, SimVQ, and entropies of signs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Two processes that share a batch: the same codebooks everywhere, and the gradients of the whole batch."""
+"""Two processes with one batch: equal codebooks, and gradients of the whole batch."""
 
 import copy
 import os

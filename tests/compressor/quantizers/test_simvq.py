@@ -1,4 +1,4 @@
-"""SimVQ: a table that stays, behind a layer that learns."""
+"""SimVQ: a frozen table behind a trained layer."""
 
 import pytest
 import torch

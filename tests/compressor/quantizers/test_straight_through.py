@@ -1,4 +1,4 @@
-"""The straight-through estimator has one value and another gradient."""
+"""Value and gradient of the straight-through estimator."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Codebooks stay in use with the defaults, and recover where all of their codes lie in one corner."""
+"""Defaults avoid collapse, and collapsed codebooks recover."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Vector quantization: losses on the right terms, and a codebook that stays in use."""
+"""Vector quantization: losses, gradients and codebook usage."""
 
 import subprocess
 import sys
