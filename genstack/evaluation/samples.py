@@ -17,8 +17,7 @@ from genstack.evaluation.card import Number, Skipped
 from genstack.evaluation.extractor import Extractor
 from genstack.evaluation.measure import ImageSet
 from genstack.evaluation.metrics.neighbours import COPY_QUANTILE, SIDE, near_copies, nearest, vote
-from genstack.evaluation.reference import ReferenceSet
-from genstack.evaluation.reference import as_saved
+from genstack.evaluation.reference import ReferenceSet, as_saved
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
