@@ -44,7 +44,7 @@ class Hierarchical(Sequential):
         if len(layout.grids) == 1:
             raise UserError(
                 "Hierarchical needs a compressor with several grids of codes, this one has one; use "
-                "configs/compressor/vqvae2.yaml, or the prior Autoregressive"
+                "HierarchicalAutoencoder, or the prior Autoregressive"
             )
         self.layout, self.condition, self.backbone, self.finer = layout, condition, backbone, finer
         self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)

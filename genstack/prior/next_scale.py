@@ -27,7 +27,7 @@ from genstack.transformer.masks import BlockCausal, Full
 from genstack.transformer.positions import IndexEmbedding
 from genstack.transformer.transformer import Transformer
 
-REMEDY = "use configs/compressor/multiscale.yaml, or the prior Autoregressive"
+REMEDY = "use the quantizer MultiScale, or the prior Autoregressive"
 
 
 class NextScale(Exact):

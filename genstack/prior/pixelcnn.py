@@ -44,13 +44,13 @@ class GatedPixelCNN(Sequential):
         if len(layout.grids) > 1 or layout.depth > 1:
             raise UserError(
                 f"GatedPixelCNN needs a compressor with one grid and one symbol per position, got "
-                f"{len(layout.grids)} and {layout.depth}; use configs/compressor/vqgan.yaml, or the prior "
+                f"{len(layout.grids)} and {layout.depth}; use VectorQuantizer, or the prior "
                 f"Autoregressive"
             )
         if layout.grids[0][0] == 1:
             raise UserError(
                 "GatedPixelCNN needs a compressor with several rows of codes, this one has a single row; use "
-                "configs/compressor/vqgan.yaml, or the prior Autoregressive"
+                "VectorQuantizer with a grid of codes, or the prior Autoregressive"
             )
         if min(width, layers) < 1 or kernel < 3 or kernel % 2 == 0 or not 0 <= dropout < 1:
             raise UserError(

@@ -47,7 +47,7 @@ class PixelSNAIL(Sequential):
         if len(layout.grids) > 1 or layout.depth > 1 or layout.grids[0][0] == 1:
             raise UserError(
                 f"PixelSNAIL needs a compressor with one grid of several rows and one symbol per position, "
-                f"got grids {layout.grids} and {layout.depth}; use configs/compressor/vqgan.yaml, or the "
+                f"got grids {layout.grids} and {layout.depth}; use VectorQuantizer, or the "
                 f"prior Autoregressive"
             )
         if min(width, blocks, layers, heads) < 1 or width % heads or not 0 <= dropout < 1:

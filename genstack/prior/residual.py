@@ -47,7 +47,7 @@ class ResidualTransformer(Sequential):
         if layout.depth == 1:
             raise UserError(
                 "ResidualTransformer needs a compressor with several symbols per position, this one has one; "
-                "use configs/compressor/residual.yaml, or the prior Autoregressive"
+                "use the quantizer Residual, or the prior Autoregressive"
             )
         if layers < 1:
             raise UserError(f"layers must be at least 1, got {layers}")

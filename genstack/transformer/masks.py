@@ -38,6 +38,12 @@ class Mask(ABC):
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         """The mask as a matrix, True where a query attends to a key."""
 
+    def arguments(
+        self, queries: int, keys: int, device: torch.device
+    ) -> tuple[Bool[Tensor, "*images q k"] | None, bool]:
+        """Arguments of torch's attention: a matrix, or None, and whether it is causal."""
+        return self.visible(queries, keys, device), False
+
     def attend(
         self,
         queries: Float[Tensor, "b h q d"],
@@ -45,21 +51,16 @@ class Mask(ABC):
         values: Float[Tensor, "b kv_h k d"],
     ) -> Float[Tensor, "b h q d"]:
         """Compute attention under this mask."""
-        visible = self.visible(queries.shape[2], keys.shape[2], keys.device)
-        return dot_product_attention(queries, keys, values, visible)
+        arguments = self.arguments(queries.shape[2], keys.shape[2], keys.device)
+        return dot_product_attention(queries, keys, values, *arguments)
 
 
 @dataclass(frozen=True)
 class Full(Mask):
     """Every token attends to every token."""
 
-    def attend(
-        self,
-        queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b kv_h k d"],
-        values: Float[Tensor, "b kv_h k d"],
-    ) -> Float[Tensor, "b h q d"]:
-        return dot_product_attention(queries, keys, values)
+    def arguments(self, queries: int, keys: int, device: torch.device) -> tuple[None, bool]:
+        return None, False
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         return torch.ones(queries, keys, dtype=torch.bool, device=device)
@@ -69,16 +70,12 @@ class Full(Mask):
 class Causal(Mask):
     """A token attends to itself and to earlier tokens."""
 
-    def attend(
-        self,
-        queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b kv_h k d"],
-        values: Float[Tensor, "b kv_h k d"],
-    ) -> Float[Tensor, "b h q d"]:
-        length, total = queries.shape[2], keys.shape[2]
-        if length in (1, total):
-            return dot_product_attention(queries, keys, values, causal=length > 1)
-        return super().attend(queries, keys, values)
+    def arguments(
+        self, queries: int, keys: int, device: torch.device
+    ) -> tuple[Bool[Tensor, "q k"] | None, bool]:
+        if queries in (1, keys):
+            return None, queries > 1
+        return self.visible(queries, keys, device), False
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
@@ -110,20 +107,15 @@ class Padded(Mask):
     mask: Mask
     padding_mask: Bool[Tensor, "b n"]
 
-    def attend(
-        self,
-        queries: Float[Tensor, "b h q d"],
-        keys: Float[Tensor, "b kv_h k d"],
-        values: Float[Tensor, "b kv_h k d"],
-    ) -> Float[Tensor, "b h q d"]:
-        length, total = queries.shape[2], keys.shape[2]
-        prefix = self.padding_mask.shape[1]
-        visible = self.visible(length, total, keys.device)
-        content = pad(~self.padding_mask, (0, total - prefix), value=True)
+    def arguments(
+        self, queries: int, keys: int, device: torch.device
+    ) -> tuple[Bool[Tensor, "b one=1 _ k"], bool]:
+        visible, prefix = self.visible(queries, keys, device), self.padding_mask.shape[1]
+        content = pad(~self.padding_mask, (0, keys - prefix), value=True)
         content = rearrange(content, "b k -> b 1 1 k")
-        if total - length < prefix:  # otherwise no query can be padding
-            content = content | torch.ones_like(visible).triu(total - length).tril(total - length)
-        return dot_product_attention(queries, keys, values, visible & content)
+        if keys - queries < prefix:  # otherwise no query can be padding
+            content = content | torch.ones_like(visible).triu(keys - queries).tril(keys - queries)
+        return visible & content, False
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "q k"]:
         """The matrix of the other mask, without padding."""

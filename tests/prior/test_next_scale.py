@@ -80,9 +80,9 @@ def test_sampling_by_grid_agrees_with_one_pass(prior):
 
 
 def test_other_compressors_are_rejected():
-    with pytest.raises(UserError, match=r"several grids.*got 1 and 1.*multiscale.yaml"):
+    with pytest.raises(UserError, match=r"several grids.*got 1 and 1.*use the quantizer MultiScale"):
         NextScale(CodeLayout((16, 16), 7, ((4, 4),)), CLASSES)
-    with pytest.raises(UserError, match=r"MultiScale.*VectorQuantizer.*multiscale.yaml"):
+    with pytest.raises(UserError, match=r"MultiScale.*VectorQuantizer.*use the quantizer MultiScale"):
         NextScale(LAYOUT, CLASSES).attach(Lookup(VectorQuantizer(7, 5)))
 
 

@@ -27,11 +27,11 @@ from genstack.prior.order import Halton
 from genstack.transformer import Backbone
 from genstack.transformer.head import SCALE
 
-STEPS = 32  # of sampling, as in upstream's example
+STEPS = 32  # sampling steps of the project's example
 
 
 class HaltonMaskGIT(Format):
-    """The class-conditional transformer; its file does not hold LlamaGen's tokenizer."""
+    """The class-conditional transformer, in a file without LlamaGen's tokenizer."""
 
     what = "transformer of Halton-MaskGIT"
     required = (
@@ -51,7 +51,7 @@ class HaltonMaskGIT(Format):
 
 
 def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Masked:
-    """The transformer under our names."""
+    """Load the transformer."""
     rows, width = weights.dims("tok_emb.weight", 2)
     places, _ = weights.dims("pos_emb.weight", 2)
     side = isqrt(places)
@@ -63,7 +63,7 @@ def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Masked:
     backbone = plan(weights, width, heads)
     table = weights.take("tok_emb.weight")
     if not torch.equal(weights.take("head.weight").tensor, table.tensor):
-        raise UserError("head.weight and tok_emb.weight differ; a head that is tied to codes is supported")
+        raise UserError("head.weight and tok_emb.weight differ; only tied weights are supported")
     labels = weights.take("cls_emb.weight")
     nowhere = constant(torch.zeros(1, width))
     found = {
@@ -98,7 +98,7 @@ def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Masked:
 
 
 def plan(weights: Weights, width: int, heads: int) -> Backbone:
-    """The plan that the tensors follow; heads may be narrower than their share of the width."""
+    """Architecture of the tensors; heads may be narrower than the width divided by their number."""
     channels, _ = weights.dims("transformer.layers.0.attn.wq.weight", 2)
     if channels % heads:
         raise UserError(f"queries of {channels} channels are not a multiple of {heads} heads")
@@ -119,7 +119,7 @@ def plan(weights: Weights, width: int, heads: int) -> Backbone:
 
 
 def layer(weights: Weights, place: str) -> dict[str, Weight]:
-    """A layer; theirs and ours lie under the same name."""
+    """Weights of a layer, which has the same name in both."""
     found = modulation(weights, f"{place}.mlp.1", place, LAYER, (f"{place}.ln1", f"{place}.ln2"))
     take = {name: weights.take(f"{place}.{name}.weight") for name in PARTS}
     return found | {

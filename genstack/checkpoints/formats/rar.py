@@ -25,15 +25,15 @@ from genstack.prior.random_order import RandomOrder
 from genstack.transformer import Backbone
 
 PREFIX = 2  # tokens before the codes: a register and the class
-MORE_PLACES, MORE_STEPS = 1024, 100  # rows of tables that upstream makes and never uses
-#: Temperature, guidance and its exponent of the published sizes, by their width (README_RAR.md of upstream).
+MORE_PLACES, MORE_STEPS = 1024, 100  # rows of tables that 1d-tokenizer does not use
+#: Temperature, guidance and its exponent of the published sizes, by width (README_RAR.md of 1d-tokenizer).
 SAMPLING = {768: (1.0, 16.0, 2.75), 1024: (1.02, 15.5, 2.5), 1280: (1.02, 6.9, 1.5), 1408: (1.02, 8.0, 1.2)}
 
 
 class RAR(Format):
-    """The class-conditional transformer, B to XXL; its file does not hold MaskGIT's VQGAN.
+    """The class-conditional transformer, B to XXL, in a file without MaskGIT's VQGAN.
 
-    Published sizes get a preset `rar` with the temperature and guidance of their published numbers.
+    Published sizes get a preset `rar` with the temperature and guidance of the published results.
     """
 
     what = "RAR transformer of 1d-tokenizer"
@@ -55,7 +55,7 @@ class RAR(Format):
 
 
 def sampling_options(temperature: float, guidance: float, power: float) -> SamplingOptions:
-    """The sampling of 1d-tokenizer."""
+    """Sampling options of 1d-tokenizer."""
     return SamplingOptions(
         temperature=temperature,
         guidance=guidance,
@@ -66,11 +66,11 @@ def sampling_options(temperature: float, guidance: float, power: float) -> Sampl
 
 
 def transformer(weights: Weights, layout: CodeLayout) -> RandomOrder:
-    """The transformer under our names."""
+    """Load the transformer."""
     codes, width = weights.dims("lm_head.weight", 2)
     rows = weights.dims("embeddings.weight", 2)[0]
     places = weights.dims("pos_embed", 3)[1] - MORE_PLACES
-    classes = rows - codes - 2  # beside the mask, which is never used, and the null class
+    classes = rows - codes - 2  # without the unused mask and the null class
     if classes < 1:
         raise UserError(f"a table of {rows} rows does not hold {codes} codes, a mask and classes")
     check_codes(layout, places, codes)
@@ -90,7 +90,7 @@ def transformer(weights: Weights, layout: CodeLayout) -> RandomOrder:
 
 
 def plan(weights: Weights, width: int) -> Backbone:
-    """The plan that the tensors follow."""
+    """Architecture of the tensors."""
     head_width = weights.dims("blocks.0.attn.q_norm.weight", 1)[0]
     if not head_width or width % head_width:
         raise UserError(f"heads of {head_width} channels do not divide a width of {width}")
@@ -116,8 +116,8 @@ def plan(weights: Weights, width: int) -> Backbone:
 def places_of(weights: Weights, length: int) -> dict[str, Weight]:
     """Tables of positions, targets and steps.
 
-    Ours have one row for all tokens without a position, which is that of their class token. The register
-    makes up for the difference.
+    Our tables have one row for all tokens without a position, that of their class token; the register
+    contains the difference.
     """
     own, target, steps = (
         weights.take(name).map(lambda each: each[0])
@@ -137,7 +137,7 @@ def places_of(weights: Weights, length: int) -> dict[str, Weight]:
 
 
 def layer(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[str, Weight]:
-    """A layer."""
+    """Weights of a layer."""
     norms = (f"{theirs}.norm1", f"{theirs}.norm2")
     found = modulation(weights, f"{theirs}.adaLN_modulation.1", ours, LAYER, norms)
     for name, other in {

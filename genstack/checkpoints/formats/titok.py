@@ -1,4 +1,4 @@
-"""TiTok of 1d-tokenizer, of one stage and of two (Yu et al. 2024, arXiv:2406.07550)."""
+"""TiTok of 1d-tokenizer, with one stage or two (Yu et al. 2024, arXiv:2406.07550)."""
 
 from collections.abc import Callable, Mapping
 from math import isqrt
@@ -18,8 +18,8 @@ from genstack.compressor.quantizers import VectorQuantizer
 from genstack.errors import UserError
 from genstack.model import Model
 
-HEAD = 64  # channels of a head in every published size
-#: Their names of the parts of a layer, and ours.
+HEAD = 64  # channels per head in all published sizes
+#: Names of the parts of a layer, from theirs to ours.
 LAYER = {
     "ln_1": "attention_norm",
     "attn.out_proj": "out",
@@ -64,16 +64,16 @@ class TiTokTokenizer(Format):
 
 
 def settings_in(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:
-    """The settings of a part of the model in the configuration of 1d-tokenizer; empty without one."""
+    """Settings of a part of the model in the configuration of 1d-tokenizer; empty without one."""
     for name in ("model", part):
         config = config.get(name, {})
         if not isinstance(config, dict):
-            raise UserError(f"{name} in its config.json is not an object of settings")
+            raise UserError(f"{name} in config.json must be an object")
     return config
 
 
 def plan_of(weights: Weights, pixels: PatchPixels, scrambled: bool) -> TiTok:
-    """The plan that the tensors follow; the grid of patches is square."""
+    """Architecture of the tensors; the grid of patches is square."""
     width, _, patch, _ = weights.dims("encoder.patch_embed.weight", 4)
     places, _ = weights.dims("encoder.positional_embedding", 2)
     places_out, wide = weights.dims("decoder.positional_embedding", 2)
@@ -81,10 +81,10 @@ def plan_of(weights: Weights, pixels: PatchPixels, scrambled: bool) -> TiTok:
     if not side_out or (side**2 + 1, side_out**2 + 1) != (places, places_out):
         raise UserError(f"{places - 1} and {places_out - 1} patches are not square grids")
     if side * patch % side_out:
-        raise UserError(f"images of {side * patch} pixels do not consist of {side_out} patches a side")
+        raise UserError(f"images of {side * patch} pixels do not consist of {side_out} patches per side")
     for name, size in (("encoder", width), ("decoder", wide)):
         if size % HEAD:
-            raise UserError(f"the {name} has {size} channels, which is not a multiple of {HEAD}, a head's")
+            raise UserError(f"the {name} has {size} channels, which is not a multiple of {HEAD} per head")
     return TiTok(
         tokens=weights.dims("latent_tokens", 2)[0],
         dim=weights.dims("decoder.decoder_embed.weight", 2)[1],
@@ -105,7 +105,7 @@ def plan_of(weights: Weights, pixels: PatchPixels, scrambled: bool) -> TiTok:
 def bottleneck(
     weights: Weights, dim: int, normalize: bool
 ) -> tuple[Callable[[], Bottleneck], dict[str, Weight]]:
-    """A function that builds the quantizer, or the normal distributions, and its weights."""
+    """A function that builds the bottleneck, and its weights."""
     if "quantize.embedding.weight" not in weights:
         return lambda: Gaussian(dim), {}
     rows = weights.take("quantize.embedding.weight")
@@ -114,7 +114,7 @@ def bottleneck(
 
 
 def encoder(weights: Weights, plan: TiTok) -> dict[str, Weight]:
-    """The encoder but for its learned tokens. It read pixels in [0, 1], and reads them in [-1, 1]."""
+    """Weights of the encoder except its learned tokens; converted from pixels in [0, 1] to [-1, 1]."""
     kernel, bias = weights.take("patch_embed.weight"), weights.take("patch_embed.bias")
     found = {
         "patches.linear.weight": kernel.map(lambda each: each.flatten(1) / 2),
@@ -127,7 +127,7 @@ def encoder(weights: Weights, plan: TiTok) -> dict[str, Weight]:
 
 
 def decoder(weights: Weights, depth: int) -> dict[str, Weight]:
-    """The decoder but for what writes pixels."""
+    """Weights of the decoder except its output layers."""
     found = {
         "latent_positions.weight": weights.take("latent_token_positional_embedding"),
         "mask_token.weight": weights.take("mask_token").map(lambda each: each[0]),
@@ -137,7 +137,7 @@ def decoder(weights: Weights, depth: int) -> dict[str, Weight]:
 
 
 def trunk(weights: Weights, depth: int) -> dict[str, Weight]:
-    """The class token and the layers."""
+    """Weights of the class token and the layers."""
     summary = (weights.take("class_embedding"), weights.take("positional_embedding")[:1])
     found = {"class_token.token.weight": combine(torch.add, *summary)}
     found |= weights.layer("ln_pre", "class_token.norm") | weights.layer("ln_post", "transformer.norm")
@@ -151,7 +151,7 @@ def trunk(weights: Weights, depth: int) -> dict[str, Weight]:
 
 
 def smoothed_patches(weights: Weights) -> tuple[PatchPixels, dict[str, Weight]]:
-    """What writes pixels in one stage; it wrote them in [0, 1], colours innermost."""
+    """Output layers with one stage; converted from pixels in [0, 1] with colours innermost."""
     channels = weights.dims("decoder.conv_out.weight", 4)[0]
     last = weights.layer("decoder.conv_out", "decoder.pixels.last")
     found = {
@@ -164,7 +164,7 @@ def smoothed_patches(weights: Weights) -> tuple[PatchPixels, dict[str, Weight]]:
 
 
 def by_colour(rows: Tensor, channels: int) -> Tensor:
-    """Rows of a layer that writes patches, by colour, row and column."""
+    """Sort the rows of an output layer by colour, row and column of a patch."""
     side = isqrt(len(rows) // channels)
     if side * side * channels != len(rows):
         raise UserError(f"{len(rows)} channels are not square patches of {channels} colours")
@@ -173,7 +173,7 @@ def by_colour(rows: Tensor, channels: int) -> Tensor:
 
 
 def soft_codes(weights: Weights) -> tuple[PatchPixels, dict[str, Weight]]:
-    """What writes pixels in two stages: codes of MaskGIT's VQGAN, its codebook and its decoder."""
+    """Output layers with two stages: codes of MaskGIT's VQGAN, its codebook and its decoder."""
     inside = weights.inside("pixel_decoder.")
     sizes = decoder_sizes(inside)
     network = MaskGITNetwork(sizes.dim, sizes.width, sizes.multipliers, sizes.blocks, unit=True)

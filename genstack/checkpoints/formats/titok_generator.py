@@ -29,7 +29,7 @@ from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence
 from genstack.transformer import Backbone
 
-#: The defaults of upstream: noise, guidance, how it grows, the exponent of power-cosine, and steps.
+#: Defaults of 1d-tokenizer: noise, guidance, its schedule, the exponent of power-cosine, and steps.
 SAMPLING = {
     "randomize_temperature": 4.5,
     "guidance_scale": 3.0,
@@ -40,9 +40,9 @@ SAMPLING = {
 
 
 class TiTokViT(Format):
-    """The generator of L-32 and B-64, a BERT; its file does not hold the tokenizer.
+    """The generator of L-32 and B-64, a BERT, in a file without its tokenizer.
 
-    Where `config.json` has sampling settings, they become the preset `titok`.
+    Sampling settings in `config.json` become the preset `titok`.
     """
 
     what = "TiTok generator of 1d-tokenizer (ViT)"
@@ -60,9 +60,9 @@ class TiTokViT(Format):
 
 
 class TiTokUViT(Format):
-    """The generator of S-128, a U-ViT; its file does not hold the tokenizer.
+    """The generator of S-128, a U-ViT, in a file without its tokenizer.
 
-    Where `config.json` has sampling settings, they become the preset `titok`.
+    Sampling settings in `config.json` become the preset `titok`.
     """
 
     what = "TiTok generator of 1d-tokenizer (UViT)"
@@ -79,26 +79,18 @@ class TiTokUViT(Format):
         return generator(weights, weights.config, options, self.what, uvit)
 
 
-#: Takes weights and heads; returns a plan, the table of codes, that of positions, and the other weights.
+#: From weights and heads to the backbone, tables of codes and positions, and the other weights.
 Reader = Callable[[Weights, int], tuple[Backbone, Weight, Weight, dict[str, Weight]]]
 
 
 def generator(
     weights: Weights, config: Mapping[str, Any], options: ImportOptions, what: str, read: Reader
 ) -> Model:
-    """The tokenizer and the transformer.
-
-    Args:
-        weights: of the transformer.
-        config: settings beside them, which may have the number of heads and how to sample.
-        options: name the tokenizer, and the number of heads without settings.
-        what: the format.
-        read: reads the transformer.
-    """
+    """Load the tokenizer and the transformer; `config` may hold the number of heads and sampling settings."""
     settings = settings_in(config, "generator")
     heads = options.heads or settings.get("num_attention_heads", 0)
     if not isinstance(heads, int) or heads < 0:
-        raise UserError(f"num_attention_heads in its config.json must be a number, got {str(heads)[:40]}")
+        raise UserError(f"num_attention_heads in config.json must be a number, got {str(heads)[:40]}")
     order = Confidence(float(settings.get("randomize_temperature", 4.5)), score="logit")
     parts = read(weights, require_heads(heads))
     model = code_model(options, what, lambda layout: transformer(weights, layout, order, *parts))
@@ -108,11 +100,7 @@ def generator(
 
 
 def sampling_options(settings: Mapping[str, Any]) -> SamplingOptions:
-    """The sampling of 1d-tokenizer: c + s (c - u), and u + s (c - u) where guidance grows by power-cosine.
-
-    Raises:
-        UserError: there is no such guidance.
-    """
+    """Sampling options of 1d-tokenizer: c + s (c - u), or u + s (c - u) with the schedule power-cosine."""
     noise, scale, decay, power, steps = ({**SAMPLING, **settings}[name] for name in SAMPLING)
     schedules = {"constant": "constant", "linear": "linear", "power-cosine": "cosine"}
     if decay not in schedules:
@@ -137,16 +125,10 @@ def transformer(
     places: Weight,
     found: dict[str, Weight],
 ) -> Masked:
-    """The transformer under our names, which is masked as upstream's.
+    """Load the transformer, with the mask schedule of 1d-tokenizer.
 
-    Args:
-        weights: of the file.
-        layout: of the codes.
-        order: in which codes are kept.
-        backbone: of the transformer.
-        table: vectors of codes, the mask, classes and the null class.
-        places: positions of the class and the codes.
-        found: weights of the layers, within the transformer.
+    `table` holds embeddings of codes, mask, classes and null class, `places` those of positions of the class
+    and the codes, and `found` the weights of the transformer.
     """
     codes, _ = weights.dims("lm_head.weight", 2)
     check_codes(layout, places.shape[0] - 1, codes)
@@ -165,7 +147,7 @@ def transformer(
 
 
 def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
-    """The BERT; its first token type is that of every token, and becomes a part of positions."""
+    """Weights of the BERT; the embedding of the first token type is added to those of positions."""
     _, width = weights.dims("embeddings.word_embeddings.weight", 2)
     backbone = Backbone(
         width=width,
@@ -204,7 +186,7 @@ def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[st
 
 
 def uvit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
-    """The U-ViT: as many layers after the middle one as before it, which read the outputs of those."""
+    """Weights of the U-ViT, whose second half of layers has skip connections from the first."""
     _, width = weights.dims("embeddings.weight", 2)
     half = weights.count("in_blocks.{}.attn.qkv.weight")
     backbone = Backbone(
