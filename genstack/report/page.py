@@ -65,7 +65,7 @@ def run_page(run: RunData, count: int, seed: int) -> str:
         sheets=run.sheets(),
         cards=run.cards,
         commands=commands(run),
-        config=plain_config(run),
+        config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True) if run.config else "",
     )
 
 
@@ -176,13 +176,6 @@ def command_line_form(name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
-def plain_config(run: RunData) -> str:
-    """Return every setting as YAML."""
-    if not run.config:
-        return ""
-    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-
-
 def render(template: str, **parts: Any) -> str:
     """Render a template; text of a run is escaped."""
     environment = Environment(
@@ -192,7 +185,12 @@ def render(template: str, **parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "percent": percent, "sentence": sentence, "json": to_text}
+    environment.filters |= {
+        "short": short,
+        "percent": percent,
+        "sentence": sentence,
+        "json": partial(json.dumps, indent=2, ensure_ascii=False),
+    }
     return environment.get_template(template).render(version=genstack.__version__, **parts)
 
 
@@ -216,8 +214,3 @@ def sentence(reason: str) -> str:
 def percent(share: float) -> str:
     """Format a share in percent with two digits."""
     return f"{share * 100:.2g}" if 0 < share < 0.1 else f"{share * 100:.0f}"
-
-
-def to_text(value: Any) -> str:
-    """Format plain values as JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False)

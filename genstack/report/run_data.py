@@ -1,5 +1,6 @@
 """Parts of a run for a report, each with the reason if it is missing."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from genstack.data import Batch, ImageData
-from genstack.evaluation.card import Card
+from genstack.evaluation.card import EVALUATION, Card
 from genstack.model import Model
 from genstack.report.history import History
 from genstack.report.missing import Missing, attempt
@@ -18,6 +19,8 @@ from genstack.report.picture import Picture, embed
 MAX_HELD_OUT = 256  # images to reconstruct and to encode
 MAX_SHEETS = 3
 SHEET_WIDTH = 1200  # pixels
+MAX_CARD_BYTES = 2**24
+CARDS = ("*.json", f"{EVALUATION}/*.json")
 
 
 @dataclass
@@ -87,4 +90,23 @@ def sheet(file: Path) -> Picture | None:
             image.thumbnail((SHEET_WIDTH, 4 * SHEET_WIDTH))
             return embed(image.convert("RGB"), f"after {file.stem.lstrip('0')} steps")
     except Exception:  # Pillow raises many types for damaged files
+        return None
+
+
+def read_cards(folder: Path) -> dict[str, Card] | Missing:
+    """Read every card of a run, by file name."""
+    files = [file for pattern in CARDS for file in sorted(folder.glob(pattern)) if file.is_file()]
+    found = {
+        file.relative_to(folder).as_posix(): card for file in files if (card := read_card(file)) is not None
+    }
+    return found or Missing("there is no metric card yet")
+
+
+def read_card(file: Path) -> Card | None:
+    """Read a card; None if the file is something else."""
+    if file.stat().st_size > MAX_CARD_BYTES:
+        return None
+    try:
+        return Card.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

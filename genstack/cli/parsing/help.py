@@ -86,7 +86,7 @@ def option(name: str, argument: Argument, place: bool = False, inherited: bool =
     head = f"  {name.upper()} or" * place + f"  --{name.replace('_', '-')}"
     default = "" if inherited else format_default(argument)
     if len(head) + len(kind) > WIDTH - 12:
-        head, kind = f"{head} <class>", f"({kind})"
+        head, kind = f"{head} <class>", f"({kind.replace('|', ', ')})"
         lines = [head, fill(" ".join(filter(None, [argument.help, kind, default])), "      ")]
     else:
         lines = [f"{head} <{kind}>", fill(" ".join(filter(None, [argument.help, default])), "      ")]

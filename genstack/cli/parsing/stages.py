@@ -46,7 +46,7 @@ class CompressorRun:
     """Flags of a compressor's training.
 
     Args:
-        init: run or published file whose weights the training starts from.
+        init: run or published file with the initial weights.
         name: name of the run; its folder is RUNS/NAME.
         runs: folder of all runs.
         dry_run: estimate memory and time as `genstack plan` does, and exit.
@@ -64,7 +64,7 @@ class PriorRun:
 
     Args:
         compressor: run or published file of the compressor.
-        init: run or published file whose prior's weights the training starts from.
+        init: run or published file with the initial weights of the prior.
         name: name of the run; its folder is RUNS/NAME.
         runs: folder of all runs.
         dry_run: estimate memory and time as `genstack plan` does, and exit.

@@ -86,7 +86,7 @@ class Evaluation:
         split: real images to use: validation, training or all; by default the held-out ones, or all images of
             another --data.source.
         seed: seed of the samples.
-        training: most training images to search for near-copies.
+        training: maximum number of training images searched for near-copies.
         classifier: checks the classes of samples: a folder with one folder of images per class, a .pt2 file
             of torch.export, or an .onnx file; programs take images in [-1, 1] and are run, so use one you
             trust. A .txt file beside it lists its classes, one per line; by default they are the run's.

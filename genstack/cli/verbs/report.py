@@ -13,10 +13,10 @@ from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
 from genstack.errors import UserError
 from genstack.evaluation.card import EVALUATION
-from genstack.report import card, history
+from genstack.report import history
 from genstack.report.missing import Missing, attempt
 from genstack.report.page import comparison_page, run_page
-from genstack.report.run_data import RunData
+from genstack.report.run_data import RunData, read_cards
 from genstack.training.callbacks.metrics import METRICS
 from genstack.training.run import CONFIG, Run
 
@@ -70,7 +70,7 @@ def load_run(folder: Path, device: str) -> RunData:
         history=history.read(folder / METRICS),
         model=model,
         data=attempt(lambda: open_data(folder)),
-        cards=card.cards(folder),
+        cards=read_cards(folder),
     )
 
 
@@ -83,7 +83,7 @@ def load_published(place: Path, device: str) -> RunData:
         raise UserError(
             f"{place} is not a run: it has neither {CONFIG} nor {METRICS}, and {error}"
         ) from error
-    return RunData(place, unknown, unknown, model, unknown, card.cards(path_beside(place, EVALUATION)))
+    return RunData(place, unknown, unknown, model, unknown, read_cards(path_beside(place, EVALUATION)))
 
 
 def open_data(folder: Path) -> ImageData:

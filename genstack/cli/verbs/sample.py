@@ -43,7 +43,7 @@ class Request:
 
     With --image, a part of that picture is kept and the rest is sampled: kept is the part of --keep, the
     black of --mask, or the whole picture on a larger --size. Processes started by torchrun or srun share the
-    compute.
+    work.
 
     Args:
         run: folder of a prior's run or of a VAE's, a published file, or a model of `genstack config models`.
