@@ -94,7 +94,7 @@ class MultiScale(Scales):
         smoothing: float = 0.5,
         convolutions: int = 4,
         seeding: Seeding | None = "latents",
-        dead_after: float | None = 64.0,
+        dead_after: float | None = 16.0,
     ):
         super().__init__(scales)
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
