@@ -246,7 +246,7 @@ def test_card_has_data_numbers_licence_and_use():
         "7 steps",
         "| val/nats | 2.5 |",
         "rose, tulip, lily",
-        "24 codes of 32 values",
+        "24 codes of 32 ",
     ):
         assert part in text
     assert 'genstack.load("hf:ann/flowers")' in text
@@ -290,7 +290,7 @@ def test_the_command_line(tmp_path, capsys):
         (run, "--out", str(out)): "exists already",
         (run,): "expected a run and a folder",
         (run, "--to", "onyx", "--out", "x"): "did you mean 'onnx'?",
-        (run, "--out", str(tmp_path / "no"), "--push", "ann"): "write hf:user/name",
+        (run, "--out", str(tmp_path / "no"), "--push", "ann"): "expected hf:user/name",
         (run, "--out", str(tmp_path / "no"), "--batch", "0"): "batch must be at least 1, got 0",
     }.items():
         assert main(["export", *words]) == 2

@@ -308,7 +308,7 @@ def llamagen(file, side, heads, kind=LlamaGenPrior):
     weights = Weights(read(GOLDEN / file).tensors(), {})
     layout = CodeLayout((16 * side, 16 * side), weights.shape("tok_embeddings.weight")[0], ((side, side),))
     prior = kind().prior(weights, layout, heads)
-    assert not weights.left(())
+    assert not weights.unused(())
     return prior
 
 

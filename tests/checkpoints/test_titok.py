@@ -117,7 +117,7 @@ def test_transformers_of_rar():
     """In raster order and any other; greedy codes with and without its guidance."""
     weights, expected = Weights(read(GOLDEN / "rar.bin").tensors(), {}), golden("rar")
     prior = transformer(weights, CodeLayout((32, 32), 128, ((8, 8),)))
-    assert not weights.left(())
+    assert not weights.unused(())
     codes, labels = expected["codes"].flatten(1), expected["condition"]
     null, raster = prior.condition.null(labels), prior.raster(codes)
     torch.testing.assert_close(prior.logits(codes, labels, raster), expected["logits"], **CLOSE)
@@ -156,7 +156,7 @@ def test_rar_with_its_tokenizer_is_a_run(vqgan, tmp_path, capsys):
         torch.testing.assert_close(logits, expected["logits"], **CLOSE)
     larger = ["--compressor", str(vqgan), "--resolution", "64", "--out", str(tmp_path / "other")]
     assert main(["import", str(file), *larger]) == 2
-    assert "reads 64 codes of 128, and the compressor makes 256 of 128" in capsys.readouterr().err
+    assert "reads 64 codes of 128, but the compressor has 256 of 128" in capsys.readouterr().err
 
 
 def all_logits(prior, codes, values):
@@ -192,7 +192,7 @@ def test_generators_of_titok(file, heads, part, read_file):
     layout = CodeLayout((24, 24), expected["logits"].shape[-1], ((1, codes.shape[1]),))
     order, inside = Confidence(0.0, score="logit"), weights.inside(part)
     prior = titok_generator.transformer(inside, layout, order, *read_file(inside, heads))
-    assert not weights.left(())
+    assert not weights.unused(())
     hidden = torch.full_like(codes, layout.codebook_size)
     for found, name in (
         (all_logits(prior, codes, labels), "logits"),
@@ -211,7 +211,7 @@ def test_transformers_of_halton_maskgit():
     """The mask itself may win; then later steps read it, and the last code stands for it."""
     weights, expected = Weights(read(GOLDEN / "halton_maskgit.pth").tensors(), {}), golden("halton_maskgit")
     prior = halton.transformer(weights, CodeLayout((80, 80), 60, ((5, 5),)), heads=3)
-    assert not weights.left(())
+    assert not weights.unused(())
     codes, labels = expected["masked_codes"].flatten(1), expected["condition"]
     torch.testing.assert_close(all_logits(prior, codes, labels), expected["logits"], **CLOSE)
     null = all_logits(prior, codes, prior.condition.null(labels))
@@ -236,7 +236,7 @@ def test_generators_are_recognised_and_ask_for_their_tokenizers(tmp_path):
     assert model.prior.order.temperature == options.temperature == 9.5
     model_file.save(model, tmp_path / "run")
     again = model_file.load(tmp_path / "run")
-    assert all(map(torch.equal, model_file.state(again).values(), model_file.state(model).values()))
+    assert all(map(torch.equal, again.modules().state_dict().values(), model.modules().state_dict().values()))
     for file, given, message in (
         ("maskgit_uvit.bin", {}, "give it by --heads"),
         ("maskgit_uvit.bin", {"heads": 5}, "does not hold its tokenizer"),

@@ -255,7 +255,7 @@ def archive() -> tuple[headers.Header, bytes]:
     )
     keys, ends = shards.pack(["one", "two", "three", "four", "five"])
     arrays = {
-        "codes": np.zeros((5, 2, model.layout.length), begun.dtype),
+        "codes": np.zeros((5, 2, model.layout.length), begun.storage.dtype),
         "labels": np.array([0, 1, 0, 1, 0], np.int32),
         "sides": np.full((5, 2), 9, np.int32),
         "keys": keys,
