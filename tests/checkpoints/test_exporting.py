@@ -28,6 +28,7 @@ from genstack.errors import UserError
 from genstack.model import Model
 from genstack.prior import Autoregressive, Prior
 from genstack.prior.diffusion import Diffusion
+from genstack.prior.flow_matching import FlowMatching
 from genstack.prior.hierarchical import Hierarchical
 from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
@@ -135,6 +136,9 @@ def two_grids():
 PRIORS = {
     "Autoregressive": lambda: with_prior(Autoregressive, VectorQuantizer(32, 4), ClassLabels(CLASSES)),
     "Diffusion": lambda: with_prior(Diffusion, VectorQuantizer(32, 4), ClassLabels(CLASSES)),
+    "FlowMatching": lambda: with_prior(
+        FlowMatching, Gaussian(4), ClassLabels(CLASSES), replace(BACKBONE, adaln="own")
+    ),
     "GatedPixelCNN": lambda: with_prior(GatedPixelCNN, VectorQuantizer(32, 4), ClassLabels(CLASSES), 16, 2),
     "Hierarchical": lambda: with_prior(Hierarchical, None, ClassLabels(CLASSES), BACKBONE, BACKBONE),
     "Masked": lambda: with_prior(Masked, FSQ((5, 3)), ClassLabels(CLASSES)),

@@ -41,6 +41,7 @@ def compressors() -> list[Compressor]:
         HierarchicalAutoencoder(1, NETWORK, VectorQuantizer(11, 4), Strided(8, 2, 1, 4)),
         Autoencoder(1, NETWORK, Residual(2, 11, 4)),
         Autoencoder(1, NETWORK, MultiScale((1, 2, 4), 11, 4)),
+        Autoencoder(1, NETWORK, Gaussian(4)),
     ]
 
 
