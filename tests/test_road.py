@@ -131,7 +131,7 @@ def test_reconstructions_are_a_sheet(road, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
-def test_an_image_depends_on_its_seed_and_number_alone(road, monkeypatch, batch_size):
+def test_image_depends_only_on_its_seed_and_index(road, monkeypatch, batch_size):
     """Codes are equal; pixels may round differently by one level of 255."""
     out = f"again-{batch_size}"
     words = ("--seed", "3", "--out", out, "--classes", "#1,cat")
@@ -167,7 +167,7 @@ def test_existing_samples_are_kept(road, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "other", [("--seed", "4"), ("--temperature", "0.5"), ("--top-k", "3"), ("--classes", "cat")]
 )
-def test_another_set_does_not_mix_with_what_is_there(road, monkeypatch, other, capsys):
+def test_other_archives_are_not_mixed(road, monkeypatch, other, capsys):
     before = {path: path.read_bytes() for path in (road / "samples").iterdir()}
     settings = {"--seed": "3", "--classes": "#1,cat"} | dict([other])
     words = [word for pair in settings.items() for word in pair]

@@ -120,7 +120,7 @@ def test_the_home_folder_in_a_path(stored, monkeypatch):
     assert genstack.load(f"~/{stored[0].name}").preprocessing == load(stored[0]).preprocessing
 
 
-def test_nothing_to_load(tmp_path):
+def test_missing_model_is_rejected(tmp_path):
     with pytest.raises(UserError, match="holds no"):
         load(tmp_path)
 

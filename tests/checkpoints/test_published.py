@@ -87,7 +87,7 @@ def test_bug_of_a_format_is_not_only_reported_as_damage(monkeypatch):
     ],
 )
 @torch.no_grad()
-def test_compressors_compute_what_their_projects_compute(file, options, prefix):
+def test_compressors_agree_with_their_projects(file, options, prefix):
     model = load(GOLDEN / file, ImportOptions(**options)).compressor
     expected = golden(Path(file).stem)
     images, codes = expected["images"], expected[prefix + "codes"].flatten(1)
@@ -103,7 +103,7 @@ def test_compressors_compute_what_their_projects_compute(file, options, prefix):
 
 
 @torch.no_grad()
-def test_multiple_scales_are_those_of_var():
+def test_multiple_scales_agree_with_var():
     """Images of another shape too: its scales follow from those of square ones."""
     model = load(GOLDEN / "var_vqvae.pth", ImportOptions(scales="1,2,3,4,6,8"))
     assert (model.preprocessing.height, model.preprocessing.width) == (32, 32)
@@ -203,7 +203,7 @@ def in_latent_diffusion(name, top):
 
 
 @torch.no_grad()
-def test_kl_autoencoders_compute_what_diffusers_computes(tmp_path):
+def test_kl_autoencoders_agree_with_diffusers(tmp_path):
     """As a folder of diffusers, and as a file of latent-diffusion with the same weights."""
     theirs = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,

@@ -61,7 +61,7 @@ def test_case_and_spaces_do_not_matter_and_words_are_whole():
     assert len(tokenize("a red circle", big)) == 3, "the first word is cut as any other"
 
 
-def test_length_is_that_of_the_longest_caption_and_the_rest_is_padding():
+def test_length_is_the_longest_caption_with_padding():
     condition = of(*TEXTS, vocabulary=400)
     assert condition.length == 8
     values = condition.encode(inputs("a red ring", "", TEXTS[0]))

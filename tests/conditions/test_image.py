@@ -70,7 +70,7 @@ def test_errors_explain_mistakes():
         ConditionImage(factor=0)
 
 
-def test_images_are_taken_in_turn_and_told_by_name():
+def test_images_are_cycled_and_described_by_name():
     condition = ConditionImage(shape=(3, 16, 24))
     images = torch.arange(2.0)[:, None, None, None].expand(2, 3, 16, 24)
     chosen = condition.modality.select(Prompts(images=images, image_names=("a.png", "b.png")), 3)

@@ -27,7 +27,7 @@ def test_check_reports_contents(tmp_path, capsys):
     assert str(tmp_path / "sheet.png") in said
 
 
-def test_the_sheet_shows_what_the_model_sees(tmp_path):
+def test_sheet_shows_preprocessed_images(tmp_path):
     for name in ("a", "b", "c"):
         shutil.copy(FILES / "plain_reference.png", tmp_path / f"{name}.png")
     (tmp_path / "broken.png").write_text("no picture")

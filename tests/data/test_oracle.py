@@ -61,7 +61,7 @@ def test_oracle_recognizes_drawn_shapes(name, size, harm, least):
     assert read / COUNT >= least
 
 
-def test_labels_are_those_of_the_source():
+def test_labels_agree_with_the_source():
     images, _ = drawn("shapes", 32, 32)
     truth = torch.tensor([ShapesSource("shapes").label(number) for number in range(COUNT)])
     assert (ShapeOracle().labels(images) == truth).float().mean() >= 0.99

@@ -7,7 +7,7 @@ from genstack.data.permutation import Permutation
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17, 1000, 65537])
-def test_each_number_comes_once(count):
+def test_permutations_contain_each_number_once(count):
     assert sorted(Permutation(count, 3)[:].tolist()) == list(range(count))
 
 

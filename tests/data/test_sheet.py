@@ -17,7 +17,7 @@ def test_tiles_are_the_images_enlarged_by_a_whole_factor():
     np.testing.assert_array_equal(tile, expected.repeat(4, 0).repeat(4, 1))
 
 
-def test_titles_and_labels_are_drawn_beside_the_images():
+def test_titles_and_labels_do_not_cover_images():
     images = torch.ones(2, 1, 8, 8)
     plain = np.asarray(sheet(images, 2))
     assert plain.min() == 255

@@ -43,7 +43,7 @@ def listed(data):
 
 
 @pytest.mark.parametrize("layout", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_members_are_those_that_tarfile_finds(layout):
+def test_members_agree_with_tarfile(layout):
     data = written(layout)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         theirs = [(each.name, tar.extractfile(each).read()) for each in tar if each.isreg()]

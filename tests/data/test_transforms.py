@@ -106,7 +106,7 @@ def test_load_preprocesses_like_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("sides", [(30, 50), (64, 64), (1, 200), (200, 3), (1, 1)])
-def test_resized_crops_are_those_that_torchvision_draws(sides):
+def test_resized_crops_agree_with_torchvision(sides):
     from torchvision.transforms import v2
 
     theirs = v2.RandomResizedCrop((8, 8), scale=(0.2, 0.9), ratio=(0.6, 1.5))

@@ -21,7 +21,7 @@ def test_every_input_has_its_reader():
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_a_search_begins_with_is_read_or_refused(name, tmp_path):
+def test_initial_inputs_of_the_fuzzer_are_read_or_rejected(name, tmp_path):
     """So that the fuzzer's targets stay in step with the readers."""
     target = TARGETS[name]
     for number, content in enumerate(target.seeds()):
@@ -32,7 +32,7 @@ def test_what_a_search_begins_with_is_read_or_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_what_once_went_wrong_is_read_or_refused(path, tmp_path):
+def test_past_findings_are_read_or_rejected(path, tmp_path):
     content, target = path.read_bytes(), TARGETS[path.parent.name]
     target.seeds()  # what it keeps for all inputs
     tracemalloc.start()

@@ -134,7 +134,7 @@ def test_receptive_field_of_an_encoder_is_measured(reach):
     assert receptive_field(compressor, compressor.layout(36, 44)) == (reach,)
 
 
-def test_a_mask_that_leaves_nothing_known_is_refused(model):
+def test_masks_that_cover_all_codes_are_rejected(model):
     with pytest.raises(ValueError, match=r"grows by 3 codes.*keep more of the image"):
         edit(model, pictures(), MASKS["middle"], grow=3)
 

@@ -78,7 +78,7 @@ def test_heun_is_of_second_order(exact):
         assert lowest < errors[0] / errors[1] < highest, solver
 
 
-def test_nats_are_those_of_the_gaussian(exact):
+def test_nats_agree_with_a_gaussian(exact):
     exact.likelihood_steps = 64
     distribution = MultivariateNormal(MEAN, covariance())
     torch.manual_seed(0)
@@ -121,7 +121,7 @@ def test_resampling_keeps_the_distribution_of_the_path():
     )
 
 
-def test_shifted_times_are_those_of_stable_diffusion_3():
+def test_shifted_times_agree_with_stable_diffusion_3():
     """Equation 23 of arXiv:2403.03206, whose times run from data to noise."""
     times = torch.linspace(0, 1, 7)
     noise = 1 - times
@@ -154,13 +154,13 @@ def test_the_loss_starts_at_that_of_no_velocity(tiny):
         ({"shift": 0.0}, "shift must be above 0"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, message):
+def test_invalid_settings_are_rejected(arguments, message):
     with pytest.raises(UserError, match=message):
         FlowMatching(SMALL, Unconditional(), **arguments)
 
 
 @torch.no_grad()
-def test_the_network_computes_what_dit_of_diffusers_computes():
+def test_network_agrees_with_dit_of_diffusers():
     from diffusers import DiTTransformer2DModel
 
     theirs = DiTTransformer2DModel(

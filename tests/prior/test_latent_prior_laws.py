@@ -109,7 +109,7 @@ def test_measures_of_an_image_are_always_the_same(build):
     assert 0.9 < (prior.read(posterior) - data).std() < 1.1
 
 
-def test_samples_depend_on_their_own_seed_and_condition_alone(build):
+def test_samples_depend_only_on_their_seed_and_condition(build):
     prior, labels, seeds = build(), torch.arange(7) % 3, image_seeds(11, range(7))
     sampled = prior.sample(labels, OPTIONS, seeds)
     assert sampled.shape == (7, *LAYOUT.shape) and sampled.dtype == torch.float32
@@ -138,7 +138,7 @@ def test_sampling_is_independent_of_the_global_generator(build):
     assert torch.equal(prior.sample(torch.tensor([0, 1]), OPTIONS, seeds), first)
 
 
-def test_known_latents_stay_and_steer_the_others(build):
+def test_known_latents_are_kept_and_affect_the_others(build):
     prior, labels, seeds = build(), torch.arange(6) % 3, image_seeds(2, range(6))
     given, mask = 3 * latents(6), torch.rand(6, 1, 4, 6) < 0.5
     mask[0] = False
@@ -153,7 +153,7 @@ def test_known_latents_stay_and_steer_the_others(build):
     assert torch.equal(prior.sample(labels, OPTIONS, seeds, everything), given)
 
 
-def test_sampling_in_bfloat16_leaves_the_weights_as_they_are(build):
+def test_sampling_in_bfloat16_restores_the_weights(build):
     prior = build()
     before = {name: parameter.clone() for name, parameter in prior.named_parameters()}
     with torch.autocast("cpu", torch.bfloat16):
@@ -213,7 +213,7 @@ def compressor():
 
 
 @pytest.mark.slow
-def test_a_few_images_are_learned_by_heart_and_sampled_again(kind, tiny):
+def test_prior_memorizes_a_few_images(kind, tiny):
     condition, data = ClassLabels(("a", "b", "c", "d"), dropout=0.0), latents(4)
     torch.manual_seed(0)
     prior = kind(LAYOUT, condition, replace(tiny, adaln="own", width=48))

@@ -134,7 +134,7 @@ def test_guidance_peaks_at_the_last_codes_or_a_step_after_them():
     assert options.progress(0, 1) == late.progress(0, 1) == 0.0
 
 
-def test_guidance_acts_on_its_interval_alone():
+def test_guidance_applies_only_in_its_interval():
     options = SamplingOptions(guidance=4.0, guidance_interval=(0.25, 0.75))
     assert [options.guidance_at(way) for way in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1.0, 4.0, 4.0, 4.0, 1.0]
 

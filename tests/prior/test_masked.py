@@ -30,13 +30,13 @@ def watch(prior, monkeypatch):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_schedules_fall_from_all_to_none(schedule):
+def test_schedules_decrease_from_one_to_zero(schedule):
     shares = mask_ratio(schedule, torch.linspace(0, 1, 101, dtype=torch.float64))
     assert float(shares[0]) == 1 and float(shares[-1]) == pytest.approx(0, abs=1e-12)
     assert (shares.diff() < 0).all()
 
 
-def test_schedules_are_those_of_the_papers():
+def test_schedules_agree_with_the_papers():
     half = torch.tensor(0.5)
     shares = {schedule: float(mask_ratio(schedule, half)) for schedule in SCHEDULES}
     assert shares["cosine"] == pytest.approx(math.cos(math.pi / 4))

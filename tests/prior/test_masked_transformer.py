@@ -84,7 +84,7 @@ def test_bound_of_an_ideal_network_is_exact(chances):
 
 
 @torch.no_grad()
-def test_the_bound_is_that_of_random_orders_and_above_their_likelihood(filler):
+def test_bound_agrees_with_random_orders_and_exceeds_their_likelihood(filler):
     drawn, exact = by_orders(filler)
     assert float(drawn.sum()) == pytest.approx(1, abs=1e-4)
     assert (exact + drawn.log() > -1e-6).all(), "Jensen"
@@ -94,7 +94,7 @@ def test_the_bound_is_that_of_random_orders_and_above_their_likelihood(filler):
 
 
 @torch.no_grad()
-def test_the_bound_is_that_of_diffusion_in_continuous_time(filler):
+def test_bound_agrees_with_continuous_time_diffusion(filler):
     """MDLM's integral by its definition, over a grid of times: each code masked by itself, weight 1 / t."""
     times = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     bound = torch.zeros(81, dtype=torch.float64)

@@ -20,13 +20,13 @@ def test_halton_visits_cells_as_the_sequence_first_reaches_them(height, width):
     assert halton_visits(height, width)[reached].tolist() == list(range(height * width))
 
 
-def test_halton_spreads_what_comes_first():
+def test_halton_spreads_first_codes():
     """A quarter of the cells of a grid reaches all of its blocks of 4 x 4."""
     early = torch.from_numpy(halton_visits(16, 16) < 64).unflatten(0, (16, 16))
     assert early.unflatten(0, (4, 4)).unflatten(2, (4, 4)).sum((1, 3)).min() >= 3
 
 
-def test_halton_goes_grid_by_grid_and_depth_by_depth(layout):
+def test_halton_orders_grids_and_depths(layout):
     ranks = Halton().ranks(layout, torch.zeros(3, layout.length))
     positions = layout.positions()
     assert ranks.shape == (3, layout.length)

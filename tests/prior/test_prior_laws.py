@@ -333,7 +333,7 @@ def test_sampling_is_independent_of_the_global_generator(build, small):
 
 
 @pytest.mark.slow
-def test_a_few_images_are_learned_by_heart_and_drawn_again(build, layout):
+def test_prior_memorizes_a_few_images(build, layout):
     """The rate falls to 0: at a constant one the loss jumps, and single codes go wrong after some steps."""
     codes = torch.randint(layout.codebook_size, (4, layout.length))
     condition = ClassLabels(("a", "b", "c", "d"), dropout=0.0)

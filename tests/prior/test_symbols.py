@@ -139,7 +139,7 @@ def test_gradients_reach_every_parameter(prior):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_samples_depend_on_their_own_seed_and_condition_alone(prior):
+def test_samples_depend_only_on_their_seed_and_condition(prior):
     labels, seeds = torch.arange(6) % 3, image_seeds(5, range(6))
     options = SamplingOptions(temperature=0.9, top_p=0.95, guidance=1.5)
     codes = prior.sample(labels, options, seeds)
@@ -151,7 +151,7 @@ def test_samples_depend_on_their_own_seed_and_condition_alone(prior):
 
 
 @pytest.mark.nightly
-def test_a_few_images_are_learned_by_heart_and_sampled_again(prior):
+def test_prior_memorizes_a_few_images(prior):
     codes = torch.randint(4, (3, prior.layout.length))
     optimizer = torch.optim.AdamW(prior.parameters(), 5e-3, betas=(0.9, 0.95), weight_decay=0.0)
     prior.train()

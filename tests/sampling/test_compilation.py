@@ -71,7 +71,7 @@ def test_one_batch_decides_nothing(run):
     assert run(machine, "auto", count=2) == "" and machine.entered == 0
 
 
-def test_without_a_compiler_it_goes_on_as_it_is(run):
+def test_sampling_continues_without_a_compiler(run):
     machine = Machine(WORTHWHILE, 1.0)
     told = run(machine, "auto", obstacle="there is no g++ for C++")
     assert told.startswith("not compiled: 5 more batches") and told.endswith("but there is no g++ for C++\n")

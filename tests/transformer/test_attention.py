@@ -17,7 +17,7 @@ from genstack.transformer.attention import HeadNorm
 LAYOUT = CodeLayout((16, 16), 11, ((4, 4),))
 
 
-def test_the_norm_of_heads_and_its_gradients_are_those_of_torch():
+def test_head_norm_and_gradients_agree_with_torch():
     """Also where a head is nothing, or next to it."""
     norm, heads = HeadNorm(3, 8, 1e-5), torch.randn(2, 5, 3, 8)
     nn.init.normal_(norm.gain)

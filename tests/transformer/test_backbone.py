@@ -57,7 +57,7 @@ def test_sampling_with_caches_has_the_logits_of_one_pass(kind, backbone):
 
 
 @torch.no_grad()
-def test_norms_of_queries_and_keys_are_those_of_torch():
+def test_query_and_key_norms_agree_with_torch():
     heads = torch.randn(2, 5, 6, 8)
     layer = qk_norm(replace(SMALL, qk_norm="layer", epsilon=0.1))
     layer.gain.normal_(), layer.bias.normal_()

@@ -64,7 +64,7 @@ def test_batches_agree_with_those_of_images(opened, model):
     )
 
 
-def test_workers_change_nothing(opened):
+def test_workers_do_not_change_batches(opened):
     alone = [batch.stored for batch in islice(opened("--views", "flip").training_loader(), 8)]
     loader = opened("--views", "flip", workers=2).training_loader()
     assert all(torch.equal(one, other.stored) for one, other in zip(alone, islice(loader, 8), strict=True))

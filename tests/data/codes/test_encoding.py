@@ -72,7 +72,7 @@ def test_bytes_beside_the_codes_are_few(encode):
     assert size - 40 * archive.header.layout.length * 2 < 1000 + 40 * (4 + 8 + 8 + 10 + 8 + 40)
 
 
-def test_interrupted_encoding_goes_on(encode, monkeypatch, capsys):
+def test_interrupted_encoding_resumes(encode, monkeypatch, capsys):
     whole = encode(out="straight")
     written = 0
     before = Encoding.arrays

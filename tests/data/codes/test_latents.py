@@ -36,7 +36,7 @@ def made(tmp_path_factory):
     return encoder(folder)("--views", "flip")
 
 
-def test_batches_are_those_of_the_images_within_rounding(made):
+def test_batches_agree_with_images_within_rounding(made):
     model = vae()
     stored, images = CodeData(ImageData(str(made), **SETTINGS), model), ImageData("shapes:40", **SETTINGS)
     assert stored.split == images.split

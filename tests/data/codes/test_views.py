@@ -12,7 +12,7 @@ SIZES = [((21, 30), (8, 12)), ((40, 17), (9, 9))]
 
 @pytest.mark.parametrize("name", VIEWS)
 @pytest.mark.parametrize(("sides", "size"), SIZES)
-def test_the_first_view_is_that_of_validation(name, sides, size):
+def test_first_view_is_used_in_validation(name, sides, size):
     image = torch.rand(3, *sides) * 2 - 1
     as_is = Augmentation()
     assert torch.equal(VIEWS[name][0](image, size), as_is(image, size, 0, 0, 0))

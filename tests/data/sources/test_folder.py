@@ -46,7 +46,7 @@ def test_any_nesting_in_natural_order(tmp_path):
     ]
 
 
-def test_the_order_of_names_is_that_of_their_parts():
+def test_names_are_sorted_by_their_parts():
     """A number by its value and before letters, `/` before every other letter, text as it is."""
 
     def parts(name):

@@ -65,7 +65,7 @@ def test_window_reads_values_of_the_file(named):
     torch.testing.assert_close(raw, plain * 255, atol=1e-3, rtol=0)
 
 
-def test_labels_of_many_are_those_of_each(named):
+def test_labels_of_many_agree_with_each(named):
     _, name = named
     source = open_source(name)
     assert source.labels_of([3, 0, 1]).tolist() == [source.label(number) for number in (3, 0, 1)]

@@ -52,7 +52,7 @@ def shards(root, count=3, each=7):
     return root / "{00..02}.tar"
 
 
-def test_samples_are_those_of_webdataset(tmp_path):
+def test_samples_agree_with_webdataset(tmp_path):
     import webdataset
 
     pattern = str(shards(tmp_path))
