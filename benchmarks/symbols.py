@@ -14,7 +14,8 @@ import torch
 from genstack.conditions import Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive
-from genstack.prior.symbols import Bits, MaskedBits, Softmax
+from genstack.prior.masked_bits import MaskedBits
+from genstack.prior.symbols import Bits, Softmax
 from genstack.transformer import Backbone
 
 ROUNDS = 7

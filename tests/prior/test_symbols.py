@@ -15,7 +15,8 @@ from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
-from genstack.prior.symbols import Bits, IndependentBits, MaskedBits, Softmax
+from genstack.prior.masked_bits import MaskedBits
+from genstack.prior.symbols import Bits, IndependentBits, Softmax
 from genstack.transformer.head import BitEmbedding, from_bits, to_bits
 
 PRIORS = {
