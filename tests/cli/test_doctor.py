@@ -18,15 +18,15 @@ def failing(error):
 
 
 def test_doctor_passes_on_a_complete_machine(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(doctor, "torchvision", lambda: doctor.Finding("ok", "torchvision", "loads"))
-    monkeypatch.setattr(doctor, "device", lambda: doctor.Finding("ok", "device", "CPU"))
-    monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("ok", "disk", str(runs)))
+    monkeypatch.setattr(doctor, "torchvision", lambda: doctor.Finding("ok", "loads"))
+    monkeypatch.setattr(doctor, "device", lambda: doctor.Finding("ok", "CPU"))
+    monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("ok", str(runs)))
     assert main(["doctor", "--runs", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     subjects = ["versions", "device", "torchvision", "compiler", "venv", "weights", "wandb", "disk"]
     assert [line.split()[1] for line in lines] == subjects
     assert str(tmp_path) in lines[-1]
-    monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("problem", "disk", "full", "tidy up"))
+    monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("problem", "full", "tidy up"))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines()[-1].endswith("full; tidy up")
 

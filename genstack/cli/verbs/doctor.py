@@ -31,12 +31,8 @@ class Finding:
     """Result of one check, and the fix for a warning or problem."""
 
     state: Literal["ok", "warning", "problem"]
-    subject: str
     fact: str
     fix: str = ""
-
-    def line(self) -> str:
-        return f"{self.state:8} {self.subject:12} {self.fact}" + (f"; {self.fix}" if self.fix else "")
 
 
 def doctor(runs: Path = Path("runs")) -> int:
@@ -45,10 +41,19 @@ def doctor(runs: Path = Path("runs")) -> int:
     Args:
         runs: folder of all runs.
     """
-    checks = (versions, device, torchvision, compiler, venv, weights, wandb, lambda: disk(runs))
-    findings = [check() for check in checks]
-    print("\n".join(finding.line() for finding in findings))
-    return int(any(finding.state == "problem" for finding in findings))
+    findings = {
+        "versions": versions(),
+        "device": device(),
+        "torchvision": torchvision(),
+        "compiler": compiler(),
+        "venv": venv(),
+        "weights": weights(),
+        "wandb": wandb(),
+        "disk": disk(runs),
+    }
+    for subject, found in findings.items():
+        print(f"{found.state:8} {subject:12} {found.fact}" + (f"; {found.fix}" if found.fix else ""))
+    return int(any(found.state == "problem" for found in findings.values()))
 
 
 def versions(
@@ -76,8 +81,8 @@ def versions(
         if name in REPORTED:
             found.append(f"{name} {installed}")
     if problems:
-        return Finding("problem", "versions", ", ".join(problems), f"pip install {' '.join(fixes)}")
-    return Finding("ok", "versions", ", ".join(found))
+        return Finding("problem", ", ".join(problems), f"pip install {' '.join(fixes)}")
+    return Finding("ok", ", ".join(found))
 
 
 def device(load: Callable[[str], Any] = importlib.import_module) -> Finding:
@@ -85,35 +90,33 @@ def device(load: Callable[[str], Any] = importlib.import_module) -> Finding:
     try:
         torch = load("torch")
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding("problem", "device", f"torch does not load ({_first(error)})", "make clean install")
+        return Finding("problem", f"torch does not load ({_first(error)})", "make clean install")
     threads = f"{torch.get_num_threads()} threads"
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use --trainer.precision 16-mixed"
         name, count = torch.cuda.get_device_name(0), torch.cuda.device_count()
-        return Finding("ok", "device", f"CUDA, {count} x {name}, {memory:.0f} GiB, {bf16}, {threads}")
+        return Finding("ok", f"CUDA, {count} x {name}, {memory:.0f} GiB, {bf16}, {threads}")
     if torch.backends.mps.is_available():
-        return Finding("ok", "device", f"Apple GPU (MPS), {threads}")
+        return Finding("ok", f"Apple GPU (MPS), {threads}")
     if shutil.which("nvidia-smi"):
         fix = "install a driver as new as torch's CUDA, or the torch of pytorch.org that fits the driver"
-        return Finding("warning", "device", f"CPU, {threads}; torch cannot use the GPU of this machine", fix)
-    return Finding("ok", "device", f"CPU, {threads}, bf16")
+        return Finding("warning", f"CPU, {threads}; torch cannot use the GPU of this machine", fix)
+    return Finding("ok", f"CPU, {threads}, bf16")
 
 
 def torchvision(load: Callable[[str], ModuleType] = importlib.import_module) -> Finding:
     """Check that torchvision matches torch; both must come from the same index."""
     try:
-        return Finding("ok", "torchvision", f"loads, {load('torchvision').__version__}")
+        return Finding("ok", f"loads, {load('torchvision').__version__}")
     except (ImportError, OSError, RuntimeError) as error:
         if MISMATCH not in str(error):
-            return Finding(
-                "problem", "torchvision", f"does not load ({_first(error)})", "pip install torchvision"
-            )
+            return Finding("problem", f"does not load ({_first(error)})", "pip install torchvision")
     fix = (
         "install both from one index: pip install --force-reinstall torch torchvision, "
         "with --index-url https://download.pytorch.org/whl/cpu for a CPU"
     )
-    return Finding("problem", "torchvision", f"does not match this torch ({MISMATCH})", fix)
+    return Finding("problem", f"does not match this torch ({MISMATCH})", fix)
 
 
 def compiler(
@@ -124,17 +127,14 @@ def compiler(
     usual = "clang++" if sys.platform == "darwin" else "g++"
     path = which(os.environ.get("CXX") or usual)
     if path and (headers / "Python.h").is_file():
-        return Finding("ok", "compiler", f"{path} for {uses}")
+        return Finding("ok", f"{path} for {uses}")
     if path:
         return Finding(
-            "warning",
-            "compiler",
-            f"no {headers / 'Python.h'}; {uses} will not work",
-            "apt install python3-dev",
+            "warning", f"no {headers / 'Python.h'}; {uses} will not work", "apt install python3-dev"
         )
     other = next((name for name in ("clang++", "c++") if which(name)), None)
     fix = f"export CXX={other}" if other else "apt install g++ (or xcode-select --install)"
-    return Finding("warning", "compiler", f"no {usual} for C++; {uses} will not work", fix)
+    return Finding("warning", f"no {usual} for C++; {uses} will not work", fix)
 
 
 def compiler_obstacle() -> str:
@@ -153,8 +153,8 @@ def venv(find: Callable[[str], object] = find_spec) -> Finding:
     """Check for the modules that `make install` needs."""
     if missing := [name for name in ("venv", "ensurepip") if find(name) is None]:
         fact = f"python has no {' and no '.join(missing)}; make install will not work"
-        return Finding("warning", "venv", fact, "apt install python3-venv")
-    return Finding("ok", "venv", "python makes virtual environments")
+        return Finding("warning", fact, "apt install python3-venv")
+    return Finding("ok", "python makes virtual environments")
 
 
 def weights(places: Callable[[], dict[str, list[str]]] | None = None) -> Finding:
@@ -162,11 +162,11 @@ def weights(places: Callable[[], dict[str, list[str]]] | None = None) -> Finding
     try:
         found = (places or _places)()
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding("problem", "weights", f"search failed ({_first(error)})", "make clean install")
+        return Finding("problem", f"search failed ({_first(error)})", "make clean install")
     if missing := [name for name, where in found.items() if not where]:
         fix = f"genstack weights fetch {missing[0]}, or train with --model.perceptual null"
-        return Finding("warning", "weights", f"{', '.join(missing)} not found on this machine", fix)
-    return Finding("ok", "weights", ", ".join(f"{name}: {where[0]}" for name, where in found.items()))
+        return Finding("warning", f"{', '.join(missing)} not found on this machine", fix)
+    return Finding("ok", ", ".join(f"{name}: {where[0]}" for name, where in found.items()))
 
 
 def _places() -> dict[str, list[str]]:
@@ -181,10 +181,8 @@ def _places() -> dict[str, list[str]]:
 def wandb(find: Callable[[str], object] = find_spec) -> Finding:
     """Check for Weights & Biases, which is optional."""
     if find("wandb") is None:
-        return Finding("warning", "wandb", "not installed", "pip install wandb to log there")
-    return Finding(
-        "ok", "wandb", f"installed, mode {os.environ.get('WANDB_MODE', 'offline unless a run asks')}"
-    )
+        return Finding("warning", "not installed", "pip install wandb to log there")
+    return Finding("ok", f"installed, mode {os.environ.get('WANDB_MODE', 'offline unless a run asks')}")
 
 
 def disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Finding:
@@ -193,10 +191,10 @@ def disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Find
     free = usage(there).free / 1e9
     fact, fix = f"{free:.1f} GB free for {folder}", "delete old runs, or write elsewhere with --runs DIR"
     if not os.access(there, os.W_OK):
-        return Finding("problem", "disk", f"{there} cannot be written to", "write elsewhere with --runs DIR")
+        return Finding("problem", f"{there} cannot be written to", "write elsewhere with --runs DIR")
     if free < 1:
-        return Finding("problem", "disk", fact, fix)
-    return Finding("warning", "disk", fact, fix) if free < 10 else Finding("ok", "disk", fact)
+        return Finding("problem", fact, fix)
+    return Finding("warning", fact, fix) if free < 10 else Finding("ok", fact)
 
 
 def _first(error: Exception) -> str:
