@@ -17,6 +17,10 @@ from genstack.compressor import Bottleneck, Compressor
 from genstack.errors import UserError
 from genstack.losses.schedule import steps
 
+MOMENTUM = 0.95  # of Muon
+QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of Muon's Newton-Schulz iteration
+NARROW = 8  # maximum channels of images or a bottleneck, whose convolutions use AdamW
+
 
 @dataclass(frozen=True)
 class Optimization:
@@ -140,10 +144,6 @@ class MuonAdamW(AdamW):
         matrix.mul_(1 - rate * weight_decay).add_(update, alpha=-rate * size)
 
 
-MOMENTUM = 0.95  # of Muon
-QUINTIC = (3.4445, -4.7750, 2.0315)  # of its Newton-Schulz iteration
-
-
 def orthogonalize(matrix: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
     """Approximate the nearest matrix with orthogonal rows or columns, in bfloat16."""
     if matrix.shape[0] > matrix.shape[1]:
@@ -169,29 +169,24 @@ def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
             for each in network.modules()
             if isinstance(each, nn.Conv2d) and min(each.weight.shape[:2]) > NARROW and each.groups == 1
         ]
-    excluded = {
-        id(parameter)
-        for module in network.modules()
-        if isinstance(module, Bottleneck)
-        for parameter in module.parameters()
-    }
+    excluded = parameter_ids(network, Bottleneck)
     weights = [layer.get_parameter("weight") for layer in dict.fromkeys(layers)]
     return [weight for weight in weights if weight.requires_grad and id(weight) not in excluded]
 
 
-NARROW = 8  # channels of pixels or of a bottleneck, at most
-
-
 def split_by_decay(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Split the trainable parameters of a network into those with and without weight decay."""
-    tables = [module for module in network.modules() if isinstance(module, nn.Embedding | Bottleneck)]
-    excluded = {id(parameter) for table in tables for parameter in table.parameters()}
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    with_decay = [
-        parameter for parameter in parameters if parameter.ndim >= 2 and id(parameter) not in excluded
-    ]
-    without = [parameter for parameter in parameters if parameter.ndim < 2 or id(parameter) in excluded]
-    return with_decay, without
+    decayed = {id(parameter) for parameter in parameters if parameter.ndim >= 2}
+    decayed -= parameter_ids(network, nn.Embedding) | parameter_ids(network, Bottleneck)
+    with_decay = [parameter for parameter in parameters if id(parameter) in decayed]
+    return with_decay, [parameter for parameter in parameters if id(parameter) not in decayed]
+
+
+def parameter_ids(network: nn.Module, kind: type) -> set[int]:
+    """Return the ids of all parameters inside modules of a kind."""
+    modules = [module for module in network.modules() if isinstance(module, kind)]
+    return {id(parameter) for module in modules for parameter in module.parameters()}
 
 
 def clip(optimizer: torch.optim.Optimizer, limit: float | None) -> float:
