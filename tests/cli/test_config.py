@@ -86,7 +86,7 @@ def test_bundled_recipes_are_found_from_any_folder(tmp_path, capsys, monkeypatch
     [
         ("vqgna", "did you mean configs/compressor/vqgan.yaml?"),
         ("configs/compressor/vqgna.yaml", "did you mean configs/compressor/vqgan.yaml?"),
-        ("nothing/like/it.yaml", "`genstack config list` shows the recipes"),
+        ("nothing/like/xyzzy.yaml", "`genstack config list` shows the recipes"),
     ],
 )
 def test_unknown_recipe_error_suggests_another(name, way_out, tmp_path, capsys, monkeypatch):
