@@ -10,8 +10,6 @@ because its steps are the most expensive. `benchmarks/memory.py` compares estima
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -121,7 +119,7 @@ class Estimate:
         """Bytes available to one process."""
         if self.cuda:
             return torch.cuda.mem_get_info()[1]
-        return machine_memory() // self.neighbours
+        return machine_memory() // self.local_processes
 
     @property
     def extra(self) -> int:
@@ -134,14 +132,18 @@ class Estimate:
         return sum(parameter.nbytes for parameter in learning)  # gradients are copied to communicate them
 
     @property
-    def neighbours(self) -> int:
+    def local_processes(self) -> int:
         """Number of processes on this machine."""
         return self.schedule.processes // self.schedule.num_nodes
 
     @property
     def machine(self) -> str:
         """Name of this machine's memory."""
-        return "this machine" if self.neighbours == 1 else f"this machine for each of {self.neighbours}"
+        return (
+            "this machine"
+            if self.local_processes == 1
+            else f"this machine for each of {self.local_processes}"
+        )
 
     def seconds(self) -> float:
         """Time an optimizer step in seconds, without the first one."""
@@ -155,26 +157,19 @@ class Estimate:
             self.schedule, accumulate_grad_batches=1, devices=1, num_nodes=1, strategy="auto", max_steps=10**6
         )
         trainer = schedule.trainer(Path(), [probe], Logging(images=0))
-        with self.override_batch_size(batch_size):
-            try:
-                trainer.fit(self.training)
-            except ProbeDone:
-                return probe.seconds
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    f"the whole model and {batch_size} images do not fit on {self.training.device}; "
-                    f"plan with --trainer.accelerator cpu, or make the model smaller"
-                ) from error
-        raise AssertionError("a probe ends before its training")
-
-    @contextmanager
-    def override_batch_size(self, size: int) -> Iterator[None]:
-        """Set another batch size for a while."""
-        self.training.data.batch_size = size
+        self.training.data.batch_size = batch_size
         try:
-            yield
+            trainer.fit(self.training)
+        except ProbeDone:
+            return probe.seconds
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the whole model and {batch_size} images do not fit on {self.training.device}; "
+                f"plan with --trainer.accelerator cpu, or make the model smaller"
+            ) from error
         finally:
             self.training.data.batch_size = self.batch_size
+        raise AssertionError("a probe ends before its training")
 
 
 def extrapolate(peaks: dict[int, int], size: int) -> int:
