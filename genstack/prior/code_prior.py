@@ -19,8 +19,7 @@ class CodePrior(Prior):
     layout: CodeLayout
     layouts = CodeLayout
     remedy = (
-        "use the prior FlowMatching (configs/prior/flow.yaml), or a compressor with a quantizer such as "
-        "VectorQuantizer"
+        "use the prior FlowMatching (--config flow), or a compressor with a quantizer such as VectorQuantizer"
     )
     unsupported = ("solver",)
 

@@ -25,8 +25,8 @@ class LatentPrior(Prior):
     layout: LatentLayout
     layouts = LatentLayout
     remedy = (
-        "use a prior of codes such as Autoregressive (configs/prior/autoregressive.yaml), or a compressor "
-        "with the bottleneck Gaussian (configs/compressor/vae.yaml)"
+        "use a prior of codes such as Autoregressive (--config autoregressive), or a compressor "
+        "with the bottleneck Gaussian (--config vae)"
     )
     context = "all"
     unsupported = ("top_k", "top_p", "min_p")

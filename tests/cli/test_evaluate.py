@@ -236,7 +236,7 @@ def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
 
     sample = Model.sample
     monkeypatch.setattr("genstack.evaluation.samples.compiled", compiled)
-    monkeypatch.setattr("genstack.cli.verbs.doctor.compiler", lambda: Finding("ok", "compiler", ""))
+    monkeypatch.setattr("genstack.cli.verbs.doctor.compiler", lambda: Finding("ok", ""))
     monkeypatch.setattr(
         Model,
         "sample",

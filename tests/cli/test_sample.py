@@ -250,7 +250,7 @@ def test_compiled_networks_use_one_batch_size(place, monkeypatch):
 
     images = Series.images
     monkeypatch.setattr("genstack.sampling.series.compiled", compiled)
-    monkeypatch.setattr("genstack.cli.verbs.doctor.compiler", lambda: Finding("ok", "compiler", ""))
+    monkeypatch.setattr("genstack.cli.verbs.doctor.compiler", lambda: Finding("ok", ""))
     monkeypatch.setattr(
         Series, "images", lambda self, indices: sizes.append(len(indices)) or images(self, indices)
     )
@@ -271,7 +271,7 @@ def test_compiled_networks_use_one_batch_size(place, monkeypatch):
 def test_compile_without_compiler_is_rejected(capsys, monkeypatch):
     monkeypatch.setattr(
         "genstack.cli.verbs.doctor.compiler",
-        lambda: Finding("warning", "compiler", "no g++ for C++", "apt install g++"),
+        lambda: Finding("warning", "no g++ for C++", "apt install g++"),
     )
     assert sample("--compile", "true") == 2
     assert "--compile needs a C++ compiler: no g++ for C++: apt install g++" in capsys.readouterr().err
