@@ -88,7 +88,7 @@ class LPIPS(Perceptual):
         self.check(*images.shape[1:])
         check_range(images)
         network = self.to(images.device).network
-        pair = (network.net(network.scaling_layer(colour(x.float()))) for x in (reconstruction, images))
+        pair = [network.net(network.scaling_layer(colour(x.float()))) for x in (reconstruction, images)]
         with torch.autocast(images.device.type, enabled=False):
             layers = [
                 reduce(head((unit(a.float()) - unit(b.float())).square()), "b 1 h w -> b", "mean")
