@@ -208,7 +208,7 @@ def test_every_prior_is_covered():
     assert PRIORS.keys() == discover(genstack.prior, Prior).keys()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", PRIORS)
 @torch.no_grad()

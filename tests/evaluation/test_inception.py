@@ -22,7 +22,7 @@ from genstack.evaluation.extractors.inception import FILE, InceptionFeatures
 from genstack.evaluation.metrics.frechet import frechet_distance
 from genstack.evaluation.reference import ReferenceSet
 
-pytestmark = pytest.mark.slow  # it trains nothing, but takes as long
+pytestmark = pytest.mark.nightly
 
 SIZE = (29, 37)  # neither square nor even, so that a swapped axis shows
 COUNT = 18

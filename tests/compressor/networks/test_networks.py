@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genstack.compressor import Autoencoder
+from genstack.compressor.quantizers import VectorQuantizer
 
 SIZES = [(32, 32), (48, 64), (96, 32)]
 
@@ -55,11 +56,8 @@ def test_module_names_its_paper(network):
     assert re.search(r"arXiv:\d{4}\.\d{5}", importlib.import_module(type(network).__module__).__doc__)
 
 
-# Channels are those of the first and the last layer alone: the law above has them at every size.
-@pytest.mark.parametrize(("size", "channels"), [((32, 32), 3), ((32, 48), 1), ((64, 32), 3)])
-def test_one_step_trains_every_parameter(network, quantizer, size, channels):
-    model = Autoencoder(channels, network, quantizer)
-    images = torch.rand(2, channels, *size) * 2 - 1
+def check_training_step(model, images):
+    """Every parameter has a finite gradient, and the last layer one that is not 0."""
     reconstruction = model(images)
     loss = (reconstruction.images - images).square().mean() + sum(reconstruction.losses.values())
     loss.backward()
@@ -71,15 +69,28 @@ def test_one_step_trains_every_parameter(network, quantizer, size, channels):
     assert model.last_layer.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("size", [(32, 48), (64, 32)])
-def test_decoded_codes_are_the_reconstruction(network, quantizer, size):
-    model = Autoencoder(3, network, quantizer).eval()
-    images = torch.rand(2, 3, *size) * 2 - 1
+def check_decoding(model, images):
+    """Decoded codes are the reconstruction."""
+    layout = model.layout(*images.shape[2:])
     with torch.no_grad():
-        reconstruction = model(images)
-        codes = model.encode(images)
-        layout = model.layout(*size)
+        reconstruction, codes = model(images), model.encode(images)
         decoded = model.decode(codes, layout)
     assert torch.equal(codes, reconstruction.codes)
     assert codes.shape == (2, layout.length)
     torch.testing.assert_close(decoded, reconstruction.images, atol=1e-4, rtol=0)
+
+
+def test_one_step_trains_every_parameter(network, quantizer):
+    check_training_step(Autoencoder(1, network, quantizer), torch.rand(2, 1, 32, 48) * 2 - 1)
+
+
+def test_decoded_codes_are_the_reconstruction(network, quantizer):
+    check_decoding(Autoencoder(3, network, quantizer).eval(), torch.rand(2, 3, 32, 48) * 2 - 1)
+
+
+@pytest.mark.parametrize(("size", "channels"), [((32, 32), 3), ((64, 32), 3)])
+def test_other_sizes_with_one_quantizer(network, size, channels):
+    """A quantizer sees the grid alone; the law above has its sides unequal."""
+    images = torch.rand(2, channels, *size) * 2 - 1
+    check_training_step(Autoencoder(channels, network, VectorQuantizer(24, 4)), images)
+    check_decoding(Autoencoder(channels, network, VectorQuantizer(24, 4)).eval(), images)
