@@ -254,7 +254,7 @@ def test_card_has_data_numbers_licence_and_use():
     ):
         assert part in text
     assert 'genstack.load("hf:ann/flowers")' in text
-    assert "None was named" in card(model, exports()["onnx"], "out", "", 1)
+    assert "None was given" in card(model, exports()["onnx"], "out", "", 1)
     with pytest.raises(UserError, match="invalid licence"):
         card(model, exports()["onnx"], "out", "do\nwhat", 1)
 

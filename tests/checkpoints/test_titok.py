@@ -240,7 +240,7 @@ def test_generators_are_recognised_and_ask_for_their_tokenizers(tmp_path):
     for file, given, message in (
         ("maskgit_uvit.bin", {}, "give it by --heads"),
         ("maskgit_uvit.bin", {"heads": 5}, "does not hold its tokenizer"),
-        ("maskgit_uvit.bin", {"heads": 5, "compressor": tokenizer}, "reads 11 codes of 90.* makes 7 of 50"),
+        ("maskgit_uvit.bin", {"heads": 5, "compressor": tokenizer}, "reads 11 codes of 90.* has 7 of 50"),
         ("halton_maskgit.pth", {"compressor": tokenizer}, "give it by --heads"),
         ("halton_maskgit.pth", {"heads": 3, "compressor": tokenizer}, "reads 5x5 codes of 60"),
         ("halton_maskgit.pth", {"heads": 5, "compressor": tokenizer}, "reads 5x5 codes of 60"),

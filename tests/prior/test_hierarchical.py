@@ -45,5 +45,5 @@ def test_codes_affect_all_later_logits_and_no_others(prior):
 
 
 def test_one_grid_is_refused():
-    with pytest.raises(UserError, match=r"several grids.*vqvae2\.yaml.*Autoregressive"):
+    with pytest.raises(UserError, match=r"several grids.*HierarchicalAutoencoder.*Autoregressive"):
         Hierarchical(CodeLayout((16, 16), 7, ((4, 4),)), CLASSES)

@@ -62,7 +62,7 @@ def test_sampling_row_by_row_agrees_with_one_pass(layers):
 
 def test_invalid_layouts_and_sizes_are_rejected():
     for layout in (CodeLayout((16, 16), 7, ((2, 2), (4, 4))), CodeLayout((16, 16), 7, ((4, 4),), depth=2)):
-        with pytest.raises(UserError, match=r"one grid.*vqgan\.yaml.*Autoregressive"):
+        with pytest.raises(UserError, match=r"one grid.*VectorQuantizer.*Autoregressive"):
             GatedPixelCNN(layout, CLASSES)
     with pytest.raises(UserError, match=r"single row.*Autoregressive"):
         GatedPixelCNN(CodeLayout((16, 16), 7, ((1, 9),)), CLASSES)

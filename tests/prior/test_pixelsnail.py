@@ -33,7 +33,7 @@ def test_positions_see_all_earlier_ones_and_no_others(prior):
 
 def test_invalid_layouts_and_sizes_are_rejected():
     for grids, depth in ((((2, 2), (4, 4)), 1), (((4, 4),), 2), (((1, 9),), 1)):
-        with pytest.raises(UserError, match=r"one grid of several rows.*vqgan\.yaml.*Autoregressive"):
+        with pytest.raises(UserError, match=r"one grid of several rows.*VectorQuantizer.*Autoregressive"):
             PixelSNAIL(CodeLayout((16, 16), 7, grids, depth), CLASSES)
     with pytest.raises(UserError, match=r"width must be a multiple of heads.* got width 10, heads 4"):
         PixelSNAIL(LAYOUT, CLASSES, width=10, heads=4)

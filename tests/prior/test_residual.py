@@ -53,7 +53,7 @@ def test_attention_over_positions_is_as_long_as_the_grids():
 
 
 def test_one_symbol_a_position_is_refused():
-    with pytest.raises(UserError, match=r"several symbols.*residual\.yaml.*Autoregressive"):
+    with pytest.raises(UserError, match=r"several symbols.*quantizer Residual.*Autoregressive"):
         ResidualTransformer(CodeLayout((16, 16), 7, ((4, 4),)), CLASSES)
     with pytest.raises(UserError, match="layers must be at least 1, got 0"):
         ResidualTransformer(LAYOUT, CLASSES, layers=0)
