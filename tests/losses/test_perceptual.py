@@ -147,6 +147,7 @@ def test_loss_is_float32_under_autocast():
         found = loss(one, other)
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(loss(one, other).item(), rel=0.02)
+    assert found.item() != loss(one, other).item(), "the trunk runs in bfloat16"
 
 
 def test_grey_is_repeated_and_transparency_ignored():
