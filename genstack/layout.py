@@ -191,7 +191,7 @@ class CodeLayout(Layout):
         return torch.stack(digits, dim=-1)
 
     def count_parts(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, " values"]:
-        """How often each value of each part occurs, part by part."""
+        """Count each value of each part, part by part."""
         first = torch.tensor([sum(self.parts[:number]) for number in range(len(self.parts))])
         numbers = self.split_parts(codes) + first.to(codes.device)
         return torch.bincount(numbers.flatten(), minlength=sum(self.parts))

@@ -1,4 +1,4 @@
-"""Symbols: how a prior reads a code, predicts it and samples it.
+"""Symbols: the representation of codes in a prior, for reading, predicting and sampling.
 
 A code is one of K values. `Softmax` gives each value a vector and a logit, so memory and time grow with K.
 `Bits` and `MaskedBits` read a code as its log2 K bits, so they grow with the bits: codebooks of 2^16 to 2^62
@@ -26,7 +26,7 @@ Guide = Callable[[Tensor], Tensor]
 
 
 class Distribution(nn.Module, ABC):
-    """Distribution of a code, given what the head makes of the features: its outputs, in float32."""
+    """Distribution of a code, given the outputs of the head, in float32."""
 
     #: Random numbers that sampling a code takes.
     numbers: int = 1
@@ -145,14 +145,14 @@ def sample_bits(
 def score_of_bits(
     logits: Float[Tensor, "n bits"], bits: Int[Tensor, "n bits"], normalized: bool
 ) -> Float[Tensor, " n"]:
-    """Log-probability of independent bits, or its part that is no normalizer."""
+    """Log-probability of independent bits, or the sum of logits of bits that are 1."""
     if not normalized:
         return (logits * bits).sum(-1)
     return -binary_cross_entropy_with_logits(logits, bits.to(logits.dtype), reduction="none").sum(-1)
 
 
 class Symbols(ABC):
-    """How a prior reads a code, predicts it and samples it. Subclasses are frozen dataclasses."""
+    """Representation of codes in a prior: embedding, head and distribution; a frozen dataclass."""
 
     @abstractmethod
     def embedding(self, codebook_size: int, backbone: Backbone, tables: int = 1) -> nn.Embedding:

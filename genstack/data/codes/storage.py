@@ -1,4 +1,4 @@
-"""How an archive stores one view of an image: codes in the smallest type, latents in half precision."""
+"""Storage of one view of an image in an archive: codes in the smallest type, latents in half precision."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
