@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import safe_open
 from torch import Tensor
 
 from genstack.checkpoints.damage import damage_errors, file_errors
+from genstack.checkpoints.mapped import drop_pages, map_safetensors
 from genstack.checkpoints.pickles import Inert, TorchFile
 from genstack.errors import UserError
 from genstack.hub import DIFFUSERS, SUBFOLDERS, weights_file
@@ -49,7 +49,7 @@ class File:
 
     def names(self) -> set[str]:
         """Return the names of the tensors, without opening shards."""
-        return set(plain_names(self.shards or self.tensors()))
+        return set(plain_names(self.shards or self.stored()))
 
     def tensors(self, part: str = "") -> dict[str, Tensor]:
         """Return the named tensors of a model in the file.
@@ -59,6 +59,19 @@ class File:
         """
         if self.shards:
             return self._read_shards()
+        tensors = {
+            name.removeprefix(self.prefix): tensor
+            for name, tensor in self.stored(part).items()
+            if name.startswith(self.prefix)
+        }
+        with file_errors(self.path):
+            for tensor in tensors.values():
+                self.verify(tensor)
+                drop_pages(tensor)
+        return tensors
+
+    def stored(self, part: str = "") -> dict[str, Tensor]:
+        """Return all named tensors, whatever the prefix, without reading their numbers."""
         found = self.data
         names = (part,) if part else WRAPPERS
         if isinstance(found, dict):
@@ -67,14 +80,6 @@ class File:
         if (part and found is self.data) or not tensors:
             where = f" under {part!r}" if part else ""
             raise UserError(f"{self.path} is not a checkpoint of a model: no named tensors{where}")
-        tensors = {
-            name.removeprefix(self.prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(self.prefix)
-        }
-        with file_errors(self.path):
-            for tensor in tensors.values():
-                self.verify(tensor)
         return tensors
 
     def _read_shards(self) -> dict[str, Tensor]:
@@ -125,7 +130,7 @@ def read(path: Path) -> File:
         with path.open("rb") as file:
             head = file.read(16)
         if path.suffix == ".safetensors" or head[8:9] == b"{":
-            return File(path, read_safetensors(path), {})
+            return File(path, map_safetensors(path), {})
         if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
             found = TorchFile(path)
             return File(path, found.data, {}, found.verify)
@@ -193,9 +198,3 @@ def read_halves(folder: Path, names: tuple[str, str]) -> File:
         half = read(folder / name).tensors()
         tensors |= {f"{Path(name).stem}.{inner}": tensor for inner, tensor in half.items()}
     return File(folder, tensors, {})
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Memory-map the tensors of a safetensors file; the library checks its header."""
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)

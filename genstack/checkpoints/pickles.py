@@ -7,7 +7,6 @@ views of the memory-mapped file, within its bounds.
 """
 
 import math
-import mmap
 import pickle
 import struct
 import zipfile
@@ -21,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from genstack.checkpoints.mapped import map_file, view
 from genstack.errors import UserError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of files from before torch 1.6
@@ -216,7 +216,7 @@ class TorchFile:
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
-            self.mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self.mapped = map_file(file)
         self.spans: dict[str, tuple[int, int]] = {}  # offset and size by key of the storage
         self.checksums: dict[str, int] = {}
         self.unverified: dict[int, str] = {}  # keys of storages by memory address
@@ -227,10 +227,9 @@ class TorchFile:
         begin, size = self.spans[key]
         if count * dtype.itemsize > size:
             raise UserError(f"storage {key} has {size} bytes, too few for {count} numbers of {dtype}")
-        if not count:
-            return torch.empty(0, dtype=dtype)
-        found = torch.frombuffer(self.mapped, dtype=dtype, count=count, offset=begin)
-        self.unverified[found.data_ptr()] = key
+        found = view(self.mapped, dtype, count, begin)
+        if count:
+            self.unverified[found.data_ptr()] = key
         return found
 
     def verify(self, tensor: Tensor) -> None:

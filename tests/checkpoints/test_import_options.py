@@ -20,6 +20,7 @@ from genstack.model import Model
 GOLDEN = Path(__file__).parents[1] / "golden"
 #: Every golden file, and its note where one is needed.
 PLACES = {
+    "bitdance_ae.safetensors": "",
     "diffusers_kl_flux": "",
     "diffusers_kl_sd": "",
     "diffusers_vqmodel": "",
@@ -31,6 +32,7 @@ PLACES = {
     "llamagen_gpt_c2i.pt": "heads: 4\ncompressor: tokenizer\nresolution: 16",
     "llamagen_gpt_t2i.pt": "heads: 2\ncompressor: tokenizer\nresolution: 12",
     "llamagen_vq.pt": "",
+    "maskbit_tokenizer.bin": "",
     "maskgit_vqgan.safetensors": "",
     "open_magvit2.ckpt": "resolution: 32",
     "openai_dvae": "",

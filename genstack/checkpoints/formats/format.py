@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.foreign import File
 from genstack.checkpoints.import_options import ImportOptions, MissingOption
+from genstack.checkpoints.mapped import drop_pages
 from genstack.compressor import Compressor
 from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
@@ -23,6 +24,7 @@ from genstack.prior.code_prior import CodePrior
 
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 5  # names in a message
+PIECE = 2**20  # numbers that are copied at a time
 DEFAULT_SIZE = (256, 256)  # of the images that published compressors were trained on
 #: Names of tensors in training files that do not belong to a compressor.
 TRAINING_TENSORS = (r"loss\.", r"model_ema\.", r"colorize$")
@@ -213,13 +215,24 @@ def load_module(build: Callable[[], Module], weights: Mapping[str, Weight]) -> M
             )
     check_size(blank, sum(value.nbytes for value in blank.state_dict().values()))
     module = build()
-    state = {name: weight.tensor for name, weight in weights.items()}
-    if bad := [weights[name].name for name, value in state.items() if not value.isfinite().all()]:
-        raise UserError(f"{bad[0]} has numbers that are not finite (NaN or infinity); the file is damaged")
-    new = {name: value for name, value in module.state_dict().items() if name in counts}
-    seeded = {name: torch.tensor(True) for name in new if name.endswith(".seeded")}
-    module.load_state_dict(new | seeded | state)
-    return module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
+    for name, value in module.state_dict().items():
+        if name in weights:
+            copy_weight(weights[name], value)
+        elif name.endswith(".seeded"):
+            value.fill_(True)
+    return module
+
+
+def copy_weight(weight: Weight, target: Tensor) -> None:
+    """Copy a tensor in pieces, and free the memory of a mapped file; numbers must be finite."""
+    pieces = weight.tensor.reshape(-1).split(PIECE)
+    for piece, place in zip(pieces, target.view(-1).split(PIECE), strict=True):
+        if not place.copy_(piece).isfinite().all():
+            raise UserError(
+                f"{weight.name} has numbers that are not finite (NaN or infinity); the file is damaged"
+            )
+        drop_pages(piece)
 
 
 def require_heads(heads: int) -> int:

@@ -178,24 +178,15 @@ def with_mlp_width(backbone: Backbone, hidden: int) -> Backbone:
 
 
 def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
-    """Weights of the layers and of the last normalisation.
-
-    Their rotary embedding rotates pairs of neighbouring channels, ours pairs half a head apart, so channels
-    of queries and keys are reordered.
-    """
-    keys = backbone.key_value_heads * backbone.head_width
-    heads = torch.arange(backbone.width + keys).reshape(-1, backbone.head_width // 2, 2)
-    turned = rearrange(heads, "heads plane side -> (heads side plane)")
-    order = torch.cat([turned, len(turned) + torch.arange(keys)])
+    """Weights of the layers and of the last normalisation."""
     found = {"norm.weight": weights.take("norm.weight")}
     for layer in range(backbone.depth):
         place = f"layers.{layer}"
-        read = weights.take(f"{place}.attention.wqkv.weight")
-        if read.shape != (len(order), backbone.width):
-            raise UserError(f"{read.name} must have shape {(len(order), backbone.width)}, got {read.shape}")
         gate, inner = (weights.take(f"{place}.feed_forward.{name}.weight") for name in ("w1", "w3"))
         found |= {
-            f"{place}.attention.qkv.weight": read[order],
+            f"{place}.attention.qkv.weight": rotary_qkv(
+                weights.take(f"{place}.attention.wqkv.weight"), backbone
+            ),
             f"{place}.attention.out.weight": weights.take(f"{place}.attention.wo.weight"),
             f"{place}.attention_norm.weight": weights.take(f"{place}.attention_norm.weight"),
             f"{place}.feedforward_norm.weight": weights.take(f"{place}.ffn_norm.weight"),
@@ -203,3 +194,17 @@ def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
             f"{place}.feedforward.fc2.weight": weights.take(f"{place}.feed_forward.w2.weight"),
         }
     return found
+
+
+def rotary_qkv(weight: Weight, backbone: Backbone) -> Weight:
+    """Reorder the weights of queries, keys and values.
+
+    Their rotary embedding rotates pairs of neighbouring channels, ours pairs half a head apart.
+    """
+    keys = backbone.key_value_heads * backbone.head_width
+    heads = torch.arange(backbone.width + keys).reshape(-1, backbone.head_width // 2, 2)
+    turned = rearrange(heads, "heads plane side -> (heads side plane)")
+    order = torch.cat([turned, len(turned) + torch.arange(keys)])
+    if weight.shape != (len(order), backbone.width):
+        raise UserError(f"{weight.name} must have shape {(len(order), backbone.width)}, got {weight.shape}")
+    return weight[order]

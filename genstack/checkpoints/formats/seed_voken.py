@@ -15,13 +15,17 @@ from genstack.compressor.quantizers import LFQ
 from genstack.errors import UserError
 from genstack.model import Model
 
-MOST_BITS = 30  # of a code
+MOST_BITS = 30  # of a code with one symbol
+SYMBOL_BITS = 16  # maximum number of bits of a symbol, for codes with several
 
 
 class OpenMAGVIT2(Format):
-    """The image tokenizer, whose codes are signs; EMA weights are used if the file has them."""
+    """The image tokenizer, whose codes are signs; EMA weights are used if the file has them.
 
-    what = "LFQ tokenizer of SEED-Voken (Open-MAGVIT2)"
+    BitDance's has the same names; codes of 32 bits and more are symbols of at most 16.
+    """
+
+    what = "LFQ tokenizer of SEED-Voken (Open-MAGVIT2) or BitDance"
     required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid_block.0.conv1.weight",
@@ -34,13 +38,25 @@ class OpenMAGVIT2(Format):
         if "model_ema.decay" in weights:
             weights = weights.ema()
         found = sizes(weights)
-        if not 1 <= found.dim <= MOST_BITS:
-            raise UserError(f"codes must have 1 to {MOST_BITS} bits, got {found.dim}")
+        bits = weights.dims("encoder.conv_out.weight", 4)[0]
+        if found.dim != bits:
+            raise UserError(
+                f"the decoder reads {found.dim} channels, but codes have {bits} bits; a decoder that also "
+                f"reads noise (gan_decoder of BitDance) is not supported"
+            )
+        depth = symbols(bits)
         plan = MAGVITNetwork(found.dim, found.width, found.multipliers, found.blocks)
         made = load_module(
-            lambda: Autoencoder(found.channels, plan, LFQ(plan.dim), projection=0), network(weights, plan)
+            lambda: Autoencoder(found.channels, plan, LFQ(bits, depth), projection=0), network(weights, plan)
         )
         return Model(made, preprocessing(made, options))
+
+
+def symbols(bits: int) -> int:
+    """Smallest number of symbols of a code: one, or for many bits symbols of at most `SYMBOL_BITS`."""
+    if bits <= MOST_BITS:
+        return 1
+    return next(depth for depth in range(2, bits + 1) if bits % depth == 0 and bits // depth <= SYMBOL_BITS)
 
 
 def network(weights: Weights, plan: MAGVITNetwork) -> dict[str, Weight]:

@@ -30,6 +30,7 @@ class MaskGITNetwork(Pyramid):
             with at least 4 channels each.
         checkpoint: recompute activations in the backward pass (activation checkpointing), to save memory.
         unit: use pixels in [0, 1] inside the network, as in the published tokenizers.
+        decoder_blocks: `blocks` of the decoder; null: as in the encoder.
     """
 
     dim: int = 256
@@ -40,9 +41,12 @@ class MaskGITNetwork(Pyramid):
     groups: int = 32
     checkpoint: bool = False
     unit: bool = False
+    decoder_blocks: int | None = None
 
     def __post_init__(self) -> None:
         self.check("dim", "width", "blocks", "groups")
+        if self.decoder_blocks is not None and self.decoder_blocks < 1:
+            raise UserError(f"decoder_blocks {self.decoder_blocks} is too small; use 1 or more")
         if self.downsampling not in ("average", "convolution"):
             raise UserError(f"unknown downsampling '{self.downsampling}'; use average or convolution")
 
@@ -50,29 +54,30 @@ class MaskGITNetwork(Pyramid):
         read = UnitReader if self.unit else nn.Conv2d
         return PyramidEncoder(
             first=read(channels, self.width, 3, padding=1, bias=False),
-            levels=[self.level(*dims) for dims in self.down],
+            levels=[self.level(*dims, self.blocks) for dims in self.down],
             downsamples=[self.downsample(dim) for dim in self.widths[:-1]],
-            middle=self.level(self.widths[-1], self.widths[-1]),
+            middle=self.level(self.widths[-1], self.widths[-1], self.blocks),
             norm=normalization(self.widths[-1], self.groups),
             last=nn.Conv2d(self.widths[-1], self.dim, 1),
         )
 
     def decoder(self, channels: int) -> PyramidDecoder:
         write = UnitWriter if self.unit else nn.Conv2d
+        blocks = self.decoder_blocks or self.blocks
         return PyramidDecoder(
             self,
             first=nn.Conv2d(self.dim, self.widths[-1], 3, padding=1),
-            middle=self.level(self.widths[-1], self.widths[-1]),
-            levels=[self.level(*dims) for dims in self.up],
+            middle=self.level(self.widths[-1], self.widths[-1], blocks),
+            levels=[self.level(*dims, blocks) for dims in self.up],
             upsamples=[Upsample(dim) for dim in self.widths[:0:-1]],
             norm=normalization(self.widths[0], self.groups),
             last=write(self.widths[0], channels, 3, padding=1),
         )
 
-    def level(self, dim_in: int, dim_out: int) -> Level:
+    def level(self, dim_in: int, dim_out: int, blocks: int) -> Level:
         """Build the blocks at one resolution."""
-        blocks = [UnbiasedBlock(*dims, self.groups) for dims in steps(dim_in, dim_out, self.blocks)]
-        return Level(blocks, self.checkpoint)
+        made = [UnbiasedBlock(*dims, self.groups) for dims in steps(dim_in, dim_out, blocks)]
+        return Level(made, self.checkpoint)
 
     def downsample(self, dim: int) -> nn.Module:
         """Build a downsampling layer."""
