@@ -74,6 +74,8 @@ def sample_quality(extractor: Extractor, real: Features, generated: Features) ->
             "higher",
             real=float(getattr(of_halves, name).mean()),
         )
+    if generated.probabilities is None or real.probabilities is None:
+        return
     value, interval = inception_score(generated.probabilities)
     yield Number(
         extractor.score,

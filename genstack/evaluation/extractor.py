@@ -15,11 +15,13 @@ class Features:
 
     Args:
         vectors: one feature vector per image.
-        probabilities: class probabilities of the network.
+        probabilities: class probabilities of the network; None without classes.
+        spatial: values of an inner layer, for sFID; None if they are not requested.
     """
 
     vectors: Float[Tensor, "n d"]
-    probabilities: Float[Tensor, "n classes"]
+    probabilities: Float[Tensor, "n classes"] | None
+    spatial: Float[Tensor, "n s"] | None = None
 
 
 class Extractor(ABC):
@@ -28,7 +30,8 @@ class Extractor(ABC):
     Metrics of different networks cannot be compared, so they have different names.
     """
 
-    #: Short name of the network, and names of its Fréchet distance, kernel distance and score.
+    #: Short name of the network, and names of its Fréchet distance, kernel distance and score; the last is
+    #: empty for a network without classes.
     name: ClassVar[str]
     frechet: ClassVar[str]
     kid: ClassVar[str]

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -61,6 +63,11 @@ class Gallery:
         if found != self.settings(index):
             raise UserError(f"{self.path(index)} exists with other settings; choose another folder")
         return True
+
+    def pixels(self, index: int) -> UInt8[np.ndarray, "H W three=3"]:
+        """Colours of a written sample."""
+        with Image.open(self.path(index)) as picture:
+            return np.asarray(picture.convert("RGB"))
 
     def write(
         self,

@@ -275,3 +275,18 @@ def test_compile_without_compiler_is_rejected(capsys, monkeypatch):
     )
     assert sample("--compile", "true") == 2
     assert "--compile needs a C++ compiler: no g++ for C++: apt install g++" in capsys.readouterr().err
+
+
+def test_all_images_become_one_npz_file(place, capsys):
+    """Resumed, it holds the same; one process of two leaves it to the other."""
+    assert not sample("--npz", "samples.npz")
+    images = np.load("samples.npz")["arr_0"]
+    assert images.shape == (3, 16, 24, 3)
+    for index, image in enumerate(images):
+        assert np.array_equal(image[..., 1], pixels(place / "out" / f"{index:05d}.png"))
+    before = (place / "samples.npz").read_bytes()
+    (place / "out" / "00001.png").unlink()
+    assert not sample("--npz", "samples.npz")
+    assert (place / "samples.npz").read_bytes() == before
+    assert sample("--npz", "samples.zip") == 2
+    assert "--npz names one .npz file" in capsys.readouterr().err

@@ -21,11 +21,13 @@ from genstack.cli.verbs.doctor import check_compiler, compiler_obstacle
 from genstack.data import ImageData
 from genstack.dist import Process, gloo_group, restart_warning
 from genstack.errors import UserError
+from genstack.evaluation import adm
 from genstack.evaluation.agreement import Matcher, matchers_for
-from genstack.evaluation.card import EVALUATION, Card
+from genstack.evaluation.card import EVALUATION, Card, environment
 from genstack.evaluation.classifiers import load_classifier
 from genstack.evaluation.distances import FEWEST
 from genstack.evaluation.evaluate import check_data, evaluate_folders, evaluate_run, is_training_source
+from genstack.evaluation.extractors.inception import InceptionFeatures
 from genstack.evaluation.folders import are_pairs, common_shape, open_folder
 from genstack.evaluation.networks import Networks
 from genstack.evaluation.reference import ReferenceSet
@@ -34,6 +36,7 @@ from genstack.model import Model
 from genstack.training.run import CONFIG
 
 CARD = "card.json"
+NPZ = ".npz"
 SAMPLES = 1000  # by default
 UNSET = (None, "", "auto", False)  # values of flags that nobody gave
 NETS = ("alex", "vgg")
@@ -44,7 +47,10 @@ def run(arguments: list[str]) -> int | None:
     """Run a command line."""
     parser = Parser(EVALUATE)
     settings = parser.parse(arguments, inherited)
-    evaluate(settings, parser.build(settings).data)
+    if to_dataclass(Evaluation, settings).are_npz:
+        evaluate_npz(settings)
+    else:
+        evaluate(settings, parser.build(settings).data)
     return None
 
 
@@ -53,6 +59,8 @@ def inherited(given: Layers) -> dict[str, Any]:
     place, generated = given.get("run"), given.get("generated")
     if place is None:
         return {}
+    if generated and {Path(name).suffix for name in (place, generated)} == {NPZ}:
+        return {"data": {"source": place}}
     if generated:
         for name in (place, generated):
             if (Path(name) / TENSORS).is_file():
@@ -70,18 +78,23 @@ def inherited(given: Layers) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluate a run on held-out images, or compare two folders of images.
+    """Evaluate a run on held-out images, or compare two folders or two .npz files of images.
 
     For a compressor: PSNR, SSIM, LPIPS, rKID, rFID and codebook usage. For a prior also: likelihood, gKID,
     gFID, precision, recall, density, coverage, a classifier's score, agreement of samples with their
     condition, and near-copies of training images.
 
+    Two .npz files are compared as ADM does (arXiv:2105.05233): FID, sFID, Inception score, precision and
+    recall, by the Inception weights of torch-fidelity in $GENSTACK_WEIGHTS.
+
     Prints one line per number. Saves `card.json` with the whole protocol, and pictures of the worst, the best
     and the most copied images. Processes started by torchrun share the work and get the same numbers.
 
     Args:
-        run: folder of a run, or published file; or folder of real images.
-        generated: folder of images to compare with the real ones.
+        run: folder of a run, or published file; or folder of real images, or an .npz file of them (arr_0) or
+            of their statistics (mu, sigma, mu_s, sigma_s).
+        generated: folder or .npz file of images to compare with the real ones.
+        statistics: .npz file to write with the statistics of the real images of an .npz file.
         samples: number of samples of a prior, 1000 by default; FID needs at least 2048.
         split: real images to use: validation, training or all; by default the held-out ones, or all images of
             another --data.source.
@@ -103,6 +116,7 @@ class Evaluation:
 
     run: Trained
     generated: Place = ""
+    statistics: Place = ""
     samples: int | None = None
     split: Literal["", "validation", "training", "all"] = ""
     seed: int = 0
@@ -124,8 +138,15 @@ class Evaluation:
             raise UserError(f"samples must be at least {FEWEST}, got {self.samples}")
         if self.compile is True:
             check_compiler()
+        if self.statistics and not self.are_npz:
+            raise UserError("--statistics applies to two .npz files; leave it out")
         if unknown := set(self.nets) - set(NETS):
             raise UserError(f"unknown lpips {', '.join(sorted(unknown))}; use {' or '.join(NETS)}, or both")
+
+    @property
+    def are_npz(self) -> bool:
+        """True for two .npz files."""
+        return bool(self.generated) and {Path(self.run).suffix, Path(self.generated).suffix} == {NPZ}
 
     @property
     def nets(self) -> list[str]:
@@ -160,6 +181,23 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
     card.protocol = {"command": command, **card.protocol, "processes": process.world_size, **model}
     card.save(flags.folder / CARD)
     print("\n".join([*card.lines(), f"protocol: {flags.folder / CARD}"]))
+
+
+def evaluate_npz(settings: Namespace) -> None:
+    """Compare two .npz files as ADM does, save the card and print it."""
+    flags, process = to_dataclass(Evaluation, settings), Process.from_environment()
+    for name in ("classifier", "samples", "compile", "split"):
+        if getattr(flags, name):
+            raise UserError(f"--{name} does not apply to .npz files; leave it out")
+    real, generated = (adm.NpzFile(Path(name).expanduser()) for name in (flags.run, flags.generated))
+    extractor = InceptionFeatures(choose_device(flags.device, process.local_rank), spatial=True)
+    print_once(restart_warning(), error=True)
+    with gloo_group(process.rank, process.world_size):
+        card = adm.compare(real, generated, extractor, flags.batch_size, flags.statistics)
+    if card is not None:
+        card.protocol |= {**environment(), "processes": process.world_size}
+        card.save(flags.folder / CARD)
+        print("\n".join([*card.lines(), f"protocol: {flags.folder / CARD}"]))
 
 
 def compare_folders(flags: Evaluation, data: ImageData, networks: Networks) -> Card | None:

@@ -29,6 +29,7 @@ from genstack.cli.parsing.sampling_options import parse_sweep, resolve_options
 from genstack.cli.progress_bar import bar
 from genstack.cli.verbs.doctor import check_compiler, compiler_obstacle
 from genstack.data.images import write
+from genstack.data.npz import write_pieces
 from genstack.dist import Process
 from genstack.errors import UserError
 from genstack.model import Model
@@ -50,12 +51,15 @@ class Request:
         count: total number of images.
         seed: image i of a seed depends neither on the batch size nor on the number of images.
         out: folder for `00000.png` and on, and `samples.jsonl`; existing images are kept.
+        npz: .npz file to write with all images once they exist (arr_0, uint8), as ADM's evaluation and
+            `genstack evaluate` read them.
     """
 
     run: Trained
     count: int = 16
     seed: int = 0
     out: Place = "samples"
+    npz: Place = ""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -114,6 +118,10 @@ def sample(settings: Namespace) -> None:
     """Sample this process's share of the images, and write the sheet once all images exist."""
     request, search = to_dataclass(Request, settings), to_dataclass(SearchFlags, settings)
     compute = to_dataclass(ComputeFlags, settings)
+    if request.npz and (search.sweep or not request.npz.endswith(".npz")):
+        raise UserError(
+            "--npz names one .npz file of one set of images; leave out --sweep, or end it in .npz"
+        )
     if search.save_preset and models.contains(Path(request.run)):
         raise UserError(
             f"{request.run} comes with genstack and is not changed; copy it, and name the copy: "
@@ -138,6 +146,8 @@ def sample(settings: Namespace) -> None:
     if missing := sum(len(gallery.missing) for gallery in galleries):
         print(f"process {process.rank} of {process.world_size} is done {done}; {missing} images are missing")
         return
+    if request.npz:
+        write_npz(galleries, Path(request.npz))
     page = folder.with_name(folder.name + ".png")
     with shared_folder(folder, unfinished(page.parent, page.name)):
         write(make_sheet(galleries, sweep), page)
@@ -183,6 +193,14 @@ def sample_share(galleries: Sequence[Gallery], process: Process, compute: Comput
             gallery.write(mine, size or 1, partial(progress.advance, task), compilation.sample)
     pace = f" at {new / (time.monotonic() - start):.3g} images/s" if new else ""
     return f"({new} new)" + pace + (", compiling included" if pace and compilation.used else "")
+
+
+def write_npz(galleries: Sequence[Gallery], path: Path) -> None:
+    """Write the images of a gallery to an .npz file, one after the other."""
+    gallery = galleries[0]
+    shape = (len(gallery.series), *gallery.pixels(0).shape)
+    with shared(gallery.folder, begun(path.parent, path.name)):
+        write_pieces(path, "arr_0", shape, "uint8", (gallery.pixels(index) for index in range(shape[0])))
 
 
 def make_sheet(galleries: Sequence[Gallery], sweep: Sweep) -> Image:

@@ -18,17 +18,21 @@ from genstack.evaluation.extractor import Extractor, Features
 from genstack.losses.features import colour
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
+SPATIAL = 7  # channels of spatial features
 SHA256 = "6726825d"  # its first digits, as in the file's name
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
 
 
 class InceptionFeatures(Extractor):
-    """The 2,048 features of TensorFlow's Inception of 2015, which published FIDs use."""
+    """The 2,048 features of TensorFlow's Inception of 2015, which published FIDs use.
+
+    Spatial features are 7 channels of the first convolution of `mixed_6`, at 17 x 17 places, as in ADM.
+    """
 
     name = "Inception"
     frechet, kid, score = "FID", "KID", "InceptionScore"
 
-    def __init__(self, device: torch.device | str):
+    def __init__(self, device: torch.device | str, spatial: bool = False):
         path = find_weights()
         self.device = torch.device(device)
         with path.open("rb") as file:
@@ -45,6 +49,9 @@ class InceptionFeatures(Extractor):
             "inception", read, feature_extractor_weights_path=str(path)
         )
         self.network.to(self.device)
+        self.spatial: list[Tensor] | None = [] if spatial else None
+        if spatial:
+            self.network.Mixed_6d.branch1x1.register_forward_hook(self._keep)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -58,7 +65,13 @@ class InceptionFeatures(Extractor):
     def __call__(self, images: Float[Tensor, "b c H W"]) -> Features:
         pixels = rearrange(to_uint8(colour(images)), "b h w c -> b c h w").contiguous()
         features, logits = self.network(pixels.to(self.device))
-        return Features(features.float().cpu(), logits.double().softmax(1).float().cpu())
+        spatial = None if self.spatial is None else self.spatial.pop()
+        return Features(features.float().cpu(), logits.double().softmax(1).float().cpu(), spatial)
+
+    def _keep(self, _: Any, __: Any, output: Float[Tensor, "b c h w"]) -> None:
+        """Keep the spatial features of a batch."""
+        assert self.spatial is not None
+        self.spatial.append(rearrange(output[:, :SPATIAL], "b c h w -> b (h w c)").float().cpu())
 
 
 def find_weights() -> Path:

@@ -33,9 +33,11 @@ class Coverage:
     coverage: Float[Tensor, " n"]
 
 
-def coverage(real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"]) -> Coverage:
-    """Compare two sets of features by radii of nearest neighbours."""
-    real, generated = subset(real.double()), subset(generated.double())
+def coverage(
+    real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"], limit: int | None = MAX_IMAGES
+) -> Coverage:
+    """Compare two sets of features, or at most `limit` of each, by radii of nearest neighbours."""
+    real, generated = subset(real.double(), limit), subset(generated.double(), limit)
     near, dense = radii(real, NEIGHBOURS, DENSITY_NEIGHBOURS)
     (generated_near,) = radii(generated, NEIGHBOURS)
     precise = torch.zeros(len(generated), dtype=torch.bool)
@@ -67,9 +69,9 @@ def radii(features: Float[Tensor, "n d"], *neighbours: int) -> list[Float[Tensor
     return list(torch.cat(found, dim=1))
 
 
-def subset(features: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-    """Return all features, or MAX_IMAGES of them at random."""
-    if len(features) <= MAX_IMAGES:
+def subset(features: Float[Tensor, "n d"], limit: int | None) -> Float[Tensor, "k d"]:
+    """Return all features, or `limit` of them at random."""
+    if limit is None or len(features) <= limit:
         return features
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(SEED))
-    return features[order[:MAX_IMAGES]]
+    return features[order[:limit]]

@@ -13,7 +13,16 @@ def frechet_distance(real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"]
     The trace of the root is the sum of the singular values of S^(1/2) S'^(1/2). This form needs no complex
     numbers and tolerates features of deficient rank.
     """
-    (mean, root), (mean2, root2) = moments(real), moments(generated)
+    return moments_distance(moments(real), moments(generated))
+
+
+#: A mean, and a root of the covariance.
+Moments = tuple[Float[Tensor, " d"], Float[Tensor, "d _"]]
+
+
+def moments_distance(one: Moments, other: Moments) -> float:
+    """Return the distance of two normal distributions from their means and roots of their covariances."""
+    (mean, root), (mean2, root2) = one, other
     traces = root.square().sum() + root2.square().sum()
     overlap = torch.linalg.svdvals(root.T @ root2).sum()
     return max(0.0, float((mean - mean2).square().sum() + traces - 2 * overlap))
@@ -26,5 +35,10 @@ def moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[
     centred = (features - mean) / max(1, len(features) - 1) ** 0.5
     if len(features) <= features.shape[1]:
         return mean, centred.T
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
-    return mean, vectors * values.clamp(min=0).sqrt()
+    return mean, covariance_root(centred.T @ centred)
+
+
+def covariance_root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Return a root R of a covariance S = R R^T."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
