@@ -91,7 +91,7 @@ def map_member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> 
         return mapped(copy, dtype, shape, order, begin)  # the map outlives the file
 
 
-def read_header(file: zipfile.ZipExtFile) -> tuple[np.dtype, tuple[int, ...], Any]:
+def read_header(file: Any) -> tuple[np.dtype, tuple[int, ...], Any]:
     """Read dtype, shape and order of an array."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     shape, fortran, dtype = readers[npy.read_magic(file)](file)

@@ -16,7 +16,7 @@ from genstack.checkpoints.formats.format import (
     preprocessing,
     require_heads,
 )
-from genstack.checkpoints.formats.llamagen import plan, rotary_qkv
+from genstack.checkpoints.formats.llamagen import backbone_of, rotary_qkv
 from genstack.checkpoints.formats.modulation import modulation
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.conditions import ClassLabels
@@ -57,7 +57,7 @@ def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Autoregress
     check_codes(layout, layout.length, codes)
     depth = weights.count("blocks.{}.attention.wqkv.weight")
     hidden, _ = weights.dims("blocks.0.feed_forward.w1.weight", 2)
-    backbone = replace(plan(width, depth, heads, hidden), adaln="own", epsilon=1e-5)
+    backbone = replace(backbone_of(width, depth, heads, hidden), adaln="own", epsilon=1e-5)
     labels = weights.take("class_emb.embedding_table.weight")
     found = {
         "prefix.table.weight": labels,

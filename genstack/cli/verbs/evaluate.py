@@ -187,7 +187,7 @@ def evaluate_npz(settings: Namespace) -> None:
     """Compare two .npz files as ADM does, save the card and print it."""
     flags, process = to_dataclass(Evaluation, settings), Process.from_environment()
     for name in ("classifier", "samples", "compile", "split"):
-        if getattr(flags, name):
+        if getattr(flags, name) not in UNSET:
             raise UserError(f"--{name} does not apply to .npz files; leave it out")
     real, generated = (adm.NpzFile(Path(name).expanduser()) for name in (flags.run, flags.generated))
     extractor = InceptionFeatures(choose_device(flags.device, process.local_rank), spatial=True)

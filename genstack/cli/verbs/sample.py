@@ -199,7 +199,7 @@ def write_npz(galleries: Sequence[Gallery], path: Path) -> None:
     """Write the images of a gallery to an .npz file, one after the other."""
     gallery = galleries[0]
     shape = (len(gallery.series), *gallery.pixels(0).shape)
-    with shared(gallery.folder, begun(path.parent, path.name)):
+    with shared_folder(gallery.folder, unfinished(path.parent, path.name)):
         write_pieces(path, "arr_0", shape, "uint8", (gallery.pixels(index) for index in range(shape[0])))
 
 

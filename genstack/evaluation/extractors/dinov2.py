@@ -42,7 +42,7 @@ class DINOv2Features(Extractor):
                 f"such as a download of facebook/dinov2-large, or to hf:facebook/dinov2-large"
             )
         self.device = torch.device(device)
-        self.network = load_network(hub.fetch(place) if hub.named(place) else Path(place).expanduser())
+        self.network = load_network(hub.fetch(place) if hub.is_hub_name(place) else Path(place).expanduser())
         self.sha256 = digest(dict(self.network.state_dict()))
         self.network.to(self.device)
 
