@@ -144,6 +144,8 @@ class Listing:
     def add(self, name: str, path: Path) -> None:
         """Add a file to the pictures, the samples or the counts."""
         if path.name.startswith("."):
+            if name.lower().endswith(SUFFIXES) and not path.name.startswith("._"):  # of macOS, no picture
+                self.counts["hidden pictures (names that begin with a dot)"] += 1
             return
         if not name.lower().endswith(SUFFIXES):
             if UNREAD.search(name):

@@ -15,7 +15,16 @@ from jaxtyping import Float64, Int64
 from genstack.data.cache import Quota, cache, limit
 from genstack.data.remote import Remote, fetch, local_path
 from genstack.data.source import FileSource
-from genstack.data.tar_shard import LONGEST, NO_LABEL, OMITTED, Shard, open_remote, open_shard, read_json
+from genstack.data.tar_shard import (
+    BAD_LABEL,
+    LONGEST,
+    NO_LABEL,
+    OMITTED,
+    Shard,
+    open_remote,
+    open_shard,
+    read_json,
+)
 from genstack.data.text import clean, existing
 from genstack.errors import UserError
 
@@ -74,6 +83,8 @@ class WebDatasetSource(FileSource):
         without = sum(int((shard.index["label"] < 0).sum()) for shard in self.shards)
         if without and self.class_names:
             found["pictures without a class number (.cls)"] = without
+        elif bad := sum(int((shard.index["label"] == BAD_LABEL).sum()) for shard in self.shards):
+            found["classes that are not numbers below a million (.cls, or label in .json)"] = bad
         return found
 
     def labels_of(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:

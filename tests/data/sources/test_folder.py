@@ -35,8 +35,10 @@ def keys(source):
 def test_any_nesting_in_natural_order(tmp_path):
     put(tmp_path, "10.png", "2.png", "b/c/d.JPG", "b/1.webp", "b 2/x.png", "ü/画像 🎨.png")
     (tmp_path / "notes.txt").write_text("no picture")
-    put(tmp_path, ".hidden.png", ".cache/a.png")
-    assert keys(open_source(str(tmp_path))) == [
+    put(tmp_path, ".hidden.png", "._2.png", ".cache/a.png")
+    source = open_source(str(tmp_path))
+    assert source.omitted == {"hidden pictures (names that begin with a dot)": 1}
+    assert keys(source) == [
         "2.png",
         "10.png",
         "b/1.webp",

@@ -282,6 +282,15 @@ def test_repeated_name_does_not_share_its_class(tmp_path):
     assert source.omitted == {"pictures without a class number (.cls)": 2}
 
 
+@pytest.mark.parametrize("member", [("cls", b"caf\xe9"), ("cls", b""), ("json", b'{"label": "cat"}')])
+def test_classes_that_are_no_numbers_are_counted(tmp_path, member):
+    ending, content = member
+    tar(tmp_path / "a.tar", [("0.png", picture(1)), (f"0.{ending}", content), ("1.png", picture(2))])
+    source = open_source(str(tmp_path / "a.tar"))
+    assert source.class_names == ()
+    assert source.omitted == {"classes that are not numbers below a million (.cls, or label in .json)": 1}
+
+
 def test_unread_members_are_counted(tmp_path):
     good = picture(1)
     members = [
