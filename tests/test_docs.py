@@ -1,8 +1,10 @@
 """What README and docs say can be done, held against the program: links, paths, commands, examples."""
 
-import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +13,13 @@ import torch
 import yaml
 from PIL import Image
 
+import genstack
 from genstack import plugins
 from genstack.checkpoints.model_file import save
 from genstack.cli import commands as command_lines
 from genstack.cli import verb
 from genstack.cli.commands import Command
-from genstack.cli.main import dispatch
+from genstack.cli.main import dispatch, main
 from genstack.cli.parsing import stages
 from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.source import Argument, choices, find, subclasses
@@ -232,18 +235,39 @@ def test_the_python_example_encodes_and_decodes(tmp_path, monkeypatch):
         assert again.size == (8, 6)
 
 
-def test_the_example_of_a_quantizer_keeps_the_law(tmp_path):
-    (example,) = blocks(ROOT / "CONTRIBUTING.md", "python")
-    path = tmp_path / "signs.py"
-    path.write_text(example, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("signs", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    quantizer = module.Signs(dim=5).eval()
-    quantized = quantizer(torch.randn(2, 5, 3, 4))
-    found = quantizer.lookup(quantized.codes, quantizer.layout((24, 32), 3, 4))
-    torch.testing.assert_close(found, quantized.latents)
-    assert quantized.codes.max() > 15 and quantizer.codebook_size == 32
+def test_the_example_of_a_quantizer_is_checked_and_trained_in_an_empty_folder(tmp_path, monkeypatch, capsys):
+    quantizer, test = blocks(ROOT / "CONTRIBUTING.md", "python")
+    (tmp_path / "signs.py").write_text(quantizer, encoding="utf-8")
+    (tmp_path / "test_signs.py").write_text(test, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "check", "signs.py"]) == 0
+    assert " laws hold" in (said := capsys.readouterr().out) and "broken" not in said
+    (check, command) = blocks(ROOT / "CONTRIBUTING.md", "bash")[1].splitlines()
+    assert check.split("#")[0].split() == ["genstack", "config", "check", "signs.py"]
+    assert main([*command.split()[1:], "--trainer.max_steps", "1", "--log.images", "0"]) is None
+    with plugins.using(["signs.py"]):
+        assert genstack.load("runs/signs").layout.codebook_size == 2**8
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_signs.py", "-p", "no:cacheprovider"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_broken_laws_are_named(tmp_path, capsys):
+    (text, _) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    (tmp_path / "wrong.py").write_text(text.replace("grid // 2 **", "1 - grid // 2 **"), encoding="utf-8")
+    assert main(["config", "check", str(tmp_path / "wrong.py")]) == 1
+    said = capsys.readouterr().out
+    assert (
+        "  broken  lookup inverts quantization\n          AssertionError: Tensor-likes are not close" in said
+    )
+    (tmp_path / "none.py").write_text("class Nothing: pass")
+    assert main(["config", "check", str(tmp_path / "none.py")]) == 2
+    assert "has no part with laws; expected a subclass of Quantizer, Network" in capsys.readouterr().err
 
 
 def test_the_example_of_the_oracle_runs(capsys):

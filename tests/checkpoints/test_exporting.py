@@ -14,7 +14,6 @@ from genstack.atomic import new_folder
 from genstack.checkpoints import model_file
 from genstack.checkpoints.exporting import exports, write
 from genstack.checkpoints.exports.card import card
-from genstack.checkpoints.exports.export import Export
 from genstack.checkpoints.exports.onnx import save
 from genstack.checkpoints.exports.programs import STEPS, programs
 from genstack.cli.main import main
@@ -36,6 +35,8 @@ from genstack.prior.pixelcnn import GatedPixelCNN
 from genstack.prior.pixelsnail import PixelSNAIL
 from genstack.prior.random_order import RandomOrder
 from genstack.prior.residual import ResidualTransformer
+from genstack.testing import exports as laws
+from genstack.testing import laws_in
 from genstack.transformer import Backbone
 
 PLAN = Convolutional(16, 32, (1, 2), 1, (1,))
@@ -68,10 +69,13 @@ def images():
     return torch.rand(2, 3, 16, 24) * 2 - 1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("law", laws_in(laws), ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", exports())
-def test_every_export_is_documented(name):
-    export = exports()[name]
-    assert isinstance(export, Export) and export.what and name == export.name
+def test_export_keeps_the_law(name, law):
+    assert name == exports()[name].name
+    law(exports()[name])
 
 
 @pytest.mark.filterwarnings("default")  # diffusers says that accelerate is not there

@@ -6,6 +6,7 @@ import torch
 import genstack.compressor.quantizers
 from genstack.compressor import Quantizer
 from genstack.discovery import discover
+from genstack.testing.expect import build
 
 QUANTIZERS = discover(genstack.compressor.quantizers, Quantizer)
 
@@ -13,4 +14,4 @@ QUANTIZERS = discover(genstack.compressor.quantizers, Quantizer)
 @pytest.fixture(params=QUANTIZERS)
 def quantizer(request) -> Quantizer:
     torch.manual_seed(0)
-    return QUANTIZERS[request.param]()
+    return build(QUANTIZERS[request.param])

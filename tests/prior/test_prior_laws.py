@@ -1,26 +1,21 @@
 """Laws of priors over codes; a new file in genstack/prior inherits all of them."""
 
-import inspect
 import math
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
 
 import genstack.prior
-from genstack.compressor import Autoencoder, Convolutional
-from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.conditions import ClassLabels, Unconditional
 from genstack.conditions.captions import Captions
 from genstack.conditions.embedding import ConditionEmbedding
 from genstack.discovery import discover
-from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
-from genstack.layout import CodeLayout
-from genstack.prior import CodePrior, Known, Prior, SamplingOptions, image_seeds
+from genstack.prior import CodePrior, Prior, SamplingOptions, image_seeds
 from genstack.prior.exact import Exact
-from genstack.transformer.head import ScaledEmbedding
+from genstack.testing import laws_in, priors
+from genstack.testing.priors import SMALL, Builder
 
 PRIORS = discover(genstack.prior, CodePrior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -48,17 +43,6 @@ class WordEmbedding(ConditionEmbedding):
 
 FILLED = Filled(length=5, dropout=0.2)
 WORDS = ("ab", "cdefg", "", "gfedc")
-#: The same number of codes on one grid, on two, and at two depths: every prior takes one of them.
-SMALL = [
-    CodeLayout((16, 24), 6, ((2, 4),)),
-    CodeLayout((16, 24), 6, ((1, 2), (2, 3))),
-    CodeLayout((16, 24), 6, ((2, 2),), depth=2),
-]
-SMALLEST = [
-    CodeLayout((16, 16), 3, ((2, 2),)),
-    CodeLayout((16, 16), 3, ((1, 1), (1, 3))),
-    CodeLayout((16, 16), 3, ((1, 2),), depth=2),
-]
 
 
 def train(prior: Prior, batch, steps: int, rate: float = 3e-3, final: float = 1.0) -> Prior:
@@ -73,62 +57,10 @@ def train(prior: Prior, batch, steps: int, rate: float = 3e-3, final: float = 1.
     return prior.eval()
 
 
-@torch.no_grad()
-def randomize(prior: Prior) -> None:
-    """Give all parameters values of deviation 0.4, as they are read."""
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    for module in prior.modules():
-        if isinstance(module, ScaledEmbedding):
-            module.weight /= module.scale
-
-
-class Builder:
-    """A kind of prior, built small and attached to a compressor that learned nothing."""
-
-    def __init__(self, kind, backbone):
-        sizes = {
-            "backbone": backbone,
-            "finer": backbone,
-            "width": 24,
-            "blocks": 2,
-            "layers": 2,
-            "heads": 3,
-            "dropout": 0.0,
-        }
-        self.kind = kind
-        self.small: dict = {
-            name: size for name, size in sizes.items() if name in inspect.signature(kind).parameters
-        }
-
-        self.compressors = {}
-
-    def __call__(self, layout, condition):
-        prior = self.kind(layout, condition, **self.small)
-        if layout not in self.compressors:
-            quantizer = MultiScale(tuple(range(1, len(layout.grids) + 1)), layout.codebook_size, 5)
-            network = Convolutional(8, 8, (1, 1, 1, 1), 1, (), False)
-            self.compressors[layout] = Autoencoder(1, network, quantizer)
-        prior.attach(self.compressors[layout])
-        return prior
-
-    def refusal(self, layout):
-        """Why a layout is refused; empty where it is not."""
-        try:
-            self.kind(layout, CLASSES, **self.small)
-        except UserError as error:
-            return str(error)
-        return ""
-
-    def fitting(self, layouts):
-        """The first of these that is not refused."""
-        return next(layout for layout in layouts if not self.refusal(layout))
-
-
 @pytest.fixture(params=PRIORS.values(), ids=PRIORS.keys())
-def build(request, tiny):
+def build(request):
     """Every prior in its folder, built small."""
-    return Builder(request.param, tiny)
+    return Builder(request.param)
 
 
 def values(words):
@@ -138,9 +70,10 @@ def values(words):
 
 def across(build, tiny, condition):
     """A prior that reads a condition across, by weights that matter."""
-    if "backbone" not in build.small:
+    backbones = [name for name, value in build.small.items() if value == tiny]
+    if not backbones:
         pytest.skip("it has no backbone")
-    builder = Builder(build.kind, replace(tiny, cross_attention=True))
+    builder = Builder(build.kind, **dict.fromkeys(backbones, replace(tiny, cross_attention=True)))
     prior = builder(builder.fitting(SMALL), condition).eval()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -172,164 +105,13 @@ def small(build):
     return build.fitting(SMALL)
 
 
-@pytest.fixture
-def smallest(build):
-    """A layout whose codes can all be tried."""
-    return build.fitting(SMALLEST)
-
-
 def test_priors_are_discovered():
     assert "Autoregressive" in PRIORS
 
 
-@pytest.mark.parametrize("impossible", SMALL, ids=lambda layout: f"{layout.grids} depth {layout.depth}")
-def test_unsupported_layouts_are_rejected_with_a_way_out(build, impossible):
-    refusal = build.refusal(impossible)
-    assert not refusal or ("Autoregressive" in refusal and len(refusal) < 300)
-
-
-def test_arguments_are_kept_under_their_names(build, small):
-    prior = build(small, CLASSES)
-    assert prior.layout == small and prior.condition == CLASSES
-    for name in inspect.signature(type(prior)).parameters:
-        assert hasattr(prior, name), f"{type(prior).__name__} does not keep its argument {name}"
-
-
-@torch.no_grad()
-def test_the_loss_starts_at_the_uniform_distribution(build, layout):
-    codes = torch.randint(layout.codebook_size, (16, layout.length))
-    prior = build(layout, CLASSES)
-    assert float(prior.loss(codes, torch.arange(16) % 3)) == pytest.approx(
-        math.log(layout.codebook_size), rel=0.1
-    )
-
-
-def test_sampling_in_bfloat16_restores_the_weights(build, small):
-    prior = build(small, CLASSES)
-    before = {name: parameter.clone() for name, parameter in prior.named_parameters()}
-    with torch.autocast("cpu", torch.bfloat16):
-        codes = prior.sample(torch.arange(3), SamplingOptions(), image_seeds(0, range(3)))
-    assert codes.shape == (3, small.length) and codes.min() >= 0 and codes.max() < small.codebook_size
-    for name, parameter in prior.named_parameters():
-        assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name])
-
-
-def test_gradients_reach_every_parameter(build, layout):
-    prior = build(layout, CLASSES)
-    prior.loss(torch.randint(layout.codebook_size, (16, layout.length)), torch.arange(16) % 3).backward()
-    for name, parameter in prior.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-@torch.no_grad()
-def test_the_probabilities_of_all_codes_sum_to_one(build, smallest):
-    prior = build(smallest, CLASSES).eval()
-    if prior.likelihood != "exact":
-        pytest.skip("its likelihood is a bound")
-    randomize(prior)
-    every = torch.tensor(list(product(range(3), repeat=4)))
-    for label in range(4):
-        nats = prior.nats(every, torch.full((81,), label))
-        assert nats.std() > 0.1
-        assert float(nats.double().neg().exp().sum()) == pytest.approx(1, abs=1e-4)
-
-
-@torch.no_grad()
-def test_probabilities_of_a_bound_sum_to_less_than_one(build, smallest):
-    prior = build(smallest, CLASSES).eval()
-    if prior.likelihood == "exact":
-        pytest.skip("its likelihood is exact")
-    assert prior.likelihood.startswith("upper bound")
-    prior.masks = 100  # the bound itself, hardly an estimate any more
-    randomize(prior)
-    every = torch.tensor(list(product(range(3), repeat=4)))
-    together = prior.nats(every.repeat(4, 1), torch.arange(4).repeat_interleave(81))
-    for nats in together.split(81):
-        assert nats.std() > 0.1
-        assert 0.1 < float(nats.double().neg().exp().sum()) < 1
-
-
-@torch.no_grad()
-def test_nats_are_deterministic(build, layout):
-    prior = build(layout, CLASSES).eval()
-    codes, labels = torch.randint(layout.codebook_size, (5, layout.length)), torch.arange(5) % 3
-    together = prior.nats(codes, labels)
-    assert torch.equal(prior.nats(codes, labels), together)
-    alone = [prior.nats(codes[[index]], labels[[index]]) for index in range(5)]
-    torch.testing.assert_close(torch.cat(alone), together)
-
-
-def test_samples_depend_only_on_their_seed_and_condition(build, layout):
-    prior = build(layout, CLASSES)
-    labels, seeds = torch.arange(7) % 3, image_seeds(11, range(7))
-    options = SamplingOptions(temperature=0.9, top_k=9, top_p=0.95, guidance=1.5)
-    codes = prior.sample(labels, options, seeds)
-    assert codes.shape == (7, layout.length) and codes.dtype == torch.int64
-    assert codes.min() >= 0 and codes.max() < layout.codebook_size
-    sizes = [1, 4, 2]
-    parts = zip(labels.split(sizes), seeds.split(sizes), strict=True)
-    assert torch.equal(torch.cat([prior.sample(label, options, seed) for label, seed in parts]), codes)
-    assert not torch.equal(prior.sample(labels, options, image_seeds(12, range(7))), codes)
-    assert len(codes.unique(dim=0)) == 7
-
-
-def test_known_codes_are_kept_and_others_sampled(build, layout):
-    prior = build(layout, CLASSES)
-    labels, seeds = torch.arange(6) % 3, image_seeds(2, range(6))
-    given = torch.randint(layout.codebook_size, (6, layout.length))
-    mask = torch.rand(6, layout.length) < 0.5
-    codes = prior.sample(labels, SamplingOptions(), seeds, Known(given, mask))
-    assert torch.equal(codes[mask], given[mask])
-    assert (codes != given)[~mask].any()
-    everything = Known(given, torch.ones_like(mask))
-    assert torch.equal(prior.sample(labels, SamplingOptions(), seeds, everything), given)
-    nothing = Known(given, torch.zeros_like(mask))
-    free = prior.sample(labels, SamplingOptions(), seeds)
-    assert torch.equal(prior.sample(labels, SamplingOptions(), seeds, nothing), free)
-
-
-def test_context_states_which_known_codes_matter(build, small):
-    """Known codes behind those that are drawn change them, or never do."""
-    prior = build(small, CLASSES)
-    randomize(prior)
-    labels, seeds = torch.arange(32) % 3, image_seeds(5, range(32))
-    later = torch.arange(small.length) >= small.length // 2
-    first, second = (
-        prior.sample(
-            labels,
-            SamplingOptions(),
-            seeds,
-            Known(torch.full((32, small.length), code), later.expand(32, -1)),
-        )
-        for code in (1, 4)
-    )
-    assert torch.equal(first[:, ~later], second[:, ~later]) == (prior.context == "earlier")
-
-
-@torch.no_grad()
-def test_sampling_agrees_with_one_pass(build, layout):
-    """Whatever drawing caches: each code is the likeliest given those before it, beside known codes too."""
-    prior = build(layout, CLASSES).eval()
-    if not isinstance(prior, Exact):
-        pytest.skip("not all of its logits come from one pass over codes")
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    codes, labels = torch.randint(layout.codebook_size, (4, layout.length)), torch.arange(4) % 3
-    mask = torch.rand(4, layout.length) < 0.3
-    drawn = prior.sample(
-        labels, SamplingOptions(temperature=0.0), image_seeds(0, range(4)), Known(codes, mask)
-    )
-    likeliest = prior.logits(drawn, labels).argmax(dim=-1)
-    assert torch.equal(drawn[~mask], likeliest[~mask]) and torch.equal(drawn[mask], codes[mask])
-
-
-def test_sampling_is_independent_of_the_global_generator(build, small):
-    prior, seeds = build(small, CLASSES), image_seeds(0, range(2))
-    state = torch.get_rng_state()
-    first = prior.sample(torch.tensor([0, 1]), SamplingOptions(), seeds)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(99)
-    assert torch.equal(prior.sample(torch.tensor([0, 1]), SamplingOptions(), seeds), first)
+@pytest.mark.parametrize("law", laws_in(priors), ids=lambda law: law.__name__)
+def test_prior_keeps_the_law(build, law):
+    law(build)
 
 
 @pytest.mark.slow
@@ -430,12 +212,3 @@ def test_random_codes_cost_the_logarithm_of_the_codebook_size(build, small):
     fresh = torch.randint(small.codebook_size, (300, small.length))
     nats = prior.nats(fresh, torch.zeros(300, dtype=torch.int64)).mean() / small.length
     assert math.log(6) - 0.003 < nats < math.log(6) + 0.03
-
-
-def test_weights_are_the_complete_state(build, small):
-    """What is derived from the layout is in no checkpoint; a copy with the same weights is the same prior."""
-    prior, copy = build(small, CLASSES).eval(), build(small, CLASSES).eval()
-    assert set(prior.state_dict()) == {name for name, _ in prior.named_parameters()}
-    copy.load_state_dict(prior.state_dict())
-    codes, labels = torch.randint(6, (3, small.length)), torch.arange(3)
-    assert torch.equal(copy.nats(codes, labels), prior.nats(codes, labels))

@@ -3,17 +3,23 @@
 genstack config show vqgan
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
+from genstack import plugins
 from genstack.cli.parsing.recipes import known, read, title
-from genstack.cli.parsing.source import find, subclasses
+from genstack.cli.parsing.source import check_plugins, find, subclasses
 from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
 from genstack.hub import TENSORS
 from genstack.models import CARD
 from genstack.models import known as known_models
+
+if TYPE_CHECKING:
+    from genstack.testing import Law
 
 #: Base classes of the parts that settings or flags can name.
 BASES = {
@@ -126,3 +132,36 @@ def classes(kind: str | None = None) -> None:
         print(f"{name}:")
         for part in found:
             print(f"  {part.node.name:{width}}  {part.summary}")
+
+
+def check(file: Path) -> int:
+    """Check that the parts in a file keep the laws of their kinds; exits with 1 if one does not.
+
+    Args:
+        file: Python file with parts of your own, as for --plugin.
+    """
+    from genstack import testing  # imports all parts; the other actions need none
+
+    with plugins.using([file]):
+        plugin = plugins.use_plugin(file)
+        check_plugins()
+        parts = [part for part in plugins.classes() if part.__module__ in plugin.files]
+        checked = [part for part in parts if testing.laws_of(part)]
+        if not checked:
+            kinds = ", ".join(kind.__name__ for kind in testing.LAWS)
+            raise UserError(f"{file} has no part with laws; expected a subclass of {kinds}")
+        broken = sum(_print_laws(part.__name__, testing.laws(part)) for part in checked)
+    return int(broken > 0)
+
+
+def _print_laws(name: str, laws: "Sequence[Law]") -> int:
+    """Check and print the laws of a part; return the number that it breaks."""
+    broken = 0
+    print(f"{name}:")
+    for law in laws:
+        failure = law.failure()
+        broken += bool(failure)
+        print(f"  {'broken' if failure else 'holds':6}  {str(law).replace('_', ' ')}")
+        print(f"          {failure}\n" * bool(failure), end="")
+    print(f"  {len(laws) - broken} of {len(laws)} laws hold")
+    return broken
