@@ -18,6 +18,7 @@ from genstack import plugins
 from genstack.checkpoints.model_file import save
 from genstack.cli import commands as command_lines
 from genstack.cli import verb
+from genstack.cli.calls import words
 from genstack.cli.commands import Command
 from genstack.cli.main import dispatch, main
 from genstack.cli.parsing import stages
@@ -27,9 +28,11 @@ from genstack.cli.verbs import encode, evaluate, plan, sample, train
 from genstack.cli.verbs.config import BASES
 from genstack.compressor import Autoencoder
 from genstack.compressor.networks.convolutional import Convolutional
+from genstack.compressor.quantizers import FSQ
 from genstack.compressor.quantizers.vq import VectorQuantizer
 from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
+from genstack.errors import UserError
 from genstack.model import Model
 from genstack.prior import Autoregressive
 from genstack.transformer.backbone import Backbone
@@ -255,6 +258,36 @@ def test_the_example_of_a_quantizer_is_checked_and_trained_in_an_empty_folder(tm
         check=False,
     )
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_script_trains_both_stages_and_samples(tmp_path, monkeypatch):
+    script = blocks(ROOT / "docs" / "python.md", "python")[0].replace("1000", "2")
+    assert len(script.splitlines()) < 25
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(script, names)
+    assert names["images"].shape == (16, 1, 8, 8)
+    assert all(Path(name).is_file() for name in ("digits.png", "report.html"))
+    model = genstack.load("runs/digits-prior")
+    assert model.layout.codebook_size == 64 and model.fingerprint == names["model"].fingerprint
+    with pytest.raises(UserError, match=r"unknown option '--trainer\.max[-_]step'; did you mean"):
+        genstack.train_compressor(trainer={"max_step": 2})
+
+
+def test_calls_have_the_words_of_commands():
+    settings = {
+        "config": ["vqgan", Path("a.yaml")],
+        "init": None,
+        "dry_run": True,
+        "data": {"source": "a b", "augmentation": {"zoom": (1, 1.5)}},
+        "captions": ["one", "two, three"],
+        "model": {"quantizer": FSQ((4, 4))},
+    }
+    assert list(words(settings)) == [
+        *("--config=vqgan", "--config=a.yaml", "--init=null", "--dry-run=true", "--data.source=a b"),
+        *("--data.augmentation.zoom=[1, 1.5]", "--captions", "one", "two, three"),
+        '--model.quantizer={"class_path": "FSQ", "init_args": {"levels": [4, 4]}}',
+    ]
 
 
 def test_broken_laws_are_named(tmp_path, capsys):

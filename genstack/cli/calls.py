@@ -1,0 +1,62 @@
+"""Commands as calls from Python: keyword arguments become the words of a command line."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from genstack.cli.main import dispatch
+from genstack.cli.quiet import quiet
+
+
+def run(command: str, *places: Any, **settings: Any) -> None:
+    """Run a command of genstack, as `run("evaluate", "runs/flowers-prior", count=1000)`.
+
+    Args:
+        command: words after `genstack`, such as `train compressor`.
+        places: values that need no name.
+        settings: options by name; a mapping for a group of settings, a sequence for several values, and None
+            for null. A part can be its class's name, a mapping with its settings, or the part itself.
+
+    Raises:
+        UserError: an invalid setting.
+        SystemExit: a signal stopped the command.
+    """
+    quiet()
+    if code := dispatch([*command.split(), *map(str, places), *words(settings)]):
+        raise SystemExit(code)
+
+
+def words(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The words of a command line that say the same as some keyword arguments."""
+    for name, value in settings.items():
+        flag = f"--{prefix}{name.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            yield from words(value, f"{prefix}{name}.")
+        elif name in ("config", "plugin"):
+            for file in value if isinstance(value, list | tuple) else [value]:
+                yield f"{flag}={file}"
+        elif isinstance(value, list | tuple) and all(isinstance(each, str) for each in value) and value:
+            yield from (flag, *value)
+        else:
+            yield f"{flag}={text(value)}"
+
+
+def text(value: Any) -> str:
+    """One value as a word."""
+    return str(value) if isinstance(value, str | Path) else json.dumps(plain(value))
+
+
+def plain(value: Any) -> Any:
+    """A value as a configuration has it; parts as their class and settings."""
+    if isinstance(value, nn.Module) or is_dataclass(value):
+        from genstack.cli.parsing.stages import as_settings
+        from genstack.description import describe
+
+        return as_settings(describe(value))
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
