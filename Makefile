@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # Without bytecode on disk every process would compile and rewrite all modules of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-all check lint clean clipart
+.PHONY: help install demo test test-all check lint docs clean clipart
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -43,8 +43,12 @@ clipart: $(INSTALLED)  ## train the model of `genstack sample clipart` anew, fro
 		--config configs/prior/autoregressive.yaml --config configs/prior/captions.yaml --config configs/demo/clipart_prior.yaml
 	$(BIN)/genstack export runs/clipart-prior --half --licence cc0-1.0 --out runs/clipart
 
+docs: $(INSTALLED)  ## build the site of docs/ in site/; broken links are errors
+	@$(BIN)/python -c 'import material, mkdocstrings' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:  ## remove .venv and caches; runs and samples stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Never imported: these carry the weights of perceptual networks, so that nothing need be downloaded later.

@@ -147,6 +147,7 @@ def commands() -> dict[str, Command]:
         training_command("compressor"),
         training_command("prior"),
         Command("genstack train resume", ("genstack.cli.verbs.train.Resume",)),
+        Command("genstack plan", ("genstack.cli.verbs.plan.Pictures",)),
         training_command("compressor", "plan"),
         training_command("prior", "plan"),
         SAMPLE,

@@ -62,15 +62,15 @@ class Verb:
         """Run the verb with the words after its name, or print help."""
         actions = self.actions()
         help_flag = next((word for word in arguments if word in ("-h", "--help")), None)
-        if "" in actions:
+        if arguments and arguments[0] and arguments[0] in actions:
+            command, rest = actions[arguments[0]], arguments[1:]
+        elif "" in actions and (len(actions) == 1 or (arguments and arguments[0] != help_flag)):
             command, rest = actions[""], arguments
         elif not arguments or arguments[0] == help_flag:
             print(self.usage(actions))
             return None if arguments else 2
-        elif arguments[0] not in actions:
-            raise UserError(f"genstack {self.name}: {unknown('action', arguments[0], actions)}")
         else:
-            command, rest = actions[arguments[0]], arguments[1:]
+            raise UserError(f"genstack {self.name}: {unknown('action', arguments[0], actions)}")
         if help_flag:
             print(command_help(command))
             return None
@@ -84,8 +84,9 @@ class Verb:
 
     def usage(self, actions: Mapping[str, Command]) -> str:
         """List the actions of the verb."""
-        width = max(map(len, actions))
-        summaries = {name: command.description.partition("\n")[0] for name, command in actions.items()}
+        names = {name: name or " ".join(command.positional()).upper() for name, command in actions.items()}
+        width = max(map(len, names.values()))
+        summaries = {names[name]: command.description.partition("\n")[0] for name, command in actions.items()}
         lines = [f"  {name:{width}}  {summary.rstrip('.')}" for name, summary in summaries.items()]
         more = f"More:  genstack {self.name} ACTION --help"
         return "\n".join([f"{self.summary}\n", *lines, f"\nFor example:  {self.example}", more])

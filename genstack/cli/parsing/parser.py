@@ -63,13 +63,17 @@ class Parser:
             )
 
     def parse(
-        self, arguments: list[str], inherit: Callable[[Layers], Mapping[str, Any]] | None = None
+        self,
+        arguments: list[str],
+        inherit: Callable[[Layers], Mapping[str, Any]] | None = None,
+        override: Callable[[Layers], Mapping[str, Any]] | None = None,
     ) -> jsonargparse.Namespace:
         """Parse a command line; `--print-config` prints the settings and exits.
 
         Args:
             arguments: words after the command.
             inherit: returns settings that files and flags override, given both.
+            override: returns settings that override files and that flags override, given all others.
         """
         switches = {name for name, flag in self.flags.items() if flag.hint.startswith("bool")}
         lists = {name for name, flag in self.flags.items() if flag.hint.startswith(("list", "tuple[str"))}
@@ -82,6 +86,8 @@ class Parser:
             layers.expand_paths(self.command)
             if inherit is not None:
                 layers.insert(0, ("", dict(inherit(layers))))
+            if override is not None:
+                layers.insert(len(layers) - 1, ("--size: ", dict(override(layers))))
             settings = self._parse(layers)
         if ("print_config", None) in words and own:
             print(yaml.safe_dump(self.dump(settings), sort_keys=False, allow_unicode=True), end="")

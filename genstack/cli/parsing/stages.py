@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
@@ -27,6 +27,7 @@ from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.paths import Place, Trained, check_name, data_settings
+from genstack.cli.parsing.sizes import size_settings
 from genstack.data import ImageData
 from genstack.data.codes.data import open_data
 from genstack.data.codes.header import read_header
@@ -38,7 +39,7 @@ from genstack.training.prior import PriorTraining
 from genstack.training.run import CONFIG, Run
 from genstack.training.training import Training
 
-LOCATION = ("name", "runs", "dry_run")  # flags that config.yaml leaves out
+LOCATION = ("name", "runs", "dry_run", "size")  # flags that config.yaml leaves out
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,15 @@ class CompressorRun:
         name: name of the run; its folder is RUNS/NAME.
         runs: folder of all runs.
         dry_run: estimate memory and time as `genstack plan` does, and exit.
+        size: widths, depths and learning rates that go together; overrides the recipe, and other flags
+            override it.
     """
 
     init: Trained | None = None
     name: str = "compressor"
     runs: Place = "runs"
     dry_run: bool = False
+    size: Literal["tiny", "small", "base", "large"] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class PriorRun:
         name: name of the run; its folder is RUNS/NAME.
         runs: folder of all runs.
         dry_run: estimate memory and time as `genstack plan` does, and exit.
+        size: widths, depths and learning rates that go together; overrides the recipe, and other flags
+            override it.
     """
 
     compressor: Trained
@@ -75,6 +81,7 @@ class PriorRun:
     name: str = "prior"
     runs: Place = "runs"
     dry_run: bool = False
+    size: Literal["tiny", "small", "base", "large"] | None = None
 
 
 class Stage(ABC):
@@ -89,9 +96,14 @@ class Stage(ABC):
 
     def parse(self, arguments: list[str]) -> Namespace:
         """Parse a command line."""
-        settings = self.parser.parse(arguments, self.inherited)
+        settings = self.parser.parse(arguments, self.inherited, self.sized)
         check_name(settings.name)
         return settings
+
+    def sized(self, given: Layers) -> dict[str, Any]:
+        """Return the settings of --size; they override files, and flags override them."""
+        size = given.get("size")
+        return {} if size is None else size_settings(self.parser.command, given, size)
 
     @abstractmethod
     def inherited(self, given: Layers) -> dict[str, Any]:

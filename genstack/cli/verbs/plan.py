@@ -1,26 +1,110 @@
 """Estimate memory, time and model size of a training, and write nothing.
 
-genstack plan compressor --config vqgan --data.source DIR
+genstack plan DIR
 """
 
+import re
+import shlex
+from contextlib import suppress
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from statistics import median
 
+import torch
 from jsonargparse import Namespace
 
+from genstack.cli.commands import commands
+from genstack.cli.parsing.parser import Parser, to_dataclass
+from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.stages import STAGES, Stage, build_training
+from genstack.data.source import Source
+from genstack.data.sources import open_source
+from genstack.errors import UserError
 from genstack.layout import Layout
 from genstack.losses.schedule import steps
 from genstack.training.estimate import STEPS, Estimate, Memory
 from genstack.training.run import Run
 from genstack.training.training import Training
 
+#: Sides of images that are proposed, and numbers of pictures below which a size is; rules of thumb.
+RESOLUTIONS = (8, 16, 32, 64, 128, 256)
+FEWEST = {"tiny": 5_000, "small": 100_000, "base": 1_000_000}
+SAMPLED = 200  # pictures whose size is looked at
+GENERATED = 64  # pixels of pictures that are drawn on demand
+FEW_CODES = 256  # of one image, up to which a prior samples code after code
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Propose resolution, recipe and size for pictures, and estimate memory and time on this machine.
+
+    Args:
+        source: anything that `--data.source` takes, such as a folder of pictures.
+    """
+
+    source: Place
+
 
 def run(arguments: list[str]) -> int | None:
     """Run a command line."""
-    stage = STAGES[arguments[0]]
-    print_plan(stage, stage.parse(arguments[1:]))
+    if arguments[0] in STAGES:
+        stage = STAGES[arguments[0]]
+        print_plan(stage, stage.parse(arguments[1:]))
+    else:
+        propose(to_dataclass(Pictures, Parser(commands()["plan"]).parse(arguments)).source)
     return None
+
+
+def propose(name: str) -> None:
+    """Print commands for both stages, and the estimate of the first."""
+    source = open_source(name)
+    sides = picture_sides(source)
+    side = int(median(sides))
+    resolution = max((one for one in RESOLUTIONS if one <= side), default=RESOLUTIONS[0])
+    gpu = torch.cuda.is_available()
+    size = next((size for size, most in FEWEST.items() if len(source) < most), "large") if gpu else "tiny"
+    why = f"{len(source):,} pictures" if gpu else "no GPU"
+    print(f"pictures {len(source):,}, the shorter side of half of them has {side} pixels or more")
+    print(f"propose  resolution {resolution}, --size {size} ({why})")
+    compressor, prior = ("vqgan", "autoregressive")
+    if resolution < 32:  # that recipe halves the side three times
+        compressor, prior = "configs/demo/compressor.yaml", "configs/demo/prior.yaml"
+    elif (resolution // 8) ** 2 > FEW_CODES:
+        prior = "masked"
+    run_name = re.sub(r"[^\w-]+", "-", Path(name).stem).strip("-") or "pictures"
+    data = ["--data.source", name, "--data.resolution", str(resolution)]
+    words = ["--config", compressor, "--size", size, *data, "--name", run_name]
+    print(f"first    genstack train compressor {shlex.join(words)}")
+    then = [
+        "--compressor",
+        f"runs/{run_name}",
+        "--config",
+        prior,
+        "--size",
+        size,
+        "--name",
+        f"{run_name}-prior",
+    ]
+    print(f"then     genstack train prior {shlex.join(then)}", flush=True)
+    stage = STAGES["compressor"]
+    print_plan(stage, stage.parse(words))
+
+
+def picture_sides(source: Source) -> list[int]:
+    """The shorter sides of some pictures, spread over all.
+
+    Raises:
+        UserError: none can be read.
+    """
+    sides = []
+    for number in range(0, len(source), max(1, len(source) // SAMPLED)):
+        with suppress(UserError):
+            info = source.info(number)
+            sides.append(min(info.height, info.width) or GENERATED)
+    if not sides:
+        raise UserError("no picture can be read; genstack data check lists why")
+    return sides
 
 
 def print_plan(stage: Stage, settings: Namespace) -> None:

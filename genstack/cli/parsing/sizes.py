@@ -1,0 +1,106 @@
+"""Sizes of models for `--size`: widths, depths and learning rates that go together.
+
+Transformers in priors: DeiT-Ti (arXiv:2012.12877), then DiT-S, -B and -L (arXiv:2212.09748); B and L are also
+those of LlamaGen (arXiv:2406.06525). The learning rate is that of genstack's recipes at width 384, and falls
+with the square root of the width.
+Transformers in compressors: DeiT-Ti, then the sizes of ViT-VQGAN (arXiv:2110.04627, table 2) and of TiTok
+(arXiv:2406.07550). The learning rate is that of the recipe up to `small`, and the papers' 1e-4 above.
+Convolutional compressors: `tiny` has the width of the boards in benchmarks/README.md, `small` that of the
+recipes, `base` that of VQGAN (arXiv:2012.09841) with LlamaGen's learning rate, `large` also four blocks as
+Open-MAGVIT2 (arXiv:2409.04410). No size above `small` has been measured here.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from genstack.cli.commands import Command
+from genstack.cli.parsing.layers import Layers
+from genstack.cli.parsing.source import choices
+from genstack.errors import UserError
+
+SIZES = ("tiny", "small", "base", "large")
+Table = Mapping[str, Mapping[str, Any]]
+
+BACKBONE: Table = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3},
+    "small": {"width": 384, "depth": 12, "heads": 6},
+    "base": {"width": 768, "depth": 12, "heads": 12},
+    "large": {"width": 1024, "depth": 24, "heads": 16},
+}
+VIT: Table = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3},
+    "small": {"width": 512, "depth": 8, "heads": 8},
+    "base": {"width": 768, "depth": 12, "heads": 12},
+    "large": {"width": 1280, "depth": 32, "heads": 16},
+}
+TITOK: Table = {**VIT, "large": {"width": 1024, "depth": 24, "heads": 16}}
+PYRAMID: Table = {
+    "tiny": {"width": 32, "blocks": 1},
+    "small": {"width": 64, "blocks": 2},
+    "base": {"width": 128, "blocks": 2},
+    "large": {"width": 128, "blocks": 4},
+}
+#: Settings of each class by size.
+PARTS: Mapping[str, Table] = {
+    "Backbone": BACKBONE,
+    "ViT": VIT,
+    "TiTok": TITOK,
+    "Convolutional": PYRAMID,
+    "MaskGITNetwork": PYRAMID,
+}
+TRANSFORMER_RATES: Table = {"base": {"learning_rate": 1e-4}, "large": {"learning_rate": 1e-4}}
+CONVOLUTION_RATES: Table = {
+    "base": {"learning_rate": 1e-4, "muon": None},
+    "large": {"learning_rate": 1e-4, "muon": None},
+}
+#: Settings of the optimization by class and size; others stay as in the recipe.
+RATES: Mapping[str, Table] = {
+    "Backbone": {
+        "tiny": {"learning_rate": 5.7e-4},
+        "small": {"learning_rate": 4e-4},
+        "base": {"learning_rate": 2.8e-4},
+        "large": {"learning_rate": 2.4e-4},
+    },
+    "ViT": TRANSFORMER_RATES,
+    "TiTok": TRANSFORMER_RATES,
+    "Convolutional": CONVOLUTION_RATES,
+    "MaskGITNetwork": CONVOLUTION_RATES,
+}
+
+
+def size_settings(command: Command, layers: Layers, size: str) -> dict[str, Any]:
+    """Return the settings of a size for the classes that other settings choose.
+
+    Raises:
+        UserError: the size is unknown, or none of the classes has sizes.
+    """
+    if size not in SIZES:
+        raise UserError(f"unknown --size '{size}'; choose from {', '.join(SIZES)}")
+    found = dict(chosen(command, layers, "model"))
+    sized = {place: name for place, name in found.items() if name in PARTS}
+    if not sized:
+        names = ", ".join(name for place, name in found.items() if place.endswith((".network", ".prior")))
+        raise UserError(
+            f"--size: no sizes for {names or 'this model'}; leave it out, or use {', '.join(PARTS)}"
+        )
+    settings: dict[str, Any] = {}
+    for place, name in sized.items():
+        insert(settings, place, PARTS[name][size])
+        insert(settings, "model.optimization", RATES[name].get(size, {}))
+    return settings
+
+
+def insert(settings: dict[str, Any], place: str, values: Mapping[str, Any]) -> None:
+    """Put values at a dotted place of mappings in mappings."""
+    for name in place.split("."):
+        settings = settings.setdefault(name, {})
+    settings.update(values)
+
+
+def chosen(command: Command, layers: Layers, place: str) -> Iterator[tuple[str, str]]:
+    """The classes that are chosen below a place, by place."""
+    for name, argument in layers.settings(command, place).items():
+        below = f"{place}.{name}"
+        if choices(argument) and (part := layers.part(argument, below)) and below.count(".") < 5:
+            yield below, part[0].node.name
+            yield from chosen(command, layers, below)

@@ -1,0 +1,75 @@
+"""The dial `--size`, and the proposal for a folder of pictures."""
+
+import pytest
+import yaml
+from PIL import Image
+
+from genstack.cli.main import main
+from genstack.cli.parsing.sizes import PARTS, RATES, SIZES
+from genstack.cli.parsing.source import find, subclasses
+from genstack.cli.verbs import plan
+
+
+def printed(capsys, *words: str) -> dict:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *words, "--print-config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)["model"]
+
+
+def test_sizes_exist_and_grow():
+    networks = {part.node.name: part for part in subclasses(find("genstack.compressor.Network"))}
+    networks["Backbone"] = find("genstack.transformer.backbone.Backbone")
+    assert PARTS.keys() == RATES.keys()
+    for name, sizes in PARTS.items():
+        assert tuple(sizes) == SIZES
+        weights = [entry["width"] ** 2 * entry.get("depth", entry.get("blocks")) for entry in sizes.values()]
+        assert weights == sorted(weights) and len(set(weights)) == 4
+        for entry in sizes.values():
+            assert entry.keys() <= networks[name].arguments().keys()
+            assert entry["width"] % entry.get("heads", 32) == 0
+
+
+def test_size_overrides_recipes_and_flags_override_it(capsys):
+    words = ("compressor", "--config", "vqgan", "--data.source", "x")
+    recipe, base = printed(capsys, *words), printed(capsys, *words, "--size", "base")
+    network, optimization = base["compressor"]["init_args"]["network"]["init_args"], base["optimization"]
+    assert (network["width"], network["blocks"], network["multipliers"]) == (128, 2, [1, 1, 2, 4])
+    assert (optimization["init_args"]["learning_rate"], optimization["init_args"]["muon"]) == (1e-4, None)
+    assert recipe["optimization"]["init_args"]["muon"] == 0.03
+    assert "size" not in base
+    narrow = printed(capsys, *words, "--size", "base", "--model.compressor.network.width", "96")
+    assert narrow["compressor"]["init_args"]["network"]["init_args"]["width"] == 96
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--config", "vqvae", "--size", "base"), "--size: no sizes for Strided; leave it out"),
+        (
+            ("--config", "vqgan", "--size", "huge"),
+            "unknown --size 'huge'; choose from tiny, small, base, large",
+        ),
+    ],
+)
+def test_unknown_sizes_are_rejected(words, message, capsys):
+    assert main(["train", "compressor", "--data.source", "x", *words, "--print-config"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_plan_proposes_for_a_folder(tmp_path, monkeypatch, capsys):
+    for number in range(6):
+        Image.new("RGB", (90 + number, 70), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    parsed = []
+    monkeypatch.setattr(plan, "print_plan", lambda stage, settings: parsed.append(settings))
+    assert main(["plan", str(tmp_path)]) is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("pictures 6, the shorter side")
+    assert "resolution 64, --size tiny" in lines[1]
+    assert lines[2].startswith("first    genstack train compressor --config vqgan --size tiny --data.source")
+    assert "--config autoregressive --size tiny" in lines[3]
+    network = parsed[0].model.compressor.init_args.network.init_args
+    assert (network.width, network.blocks) == (32, 1)
+    assert main(["plan", str(tmp_path / "none")]) == 2
+    assert main(["plan"]) == 2
+    assert "SOURCE" in capsys.readouterr().out
