@@ -45,7 +45,10 @@ def test_size_overrides_recipes_and_flags_override_it(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--config", "vqvae", "--size", "base"), "--size: no sizes for Strided; leave it out"),
+        (
+            ("--model.compressor", "Autoencoder", "--model.compressor.network", "Strided", "--size", "base"),
+            "--size: no sizes for Strided; leave it out",
+        ),
         (
             ("--config", "vqgan", "--size", "huge"),
             "unknown --size 'huge'; choose from tiny, small, base, large",
