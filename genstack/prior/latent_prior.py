@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
-from genstack.dist import all_reduce_sum
+from genstack.dist import all_reduce_sum, is_distributed
 from genstack.layout import LatentLayout
 from genstack.prior.normals import hash_latents, normals
 from genstack.prior.prior import Prior
@@ -99,7 +99,8 @@ class Standardization(nn.Module):
             sums += torch.stack([mean.sum((0, 2, 3)), (mean**2 + deviation**2).sum((0, 2, 3))])
             values, images = values + mean[:, 0].numel(), images + len(mean)
         counts = torch.tensor([values, images], dtype=torch.float64)
-        total = all_reduce_sum(torch.cat([counts, sums.flatten()]).to(self.mean.device)).cpu()
+        device = self.mean.device if is_distributed() else torch.device("cpu")  # MPS has no float64
+        total = all_reduce_sum(torch.cat([counts, sums.flatten()]).to(device)).cpu()
         first, second = (part / total[0] for part in total[2:].chunk(2))
         self.mean.copy_(first)
         self.deviation.copy_((second - first**2).clamp(min=0).sqrt().clamp(min=1e-6))

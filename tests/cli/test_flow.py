@@ -142,6 +142,26 @@ def test_export_has_the_velocity_network(place):
     torch.testing.assert_close(program(latents, times, labels), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_kl_autoencoder_of_diffusers_takes_the_prior(place):
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        latent_channels=3,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+        shift_factor=0.25,
+    ).save_pretrained(place / "kl")
+    words = [*FLOW.split(), *DATA.split(), "--compressor", "kl", "--name", "kl-prior", "--runs", "."]
+    assert main(words) is None
+    tensors = load_file(place / "kl-prior" / "model.safetensors")
+    assert torch.equal(tensors["prior.standardization.mean"], torch.full((3,), 0.25))
+    assert torch.equal(tensors["prior.standardization.deviation"], torch.full((3,), 2.0))
+    assert main(["sample", "kl-prior", "--device", "cpu", "--count", "1", "--out", "of-kl"]) is None
+
+
 def test_report_and_plan(place, capsys):
     assert main(["report", "prior", "--device", "cpu"]) in (None, 0, 2)
     assert main(["plan", *train(place, "planned")[1:]]) is None

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from genstack.errors import UserError
 from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout, LatentLayout
 from genstack.prior import CodePrior, Known, LatentPrior, SamplingOptions, image_seeds
+from genstack.prior.mar import Head
 
 PRIORS = discover(genstack.prior, LatentPrior)
 CODES = discover(genstack.prior, CodePrior)
@@ -47,9 +49,9 @@ def build(kind, tiny):
     return built
 
 
-def small(kind) -> dict[str, int]:
+def small(kind) -> dict[str, Any]:
     """Values that make measures fast, for the arguments that a prior has."""
-    values = {"likelihood_steps": 3}
+    values = {"likelihood_steps": 3, "masks": 3, "head": Head(24, 1, steps=3)}
     return {name: value for name, value in values.items() if name in inspect.signature(kind).parameters}
 
 
