@@ -129,7 +129,7 @@ def test_sharded_priors_match_unsharded(mesh, name, backbone):
         for key, tensor in whole.state_dict().items():
             assert torch.equal(again.state_dict()[key], tensor), key
     drawn = [prior.sample(condition, SamplingOptions(), image_seeds(0, range(3))) for prior in (whole, cut)]
-    assert torch.equal(*drawn)
+    torch.testing.assert_close(*drawn)  # codes are equal, latents within rounding
 
 
 def test_sharded_networks_match_unsharded(mesh, network):
