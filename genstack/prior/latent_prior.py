@@ -90,7 +90,7 @@ class Standardization(nn.Module):
         self.deviation.fill_(deviation)
 
     @torch.no_grad()
-    def measure(self, posteriors: Iterable[Float[Tensor, "b two=2 d h w"]]) -> None:
+    def measure(self, posteriors: Iterable[Tensor]) -> None:
         """Measure latents of training images, over all processes."""
         sums = torch.zeros(2, len(self.mean), dtype=torch.float64)
         values = images = 0
