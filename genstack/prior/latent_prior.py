@@ -41,10 +41,11 @@ class LatentPrior(Prior):
             self.standardization.measure(posteriors)
 
     def read(self, posterior: Float[Tensor, "b two=2 d h w"]) -> Float[Tensor, "b d h w"]:
-        """Draw latents; in eval mode by noise that follows from the posterior."""
-        mean, deviation = posterior.unbind(dim=1)
+        """Draw latents; in eval mode in half precision, as in archives, by noise that follows from them."""
         if self.training:
+            mean, deviation = posterior.unbind(dim=1)
             return mean + deviation * torch.randn_like(mean)
+        mean, deviation = posterior.half().float().unbind(dim=1)
         return mean + deviation * normals(hash_latents(posterior), mean.shape[1:])
 
     @abstractmethod
