@@ -40,7 +40,10 @@ clipart: $(INSTALLED)  ## train the model of `genstack sample clipart` anew, fro
 		--data.source runs/data/captioned/train.csv --name clipart-compressor
 	$(BIN)/genstack encode runs/clipart-compressor --out runs/codes/clipart --views flip
 	$(BIN)/genstack train prior --compressor runs/clipart-compressor --data.source runs/codes/clipart --name clipart-prior \
-		--config configs/prior/autoregressive.yaml --config configs/prior/captions.yaml --config configs/demo/clipart_prior.yaml
+		--config configs/prior/autoregressive.yaml --config configs/prior/captions.yaml --config configs/demo/clipart_prior.yaml \
+		--model.compile true
+	$(BIN)/genstack sample runs/clipart-prior --captions docs/pictures/unseen.txt --count 20 --out runs/clipart-unseen \
+		--temperature 0.6 --guidance 2 --save-preset default
 	$(BIN)/genstack export runs/clipart-prior --half --licence cc0-1.0 --out runs/clipart
 
 docs: $(INSTALLED)  ## build the site of docs/ in site/; broken links are errors

@@ -2,6 +2,7 @@
 
     python benchmarks/pictures.py --out DIR --only clipart
     python benchmarks/clipart.py --source DIR/clipart --out DIR/captioned
+    python benchmarks/clipart.py --samples SAMPLES    # share with the right colours
 
 The drawings are in the public domain. Captions come from titles and keywords in the files of Debian's
 `openclipart-svg`. Names of collections and authors are removed, and Italian and French words translated by
@@ -17,6 +18,7 @@ for what no training caption says; `unseen.txt` lists them. `held_out.csv` has w
 import argparse
 import csv
 import html
+import json
 import re
 import tempfile
 from collections import Counter
@@ -157,15 +159,31 @@ def unseen(captions: Sequence[str]) -> bool:
     )
 
 
+def right_colours(folder: Path) -> float:
+    """The share of samples in whose pictures `colour` names the colours that their caption begins with."""
+    right = []
+    for line in (folder / "samples.jsonl").read_text().splitlines():
+        sample = json.loads(line)
+        named = colour(Image.open(folder / sample["file"]).convert("RGB"))
+        right.append(sample["caption"].partition(" ")[2].startswith(f"{named} "))
+    return sum(right) / len(right)
+
+
 def main() -> None:
-    """Write both sides."""
+    """Write both sides of the split, or measure samples."""
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument("--source", type=Path, required=True, help="the clip art of pictures.py")
-    arguments.add_argument("--out", type=Path, required=True, help="folder that is written")
+    arguments.add_argument("--source", type=Path, help="the clip art of pictures.py")
+    arguments.add_argument("--out", type=Path, help="folder that is written")
     arguments.add_argument("--side", type=int, default=64, help="of the pictures, in pixels")
+    arguments.add_argument("--samples", type=Path, help="folder of samples: print the share of right colours")
     given = arguments.parse_args()
+    if given.samples:
+        print(f"{right_colours(given.samples):.1%} of the samples have the colours of their caption")
+        return
+    if not given.source or not given.out:
+        arguments.error("expected --source and --out, or --samples")
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "unseen.txt").write_text("\n".join(UNSEEN) + "\n")
     with tempfile.TemporaryDirectory(dir=given.out) as folder:

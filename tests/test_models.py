@@ -15,6 +15,7 @@ from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import FSQ
 from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
+from genstack.inputs import Prompts
 from genstack.model import Model
 from genstack.prior import Autoregressive, SamplingOptions
 from genstack.transformer import Backbone
@@ -27,6 +28,24 @@ def tiny() -> Model:
     model = Model(compressor, Preprocessing(3, 16, 24))
     prior = Autoregressive(model.layout, ClassLabels(("a", "b")), Backbone(width=16, depth=1, heads=2)).eval()
     return Model(compressor, model.preprocessing, ("a", "b"), prior.requires_grad_(False))
+
+
+@pytest.mark.parametrize("name", models.known())
+def test_models_of_the_package_are_small_and_answer_captions(name):
+    folder = models.known()[name]
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST
+    assert all(
+        f"\n## {part}\n" in (folder / models.CARD).read_text() for part in ("Data and licence", "Limits")
+    )
+    model = genstack.load(name)
+    inputs = model.condition.modality.select(Prompts(captions=("a red apple",)), 1)
+    images = model.sample(inputs, model.options(), seed=0, indices=[0])
+    assert images.isfinite().all() and images.shape[1:] == model.preprocessing.shape
+    assert images.std() > 0.1
+
+
+def test_the_package_has_a_model():
+    assert "clipart" in models.known()
 
 
 @pytest.fixture

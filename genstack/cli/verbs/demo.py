@@ -5,11 +5,13 @@ genstack demo
 
 from pathlib import Path
 
+import PIL.Image
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+import genstack
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.stages import run_data
@@ -19,13 +21,27 @@ from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest, vote
-from genstack.inputs import ConditionInputs
+from genstack.inputs import ConditionInputs, Prompts
 from genstack.losses.fidelity import psnr
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 
 RECIPES = Path("configs/demo")
 BATCH = 100
+SHIPPED = "clipart"
+NEXT = """
+Look at {folder}/samples.png, {folder}/reconstructions.png and {folder}/nearest.png: trained just now.
+{folder}/{shipped}.png is of the model in the package; more of it:
+  genstack sample {shipped} --caption "a red apple" --out apples/
+
+With a folder of your own images:
+  genstack train compressor --config vqgan --data.source DIR --data.resolution 64 --name mine
+  genstack train prior --compressor runs/mine --config autoregressive --name mine-prior
+  genstack sample runs/mine-prior --count 64 --out samples/"""
+CAPTIONS = (
+    *("a red apple", "a green apple", "a yellow star", "a blue heart", "a purple mushroom", "a green tree"),
+    *("a red car", "a blue house", "an orange cat", "a pink flower", "a yellow fish", "a brown bear"),
+)
 
 
 def demo(
@@ -36,6 +52,8 @@ def demo(
     runs: Place = "runs/demo",
 ) -> int | None:
     """Train both stages on the built-in digits, then sample and evaluate.
+
+    Beside that, sample the model that comes with genstack, `clipart`, by captions.
 
     Args:
         count: number of samples.
@@ -62,7 +80,16 @@ def demo(
     samples = Batch(images, labels, {})
     write_sheets(model, data, samples, folder)
     print(metrics(model, data, samples, folder))
+    write(draw_captions(genstack.load(SHIPPED), seed), folder / f"{SHIPPED}.png")
+    print(NEXT.format(folder=folder, shipped=SHIPPED))
     return None
+
+
+def draw_captions(model: Model, seed: int) -> PIL.Image.Image:
+    """Draw a sheet of samples by captions."""
+    inputs = model.condition.modality.select(Prompts(captions=CAPTIONS), len(CAPTIONS))
+    images = model.sample(inputs, model.options(), seed, range(len(CAPTIONS)))
+    return sheet(images, 6, CAPTIONS, "samples of the model in the package")
 
 
 def write_sheets(model: Model, data: ImageData, samples: Batch, folder: Path) -> None:
@@ -101,6 +128,4 @@ held-out PSNR        {closeness:.1f} dB
 codebook usage       {codes["val/usage"]:.0%} of {layout.codebook_size} codes on held-out digits
 held-out nats/code   {nats["val/nats"]:.3f}, unigram {nats["val/unigram"]:.3f}, ln K {nats["val/uniform"]:.3f}
 label read by k-NN   {read:.1%} of {len(samples.images)} samples; {real:.1%} of held-out digits
-near-copies          {copies:.1%} of samples; 5 % of held-out digits by definition
-
-Look at {folder}/samples.png, {folder}/reconstructions.png and {folder}/nearest.png"""
+near-copies          {copies:.1%} of samples; 5 % of held-out digits by definition"""
