@@ -63,7 +63,7 @@ def test_ten_crops_of_imagenet_at_384_take_less_than_15_gigabytes(tmp_path, mode
     assert codes == 14_759_043_840 and codes + beside < 15e9
     assert 4 * codes == pytest.approx(59e9, rel=0.01), "as int64"
     Path(tmp_path / "one.safetensors").write_bytes(bytes(1000))
-    assert "would take 0.04608 MB" in summary(replace(header, shards=(ShardInfo(1, ""),)), tmp_path)[1]
+    assert "1000 bytes an image" in summary(replace(header, shards=(ShardInfo(1, ""),)), tmp_path)[1]
 
 
 def test_bytes_beside_the_codes_are_few(encode):
