@@ -1,10 +1,11 @@
-"""Every prior on the codes of digits, with about as many weights and as much processor time: what it learns.
+"""Every prior on the codes or latents of digits, with about as many weights and as much processor time.
 
     OMP_NUM_THREADS=1 python benchmarks/priors.py [--seconds 60] [--compressor RUN] [--out priors.json]
 
 Priors of one grid learn the same codes, those of configs/demo/compressor.yaml: of a run, or trained here.
 ResidualTransformer, NextScale and Hierarchical read codes that other priors do not; each has a small
-compressor of its own, and their nats are not those of the same codes. The table goes to the terminal; `--out`
+compressor of its own, and their nats are not those of the same codes. FlowMatching reads the latents of a VAE
+of the same network; its nats are a density, per latent number. The table goes to the terminal; `--out`
 also keeps the numbers, in a file that is whole after every prior: a run that was stopped goes on.
 """
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from genstack.atomic import replacing
 from genstack.checkpoints.model_file import load
-from genstack.compressor import Autoencoder, Compressor, Convolutional
+from genstack.compressor import Autoencoder, Compressor, Convolutional, Gaussian
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
 from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
@@ -34,10 +35,11 @@ from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
 from genstack.evaluation.metrics.kid import kid
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, vote
 from genstack.evaluation.reference import as_saved
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 from genstack.losses.fidelity import psnr
 from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds
 from genstack.prior.diffusion import Diffusion
+from genstack.prior.flow_matching import FlowMatching
 from genstack.prior.hierarchical import Hierarchical
 from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
@@ -64,6 +66,7 @@ TITLE += ("images/s", "compressor")
 #: What turns 8x8 pixels into codes of 64: 16 of them, or 21 on three grids, or 20 on two.
 COMPRESSORS: dict[str, Callable[[], Compressor]] = {
     "4x4": lambda: Autoencoder(1, NETWORK, VectorQuantizer(64, dim=8)),
+    "4x4 latents": lambda: Autoencoder(1, NETWORK, Gaussian(4, divergence_weight=1e-3)),
     "2x2, depth 4": lambda: Autoencoder(
         1, replace(NETWORK, multipliers=(1, 2, 2)), Residual(4, 64, dim=8, seeding="kmeans")
     ),
@@ -77,13 +80,19 @@ COMPRESSORS: dict[str, Callable[[], Compressor]] = {
 }
 
 BACKBONE = Backbone(width=128, depth=4, heads=4)
+#: Kinds of likelihood in the table, by their first word.
+KINDS = {"exact": "exact", "upper": "bound", "estimate": "density"}
 
 #: Each prior, and the compressor that it reads; about 0.9 million weights each.
-MADE: dict[str, tuple[str, Callable[[CodeLayout, Condition], Prior]]] = {
+MADE: dict[str, tuple[str, Callable[[Layout, Condition], Prior]]] = {
     "Autoregressive": ("4x4", lambda layout, condition: Autoregressive(layout, condition, BACKBONE)),
     "RandomOrder": ("4x4", lambda layout, condition: RandomOrder(layout, condition, BACKBONE)),
     "Masked": ("4x4", lambda layout, condition: Masked(layout, condition, BACKBONE)),
     "Diffusion": ("4x4", lambda layout, condition: Diffusion(layout, condition, BACKBONE)),
+    "FlowMatching": (
+        "4x4 latents",
+        lambda layout, condition: FlowMatching(layout, condition, replace(BACKBONE, adaln="shared")),
+    ),
     "GatedPixelCNN": (
         "4x4",
         lambda layout, condition: GatedPixelCNN(layout, condition, width=84, layers=5, kernel=3),
@@ -121,7 +130,7 @@ class Measured:
         steps: optimizer steps that it could do in its time.
         nats_per_code: of held-out codes, given their class.
         nats: of a held-out image's codes, given its class.
-        likelihood: whether these are exact or a bound.
+        likelihood: whether these are exact, a bound, or an estimate of a density.
         agreement: share of samples in which a vote of the nearest training images reads the class.
         kid: KID-EffLite0 of samples to held-out images.
         kid_reconstructions: that of reconstructions of the held-out images, which is its floor.
@@ -153,7 +162,7 @@ class Measured:
             f"{self.steps:,}",
             f"{self.nats_per_code:.3f}",
             f"{self.nats:.1f}",
-            "exact" if self.likelihood == "exact" else "bound",
+            KINDS[self.likelihood.partition(" ")[0]],
             f"{self.agreement:.1%}",
             f"{self.kid:.3f} ({self.kid_reconstructions:.3f})",
             f"{self.copies:.1%}",
@@ -169,7 +178,7 @@ class Codes:
 
     Args:
         compressor: in eval mode.
-        learned: codes of varied training images.
+        learned: codes, or posteriors of latents, of varied training images.
         labels: their classes.
         held_out: codes of the images laid aside.
         psnr: of their reconstructions.
@@ -259,9 +268,9 @@ def encoded(name: str, run: Path | None, steps: int, seed: int) -> Codes:
     images, labels = varied()
     real = held_out()[0]
     back = compressor(real).images.clamp(-1, 1)
-    codes = torch.cat([compressor.encode(part) for part in images.split(256)])
+    codes = torch.cat([compressor.posterior(part) for part in images.split(256)])
     return Codes(
-        compressor, codes, labels, compressor.encode(real), float(psnr(back, real).mean()), distance(back)
+        compressor, codes, labels, compressor.posterior(real), float(psnr(back, real).mean()), distance(back)
     )
 
 
@@ -277,7 +286,7 @@ def learn(prior: Prior, codes: Codes, seconds: float) -> tuple[Prior, int]:
         chosen = torch.randint(len(codes.learned), (BATCH,))
         prior.before_step(progress)
         optimizer.zero_grad(set_to_none=True)
-        prior.loss(codes.learned[chosen], codes.labels[chosen]).backward()
+        prior.loss(prior.read(codes.learned[chosen]), codes.labels[chosen]).backward()
         clip(optimizer, 1.0)
         optimizer.step()
         average.update_parameters(prior)
@@ -304,17 +313,19 @@ def measure(name: str, seconds: float, run: Path | None, steps: int, seed: int) 
     torch.manual_seed(seed)
     prior = make(layout, ClassLabels().fit(DATA.info)).train()
     prior.attach(codes.compressor)
+    prior.fit(codes.compressor, [codes.learned])
     learned, taken = learn(prior, codes, seconds)
     images, labels = held_out()
     with torch.no_grad():
-        nats = float(learned.nats(codes.held_out, labels).mean())
+        values = learned.read(codes.held_out)
+        nats = float(learned.nats(values, labels).mean())
         made, asked, rate = drawn(learned)
         pictures = as_saved(codes.compressor.decode(made, layout).clamp(-1, 1), DATA.preprocessing)
     return Measured(
         name,
         weights=sum(parameter.numel() for parameter in prior.parameters()),
         steps=taken,
-        nats_per_code=nats / layout.length,
+        nats_per_code=nats / values[0].numel(),
         nats=nats,
         likelihood=learned.likelihood,
         agreement=float((vote(downsample(pictures), *training_images()) == asked).float().mean()),

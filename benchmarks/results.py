@@ -82,6 +82,8 @@ PRIORS = {
         "vqvae2",
         BACKBONE | {"prior.finer.width": "128", "prior.finer.depth": "4", "prior.finer.heads": "4"},
     ),
+    "flow": ("vae", BACKBONE),
+    "mar": ("vae", BACKBONE),
     "captions": ("vqgan", BACKBONE | {"condition.depth": "2", "condition.heads": "4"}),
     "coordinates": ("vqgan", BACKBONE),
     "image": ("vqgan", BACKBONE),

@@ -5,6 +5,8 @@ data - noise. A network learns its mean given x_t; solving dx = v(x, t) dt from 
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Literal
@@ -21,8 +23,16 @@ from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.latent_prior import LatentPrior, Standardization
 from genstack.prior.logits import uniforms
-from genstack.prior.masked_transformer import stratified_uniforms
 from genstack.prior.normals import NormalStream, hash_latents
+from genstack.prior.ode import (
+    Times,
+    density_nats,
+    renoise,
+    shift_times,
+    solve_step,
+    training_times,
+    velocity_errors,
+)
 from genstack.prior.options import SamplingOptions
 from genstack.prior.velocity_transformer import VelocityTransformer
 from genstack.transformer.backbone import Backbone
@@ -30,7 +40,6 @@ from genstack.transformer.encoded_condition import EncodedCondition
 
 HELD_OUT_TIMES = 8  # per image; the held-out loss of two runs is of the same times
 BASE = 4096  # numbers of latents whose times are not shifted (arXiv:2510.11690, section 4.2)
-SMALLEST = 1e-5  # distance of training times from 0 and 1
 
 
 class FlowMatching(LatentPrior):
@@ -60,7 +69,7 @@ class FlowMatching(LatentPrior):
         condition: Condition,
         backbone: Backbone = Backbone(adaln="own"),
         patch: int = 1,
-        times: Literal["logit_normal", "uniform"] = "logit_normal",
+        times: Times = "logit_normal",
         shift: float | None = None,
         solver: Literal["euler", "heun"] = "heun",
         steps: int = 25,
@@ -90,66 +99,39 @@ class FlowMatching(LatentPrior):
         """Mean squared error of velocities at random times; in training with condition dropout."""
         if self.training:
             condition = self.condition.drop(condition)
-        times = stratified_uniforms(len(latents), latents.device)
-        if self.times == "logit_normal":
-            times = torch.special.ndtri(times.clamp(SMALLEST, 1 - SMALLEST)).sigmoid()
-        times = shift_times(times, self.time_shift).clamp(SMALLEST, 1 - SMALLEST)
-        noise = torch.randn_like(latents)
-        encoded = self.network.encode_condition(condition)
-        return self._errors(self.standardization(latents), noise, times, encoded).mean()
+        times = training_times(len(latents), self.times, self.time_shift, latents.device)
+        noise, velocity = torch.randn_like(latents), self._velocity(self.network.encode_condition(condition))
+        return velocity_errors(velocity, self.standardization(latents), noise, times).mean()
 
     def held_out_loss(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, " b"]:
         """Mean squared error of velocities over uniform times, whatever those of training.
 
         Times and noise are seeded by the latents, so an image always gets the same estimate.
         """
-        seeds, standardized = hash_latents(latents), self.standardization(latents)
+        seeds, data = hash_latents(latents), self.standardization(latents)
         normal, offsets = NormalStream(seeds), uniforms(seeds, HELD_OUT_TIMES)
-        encoded, total = self.network.encode_condition(condition), torch.zeros(len(latents))
-        total = total.to(latents.device)
-        for index, offset in enumerate(offsets.unbind(dim=1)):
-            times = (index + offset) / HELD_OUT_TIMES
-            total = total + self._errors(standardized, normal(self.layout.shape), times, encoded)
-        return total / HELD_OUT_TIMES
-
-    def _errors(
-        self,
-        data: Float[Tensor, "b d h w"],
-        noise: Float[Tensor, "b d h w"],
-        times: Float[Tensor, " b"],
-        encoded: EncodedCondition,
-    ) -> Float[Tensor, " b"]:
-        """Mean squared error of each image's velocities."""
-        share = rearrange(times, "b -> b 1 1 1")
-        velocity = self.network(torch.lerp(noise, data, share), times, encoded)
-        return (velocity - (data - noise)).square().flatten(1).mean(dim=1)
+        velocity = self._velocity(self.network.encode_condition(condition))
+        errors = [
+            velocity_errors(velocity, data, normal(self.layout.shape), (index + offset) / HELD_OUT_TIMES)
+            for index, offset in enumerate(offsets.unbind(dim=1))
+        ]
+        return torch.stack(errors).mean(dim=0)
 
     def nats(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, " b"]:
-        """Estimate the negative log-density of latents (Song et al. 2020, arXiv:2011.13456, appendix D.2).
-
-        The ODE is solved from data to noise, whose density is known. On the way, the log-density falls by the
-        divergence of the velocity, estimated by a random sign per number that is seeded by the latents.
-        """
+        """Estimate the negative log-density of latents; the random signs are seeded by the latents."""
         signs = uniforms(hash_latents(latents), prod(self.layout.shape)).view_as(latents).round() * 2 - 1
-        deviation = self.standardization.deviation
-        x, total = self.standardization(latents), deviation.log().sum() * self.layout.length
-        total = total.expand(len(latents))
-        encoded = self.network.encode_condition(condition)
+        velocity = self._velocity(self.network.encode_condition(condition))
+        nats = density_nats(
+            lambda x, time: velocity(x, x.new_full((len(x),), time)),
+            self.standardization(latents),
+            signs,
+            self.likelihood_steps,
+        )
+        return nats + self.standardization.deviation.log().sum() * self.layout.length
 
-        def slopes(x: Tensor, time: float) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
-                x = x.detach().requires_grad_()
-                velocity = self.network(x, x.new_full((len(x),), time), encoded)
-                (product,) = torch.autograd.grad((velocity * signs).sum(), x)
-            return velocity.detach(), (product * signs).flatten(1).sum(dim=1)
-
-        for later, earlier in pairwise(torch.linspace(1, 0, self.likelihood_steps + 1).tolist()):
-            velocity, divergence = slopes(x, later)
-            there, divergence_there = slopes(x - (later - earlier) * velocity, earlier)
-            x = x - (later - earlier) * (velocity + there) / 2
-            total = total + (later - earlier) * (divergence + divergence_there) / 2
-        normal = (x.square() + math.log(2 * math.pi)) / 2
-        return (total + normal.flatten(1).sum(dim=1)).detach()
+    def _velocity(self, encoded: EncodedCondition) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network with its condition."""
+        return lambda x, times: self.network(x, times, encoded)
 
     def sample_values(
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
@@ -157,43 +139,31 @@ class FlowMatching(LatentPrior):
         """Solve the ODE from noise at time 0; known latents are put on their own straight paths."""
         normal = NormalStream(seeds.to(known.values.device))
         noise = options.temperature * normal(self.layout.shape)
-        encoded = self.network.encode_condition(guidance.values)
+        network = self._velocity(self.network.encode_condition(guidance.values))
         data, given = self.standardization(known.values), known.mask.flatten(1).any(dim=1)
         given = rearrange(given, "b -> b 1 1 1")
         steps, x = options.steps or self.steps or 1, noise
         points = shift_times(torch.linspace(0, 1, steps + 1), self.time_shift).tolist()
-
-        def velocity(x: Tensor, time: float, progress: float) -> Tensor:
-            times = x.new_full((len(guidance.values),), time)
-            return guidance.apply(self.network(guidance.expand(x), times, encoded), progress)
-
         for step, (start, end) in enumerate(pairwise(points)):
             progress = step / max(1, steps - 1)
-            heun = (options.solver or self.solver) == "heun" and end < 1
+            velocity = partial(guided_velocity, network, guidance, progress)
             for repetition in range(self.resamplings if given.any() else 1):
+                before = x
                 if repetition:
-                    again = renoise(x, end, start, normal(self.layout.shape))
-                    before = torch.where(given, again, x)
-                else:
-                    before = x
+                    before = torch.where(given, renoise(x, end, start, normal(self.layout.shape)), x)
                 before = torch.where(known.mask, torch.lerp(noise, data, start), before)
-                slope = velocity(before, start, progress)
-                after = before + (end - start) * slope
-                if heun:
-                    after = before + (end - start) * (slope + velocity(after, end, progress)) / 2
+                after = solve_step(velocity, before, start, end, options.solver or self.solver)
                 x = after if repetition == 0 else torch.where(given, after, x)
         return self.standardization.restore(x)
 
 
-def shift_times(times: Float[Tensor, "*b"], shift: float) -> Float[Tensor, "*b"]:
-    """Move times towards noise, at 0 (arXiv:2403.03206, equation 23)."""
-    return times / (shift - (shift - 1) * times)
-
-
-def renoise(
-    x: Float[Tensor, "b d h w"], time: float, earlier: float, noise: Float[Tensor, "b d h w"]
-) -> Float[Tensor, "b d h w"]:
-    """Return from a time to an earlier one by noise, so that x keeps the distribution of the path."""
-    share = earlier / time
-    variance = (1 - earlier) ** 2 - (share * (1 - time)) ** 2
-    return share * x + math.sqrt(max(0.0, variance)) * noise
+def guided_velocity(
+    network: Callable[[Tensor, Tensor], Tensor],
+    guidance: Guidance,
+    progress: float,
+    x: Float[Tensor, "b ..."],
+    time: float,
+) -> Float[Tensor, "b ..."]:
+    """Velocity with classifier-free guidance."""
+    rows = guidance.expand(x)
+    return guidance.apply(network(rows, rows.new_full((len(rows),), time)), progress)

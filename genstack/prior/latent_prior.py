@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
-from genstack.dist import all_reduce_sum
+from genstack.dist import all_reduce_sum, is_distributed
 from genstack.layout import LatentLayout
 from genstack.prior.normals import hash_latents, normals
 from genstack.prior.prior import Prior
@@ -41,10 +41,11 @@ class LatentPrior(Prior):
             self.standardization.measure(posteriors)
 
     def read(self, posterior: Float[Tensor, "b two=2 d h w"]) -> Float[Tensor, "b d h w"]:
-        """Draw latents; in eval mode by noise that follows from the posterior."""
-        mean, deviation = posterior.unbind(dim=1)
+        """Draw latents; in eval mode in half precision, as in archives, by noise that follows from them."""
         if self.training:
+            mean, deviation = posterior.unbind(dim=1)
             return mean + deviation * torch.randn_like(mean)
+        mean, deviation = posterior.half().float().unbind(dim=1)
         return mean + deviation * normals(hash_latents(posterior), mean.shape[1:])
 
     @abstractmethod
@@ -90,7 +91,7 @@ class Standardization(nn.Module):
         self.deviation.fill_(deviation)
 
     @torch.no_grad()
-    def measure(self, posteriors: Iterable[Float[Tensor, "b two=2 d h w"]]) -> None:
+    def measure(self, posteriors: Iterable[Tensor]) -> None:
         """Measure latents of training images, over all processes."""
         sums = torch.zeros(2, len(self.mean), dtype=torch.float64)
         values = images = 0
@@ -99,7 +100,8 @@ class Standardization(nn.Module):
             sums += torch.stack([mean.sum((0, 2, 3)), (mean**2 + deviation**2).sum((0, 2, 3))])
             values, images = values + mean[:, 0].numel(), images + len(mean)
         counts = torch.tensor([values, images], dtype=torch.float64)
-        total = all_reduce_sum(torch.cat([counts, sums.flatten()]).to(self.mean.device)).cpu()
+        device = self.mean.device if is_distributed() else torch.device("cpu")  # MPS has no float64
+        total = all_reduce_sum(torch.cat([counts, sums.flatten()]).to(device)).cpu()
         first, second = (part / total[0] for part in total[2:].chunk(2))
         self.mean.copy_(first)
         self.deviation.copy_((second - first**2).clamp(min=0).sqrt().clamp(min=1e-6))

@@ -17,7 +17,9 @@ class NormalStream:
 
     def __init__(self, seeds: Int[Tensor, " b"]):
         self.device = seeds.device
-        self.generators = [np.random.Generator(np.random.Philox(key=seed % 2**64)) for seed in seeds.tolist()]
+        # The upper half of the key differs from that of `uniforms`, whose stream would be the same bits.
+        keys = [(seed % 2**64) | (1 << 64) for seed in seeds.tolist()]
+        self.generators = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
 
     def __call__(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
         """Draw noise of a shape for each image."""

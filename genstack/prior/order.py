@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.errors import UserError
-from genstack.layout import CodeLayout
+from genstack.layout import Layout
 
 
 class Order(ABC):
@@ -24,7 +24,7 @@ class Order(ABC):
     @abstractmethod
     def priority(
         self,
-        layout: CodeLayout,
+        layout: Layout,
         confidence: Float[Tensor, "b n"],
         noise: Float[Tensor, "b n"],
         remaining: float,
@@ -43,13 +43,13 @@ class FixedOrder(Order):
     """An order that does not depend on the sampled codes."""
 
     @abstractmethod
-    def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    def ranks(self, layout: Layout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         """Rank of each code in the order, from 0; `noise` is a number in [0, 1) per position."""
 
     @final
     def priority(
         self,
-        layout: CodeLayout,
+        layout: Layout,
         confidence: Float[Tensor, "b n"],
         noise: Float[Tensor, "b n"],
         remaining: float,
@@ -61,7 +61,7 @@ class FixedOrder(Order):
 class Raster(FixedOrder):
     """Order of the flat sequence: grid by grid, row by row, depth innermost."""
 
-    def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    def ranks(self, layout: Layout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         return torch.arange(layout.length, device=noise.device).to(noise).expand_as(noise)
 
 
@@ -69,7 +69,7 @@ class Raster(FixedOrder):
 class Random(FixedOrder):
     """A uniformly random order."""
 
-    def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    def ranks(self, layout: Layout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         return noise
 
 
@@ -81,7 +81,7 @@ class Halton(FixedOrder):
     to fine, and so do the depths of each grid.
     """
 
-    def ranks(self, layout: CodeLayout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    def ranks(self, layout: Layout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         return repeat(halton_ranks(layout).to(noise), "n -> b n", b=len(noise))
 
 
@@ -104,7 +104,7 @@ class Confidence(Order):
 
     def priority(
         self,
-        layout: CodeLayout,
+        layout: Layout,
         confidence: Float[Tensor, "b n"],
         noise: Float[Tensor, "b n"],
         remaining: float,
@@ -118,7 +118,7 @@ def gumbel(uniforms: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
 
 @cache
-def halton_ranks(layout: CodeLayout) -> Float[Tensor, " n"]:
+def halton_ranks(layout: Layout) -> Float[Tensor, " n"]:
     """Rank of each code in the order of `Halton`."""
     visits = []
     for height, width in layout.grids:

@@ -5,13 +5,13 @@ from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from genstack.dist import all_reduce_sum
 from genstack.prior import CodePrior, LatentPrior, Prior
 
 
-class HeldOut(nn.Module, ABC):
+class HeldOut(ABC):
     """Metrics of validation images under a prior."""
 
     #: Metric to minimize for the model file.
@@ -20,7 +20,7 @@ class HeldOut(nn.Module, ABC):
     progress_metrics: tuple[str, ...]
 
     @abstractmethod
-    def start(self) -> None:
+    def start(self, device: torch.device) -> None:
         """Reset before a validation."""
 
     @abstractmethod
@@ -51,16 +51,13 @@ class HeldOutCodes(HeldOut):
 
     best_metric = "nats"
     progress_metrics = ("nats", "unigram", "uniform")
-    counts: Tensor
+    counts: Tensor  # no buffer, which DDP may overwrite by that of the first process
 
     def __init__(self, prior: CodePrior):
-        super().__init__()
         self.layout = prior.layout
-        counts = torch.zeros(sum(self.layout.parts), dtype=torch.int64)
-        self.register_buffer("counts", counts, persistent=False)
 
-    def start(self) -> None:
-        self.counts.zero_()
+    def start(self, device: torch.device) -> None:
+        self.counts = torch.zeros(sum(self.layout.parts), dtype=torch.int64, device=device)
 
     def measure(self, prior: Prior, values: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:
         return prior.nats(values, condition)
@@ -82,7 +79,7 @@ class HeldOutLatents(HeldOut):
     best_metric = "flow_matching"
     progress_metrics = ("flow_matching",)
 
-    def start(self) -> None:
+    def start(self, device: torch.device) -> None:
         pass
 
     def measure(

@@ -117,7 +117,9 @@ class PriorTraining(Training[Prior]):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self.model.fit(self.compressor.compressor, self.posteriors(FITTED))
+        self.model.fit(
+            self.compressor.compressor, self.posteriors(min(FITTED, len(self.data.split.training)))
+        )
         for ours, theirs in zip(self.ema.module.buffers(), self.model.buffers(), strict=True):
             ours.copy_(theirs)
 
@@ -154,7 +156,7 @@ class PriorTraining(Training[Prior]):
         return sheet(images.cpu(), columns=8, labels=labels if any(labels) else None)
 
     def on_validation_epoch_start(self) -> None:
-        self.held_out.start()
+        self.held_out.start(self.device)
 
     def predict(self, batch: Batch | EncodedBatch) -> tuple[Tensor, Tensor]:
         """Encode a batch, and measure each image."""

@@ -29,6 +29,7 @@ from genstack.prior import Autoregressive, Prior
 from genstack.prior.diffusion import Diffusion
 from genstack.prior.flow_matching import FlowMatching
 from genstack.prior.hierarchical import Hierarchical
+from genstack.prior.mar import MAR
 from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
 from genstack.prior.pixelcnn import GatedPixelCNN
@@ -104,9 +105,11 @@ def test_diffusers_computes_the_same(tmp_path, images, quantizer, changes):
 @pytest.mark.filterwarnings("default")
 @torch.no_grad()
 def test_diffusers_computes_the_same_without_codes(tmp_path, images):
-    model = compressor(Gaussian(16), replace(PLAN, double=True))
+    model = compressor(Gaussian(16, shift=0.25, scale=0.5), replace(PLAN, double=True))
     write(model, exports()["diffusers"], tmp_path / "out")
     theirs = AutoencoderKL.from_pretrained(tmp_path / "out")
+    assert (theirs.config.shift_factor, theirs.config.scaling_factor) == (0.25, 0.5)
+    assert genstack.load(tmp_path / "out").compressor.standardization == (0.25, 2.0)
     torch.testing.assert_close(theirs(images).sample, model.compressor(images).images, **CLOSE)
 
 
@@ -145,6 +148,7 @@ PRIORS = {
     ),
     "GatedPixelCNN": lambda: with_prior(GatedPixelCNN, VectorQuantizer(32, 4), ClassLabels(CLASSES), 16, 2),
     "Hierarchical": lambda: with_prior(Hierarchical, None, ClassLabels(CLASSES), BACKBONE, BACKBONE),
+    "MAR": lambda: with_prior(MAR, Gaussian(4), ClassLabels(CLASSES)),
     "Masked": lambda: with_prior(Masked, FSQ((5, 3)), ClassLabels(CLASSES)),
     "NextScale": lambda: with_prior(NextScale, MultiScale((1, 2, 4), 32, 4), ClassLabels(CLASSES)),
     "PixelSNAIL": lambda: with_prior(PixelSNAIL, VectorQuantizer(32, 4), ClassLabels(CLASSES), 16, 2, 2, 2),

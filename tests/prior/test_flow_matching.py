@@ -12,9 +12,11 @@ from genstack.conditions import ClassLabels, Unconditional
 from genstack.errors import UserError
 from genstack.layout import LatentLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
-from genstack.prior.flow_matching import FlowMatching, renoise, shift_times
+from genstack.prior.flow_matching import FlowMatching
+from genstack.prior.ode import renoise, shift_times
 from genstack.prior.velocity_transformer import VelocityTransformer
 from genstack.transformer import Backbone
+from genstack.transformer.encoded_condition import EncodedCondition
 
 SMALL = LatentLayout((8, 16), 3, ((1, 2),))
 MEAN = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, -1.0])
@@ -36,7 +38,7 @@ class Exact(nn.Module):
         self.anything = nn.Parameter(torch.zeros(1))
 
     def encode_condition(self, condition):
-        return None
+        return EncodedCondition(torch.zeros(len(condition), 1, 1), torch.zeros(len(condition), 1))
 
     def forward(self, latents, times, encoded):
         t, flat = float(times[0]), latents.flatten(1)

@@ -28,7 +28,6 @@ from genstack.model import Model
 from genstack.prior import Autoregressive, Prior, SamplingOptions
 from genstack.sampling import Series
 from genstack.sampling.compiled import compiled
-from genstack.transformer import Backbone
 
 NETWORK = Strided(8, 4, 1, 4)
 CLASSES = ("a", "b", "c")
@@ -53,10 +52,11 @@ def model(kind: type[Prior], condition: Condition, **changes: Any) -> Model:
         condition: that steers it.
         changes: of the plan of its transformers.
     """
+    arguments = signature(kind).parameters
     plans = {
-        name: Backbone(24, 2, 3, dropout=0.0, **changes)
+        name: replace(arguments[name].default, width=24, depth=2, heads=3, dropout=0.0, **changes)
         for name in ("backbone", "finer")
-        if name in signature(kind).parameters
+        if name in arguments
     }
     for compressor in compressors():
         try:

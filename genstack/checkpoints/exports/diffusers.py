@@ -124,10 +124,9 @@ def settings(compressor: Autoencoder) -> dict[str, Any]:
         "mid_block_add_attention": plan.middle_attention,
         "norm_num_groups": group_counts(compressor)[0],
     }
-    if isinstance(quantizer, Gaussian) and quantizer.scale is not None:
-        both |= {"scaling_factor": quantizer.scale, "shift_factor": quantizer.shift}
     if isinstance(quantizer, Gaussian):
-        return both | {"scaling_factor": 1.0, "force_upcast": False}
+        scale = {"scaling_factor": quantizer.scale or 1.0, "shift_factor": quantizer.shift}
+        return both | scale | {"force_upcast": False}
     assert isinstance(quantizer, VectorQuantizer)
     return both | {
         "lookup_from_codebook": False,

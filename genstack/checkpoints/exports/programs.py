@@ -17,6 +17,7 @@ from genstack.prior import Prior
 from genstack.prior.diffusion import Diffusion
 from genstack.prior.exact import Exact
 from genstack.prior.flow_matching import FlowMatching
+from genstack.prior.mar import MAR
 from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
 from genstack.prior.random_order import RandomOrder
@@ -134,9 +135,32 @@ class Velocity(nn.Module):
         return self.network(latents, times, self.network.encode_condition(condition))
 
 
+class MaskedVelocity(nn.Module):
+    """Velocity of standardized latents at every position, given those at positions that are not masked."""
+
+    def __init__(self, prior: MAR):
+        super().__init__()
+        self.network, self.flow = prior.network, prior.flow
+
+    def forward(
+        self,
+        latents: Float[Tensor, "b n c"],
+        times: Float[Tensor, " b"],
+        values: Float[Tensor, "b n c"],
+        masked: Int[Tensor, "b n"],
+        condition: Tensor,
+    ) -> Float[Tensor, "b n c"]:
+        every = torch.ones_like(masked, dtype=torch.bool)
+        features = self.network(values, masked > 0, every, self.network.encode_condition(condition))
+        torch._check(features.shape[0] == masked.numel())
+        rows = rearrange(latents, "b n c -> (b n) c")
+        velocities = self.flow(features, rows, times.repeat_interleave(latents.shape[1]))
+        return rearrange(velocities, "(b n) c -> b n c", b=latents.shape[0])
+
+
 def velocity_program(prior: Prior, batch: int) -> Program:
     """One pass through the network of flow matching, for any solver."""
-    if not isinstance(prior, FlowMatching):
+    if not isinstance(prior, FlowMatching | MAR):
         raise UserError(f"cannot export {type(prior).__name__} as a program; use --to safetensors")
     condition = prior.condition.encode(ConditionInputs.nothing(batch))
     mean, deviation = (
@@ -144,9 +168,16 @@ def velocity_program(prior: Prior, batch: int) -> Program:
         for values in (prior.standardization.mean, prior.standardization.deviation)
     )
     inputs = {"latents": torch.randn(batch, *prior.layout.shape), "times": torch.rand(batch)}
+    module: nn.Module
+    if isinstance(prior, MAR):
+        module, shape = MaskedVelocity(prior), (batch, prior.patches.length, prior.patches.dim)
+        inputs |= {"latents": torch.randn(shape), "values": torch.randn(shape)}
+        inputs["masked"] = torch.randint(2, shape[:2])
+    else:
+        module = Velocity(prior)
     return Program(
         "prior",
-        Velocity(prior),
+        module,
         {**inputs, "condition": condition},
         "velocities",
         f"velocity of latents with mean ({mean}) and deviation ({deviation}) per channel, standardized; "

@@ -63,12 +63,12 @@ def names_in(weights: Weights) -> Names:
 
 
 def standardization_of(weights: Weights) -> tuple[float, float | None]:
-    """Shift and scale of the latents, if `config.json` states them."""
+    """Shift and scale of latents, if `config.json` states them; the values 0 and 1 state nothing."""
     shift, scale = (weights.config.get(name) for name in ("shift_factor", "scaling_factor"))
     for name, value in (("shift_factor", shift), ("scaling_factor", scale)):
         if value is not None and not isinstance(value, float | int):
             raise UserError(f"{name} of its config.json is {value!r}, expected a number")
-    return float(shift or 0), None if scale is None else float(scale)
+    return float(shift or 0), None if scale is None or (not shift and scale == 1) else float(scale)
 
 
 def groups_of(weights: Weights) -> int:

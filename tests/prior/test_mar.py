@@ -1,0 +1,92 @@
+"""MAR on a Gaussian, whose conditional distributions and likelihood are known."""
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import MultivariateNormal
+
+from genstack.conditions import Unconditional
+from genstack.errors import UserError
+from genstack.layout import LatentLayout
+from genstack.prior import Known, SamplingOptions, image_seeds
+from genstack.prior.mar import MAR, Head
+from genstack.prior.order import Halton
+
+LAYOUT = LatentLayout((8, 16), 1, ((1, 2),))
+MEAN = torch.tensor([1.0, -2.0])
+COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 0.8]])
+NOTHING = torch.zeros(1, dtype=torch.int64)
+
+
+class Conditionals(nn.Module):
+    """Mean and variance of each masked position given the other one, where it is known."""
+
+    def encode_condition(self, condition):
+        return None
+
+    def forward(self, values, masked, selected, encoded):
+        other, known = values[..., 0].flip(1), ~masked.flip(1)
+        variance = COVARIANCE.diagonal()
+        gain = COVARIANCE[0, 1] / variance.flip(0)
+        mean = MEAN + known * gain * (other - MEAN.flip(0))
+        left = variance - known * gain * COVARIANCE[0, 1]
+        return torch.stack([mean, left], dim=-1)[selected]
+
+
+class ExactVelocity(nn.Module):
+    """The velocity of a path from the standard normal to a normal of this mean and variance."""
+
+    def __init__(self):
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features, x, times):
+        mean, variance = features[:, :1], features[:, 1:]
+        t = times[:, None]
+        gain = (t * variance - (1 - t)) / (t**2 * variance + (1 - t) ** 2)
+        return mean + (x - t * mean) * gain
+
+
+@pytest.fixture
+def exact(tiny):
+    prior = MAR(LAYOUT, Unconditional(), tiny, head=Head(steps=60, solver="heun"), masks=400).eval()
+    prior.network, prior.flow = Conditionals(), ExactVelocity()
+    return prior
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_samples_have_the_covariance_if_positions_follow_each_other(exact, steps):
+    samples = exact.sample(NOTHING.expand(4000), SamplingOptions(steps=steps), image_seeds(0, range(4000)))
+    covariance = torch.cov(samples.flatten(1).T)
+    expected = COVARIANCE if steps == 2 else COVARIANCE.diagonal().diag()  # in one step, independent
+    torch.testing.assert_close(samples.flatten(1).mean(0), MEAN, atol=0.06, rtol=0)
+    torch.testing.assert_close(covariance, expected, atol=0.07, rtol=0)
+
+
+def test_the_bound_of_exact_conditionals_is_the_likelihood(exact):
+    exact.likelihood_steps = 48
+    torch.manual_seed(0)
+    distribution = MultivariateNormal(MEAN, COVARIANCE)
+    data = distribution.sample((30,))
+    nats = exact.nats(data.view(-1, 1, 1, 2), NOTHING.expand(30))
+    assert float((nats + distribution.log_prob(data)).mean().abs()) < 0.05
+
+
+def test_known_latents_give_the_conditional_distribution(exact):
+    mask = torch.tensor([False, True]).view(1, 1, 1, 2).expand(3000, 1, 1, 2)
+    known = Known(torch.full((3000, 1, 1, 2), -1.0), mask)
+    samples = exact.sample(NOTHING.expand(3000), SamplingOptions(), image_seeds(0, range(3000)), known)
+    free = samples[:, 0, 0, 0]
+    assert float(free.mean()) == pytest.approx(1 + 0.6 / 0.8 * 1, abs=0.05)
+    assert float(free.var()) == pytest.approx(1 - 0.36 / 0.8, abs=0.05)
+
+
+def test_orders_and_patches(tiny):
+    prior = MAR(LatentLayout((32, 32), 3, ((4, 4),)), Unconditional(), tiny, patch=2, order=Halton(), steps=3)
+    samples = prior.sample(NOTHING.expand(2), SamplingOptions(), image_seeds(0, range(2)))
+    assert samples.shape == (2, 3, 4, 4) and samples.isfinite().all()
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UserError, match="repeats of the head must be at least 1, got 0"):
+        Head(repeats=0)
