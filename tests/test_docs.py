@@ -99,6 +99,7 @@ def parsing(monkeypatch: pytest.MonkeyPatch, examples: Path) -> None:
     monkeypatch.setattr(stages.CompressorStage, "inherited", lambda *_: inherited)
     monkeypatch.setattr(evaluate, "inherited", lambda *_: {"data": {"source": "digits"}})
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: None)
+    monkeypatch.setattr(evaluate, "evaluate_npz", lambda *_: None)
     inherited_prior = {"data": {"source": "digits"}, "model": {"prior": {"class_path": "Autoregressive"}}}
     monkeypatch.setattr(stages.PriorStage, "inherited", lambda *_: inherited_prior)
 

@@ -33,9 +33,12 @@ PLACES = {
     "llamagen_gpt_t2i.pt": "heads: 2\ncompressor: tokenizer\nresolution: 12",
     "llamagen_vq.pt": "",
     "maskbit_tokenizer.bin": "",
+    "maskgit_uvit.bin": "heads: 5\ncompressor: titok_vq",
+    "maskgit_vit": "compressor: titok_stage2.bin",
     "maskgit_vqgan.safetensors": "",
     "open_magvit2.ckpt": "resolution: 32",
     "openai_dvae": "",
+    "rar.bin": "compressor: maskgit_vqgan.safetensors\nresolution: 32",
     "rosinality_vqvae2.safetensors": "",
     "taming_gumbelvq.safetensors": "",
     "taming_net2net_class.ckpt": "heads: 4\nclasses: 10",
@@ -50,6 +53,10 @@ PLACES = {
 }
 
 
+#: Words in the names of files with a prior.
+PRIORS = ("net2net", "gpt", "transformer", "rar", "maskgit_vit", "maskgit_uvit")
+
+
 @pytest.fixture
 def place(tmp_path):
     """Golden files, linked into a folder of the test, each with a note."""
@@ -60,8 +67,9 @@ def place(tmp_path):
         note = PLACES[name] if note is None else note
         if note:
             import_options.note_path(tmp_path / name).write_text(note, encoding="utf-8")
-        if "compressor: var_vqvae.pth" in note:
-            put("var_vqvae.pth")
+        for other in PLACES:
+            if f"compressor: {other}" in note.splitlines() and note == PLACES[name]:
+                put(other)
         if "compressor: tokenizer" in note:
             tokenizer(read(GOLDEN / name).tensors()["tok_embeddings.weight"].shape[0])
         return tmp_path / name
@@ -77,7 +85,7 @@ def place(tmp_path):
 @pytest.mark.parametrize("name", PLACES)
 def test_every_format_opens_with_its_note(name, place):
     model = genstack.load(place(name))
-    assert (model.prior is not None) == ("net2net" in name or "gpt" in name or "transformer" in name)
+    assert (model.prior is not None) == any(word in name for word in PRIORS)
 
 
 def test_note_has_the_options_of_import(place):

@@ -21,6 +21,7 @@ from genstack.compressor.networks.patch_pixels import SmoothedPatches, SoftCodes
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
+from genstack.inputs import ConditionInputs
 from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import SamplingOptions, image_seeds
@@ -247,3 +248,14 @@ def test_generators_are_recognised_and_ask_for_their_tokenizers(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             load(GOLDEN / file, ImportOptions(**given))
+
+
+@torch.no_grad()
+def test_images_of_rar():
+    """Sampled by the published transformer and decoded by the published tokenizer, both in one model."""
+    tokenizer = str(GOLDEN / "maskgit_vqgan.safetensors")
+    model = load(GOLDEN / "rar.bin", ImportOptions(compressor=tokenizer, resolution="32"))
+    expected = golden("rar")
+    inputs = ConditionInputs(expected["condition"])
+    images = unit(model.sample(inputs, SamplingOptions(temperature=0.0), 0, range(2)))
+    torch.testing.assert_close(images, expected["decoded_from_greedy_codes"], **CLOSE)
