@@ -39,8 +39,8 @@ With a folder of your own images:
   genstack train prior --compressor runs/mine --config autoregressive --name mine-prior
   genstack sample runs/mine-prior --count 64 --out samples/"""
 CAPTIONS = (
-    *("a red apple", "a green apple", "a yellow star", "a blue heart", "a purple mushroom", "a green tree"),
-    *("a red car", "a blue house", "an orange cat", "a pink flower", "a yellow fish", "a brown bear"),
+    *("a red apple", "a green apple", "a purple apple", "a blue heart", "a turquoise heart", "a yellow star"),
+    *("a red balloon", "an orange pumpkin", "a green tree", "a blue house", "a brown bear", "a pink flower"),
 )
 
 
