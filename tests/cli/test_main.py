@@ -194,7 +194,10 @@ def test_functions_accept_positional_and_named_arguments(export, words, expected
         (["a", "--run", "b"], "--run is given twice; keep one"),
         (["a", "--batch", "x"], "--batch: expected int, got 'x'"),
         (["a", "--config", "x"], "unknown option '--config'"),
-        (list("abcdefgh"), "unexpected argument 'h'; the command takes RUN TO OUT LICENCE BATCH PUSH LIST: "),
+        (
+            list("abcd1fghi"),
+            "unexpected argument 'i'; the command takes RUN TO OUT LICENCE BATCH PUSH HALF LIST: ",
+        ),
     ],
 )
 def test_invalid_arguments_of_functions_are_rejected(export, words, message):

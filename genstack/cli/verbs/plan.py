@@ -7,6 +7,7 @@ import re
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ from genstack.cli.commands import commands
 from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.stages import STAGES, Stage, build_training
+from genstack.cli.parsing.words import unknown
 from genstack.data.source import Source
 from genstack.data.sources import open_source
 from genstack.errors import UserError
@@ -58,6 +60,8 @@ def run(arguments: list[str]) -> int | None:
 
 def propose(name: str) -> None:
     """Print commands for both stages, and the estimate of the first."""
+    if get_close_matches(name, STAGES, n=1) and not Path(name).expanduser().exists():
+        raise UserError(unknown("stage or folder", name, STAGES))
     source = open_source(name)
     sides = picture_sides(source)
     side = int(median(sides))

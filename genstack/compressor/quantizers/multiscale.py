@@ -164,9 +164,18 @@ class MultiScaleResidual(Scales):
     ):
         super().__init__(scales)
         check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
-        self.quantizer = quantizer = quantizer or BSQ()
+        self.quantizer = quantizer
+        self.default = BSQ() if quantizer is None else None
+        quantizer = self.of_grid
         self.commitment_weight = commitment_weight
         self.dim, self.codebook_size, self.depth = quantizer.dim, quantizer.codebook_size, quantizer.depth
+
+    @property
+    def of_grid(self) -> Quantizer:
+        """The quantizer of each grid."""
+        quantizer = self.quantizer or self.default
+        assert quantizer is not None
+        return quantizer
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
@@ -175,7 +184,7 @@ class MultiScaleResidual(Scales):
             losses: dict[str, list[Tensor]] = {}
             layout = self.layout((1, 1), *latents.shape[2:])
             for number, (height, width) in enumerate(layout.grids):
-                part = self.quantizer(resize(soft - total, (height, width), "area"))
+                part = self.of_grid(resize(soft - total, (height, width), "area"))
                 for name, loss in part.losses.items():
                     losses.setdefault(name, []).append(loss)
                 grids.append(rearrange(part.codes, "b (h w depth) -> b h w depth", h=height, w=width))
@@ -188,12 +197,12 @@ class MultiScaleResidual(Scales):
     def upsample(
         self, grid: Int[Tensor, "b _ _ {self.depth}"], number: int, height: int, width: int
     ) -> Float[Tensor, "b {self.dim} {height} {width}"]:
-        layout = self.quantizer.layout((1, 1), grid.shape[1], grid.shape[2])
-        vectors = self.quantizer.lookup(layout.join([grid]), layout)
+        layout = self.of_grid.layout((1, 1), grid.shape[1], grid.shape[2])
+        vectors = self.of_grid.lookup(layout.join([grid]), layout)
         return resize(vectors, (height, width), "bicubic")
 
     def after_step(self, skipped: bool) -> None:
-        self.quantizer.after_step(skipped)
+        self.of_grid.after_step(skipped)
 
 
 def smoother_index(number: int, scales: int, convolutions: int) -> int:

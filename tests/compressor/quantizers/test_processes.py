@@ -48,7 +48,7 @@ def made(name, restarts):
 
 def without_restarts(name):
     """The arguments that leave out all that looks at the latents of a single process."""
-    known = {"BSQ": {}, "LFQ": {}, "FSQ": {}, "Gumbel": {"dead_after": None}}
+    known = {"BSQ": {}, "LFQ": {}, "FSQ": {}, "MultiScaleResidual": {}, "Gumbel": {"dead_after": None}}
     nothing = False if name in {"SimVQ", "IBQ"} else None
     return known.get(name, {"seeding": nothing, "dead_after": None})
 
