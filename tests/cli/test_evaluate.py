@@ -335,7 +335,8 @@ def test_resolution_scales_images_of_other_sizes(place):
 
 
 @pytest.mark.slow
-def test_trained_run_is_compared_with_its_training_images(place, capsys):
+@pytest.mark.parametrize("source", ["images", "archive"])
+def test_trained_run_is_compared_with_its_training_images(place, capsys, source):
     words = """train compressor --data.source shapes --data.resolution 16,24 --data.limit 120
         --data.validation 0.3 --data.batch_size 4 --model.compressor Autoencoder
         --model.compressor.network Convolutional --model.compressor.network.width 8
@@ -347,6 +348,9 @@ def test_trained_run_is_compared_with_its_training_images(place, capsys):
     words = """train prior --compressor stage --model.prior Autoregressive --model.prior.backbone.width 16
         --model.prior.backbone.depth 1 --model.prior.backbone.heads 2 --trainer.max_steps 2
         --trainer.accelerator cpu --log.images 2 --name drawn --runs ."""
+    if source == "archive":  # its run is evaluated on the images that were encoded
+        assert main(["encode", "stage", "--out", "codes"]) is None
+        words += " --data.source codes"
     assert main(words.split()) is None
     assert main(["evaluate", "drawn", "--samples", "16", "--training", "50", *QUICK]) is None
     saved, numbers = card(place / "drawn" / "evaluation")

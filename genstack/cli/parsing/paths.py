@@ -6,6 +6,7 @@ from typing import Any
 
 from genstack import hub, models
 from genstack.checkpoints.model_file import TENSORS, load
+from genstack.data.codes.header import encoded_source
 from genstack.errors import UserError
 from genstack.training.callbacks.metrics import METRICS
 from genstack.training.run import CONFIG, Run
@@ -50,7 +51,8 @@ def path_beside(place: Path, name: str) -> Path:
 
 
 def data_settings(place: Path) -> dict[str, Any]:
-    """Data settings of a run, or the preprocessing of a published model."""
+    """Data settings of a run, of the encoded images for an archive; or a published model's preprocessing."""
     if (place / CONFIG).is_file():
-        return dict(Run(place).config()["data"])
+        settings = Run(place).config()["data"]
+        return {**settings, "source": encoded_source(settings["source"])}
     return load(place).preprocessing.settings

@@ -30,7 +30,7 @@ from genstack.cli.parsing.paths import Place, Trained, check_name, data_settings
 from genstack.cli.parsing.sizes import size_settings
 from genstack.data import ImageData
 from genstack.data.codes.data import open_data
-from genstack.data.codes.header import read_header
+from genstack.data.codes.header import encoded_source, read_header
 from genstack.data.source import Source
 from genstack.data.sources import is_archive
 from genstack.errors import UserError
@@ -250,6 +250,7 @@ def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tup
 
 
 def run_data(folder: Path) -> ImageData:
-    """Open the images that a run was trained on."""
+    """Open the images that a run was trained on; those of an archive are the encoded ones."""
     stage, settings = read_run(Run(folder))
+    settings["data.source"] = encoded_source(settings["data.source"])
     return stage.parser.build(settings).data

@@ -16,7 +16,7 @@ from genstack.atomic import replacing
 from genstack.data.codes.storage import Storage, storage
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
-from genstack.data.sources import CODES, UNFINISHED
+from genstack.data.sources import CODES, UNFINISHED, is_archive
 from genstack.description import build, describe
 from genstack.errors import UserError
 from genstack.layout import Layout
@@ -98,6 +98,11 @@ def read_header(folder: Path) -> Header:
     """Read the header of an archive, complete or not."""
     folder = folder.expanduser()
     return read(folder / (CODES if (folder / CODES).is_file() else UNFINISHED))
+
+
+def encoded_source(name: str) -> str:
+    """Return the source of the images in an archive; any other name as it is."""
+    return read_header(Path(name)).source if is_archive(Path(name)) else name
 
 
 def read(path: Path) -> Header:
