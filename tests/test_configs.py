@@ -169,6 +169,7 @@ def brought(settings, folder, request):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* captions are longer than")  # those of `shapes`, not the recipe's
 @pytest.mark.parametrize(("recipe", "size", "channels"), FORMS)
 def test_a_few_steps_train(recipe, size, channels, tmp_path, monkeypatch, request):
     """Train by the command line, with validation and pictures; sizes and channels rotate over the recipes."""

@@ -293,7 +293,9 @@ def test_calls_have_the_words_of_commands():
 
 def test_broken_laws_are_named(tmp_path, capsys):
     (text, _) = blocks(ROOT / "CONTRIBUTING.md", "python")
-    (tmp_path / "wrong.py").write_text(text.replace("grid // 2 **", "1 - grid // 2 **"), encoding="utf-8")
+    (tmp_path / "wrong.py").write_text(
+        text.replace("grid // 2 **", "1 - grid // 2 **").replace("Signs", "Wrong"), encoding="utf-8"
+    )
     assert main(["config", "check", str(tmp_path / "wrong.py")]) == 1
     said = capsys.readouterr().out
     assert (

@@ -22,7 +22,7 @@ from genstack.description import part_classes
 from genstack.errors import UserError
 
 SIGNS = '''
-"""Signs (arXiv:2310.05737)."""
+"""Flips (arXiv:2310.05737)."""
 import torch
 from pathlib import Path
 import genstack.compressor
@@ -32,7 +32,7 @@ from genstack.data.source import PictureInfo, Source
 from genstack.training.callbacks import UserCallback
 
 
-class Signs(genstack.compressor.Quantizer):
+class Flips(genstack.compressor.Quantizer):
     """The sign of each channel.
 
     Args:
@@ -109,7 +109,7 @@ class Names(Export):
 '''
 TINY = [
     *("--config", "configs/demo/compressor.yaml", "--data.source", "grey", "--data.batch_size", "4"),
-    *("--trainer.max_steps", "2", "--log.images", "0", "--model.compressor.quantizer", "Signs"),
+    *("--trainer.max_steps", "2", "--log.images", "0", "--model.compressor.quantizer", "Flips"),
     *("--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"),
 ]
 
@@ -143,16 +143,16 @@ def trained(file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_parts_are_listed_with_those_of_genstack(file, capsys):
     assert main([f"--plugin={file}", "config", "classes"]) is None
     listed = capsys.readouterr().out
-    for line in ("Signs", "Count", "Grey", "Names"):
+    for line in ("Flips", "Count", "Grey", "Names"):
         assert f"\n  {line} " in listed
     assert "VectorQuantizer" in listed
     assert main(["config", "classes"]) is None
-    assert "Signs" not in capsys.readouterr().out
+    assert "Flips" not in capsys.readouterr().out
 
 
 def test_docstrings_are_help_and_nothing_is_imported_for_it(tmp_path, capsys):
     (tmp_path / "unseen.py").write_text(SIGNS)
-    words = ["--model.compressor.quantizer.help=Signs", "--plugin", str(tmp_path / "unseen.py")]
+    words = ["--model.compressor.quantizer.help=Flips", "--plugin", str(tmp_path / "unseen.py")]
     assert main(["train", "compressor", *words]) is None
     assert "channels of the latents. [default: 4]" in capsys.readouterr().out
     assert main(["sample", "--help"]) is None
@@ -199,7 +199,7 @@ def test_sources_and_exports_are_found(file):
     plugins.use_plugin(file)
     assert len(open_source("grey")) == 40
     assert "names" in exports()
-    assert "Signs" in part_classes()
+    assert "Flips" in part_classes()
 
 
 def test_a_spawned_process_imports_the_same_part(file):
@@ -273,7 +273,7 @@ def test_installed_packages_are_plugins(tmp_path, monkeypatch, capsys):
     (package / "parts").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "parts" / "__init__.py").write_text("from .base import Half\n")
-    base = SIGNS.replace("class Signs(", "class Half(").partition("class Count")[0]
+    base = SIGNS.replace("class Flips(", "class Half(").partition("class Count")[0]
     (package / "parts" / "base.py").write_text(base)
     more = "from . import base\nfrom .base import Half\n\nclass Third(base.Half):\n    '''A third.'''\n"
     (package / "parts" / "more.py").write_text(more)
