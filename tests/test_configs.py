@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
+import genstack.compressor
 from genstack.checkpoints.model_file import save
 from genstack.cli.main import main
 from genstack.cli.parsing.parser import locate
@@ -18,11 +19,13 @@ from genstack.cli.parsing.recipes import read
 from genstack.cli.parsing.stages import STAGES
 from genstack.cli.quiet import quiet
 from genstack.cli.verbs.train import train
-from genstack.compressor import Autoencoder, Convolutional, Gaussian
+from genstack.compressor import Autoencoder, Compressor, Convolutional, Gaussian
+from genstack.compressor.bottleneck import Bottleneck
 from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
 from genstack.conditions import ClassLabels, EncodedCaptions, ImageCodes
 from genstack.data import ImageData
 from genstack.data.images import to_uint8
+from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.losses import perceptual
 from genstack.model import Model
@@ -126,6 +129,10 @@ def test_recipes_build_as_they_stand(recipe, monkeypatch):
     assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
 
 
+#: Compressors, quantizers and bottlenecks by name.
+PARTS = {*discover(genstack.compressor, Bottleneck), *discover(genstack.compressor, Compressor)}
+
+
 def fitting(parts, data):
     """The first of some small compressors that the prior of a recipe does not refuse."""
     _, *size = data.preprocessing.shape
@@ -142,7 +149,8 @@ def fitting(parts, data):
                 prior = parts.model.prior(compressor.layout(*size), condition(parts, data))
                 prior.attach(compressor)
         except UserError as error:
-            assert "; use " in str(error), "a refusal names what would work"
+            remedy = set(re.findall(r"\w+", str(error).partition("; ")[2]))
+            assert remedy & PARTS, "a refusal names a compressor or quantizer that would work"
         else:
             return compressor
     raise AssertionError("the prior takes no compressor")

@@ -86,7 +86,7 @@ class Layers(list[tuple[str, dict]]):
         return found + [inner for name in below for inner in self.names(command, name)]
 
     def argument(self, command: Command, place: str) -> Argument | None:
-        """The setting at a place; None if there is none."""
+        """Setting at a place; None for none."""
         parent, _, name = place.rpartition(".")
         return self.settings(command, parent).get(name)
 
