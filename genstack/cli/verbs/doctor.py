@@ -138,7 +138,7 @@ def compiler(
 
 
 def compiler_obstacle() -> str:
-    """What keeps torch.compile from working on this machine; "" for nothing."""
+    """Return the reason why torch.compile does not work on this machine; "" for none."""
     found = compiler()
     return "" if found.state == "ok" else f"there is {found.fact.partition(';')[0]}"
 
