@@ -66,23 +66,23 @@ class Plugin:
         with self._import_errors():
             if self.installed:
                 return [importlib.import_module(name) for name in self.files]
-            known = sys.modules.get(self.module)
-            if known is None or getattr(known, "__version__", None) != self.version:
-                known = self._import_file()
-            return [known]
+            module = _imported.get(self) or self._import_file()
+            sys.modules[self.module] = module  # another file of this name may have taken its place
+            return [module]
 
     def _import_file(self) -> ModuleType:
-        spec = spec_from_file_location(self.module, self.files[self.module])
-        assert spec and spec.loader
+        file = self.files[self.module]
+        spec = spec_from_file_location(self.module, file)
+        assert spec
         module = module_from_spec(spec)
         sys.modules[self.module] = module  # dataclasses and pickle look it up there
         try:
-            spec.loader.exec_module(module)
+            # The loader would take bytecode of an edit of equal length within the same second.
+            exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
         except BaseException:
             del sys.modules[self.module]
             raise
-        module.__dict__["__version__"] = self.version
-        return module
+        return _imported.setdefault(self, module)
 
     def trees(self) -> dict[str, ast.Module]:
         """The parsed source of each module by full name, without importing it.
@@ -117,6 +117,7 @@ class Plugin:
 
 
 _named: list[Plugin] = []
+_imported: dict[Plugin, ModuleType] = {}  # of files; a file that is edited is another plugin
 
 
 def active() -> tuple[Plugin, ...]:
@@ -156,6 +157,8 @@ def module_files(module: str, file: Path) -> dict[str, Path]:
 def use_plugin(file: str | Path) -> Plugin:
     """Add the parts of a file to those of genstack, in this process.
 
+    A file that was edited since replaces its former parts.
+
     Args:
         file: a Python file.
 
@@ -173,11 +176,12 @@ def use_plugin(file: str | Path) -> Plugin:
     plugin = Plugin(path.name, version, f"{__name__}.{path.stem}", {f"{__name__}.{path.stem}": path})
     if plugin in _named:
         return plugin
+    _named[:] = [other for other in _named if other.files != plugin.files]
     if other := next((other for other in active() if other.name == plugin.name), None):
         raise UserError(f"two plugins are named {plugin.name}: {path} and {other.files[other.module]}")
-    if str(path.parent) not in __path__:
-        __path__.append(str(path.parent))
-        os.environ[FOLDERS] = os.pathsep.join(__path__)
+    folder = str(path.parent)
+    __path__[:] = [folder, *(other for other in __path__ if other != folder)]
+    os.environ[FOLDERS] = os.pathsep.join(__path__)
     _named.append(plugin)
     return plugin
 

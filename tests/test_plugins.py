@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 import genstack
 from genstack import plugins
 from genstack.checkpoints.exporting import exports
+from genstack.cli.commands import training_command
 from genstack.cli.main import main
+from genstack.cli.parsing.parser import Parser
 from genstack.data.sources import open_source
-from genstack.description import part_classes
+from genstack.description import build, describe, part_classes
 from genstack.errors import UserError
 
 SIGNS = '''
@@ -206,6 +208,57 @@ def test_a_spawned_process_imports_the_same_part(file):
     plugins.use_plugin(file)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(len, (open_source("grey"),)) == 40
+
+
+def quantizer_of(file, name="Flips"):
+    """The quantizer of this name that a command with a plugin builds, after a way to plain data and back."""
+    parser = Parser(training_command("compressor"))
+    network = ["--model.compressor.network", "Strided"]
+    words = ["--model.compressor", "Autoencoder", *network, "--data.source", "digits"]
+    with plugins.using([file]):
+        settings = parser.parse([*words, "--model.compressor.quantizer", name])
+        made = parser.build(settings).model.compressor(1)
+        assert type(build(describe(made)).quantizer) is type(made.quantizer)
+        return made.quantizer
+
+
+def test_plugins_with_equal_names_follow_each_other(file, tmp_path):
+    """Neither another file's class nor an earlier state of the same file is taken for the one in use."""
+    texts = {"other.py": SIGNS.replace("dim: int = 4", "dim: int = 5"), "signs.py": "x = 1\n" + SIGNS}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    other, same_name = str(tmp_path / "other.py"), str(tmp_path / "signs.py")
+    for _ in range(2):
+        assert [quantizer_of(each).dim for each in (file, other, same_name)] == [4, 5, 4]
+    Path(same_name).write_text(SIGNS.replace("dim: int = 4", "dim: int = 6").replace("Names(", "Nouns("))
+    assert quantizer_of(same_name).dim == 6
+    with pytest.raises(UserError, match=r"unknown quantizer 'Flops'; did you mean 'Flips'\?"):
+        quantizer_of(same_name, "Flops")
+
+
+def test_a_class_of_no_plugin_in_use_is_unknown(file, tmp_path):
+    quantizer_of(file)
+    (tmp_path / "empty.py").write_text("")
+    for name in ("Flips", "genstack.plugins.signs.Flips", "{class_path: Flips}"):
+        with pytest.raises(UserError, match=r"unknown quantizer '[\w.]*Flips'"):
+            quantizer_of(tmp_path / "empty.py", name)
+
+
+def test_an_edited_file_replaces_its_former_parts(tmp_path):
+    file = tmp_path / "signs.py"
+    for dim in (4, 5):
+        file.write_text(SIGNS.replace("dim: int = 4", f"dim: int = {dim}"))
+        plugins.use_plugin(file)
+        assert part_classes()["Flips"]().dim == dim
+
+
+def test_two_plugins_in_use_cannot_share_a_name(file, tmp_path, capsys):
+    (tmp_path / "other.py").write_text(SIGNS)
+    words = ["config", "classes", "--plugin", file, "--plugin", str(tmp_path / "other.py")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"two parts are named Flips, in (signs|other)\.py and (signs|other)\.py; rename", said)
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

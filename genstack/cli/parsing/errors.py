@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-import yaml
-
 from genstack.cli.commands import Command
-from genstack.cli.parsing.layers import Layers
-from genstack.cli.parsing.recipes import Loader
+from genstack.cli.parsing.layers import Layers, unfold
 from genstack.cli.parsing.source import Argument, choices, words
 from genstack.cli.parsing.words import suggest
 
@@ -92,14 +89,6 @@ def _unknown(command: Command, layers: Layers, place: str) -> str:
     if near:
         return f"{problem}; did you mean '{spell(near[0], dot)}'?"
     return f"{problem}; choose from {', '.join(spell(one, dot) for one in beside.values())}"
-
-
-def unfold(value: Any) -> Any:
-    """Parse text in braces as YAML; return other values as they are."""
-    try:
-        return yaml.load(value, Loader) if isinstance(value, str) and value.startswith("{") else value
-    except yaml.YAMLError:
-        return value
 
 
 def stray_setting(value: Any) -> str:

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from genstack import models, plugins
+import yaml
+
+from genstack import models
 from genstack.cli.commands import Command
 from genstack.cli.parsing.paths import expand
+from genstack.cli.parsing.recipes import Loader
 from genstack.cli.parsing.source import Argument, Part, choices
 from genstack.errors import UserError
 
@@ -78,6 +81,53 @@ class Layers(list[tuple[str, dict]]):
             return chosen[0].arguments(chosen[1])
         return {}
 
+    def full_names(self, command: Command) -> list[dict]:
+        """Return the settings of each layer, with the full name of every class that is in use.
+
+        A file may name a class by a module that it was in before. And jsonargparse looks for short names
+        among all subclasses of the process, also in plugins that are not in use any more.
+        """
+        arguments = command.arguments()
+        groups = {name: group.arguments() for name, group in command.groups.items()}
+        return [
+            {
+                name: self._full_names_of(groups[name], value, name)
+                if name in groups
+                else self._full_name(arguments.get(name), value, name)
+                for name, value in layer.items()
+            }
+            for _, layer in self
+        ]
+
+    def _full_names_of(self, arguments: Mapping[str, Argument], settings: Any, place: str) -> Any:
+        if not isinstance(settings, Mapping):
+            return settings
+        return {
+            name: self._full_name(arguments.get(name), value, f"{place}.{name}")
+            for name, value in settings.items()
+        }
+
+    def _full_name(self, argument: Argument | None, value: Any, place: str) -> Any:
+        found = choices(argument) if argument else {}
+        value = unfold(value) if found else value
+        if found and isinstance(value, list):
+            return [self._full_name(argument, entry, place) for entry in value]
+        named = value.get("class_path") if isinstance(value, Mapping) else value
+        chosen = next(
+            (one for one in found.values() if isinstance(named, str) and one[0].is_named(named)), None
+        )
+        if not isinstance(value, Mapping):
+            return chosen[0].path if chosen else value
+        if named is None and argument is not None:
+            chosen = self.part(argument, place)
+        if chosen is None:
+            return value
+        arguments = chosen[0].arguments(chosen[1])
+        if not {"class_path", "init_args"} & {*value}:
+            return self._full_names_of(arguments, value, place)
+        below = {"init_args": self._full_names_of(arguments, value.get("init_args", {}), place)}
+        return {**value, **below} | ({"class_path": chosen[0].path} if named else {})
+
     def names(self, command: Command, place: str = "") -> list[str]:
         """List the settings below a place at any depth, for suggestions."""
         found = [f"{place}.{name}".lstrip(".") for name in self.settings(command, place)]
@@ -114,16 +164,12 @@ def nest(given: Iterable[tuple[str, Any]]) -> dict:
     return layer
 
 
-def short_names(value: Any) -> Any:
-    """Shorten the names of classes of genstack and plugins, so that files survive a move of their modules."""
-    if isinstance(value, list):
-        return [short_names(entry) for entry in value]
-    if not isinstance(value, dict):
+def unfold(value: Any) -> Any:
+    """Parse text in braces or brackets as YAML; return other values as they are."""
+    try:
+        return yaml.load(value, Loader) if isinstance(value, str) and value.startswith(("{", "[")) else value
+    except yaml.YAMLError:
         return value
-    named = str(value.get("class_path", ""))
-    homes = tuple({"genstack.", *(f"{plugin.module.partition('.')[0]}." for plugin in plugins.active())})
-    own = {"class_path": named.rpartition(".")[2]} if named.startswith(homes) else {}
-    return {name: short_names(entry) for name, entry in value.items()} | own
 
 
 def inside(value: dict) -> dict:

@@ -17,7 +17,7 @@ from genstack import discovery, plugins
 from genstack.cli.commands import Command
 from genstack.cli.parsing import source
 from genstack.cli.parsing.errors import explain, read_error
-from genstack.cli.parsing.layers import Layers, nest, short_names
+from genstack.cli.parsing.layers import Layers, nest
 from genstack.cli.parsing.paths import expand
 from genstack.cli.parsing.recipes import Loader, read
 from genstack.cli.parsing.words import name_values, split
@@ -121,7 +121,8 @@ class Parser:
         """Build the objects that the settings describe; errors of constructors name the setting."""
         self._settings, self._errors = settings.as_dict(), []
         try:
-            built = self._parser.instantiate(settings, instantiators=[(self._instantiate, object, True)])
+            with trusted_plugins():
+                built = self._parser.instantiate(settings, instantiators=[(self._instantiate, object, True)])
         except Exception:
             if not self._errors:
                 raise
@@ -138,12 +139,13 @@ class Parser:
 
     def _parse(self, layers: Layers) -> jsonargparse.Namespace:
         """Merge and check the layers with jsonargparse; `4` and `4,5` become lists where expected."""
-        trust_plugins()
+        source.check_plugins()
         layers.check_groups(self.command)
         while True:
-            words = [f"--config={json.dumps(short_names(layer))}" for _, layer in layers]
+            words = [f"--config={json.dumps(layer)}" for layer in layers.full_names(self.command)]
             try:
-                settings = self._parser.parse_args(words)
+                with trusted_plugins():
+                    settings = self._parser.parse_args(words)
             except jsonargparse.ArgumentError as raised:
                 error = read_error(str(raised))
                 if not self._split_list(error.place, layers):
@@ -240,11 +242,15 @@ def trust_own_classes() -> None:
     )
 
 
-def trust_plugins() -> None:
-    """Import the plugins in use, and allow settings to name their classes, too."""
-    source.check_plugins()
-    if added := [f"{part.__module__}.{part.__name__}" for part in plugins.classes()]:
-        jsonargparse.set_parsing_settings(import_path_allowlist=added)
+@contextmanager
+def trusted_plugins() -> Iterator[None]:
+    """Import the plugins in use, and let settings name their classes for a while."""
+    added = [f"{part.__module__}.{part.__name__}" for part in plugins.classes()]
+    jsonargparse.set_parsing_settings(import_path_allowlist=added)
+    try:
+        yield
+    finally:
+        jsonargparse.set_parsing_settings(import_path_denylist=added)
 
 
 def find_class(value: Any, kind: type, place: str = "") -> str | None:
