@@ -21,7 +21,7 @@ from genstack.cli.quiet import quiet
 from genstack.cli.verbs.train import train
 from genstack.compressor import Autoencoder, Compressor, Convolutional, Gaussian
 from genstack.compressor.bottleneck import Bottleneck
-from genstack.compressor.quantizers import MultiScale, Residual, VectorQuantizer
+from genstack.compressor.quantizers import BSQ, MultiScale, MultiScaleResidual, Residual, VectorQuantizer
 from genstack.conditions import ClassLabels, EncodedCaptions, ImageCodes
 from genstack.data import ImageData
 from genstack.data.images import to_uint8
@@ -140,6 +140,7 @@ def fitting(parts, data):
     candidates = [
         Autoencoder(data.channels, network, VectorQuantizer(32, 4)),
         Autoencoder(data.channels, network, MultiScale((1, 2, 4), 32, 4)),
+        Autoencoder(data.channels, network, MultiScaleResidual(BSQ(5), (1, 2, 4))),
         Autoencoder(data.channels, network, Residual(3, 32, 4)),
         Autoencoder(data.channels, network, Gaussian(4)),
     ]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -44,6 +44,8 @@ class Data(ABC):
     limit: int | None
     validation: float
     balance: float
+    #: True for codes or latents of images, False for images.
+    encoded: ClassVar[bool] = False
 
     @property
     @abstractmethod

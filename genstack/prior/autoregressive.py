@@ -68,10 +68,10 @@ class Autoregressive(Sequential):
         padding_mask = self.condition.padding_mask(condition)
         return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
-    def corrupt(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-        """Replace a share of codes by random ones."""
+    def targets_and_inputs(self, codes: Int[Tensor, "b n"]) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
+        """Replace a share of the codes that are read by random ones."""
         noisy = torch.rand(codes.shape, device=codes.device) < self.code_noise
-        return torch.where(noisy, torch.randint_like(codes, self.layout.codebook_size), codes)
+        return codes, torch.where(noisy, torch.randint_like(codes, self.layout.codebook_size), codes)
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code given the codes before it, in float32."""

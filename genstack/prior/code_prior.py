@@ -24,7 +24,7 @@ class CodePrior(Prior):
     unsupported = ("solver",)
 
     @final
-    def read(self, posterior: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+    def read(self, posterior: Int[Tensor, "b *pair n"]) -> Int[Tensor, "b *pair n"]:
         """The codes, as they are."""
         return posterior
 

@@ -20,18 +20,20 @@ class Exact(CodePrior):
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code given codes that are sampled before it, in float32; K outputs of the head."""
 
-    def corrupt(self, codes: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-        """Codes that the network reads in training; by default they are not changed."""
-        return codes
+    def targets_and_inputs(
+        self, codes: Int[Tensor, "b *pair n"]
+    ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
+        """Codes to predict and codes that the network reads, in training; by default the same."""
+        return codes, codes
 
     @final
-    def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:
+    def loss(self, codes: Int[Tensor, "b *pair n"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean cross entropy in nats per code; in training with condition dropout."""
-        inputs = codes
+        targets = inputs = codes
         if self.training:
             condition = self.condition.drop(condition)
-            inputs = self.corrupt(codes)
-        return self._cross_entropy(codes, inputs, condition).mean()
+            targets, inputs = self.targets_and_inputs(codes)
+        return self._cross_entropy(targets, inputs, condition).mean()
 
     @final
     def nats(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, " b"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genstack.compressor.compressor import Compressor
-from genstack.compressor.quantizers.multiscale import Scales, resize
+from genstack.compressor.quantizers.multiscale import MultiScaleResidual, Scales, resize
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -43,6 +43,9 @@ class NextScale(Exact):
         backbone: configuration of the transformer; VAR has learned positions, layer norms, gelu_tanh, biases,
             qk_norm unit and adaLN.
         symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        bit_flips: largest share of bits of each grid that are flipped in training, so that finer grids learn
+            to correct mistakes of coarser ones (bitwise self-correction of Infinity, arXiv:2412.04431, which
+            has 0.3); 0 for none. It needs images, not an archive of codes.
     """
 
     def __init__(
@@ -51,8 +54,11 @@ class NextScale(Exact):
         condition: Condition,
         backbone: Backbone = Backbone(adaln="own"),
         symbols: Symbols = Softmax(),
+        bit_flips: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= bit_flips <= 1:
+            raise UserError(f"bit_flips must be from 0 to 1, got {bit_flips}")
         if len(layout.grids) == 1 or layout.depth > 1:
             raise UserError(
                 f"NextScale needs a compressor with several grids and one symbol per position, got "
@@ -60,6 +66,7 @@ class NextScale(Exact):
             )
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
+        self.bit_flips, self.needs_images = bit_flips, "bit_flips" if bit_flips else ""
         #: A condition of one token is the first grid's token; longer ones precede it.
         length = backbone.prefix_length(condition.length)
         self.prefix_length = length if length > 1 else 0
@@ -95,6 +102,11 @@ class NextScale(Exact):
                 f"NextScale needs a compressor with the quantizer MultiScale or MultiScaleResidual, got "
                 f"{type(quantizer).__name__}; {REMEDY}"
             )
+        if self.bit_flips and not (isinstance(quantizer, MultiScaleResidual) and quantizer.has_bits):
+            raise UserError(
+                f"bit_flips {self.bit_flips} needs codes of bits; use the quantizer MultiScaleResidual with "
+                f"BSQ or LFQ, or bit_flips 0"
+            )
         self.lookup = Lookup(quantizer)
         if self.latent_embedding is None:
             self.latent_embedding = nn.Linear(
@@ -102,6 +114,25 @@ class NextScale(Exact):
             )
             nn.init.normal_(self.latent_embedding.weight, std=quantizer.dim**-0.5 * 0.02)
             nn.init.zeros_(self.latent_embedding.bias)
+
+    def encode(self, compressor: Compressor, images: Float[Tensor, "b c H W"]) -> Int[Tensor, "b *pair n"]:
+        """Codes; in training with `bit_flips`, pairs of codes to predict and codes to read, `b 2 n`."""
+        if not self.training or not self.bit_flips:
+            return super().encode(compressor, images)
+        quantizer = self.lookup.quantizer
+        assert isinstance(quantizer, MultiScaleResidual)
+        (latents,) = compressor.features(images)
+        return quantizer.encode_flipped(latents, self.bit_flips)
+
+    def targets_and_inputs(
+        self, codes: Int[Tensor, "b *pair n"]
+    ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
+        """Split the pairs of `encode`."""
+        if not self.bit_flips:
+            return codes, codes
+        if codes.ndim == 2:
+            raise UserError("bit_flips needs pairs of codes in training, as `encode` returns them; got codes")
+        return codes[:, 0], codes[:, 1]
 
     def logits(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, "b n K"]:
         """Logits of every code given the codes of coarser grids, in float32."""

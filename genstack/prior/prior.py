@@ -42,6 +42,8 @@ class Prior(nn.Module, ABC):
     temperature_schedules: ClassVar[tuple[str, ...]] = ("constant",)
     #: Sampling steps if `SamplingOptions.steps` is 0; None if their number is fixed.
     steps: int | None = None
+    #: Setting for which training encodes images in every step, so that archives do not do; "" for none.
+    needs_images: str = ""
 
     def __new__(cls, layout: Layout | None = None, *_: Any, **__: Any) -> Any:
         """Refuse the other kind of layout before a constructor reads it; a copy has none yet.
@@ -79,9 +81,13 @@ class Prior(nn.Module, ABC):
             progress: share of the optimizer steps that are done, at least 0 and below 1.
         """
 
+    def encode(self, compressor: Compressor, images: Float[Tensor, "b c H W"]) -> Shaped[Tensor, "b ..."]:
+        """Encode images for `read`, by `Compressor.posterior` unless training needs more."""
+        return compressor.posterior(images)
+
     @abstractmethod
     def read(self, posterior: Tensor) -> Shaped[Tensor, "b ..."]:
-        """Codes or latents to model, from `Compressor.posterior`."""
+        """Codes or latents to model, from `encode` or an archive."""
 
     @abstractmethod
     def loss(self, values: Shaped[Tensor, "b ..."], condition: Tensor) -> Float[Tensor, ""]:

@@ -1,6 +1,7 @@
 """Training of stage two: a prior over the codes or latents of a frozen compressor."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import Any
@@ -60,6 +61,12 @@ class PriorTraining(Training[Prior]):
         self.layout: Layout = compressor.compressor.layout(height, width)
         learner = prior(self.layout, condition.fit(data.info))
         learner.attach(compressor.compressor)
+        if learner.needs_images and data.encoded:
+            raise UserError(
+                f"{learner.needs_images} needs images, which training encodes anew in every step, but "
+                f"{data.source} is an archive; give the images as --data.source, or leave out "
+                f"model.prior.{learner.needs_images}"
+            )
         super().__init__(learner, data, optimization, ema, seed)
         self.held_out = held_out(self.model)
         self.best_metric = f"val/{self.held_out.best_metric}"
@@ -136,7 +143,7 @@ class PriorTraining(Training[Prior]):
     @torch.no_grad()
     def encode(self, batch: Batch | EncodedBatch, prior: Prior) -> tuple[Tensor, Tensor]:
         """Encode a batch to codes or latents, and condition values."""
-        posterior = batch.posterior(self.compressor.compressor.posterior)
+        posterior = batch.posterior(partial(prior.encode, self.compressor.compressor))
         return prior.read(posterior), prior.condition.encode(batch.inputs)
 
     def objective(self, batch: Batch | EncodedBatch) -> Tensor:

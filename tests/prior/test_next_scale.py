@@ -14,7 +14,7 @@ from genstack.checkpoints import published
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.checkpoints.model_file import load, save
 from genstack.compressor import Autoencoder, Convolutional
-from genstack.compressor.quantizers import VectorQuantizer
+from genstack.compressor.quantizers import BSQ, FSQ, MultiScaleResidual, VectorQuantizer
 from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
@@ -23,6 +23,7 @@ from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.next_scale import NextScale
+from genstack.prior.symbols import Bits
 from genstack.transformer import Backbone
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -97,3 +98,52 @@ def test_saved_prior_stores_the_table_once(tmp_path):
     assert torch.equal(again.prior.sample(labels, SamplingOptions(), seeds), codes)
     assert again.prior.lookup.quantizer is again.compressor.quantizer
     assert not any("codebook" in name or "smoothers" in name for name in again.prior.state_dict())
+
+
+def bitwise(bit_flips, quantizer=None):
+    """A prior over bits on three scales, and its compressor."""
+    scales = MultiScaleResidual(quantizer or BSQ(5), (1, 2, 4))
+    compressor = Autoencoder(1, Convolutional(8, 8, (1, 1, 1, 1), 1, (), False), scales).eval()
+    torch.manual_seed(0)
+    backbone = Backbone(24, 2, 3, adaln="own")
+    prior = NextScale(compressor.layout(32, 48), CLASSES, backbone, Bits(), bit_flips)
+    prior.attach(compressor)
+    return prior, compressor
+
+
+def test_flipped_bits_are_read_and_their_corrections_predicted():
+    prior, compressor = bitwise(0.3)
+    images, labels = torch.rand(6, 1, 32, 48) * 2 - 1, torch.arange(6) % 3
+    pairs = prior.encode(compressor, images)
+    assert pairs.shape == (6, 2, prior.layout.length) and not torch.equal(pairs[:, 0], pairs[:, 1])
+    torch.manual_seed(1)
+    loss = prior.loss(prior.read(pairs), labels)
+    torch.manual_seed(1)
+    dropped = prior.condition.drop(labels)
+    expected = prior.distribution.nats(prior.logits(pairs[:, 1], dropped), pairs[:, 0])
+    assert torch.equal(loss, expected.mean())
+    codes = prior.eval().encode(compressor, images)
+    assert torch.equal(codes, compressor.encode(images)), "held-out images have no flips"
+    torch.testing.assert_close(
+        prior.loss(codes, labels), prior.nats(codes, labels).mean() / prior.layout.length
+    )
+
+
+def test_without_flips_nothing_is_drawn():
+    prior, compressor = bitwise(0.0)
+    images, state = torch.rand(2, 1, 32, 48) * 2 - 1, torch.get_rng_state()
+    codes = prior.encode(compressor, images)
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(codes, compressor.encode(images))
+
+
+def test_flips_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match=r"bit_flips must be from 0 to 1, got 1\.5"):
+        bitwise(1.5)
+    with pytest.raises(UserError, match=r"needs codes of bits; use the quantizer MultiScaleResidual"):
+        bitwise(0.3, FSQ((4, 4)))
+    with pytest.raises(UserError, match=r"needs codes of bits"):
+        prior = NextScale(LAYOUT, CLASSES, bit_flips=0.3)
+        prior.attach(Lookup(MultiScale((1, 2, 3), 7, 5)))
+    prior, compressor = bitwise(0.3)
+    with pytest.raises(UserError, match="needs pairs of codes in training"):
+        prior.loss(compressor.encode(torch.rand(2, 1, 32, 48)), torch.arange(2))

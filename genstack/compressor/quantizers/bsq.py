@@ -3,18 +3,17 @@
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from genstack.compressor.bottleneck import Quantized, Quantizer
+from genstack.compressor.bottleneck import Quantized
 from genstack.compressor.quantizers.binary import entropy_term
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.corners import Corners
+from genstack.compressor.quantizers.corners import BitQuantizer, Corners
 from genstack.compressor.quantizers.estimator import straight_through
-from genstack.layout import CodeLayout
 
 
-class BSQ(Quantizer):
+class BSQ(BitQuantizer):
     """Replace latents on the unit sphere by the nearest corner of the inscribed cube; its signs are the code.
 
     Like LFQ, but without a commitment loss, because the distance of latents and codes is bounded.
@@ -36,13 +35,11 @@ class BSQ(Quantizer):
         diversity: float = 1.0,
         temperature: float = 0.03,
     ):
-        super().__init__()
         check("bits", bits, bits >= 1, "1 or more")
         check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
         check("diversity", diversity, diversity >= 0, "0 or more")
         check("temperature", temperature, temperature > 0, "more than 0")
-        self.corners = Corners(bits, depth, reach=bits**-0.5)
-        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.corners.size
+        super().__init__(Corners(bits, depth, reach=bits**-0.5))
         self.entropy_weight, self.diversity, self.temperature = entropy_weight, diversity, temperature
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
@@ -54,7 +51,3 @@ class BSQ(Quantizer):
             losses = {"entropy": self.entropy_weight * entropy_term(logits, self.diversity)}
             quantized = rearrange(straight_through(hard, soft), "b h w d -> b d h w")
         return Quantized(quantized, losses, codes=codes)
-
-    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
-        (grid,) = layout.split(codes)
-        return self.corners.lookup(grid)

@@ -7,7 +7,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from genstack.compressor.bottleneck import Quantizer
 from genstack.errors import UserError
+from genstack.layout import CodeLayout
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,31 @@ class Corners:
         """Convert symbols to bits, the inverse of `codes`."""
         places = torch.arange(self.bits // self.depth, device=grid.device)
         return rearrange(grid[..., None] >> places & 1, "b h w depth bit -> b h w (depth bit)").bool()
+
+    def flip(
+        self, grid: Int[Tensor, "b h w {self.depth}"], flipped: Bool[Tensor, "b h w {self.bits}"]
+    ) -> Int[Tensor, "b h w {self.depth}"]:
+        """Flip the marked bits of symbols."""
+        return self.codes(self.bits_of(grid) ^ flipped).view_as(grid)
+
+
+class BitQuantizer(Quantizer):
+    """A quantizer whose codes are bits: signs of channels, as corners of a cube.
+
+    Args:
+        corners: the corners.
+    """
+
+    def __init__(self, corners: Corners):
+        super().__init__()
+        self.corners = corners
+        self.bits, self.depth, self.dim, self.codebook_size = (
+            corners.bits,
+            corners.depth,
+            corners.bits,
+            corners.size,
+        )
+
+    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
+        (grid,) = layout.split(codes)
+        return self.corners.lookup(grid)

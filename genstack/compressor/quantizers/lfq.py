@@ -3,18 +3,17 @@
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from genstack.compressor.bottleneck import Quantized, Quantizer
+from genstack.compressor.bottleneck import Quantized
 from genstack.compressor.quantizers.binary import entropy_term
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.corners import Corners
+from genstack.compressor.quantizers.corners import BitQuantizer, Corners
 from genstack.compressor.quantizers.estimator import straight_through
-from genstack.layout import CodeLayout
 
 
-class LFQ(Quantizer):
+class LFQ(BitQuantizer):
     """Replace each channel by its sign, -1 or 1; the signs of a position are the bits of its code.
 
     It gives large codebooks without a table. The entropy terms (equation 5) make each latent's code certain
@@ -39,14 +38,12 @@ class LFQ(Quantizer):
         commitment_weight: float = 0.1,
         temperature: float = 0.3,
     ):
-        super().__init__()
         check("bits", bits, bits >= 1, "1 or more")
         check("entropy_weight", entropy_weight, entropy_weight >= 0, "0 or more")
         check("diversity", diversity, diversity >= 0, "0 or more")
         check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
         check("temperature", temperature, temperature > 0, "more than 0")
-        self.corners = Corners(bits, depth)
-        self.bits, self.depth, self.dim, self.codebook_size = bits, depth, bits, self.corners.size
+        super().__init__(Corners(bits, depth))
         self.entropy_weight, self.diversity = entropy_weight, diversity
         self.commitment_weight, self.temperature = commitment_weight, temperature
 
@@ -62,7 +59,3 @@ class LFQ(Quantizer):
             }
             quantized = rearrange(straight_through(hard, soft), "b h w d -> b d h w")
         return Quantized(quantized, losses, codes=codes)
-
-    def lookup(self, codes: Int[Tensor, "b n"], layout: CodeLayout) -> Float[Tensor, "b {self.dim} h w"]:
-        (grid,) = layout.split(codes)
-        return self.corners.lookup(grid)

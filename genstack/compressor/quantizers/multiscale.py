@@ -14,6 +14,7 @@ from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.bsq import BSQ
 from genstack.compressor.quantizers.check import check
 from genstack.compressor.quantizers.codebook import Codebook, Seeding
+from genstack.compressor.quantizers.corners import BitQuantizer
 from genstack.compressor.quantizers.estimator import straight_through
 from genstack.compressor.quantizers.nearest import nearest
 from genstack.errors import UserError
@@ -193,6 +194,41 @@ class MultiScaleResidual(Scales):
         means = {name: torch.stack(each).mean() for name, each in losses.items()}
         means["sums"] = self.commitment_weight * torch.stack(commitment).mean()
         return Quantized(straight_through(total, soft), means, codes=layout.join(grids))
+
+    @property
+    def has_bits(self) -> bool:
+        """True if codes are bits, which `encode_flipped` flips."""
+        return isinstance(self.of_grid, BitQuantizer)
+
+    @torch.no_grad()
+    def encode_flipped(
+        self, latents: Float[Tensor, "b {self.dim} h w"], largest: float
+    ) -> Int[Tensor, "b two=2 n"]:
+        """Encode with random flips, which finer grids correct (arXiv:2412.04431, algorithm 2).
+
+        Each grid quantizes what the flipped coarser grids leave. Returns pairs of codes: those before the
+        flips, which a prior predicts, and those after them, which it reads. The last grid is not flipped.
+
+        Args:
+            latents: the latents.
+            largest: largest share of flipped bits; drawn for each image and grid, uniformly from 0 on.
+        """
+        quantizer = self.of_grid
+        assert isinstance(quantizer, BitQuantizer)
+        with torch.autocast(latents.device.type, enabled=False):
+            soft = latents.float()
+            total, targets, inputs = torch.zeros_like(soft), [], []
+            layout = self.layout((1, 1), *latents.shape[2:])
+            for number, (height, width) in enumerate(layout.grids):
+                codes = quantizer(resize(soft - total, (height, width), "area")).codes
+                targets.append(rearrange(codes, "b (h w depth) -> b h w depth", h=height, w=width))
+                inputs.append(targets[-1])
+                if number + 1 < len(layout.grids):
+                    share = largest * torch.rand(len(soft), 1, 1, 1, device=soft.device)
+                    chances = torch.rand(len(soft), height, width, quantizer.bits, device=soft.device)
+                    inputs[-1] = quantizer.corners.flip(targets[-1], chances < share)
+                total = total + self.upsample(inputs[-1], number, latents.shape[2], latents.shape[3])
+        return torch.stack([layout.join(targets), layout.join(inputs)], dim=1)
 
     def upsample(
         self, grid: Int[Tensor, "b _ _ {self.depth}"], number: int, height: int, width: int

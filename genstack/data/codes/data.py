@@ -134,6 +134,8 @@ class CodeData(Data):
         compressor: the compressor that the codes were made with.
     """
 
+    encoded = True
+
     def __init__(self, data: ImageData, compressor: Model):
         self.settings, self.source, self.batch_size = data, data.source, data.batch_size
         self.limit, self.validation, self.balance = data.limit, data.validation, data.balance

@@ -1,11 +1,14 @@
 """Multi-scale quantization against its algorithm in loops."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from genstack.compressor.quantizers import BSQ, FSQ, LFQ, MultiScale, MultiScaleResidual
 from genstack.compressor.quantizers.multiscale import smoother_index
+from genstack.layout import CodeLayout
 
 VAR = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
@@ -106,3 +109,48 @@ def test_any_quantizer_quantizes_what_coarser_grids_leave(quantizer):
     assert torch.equal(quantized.codes, torch.cat(codes, dim=1))
     torch.testing.assert_close(quantized.latents, total)
     torch.testing.assert_close(scales.lookup(quantized.codes, layout), total)
+
+
+@pytest.mark.parametrize("quantizer", [BSQ(8), LFQ(6, depth=2)], ids=lambda each: type(each).__name__)
+def test_flipped_grids_are_quantized_anew(quantizer):
+    """Each grid is the nearest to what the flipped coarser ones leave, in loops."""
+    scales = MultiScaleResidual(quantizer, (1, 2, 4)).eval()
+    latents = torch.randn(40, quantizer.dim, 5, 7)
+    layout = scales.layout((40, 56), 5, 7)
+    targets, inputs = (layout.split(codes) for codes in scales.encode_flipped(latents, 0.4).unbind(1))
+    total, shares = torch.zeros_like(latents), []
+    for number, size in enumerate(layout.grids):
+        rest = F.adaptive_avg_pool2d(latents - total, size)
+        assert torch.equal(targets[number].flatten(1), quantizer(rest).codes)
+        one = CodeLayout((1, 1), layout.codebook_size, (size,), layout.depth)
+        vectors = quantizer.lookup(inputs[number].flatten(1), one)
+        before = quantizer.lookup(targets[number].flatten(1), one)
+        shares.append((vectors != before).float().mean((1, 2, 3)))
+        total = total + F.interpolate(vectors, (5, 7), mode="bicubic")
+    assert (shares[-1] == 0).all(), "nothing corrects the last grid"
+    assert 0.15 < shares[1].mean() < 0.25, "the mean of uniform shares up to 0.4"
+    assert shares[1].std() > 0.05 and (shares[1] - shares[0]).abs().mean() > 0.05, (
+        "drawn for each image and grid"
+    )
+
+
+def test_finer_grids_correct_flips():
+    """The sum stays near the latents, unlike that of flipped codes with the finer grids of before."""
+    scales = MultiScaleResidual(BSQ(16), tuple(range(1, 9))).eval()
+    latents = F.interpolate(torch.randn(64, 16, 2, 2), (8, 8), mode="bicubic")
+    layout, state = scales.layout((64, 64), 8, 8), torch.get_rng_state()
+    plain = scales.encode(latents)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(scales.encode_flipped(latents, 0.0), torch.stack([plain, plain], dim=1))
+    targets, inputs = scales.encode_flipped(latents, 0.3).unbind(1)
+
+    def errors(codes):
+        grids = layout.split(codes)
+        sums = [scales.partial(grids[:count], layout) for count in range(1, len(grids) + 1)]
+        return [float((latents - each).square().mean()) for each in sums]
+
+    places, flips = torch.arange(16), targets ^ inputs
+    assert 0.1 < float((flips[..., None] >> places & 1).float().mean()) < 0.2
+    flipped = errors(inputs)
+    assert all(finer < 0.9 * coarser for coarser, finer in pairwise(flipped))
+    assert errors(plain)[-1] < flipped[-1] < 0.5 * errors(plain ^ flips)[-1]
