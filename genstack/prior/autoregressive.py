@@ -30,7 +30,8 @@ class Autoregressive(Sequential):
             from mistakes (1 - pkeep in taming-transformers); 0 for none.
         neighbors: add the three codes above the predicted one to its token; attention takes hundreds of steps
             to find them.
-        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
+            Bits or MaskedBits for those of 2^n values.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Autoregressive(Sequential):
         self.prefix_length = backbone.causal_prefix_length(condition.length)
         self.transformer = Transformer(layout, backbone, self.prefix_length)
         self.head = symbols.head(self.codes, bias=backbone.head_bias)
-        self.distribution = symbols.distribution(layout.codebook_size, backbone.width)
+        self.distribution = symbols.distribution(layout.codebook_size, backbone)
 
         no_position = torch.full((self.prefix_length,), layout.length)
         order = torch.arange(layout.length)

@@ -28,7 +28,8 @@ class Diffusion(CodePrior):
         steps: sampling steps, unless sampling sets its own; codes whose times fall into one step are sampled
             together, so more steps are more faithful and slower.
         masks: random masks per image to estimate `nats`; more are more precise, and slower.
-        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
+            Bits or MaskedBits for those of 2^n values.
     """
 
     likelihood = "upper bound (diffusion, continuous time)"

@@ -29,7 +29,8 @@ class Hierarchical(Sequential):
         condition: condition of every grid's prior; set from the data.
         backbone: configuration of the transformer over the coarsest grid.
         finer: configuration of the transformer over each finer grid.
-        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
+            Bits or MaskedBits for those of 2^n values.
     """
 
     def __init__(

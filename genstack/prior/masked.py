@@ -43,7 +43,8 @@ class Masked(CodePrior):
             codes kept so far (kept, Halton-MaskGIT).
         predict_mask: give the mask a probability, too (Halton-MaskGIT). Where it is sampled, later steps read
             a mask, and the result has the last code.
-        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
+            Bits or MaskedBits for those of 2^n values.
     """
 
     likelihood = "upper bound (order-agnostic)"

@@ -12,6 +12,7 @@ from genstack.errors import UserError
 from genstack.prior.options import SamplingOptions
 from genstack.prior.symbols import Bits, Distribution, Guide, count_bits, sample_bits, score_of_bits
 from genstack.transformer.adaln import Modulation
+from genstack.transformer.backbone import Backbone
 from genstack.transformer.head import from_bits, to_bits
 
 
@@ -46,8 +47,8 @@ class MaskedBits(Bits):
     def outputs(self, codebook_size: int, width: int) -> int:
         return width
 
-    def distribution(self, codebook_size: int, width: int) -> Distribution:
-        return MaskedBitDistribution(count_bits(codebook_size), width, self)
+    def distribution(self, codebook_size: int, backbone: Backbone) -> Distribution:
+        return MaskedBitDistribution(count_bits(codebook_size), backbone.width, self)
 
     def likelihood(self, kind: str) -> str:
         reasons = kind.removeprefix("exact").removeprefix("upper bound (").removesuffix(")")

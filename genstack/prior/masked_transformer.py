@@ -58,7 +58,7 @@ class MaskedTransformer(nn.Module):
         self.prefix_length = backbone.prefix_length(condition.length)
         self.transformer = Transformer(layout, backbone, self.prefix_length)
         self.head = symbols.head(self.codes, bias=backbone.head_bias)
-        self.distribution = symbols.distribution(layout.codebook_size + predict_mask, backbone.width)
+        self.distribution = symbols.distribution(layout.codebook_size + predict_mask, backbone)
 
         no_position = torch.full((self.prefix_length,), layout.length)
         self.register_buffer(

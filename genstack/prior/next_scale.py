@@ -42,7 +42,8 @@ class NextScale(Exact):
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer; VAR has learned positions, layer norms, gelu_tanh, biases,
             qk_norm unit and adaLN.
-        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
+            Bits or MaskedBits for those of 2^n values.
         bit_flips: largest share of bits of each grid that are flipped in training, so that finer grids learn
             to correct mistakes of coarser ones (bitwise self-correction of Infinity, arXiv:2412.04431, which
             has 0.3); 0 for none. It needs images, not an archive of codes.
@@ -84,7 +85,7 @@ class NextScale(Exact):
         nn.init.normal_(self.head.weight, std=0.02)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
-        self.distribution = symbols.distribution(layout.codebook_size, backbone.width)
+        self.distribution = symbols.distribution(layout.codebook_size, backbone)
         #: Latents to tokens; built by `attach`, which knows the channels of the compressor's latents.
         self.latent_embedding: nn.Linear | None = None
 

@@ -36,7 +36,8 @@ class RandomOrder(CodePrior):
         anneal: shares of training between which random orders give way to raster order; 1 and 1 keep random
             orders, which inpainting and sampling in other orders need.
         order: order of sampling: Raster, Random or Halton; known codes come first in each of them.
-        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
+            Bits or MaskedBits for those of 2^n values.
     """
 
     context = "all"
@@ -63,7 +64,7 @@ class RandomOrder(CodePrior):
         self.target = PositionEmbedding(layout, backbone.width, absolute=True)
         self.transformer = Transformer(layout, backbone, self.prefix_length)
         self.head = symbols.head(self.codes, bias=backbone.head_bias)
-        self.distribution = symbols.distribution(layout.codebook_size, backbone.width)
+        self.distribution = symbols.distribution(layout.codebook_size, backbone)
 
     def before_step(self, progress: float) -> None:
         self.progress = progress

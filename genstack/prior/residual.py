@@ -32,7 +32,8 @@ class ResidualTransformer(Sequential):
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer over positions; the inner one differs only in depth.
         layers: layers of the inner transformer.
-        symbols: how codes are read and predicted: Softmax, or Bits or MaskedBits for codebooks of 2^n values.
+        symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
+            Bits or MaskedBits for those of 2^n values.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ResidualTransformer(Sequential):
         self.heads = nn.ModuleList(
             symbols.head(self.codes, depth, layout.depth, backbone.head_bias) for depth in range(layout.depth)
         )
-        self.distribution = symbols.distribution(layout.codebook_size, width)
+        self.distribution = symbols.distribution(layout.codebook_size, backbone)
 
         no_position, order = torch.full((self.prefix_length,), outer.length), torch.arange(outer.length)
         self.register_buffer("positions", torch.cat([no_position, order[:-1]]), persistent=False)

@@ -2,7 +2,7 @@
 
 A code is one of K values. `Softmax` gives each value a vector and a logit, so memory and time grow with K.
 `Bits` and `MaskedBits` read a code as its log2 K bits, so they grow with the bits: codebooks of 2^16 to 2^62
-values then cost hardly more than small ones.
+values then cost hardly more than small ones. `Factorized` reads a code as a few parts of any sizes.
 """
 
 from abc import ABC, abstractmethod
@@ -167,7 +167,7 @@ class Symbols(ABC):
         """Channels of the outputs for features of this width."""
 
     @abstractmethod
-    def distribution(self, codebook_size: int, width: int) -> Distribution:
+    def distribution(self, codebook_size: int, backbone: Backbone) -> Distribution:
         """Distribution of a code."""
 
     def likelihood(self, kind: str) -> str:
@@ -188,7 +188,7 @@ class Softmax(Symbols):
     def outputs(self, codebook_size: int, width: int) -> int:
         return codebook_size
 
-    def distribution(self, codebook_size: int, width: int) -> Distribution:
+    def distribution(self, codebook_size: int, backbone: Backbone) -> Distribution:
         return Categorical()
 
 
@@ -208,7 +208,7 @@ class Bits(Symbols):
     def outputs(self, codebook_size: int, width: int) -> int:
         return count_bits(codebook_size)
 
-    def distribution(self, codebook_size: int, width: int) -> Distribution:
+    def distribution(self, codebook_size: int, backbone: Backbone) -> Distribution:
         return IndependentBits(count_bits(codebook_size))
 
 

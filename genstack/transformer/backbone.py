@@ -51,6 +51,8 @@ class Backbone:
             than what a sub-layer reads.
         skips: let each of the last layers also read the output of one of the first, the last that of the
             first (U-ViT, arXiv:2209.12152).
+        last: what follows the last layer: norm (nothing with `post_norm`); none, for symbols that normalize
+            (Open-MAGVIT2); or mlp, which adds a linear layer, GELU and a norm (BERT, MaskBit).
     """
 
     width: int = 384
@@ -78,6 +80,7 @@ class Backbone:
     head_bias: bool = False
     post_norm: bool = False
     skips: bool = False
+    last: Literal["norm", "none", "mlp"] = "norm"
 
     def __post_init__(self) -> None:
         if self.rounding < 1:
@@ -97,6 +100,8 @@ class Backbone:
             raise UserError(f"registers must be at least 0, got {self.registers}")
         if self.post_norm and self.adaln != "none":
             raise UserError("post_norm and adaLN exclude each other; use `adaln: none`")
+        if self.last != "norm" and self.adaln != "none":
+            raise UserError(f"last {self.last} and adaLN exclude each other; use `adaln: none`")
         if self.adaln == "none" and self.adaln_steps:
             raise UserError("adaln_steps needs `adaln: own` or shared")
         if self.adaln == "none" and not self.prefix and not self.cross_attention:

@@ -141,12 +141,16 @@ def layer(backbone: Backbone) -> nn.Module:
 
 
 def last_norm(backbone: Backbone) -> nn.Module:
-    """Build the norm after all layers."""
-    if backbone.post_norm:
+    """Build what follows the layers."""
+    if backbone.adaln != "none":
+        return AdaLN(backbone.width, backbone.norm, backbone.adaln_epsilon)
+    if backbone.last == "none":
         return nn.Identity()
-    if backbone.adaln == "none":
-        return normalization(backbone)
-    return AdaLN(backbone.width, backbone.norm, backbone.adaln_epsilon)
+    norm = nn.Identity() if backbone.post_norm else normalization(backbone)
+    if backbone.last == "norm":
+        return norm
+    dense = nn.Linear(backbone.width, backbone.width, bias=backbone.bias)
+    return nn.Sequential(norm, dense, nn.GELU(), normalization(backbone))
 
 
 def skips(backbone: Backbone) -> nn.ModuleList | None:

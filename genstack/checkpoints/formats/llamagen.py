@@ -180,20 +180,22 @@ def with_mlp_width(backbone: Backbone, hidden: int) -> Backbone:
 def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
     """Weights of the layers and of the last normalisation."""
     found = {"norm.weight": weights.take("norm.weight")}
-    for layer in range(backbone.depth):
-        place = f"layers.{layer}"
-        gate, inner = (weights.take(f"{place}.feed_forward.{name}.weight") for name in ("w1", "w3"))
-        found |= {
-            f"{place}.attention.qkv.weight": rotary_qkv(
-                weights.take(f"{place}.attention.wqkv.weight"), backbone
-            ),
-            f"{place}.attention.out.weight": weights.take(f"{place}.attention.wo.weight"),
-            f"{place}.attention_norm.weight": weights.take(f"{place}.attention_norm.weight"),
-            f"{place}.feedforward_norm.weight": weights.take(f"{place}.ffn_norm.weight"),
-            f"{place}.feedforward.fc1.weight": concatenate(gate, inner),
-            f"{place}.feedforward.fc2.weight": weights.take(f"{place}.feed_forward.w2.weight"),
-        }
+    for number in range(backbone.depth):
+        found |= block(weights, f"layers.{number}", f"layers.{number}", backbone)
     return found
+
+
+def block(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[str, Weight]:
+    """Weights of a layer."""
+    gate, inner = (weights.take(f"{theirs}.feed_forward.{name}.weight") for name in ("w1", "w3"))
+    return {
+        f"{ours}.attention.qkv.weight": rotary_qkv(weights.take(f"{theirs}.attention.wqkv.weight"), backbone),
+        f"{ours}.attention.out.weight": weights.take(f"{theirs}.attention.wo.weight"),
+        f"{ours}.attention_norm.weight": weights.take(f"{theirs}.attention_norm.weight"),
+        f"{ours}.feedforward_norm.weight": weights.take(f"{theirs}.ffn_norm.weight"),
+        f"{ours}.feedforward.fc1.weight": concatenate(gate, inner),
+        f"{ours}.feedforward.fc2.weight": weights.take(f"{theirs}.feed_forward.w2.weight"),
+    }
 
 
 def rotary_qkv(weight: Weight, backbone: Backbone) -> Weight:

@@ -37,19 +37,24 @@ class OpenMAGVIT2(Format):
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         if "model_ema.decay" in weights:
             weights = weights.ema()
-        found = sizes(weights)
-        bits = weights.dims("encoder.conv_out.weight", 4)[0]
-        if found.dim != bits:
-            raise UserError(
-                f"the decoder reads {found.dim} channels, but codes have {bits} bits; a decoder that also "
-                f"reads noise (gan_decoder of BitDance) is not supported"
-            )
-        depth = symbols(bits)
-        plan = MAGVITNetwork(found.dim, found.width, found.multipliers, found.blocks)
-        made = load_module(
-            lambda: Autoencoder(found.channels, plan, LFQ(bits, depth), projection=0), network(weights, plan)
-        )
+        made = tokenizer(weights)
         return Model(made, preprocessing(made, options))
+
+
+def tokenizer(weights: Weights) -> Autoencoder:
+    """Load the tokenizer."""
+    found = sizes(weights)
+    bits = weights.dims("encoder.conv_out.weight", 4)[0]
+    if found.dim != bits:
+        raise UserError(
+            f"the decoder reads {found.dim} channels, but codes have {bits} bits; a decoder that also "
+            f"reads noise (gan_decoder of BitDance) is not supported"
+        )
+    depth = symbols(bits)
+    plan = MAGVITNetwork(found.dim, found.width, found.multipliers, found.blocks)
+    return load_module(
+        lambda: Autoencoder(found.channels, plan, LFQ(bits, depth), projection=0), network(weights, plan)
+    )
 
 
 def symbols(bits: int) -> int:
