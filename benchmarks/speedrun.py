@@ -96,11 +96,11 @@ def construct(node: Any) -> Any:
     return node
 
 
-def recipe(name: str) -> Contender:
-    """A committed recipe, with a network of the small form and no adversary."""
+def recipe(name: str, **changes: Any) -> Contender:
+    """A committed recipe without an adversary, with a network of the small form or with other changes."""
     model = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["model"]
     network = model["compressor"]["init_args"]["network"]
-    network["init_args"] |= SMALL.get(network["class_path"].rpartition(".")[2], {"width": WIDTH})
+    network["init_args"] |= changes or SMALL.get(network["class_path"].rpartition(".")[2], {"width": WIDTH})
     parts = {key: construct(value) for key, value in model["compressor"]["init_args"].items()}
     return Contender(
         Autoencoder(3, **parts),
@@ -191,41 +191,41 @@ def batches(images: Tensor, seed: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def measure(model: Autoencoder, images: Tensor, step: int, seconds: float) -> Moment:
-    """Held-out quality of a model."""
+    """Held-out quality of a model; usage is 0 without codes."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:HELD_OUT]
     parts = [(part / 127.5 - 1) for part in images[order].split(32)]
     made = [model.eval()(part) for part in parts]
     pairs = [(part, each.images) for part, each in zip(parts, made, strict=True)]
-    codes = torch.cat([each.codes.flatten() for each in made if each.codes is not None])
+    codes = torch.cat([torch.empty(0), *(each.codes.flatten() for each in made if each.codes is not None)])
     return Moment(
         step,
         seconds,
         float(torch.cat([psnr(*pair) for pair in pairs]).mean()),
         float(torch.cat([judge().distances(each, part) for part, each in pairs]).mean()),
-        len(codes.unique()) / model.quantizer.codebook_size,
+        len(codes.unique()) / getattr(model.quantizer, "codebook_size", 1),
     )
 
 
 def train(
-    contender: Callable[[], Contender], folder: Path, steps: int, seed: int, bf16: bool
-) -> list[Moment]:
-    """Train from scratch; held-out quality along the way."""
+    contender: Callable[[], Contender], images: Tensor, held_out: Tensor, steps: int, seed: int, bf16: bool
+) -> tuple[Autoencoder, list[Moment]]:
+    """Train from scratch on bytes; the averaged model, and its held-out quality along the way."""
     torch.manual_seed(seed)
     learner = contender()
     model, averages = learner.model.train(), ema_model(learner.model, learner.ema)
     if learner.perceptual is not None:
         learner.perceptual.to("cpu")
     optimizer, schedule = learner.optimization.optimizer([model], steps)
-    moments, seconds, loader = [], 0.0, batches(pictures(folder / "train"), seed)
+    moments, seconds, loader = [], 0.0, batches(images, seed)
     for step in range(1, steps + 1):
-        begun, images = time.process_time(), next(loader)
+        begun, batch = time.process_time(), next(loader)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            made = model(images)
+            made = model(batch)
             loss = sum(made.losses.values()) + learner.reconstruction.weight * learner.reconstruction.of(
-                made, images
+                made, batch
             )
             if learner.perceptual is not None:
-                loss = loss + learner.perceptual.weight * learner.perceptual(made.images, images)
+                loss = loss + learner.perceptual.weight * learner.perceptual(made.images, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -234,8 +234,8 @@ def train(
         averages.update_parameters(model)
         seconds += time.process_time() - begun
         if step % math.ceil(steps / MOMENTS) == 0 or step == steps:
-            moments.append(measure(averages.module, pictures(folder / "held_out"), step, seconds))
-    return moments
+            moments.append(measure(averages.module, held_out, step, seconds))
+    return averages.module.eval(), moments
 
 
 def compressor(given: argparse.Namespace) -> None:
@@ -253,7 +253,8 @@ def compressor(given: argparse.Namespace) -> None:
                 key = f"{name}, {pictured}, {given.steps}, {seed}"
                 if key not in known:
                     contender = PEERS.get(name) or (lambda: recipe(name))  # noqa: B023
-                    moments = train(contender, given.pictures / pictured, given.steps, seed, given.bf16)
+                    parts = [pictures(given.pictures / pictured / part) for part in ("train", "held_out")]
+                    _, moments = train(contender, *parts, given.steps, seed, given.bf16)
                     known[key] = [asdict(moment) for moment in moments]
                     if given.out:
                         with replacing(given.out) as file:
