@@ -15,7 +15,7 @@ from genstack.prior.logits import sample_from_logits
 from genstack.prior.options import SamplingOptions
 from genstack.prior.symbols import Distribution, Guide, Symbols
 from genstack.transformer.backbone import Backbone
-from genstack.transformer.head import SCALE, ScaledEmbedding
+from genstack.transformer.head import SCALE, ScaledEmbedding, linear_head
 from genstack.transformer.masks import Causal
 from genstack.transformer.transformer import Transformer
 
@@ -145,11 +145,7 @@ class FactorizedDistribution(Distribution):
         #: Vectors of all parts but the last.
         self.codes = nn.ModuleList(ScaledEmbedding(size, backbone.width) for size in sizes[:-1])
         self.transformer = Transformer(line, inside, prefix_length=1)
-        heads = [nn.Linear(backbone.width, size, bias=backbone.head_bias) for size in sizes]
-        for head in heads:
-            nn.init.normal_(head.weight, std=0.02)
-            if head.bias is not None:
-                nn.init.zeros_(head.bias)
+        heads = (linear_head(backbone.width, size, backbone.head_bias) for size in sizes)
         self.heads = nn.ModuleList(heads)
         #: Features have no position, parts have theirs.
         positions = torch.cat([torch.tensor([line.length]), torch.arange(line.length)])

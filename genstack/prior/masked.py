@@ -44,7 +44,9 @@ class Masked(CodePrior):
         predict_mask: give the mask a probability, too (Halton-MaskGIT). Where it is sampled, later steps read
             a mask, and the result has the last code.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits or MaskedBits for those of 2^n values.
+            Bits, MaskedBits or BitTokens for those of 2^n values.
+        joint: read and predict all symbols of a position by one token, so that the sequence is as short as
+            the grid; each is masked by itself (MaskBit). Only for compressors with several per position.
     """
 
     likelihood = "upper bound (order-agnostic)"
@@ -64,6 +66,7 @@ class Masked(CodePrior):
         rounded: Literal["masked", "kept"] = "masked",
         predict_mask: bool = False,
         symbols: Symbols = Softmax(),
+        joint: bool = False,
     ):
         super().__init__()
         if not 0 <= smoothing < 1:
@@ -73,8 +76,13 @@ class Masked(CodePrior):
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.schedule, self.order, self.smoothing = schedule, order, smoothing
         self.steps, self.masks, self.rounded = steps, masks, rounded
-        self.predict_mask = predict_mask
-        self.network = MaskedTransformer(layout, condition, backbone, symbols, predict_mask)
+        if joint and layout.depth == 1:
+            raise UserError(
+                "joint needs a compressor with several symbols per position, this one has one; use `joint: "
+                "false`, or a quantizer with a greater depth"
+            )
+        self.predict_mask, self.joint = predict_mask, joint
+        self.network = MaskedTransformer(layout, condition, backbone, symbols, predict_mask, joint)
         self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
 
     def loss(self, codes: Int[Tensor, "b n"], condition: Tensor) -> Float[Tensor, ""]:

@@ -8,6 +8,9 @@ entropy of k masked codes. It is also the bound of a model that samples codes on
 (arXiv:2110.02037, equation 3).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -20,6 +23,7 @@ from genstack.prior.logits import uniforms
 from genstack.prior.symbols import Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.head import linear_head
 from genstack.transformer.masks import Full
 from genstack.transformer.positions import IndexEmbedding
 from genstack.transformer.transformer import Transformer
@@ -34,6 +38,7 @@ class MaskedTransformer(nn.Module):
         backbone: configuration of the transformer.
         symbols: how codes are read and predicted.
         predict_mask: make the mask one more code, which is predicted, too.
+        joint: read and predict all symbols of a position by one token.
     """
 
     def __init__(
@@ -43,26 +48,34 @@ class MaskedTransformer(nn.Module):
         backbone: Backbone,
         symbols: Symbols,
         predict_mask: bool = False,
+        joint: bool = False,
     ):
         super().__init__()
         self.layout, self.condition, self.backbone = layout, condition, backbone
+        #: Symbols of a token.
+        self.depth = layout.depth if joint else 1
+        tokens = replace(layout, depth=layout.depth // self.depth)
+        shape = (self.depth, backbone.width) if joint else (backbone.width,)
         self.prefix = condition.embedding(backbone.width)
-        self.codes = symbols.embedding(layout.codebook_size + predict_mask, backbone)
-        self.mask_token = None if predict_mask else nn.Parameter(0.02 * torch.randn(backbone.width))
+        self.codes = symbols.embedding(layout.codebook_size + predict_mask, backbone, tables=self.depth)
+        self.mask_token = None if predict_mask else nn.Parameter(0.02 * torch.randn(shape))
         # Mask tokens are alike; rotary embeddings alone would not tell them apart.
         self.position_embedding = (
-            IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
+            IndexEmbedding(torch.arange(tokens.length), tokens.length, backbone.width)
             if backbone.positions == "rotary"
             else None
         )
         self.prefix_length = backbone.prefix_length(condition.length)
-        self.transformer = Transformer(layout, backbone, self.prefix_length)
-        self.head = symbols.head(self.codes, bias=backbone.head_bias)
+        self.transformer = Transformer(tokens, backbone, self.prefix_length)
+        heads = [
+            symbols.head(self.codes, depth, self.depth, backbone.head_bias) for depth in range(self.depth)
+        ]
+        self.head = JointHead(heads, backbone.width) if joint else heads[0]
         self.distribution = symbols.distribution(layout.codebook_size + predict_mask, backbone)
 
-        no_position = torch.full((self.prefix_length,), layout.length)
+        no_position = torch.full((self.prefix_length,), tokens.length)
         self.register_buffer(
-            "positions", torch.cat([no_position, torch.arange(layout.length)]), persistent=False
+            "positions", torch.cat([no_position, torch.arange(tokens.length)]), persistent=False
         )
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
@@ -85,10 +98,7 @@ class MaskedTransformer(nn.Module):
             selected: True for codes whose logits are returned.
             encoded: the condition.
         """
-        if self.mask_token is None:
-            inputs = self.codes(codes.masked_fill(masked, self.layout.codebook_size))
-        else:
-            inputs = torch.where(rearrange(masked, "b n -> b n 1"), self.mask_token, self.codes(codes))
+        inputs = self.embed(codes, masked)
         positions = self.get_buffer("positions")
         tokens = torch.cat([encoded.prefix, inputs], dim=1)
         if self.position_embedding is not None:
@@ -100,7 +110,23 @@ class MaskedTransformer(nn.Module):
             conditioning=encoded.conditioning,
             key_values=encoded.key_values,
         )
-        return self.head(features[:, self.prefix_length :][selected]).float()
+        features = features[:, self.prefix_length :]
+        if isinstance(self.head, JointHead):
+            return self.head(features)[selected].float()
+        return self.head(features[selected]).float()
+
+    def embed(
+        self, codes: Int[Tensor, "b n"], masked: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b tokens width"]:
+        """Tokens: sums of the vectors of a position's codes, or of the mask where it is True."""
+        if self.mask_token is None:
+            codes = codes.masked_fill(masked, self.layout.codebook_size)
+        rows = torch.arange(self.depth, device=codes.device) * (self.codes.num_embeddings // self.depth)
+        vectors = self.codes(rearrange(codes, "b (p depth) -> b p depth", depth=self.depth) + rows)
+        if self.mask_token is not None:
+            masked = rearrange(masked, "b (p depth) -> b p depth 1", depth=self.depth)
+            vectors = torch.where(masked, self.mask_token, vectors)
+        return vectors.sum(dim=2)
 
     def masked_nats(
         self, codes: Int[Tensor, "b n"], masked: Bool[Tensor, "b n"], encoded: EncodedCondition
@@ -129,6 +155,26 @@ class MaskedTransformer(nn.Module):
             counts = ((index + share[:, 0]) / masks * length).long().clamp(max=length - 1) + 1
             total = total + self.masked_nats(codes, lowest_k(scores, counts), encoded)
         return total * (length / masks)
+
+
+class JointHead(nn.Module):
+    """Predict all symbols of a position from one token.
+
+    Args:
+        heads: from features to the outputs of each symbol; an identity becomes a linear layer, since its
+            symbols would be alike.
+        width: channels of the features.
+    """
+
+    def __init__(self, heads: Sequence[nn.Module], width: int):
+        super().__init__()
+        self.heads = nn.ModuleList(
+            linear_head(width, width) if isinstance(head, nn.Identity) else head for head in heads
+        )
+
+    def forward(self, features: Float[Tensor, "b p width"]) -> Float[Tensor, "b n outputs"]:
+        outputs = torch.stack([head(features) for head in self.heads], dim=2)
+        return rearrange(outputs, "b p depth outputs -> b (p depth) outputs")
 
 
 def lowest_k(scores: Float[Tensor, "b n"], counts: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:

@@ -19,7 +19,7 @@ from genstack.errors import UserError
 from genstack.prior.logits import sample_from_logits
 from genstack.prior.options import SamplingOptions
 from genstack.transformer.backbone import Backbone
-from genstack.transformer.head import BitEmbedding, code_embedding, code_head, from_bits, to_bits
+from genstack.transformer.head import BitEmbedding, code_embedding, code_head, from_bits, linear_head, to_bits
 
 #: Applies guidance to logits: two copies of the rows become one.
 Guide = Callable[[Tensor], Tensor]
@@ -190,6 +190,21 @@ class Softmax(Symbols):
 
     def distribution(self, codebook_size: int, backbone: Backbone) -> Distribution:
         return Categorical()
+
+
+@dataclass(frozen=True)
+class BitTokens(Softmax):
+    """A vector for each bit, and a logit for each value of a code (MaskBit, arXiv:2409.16211).
+
+    The codebook has 2^n values. Codes that share bits have similar vectors, and bits of a code may depend on
+    each other.
+    """
+
+    def embedding(self, codebook_size: int, backbone: Backbone, tables: int = 1) -> nn.Embedding:
+        return BitEmbedding(count_bits(codebook_size), backbone.width, tables)
+
+    def head(self, embedding: nn.Embedding, table: int = 0, tables: int = 1, bias: bool = False) -> nn.Module:
+        return linear_head(embedding.embedding_dim, embedding.num_embeddings // tables, bias)
 
 
 @dataclass(frozen=True)

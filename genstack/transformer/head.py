@@ -141,7 +141,12 @@ def code_head(embedding: nn.Embedding, table: int = 0, tables: int = 1, bias: bo
     size = len(embedding.weight) // tables
     if isinstance(embedding, ScaledEmbedding):
         return TiedHead(embedding, slice(table * size, (table + 1) * size), bias)
-    head = nn.Linear(embedding.embedding_dim, size, bias=bias)
+    return linear_head(embedding.embedding_dim, size, bias)
+
+
+def linear_head(width: int, outputs: int, bias: bool = False) -> nn.Linear:
+    """A head with weights of its own."""
+    head = nn.Linear(width, outputs, bias=bias)
     nn.init.normal_(head.weight, std=0.02)
     if bias:
         nn.init.zeros_(head.bias)

@@ -1,4 +1,4 @@
-"""Tokenizers of bits, of MaskBit and BitDance, against what their own code computes (`tests/golden`)."""
+"""Models of bits, of MaskBit and BitDance, against what their own code computes (`tests/golden`)."""
 
 from pathlib import Path
 
@@ -9,8 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from genstack.checkpoints.foreign import read
 from genstack.checkpoints.formats.seed_voken import symbols
+from genstack.checkpoints.import_options import ImportOptions
 from genstack.checkpoints.published import load
 from genstack.errors import UserError
+from genstack.prior import SamplingOptions, image_seeds
+from genstack.prior.order import Confidence
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLOSE = {"atol": 5e-5, "rtol": 1e-4}
@@ -33,6 +36,62 @@ def test_tokenizers_of_maskbit():
     for name in ("codes", "random_codes"):
         decoded = (model.decode(expected[name].flatten(1), layout) + 1) / 2
         torch.testing.assert_close(decoded, expected[f"decoded_from_{name}"], **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("renamed", [False, True])
+def test_generators_of_maskbit(renamed, tmp_path):
+    """Groups of bits are masked by themselves; the layer that reads bits has one of two names."""
+    state, file = read(GOLDEN / "maskbit_generator.bin").tensors(), tmp_path / "maskbit_generator.bin"
+    if renamed:
+        state = {name.replace("token_emb", "input_proj"): value.clone() for name, value in state.items()}
+    torch.save({name: value.clone() for name, value in state.items()}, file)
+    tokenizer, expected = str(GOLDEN / "maskbit_tokenizer.bin"), golden("maskbit_generator")
+    model = load(file, ImportOptions(heads=4, compressor=tokenizer, resolution="16"))
+    codes, labels = expected["split_codes"].flatten(1), expected["condition"]
+    assert (model.layout.length, model.layout.codebook_size, len(model.classes)) == (32, 8, 10)
+    whole = model.layout.joint(codes)
+    assert torch.equal(whole, expected["codes"])
+    single = load(GOLDEN / "maskbit_tokenizer.bin").compressor
+    images = model.compressor.decode(codes, model.layout)
+    assert torch.equal(images, single.decode(whole, single.code_layout(16, 16)))
+    assert torch.equal(model.compressor.encode(images), regrouped(single.encode(images), 2, 3))
+    masked, network = expected["masked_split_codes"].flatten(1) == 8, model.prior.network
+    for name, hidden, condition in (
+        ("logits", masked, labels),
+        ("logits_null", masked, model.condition.null(labels)),
+        ("logits_all_masked", torch.ones_like(masked), labels),
+    ):
+        encoded = network.encode_condition(condition)
+        found = network(codes, hidden, torch.ones_like(masked), encoded)
+        torch.testing.assert_close(found.view_as(expected[name]), expected[name], **CLOSE)
+    preset = model.presets["maskbit"]
+    assert (preset["guidance"], preset["guidance_schedule"], model.prior.steps) == (8.1, "cosine", 64)
+    model.prior.order, greedy = Confidence(0.0), golden("maskbit_generator_greedy")
+    guided = {"guidance": 4.0, "guidance_schedule": "cosine", "guidance_power": 2.5, "guidance_peak": "end"}
+    for name, options in (
+        ("greedy_codes_step5", SamplingOptions(temperature=0.0, steps=5)),
+        ("greedy_codes_step7_cfg3_power2.5", SamplingOptions(temperature=0.0, steps=7, **guided)),
+    ):
+        found = model.prior.sample(greedy["condition"], options, image_seeds(0, range(3)))
+        assert torch.equal(found, greedy[name].flatten(1))
+
+
+def regrouped(codes, groups, bits):
+    """Codes in groups of bits, the lowest first."""
+    places = bits * torch.arange(groups)
+    return (codes[..., None] >> places & 2**bits - 1).flatten(1)
+
+
+def test_generators_of_maskbit_need_its_tokenizer(tmp_path):
+    taming, file = str(GOLDEN / "taming_vqgan.safetensors"), GOLDEN / "maskbit_generator.bin"
+    with pytest.raises(UserError, match="give MaskBit's tokenizer as --compressor"):
+        load(file, ImportOptions(heads=4, compressor=taming, resolution="16"))
+    state = read(file).tensors()
+    state["norm_after_transformer.weight"] = torch.ones(48)
+    torch.save({name: value.clone() for name, value in state.items()}, tmp_path / "prenorm.bin")
+    with pytest.raises(UserError, match="use_prenorm of MaskBit is not supported"):
+        load(tmp_path / "prenorm.bin", ImportOptions(heads=4, compressor=taming))
 
 
 def test_other_tensors_of_maskbit_are_refused(tmp_path):

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
@@ -16,8 +18,9 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.factorized import Factorized, PartEmbedding, halves, join_parts, split_parts
+from genstack.prior.masked import Masked
 from genstack.prior.masked_bits import MaskedBits
-from genstack.prior.symbols import Bits, IndependentBits, Softmax
+from genstack.prior.symbols import Bits, BitTokens, IndependentBits, Softmax
 from genstack.transformer.head import BitEmbedding, ScaledEmbedding, from_bits, to_bits
 
 PRIORS = {
@@ -25,7 +28,9 @@ PRIORS = {
     for name, kind in discover(genstack.prior, Prior).items()
     if "symbols" in inspect.signature(kind).parameters
 }
+PRIORS["JointMasked"] = partial(Masked, joint=True)
 SYMBOLS = {
+    "BitTokens": BitTokens(),
     "Bits": Bits(),
     "MaskedBits": MaskedBits(width=12, depth=1, steps=2),
     "Factorized": Factorized(layers=1),
@@ -113,6 +118,14 @@ def test_parts_that_do_not_fit_the_codebook_are_refused(tiny, parts, codebook_si
     layout = CodeLayout((16, 16), codebook_size, ((2, 2),))
     with pytest.raises(UserError, match=message):
         Autoregressive(layout, CLASSES, tiny, symbols=Factorized(parts))
+
+
+def test_a_token_for_all_symbols_of_a_position_is_shorter_and_needs_several(tiny):
+    layout = CodeLayout((16, 16), 4, ((2, 3),), depth=2)
+    joint, single = (Masked(layout, CLASSES, tiny, joint=joint) for joint in (True, False))
+    assert [prior.network.transformer.layout.length for prior in (joint, single)] == [6, 12]
+    with pytest.raises(UserError, match="joint needs a compressor with several symbols per position"):
+        Masked(replace(layout, depth=1), CLASSES, tiny, joint=True)
 
 
 def test_independent_bits_are_a_softmax_over_all_their_patterns():

@@ -252,14 +252,26 @@ def load_compressor(options: ImportOptions, what: str) -> Model:
     return load(Path(options.compressor))
 
 
-def code_model(options: ImportOptions, what: str, prior: Callable[[CodeLayout], CodePrior]) -> Model:
-    """Join the compressor of another file and a class-conditional prior; `prior` builds it for a layout."""
+def code_model(
+    options: ImportOptions,
+    what: str,
+    prior: Callable[[CodeLayout], CodePrior],
+    adapt: Callable[[Compressor], Compressor] = lambda compressor: compressor,
+) -> Model:
+    """Join the compressor of another file and a class-conditional prior.
+
+    Args:
+        options: options of the import.
+        what: kind of the file.
+        prior: builds the prior for a layout.
+        adapt: changes how the compressor's codes are read.
+    """
     before = load_compressor(options, what)
-    seen = before.preprocessing
+    seen, compressor = before.preprocessing, adapt(before.compressor)
     height, width = options.size or (seen.height, seen.width)
-    built = prior(before.compressor.code_layout(height, width))
+    built = prior(compressor.code_layout(height, width))
     names = built.condition.names if isinstance(built.condition, ClassLabels) else ()
-    return Model(before.compressor, replace(seen, height=height, width=width), names, built)
+    return Model(compressor, replace(seen, height=height, width=width), names, built)
 
 
 def check_codes(layout: CodeLayout, length: int, codebook_size: int) -> None:
