@@ -143,6 +143,8 @@ def encode_known(
 def ignores_known(prior: Prior, known: Known) -> bool:
     """Return True if some known codes come after a sampled one and do not affect it."""
     mask = known.mask.flatten(1)
+    if prior.sampling_order is not None:
+        mask = mask[:, prior.sampling_order.to(mask.device)]
     first = (~mask).int().argmax(dim=1, keepdim=True)
     later = torch.arange(mask.shape[1], device=mask.device) > first
     return prior.context == "earlier" and bool((mask & later & ~mask.all(dim=1, keepdim=True)).any())

@@ -32,7 +32,7 @@ class Prior(nn.Module, ABC):
     remedy: ClassVar[str]
     #: What `nats` is: "exact", or the name of the bound or estimate.
     likelihood: str = "exact"
-    #: Known values that affect a sampled one: all, or only those before it in the flat sequence.
+    #: Known values that affect a sampled one: all, or only those before it in the order of sampling.
     context: ClassVar[Literal["all", "earlier"]] = "earlier"
     #: Sampling options that do not apply.
     unsupported: ClassVar[tuple[str, ...]] = ()
@@ -54,6 +54,11 @@ class Prior(nn.Module, ABC):
         if layout is not None and not isinstance(layout, cls.layouts):
             raise UserError(f"{cls.__name__} cannot model {layout.representation}; {cls.remedy}")
         return super().__new__(cls)
+
+    @property
+    def sampling_order(self) -> Int[Tensor, " n"] | None:
+        """Indices of values in the order of sampling; None for that of the flat sequence."""
+        return None
 
     def attach(self, compressor: Compressor) -> None:
         """Take what the prior needs of the compressor beyond the layout; most priors need nothing.

@@ -1,6 +1,7 @@
-"""Sequential sampling: one code after the other, each given those before it."""
+"""Sequential sampling: one code after the other, or several at a time, each given those before it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -15,7 +16,7 @@ from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.symbols import Distribution
 from genstack.transformer.encoded_condition import EncodedCondition
-from genstack.transformer.masks import Causal
+from genstack.transformer.masks import Causal, Full
 from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
@@ -25,21 +26,25 @@ class Decoder(ABC):
 
     #: Distribution of the next code given its logits.
     distribution: Distribution
+    #: Indices of the codes that each step samples; () for one code after the other.
+    steps: Sequence[Int[Tensor, " group"]] = ()
 
     @abstractmethod
-    def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
-        """Logits of code `index`, in float32.
+    def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "rows K"]:
+        """Logits of the code of a step, in float32; of several codes, one row per image and code.
 
-        Called once for each index, in order.
+        Called once for each step, in order.
 
         Args:
-            codes: all codes, of which the first `index` are sampled.
-            index: number of the next code.
+            codes: all codes, of which those of earlier steps are sampled.
+            index: number of the step, which is that of the code if steps have one code each.
         """
 
 
 class CachedTransformer:
     """A causal transformer that keeps keys and values, so that each call costs its own tokens alone.
+
+    Tokens of the first call see earlier ones. Tokens of a later call see each other, too.
 
     Args:
         transformer: the transformer.
@@ -59,21 +64,21 @@ class CachedTransformer:
     ):
         self.transformer, self.encoded, self.target = transformer, encoded, target
         self.positions, self.targets = positions, targets
-        self.mask, self.caches = encoded.mask_padding(Causal()), transformer.caches(positions.shape[-1])
+        self.caches = transformer.caches(positions.shape[-1])
+        self.mask, self.later = (encoded.mask_padding(mask) for mask in (Causal(), Full()))
         self.tokens = 0
 
     def __call__(self, tokens: Float[Tensor, "b n width"], head: nn.Module | None = None) -> Tensor:
         """Features of the next tokens, b x n x width, or with `head` the logits of the last, b x K."""
         now = slice(self.tokens, self.tokens + tokens.shape[1])
+        mask = self.later if self.tokens else self.mask
         self.tokens = now.stop
         tokens = self.target(tokens, self.targets[..., now])
-        return self.transformer.step(
-            tokens, self.positions[..., now], self.mask, self.caches, self.encoded, head
-        )
+        return self.transformer.step(tokens, self.positions[..., now], mask, self.caches, self.encoded, head)
 
 
 class Sequential(Exact):
-    """An exact prior that samples in the order of the flat sequence; known codes affect later ones only."""
+    """An exact prior that samples code after code; known codes affect later ones only."""
 
     @abstractmethod
     def decoder(self, condition: Tensor) -> Decoder:
@@ -100,7 +105,7 @@ def sample_sequence(
     known: Known,
     start: int = 0,
 ) -> Int[Tensor, "b n"]:
-    """Sample one code after the other, from index `start`; codes before it are known.
+    """Sample the codes of one step of the decoder after the other, from step `start`; those before are known.
 
     `noise` holds as many numbers in [0, 1) for each code as its distribution takes.
     """
@@ -109,8 +114,14 @@ def sample_sequence(
     given, mask = (rearrange(each, "b n -> n b") for each in (known.values, known.mask))
     codes = guidance.expand(known.values.masked_fill(~known.mask, 0))
     codes = rearrange(codes, "rows n -> n rows").contiguous()
-    for index in range(start, length):
-        logits, guide = decoder.next_logits(codes, index), guidance.at(options.progress(index, length))
-        sampled = decoder.distribution.sample(logits, guide, options, noise[index])
-        codes[index] = guidance.expand(torch.where(mask[index], given[index], sampled))
+    copies = rearrange(codes, "n (copies b) -> n copies b", b=images)  # the same memory
+    single = [slice(index, index + 1) for index in range(length)]
+    steps: Sequence[Tensor | slice] = decoder.steps or single
+    for step in range(start, len(steps)):
+        now = steps[step]
+        logits, guide = decoder.next_logits(codes, step), guidance.at(options.progress(step, len(steps)))
+        numbers = rearrange(noise[now], "n b number -> (b n) number")
+        sampled = decoder.distribution.sample(logits, guide, options, numbers)
+        sampled = rearrange(sampled, "(b n) -> n b", b=images)
+        copies[now] = torch.where(mask[now], given[now], sampled)[:, None]
     return rearrange(codes[:, :images], "n b -> b n").contiguous()

@@ -222,7 +222,8 @@ def context_says_which_known_codes_count(build: Builder) -> None:
     prior = build(layout, CLASSES)
     _randomize(prior)
     labels, seeds = torch.arange(32) % 3, image_seeds(5, range(32))
-    later = torch.arange(layout.length) >= layout.length // 2
+    order = torch.arange(layout.length) if prior.sampling_order is None else prior.sampling_order
+    later = order.argsort() >= layout.length // 2
     first, second = (
         prior.sample(
             labels,

@@ -18,19 +18,22 @@ class NeighborEmbedding(nn.Module):
     Args:
         layout: where the codes lie.
         width: channels of a token.
+        regions: rows of regions that are sampled in parallel; the last codes of one are not known to the
+            first of the next.
     """
 
-    def __init__(self, layout: CodeLayout, width: int):
+    def __init__(self, layout: CodeLayout, width: int, regions: int = 1):
         super().__init__()
         grids, positions, order = layout.grids, layout.positions(), torch.arange(layout.length)
         widths = torch.tensor([columns for _, columns in grids])[positions.grid]
+        heights = torch.tensor([rows // regions for rows, _ in grids])[positions.grid]
         index: list[Tensor] = []
         self.layers = nn.ModuleList()
         for shift in COLUMNS:
-            if not any(rows > 1 and columns > abs(shift) for rows, columns in grids):
+            if not any(rows > regions and columns > abs(shift) for rows, columns in grids):
                 continue  # no code has such a neighbor
             column = positions.column + shift
-            inside = (positions.row > 0) & (column >= 0) & (column < widths)
+            inside = (positions.row % heights > 0) & (column >= 0) & (column < widths)
             index.append(torch.where(inside, order + (shift - widths) * layout.depth + 1, 0))
             layer = nn.Linear(width, width, bias=False)
             nn.init.normal_(layer.weight, std=0.02)
