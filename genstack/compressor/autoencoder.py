@@ -96,13 +96,19 @@ class Autoencoder(Compressor):
         quantized = self.quantizer(latents)
         codes = quantized.codes if isinstance(quantized, Quantized) else None
         output = self.decoder_output(quantized.latents, image_size)
-        return Reconstruction(self.output.images(output), codes, quantized.losses, output, quantized.nats)
+        return Reconstruction(
+            self.output.images(output), codes, quantized.losses, output, quantized.nats, quantized.latents
+        )
 
     def sample(
         self, seeds: Int[Tensor, " b"], image_size: tuple[int, int], temperature: float
     ) -> Float[Tensor, "b {self.channels} H W"]:
         latents = self.quantizer.sample(seeds, *self.network.grid(*image_size), temperature)
         return self.images(latents, image_size)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.quantizer.dim
 
     @property
     def last_layer(self) -> nn.Parameter:

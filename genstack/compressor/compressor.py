@@ -23,6 +23,7 @@ class Reconstruction:
         losses: weighted losses of the bottleneck, by name.
         decoder_output: output of the decoder, before `output` converts it to images.
         nats: KL divergence of each latent value, for a bottleneck without codes.
+        latents: quantized latents of the coarsest grid, whose gradient reaches the encoder.
     """
 
     images: Float[Tensor, "b c H W"]
@@ -30,6 +31,7 @@ class Reconstruction:
     losses: dict[str, Float[Tensor, ""]]
     decoder_output: Float[Tensor, "b k H W"] | None = None
     nats: Float[Tensor, "b d h w"] | None = None
+    latents: Float[Tensor, "b d h w"] | None = None
 
 
 class Compressor(nn.Module, ABC):
@@ -103,6 +105,11 @@ class Compressor(nn.Module, ABC):
     ) -> Float[Tensor, "b c H W"]:
         """Sample images from a bottleneck without codes, one per seed, not clamped."""
         raise UserError(f"sampling the codes of {type(self).__name__} needs a prior; {REMEDY}")
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of `Reconstruction.latents`."""
+        raise UserError(f"{type(self).__name__} has no latents to align; use `alignment: null`")
 
     @property
     @abstractmethod

@@ -161,7 +161,7 @@ class HierarchicalAutoencoder(Compressor):
         codes = torch.cat([quantized.codes for quantized in found], dim=1)
         names = sorted({name for quantized in found for name in quantized.losses})
         losses = {name: torch.stack([each.losses[name] for each in found]).sum() for name in names}
-        return Reconstruction(self.output.images(output), codes, losses, output)
+        return Reconstruction(self.output.images(output), codes, losses, output, latents=found[0].latents)
 
     def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Int[Tensor, "b n"]:
         found, _ = self.quantize(self.features(images))
@@ -175,6 +175,10 @@ class HierarchicalAutoencoder(Compressor):
             joined = self.join(level, joined, latents)
         assert joined is not None
         return self.output.images(self.decoder_output(-1, joined, layout.image_size))
+
+    @property
+    def latent_channels(self) -> int:
+        return self.quantizer.dim
 
     @property
     def last_layer(self) -> nn.Parameter:

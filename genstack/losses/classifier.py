@@ -35,6 +35,8 @@ class ClassifierDistance(Perceptual):
             raise UserError(
                 "ClassifierDistance has logits 0 and maps 0; set one above 0, or use `perceptual: null`"
             )
+        if logits and not features.has_logits:
+            raise UserError(f"{type(features).__name__} has no logits; use `logits: 0` and `maps: 1`")
         self.features, self.logits, self.maps, self.weight = features, logits, maps, weight
         self.frozen = Frozen(features)
 
@@ -51,11 +53,12 @@ class ClassifierDistance(Perceptual):
         check_range(images)
         reconstructed, original = self.frozen(reconstruction), self.frozen(images)
         with torch.autocast(images.device.type, enabled=False):
-            logits = reduce(
-                (reconstructed.logits.float() - original.logits.float()).square(), "b k -> b", "mean"
-            )
+            distances = torch.zeros(len(images), device=images.device)
+            if reconstructed.logits is not None and original.logits is not None:
+                difference = reconstructed.logits.float() - original.logits.float()
+                distances = self.logits * reduce(difference.square(), "b k -> b", "mean")
             depths = [
                 reduce((unit(a.float()) - unit(b.float())).square(), "b d h w -> b h w", "sum").mean((1, 2))
                 for a, b in zip(reconstructed.maps, original.maps, strict=True)
             ]
-            return self.logits * logits + self.maps * torch.stack(depths).mean(0)
+            return distances + self.maps * torch.stack(depths).mean(0)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import repeat
@@ -18,12 +19,12 @@ class ImageFeatures:
     Args:
         maps: feature maps from fine to coarse.
         pooled: features before the classification layer, one vector per image.
-        logits: logits of the classes.
+        logits: logits of the classes; None for a network without classes.
     """
 
     maps: list[Tensor]
     pooled: Float[Tensor, "b d"]
-    logits: Float[Tensor, "b classes"]
+    logits: Float[Tensor, "b classes"] | None
 
 
 class Features(ABC):
@@ -31,6 +32,9 @@ class Features(ABC):
 
     Networks map images in [-1, 1] with 3 channels to `ImageFeatures`; images do not affect each other.
     """
+
+    #: True for a network with classes.
+    has_logits: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from genstack.data import Batch, ImageData
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.losses.adversary import Adversary
+from genstack.losses.alignment import Alignment
 from genstack.losses.fidelity import psnr
 from genstack.losses.perceptual import Perceptual
 from genstack.losses.reconstruction import L1, ReconstructionLoss
@@ -31,6 +32,7 @@ class CompressorTraining(Training[Compressor]):
         reconstruction: distance of pixels, or LogitLaplace, the likelihood of DALL-E's dVAE.
         perceptual: distance of features of a pretrained network, for sharper images; null for none.
         adversary: Adversary for a VQGAN; null for a VQ-VAE.
+        alignment: Alignment of latents with features of a pretrained network (VA-VAE); null for none.
         optimization: learning rate and schedule of compressor and discriminator.
         ema: decay of the exponential moving average (EMA) of weights that is saved as the model; 0 for none.
         compile: compile encoder and decoder with torch.compile, which takes minutes; faster on a GPU.
@@ -54,6 +56,7 @@ class CompressorTraining(Training[Compressor]):
         reconstruction: ReconstructionLoss = L1(),
         perceptual: Perceptual | None = None,
         adversary: Callable[[int], Adversary] | None = None,
+        alignment: Callable[[int], Alignment] | None = None,
         optimization: Optimization = Optimization(),
         ema: float = 0.999,
         compile: bool = False,
@@ -64,12 +67,15 @@ class CompressorTraining(Training[Compressor]):
         super().__init__(compressor(channels), data, optimization, ema, seed)
         self.reconstruction, self.perceptual = reconstruction, perceptual
         self.adversary = adversary(channels) if adversary else None
+        self.alignment = alignment(self.model.latent_channels) if alignment else None
         self.usage = usage_monitor(self.model, height, width)
         self.reconstruction.check(self.model.output)
         if self.perceptual is not None:
             self.perceptual.check(channels, height, width)
         if self.adversary is not None:
             self.adversary.discriminator.grid(height, width)
+        if self.alignment is not None:
+            self.alignment.check(channels, (height, width), self.model.sizes((height, width))[0])
         self.warned = False
         if compile:
             if self.adversary is not None and self.adversary.adaptive is not None:
@@ -89,17 +95,20 @@ class CompressorTraining(Training[Compressor]):
         return Model(weights, self.data.preprocessing, self.data.class_names, metadata=self.metadata(metrics))
 
     def networks(self) -> Sequence[nn.Module]:
-        return [self.model] if self.adversary is None else [self.model, self.adversary]
+        others = (self.adversary, self.alignment)
+        return [self.model, *(network for network in others if network is not None)]
 
     def frozen_networks(self) -> Sequence[nn.Module]:
-        network = None if self.perceptual is None else self.perceptual.to(self.device).network
-        return [] if network is None else [network]
+        found = [] if self.perceptual is None else [self.perceptual.to(self.device).network]
+        if self.alignment is not None:
+            found.append(self.alignment.frozen.to(self.device))
+        return [network for network in found if network is not None]
 
     def objective(self, batch: Batch) -> Tensor:
         reconstruction = self.model(batch.images)
         self.usage.update(reconstruction)
         distances = self.distances(batch.images, reconstruction)
-        terms = distances | reconstruction.losses
+        terms = distances | self.alignment_loss(batch.images, reconstruction) | reconstruction.losses
         if self.adversary is not None:
             push = self.adversary.push(self.global_step, self.trainer.max_steps)
             if push > 0:
@@ -130,6 +139,15 @@ class CompressorTraining(Training[Compressor]):
             terms["perceptual"] = self.perceptual.weight * self.perceptual(reconstruction.images, images)
         return terms
 
+    def alignment_loss(
+        self, images: Float[Tensor, "b c H W"], reconstruction: Reconstruction
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the weighted distance of latents from features, by name; nothing without alignment."""
+        if self.alignment is None:
+            return {}
+        assert reconstruction.latents is not None  # `latent_channels` says so
+        return {"alignment": self.alignment.weight * self.alignment(reconstruction.latents, images)}
+
     def after_step(self, skipped: bool) -> None:
         self.model.after_step(skipped)
         self.usage.after_step(skipped)
@@ -154,7 +172,7 @@ class CompressorTraining(Training[Compressor]):
 
     def log_prediction(self, batch: Batch, prediction: Reconstruction) -> None:
         self.usage.update_validation(prediction)
-        terms = self.distances(batch.images, prediction)
+        terms = self.distances(batch.images, prediction) | self.alignment_loss(batch.images, prediction)
         terms["psnr"] = psnr(batch.images, prediction.images).mean()
         self.log_validation(terms, len(batch.images))
 

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from genstack.compressor import Bottleneck, Compressor
 from genstack.errors import UserError
+from genstack.losses.alignment import Alignment
 from genstack.losses.schedule import steps
 
 MOMENTUM = 0.95  # of Muon
@@ -72,21 +73,20 @@ class Optimization:
         """Build one optimizer for all networks, and its schedule.
 
         Parameter groups separate networks, weights with and without decay, sharded weights, and Muon. Each
-        group names its network by number, so that gradients are clipped per network: 0 is the model, and 1
-        its discriminator.
+        group names its network by number, so that gradients are clipped per network: 0 is the model, others
+        are its discriminator and its alignment.
         """
         by_muon = (
             [] if self.muon is None else [each for network in networks for each in layer_matrices(network)]
         )
         matrices = {id(each) for each in by_muon}
-        rates = (self.learning_rate, self.discriminator or self.learning_rate)
         groups = [
             {
                 "params": members,
                 "weight_decay": weight_decay,
                 "network": number,
                 "muon": muon,
-                "lr": self.muon if muon else rates[min(number, 1)],
+                "lr": self.muon if muon else self.rate(number, network),
             }
             for number, network in enumerate(networks)
             for both, weight_decay in zip(split_by_decay(network), (self.weight_decay, 0.0), strict=True)
@@ -96,6 +96,11 @@ class Optimization:
         ]
         optimizer = MuonAdamW(groups, lr=self.learning_rate, betas=self.betas)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total))
+
+    def rate(self, number: int, network: nn.Module) -> float:
+        """Peak learning rate of AdamW for a network of `optimizer`."""
+        discriminator = number > 0 and not isinstance(network, Alignment)
+        return (self.discriminator if discriminator else None) or self.learning_rate
 
 
 class MuonAdamW(AdamW):

@@ -35,4 +35,5 @@ class EfficientNetFeatures(Extractor):
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "b c H W"]) -> Features:
         output = self.network(images.to(self.device))
+        assert output.logits is not None, "the network is a classifier"
         return Features(output.pooled.float().cpu(), output.logits.double().softmax(1).float().cpu())
