@@ -161,7 +161,9 @@ def compressor(name: str, folder: Path, seed: int, steps: int) -> tuple[Autoenco
     """A trained compressor, PSNR, LPIPS and usage; codes of 2^9 and 2^18 come from the same weights."""
     if "two codes" in name:
         model, *quality = compressor("LFQ, 2^18", folder, seed, steps)
-        return Autoencoder(3, model.network, BOTTLENECKS[name]()).eval(), *quality
+        same = Autoencoder(3, model.network, BOTTLENECKS[name]()).eval()
+        same.load_state_dict(model.state_dict())
+        return same, *quality
 
     def contender() -> Contender:
         given = recipe("vqgan", width=16, multipliers=(1, 2, 4), attention=())
