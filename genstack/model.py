@@ -16,7 +16,7 @@ from genstack.conditions import Condition, Unconditional
 from genstack.data.images import Preprocessing
 from genstack.data.transforms import crop_and_resize
 from genstack.errors import UserError
-from genstack.inputs import Box, ConditionInputs
+from genstack.inputs import Box, ConditionInputs, Prompts
 from genstack.layout import Layout
 from genstack.prior import Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.editing import encode_known, receptive_field
@@ -169,6 +169,16 @@ class Model:
         """Receptive field of the encoder in codes, for each grid: the growth of masks in `edit`."""
         return receptive_field(self.compressor, self.layout)
 
+    def inputs(self, count: int, **prompts: Any) -> ConditionInputs:
+        """Return inputs of the condition for `count` samples.
+
+        Args:
+            count: number of samples.
+            prompts: arguments of `Prompts`, such as `classes=("rose", "#1")` or `captions=("a red apple",)`;
+                they are cycled. Without any, the condition chooses, for example every class in turn.
+        """
+        return self.condition.modality.select(Prompts(**prompts), count)
+
     @torch.no_grad()
     def sample(
         self,
@@ -184,7 +194,7 @@ class Model:
         Without a prior, latents of a compressor without codes are sampled from the standard normal.
 
         Args:
-            inputs: inputs of the condition, from `condition.modality.select`.
+            inputs: inputs of the condition, from `inputs`.
             options: sampling options; without a prior, only `temperature`.
             seed: seed of the set of samples.
             indices: index of each image in the set; an image depends on seed and index, not on its batch.
@@ -215,7 +225,7 @@ class Model:
         Args:
             images: images in [-1, 1], of any size that the compressor supports; arbitrary under the mask.
             mask: True for pixels that are sampled.
-            inputs: inputs of the condition, from `condition.modality.select`.
+            inputs: inputs of the condition, from `inputs`.
             options: sampling options.
             seed: seed of the set of samples.
             indices: index of each image in the set.

@@ -15,7 +15,6 @@ from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import FSQ
 from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
-from genstack.inputs import Prompts
 from genstack.model import Model
 from genstack.prior import Autoregressive, SamplingOptions
 from genstack.transformer import Backbone
@@ -38,7 +37,7 @@ def test_models_of_the_package_are_small_and_answer_captions(name):
         f"\n## {part}\n" in (folder / models.CARD).read_text() for part in ("Data and licence", "Limits")
     )
     model = genstack.load(name)
-    inputs = model.condition.modality.select(Prompts(captions=("a red apple",)), 1)
+    inputs = model.inputs(1, captions=("a red apple",))
     images = model.sample(inputs, model.options(), seed=0, indices=[0])
     assert images.isfinite().all() and images.shape[1:] == model.preprocessing.shape
     assert images.std() > 0.1

@@ -37,7 +37,7 @@ class Augmentation:
     rotate: float = 0.0
     shift: float = 0.0
     area: tuple[float, float] = (0.08, 1.0)
-    proportions: tuple[float, float] = (3 / 4, 4 / 3)
+    proportions: tuple[float, float] = (0.75, 1.3333333333333333)
 
     def __post_init__(self) -> None:
         limits = {

@@ -58,7 +58,7 @@ class Adversary(nn.Module):
         adaptive: AdaptiveWeight, which scales `weight` by a ratio of gradients as in VQGAN; null for none.
     """
 
-    paid: Tensor
+    latest_penalty: Tensor
 
     def __init__(
         self,
@@ -82,25 +82,25 @@ class Adversary(nn.Module):
         self.network = discriminator.build(channels)
         self.anchors = None if lecam is None else Anchors(lecam)
         if penalty is not None:
-            self.register_buffer("paid", torch.tensor(0.0))  # latest penalty, logged in every step
-            self.due: Tensor | None = None  # penalty of the current step
+            self.register_buffer("latest_penalty", torch.tensor(0.0))  # latest penalty, logged in every step
+            self.current_penalty: Tensor | None = None  # penalty of the current step
 
     def augment(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
         """Augment images for the discriminator."""
         return images if self.augmentation is None else self.augmentation(images)
 
     def generator_loss(self, reconstruction: Float[Tensor, "b {self.channels} H W"]) -> Float[Tensor, ""]:
-        """Compute the compressor's adversarial loss; callers multiply it by `push`."""
+        """Compute the compressor's adversarial loss; callers multiply it by `generator_weight`."""
         self.discriminator.grid(*reconstruction.shape[-2:])
         frozen = {name: weight.detach() for name, weight in self.network.named_parameters()}
         seen = self.augment(reconstruction)
         return self.loss.generator(functional_call(self.network, frozen, (seen,)).float())
 
-    def balance(
-        self, distance: Float[Tensor, ""], pushed: Float[Tensor, ""], last_layer: nn.Parameter
+    def adaptive_weight(
+        self, distance: Float[Tensor, ""], generator_loss: Float[Tensor, ""], last_layer: nn.Parameter
     ) -> Float[Tensor, ""] | float:
-        """Compute the adaptive factor of `push` from both losses; 1 without AdaptiveWeight."""
-        return 1.0 if self.adaptive is None else self.adaptive(distance, pushed, last_layer)
+        """Compute the adaptive factor of `generator_weight` from both losses; 1 without AdaptiveWeight."""
+        return 1.0 if self.adaptive is None else self.adaptive(distance, generator_loss, last_layer)
 
     def discriminator_loss(
         self,
@@ -117,7 +117,7 @@ class Adversary(nn.Module):
             losses["lecam"] = self.anchors(real, fake)
         if self.penalty is not None and self.penalty.due(step):
             losses["r1"] = self.penalty(lambda pixels: self.network(self.augment(pixels)), images)
-            self.due = losses["r1"].detach()
+            self.current_penalty = losses["r1"].detach()
         return AdversarialTerms(
             losses,
             accuracy_real=(real.detach() > 0).float().mean(),
@@ -129,11 +129,11 @@ class Adversary(nn.Module):
         if self.anchors is not None:
             self.anchors.after_step(skipped)
         if self.penalty is not None:
-            if self.due is not None and not skipped:
-                self.paid.copy_(all_reduce_mean(self.due))
-            self.due = None
+            if self.current_penalty is not None and not skipped:
+                self.latest_penalty.copy_(all_reduce_mean(self.current_penalty))
+            self.current_penalty = None
 
-    def push(self, step: int, total: int) -> float:
+    def generator_weight(self, step: int, total: int) -> float:
         """Return the weight of the compressor's adversarial loss at a step of a run of `total` steps."""
         start, ramp = steps(self.start, total), steps(self.ramp, total)
         if step < start:

@@ -116,18 +116,18 @@ class Masked(CodePrior):
             code_noise = rearrange(code_noise, "b (n number) -> b n number", n=length)
             expanded = (guidance.expand(each) for each in (codes, masked, masked))
             logits, guide = self.network(*expanded, encoded), guidance.at(options.progress(step, steps))
-            progress = (step + 1) / steps
-            cooled, normalized = options.cooled(progress), self.order.score != "logit"
+            done = (step + 1) / steps
+            cooled, normalized = options.cooled(done), self.order.score != "logit"
             sampled = distribution.sample(logits, guide, cooled, code_noise[masked])
             score = distribution.score(logits, guide, sampled, normalized)
 
-            ratio = float(mask_ratio(self.schedule, torch.tensor(progress, dtype=torch.float64)))
+            ratio = float(mask_ratio(self.schedule, torch.tensor(done, dtype=torch.float64)))
             rest = (
                 ratio * total if self.rounded == "masked" else total - ((1 - ratio) * total.double()).floor()
             )
             left = torch.minimum(rest.floor().long(), masked.sum(dim=1) - 1).clamp(min=0)
             confidence = torch.zeros(masked.shape, device=device).masked_scatter(masked, score)
-            priority = self.order.priority(self.layout, confidence, order_noise, 1 - progress)
+            priority = self.order.priority(self.layout, confidence, order_noise, 1 - done)
             kept = lowest_k((-priority).masked_fill(~masked, torch.inf), masked.sum(dim=1) - left)
             codes = torch.where(kept, codes.masked_scatter(masked, sampled), codes)
             masked = masked & ~kept

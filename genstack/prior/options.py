@@ -29,8 +29,7 @@ class SamplingOptions:
             (full scale throughout), linear, cosine, or power (square of the progress).
         guidance_interval: first and last progress, from 0 to 1, at which guidance applies.
         guidance_power: exponent of the progress in the schedule cosine (arXiv:2303.14389).
-        guidance_peak: where the progress is 1: at the last codes, or at the end, one step after them, as
-            1d-tokenizer counts.
+        guidance_peak: count of the progress: last, step / (steps - 1); or end, step / steps, as in RAR.
         steps: sampling steps of priors that can choose (masked, diffusion, flow matching); 0 for the prior's
             default.
         solver: solver of flow matching: euler (one pass per step) or heun (two); empty for the prior's

@@ -9,7 +9,7 @@ from torch import Tensor
 from genstack.data import Batch, ImageData
 from genstack.errors import UserError
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest
-from genstack.inputs import ConditionInputs, Prompts
+from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
 from genstack.report.missing import Missing
@@ -102,7 +102,7 @@ def samples(
 def condition_inputs(model: Model, count: int, held_out: Batch | Missing) -> ConditionInputs:
     """Repeat the conditions of held-out images in order; choose defaults without them."""
     if not held_out:
-        return model.condition.modality.select(Prompts(), count)
+        return model.inputs(count)
     inputs = held_out.inputs
     return model.condition.modality.preview(inputs[[index % len(inputs) for index in range(count)]])
 

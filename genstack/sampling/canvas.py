@@ -24,8 +24,8 @@ class Canvas:
         image: the picture, in [-1, 1].
         mask: True for pixels that are sampled.
         metadata: origin of both, for files.
-        grow: codes by which the mask grows, since nearby codes depend on the masked pixels; None for the
-            encoder's receptive field.
+        grow: code positions by which the mask is dilated, since codes near it depend on masked pixels; None
+            for the encoder's receptive field.
     """
 
     image: Float[Tensor, "c H W"]

@@ -82,7 +82,7 @@ class Gallery:
             indices: indices of the samples, such as `missing`.
             batch_size: images per batch; affects speed and memory only.
             progress: called with the number of images after each batch.
-            sample: samples a batch with a function of indices, such as `Compilation.sample`.
+            sample: runs the given function on a batch of indices; `Compilation.sample` pads and times it.
         """
         with shared_folder(self.folder, unfinished(self.folder)):
             for first in range(0, len(indices), batch_size):

@@ -32,7 +32,7 @@ class Series:
 
     Args:
         model: a model with a prior, or a compressor without codes.
-        inputs: inputs of the condition for every image, from `model.condition.modality.select`.
+        inputs: inputs of the condition for every image, from `model.inputs`.
         options: sampling options.
         seed: seed of the series.
         canvas: picture to edit; None for new images.

@@ -110,18 +110,18 @@ class CompressorTraining(Training[Compressor]):
         distances = self.distances(batch.images, reconstruction)
         terms = distances | self.alignment_loss(batch.images, reconstruction) | reconstruction.losses
         if self.adversary is not None:
-            push = self.adversary.push(self.global_step, self.trainer.max_steps)
-            if push > 0:
-                pushed = self.adversary.generator_loss(reconstruction.images)
-                closeness = torch.stack(list(distances.values())).sum()
-                balance = self.adversary.balance(closeness, pushed, self.model.last_layer)
-                terms["adversarial"] = push * balance * pushed
-                self.log_step({"adversary_balance": balance})
+            weight = self.adversary.generator_weight(self.global_step, self.trainer.max_steps)
+            if weight > 0:
+                generator_loss = self.adversary.generator_loss(reconstruction.images)
+                distance = torch.stack(list(distances.values())).sum()
+                adaptive = self.adversary.adaptive_weight(distance, generator_loss, self.model.last_layer)
+                terms["adversarial"] = weight * adaptive * generator_loss
+                self.log_step({"adaptive_weight": adaptive})
             discriminator = self.adversary.discriminator_loss(
                 batch.images, reconstruction.images, self.global_step
             )
             terms |= discriminator.losses
-            self.log_step({"adversary_push": push})
+            self.log_step({"adversarial_weight": weight})
             self.log_step(
                 {"real_accuracy": discriminator.accuracy_real, "fake_accuracy": discriminator.accuracy_fake}
             )
@@ -154,7 +154,7 @@ class CompressorTraining(Training[Compressor]):
         if self.adversary is not None:
             self.adversary.after_step(skipped)
             if self.adversary.penalty is not None:
-                self.log_step({"r1": self.adversary.paid.clone()})
+                self.log_step({"r1": self.adversary.latest_penalty.clone()})
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_step(self.usage.training_metrics())
             self.warn()

@@ -48,7 +48,7 @@ class Schedule:
         accumulate_grad_batches: number of parts in which a batch is computed, to save memory.
         gradient_clip_val: largest norm of the gradients, for compressor and discriminator separately; null
             for no limit.
-        precision: 32-true, bf16-mixed (half the memory, faster on most devices) or 16-mixed.
+        precision: 32-true, bf16-mixed (half the memory of activations, faster on most devices) or 16-mixed.
         accelerator: auto, cpu, gpu or mps.
         devices: number of devices per node, or auto.
         num_nodes: number of machines.

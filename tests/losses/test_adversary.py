@@ -124,7 +124,7 @@ def test_accuracy_counts_patches(images, adversary):
 def test_push_starts_and_ramps(start, ramp, pushes):
     adversary = Adversary(1, PatchGAN(width=2, layers=1), weight=PUSH, start=start, ramp=ramp)
     for step, share in pushes.items():
-        assert adversary.push(step, 100) == pytest.approx(PUSH * share, abs=1e-12)
+        assert adversary.generator_weight(step, 100) == pytest.approx(PUSH * share, abs=1e-12)
 
 
 @pytest.mark.parametrize("wrong", [{"start": "soon"}, {"ramp": -3}, {"weight": -1.0}])

@@ -63,7 +63,7 @@ def found(rank=None):
         "real": float(anchors.real),
         "fake": float(anchors.fake),
         "balance": float(balance),
-        "paid": float(adversary.paid),
+        "penalty": float(adversary.latest_penalty),
         "logged": step.means(CPU)["mean"],
         "means": means.compute(CPU)["mean"],
     }

@@ -21,11 +21,10 @@ class Safetensors(Export):
         if model.prior is not None:
             lines = [
                 "import genstack",
-                "from genstack.inputs import Prompts",
                 "from genstack.prior import SamplingOptions",
                 "",
                 f'model = genstack.load("{place}")',
-                "inputs = model.condition.modality.select(Prompts(), 4)",
+                "inputs = model.inputs(4)",
                 "images = model.sample(inputs, SamplingOptions(), seed=0, indices=range(4))",
             ]
             return "\n".join(lines)

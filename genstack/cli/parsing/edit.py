@@ -24,8 +24,8 @@ class Edit:
         mask: picture of the same size as --image, white where new pixels are sampled.
         place: position of the picture on a larger --size: share of the free space above it and left of it;
             the middle by default.
-        grow: codes by which the mask grows, because codes near its border depend on pixels inside; measured
-            by default.
+        grow: code positions by which the mask is dilated, since codes near it depend on masked pixels; the
+            encoder's receptive field by default.
     """
 
     size: str = ""

@@ -19,7 +19,7 @@ override defaults, later files override earlier ones, and flags override files. 
 resulting settings and exits."""
 WIDTH = 110
 PLUGIN = Argument(
-    "plugin", "Place", "None", "Python file with parts of your own; can be repeated, as --config", __name__
+    "plugin", "Place", "None", "Python file with parts of your own; can be repeated, like --config", __name__
 )
 
 

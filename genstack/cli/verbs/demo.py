@@ -21,7 +21,7 @@ from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest, vote
-from genstack.inputs import ConditionInputs, Prompts
+from genstack.inputs import ConditionInputs
 from genstack.losses.fidelity import psnr
 from genstack.model import Model
 from genstack.prior import SamplingOptions
@@ -87,7 +87,7 @@ def demo(
 
 def draw_captions(model: Model, seed: int) -> PIL.Image.Image:
     """Draw a sheet of samples by captions."""
-    inputs = model.condition.modality.select(Prompts(captions=CAPTIONS), len(CAPTIONS))
+    inputs = model.inputs(len(CAPTIONS), captions=CAPTIONS)
     images = model.sample(inputs, model.options(), seed, range(len(CAPTIONS)))
     return sheet(images, 6, CAPTIONS, "samples of the model in the package")
 

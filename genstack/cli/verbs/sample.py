@@ -86,7 +86,7 @@ class SearchFlags:
 
 @dataclass(frozen=True)
 class ComputeFlags:
-    """Flags that change speed and memory, but not the images.
+    """Flags of speed, memory and precision.
 
     Args:
         batch_size: images sampled at a time.

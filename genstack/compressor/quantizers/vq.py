@@ -20,19 +20,19 @@ class VectorQuantizer(Quantizer):
     """Replace each latent by the nearest row of a learned codebook.
 
     The defaults (few dimensions, unit length, seeding, restarts) avoid collapse when training from scratch on
-    little data. The quantizer of VQ-VAE and VQGAN is `dim: 256, normalize: false`.
+    little data. VQGAN's is `dim: 256, normalize: false, seeding: null, dead_after: null`.
 
     Args:
         codebook_size: number of rows (codes).
-        dim: dimensions of a row; 8 to 32 avoid collapse, more store more per code.
+        dim: dimensions of a row; 8 to 32 avoid collapse.
         update: update rule of the rows, GradientUpdate or EMAUpdate.
         commitment_weight: weight of the commitment loss, which pulls latents to their rows.
         normalize: compare latents and rows at unit length, by direction only.
         estimator: gradient through quantization, StraightThrough or RotationTrick.
         seeding: initialize rows with random latents of the first training batch (latents), or with the means
             of its clusters (kmeans); null for random rows.
-        dead_after: restart a row from a random latent once this many latents per row have passed without
-            choosing it; null for no restarts.
+        dead_after: restart a row from a random latent after `dead_after` x `codebook_size` latents without
+            use; null for no restarts.
         entropy_weight: weight of the entropy terms of MaskBit and LlamaGen, which make each latent's code
             certain and all codes equally frequent; 0 saves their cost.
         temperature: temperature of the softmax in the entropy terms; lower is harder.
@@ -97,7 +97,7 @@ class VectorQuantizer(Quantizer):
     def losses(
         self, hard: Float[Tensor, "b n {self.dim}"], soft: Float[Tensor, "b n {self.dim}"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """Compute codebook, commitment and entropy losses (equation 3)."""
+        """Compute codebook and commitment losses (arXiv:1711.00937, eq. 3), and entropy (arXiv:2409.16211)."""
         commitment = self.commitment_weight * F.mse_loss(soft, hard.detach())
         terms = self.update.losses(hard, soft) | {"commitment": commitment}
         return terms | ({"entropy": self.entropy_weight * self.entropy(soft)} if self.entropy_weight else {})
