@@ -97,7 +97,7 @@ class VectorQuantizer(Quantizer):
     def losses(
         self, hard: Float[Tensor, "b n {self.dim}"], soft: Float[Tensor, "b n {self.dim}"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """Compute codebook and commitment losses (arXiv:1711.00937, eq. 3), and entropy (arXiv:2409.16211)."""
+        """Compute codebook and commitment losses (arXiv:1711.00937, eq. 3), entropy (arXiv:2409.16211)."""
         commitment = self.commitment_weight * F.mse_loss(soft, hard.detach())
         terms = self.update.losses(hard, soft) | {"commitment": commitment}
         return terms | ({"entropy": self.entropy_weight * self.entropy(soft)} if self.entropy_weight else {})
