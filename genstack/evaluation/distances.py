@@ -9,6 +9,7 @@ from genstack.evaluation.metrics.frechet import MIN_IMAGES, frechet_distance
 from genstack.evaluation.metrics.inception_score import inception_score
 from genstack.evaluation.metrics.intervals import jackknife_interval
 from genstack.evaluation.metrics.kid import kid
+from genstack.evaluation.metrics.mmd import mmd
 
 FEWEST = 16  # images of either set, so that each half of the real ones has enough neighbours
 COVERAGE = {
@@ -24,7 +25,7 @@ COVERAGE = {
 def distances(
     extractor: Extractor, real: Features, generated: Features, prefix: str = ""
 ) -> Iterator[Number | Skipped]:
-    """Kernel and Fréchet distance.
+    """Kernel distances and Fréchet distance.
 
     Args:
         extractor: the network.
@@ -42,6 +43,10 @@ def distances(
     value, interval = kid(one, other)
     meaning = "unbiased squared kernel distance of features; real: between two halves of the real images"
     yield Number(kid_name, value, meaning, "lower", interval, kid(*halves)[0])
+    if extractor.mmd:
+        value, interval = mmd(one, other)
+        meaning = "1,000 times the squared distance with a Gaussian kernel; real: between two halves"
+        yield Number(prefix + extractor.mmd, value, meaning, "lower", interval, mmd(*halves)[0])
     if count < MIN_IMAGES:
         yield Skipped(
             frechet_name,

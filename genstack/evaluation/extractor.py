@@ -31,11 +31,12 @@ class Extractor(ABC):
     """
 
     #: Short name of the network, and names of its Fréchet distance, kernel distance and score; the last is
-    #: empty for a network without classes.
+    #: empty for a network without classes. `mmd` names the distance with a Gaussian kernel; empty for none.
     name: ClassVar[str]
     frechet: ClassVar[str]
     kid: ClassVar[str]
     score: ClassVar[str]
+    mmd: ClassVar[str] = ""
 
     @abstractmethod
     def __init__(self, device: torch.device | str):

@@ -7,7 +7,7 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 from genstack.errors import UserError
 from genstack.losses.alignment import Alignment
 from genstack.losses.classifier import ClassifierDistance
-from genstack.losses.dinov2 import DINOv2, standardize
+from genstack.losses.dinov2 import MODEL, DINOv2
 from genstack.losses.feature_discriminator import FeatureDiscriminator
 from genstack.losses.features import Frozen
 
@@ -41,7 +41,7 @@ def test_maps_are_the_tokens_of_transformers(folder):
     found = Frozen(plan)(images)
     with torch.no_grad():
         network = plan.build().network
-        outputs = network(pixel_values=standardize((images + 1) / 2), output_hidden_states=True)
+        outputs = network(pixel_values=MODEL.standardize((images + 1) / 2), output_hidden_states=True)
     tokens = outputs.last_hidden_state[:, -6:]
     torch.testing.assert_close(found.maps[1], tokens.transpose(1, 2).unflatten(2, (2, 3)))
     torch.testing.assert_close(found.pooled, outputs.pooler_output)

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from genstack.data.images import to_uint8
 from genstack.evaluation.extractor import Extractor, Features
-from genstack.losses.dinov2 import default_place, load_network, standardize
+from genstack.losses.dinov2 import MODEL
 from genstack.losses.features import colour
 from genstack.pretrained import digest
 
@@ -28,7 +28,7 @@ class DINOv2Features(Extractor):
 
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
-        self.network = load_network(default_place())
+        self.network = MODEL.load(MODEL.place)
         self.sha256 = digest(dict(self.network.state_dict()))
         self.network.to(self.device)
 
@@ -51,4 +51,4 @@ def normalized(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b three=3 s s
     """Images of the size and in the range that the network reads."""
     pixels = rearrange(to_uint8(colour(images)), "b h w c -> b c h w").float()
     pixels = interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True).round().clamp(0, 255) / 255
-    return standardize(pixels)
+    return MODEL.standardize(pixels)
