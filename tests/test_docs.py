@@ -299,7 +299,8 @@ def test_broken_laws_are_named(tmp_path, capsys):
     assert main(["config", "check", str(tmp_path / "wrong.py")]) == 1
     said = capsys.readouterr().out
     assert (
-        "  broken  lookup inverts quantization\n          AssertionError: Tensor-likes are not close" in said
+        "  broken   lookup inverts quantization\n           AssertionError: Tensor-likes are not close"
+        in said
     )
     (tmp_path / "none.py").write_text("class Nothing: pass")
     assert main(["config", "check", str(tmp_path / "none.py")]) == 2

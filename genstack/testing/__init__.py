@@ -17,23 +17,54 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import SkipTest
 
 import torch
 
 from genstack.checkpoints.exports.export import Export
+from genstack.checkpoints.formats.format import Format
 from genstack.compressor import Network, Quantizer
 from genstack.conditions import Condition
 from genstack.data.source import Source
-from genstack.prior import CodePrior
-from genstack.testing import conditions, exports, networks, priors, quantizers, sources
+from genstack.evaluation.extractor import Extractor
+from genstack.losses.adversarial import AdversarialLoss
+from genstack.losses.discriminator import Discriminator
+from genstack.losses.features import Features
+from genstack.losses.perceptual import Perceptual
+from genstack.losses.reconstruction import ReconstructionLoss
+from genstack.prior import CodePrior, LatentPrior
+from genstack.testing import (
+    adversarial_losses,
+    conditions,
+    discriminators,
+    exports,
+    extractors,
+    features,
+    formats,
+    latent_priors,
+    networks,
+    perceptual_losses,
+    priors,
+    quantizers,
+    reconstruction_losses,
+    sources,
+)
 
 #: Modules of laws, by the contract of the parts that keep them.
 LAWS: dict[type, ModuleType] = {
     Quantizer: quantizers,
     Network: networks,
     CodePrior: priors,
+    LatentPrior: latent_priors,
     Condition: conditions,
+    ReconstructionLoss: reconstruction_losses,
+    Perceptual: perceptual_losses,
+    Features: features,
+    Discriminator: discriminators,
+    AdversarialLoss: adversarial_losses,
     Source: sources,
+    Extractor: extractors,
+    Format: formats,
     Export: exports,
 }
 
@@ -58,9 +89,15 @@ class Law:
         return self.function.__name__
 
     def failure(self) -> str:
-        """Why the part breaks the law, in one line; empty if it keeps it."""
+        """Why the part breaks the law, in one line; empty if it keeps it.
+
+        Raises:
+            SkipTest: the law needs another argument.
+        """
         try:
             self()
+        except SkipTest:
+            raise
         except Exception as error:  # the code of others can fail in any way
             frame = traceback.extract_tb(error.__traceback__)[-1]
             text = " ".join(str(error).split()) or str(frame.line)
@@ -72,9 +109,11 @@ def laws(part: type, **arguments: Any) -> list[Law]:
     """List the laws of a part's kind.
 
     Args:
-        part: a quantizer, network, prior, condition, source or export.
+        part: a quantizer, network, prior, condition, loss, discriminator, source, extractor, format or
+            export.
         arguments: for its constructor, where it needs some, or its defaults are large. A prior needs no
-            layout and no condition. A source's `name` is the first of its `names()` if it is not given.
+            layout and no condition. A source's `name` is the first of its `names()` if it is not given. A
+            format needs a `file`, and options of `genstack import` where the file needs some.
 
     Raises:
         TypeError: there are no laws for parts of this kind.

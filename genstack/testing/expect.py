@@ -2,9 +2,13 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from genstack.errors import UserError
 
 Part = TypeVar("Part")
 
@@ -42,3 +46,32 @@ def build(part: Callable[..., Part], **given: Any) -> Part:
     for name, value in bound.arguments.items():
         assert kept[name] == value, f"{type(made).__name__}.{name} is {kept[name]!r}, expected {value!r}"
     return made
+
+
+def one_line_or_works(action: Callable[[], Any]) -> None:
+    """Expect that an action succeeds, or raises a UserError of one line."""
+    try:
+        action()
+    except UserError as error:
+        assert "\n" not in str(error), f"expected one line, got '{error}'"
+
+
+def gradients_flow(tensors: Mapping[str, Tensor]) -> None:
+    """Expect finite gradients that are not zero, of tensors by name."""
+    for name, tensor in tensors.items():
+        assert tensor.grad is not None, f"{name} has no gradient"
+        assert tensor.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+        assert tensor.grad.any(), f"{name} has a gradient of zeros"
+
+
+def check_frozen(network: nn.Module) -> None:
+    """Expect weights in memory that do not train, and eval mode."""
+    assert not any(parameter.requires_grad for parameter in network.parameters()), "weights must not train"
+    assert not any(part.training for part in network.modules()), "the network must be in eval mode"
+    assert not any(tensor.is_meta for tensor in network.state_dict().values()), "weights are missing"
+
+
+def check_plan(plan: Any) -> None:
+    """Expect a frozen dataclass: equal arguments make equal plans."""
+    again = type(plan)(**arguments(plan))
+    assert plan == again and hash(plan) == hash(again)

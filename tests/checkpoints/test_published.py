@@ -7,7 +7,6 @@ and `ldm_vq_noattn` are their tensors without `loss.*`; the others are whole.
 import argparse
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +46,6 @@ GREEDY = SamplingOptions(temperature=0.0)
 def golden(name):
     """The arrays of a file, as tensors."""
     return {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
-
-
-@pytest.mark.parametrize("kind", formats().values(), ids=formats().keys())
-def test_every_format_is_documented(kind):
-    assert kind.what and kind.required and (kind.__doc__ or "")
-    assert set(kind.options) <= {field.name for field in fields(ImportOptions)}
 
 
 def test_formats_are_discovered():

@@ -21,6 +21,7 @@ from genstack.evaluation.extractors import inception
 from genstack.evaluation.extractors.inception import FILE, InceptionFeatures
 from genstack.evaluation.metrics.frechet import frechet_distance
 from genstack.evaluation.reference import ReferenceSet
+from genstack.testing import laws
 
 pytestmark = pytest.mark.nightly
 
@@ -71,6 +72,11 @@ def trusted(weights, monkeypatch):
 def trust(weights, patch):
     patch.setenv("GENSTACK_WEIGHTS", str(weights.parent))
     patch.setattr(inception, "SHA256", hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
+
+
+def test_extractor_keeps_the_laws(trusted):
+    for law in laws(InceptionFeatures):
+        law()
 
 
 def settings(weights, folders):

@@ -58,11 +58,3 @@ def test_gradient_signs_of_both_networks(name):
     fake.grad = None
     loss.generator(fake).backward()
     assert (fake.grad < 0).all()
-
-
-@pytest.mark.parametrize("loss", [Vanilla(), NonSaturating()])
-def test_large_logits_stay_finite(loss):
-    large = torch.full((1, 1, 2, 2), 1e4, requires_grad=True)
-    total = loss.discriminator(-large, large) + loss.generator(-large)
-    total.backward()
-    assert total.isfinite() and large.grad.isfinite().all()

@@ -22,27 +22,6 @@ from genstack.losses.stylegan import StyleGAN
 PLANS = discover(genstack.losses, Discriminator)
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
-@pytest.mark.parametrize(("channels", "size"), [(3, (32, 32)), (1, (48, 64)), (4, (96, 32))])
-def test_discriminators_accept_any_shape(plan, channels, size):
-    network = plan().build(channels)
-    images = torch.randn(2, channels, *size, requires_grad=True)
-    logits = network(images)
-    assert logits.shape == (2, 1, *plan().grid(*size))
-    logits.square().sum().backward()
-    for tensor in (images, *network.parameters()):
-        assert tensor.grad.isfinite().all() and tensor.grad.any()
-
-
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
-def test_discriminators_treat_images_independently(plan):
-    network = plan().build(3)
-    images = torch.randn(3, 3, 32, 48)
-    alone = torch.cat([network(image) for image in images.split(1)])
-    torch.testing.assert_close(network(images), alone, rtol=1e-4, atol=1e-6)
-    assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules())
-
-
 def filtered(features, border, stride):
     """Rows and columns between zeros, through the filter of scipy, and every so many of them."""
     line = np.array([1.0, 3.0, 3.0, 1.0]) / 8

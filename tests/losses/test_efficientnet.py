@@ -53,12 +53,6 @@ def test_images_are_resized_by_the_shorter_side():
         EfficientNetLite0(size=None).grids(31, 40)
 
 
-def test_network_is_frozen(network):
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert not any(part.training for part in network.modules())
-    assert not any(tensor.is_meta for tensor in network.state_dict().values())
-
-
 def test_missing_weights_error_names_the_command(monkeypatch):
     monkeypatch.setattr("genstack.pretrained.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="run `genstack weights fetch efficientnet-lite0` once"):

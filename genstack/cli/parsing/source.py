@@ -74,6 +74,12 @@ class Part:
         return {_name(entry.target): entry for entry in self.node.body if isinstance(entry, ast.AnnAssign)}
 
     @property
+    def assigned(self) -> set[str]:
+        """Names of attributes that have a value without a type."""
+        values = [entry for entry in self.node.body if isinstance(entry, ast.Assign)]
+        return {_name(target) for entry in values for target in entry.targets}
+
+    @property
     def bases(self) -> list["Part"]:
         """Base classes that genstack or a plugin defines."""
         named = [_resolve_base(self.module, base) for base in getattr(self.node, "bases", ())]
@@ -97,7 +103,7 @@ class Part:
             name for name, node in self.methods.items() if "abstractmethod" in map(_name, node.decorator_list)
         }
         inherited = {name for base in self.bases for name in base.abstract_methods()}
-        return inherited - {*self.fields, *self.methods} | marked
+        return inherited - {*self.fields, *self.methods, *self.assigned} | marked
 
     @property
     def concrete(self) -> bool:

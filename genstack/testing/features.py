@@ -1,0 +1,73 @@
+"""Laws of frozen networks whose features losses and discriminators compare."""
+
+from typing import Any
+
+import torch
+
+from genstack.losses.features import Features
+from genstack.testing.expect import build, check_frozen, check_plan, gradients_flow, one_line_or_works
+
+SIZES = ((64, 64), (61, 47))
+
+
+def make(part: type[Features], **given: Any) -> Features:
+    """Build the settings."""
+    return build(part, **given)
+
+
+def maps_have_the_widths_and_grids(features: Features) -> None:
+    """`widths` and `grids` tell the shape of each map; there are pooled features and logits of each image."""
+    network = features.build()
+    for size in SIZES:
+        seen = network(torch.rand(2, 3, *size) * 2 - 1)
+        assert tuple(tuple(found.shape[-2:]) for found in seen.maps) == tuple(features.grids(*size))
+        assert tuple(found.shape[1] for found in seen.maps) == tuple(features.widths)
+        assert len(seen.pooled) == len(seen.logits) == 2
+
+
+def images_do_not_affect_each_other(features: Features) -> None:
+    """An image has the same features alone and in a batch."""
+    network, images = features.build(), torch.rand(2, 3, *SIZES[1]) * 2 - 1
+    together, alone = network(images), [network(image) for image in images.split(1)]
+    for found, parts in (
+        *((found, [one.maps[index] for one in alone]) for index, found in enumerate(together.maps)),
+        (together.pooled, [one.pooled for one in alone]),
+        (together.logits, [one.logits for one in alone]),
+    ):
+        torch.testing.assert_close(torch.cat(parts), found, rtol=1e-3, atol=1e-4)
+
+
+def gradients_reach_the_images(features: Features) -> None:
+    """A compressor learns through the frozen network."""
+    images = (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
+    seen = features.build()(images)
+    sum(part.square().sum() for part in (*seen.maps, seen.logits)).backward()
+    gradients_flow({"images": images})
+
+
+def network_is_frozen(features: Features) -> None:
+    """The network has weights, learns nothing, and is in eval mode."""
+    check_frozen(features.build())
+
+
+def building_keeps_the_random_state(features: Features) -> None:
+    """A training has the same random numbers with and without the network."""
+    before = torch.get_rng_state()
+    features.build()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def too_small_images_are_refused(features: Features) -> None:
+    """Images of any size have features, or are a UserError of one line."""
+    for size in ((1, 1), (7, 64)):
+
+        def maps(size: tuple[int, int] = size) -> None:
+            grids = features.grids(*size)
+            assert len(features.build()(torch.zeros(1, 3, *size)).maps) == len(grids)
+
+        one_line_or_works(maps)
+
+
+def plans_are_values(features: Features) -> None:
+    """Features are a frozen dataclass: equal arguments make equal plans."""
+    check_plan(features)

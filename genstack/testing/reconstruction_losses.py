@@ -1,0 +1,92 @@
+"""Laws of reconstruction losses."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import genstack.compressor
+from genstack.compressor.compressor import Reconstruction
+from genstack.compressor.output import Output, Pixels
+from genstack.discovery import discover
+from genstack.errors import UserError
+from genstack.losses.reconstruction import ReconstructionLoss
+from genstack.testing.expect import build, check_plan, gradients_flow, refusal
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A loss, and an output of the decoder that it accepts."""
+
+    loss: ReconstructionLoss
+    output: Output
+
+    def __call__(self, written: Tensor, images: Tensor) -> Tensor:
+        """Judge what a decoder wrote."""
+        return self.loss.of(Reconstruction(self.output.images(written), None, {}, written), images)
+
+    def written(self, count: int = 3) -> Tensor:
+        """Random output of a decoder, for images of 5 x 7."""
+        return torch.randn(count, self.output.width(3), 5, 7)
+
+
+def make(part: type[ReconstructionLoss], **given: Any) -> Judged:
+    """Build the loss, and the first output that it accepts."""
+    loss = build(part, **given)
+    others = discover(genstack.compressor, Output).values()  # type: ignore[type-abstract]
+    for output in (Pixels(), *(kind() for kind in others)):
+        try:
+            loss.check(output)
+        except UserError:
+            continue
+        return Judged(loss, output)
+    raise AssertionError("no output of a decoder suits the loss")
+
+
+def _images(count: int = 3) -> Tensor:
+    return torch.rand(count, 3, 5, 7) * 2 - 1
+
+
+def arithmetic_is_float32_under_autocast(judged: Judged) -> None:
+    """The loss is a float32 scalar; half-precision reconstructions are converted first."""
+    written, images = judged.written().bfloat16(), _images()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = judged(written, images)
+    assert found.shape == () and found.dtype == torch.float32 and found.isfinite()
+    assert found == judged(written.float(), images)
+
+
+def loss_of_a_batch_is_the_mean_over_images(judged: Judged) -> None:
+    """Every image counts alike, in batches of any size."""
+    written, images = judged.written(), _images()
+    each = [judged(written[[index]], images[[index]]) for index in range(3)]
+    torch.testing.assert_close(judged(written, images), torch.stack(each).mean())
+
+
+def gradients_reach_the_decoder(judged: Judged) -> None:
+    """What a decoder writes has gradients that are finite and not zero."""
+    written = judged.written().requires_grad_()
+    judged(written, _images()).backward()
+    gradients_flow({"output of the decoder": written})
+
+
+def the_image_itself_is_best(judged: Judged) -> None:
+    """No other pixels have a lower loss than those of the image."""
+    if not isinstance(judged.output, Pixels):
+        return
+    images = _images()
+    for noise in (0.01, 0.3):
+        assert judged(images + noise * torch.randn_like(images), images) > judged(images, images)
+
+
+def invalid_weights_are_refused(judged: Judged) -> None:
+    """The weight is finite and at least 0."""
+    for weight in (-0.1, float("nan"), float("inf")):
+        with refusal(f"weight {weight} is out of range"):
+            replace(judged.loss, weight=weight)
+
+
+def plans_are_values(judged: Judged) -> None:
+    """A loss is a frozen dataclass: equal arguments make equal losses."""
+    check_plan(judged.loss)
