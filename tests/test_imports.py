@@ -1,5 +1,6 @@
 """The core stands on torch alone: models can be used where nothing of training is installed."""
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -24,6 +25,15 @@ ABSENT = (
 )
 
 
+#: Folders and modules of genstack; each imports from those before it.
+ORDER = (
+    *("errors", "plugins", "discovery", "atomic", "quiet", "layout", "inputs", "dist", "hub", "pretrained"),
+    *("models", "transformer", "compressor", "conditions", "prior", "data", "losses", "model"),
+    *("description", "data.codes", "sampling", "checkpoints", "evaluation", "training", "report", "testing"),
+    *("web", "cli"),
+)
+
+
 def python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
@@ -38,6 +48,39 @@ def test_core_imports_without_what_training_needs():
     )
     done = python(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_folders_import_only_from_those_above_them():
+    package = Path(hub.__file__).parent
+    upward = [
+        f"{path.relative_to(package)} imports {name}"
+        for path in sorted(package.rglob("*.py"))
+        for name in imported(path)
+        if path.parent != package or path.name != "__init__.py"
+        if ORDER.index(room(name)) > ORDER.index(room(".".join(path.relative_to(package.parent).parts)))
+    ]
+    assert not upward
+
+
+def imported(path: Path) -> list[str]:
+    """Modules of genstack that a file imports anywhere."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    parts = [
+        f"genstack.{alias.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "genstack"
+        for alias in node.names
+    ]
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    found = [name for name in (*modules, *parts, *plain) if name.startswith("genstack.")]
+    return [name for name in found if name != "genstack.__version__"]
+
+
+def room(module: str) -> str:
+    """The folder or module of ORDER that a module is in."""
+    first, *rest = module.split(".")[1:]
+    return "data.codes" if [first, *rest[:1]] == ["data", "codes"] else first
 
 
 def test_absent_means_absent():
