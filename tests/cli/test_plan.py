@@ -29,9 +29,9 @@ def test_plan_prints_estimates_and_writes_nothing(command, tmp_path, capsys):
     assert not runs.exists() and not list(tmp_path.iterdir())
     for line in (
         r"model    Autoencoder, 0\.\d+ M weights",
-        r"images   8x8, 1 channels, as 16 codes of 64",
-        r"ratio    64 bytes of pixels, 12\.0 of codes: 5\.33 to 1",
-        r"batch    8 images a step \(processes x parts x batch_size: 1 x 2 x 4\)",
+        r"images   8x8, 1 channel, as 16 codes of 64",
+        r"ratio    5\.33 to 1: 64 bytes of pixels, 12\.0 of codes",
+        r"batch    8 images a step \(processes x parts x images: 1 x 2 x 4\)",
         r"rate     0\.001 after 10 steps of warm-up, 0\.0001 at the end",
         r"memory   about \d+\.\d\d GB of the \d+\.\d\d GB of this machine \(measured\): it fits",
         r"time     500 steps of \S+ s: .*",

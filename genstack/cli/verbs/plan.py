@@ -35,6 +35,8 @@ FEWEST = {"tiny": 5_000, "small": 100_000, "base": 1_000_000}
 SAMPLED = 200  # pictures whose size is looked at
 GENERATED = 64  # pixels of pictures that are drawn on demand
 FEW_CODES = 256  # of one image, up to which a prior samples code after code
+LARGEST_ON_CPU = 32  # pixels of images that a CPU learns within hours
+STEPS_ON_CPU = "5000"
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,16 @@ def propose(name: str) -> None:
     source = open_source(name)
     sides = picture_sides(source)
     side = int(median(sides))
-    resolution = max((one for one in RESOLUTIONS if one <= side), default=RESOLUTIONS[0])
     gpu = torch.cuda.is_available()
+    most = side if gpu else min(side, LARGEST_ON_CPU)
+    resolution = max((one for one in RESOLUTIONS if one <= most), default=RESOLUTIONS[0])
     size = next((size for size, most in FEWEST.items() if len(source) < most), "large") if gpu else "tiny"
-    why = f"{len(source):,} pictures" if gpu else "no GPU"
+    why = (
+        f"{len(source):,} pictures"
+        if gpu
+        else f"no GPU: at most {LARGEST_ON_CPU} pixels and {STEPS_ON_CPU} steps"
+    )
+    short = [] if gpu else ["--trainer.max-steps", STEPS_ON_CPU]
     print(f"pictures {len(source):,}, the shorter side of half of them has {side} pixels or more")
     print(f"propose  resolution {resolution}, --size {size} ({why})")
     compressor, prior = ("vqgan", "autoregressive")
@@ -78,7 +86,7 @@ def propose(name: str) -> None:
         prior = "masked"
     run_name = re.sub(r"[^\w-]+", "-", Path(name).stem).strip("-") or "pictures"
     data = ["--data.source", name, "--data.resolution", str(resolution)]
-    words = ["--config", compressor, "--size", size, *data, "--name", run_name]
+    words = ["--config", compressor, "--size", size, *data, *short, "--name", run_name]
     print(f"first    genstack train compressor {shlex.join(words)}")
     then = [
         "--compressor",
@@ -87,10 +95,15 @@ def propose(name: str) -> None:
         prior,
         "--size",
         size,
+        *short,
         "--name",
         f"{run_name}-prior",
     ]
-    print(f"then     genstack train prior {shlex.join(then)}", flush=True)
+    print(f"then     genstack train prior {shlex.join(then)}")
+    print(
+        "here is the estimate of the first; `genstack plan prior ...` estimates the other after it",
+        flush=True,
+    )
     stage = STAGES["compressor"]
     print_plan(stage, stage.parse(words))
 
@@ -119,6 +132,7 @@ def print_plan(stage: Stage, settings: Namespace) -> None:
     memory = estimate.memory()
     print(memory_line(memory), flush=True)
     if memory.fits:
+        print(f"measuring the time of {STEPS} steps ...", flush=True)
         print(time_line(estimate))
     print("nothing was written")
 
@@ -132,11 +146,12 @@ def model_line(training: Training) -> str:
 def code_lines(training: Training) -> list[str]:
     """Describe image size, codes or latents, and compression ratio."""
     seen, layout = training.data.preprocessing, layout_of(training)
-    pixels, kind = prod(seen.shape) * seen.bits, layout.unit
+    pixels, encoded = prod(seen.shape) * seen.bits / 8, layout.bits / 8
+    channels = f"{seen.channels} channel{'s' * (seen.channels > 1)}"
+    sizes = f"{pixels:,.0f} bytes of pixels, {encoded:,.1f} of {layout.unit}"
     return [
-        f"images   {seen.height}x{seen.width}, {seen.channels} channels, as {training.representation}",
-        f"ratio    {pixels / 8:,.0f} bytes of pixels, {layout.bits / 8:,.1f} of {kind}: "
-        f"{pixels / layout.bits:.3g} to 1",
+        f"images   {seen.height}x{seen.width}, {channels}, as {training.representation}",
+        f"ratio    {pixels / encoded:.3g} to 1: {sizes}",
     ]
 
 
@@ -153,8 +168,9 @@ def batch_lines(estimate: Estimate) -> list[str]:
     schedule, optimization = estimate.schedule, estimate.training.optimization
     warmup = steps(optimization.warmup, schedule.max_steps)
     factors = f"{schedule.processes} x {schedule.accumulate_grad_batches} x {estimate.micro_batch}"
+    split = estimate.micro_batch < estimate.batch_size
     return [
-        f"batch    {estimate.batch_size} images a step (processes x parts x batch_size: {factors})",
+        f"batch    {estimate.batch_size} images a step" + f" (processes x parts x images: {factors})" * split,
         f"rate     {optimization.learning_rate:g} after {warmup} steps of warm-up, "
         f"{optimization.final * optimization.learning_rate:g} at the end",
     ]
