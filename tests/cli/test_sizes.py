@@ -60,7 +60,9 @@ def test_unknown_sizes_are_rejected(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_plan_proposes_for_a_folder(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("gpu", "resolution", "steps"), [(True, 64, 50_000), (False, 32, 5000)])
+def test_plan_proposes_for_a_folder(tmp_path, monkeypatch, capsys, gpu, resolution, steps):
+    monkeypatch.setattr(plan.torch.cuda, "is_available", lambda: gpu)
     for number in range(6):
         Image.new("RGB", (90 + number, 70), (number, 0, 0)).save(tmp_path / f"{number}.png")
     parsed = []
@@ -68,11 +70,12 @@ def test_plan_proposes_for_a_folder(tmp_path, monkeypatch, capsys):
     assert main(["plan", str(tmp_path)]) is None
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("pictures 6, the shorter side")
-    assert "resolution 64, --size tiny" in lines[1]
+    assert f"resolution {resolution}, --size tiny" in lines[1]
     assert lines[2].startswith("first    genstack train compressor --config vqgan --size tiny --data.source")
     assert "--config autoregressive --size tiny" in lines[3]
     network = parsed[0].model.compressor.init_args.network.init_args
     assert (network.width, network.blocks) == (32, 1)
+    assert (parsed[0].data.resolution, parsed[0].trainer.max_steps) == (resolution, steps)
     assert main(["plan", str(tmp_path / "none")]) == 2
     assert main(["plan"]) == 2
     assert "SOURCE" in capsys.readouterr().out
