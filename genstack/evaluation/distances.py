@@ -23,7 +23,7 @@ COVERAGE = {
 
 
 def distances(
-    extractor: Extractor, real: Features, generated: Features, prefix: str = ""
+    extractor: Extractor, real: Features, generated: Features, prefix: str = "", suffix: str = ""
 ) -> Iterator[Number | Skipped]:
     """Kernel distances and Fréchet distance.
 
@@ -31,9 +31,10 @@ def distances(
         extractor: the network.
         real: features of the real images.
         generated: features of the generated images.
-        prefix: prefix of metric names, r for reconstructions and g for samples.
+        prefix: prefix of metric names: r for reconstructions, p for those of perturbed codes, g for samples.
+        suffix: end of metric names.
     """
-    kid_name, frechet_name = prefix + extractor.kid, prefix + extractor.frechet
+    kid_name, frechet_name = (prefix + name + suffix for name in (extractor.kid, extractor.frechet))
     one, other = real.vectors.double(), generated.vectors.double()
     count = min(len(one), len(other))
     if count < FEWEST:
@@ -46,7 +47,7 @@ def distances(
     if extractor.mmd:
         value, interval = mmd(one, other)
         meaning = "1,000 times the squared distance with a Gaussian kernel; real: between two halves"
-        yield Number(prefix + extractor.mmd, value, meaning, "lower", interval, mmd(*halves)[0])
+        yield Number(prefix + extractor.mmd + suffix, value, meaning, "lower", interval, mmd(*halves)[0])
     if count < MIN_IMAGES:
         yield Skipped(
             frechet_name,

@@ -46,6 +46,7 @@ def evaluate_run(
     networks: Networks,
     batch_size: int,
     folder: Path,
+    rates: Sequence[float] = (),
 ) -> Card | None:
     """Evaluate a run; return its card in the first process and None in the others.
 
@@ -57,13 +58,16 @@ def evaluate_run(
         networks: networks of features and LPIPS.
         batch_size: images per batch.
         folder: folder for pictures.
+        rates: shares of codes that are perturbed to forecast samples.
     """
     extractors, matchers = networks.extractors, () if sampling is None else sampling.matchers
 
     def measure_real(indices: Sequence[int]) -> tuple[ImageSet, Reconstructions]:
         batch = reference.batch(indices)
         real = image_set(batch.images, batch.inputs, extractors, matchers)
-        return real, reconstructions.measure_batch(model, batch, reference.data.preprocessing, networks)
+        return real, reconstructions.measure_batch(
+            model, batch, reference.data.preprocessing, networks, indices, rates
+        )
 
     first = Process.from_environment().rank == 0
     real, reconstructed = measure(measure_real, len(reference), batch_size)
@@ -71,7 +75,7 @@ def evaluate_run(
     results: list[Results] = [networks.missing]
     results.append(reconstruction_results(model, extractors, real, reconstructed, nats))
     images = list_extremes(model, reference, reconstructed, folder) if first else {}
-    protocol = {"generated": {"what": "reconstructions"}, **networks.protocol}
+    protocol = {"generated": {"what": "reconstructions", "perturbed": list(rates)}, **networks.protocol}
     if sampling is not None:
         protocol["samples"] = sampling.metadata
         with sampling.compilation(model) as compilation:
@@ -190,6 +194,8 @@ def reconstruction_results(
     for extractor in extractors:
         name = extractor.name
         yield from distances(extractor, real.features[name], reconstructed.features[name], "r")
+        for rate, features in reconstructed.perturbed.items():
+            yield from distances(extractor, real.features[name], features[name], "p", f" ({rate:.0%})")
     codes, size = reconstructed.codes, model.preprocessing
     if codes is not None:
         layout = model.compressor.code_layout(size.height, size.width)

@@ -1,7 +1,7 @@
 """Reconstructions: similarity to the images, use of the codebook, and likelihood under the prior."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,7 @@ from genstack.evaluation.card import Number, Skipped
 from genstack.evaluation.extractor import Features
 from genstack.evaluation.measure import extract
 from genstack.evaluation.networks import Networks
+from genstack.evaluation.perturbation import perturb
 from genstack.evaluation.reference import as_saved
 from genstack.layout import CodeLayout
 from genstack.losses.fidelity import WINDOW, psnr, ssim
@@ -47,6 +48,7 @@ class Reconstructions:
         codes: None for latents without codes.
         nats: of the codes or latents under the prior; None without a prior.
         rate: nats of the latents; None for codes.
+        perturbed: features of reconstructions of perturbed codes, by rate and extractor name.
     """
 
     similarity: Similarity
@@ -54,6 +56,7 @@ class Reconstructions:
     codes: Int[Tensor, "n length"] | None
     nats: Float[Tensor, " n"] | None
     rate: Float[Tensor, " n"] | None
+    perturbed: dict[float, dict[str, Features]]
 
 
 def similarity(
@@ -72,9 +75,23 @@ def similarity(
 
 @torch.no_grad()
 def measure_batch(
-    model: Model, batch: Batch, preprocessing: Preprocessing, networks: Networks
+    model: Model,
+    batch: Batch,
+    preprocessing: Preprocessing,
+    networks: Networks,
+    indices: Sequence[int] = (),
+    rates: Sequence[float] = (),
 ) -> Reconstructions:
-    """Reconstruct a batch of images and measure the result."""
+    """Reconstruct a batch of images and measure the result.
+
+    Args:
+        model: the model.
+        batch: the images.
+        preprocessing: of the images.
+        networks: networks of the metrics.
+        indices: index of each image, for perturbations.
+        rates: shares of codes that are perturbed for further reconstructions.
+    """
     output = model.compressor(batch.images.to(model.device))
     images = as_saved(output.images.clamp(-1, 1), preprocessing)
     codes, rate = output.codes, None
@@ -86,7 +103,20 @@ def measure_batch(
         None if codes is None else codes.cpu(),
         None if model.prior is None else image_nats(model, batch, codes),
         rate,
+        {
+            each: extract(perturbed_images(model, batch, preprocessing, each, indices), networks.extractors)
+            for each in rates
+        },
     )
+
+
+def perturbed_images(
+    model: Model, batch: Batch, preprocessing: Preprocessing, rate: float, indices: Sequence[int]
+) -> Float[Tensor, "b c H W"]:
+    """Decode codes or latents of which a share is perturbed."""
+    layout = model.compressor.layout(*batch.images.shape[-2:])
+    values = perturb(model.compressor.encode(batch.images.to(model.device)), layout, rate, indices)
+    return as_saved(model.compressor.decode(values, layout).float().clamp(-1, 1).cpu(), preprocessing)
 
 
 @torch.no_grad()

@@ -90,6 +90,8 @@ def test_compressor_card(place, capsys):
     saved, numbers = card(place / "compressor" / "evaluation")
     assert saved["kind"] == "compressor"
     assert {"PSNR", "SSIM", "rKID-Means", "codebook usage", "perplexity", "dead codes"} <= set(numbers)
+    assert numbers["pKID-Means (25%)"]["value"] != numbers["rKID-Means"]["value"]
+    assert saved["protocol"]["generated"]["perturbed"] == [0.25]
     assert numbers["bits/pixel (stored)"]["value"] == 4 * (4 * 6) / (16 * 24)
     assert numbers["dead codes"]["value"] == 16 * (1 - numbers["codebook usage"]["value"])
     assert numbers["PSNR"]["interval"][0] < numbers["PSNR"]["value"] < numbers["PSNR"]["interval"][1]

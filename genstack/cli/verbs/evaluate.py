@@ -106,6 +106,9 @@ class Evaluation:
             Captions count if they name exactly one class.
         lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty to skip
             LPIPS.
+        perturb: shares of codes, separated by commas, that are replaced by others of the same image before
+            decoding; the distances of these reconstructions (pKID, pFID) forecast those of samples. Empty to
+            skip them.
         out: folder for the card and the pictures; RUN/evaluation or GENERATED.evaluation by default.
         batch_size: images per batch, and samples per batch.
         device: auto, cpu, cuda or mps.
@@ -123,6 +126,7 @@ class Evaluation:
     training: int = 10_000
     classifier: Place = ""
     lpips: str = "alex,vgg"
+    perturb: str = "0.25"
     out: Place = ""
     batch_size: int = 32
     device: str = "auto"
@@ -140,6 +144,8 @@ class Evaluation:
             check_compiler()
         if self.statistics and not self.are_npz:
             raise UserError("--statistics applies to two .npz files; leave it out")
+        if any(not 0 < rate <= 1 for rate in self.rates):
+            raise UserError(f"perturb must be numbers above 0, at most 1, got {self.perturb}")
         if unknown := set(self.nets) - set(NETS):
             raise UserError(f"unknown lpips {', '.join(sorted(unknown))}; use {' or '.join(NETS)}, or both")
 
@@ -152,6 +158,14 @@ class Evaluation:
     def nets(self) -> list[str]:
         """Networks of LPIPS by name."""
         return [name.strip() for name in self.lpips.split(",") if name.strip()]
+
+    @property
+    def rates(self) -> list[float]:
+        """Shares of perturbed codes."""
+        try:
+            return [float(rate) for rate in self.perturb.split(",") if rate.strip()]
+        except ValueError as error:
+            raise UserError(f"perturb must be numbers separated by commas, got {self.perturb}") from error
 
     @property
     def folder(self) -> Path:
@@ -243,7 +257,9 @@ def measure_run(
             obstacle=compiler_obstacle,
         )
         model.check_options(sampling.options)
-    card = evaluate_run(model, reference, training, sampling, networks, flags.batch_size, flags.folder)
+    card = evaluate_run(
+        model, reference, training, sampling, networks, flags.batch_size, flags.folder, flags.rates
+    )
     return card, {"model": {"path": flags.run, "sha256": model.fingerprint}}
 
 
