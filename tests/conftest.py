@@ -8,6 +8,8 @@ import inspect
 import itertools
 import os
 import resource
+import socket
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, get_args
 import jaxtyping
 import pytest
 import torch
+import torch.multiprocessing
 
 followed = jaxtyping.jaxtyped
 
@@ -113,6 +116,32 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
+    """Call a function with a rank in each of several processes, and return what each returned.
+
+    They are copies of this process: a new one would import for seconds. The first that fails ends all.
+    """
+
+    def call(function: Callable[[int], Any], count: int = 2) -> list[Any]:
+        folder = tmp_path_factory.mktemp("processes")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+
+        def one(rank: int) -> None:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+            torch.save(function(rank), folder / f"{rank}.pt")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no errors, as in processes of their own
+            torch.multiprocessing.start_processes(one, nprocs=count, start_method="fork")
+        return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+
+    return call
 
 
 #: Small values for the arguments that plans of networks have, by their name; a plan takes those it knows.

@@ -1,9 +1,6 @@
 """`genstack evaluate` on small models with random weights, and on folders of pictures."""
 
 import json
-import socket
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -377,8 +374,8 @@ def test_missing_inception_weights_error_names_the_cache(place, monkeypatch):
     assert "expected SHA-256" in extractors.available_extractors("cpu")[1]["FID"]
 
 
-@pytest.mark.slow
-def test_two_processes_match_one(place):
+@pytest.mark.distributed
+def test_two_processes_match_one(place, in_processes):
     words = [
         "evaluate",
         "prior",
@@ -390,21 +387,8 @@ def test_two_processes_match_one(place):
         "8",
         *QUICK,
     ]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    import os
-
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "genstack.cli.main", *words, "--out", "two"],
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait() for process in started] == [0, 0]
-    assert subprocess.call([sys.executable, "-m", "genstack.cli.main", *words, "--out", "one"]) == 0
+    assert in_processes(lambda rank: main([*words, "--out", "two"])) == [None, None]
+    assert main([*words, "--out", "one"]) is None
     one, two = (card(place / name) for name in ("one", "two"))
     assert one[1] == two[1]
     assert one[0]["images"] == two[0]["images"]

@@ -1,15 +1,10 @@
 """Losses and usage of two processes against one."""
 
-import os
-import subprocess
-import sys
-from datetime import timedelta
-
 import pytest
 import torch
-from torch import distributed
 
 from genstack.compressor import Autoencoder, Convolutional, Gaussian, Reconstruction
+from genstack.dist import gloo_group
 from genstack.losses.adaptive import AdaptiveWeight
 from genstack.losses.adversary import Adversary
 from genstack.losses.gradient_penalty import R1
@@ -74,11 +69,14 @@ def found(rank=None):
     )
 
 
-@pytest.mark.slow
-def test_two_processes_match_one(tmp_path):
-    running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
-    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def found_by(rank):
+    with gloo_group(rank, 2):
+        return found(rank)
+
+
+@pytest.mark.distributed
+def test_two_processes_match_one(in_processes):
+    one, other = in_processes(found_by)
     assert one == other, "to the last bit"
     assert one == pytest.approx(found(), rel=1e-5)
 
@@ -86,12 +84,3 @@ def test_two_processes_match_one(tmp_path):
 def test_latent_metrics_by_hand():
     nats = torch.tensor([[0.5, 0.0], [1.5, 0.04]])[:, :, None, None] * torch.ones(1, 1, 2, 3)
     assert latent_metrics([nats[:1], nats[1:]]) == pytest.approx({"rate": 6 * (1.0 + 0.02), "active": 1.0})
-
-
-if __name__ == "__main__":
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    folder, rank = sys.argv[1], int(sys.argv[2])
-    meeting = f"file://{folder}/meet"
-    distributed.init_process_group("gloo", meeting, timedelta(seconds=120), world_size=2, rank=rank)
-    torch.save(found(rank), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()

@@ -1,13 +1,7 @@
 """Codebook usage by grid, and the warning of a collapse."""
 
-import os
-import subprocess
-import sys
-from datetime import timedelta
-
 import pytest
 import torch
-from torch import distributed
 
 from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder, Reconstruction
 from genstack.compressor.gaussian import Gaussian
@@ -15,7 +9,7 @@ from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
 from genstack.compressor.usage import usage
 from genstack.data import ImageData
-from genstack.dist import gather_rows
+from genstack.dist import gather_rows, gloo_group
 from genstack.training.codebook_usage import usage_monitor
 from genstack.training.compressor import CompressorTraining
 
@@ -137,23 +131,13 @@ def test_chart_has_one_row_per_grid():
     assert usage_monitor(Autoencoder(3, NETWORK, Gaussian(dim=4)), 8, 12).chart() is None
 
 
-def gather(rank, folder):
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    patience = timedelta(seconds=60)
-    distributed.init_process_group("gloo", f"file://{folder}/meet", patience, world_size=2, rank=rank)
-    codes = torch.arange((2 + rank) * 3).reshape(2 + rank, 3) + 10 * rank
-    torch.save(gather_rows(codes), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+def gather(rank):
+    with gloo_group(rank, 2):
+        return gather_rows(torch.arange((2 + rank) * 3).reshape(2 + rank, 3) + 10 * rank)
 
 
-@pytest.mark.slow
-def test_codes_of_all_processes_are_counted(tmp_path):
-    running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
+@pytest.mark.distributed
+def test_codes_of_all_processes_are_counted(in_processes):
     expected = torch.cat([torch.arange(6).reshape(2, 3), torch.arange(9).reshape(3, 3) + 10])
-    for rank in range(2):
-        assert torch.equal(torch.load(f"{tmp_path}/{rank}.pt"), expected)
-
-
-if __name__ == "__main__":
-    gather(int(sys.argv[2]), sys.argv[1])
+    for found in in_processes(gather):
+        assert torch.equal(found, expected)

@@ -1,18 +1,14 @@
 """Entropies of bits against sums over all codes; symbols to bits and back."""
 
-import os
-import subprocess
-import sys
-from datetime import timedelta
 from itertools import product
 
 import pytest
 import torch
-from torch import distributed
 
 from genstack.compressor.quantizers import BSQ, LFQ
 from genstack.compressor.quantizers.binary import entropy_of_mean, mean_entropy
 from genstack.compressor.quantizers.corners import Corners
+from genstack.dist import gloo_group
 
 LOGITS = torch.randn(40, 11, generator=torch.Generator().manual_seed(5)) * 3
 
@@ -121,23 +117,18 @@ def test_defaults_use_most_codes(kind, share):
     assert len(codes.unique()) > share * 256
 
 
-def one_process(rank, folder):
+def one_process(rank):
     """The batch entropy and its gradient where each process has half of a batch."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    patience = timedelta(seconds=60)
-    distributed.init_process_group("gloo", f"file://{folder}/meet", patience, world_size=2, rank=rank)
     logits = LOGITS.chunk(2)[rank].clone().requires_grad_()
-    loss = entropy_of_mean(logits)
-    loss.backward()
-    torch.save([loss.detach(), logits.grad], f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    with gloo_group(rank, 2):
+        loss = entropy_of_mean(logits)
+        loss.backward()
+    return loss.detach(), logits.grad
 
 
-@pytest.mark.slow
-def test_processes_share_one_batch(tmp_path):
-    running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+@pytest.mark.distributed
+def test_processes_share_one_batch(in_processes):
+    found = in_processes(one_process)
     logits = LOGITS.clone().requires_grad_()
     loss = entropy_of_mean(logits)
     loss.backward()
@@ -161,7 +152,3 @@ def test_processes_share_one_batch(tmp_path):
 def test_invalid_arguments_are_rejected(kind, wrong, message):
     with pytest.raises(ValueError, match=message):
         kind(**wrong)
-
-
-if __name__ == "__main__":
-    one_process(int(sys.argv[2]), sys.argv[1])

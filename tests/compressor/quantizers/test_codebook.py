@@ -1,18 +1,14 @@
 """Seeding and restarts of a codebook."""
 
 import copy
-import os
-import subprocess
-import sys
-from datetime import timedelta
 
 import pytest
 import torch
-from torch import distributed
 
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.compressor.quantizers.codebook import Codebook
 from genstack.compressor.quantizers.kmeans import random_latents
+from genstack.dist import gloo_group
 
 
 def rows_of(tensor):
@@ -194,46 +190,36 @@ def test_skipped_step_does_not_update_averages():
         assert torch.equal(value, before[name])
 
 
-def one_process(rank, folder):
+def one_process(rank):
     """Seed and restart where each process sees other latents and other codes."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    patience = timedelta(seconds=60)
-    distributed.init_process_group("gloo", f"file://{folder}/meet", patience, world_size=2, rank=rank)
-    torch.manual_seed(rank)
-    codebook = Codebook(6, 2, dead_after=1.0)
-    codebook.seed(torch.randn(9, 2))
-    seeds = codebook.weight.detach().clone()
-    observe(codebook, [rank, rank + 1, 5])
-    averages = Codebook(6, 2, seeding="kmeans", decay=0.9)
-    averages.seed(torch.randn(9, 2))
-    before = copy.deepcopy(averages.state_dict())
-    latents = observe(averages, [rank, rank + 1, 5])
-    torch.save([seeds, codebook.weight.detach(), codebook.dead_codes.passed], f"{folder}/{rank}.pt")
-    torch.save([before, averages.state_dict()], f"{folder}/averages{rank}.pt")
-    torch.save(latents, f"{folder}/latents{rank}.pt")
-    distributed.destroy_process_group()
+    with gloo_group(rank, 2):
+        torch.manual_seed(rank)
+        codebook = Codebook(6, 2, dead_after=1.0)
+        codebook.seed(torch.randn(9, 2))
+        seeds = codebook.weight.detach().clone()
+        observe(codebook, [rank, rank + 1, 5])
+        averages = Codebook(6, 2, seeding="kmeans", decay=0.9)
+        averages.seed(torch.randn(9, 2))
+        before = copy.deepcopy(averages.state_dict())
+        latents = observe(averages, [rank, rank + 1, 5])
+    learned = [seeds, codebook.weight.detach(), codebook.dead_codes.passed]
+    return learned, [before, averages.state_dict()], latents
 
 
-@pytest.mark.slow
-def test_processes_agree_on_all_rows(tmp_path):
-    running = [subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)]) for rank in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
-    (seeds, rows, idle), other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    torch.testing.assert_close([seeds, rows, idle], other, atol=0, rtol=0)
+@pytest.mark.distributed
+def test_processes_agree_on_all_rows(in_processes):
+    (one, ones, halves), (other, others, rest) = in_processes(one_process)
+    torch.testing.assert_close(one, other, atol=0, rtol=0)
+    seeds, rows, idle = one
     chosen = [0, 1, 2, 5]  # by either process
     assert torch.equal(rows[chosen], seeds[chosen])
     assert (rows[[3, 4]] != seeds[[3, 4]]).all()
     assert idle.tolist() == [0] * 6
 
-    (before, after), other = (torch.load(tmp_path / f"averages{rank}.pt") for rank in range(2))
-    torch.testing.assert_close([before, after], other, atol=0, rtol=0)
+    torch.testing.assert_close(ones, others, atol=0, rtol=0)
+    before, after = ones
     alone = Codebook(6, 2, seeding="kmeans", decay=0.9)
     alone.load_state_dict(before)
-    latents = torch.cat([torch.load(tmp_path / f"latents{rank}.pt") for rank in range(2)])
-    alone.observe(latents, torch.tensor([0, 1, 5, 1, 2, 5]))
+    alone.observe(torch.cat([halves, rest]), torch.tensor([0, 1, 5, 1, 2, 5]))
     alone.after_step(skipped=False)
     torch.testing.assert_close(alone.weight, after["weight"], atol=1e-6, rtol=0)
-
-
-if __name__ == "__main__":
-    one_process(int(sys.argv[2]), sys.argv[1])

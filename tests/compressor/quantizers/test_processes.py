@@ -1,14 +1,10 @@
 """Two processes with one batch: equal codebooks, and gradients of the whole batch."""
 
 import copy
-import os
-import subprocess
-import sys
-from datetime import timedelta
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import genstack.compressor.quantizers
@@ -16,6 +12,7 @@ from genstack.compressor import Quantizer
 from genstack.compressor.quantizers import Residual, VectorQuantizer
 from genstack.compressor.quantizers.update import EMAUpdate
 from genstack.discovery import discover
+from genstack.dist import gloo_group
 
 MADE = {
     **discover(genstack.compressor.quantizers, Quantizer),
@@ -78,39 +75,31 @@ def batches():
     return [torch.randn(4, 5, 4, 6, generator=generator) for _ in range(STEPS)]
 
 
-def one_process(rank, folder):
+def one_process(rank):
     """Train every quantizer on half of each batch, with restarts and without."""
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    patience = timedelta(seconds=120)
-    distributed.init_process_group("gloo", f"file://{folder}/meet", patience, world_size=2, rank=rank)
     found = {}
-    for name in MADE:
-        for restarts in (False, True):
-            model = made(name, restarts)
-            if restarts:  # often enough to happen
-                for part in model.modules():
-                    if getattr(part, "dead_after", None) is not None:
-                        part.dead_after = 0.01
-            wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-            torch.manual_seed(rank)  # noise of their own
-            halves = [images[2 * rank : 2 * rank + 2] for images in batches()]
-            found[name, restarts] = trained(model, wrapped, halves)
-    torch.save(found, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    with gloo_group(rank, 2):
+        for name in MADE:
+            for restarts in (False, True):
+                model = made(name, restarts)
+                if restarts:  # often enough to happen
+                    for part in model.modules():
+                        if getattr(part, "dead_after", None) is not None:
+                            part.dead_after = 0.01
+                wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+                torch.manual_seed(rank)  # noise of their own
+                halves = [images[2 * rank : 2 * rank + 2] for images in batches()]
+                found[name, restarts] = trained(model, wrapped, halves)
+    return found
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """What two processes found."""
-    folder = tmp_path_factory.mktemp("processes")
-    command = [sys.executable, __file__, str(folder)]
-    running = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+def both(in_processes):
+    """Results of two processes."""
+    return in_processes(one_process)
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("name", MADE)
 def test_codebooks_agree_across_processes(both, name, restarts):
@@ -118,7 +107,7 @@ def test_codebooks_agree_across_processes(both, name, restarts):
     torch.testing.assert_close(states, others, atol=0, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("name", [name for name in MADE if name != "Gumbel"])  # whose noise differs
 def test_two_processes_match_one_batch(both, name):
     """Gradients within 1e-5 of the largest, codebooks within 1e-6; without seeding and restarts."""
@@ -129,7 +118,3 @@ def test_two_processes_match_one_batch(both, name):
         scale = float(gradient.abs().max())
         torch.testing.assert_close(gradients[key], gradient, atol=1e-5 * scale, rtol=1e-5, msg=key)
     torch.testing.assert_close(states, whole, atol=1e-6, rtol=1e-5)
-
-
-if __name__ == "__main__":
-    one_process(int(sys.argv[2]), sys.argv[1])
