@@ -178,6 +178,52 @@ def job(runs: Runs) -> Callable[..., dict[str, Any]]:
     return described
 
 
+#: No gradient is as long, so that none is scaled by a norm, whose sum has another order over shards.
+UNCLIPPED = ("--trainer.gradient_clip_val", "1000")
+#: Nothing is random in a step.
+QUIET = (
+    *("--model.prior.backbone.dropout", "0.0", "--model.prior.code_noise", "0.0"),
+    *("--model.condition.dropout", "0.0", "--data.limit", "25", "--data.validation", "0.25"),
+)
+PARTS = ("--trainer.accumulate_grad_batches", "2")
+#: Runs of two processes: stage, flags on top of those of all tiny runs, and the step whose batch is spoilt in
+#: the second process.
+TWO_RUNS = {
+    "ddp everything": ("compressor", UNCLIPPED, 3),
+    "ddp averages": (
+        "compressor",
+        (
+            *("--model.compressor.quantizer.update", "EMAUpdate", "--trainer.precision", "bf16-mixed"),
+            *("--model.compressor.network.checkpoint", "true", *PARTS),
+        ),
+        None,
+    ),
+    "ddp prior": ("prior", ("--model.prior.backbone.checkpoint", "true"), None),
+    "ddp random order": ("prior", ("--model.prior", "RandomOrder", *PARTS), 3),
+    "ddp shared": ("prior", QUIET, None),
+    "ddp in parts": ("prior", (*QUIET, *PARTS), None),
+}
+
+
+@pytest.fixture(scope="session")
+def two_runs() -> dict[str, tuple[str, tuple[str, ...], int | None]]:
+    return TWO_RUNS
+
+
+@pytest.fixture(scope="session")
+def two_processes(runs: Runs, torchrun: Torchrun, job: Callable, tmp_path_factory) -> Path:
+    """The folder of runs of two processes: those above, two that were cut and resumed, and a sharded one."""
+    jobs = [job(stage, name, flags, spoilt) for name, (stage, flags, spoilt) in TWO_RUNS.items()]
+    for name in ("everything", "prior"):
+        stage, flags, spoilt = TWO_RUNS[f"ddp {name}"]
+        flags = (*flags, "--trainer.checkpoint_minutes", "0")
+        jobs.append(job(stage, f"ddp cut {name}", flags, spoilt, cut=6))
+        jobs.append(job(stage, f"ddp cut {name}", flags))
+    jobs.append(job("compressor", "fsdp everything", (*UNCLIPPED, "--trainer.strategy", "fsdp"), 3))
+    torchrun(tmp_path_factory.mktemp("torchrun"), jobs)
+    return runs.folder
+
+
 @pytest.fixture(params=KINDS)
 def stage(request: pytest.FixtureRequest) -> str:
     return request.param

@@ -6,46 +6,16 @@ import subprocess
 import pytest
 import torch
 
-#: Stage, flags on top of those of all tiny runs, and the step whose batch is spoilt in the second process.
-RUNS = {
-    "everything": ("compressor", (), None),
-    "averages": (
-        "compressor",
-        (
-            *("--model.compressor.quantizer.update", "EMAUpdate", "--trainer.precision", "bf16-mixed"),
-            *("--model.compressor.network.checkpoint", "true", "--trainer.accumulate_grad_batches", "2"),
-        ),
-        None,
-    ),
-    "spoilt": ("compressor", (), 3),
-    "spoilt prior": ("prior", ("--trainer.accumulate_grad_batches", "2"), 3),
-    "recomputed prior": ("prior", ("--model.prior.backbone.checkpoint", "true"), None),
-    "random order": (
-        "prior",
-        ("--model.prior", "RandomOrder", "--trainer.accumulate_grad_batches", "2"),
-        None,
-    ),
-    "uneven": ("prior", ("--data.batch_size", "2", "--data.limit", "25", "--data.validation", "0.25"), None),
-}
-
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.distributed
 
 
-@pytest.fixture(scope="module")
-def both(runs, torchrun, job, tmp_path_factory):
-    """The folders of all runs, and what each process has learned in them."""
-    folder = tmp_path_factory.mktemp("torchrun")
-    jobs = [job(stage, f"two {name}", flags, spoilt) for name, (stage, flags, spoilt) in RUNS.items()]
-    cut = ("--trainer.checkpoint_minutes", "0")
-    for stage in ("compressor", "prior"):
-        jobs.append(job(stage, f"two cut {stage}", cut, cut=6))
-        jobs.append(job(stage, f"two cut {stage}", cut))
-    jobs.append(job("prior", "two straight prior", ()))
-    torchrun(folder, jobs)
+@pytest.fixture
+def both(two_processes):
+    """The folder of a run, and what each process has learned in it."""
 
     def found(name):
-        learned = [torch.load(runs.folder / f"two {name}.{rank}.pt") for rank in range(2)]
-        return runs.folder / f"two {name}", *learned
+        learned = [torch.load(two_processes / f"{name}.{rank}.pt") for rank in range(2)]
+        return two_processes / name, *learned
 
     return found
 
@@ -54,15 +24,15 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_processes_agree_bit_for_bit(both, name):
+def test_processes_agree_bit_for_bit(both, two_runs):
     """Weights, averages, codebooks, windows of usage, LeCAM's anchors and counters, to the last bit."""
-    _, one, other = both(name)
-    assert [key for key in one if not torch.equal(one[key], other[key])] == []
-    assert one.keys() == other.keys() and int(one["consumed"]) in (16, 32)
+    for name in two_runs:
+        _, one, other = both(name)
+        assert [key for key in one if not torch.equal(one[key], other[key])] == [], name
+        assert one.keys() == other.keys() and int(one["consumed"]) in (16, 32), name
 
 
-@pytest.mark.parametrize("name", ["spoilt", "spoilt prior"])
+@pytest.mark.parametrize("name", ["ddp everything", "ddp random order"])
 def test_non_finite_batch_is_skipped_by_all_processes(both, name):
     folder, one, _ = both(name)
     assert int(one["skipped"]) == 1
@@ -70,32 +40,23 @@ def test_non_finite_batch_is_skipped_by_all_processes(both, name):
     assert all(value.isfinite().all() for value in one.values())
 
 
-@pytest.mark.parametrize(("stage", "straight"), [("compressor", "everything"), ("prior", "straight prior")])
-def test_two_processes_resume_bit_for_bit(both, unlike, stage, straight):
-    assert unlike(both(straight)[0], both(f"cut {stage}")[0]) == []
+@pytest.mark.parametrize("name", ["everything", "prior"])
+def test_two_processes_resume_bit_for_bit(both, unlike, name):
+    assert unlike(both(f"ddp {name}")[0], both(f"ddp cut {name}")[0]) == []
 
 
-QUIET = (
-    *("--model.prior.backbone.dropout", "0.0", "--model.prior.code_noise", "0.0"),
-    *("--model.condition.dropout", "0.0"),
-)
-
-
-def test_two_processes_match_one(runs, torchrun, job, tmp_path):
-    """Where nothing is random in a step, also with parts, and from a checkpoint that one process left."""
-    alone = lines(runs.train("prior", "alone", *QUIET, "--data.limit", "25", "--data.validation", "0.25"))
-    flags = (*QUIET, "--data.limit", "25", "--data.validation", "0.25")
-    parts = (*flags, "--trainer.accumulate_grad_batches", "2")
-    jobs = [job("prior", "shared", flags), job("prior", "in parts", parts)]
-    torchrun(tmp_path, jobs)
-    for name in ("shared", "in parts"):
-        for mine, theirs in zip(alone, lines(runs.folder / name), strict=True):
+def test_two_processes_match_one(runs, both, two_runs):
+    """Where nothing is random in a step, also with parts."""
+    alone = lines(runs.train("prior", "alone", *two_runs["ddp shared"][1]))
+    for name in ("ddp shared", "ddp in parts"):
+        for mine, theirs in zip(alone, lines(both(name)[0]), strict=True):
             assert mine == pytest.approx(theirs, rel=2e-4), name
 
 
-def test_two_hosts_continue_after_a_process_dies(runs, both, job, torchrun, unlike, tmp_path):
+@pytest.mark.nightly
+def test_two_hosts_continue_after_a_process_dies(runs, both, two_runs, job, torchrun, unlike, tmp_path):
     """Two agents meet at an address; SIGKILL in the middle of a step; all begin again from the checkpoint."""
-    hosts = ("--trainer.num_nodes", "2", "--trainer.devices", "1")
+    hosts = (*two_runs["ddp prior"][1], "--trainer.num_nodes", "2", "--trainer.devices", "1")
     file, killed = tmp_path / "jobs.json", tmp_path / "killed"
     file.write_text(json.dumps([job("prior", "two hosts", hosts, killed=str(killed))]))
     meeting = [
@@ -117,7 +78,7 @@ def test_two_hosts_continue_after_a_process_dies(runs, both, job, torchrun, unli
     assert ends == [0, 0], told[-9000:]
     assert killed.exists() and "continues at step" in told
     folder = runs.folder / "two hosts"
-    assert unlike(both("straight prior")[0], folder) == []
+    assert unlike(both("ddp prior")[0], folder) == []
     steps = [line["step"] for line in lines(folder) if "train/loss" in line]
     assert steps == list(range(1, 9)), "no step is missing or there twice"
 
