@@ -1,6 +1,8 @@
 """Models on disk: they come back equal, whole or not at all, and no file makes a program do anything else."""
 
 import json
+import resource
+import sys
 import time
 from dataclasses import replace
 
@@ -186,10 +188,12 @@ def test_hostile_descriptions_allocate_nothing(stored, kind):
         inner = inner[name]
     inner[place[-1]] = value
     save_file(tensors, folder / TENSORS, metadata={"genstack": json.dumps(description)})
-    begun = time.process_time()
+    begun, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError) as error:
         load(folder)
     assert time.process_time() - begun < 10
+    if sys.platform == "linux":
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 700
 

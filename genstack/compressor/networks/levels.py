@@ -1,7 +1,7 @@
 """Building blocks of pyramids, after VQGAN (arXiv:2012.09841, table 7)."""
 
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise, repeat
 
 import torch
 import torch.nn.functional as F
@@ -89,9 +89,9 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
 
 
-def steps(dim_in: int, dim_out: int, blocks: int) -> list[tuple[int, int]]:
+def steps(dim_in: int, dim_out: int, blocks: int) -> Iterator[tuple[int, int]]:
     """Return input and output channels of each block of a level; the first block changes them."""
-    return list(pairwise((dim_in,) + (dim_out,) * blocks))
+    return pairwise(chain((dim_in,), repeat(dim_out, blocks)))
 
 
 def run(part: nn.Module, features: Tensor, checkpoint: bool) -> Tensor:
