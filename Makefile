@@ -19,14 +19,14 @@ demo: $(INSTALLED)  ## train both stages on handwritten digits and draw samples 
 	$(BIN)/genstack demo
 
 test: $(INSTALLED)  ## run the tests, without those marked nightly
-	$(BIN)/python -m pytest -n auto -m "not nightly"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not nightly"
 
 test-all: $(INSTALLED)  ## run every test, those marked nightly too
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: lint  ## lint, check types, run the fast tests
 	$(BIN)/mypy & types=$$!; \
-	$(BIN)/python -m pytest -n auto -m "not slow and not distributed and not nightly"; tests=$$?; \
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not distributed and not nightly"; tests=$$?; \
 	wait $$types && exit $$tests
 
 lint: $(INSTALLED)  ## formatting and lint

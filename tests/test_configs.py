@@ -113,6 +113,7 @@ def test_recipes_state_only_settings_that_exist(recipe, capsys):
         assert set(settings) <= set(shown[group])
 
 
+@pytest.mark.slow
 def test_recipes_build_as_they_stand(recipe, monkeypatch):
     """In full size, without memory for it."""
     stage, parser, settings = resolved(recipe)
@@ -168,6 +169,17 @@ def condition(parts, data):
     return plan.fit(data.info)
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of images."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, pixels in enumerate(
+        to_uint8(ImageData("shapes", 48, limit=6).examples("training", 6).images)
+    ):
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    return folder
+
+
 def brought(settings, folder, request):
     """What the command names beside its recipe: a text encoder, a compressor of condition images."""
     plan = settings["model"].get("condition") or {"class_path": ""}
@@ -180,13 +192,19 @@ def brought(settings, folder, request):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* captions are longer than")  # those of `shapes`, not the recipe's
 @pytest.mark.parametrize(("recipe", "size", "channels"), FORMS)
-def test_a_few_steps_train(recipe, size, channels, tmp_path, monkeypatch, request):
-    """Train by the command line, with validation and pictures; sizes and channels rotate over the recipes."""
+def test_a_few_steps_train(recipe, size, channels, pictures, tmp_path, monkeypatch, request):
+    """Train by the command line, with validation and pictures; sizes and channels rotate over the recipes.
+
+    Compressors are trained in bf16 on a folder of images.
+    """
     stage, parser, settings = resolved(recipe)
     tiny = small(parser.dump(settings))
     height, width = size
     tiny["data"] |= SOURCE | {"resolution": f"{height},{width}", "channels": channels}
-    if stage.name == "prior":
+    if stage.name == "compressor":
+        tiny["data"]["source"] = str(pictures)
+        tiny["trainer"]["precision"] = "bf16-mixed"
+    else:
         parts = parser.build(settings)
         data = ImageData("shapes", size, channels, limit=6, augmentation=parts.data.augmentation)
         compressor = fitting(parts, data)
@@ -196,19 +214,15 @@ def test_a_few_steps_train(recipe, size, channels, tmp_path, monkeypatch, reques
     trains(stage, tiny, tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", [path for name, path in RECIPES.items() if name.startswith("compressor")])
-def test_compressors_train_in_bf16_on_a_folder_of_images(recipe, tmp_path, monkeypatch):
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("recipe", "size", "channels"), [form for form in FORMS if header(form.values[0])[1][1] == "compressor"]
+)
+def test_compressors_train_in_float32(recipe, size, channels, tmp_path, monkeypatch):
     stage, parser, settings = resolved(recipe)
     tiny = small(parser.dump(settings))
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number, pixels in enumerate(
-        to_uint8(ImageData("shapes", 48, limit=6).examples("training", 6).images)
-    ):
-        Image.fromarray(pixels.numpy()).save(pictures / f"{number}.png")
-    tiny["data"] |= SOURCE | {"source": str(pictures), "resolution": 32}
-    tiny["trainer"]["precision"] = "bf16-mixed"
+    height, width = size
+    tiny["data"] |= SOURCE | {"resolution": f"{height},{width}", "channels": channels}
     trains(stage, tiny, tmp_path, monkeypatch)
 
 

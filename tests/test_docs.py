@@ -239,6 +239,7 @@ def test_the_python_example_encodes_and_decodes(tmp_path, monkeypatch):
         assert again.size == (8, 6)
 
 
+@pytest.mark.slow
 def test_the_example_of_a_quantizer_is_checked_and_trained_in_an_empty_folder(tmp_path, monkeypatch, capsys):
     quantizer, test = blocks(ROOT / "CONTRIBUTING.md", "python")
     (tmp_path / "signs.py").write_text(quantizer, encoding="utf-8")
@@ -261,6 +262,7 @@ def test_the_example_of_a_quantizer_is_checked_and_trained_in_an_empty_folder(tm
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_trains_both_stages_and_samples(tmp_path, monkeypatch):
     script = blocks(ROOT / "docs" / "python.md", "python")[0].replace("1000", "2")
     assert len(script.splitlines()) < 25

@@ -118,7 +118,7 @@ def server(tmp_path, monkeypatch):
     """The server's repositories and requests; the client keeps its files in a folder of the test."""
     Hub.repositories, Hub.asked = {}, []
     running = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=running.serve_forever)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
     thread.start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{running.server_port}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -195,6 +195,7 @@ def test_missing_repository_gives_one_line(server):
 GOLDEN = Path(__file__).parent / "golden" / "diffusers_vqmodel"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ["hf:ann/pipe", "hf:ann/pipe/vqvae", "hf:ann/pipe/vqvae@main"])
 def test_a_folder_of_a_repository_is_a_model(server, name):

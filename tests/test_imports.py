@@ -38,6 +38,7 @@ def python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_core_imports_without_what_training_needs():
     """All of it in one process, which takes as long to start as it takes to import torch."""
     code = (
@@ -92,6 +93,7 @@ def test_absent_means_absent():
                 importlib.import_module(name)
 
 
+@pytest.mark.slow
 def test_import_has_no_side_effects(tmp_path):
     """Importing seeds nothing, writes nothing and says nothing."""
     code = (

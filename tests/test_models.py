@@ -90,9 +90,12 @@ def test_samples_come_by_name_and_lie_in_the_working_folder(shipped, capsys):
     assert (shipped / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_compressor_of_the_package_gets_a_prior(shipped):
     command = ["train", "prior", "--compressor", "toy", "--data.source", "shapes:40", "--dry-run"]
-    assert not main([*command, "--model.prior", "Autoregressive"])
+    sizes = {"width": 16, "depth": 1, "heads": 2}
+    small = [f"--model.prior.backbone.{name}={size}" for name, size in sizes.items()]
+    assert not main([*command, "--data.batch_size", "4", "--model.prior", "Autoregressive", *small])
 
 
 def test_a_folder_of_the_same_name_is_written_with_a_slash(shipped):

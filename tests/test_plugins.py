@@ -204,6 +204,7 @@ def test_sources_and_exports_are_found(file):
     assert "Flips" in part_classes()
 
 
+@pytest.mark.slow
 def test_a_spawned_process_imports_the_same_part(file):
     plugins.use_plugin(file)
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -187,8 +187,8 @@ def run_torch(path, program):
     ("name", "kind", "run"),
     [
         ("autoregressive", "onnx", run_onnx),
-        ("autoregressive", "torch-export", run_torch),
-        ("crossed", "onnx", run_onnx),
+        pytest.param("autoregressive", "torch-export", run_torch, marks=pytest.mark.nightly),
+        pytest.param("crossed", "onnx", run_onnx, marks=pytest.mark.nightly),
         ("gaussian", "torch-export", run_torch),
         ("hierarchical", "torch-export", run_torch),
     ],

@@ -245,6 +245,7 @@ def test_latent_diffusions_kl_has_tamings_names(tmp_path, projection):
         assert torch.equal(again(images).images, made(images).images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -269,6 +270,7 @@ def test_tamings_transformers(name, options):
     torch.testing.assert_close(images, expected["decoded_from_greedy_codes"], **CLOSE)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_tamings_transformer_of_another_image(tmp_path):
     """From the file, and from a run that was made of it: the condition's compressor lies within."""
@@ -305,6 +307,7 @@ def llamagen(file, side, heads, kind=LlamaGenPrior):
     return prior
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "side", "heads"), [("llamagen_gpt_c2i.pt", 8, 4), ("llamagen_gpt_c2i_consolidated.pth", 6, 2)]
 )
@@ -353,6 +356,7 @@ def check_greedy(prior, values, expected):
         assert torch.equal(drawn, expected[name].flatten(1)), name
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_llamagens_transformer_of_captions():
     """Padded on the left, hidden keys with the diagonal kept, no row rotated; null is under the same mask."""
@@ -646,7 +650,7 @@ def test_the_list_names_every_format(capsys):
 def test_training_starts_from_published_weights(tmp_path, capsys):
     """Without a step that moves anything, the run's model computes what the file's does."""
     file = str(GOLDEN / "taming_vqgan.safetensors")
-    start = ["train", "compressor", "--init", file, "--data.source", "shapes", "--data.resolution", "16"]
+    start = ["train", "compressor", "--init", file, "--data.source", "shapes:30", "--data.resolution", "16"]
     short = [
         "--data.batch_size",
         "2",
@@ -674,7 +678,7 @@ def test_prior_starts_from_weights_of_another(tmp_path, capsys):
     run, runs = tmp_path / "old", str(tmp_path)
     model_file.save(Model(compressor, Preprocessing(3, 16, 16), prior=prior), run)
     start = ["train", "prior", "--compressor", str(run), "--init", str(run), "--runs", runs]
-    data = ["--data.source", "shapes", "--data.resolution", "16", "--data.batch_size", "2"]
+    data = ["--data.source", "shapes:30", "--data.resolution", "16", "--data.batch_size", "2"]
     short = ["--trainer.max_steps", "1", "--model.optimization.learning_rate", "1e-12"]
     assert not main([*start, *data, *short, "--name", "new"])
     again = model_file.load(tmp_path / "new").prior

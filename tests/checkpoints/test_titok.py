@@ -113,6 +113,7 @@ RAR = {
 }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_transformers_of_rar():
     """In raster order and any other; greedy codes with and without its guidance."""
@@ -181,6 +182,7 @@ GENERATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "heads", "part", "read_file"),
     [("maskgit_vit", 4, "model.", titok_generator.vit), ("maskgit_uvit.bin", 5, "", titok_generator.uvit)],
@@ -227,6 +229,7 @@ def test_transformers_of_halton_maskgit():
         assert (sampled == 59).any()
 
 
+@pytest.mark.slow
 def test_generators_are_recognised_and_ask_for_their_tokenizers(tmp_path):
     """A hub folder tells heads and sampling by its settings."""
     tokenizer = str(GOLDEN / "titok_stage2.bin")
@@ -250,6 +253,7 @@ def test_generators_are_recognised_and_ask_for_their_tokenizers(tmp_path):
             load(GOLDEN / file, ImportOptions(**given))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_images_of_rar():
     """Sampled by the published transformer and decoded by the published tokenizer, both in one model."""

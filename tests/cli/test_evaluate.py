@@ -117,6 +117,7 @@ def test_prior_card(place):
     assert {"near-copies", "gFD-Means"} <= {each["name"] for each in saved["skipped"]}
 
 
+@pytest.mark.slow
 def test_precision_applies_to_sampling_alone(place):
     words = ["evaluate", "prior", *SHAPES, "--samples", "16", *QUICK]
     for precision in ("fp32", "bf16"):
@@ -157,6 +158,7 @@ class Colour(nn.Module):
         return torch.cat([means, means.amin(1, keepdim=True).expand(-1, len(CLASSES) - 3) - 1], dim=1)
 
 
+@pytest.mark.slow
 def test_user_classifier_checks_samples(place):
     images = torch.rand(2, 3, *SIZE)
     program = torch.export.export(Colour(), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
@@ -172,6 +174,7 @@ def test_user_classifier_checks_samples(place):
     assert saved["protocol"]["samples"]["matchers"]["classifier"]["file"] == "colour.pt2"
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_change_the_card(place):
     for size in ("5", "24"):
         words = [*SHAPES, *QUICK, "--samples", "17", "--batch-size", size, "--out", size]
@@ -197,6 +200,7 @@ def test_folder_compared_with_itself(place, capsys):
     assert numbers["KID-Means"]["value"] < 0
 
 
+@pytest.mark.slow
 def test_files_and_tensors_give_equal_numbers(place):
     """Compare saved reconstructions by folder, and those in memory."""
     from genstack.checkpoints.model_file import load
@@ -224,6 +228,7 @@ def test_card_holds_the_metadata_of_samples(place):
     assert "PSNR" not in numbers, "samples are not pairs, in spite of equal names"
 
 
+@pytest.mark.slow
 def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
     sizes, entered = [], []
 

@@ -80,6 +80,7 @@ def test_unencodable_characters_are_escaped():
 POSIX = ("resource", "fcntl", "pwd", "grp", "termios")
 
 
+@pytest.mark.slow
 def test_verbs_import_on_windows():
     """Imports of every verb, and of what training, sampling, evaluating and planning use."""
     code = (

@@ -23,6 +23,7 @@ def model(name: str) -> Model:
     return Model(make(3), Preprocessing(3, 64, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compressor", "prior"),
     [

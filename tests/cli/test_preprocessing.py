@@ -57,6 +57,7 @@ def used(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

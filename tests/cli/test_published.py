@@ -57,6 +57,7 @@ LEFT = {
 def here(tmp_path, monkeypatch):
     """A folder to stand in, with published files and their notes."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("genstack.cli.verbs.evaluate.SAMPLES", 16)
     for name, note in NOTES.items():
         Path(name).symlink_to(GOLDEN / name)
         Path(f"{name}.yaml").write_text(note)

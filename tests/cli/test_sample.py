@@ -79,6 +79,7 @@ def test_all_options_are_passed_on(place):
     assert (card["guidance_schedule"], card["guidance_interval"]) == ("cosine", [0.1, 0.9])
 
 
+@pytest.mark.slow
 def test_sweep_writes_one_table(place):
     assert sample("--sweep", "temperature=0.5,1.0", "guidance=1,2,4", "--seed", "5") is None
     folders = sorted(path.name for path in (place / "out").iterdir())
@@ -119,6 +120,7 @@ def test_kept_pixels_do_not_change(place, words, kept, capsys):
     assert cards(place / "out")[0]["image"].startswith("picture.png ")
 
 
+@pytest.mark.slow
 def test_outpainting_places_the_picture(place):
     words = ("--image", "picture.png", "--size", "24x32", "--grow", "0")
     assert sample(*words) is None
@@ -129,6 +131,7 @@ def test_outpainting_places_the_picture(place):
     assert (pictures(place / "corner")[0][:16, 8:] == drawn[0][4:20, 4:28]).all()
 
 
+@pytest.mark.slow
 def test_presets_reproduce_images(place):
     assert sample("--preset", "pretty", "--top-k", "7", "--save-preset", "mine") is None
     assert sample("--preset", "mine") is None, "the same images, by another name"
@@ -239,6 +242,7 @@ def test_sweep_covers_all_combinations():
     assert Sweep({}).cells == {"": {}}
 
 
+@pytest.mark.slow
 def test_compiled_networks_use_one_batch_size(place, monkeypatch):
     """The last batch is filled up with copies, which nobody sees."""
     sizes, entered = [], []

@@ -32,6 +32,7 @@ def blurred(images):
     return functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "harm", "least"),
     [

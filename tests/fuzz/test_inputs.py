@@ -20,6 +20,7 @@ def test_every_input_has_its_reader():
     assert {path.parent.name for path in INPUTS} <= set(TARGETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_initial_inputs_of_the_fuzzer_are_read_or_rejected(name, tmp_path):
     """So that the fuzzer's targets stay in step with the readers."""

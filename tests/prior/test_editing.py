@@ -114,6 +114,7 @@ def test_known_codes_equal_those_of_the_picture(model, grow):
     assert torch.equal(known.values[known.mask], compressor.encode(images)[known.mask])
 
 
+@pytest.mark.slow
 def test_a_picture_grows_on_all_sides(model):
     image = pictures()[0]
     canvas, mask = outpainting_canvas(image, (32, 44), (0.5, 0.5), (4, 4))

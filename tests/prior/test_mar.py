@@ -49,7 +49,7 @@ class ExactVelocity(nn.Module):
 
 @pytest.fixture
 def exact(tiny):
-    prior = MAR(LAYOUT, Unconditional(), tiny, head=Head(steps=60, solver="heun"), masks=400).eval()
+    prior = MAR(LAYOUT, Unconditional(), tiny, head=Head(steps=60, solver="heun"), masks=48).eval()
     prior.network, prior.flow = Conditionals(), ExactVelocity()
     return prior
 
@@ -64,7 +64,7 @@ def test_samples_have_the_covariance_if_positions_follow_each_other(exact, steps
 
 
 def test_the_bound_of_exact_conditionals_is_the_likelihood(exact):
-    exact.likelihood_steps = 48
+    exact.likelihood_steps = 24
     torch.manual_seed(0)
     distribution = MultivariateNormal(MEAN, COVARIANCE)
     data = distribution.sample((30,))

@@ -15,7 +15,7 @@ from genstack.inputs import ConditionInputs
 from genstack.prior import CodePrior, Prior, SamplingOptions, image_seeds
 from genstack.prior.exact import Exact
 from genstack.testing import laws_in, priors
-from genstack.testing.priors import SMALL, Builder
+from genstack.testing.priors import LAYOUTS, SMALL, Builder
 
 PRIORS = discover(genstack.prior, CodePrior)
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
@@ -115,7 +115,18 @@ def test_prior_keeps_the_law(build, law):
 
 
 @pytest.mark.slow
-def test_prior_memorizes_a_few_images(build, layout):
+def test_prior_memorizes_a_few_images(build):
+    """Of one layout; they rotate over the priors."""
+    layouts = [layout for layout in LAYOUTS if not build.refusal(layout)]
+    check_memory(build, layouts[list(PRIORS).index(build.kind.__name__) % len(layouts)])
+
+
+@pytest.mark.nightly
+def test_prior_memorizes_a_few_images_of_every_layout(build, layout):
+    check_memory(build, layout)
+
+
+def check_memory(build, layout):
     """The rate falls to 0: at a constant one the loss jumps, and single codes go wrong after some steps."""
     codes = torch.randint(layout.codebook_size, (4, layout.length))
     condition = ClassLabels(("a", "b", "c", "d"), dropout=0.0)
@@ -144,6 +155,7 @@ def test_samples_follow_the_condition(build, small):
     assert 0.1 < (free >= 3).float().mean() < 0.9
 
 
+@pytest.mark.slow
 def test_the_condition_is_read_early(build, small):
     """Its way to the logits is no narrower than that of the codes: 40 small steps show the class."""
     labels = torch.arange(32) % 2
@@ -201,6 +213,7 @@ def test_cross_attention_ignores_padding(filled):
     assert all(parameter.grad.isfinite().all() for parameter in filled.parameters())
 
 
+@pytest.mark.slow
 def test_random_codes_cost_the_logarithm_of_the_codebook_size(build, small):
     labels = torch.zeros(32, dtype=torch.int64)
 

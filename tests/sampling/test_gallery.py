@@ -57,6 +57,7 @@ def sample(*words: str) -> None:
     assert main(["sample", "run", "--count", "5", "--seed", "3", "--device", "cpu", *words]) is None
 
 
+@pytest.mark.slow
 def test_python_samples_like_the_command_line(series):
     options = series.model.options("pretty", {"top_k": 7})
     gallery = drawn(Gallery(replace(series, options=options), Path("here")))
@@ -66,6 +67,7 @@ def test_python_samples_like_the_command_line(series):
     assert Path("here.png").read_bytes() == Path("there.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_python_edits_like_the_command_line(series):
     canvas = Canvas.completion(series.model, Path("picture.png"), "top:0.5", grow=0)
     drawn(Gallery(replace(series, canvas=canvas), Path("here")))
@@ -74,6 +76,7 @@ def test_python_edits_like_the_command_line(series):
     assert files("here") == files("there")
 
 
+@pytest.mark.slow
 def test_python_sweeps_as_the_command_line_does(series):
     sweep = Sweep({"temperature": (0.5, 1.0), "top_k": (0, 3)})
     galleries = [
@@ -122,6 +125,7 @@ def test_progress_is_called_for_every_image(series):
     assert Gallery(series, Path("here")).missing == [1, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"seed": 4}, {"options": SamplingOptions(temperature=0.5)}, {"size": (16, 28)}, {"inputs": None}],

@@ -52,7 +52,7 @@ def spoilt(runs, kinds, stage, monkeypatch):
     return spoil
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(("stage", "parts"), [("prior", 1), ("compressor", 2)])
 def test_non_finite_batch_is_skipped(runs, stage, spoilt, parts):
     """Neither weights nor averages nor codebook, bit for bit, also where only a part of the batch is bad."""
     seen = spoilt({3, 5}, part=parts - 1)

@@ -140,6 +140,7 @@ def everything(channels):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [9, 10])  # R1 is due at the second
 def test_one_backward_equals_two_with_every_adversary_option(training, monkeypatch, step):
     """The same chance is drawn in the same order: first by the compressor's side, then by the other."""

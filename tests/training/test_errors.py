@@ -30,7 +30,10 @@ def saved_step(folder):
     return torch.load(folder / LAST, weights_only=True)["global_step"]
 
 
-@pytest.mark.parametrize(("moment", "parts"), [("in a step", 1), ("in a step", 2), ("after a step", 1)])
+@pytest.mark.parametrize(
+    ("stage", "moment", "parts"),
+    [("prior", "in a step", 1), ("compressor", "in a step", 2), ("compressor", "after a step", 1)],
+)
 def test_run_resumes_after_an_error(runs, straight, unlike, stage, kinds, moment, parts, monkeypatch):
     """Neither running out of memory in the middle of a step nor a full disk leaves a trace."""
     flags = ("--trainer.accumulate_grad_batches", str(parts))
@@ -51,7 +54,7 @@ def test_run_resumes_after_an_error(runs, straight, unlike, stage, kinds, moment
     assert unlike(whole, runs.folder / name) == []
 
 
-@pytest.mark.parametrize("file", ["checkpoint", "model"])
+@pytest.mark.parametrize(("stage", "file"), [("compressor", "checkpoint"), ("prior", "model")])
 def test_full_disk_keeps_the_last_checkpoint(
     runs, straight, unlike, full_disk, stage, file, monkeypatch, capsys
 ):

@@ -67,6 +67,7 @@ def test_memory_fits():
     assert Memory(3, 3, "it", True).fits and not Memory(4, 3, "it", True).fits
 
 
+@pytest.mark.slow
 def test_resident_peak_grows_with_allocations():
     before = resident_peak()
     held = torch.ones(before // 4)  # as much again

@@ -102,6 +102,7 @@ def check(whole, cut, compute):
         torch.testing.assert_close(gathered, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRIORS)
 @pytest.mark.parametrize("backbone", [BACKBONE, CROSSED], ids=["plain", "crossed"])
 def test_sharded_priors_match_unsharded(mesh, name, backbone):
@@ -132,6 +133,7 @@ def test_sharded_priors_match_unsharded(mesh, name, backbone):
     torch.testing.assert_close(*drawn)  # codes are equal, latents within rounding
 
 
+@pytest.mark.slow
 def test_sharded_networks_match_unsharded(mesh, network):
     whole = Autoencoder(3, network, VectorQuantizer(codebook_size=16, dim=4))
     images = torch.randn(2, 3, 32, 48)

@@ -79,6 +79,7 @@ def test_several_processes_keep_the_launcher_threads(monkeypatch, tmp_path):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_measuring_does_not_change_the_training(monkeypatch, runs):
     """Weights and numbers of a run are those of one whose threads are set."""
     monkeypatch.setattr(threads, "TOLERANCE", 1e9)  # one thread, whatever was measured

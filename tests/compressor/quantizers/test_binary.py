@@ -93,6 +93,7 @@ def test_bits_are_signs_with_straight_through_gradients(kind):
         torch.testing.assert_close(found, latents.grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "share"), [(LFQ, 0.7), (BSQ, 0.85)])
 def test_defaults_use_most_codes(kind, share):
     """A small encoder on a mixture of 256 Gaussians, which only the quantizer's losses move."""

@@ -27,6 +27,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", VIEWS)
 def test_codes_agree_with_encoding_each_view(encode, model, views, capsys):
     archive = Archive(encode("--views", views))

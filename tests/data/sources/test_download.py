@@ -22,7 +22,7 @@ class Server(ThreadingHTTPServer):
         self.content, self.tag, self.breaks, self.ranges, self.asked = content, '"1"', None, True, []
         self.hides_length = self.wrong_part = False
         super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def url(self, name="a.tar"):
         return f"http://127.0.0.1:{self.server_port}/{name}"
