@@ -1,11 +1,12 @@
 """What every recipe reaches within one small budget, measured by the public command line.
 
-    OMP_NUM_THREADS=1 python benchmarks/results.py [--runs runs/results] [--only vqgan,masked-prior]
+    python benchmarks/pictures.py --out runs/data --only emoji
+    OMP_NUM_THREADS=1 python benchmarks/results.py [--pictures runs/data/emoji] [--only vqgan,masked-prior]
 
-Trains each recipe in a small form on `shapes`, measures it with `genstack evaluate`, and writes tables and
-curves into docs/results.md, between two lines that say so. Runs that are complete are not trained again, and
-cards that lie there not measured again, so that a script that was stopped goes on. Processor time is that of
-the training command, its validations included.
+Trains each recipe in a small form on emoji, measures it with `genstack evaluate` on those laid aside, and
+writes tables and curves into docs/results.md, between two lines that say so. Runs that are complete are not
+trained again, and cards that lie there not measured again, so that a script that was stopped goes on. Processor
+time is that of the training command, its validations included.
 """
 
 import argparse
@@ -30,7 +31,7 @@ FASTER = 3.0  # times the recipe's learning rate, since a run is short; recipes 
 SHADES = ("#0a6ebd", "#b54708", "#5b6470", "#8a3fa0", "#0f766e", "#b4235a", "#6b6a10", "#4b4fc4")
 BEGIN, END = "<!-- written by benchmarks/results.py -->", "<!-- end -->"
 
-DATA = {"source": "shapes", "resolution": "32", "validation": "0.025", "batch_size": "16"}
+DATA = {"source": "{pictures}/train.csv", "resolution": "32", "validation": "0.05", "batch_size": "16"}
 NARROW = {"compressor.network.width": "16", "compressor.network.blocks": "1"}
 JUDGE = {"adversary.discriminator.width": "32"}
 VIT = {
@@ -52,6 +53,8 @@ COMPRESSORS = {
     "fsq": NARROW | JUDGE,
     "lfq": NARROW | JUDGE,
     "bsq": NARROW | JUDGE,
+    "maskbit": NARROW | JUDGE,
+    "infinity": NARROW | JUDGE | {"compressor.quantizer.scales": "1,2,3,4"},
     "ibq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "4096"},
     "simvq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "4096"},
     "dvae": {
@@ -61,6 +64,7 @@ COMPRESSORS = {
         "compressor.quantizer.annealing": str(STEPS * 4 // 5),
     },
     "vae": NARROW | JUDGE,
+    "va_vae": NARROW | JUDGE,
     "vit_vqgan": VIT,
     "titok": VIT,
     "vqgan_plus": NARROW
@@ -76,8 +80,12 @@ PRIORS = {
     "random_order": ("vqgan", BACKBONE),
     "pixelcnn": ("vqgan", CONVOLUTIONS),
     "pixelsnail": ("vqgan", CONVOLUTIONS | {"prior.heads": "4", "prior.blocks": "2"}),
+    "bits": ("maskbit", BACKBONE),
+    "masked_bits": ("maskbit", BACKBONE | {"prior.symbols.width": "128"}),
+    "maskbit": ("maskbit", BACKBONE),
     "residual": ("residual", BACKBONE | {"prior.layers": "2"}),
     "next_scale": ("multiscale", BACKBONE),
+    "infinity": ("infinity", BACKBONE),
     "hierarchical": (
         "vqvae2",
         BACKBONE | {"prior.finer.width": "128", "prior.finer.depth": "4", "prior.finer.heads": "4"},
@@ -86,10 +94,10 @@ PRIORS = {
     "mar": ("vae", BACKBONE),
     "captions": ("vqgan", BACKBONE | {"condition.depth": "2", "condition.heads": "4"}),
     "coordinates": ("vqgan", BACKBONE),
-    "image": ("vqgan", BACKBONE),
-    "image_codes": ("vqgan", BACKBONE | {"condition.compressor": "{runs}/vqgan"}),
+    "image": ("vqgan", BACKBONE | {"condition.view": "edges"}),
 }
-ON_AUTOREGRESSIVE = ("captions", "coordinates", "image", "image_codes")  # recipes to lay over that one
+ON_AUTOREGRESSIVE = ("captions", "coordinates", "image")  # recipes to lay over that one
+DERIVED = {"image": {"data.condition_images": "null"}}  # edges are made of the pictures themselves
 
 
 @dataclass(frozen=True)
@@ -108,13 +116,13 @@ class Recipe:
     files: tuple[str, ...]
     options: dict[str, str]
 
-    def words(self, runs: Path) -> list[str]:
+    def words(self, runs: Path, pictures: Path) -> list[str]:
         """The training command, after `genstack`."""
         words = ["train", self.stage]
         for file in self.files:
             words += ["--config", f"configs/{file}.yaml"]
         for name, value in self.options.items():
-            words += [f"--{name}", value.format(runs=runs)]
+            words += [f"--{name}", value.format(runs=runs, pictures=pictures)]
         return [*words, "--runs", str(runs), "--name", self.name]
 
 
@@ -130,7 +138,7 @@ def recipes() -> list[Recipe]:
     for name, (compressor, smaller) in PRIORS.items():
         below = ("prior/autoregressive",) if name in ON_AUTOREGRESSIVE else ()
         files = (*below, f"prior/{name}")
-        options = {"compressor": f"{{runs}}/{compressor}", "data.batch_size": "32"}
+        options = {"compressor": f"{{runs}}/{compressor}", "data.batch_size": "32"} | DERIVED.get(name, {})
         options |= {f"model.{key}": value for key, value in (smaller | pace(files)).items()} | short
         found.append(Recipe("prior", f"{name}-prior", files, options))
     for name in ("compressor", "prior"):
@@ -161,17 +169,30 @@ def seconds(words: Sequence[str]) -> float:
     return time.process_time() - before
 
 
-def fill(recipe: Recipe, runs: Path) -> None:
+def fill(recipe: Recipe, runs: Path, pictures: Path) -> None:
     """Train and measure one, as far as that has not been done."""
     folder = runs / recipe.name
     cost, card = folder / "cost.json", folder / "evaluation" / "card.json"
     if not cost.is_file():
-        took = seconds(recipe.words(runs))
+        took = seconds(recipe.words(runs, pictures))
         with replacing(cost) as partial:
             partial.write_text(json.dumps({"seconds": took}))
     if not card.is_file():
         samples = ["--samples", str(SAMPLES), "--training", str(TRAINING)] if recipe.stage == "prior" else []
-        seconds(["evaluate", str(folder), "--lpips", "alex", "--seed", str(SEED), *samples])
+        held_out = ["--data.source", str(pictures / "held_out.csv"), "--split", "all"]
+        demo = recipe.files[0].startswith("demo/")
+        seconds(
+            [
+                "evaluate",
+                str(folder),
+                "--lpips",
+                "alex",
+                "--seed",
+                str(SEED),
+                *samples,
+                *([] if demo else held_out),
+            ]
+        )
 
 
 def numbers(folder: Path) -> dict[str, Any]:
@@ -236,8 +257,9 @@ def prior_row(recipe: Recipe, runs: Path) -> list[str]:
     found, model = numbers(folder), load(folder)
     assert model.prior is not None
     shown = "-"
-    if "agreement (oracle)" in found:
-        shown = " of ".join(f"{found['agreement (oracle)'][side]:.0%}" for side in ("value", "real"))
+    if "agreement (neighbours-EffLite0)" in found:
+        agreement = found["agreement (neighbours-EffLite0)"]
+        shown = " of ".join(f"{agreement[side]:.0%}" for side in ("value", "real"))
     copies = f"{found['near-copies']['value']:.0%}"
     return [
         named(recipe),
@@ -288,7 +310,8 @@ def tables(done: Sequence[Recipe], runs: Path) -> str:
     ):
         if rows := [row(recipe, runs) for recipe in done if recipe.stage == stage]:
             parts.append(f"## {stage.capitalize()}s\n\n{table(title, rows)}")
-    words = [shlex.join(["genstack", *recipe.words(Path("runs/results"))]) for recipe in done]
+    places = Path("runs/results"), Path("runs/data/emoji")
+    words = [shlex.join(["genstack", *recipe.words(*places)]) for recipe in done]
     return "\n\n".join([*parts, "## Commands\n\n```bash\n" + "\n".join(words) + "\n```"])
 
 
@@ -363,15 +386,16 @@ def main() -> None:
     """Train, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/results"))
+    parser.add_argument("--pictures", type=Path, default=Path("runs/data/emoji"))
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     chosen = [name for name in arguments.only.split(",") if name]
     for recipe in recipes():
         if chosen and recipe.name not in chosen:
             continue
-        print(shlex.join(["genstack", *recipe.words(arguments.runs)]), flush=True)
+        print(shlex.join(["genstack", *recipe.words(arguments.runs, arguments.pictures)]), flush=True)
         try:
-            fill(recipe, arguments.runs)
+            fill(recipe, arguments.runs, arguments.pictures)
         except RuntimeError as error:
             print(error, flush=True)
     done = [
