@@ -5,8 +5,8 @@
 
 Trains each recipe in a small form on emoji, measures it with `genstack evaluate` on those laid aside, and
 writes tables and curves into docs/results.md, between two lines that say so. Runs that are complete are not
-trained again, and cards that lie there not measured again, so that a script that was stopped goes on. Processor
-time is that of the training command, its validations included.
+trained again, and cards that lie there not measured again, so that a script that was stopped goes on.
+Processor time is that of the training command, its validations included.
 """
 
 import argparse
