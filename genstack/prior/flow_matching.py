@@ -4,7 +4,6 @@ Latents x_t = (1 - t) noise + t data move from noise at time 0 to data at time 1
 data - noise. A network learns its mean given x_t; solving dx = v(x, t) dt from 0 to 1 samples the data.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -39,7 +38,6 @@ from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 
 HELD_OUT_TIMES = 8  # per image; the held-out loss of two runs is of the same times
-BASE = 4096  # numbers of latents whose times are not shifted (arXiv:2510.11690, section 4.2)
 
 
 class FlowMatching(LatentPrior):
@@ -50,10 +48,7 @@ class FlowMatching(LatentPrior):
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer, which needs adaLN.
         patch: side of the square patches of latents that are one token.
-        times: distribution of times in training: logit_normal (mostly the middle, arXiv:2403.03206) or
-            uniform.
-        shift: factor that moves times of training and sampling towards noise, as more numbers per image need
-            (arXiv:2403.03206, equation 23); 1 for none, null for sqrt(numbers / 4096), at least 1.
+        times: distribution and shift of times.
         solver: solver of the ODE, unless sampling sets its own: euler (one pass per step) or heun (two).
         steps: steps of the solver, unless sampling sets its own.
         resamplings: passes over each step while some latents are known, so that both parts fit
@@ -69,8 +64,7 @@ class FlowMatching(LatentPrior):
         condition: Condition,
         backbone: Backbone = Backbone(adaln="own"),
         patch: int = 1,
-        times: Times = "logit_normal",
-        shift: float | None = None,
+        times: Times = Times(),
         solver: Literal["euler", "heun"] = "heun",
         steps: int = 25,
         resamplings: int = 4,
@@ -82,10 +76,8 @@ class FlowMatching(LatentPrior):
                 f"steps, resamplings and likelihood_steps must be at least 1, got {steps}, {resamplings} and "
                 f"{likelihood_steps}"
             )
-        if shift is not None and not 0 < shift < math.inf:
-            raise UserError(f"shift must be above 0, or null to follow the size of latents; got {shift}")
         self.layout, self.condition, self.backbone, self.patch = layout, condition, backbone, patch
-        self.times, self.shift, self.solver, self.steps = times, shift, solver, steps
+        self.times, self.solver, self.steps = times, solver, steps
         self.resamplings, self.likelihood_steps = resamplings, likelihood_steps
         self.standardization = Standardization(layout.dim)
         self.network = VelocityTransformer(layout, condition, backbone, patch)
@@ -93,13 +85,13 @@ class FlowMatching(LatentPrior):
     @property
     def time_shift(self) -> float:
         """Shift of times, with the default resolved."""
-        return max(1.0, math.sqrt(prod(self.layout.shape) / BASE)) if self.shift is None else self.shift
+        return self.times.shift_of(self.layout)
 
     def loss(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, ""]:
         """Mean squared error of velocities at random times; in training with condition dropout."""
         if self.training:
             condition = self.condition.drop(condition)
-        times = training_times(len(latents), self.times, self.time_shift, latents.device)
+        times = training_times(len(latents), self.times.distribution, self.time_shift, latents.device)
         noise, velocity = torch.randn_like(latents), self._velocity(self.network.encode_condition(condition))
         return velocity_errors(velocity, self.standardization(latents), noise, times).mean()
 

@@ -5,64 +5,32 @@ that reads this vector is a flow from noise to the latents of that position. The
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import LatentLayout
+from genstack.prior.flow_head import FlowHead, Head
 from genstack.prior.flow_matching import guided_velocity
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.latent_prior import LatentPrior, Standardization
 from genstack.prior.logits import uniforms
-from genstack.prior.masked import Schedule, mask_ratio
-from genstack.prior.masked_transformer import lowest_k, stratified_uniforms
+from genstack.prior.mask_schedule import MaskSchedule
+from genstack.prior.masked_network import MaskedNetwork
+from genstack.prior.masked_transformer import lowest_k
 from genstack.prior.normals import NormalStream, hash_latents
 from genstack.prior.ode import density_nats, solve_step, training_times, velocity_errors
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Random
-from genstack.prior.velocity_transformer import TimeEmbedding
-from genstack.transformer.adaln import AdaLN, Modulation, modulate
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
-from genstack.transformer.masks import Full
-from genstack.transformer.positions import IndexEmbedding
-from genstack.transformer.transformer import Transformer
-
-EPSILON = 1e-6  # of the norms in the flow's network
-
-
-@dataclass(frozen=True)
-class Head:
-    """Configuration of the flow that samples a position.
-
-    Args:
-        width: channels of its network.
-        depth: residual layers of its network.
-        repeats: times and noises of each masked position in a training step.
-        steps: steps of its solver.
-        solver: euler (one pass per step) or heun (two), unless sampling sets its own.
-    """
-
-    width: int = 256
-    depth: int = 3
-    repeats: int = 4
-    steps: int = 25
-    solver: Literal["euler", "heun"] = "euler"
-
-    def __post_init__(self) -> None:
-        for name in ("width", "depth", "repeats", "steps"):
-            if (count := getattr(self, name)) < 1:
-                raise UserError(f"{name} of the head must be at least 1, got {count}")
 
 
 class MAR(LatentPrior):
@@ -73,9 +41,8 @@ class MAR(LatentPrior):
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer.
         patch: side of the square patches of latents that are one position.
-        schedule: mask ratio at progress r, in training and sampling, as in the prior Masked.
+        schedule: mask ratio in training and sampling, and sampling steps.
         order: order of sampling: Random, Halton (spread over the image) or Raster.
-        steps: sampling steps, unless sampling sets its own.
         head: the flow that samples a position.
         masks: random masks per image to estimate `nats` and the held-out loss; more are more precise, and
             slower.
@@ -90,21 +57,19 @@ class MAR(LatentPrior):
         condition: Condition,
         backbone: Backbone = Backbone(),
         patch: int = 1,
-        schedule: Schedule = "cosine",
+        schedule: MaskSchedule = MaskSchedule(steps=32),
         order: FixedOrder = Random(),
-        steps: int = 32,
         head: Head = Head(),
         masks: int = 8,
         likelihood_steps: int = 16,
     ):
         super().__init__()
-        if min(steps, masks, likelihood_steps) < 1:
+        if min(masks, likelihood_steps) < 1:
             raise UserError(
-                f"steps, masks and likelihood_steps must be at least 1, got {steps}, {masks} and "
-                f"{likelihood_steps}"
+                f"masks and likelihood_steps must be at least 1, got {masks} and {likelihood_steps}"
             )
         self.layout, self.condition, self.backbone, self.patch = layout, condition, backbone, patch
-        self.schedule, self.order, self.steps, self.head = schedule, order, steps, head
+        self.schedule, self.order, self.steps, self.head = schedule, order, schedule.steps, head
         self.masks, self.likelihood_steps = masks, likelihood_steps
         self.patches = layout.patches(patch)
         self.standardization = Standardization(layout.dim)
@@ -116,9 +81,7 @@ class MAR(LatentPrior):
         if self.training:
             condition = self.condition.drop(condition)
         values = self._to_patches(self.standardization(latents))
-        ratio = mask_ratio(self.schedule, stratified_uniforms(len(values), values.device))
-        length = self.patches.length
-        counts = (ratio * length).ceil().long().clamp(1, length)
+        counts = self.schedule.training_counts(len(values), self.patches.length, values.device)
         masked = lowest_k(torch.rand(values.shape[:2], device=values.device), counts)
         features = self.network(values, masked, masked, self.network.encode_condition(condition))
         data, features = (
@@ -195,9 +158,7 @@ class MAR(LatentPrior):
         for step in range(steps):
             if not masked.any():
                 break
-            progress = (step + 1) / steps
-            ratio = float(mask_ratio(self.schedule, torch.tensor(progress, dtype=torch.float64)))
-            left = torch.minimum((ratio * total).floor().long(), masked.sum(dim=1) - 1).clamp(min=0)
+            left = self.schedule.remaining((step + 1) / steps, total, masked.sum(dim=1))
             sampled = lowest_k(ranks.masked_fill(~masked, torch.inf), masked.sum(dim=1) - left) & masked
             expanded = (guidance.expand(each) for each in (values, masked, sampled))
             features = self.network(*expanded, encoded)
@@ -230,7 +191,7 @@ class MAR(LatentPrior):
         )
 
 
-class MaskedLatentTransformer(nn.Module):
+class MaskedLatentTransformer(MaskedNetwork):
     """Features of masked positions from the condition and the other latents, by a transformer.
 
     Args:
@@ -240,27 +201,10 @@ class MaskedLatentTransformer(nn.Module):
     """
 
     def __init__(self, layout: LatentLayout, condition: Condition, backbone: Backbone):
-        super().__init__()
-        self.layout, self.condition, self.backbone = layout, condition, backbone
-        self.prefix = condition.embedding(backbone.width)
+        super().__init__(layout, condition, backbone)
+        self.layout = layout
         self.embed = nn.Linear(layout.dim, backbone.width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.width))
-        # Mask tokens are alike; rotary embeddings alone would not tell them apart.
-        self.position_embedding = (
-            IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
-            if backbone.positions == "rotary"
-            else None
-        )
-        self.prefix_length = backbone.prefix_length(condition.length)
-        self.transformer = Transformer(layout, backbone, self.prefix_length)
-        no_position = torch.full((self.prefix_length,), layout.length)
-        positions = torch.cat([no_position, torch.arange(layout.length)])
-        self.register_buffer("positions", positions, persistent=False)
-
-    def encode_condition(self, condition: Tensor) -> EncodedCondition:
-        """Encode values of the condition, once for all passes over the same images."""
-        padding_mask = self.condition.padding_mask(condition)
-        return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def forward(
         self,
@@ -278,61 +222,4 @@ class MaskedLatentTransformer(nn.Module):
             encoded: the condition.
         """
         inputs = torch.where(rearrange(masked, "b n -> b n 1"), self.mask_token, self.embed(values))
-        positions = self.get_buffer("positions")
-        tokens = torch.cat([encoded.prefix, inputs], dim=1)
-        if self.position_embedding is not None:
-            tokens = tokens + self.position_embedding(positions)
-        features = self.transformer(
-            tokens,
-            positions,
-            encoded.mask_padding(Full()),
-            conditioning=encoded.conditioning,
-            key_values=encoded.key_values,
-        )
-        return features[:, self.prefix_length :][selected].float()
-
-
-class FlowHead(nn.Module):
-    """Velocity of the latents of one position, modulated by its features and the time.
-
-    Args:
-        dim: numbers of a position.
-        features: channels of its features.
-        width: channels of the network.
-        depth: residual layers.
-    """
-
-    def __init__(self, dim: int, features: int, width: int, depth: int):
-        super().__init__()
-        self.embed, self.condition = nn.Linear(dim, width), nn.Linear(features, width)
-        self.time = TimeEmbedding(width)
-        self.layers = nn.ModuleList(FlowLayer(width) for _ in range(depth))
-        self.norm, self.last = AdaLN(width, "layer", EPSILON), nn.Linear(width, dim)
-        nn.init.normal_(self.last.weight, std=0.02)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(
-        self, features: Float[Tensor, "m features"], x: Float[Tensor, "m dim"], times: Float[Tensor, " m"]
-    ) -> Float[Tensor, "m dim"]:
-        """Velocities in float32."""
-        conditioning = rearrange(self.condition(features) + self.time(times), "m width -> m 1 width")
-        tokens = rearrange(self.embed(x), "m width -> m 1 width")
-        for layer in self.layers:
-            tokens = layer(tokens, conditioning)
-        return self.last(self.norm(tokens, conditioning))[:, 0].float()
-
-
-class FlowLayer(nn.Module):
-    """A residual layer of the head: a modulated norm, two linear layers and a gate."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.modulation = Modulation(width, 3, gates=1)
-        self.fc1, self.fc2 = nn.Linear(width, width), nn.Linear(width, width)
-
-    def forward(
-        self, tokens: Float[Tensor, "m one=1 width"], conditioning: Float[Tensor, "m one=1 width"]
-    ) -> Float[Tensor, "m one=1 width"]:
-        gate, scale, shift = self.modulation(conditioning).unbind(dim=2)
-        added = self.fc2(silu(self.fc1(modulate(tokens, scale, shift, "layer", EPSILON))))
-        return tokens + gate * added
+        return self.features(inputs, encoded)[selected].float()

@@ -1,8 +1,5 @@
 """MaskGIT: masked codes predicted in a few steps (Chang et al. 2022, arXiv:2202.04200)."""
 
-import math
-from typing import Literal
-
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -15,13 +12,12 @@ from genstack.prior.code_prior import CodePrior
 from genstack.prior.guidance import Guidance
 from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
-from genstack.prior.masked_transformer import MaskedTransformer, lowest_k, stratified_uniforms
+from genstack.prior.mask_schedule import MaskSchedule
+from genstack.prior.masked_transformer import MaskedTransformer, lowest_k
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence, Order
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
-
-Schedule = Literal["cosine", "arccos", "linear", "square", "cubic", "root"]
 
 
 class Masked(CodePrior):
@@ -31,16 +27,11 @@ class Masked(CodePrior):
         layout: layout of the codes; set from the compressor.
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer.
-        schedule: mask ratio at progress r, in training and sampling: cosine, cos(pi r / 2); arccos,
-            2 arccos(r) / pi; linear, 1 - r; square, 1 - r^2; cubic, 1 - r^3; root, 1 - sqrt(r). All but
-            linear and root sample few codes in the first steps.
+        schedule: mask ratio in training and sampling, and sampling steps.
         order: which sampled codes are kept in each step: Confidence (most confident first), Halton (spread
             over the image), Random or Raster.
         smoothing: label smoothing of the training loss; 0.1 in MaskGIT, 0 for the best `nats`.
-        steps: sampling steps, unless sampling sets its own.
         masks: random masks per image to estimate `nats`; more are more precise, and slower.
-        rounded: number that is rounded down in each step of sampling: of codes still masked (MaskGIT), or of
-            codes kept so far (kept, Halton-MaskGIT).
         predict_mask: give the mask a probability, too (Halton-MaskGIT). Where it is sampled, later steps read
             a mask, and the result has the last code.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
@@ -53,17 +44,15 @@ class Masked(CodePrior):
     context = "all"
     temperature_schedules = ("constant", "linear")
 
-    def __init__(  # noqa: PLR0913, PLR0917 - each is a line of the config
+    def __init__(
         self,
         layout: CodeLayout,
         condition: Condition,
         backbone: Backbone = Backbone(),
-        schedule: Schedule = "cosine",
+        schedule: MaskSchedule = MaskSchedule(),
         order: Order = Confidence(),
         smoothing: float = 0.0,
-        steps: int = 8,
         masks: int = 8,
-        rounded: Literal["masked", "kept"] = "masked",
         predict_mask: bool = False,
         symbols: Symbols = Softmax(),
         joint: bool = False,
@@ -71,11 +60,11 @@ class Masked(CodePrior):
         super().__init__()
         if not 0 <= smoothing < 1:
             raise UserError(f"smoothing must be at least 0 and below 1, got {smoothing}")
-        if min(steps, masks) < 1:
-            raise UserError(f"steps and masks must be at least 1, got {steps} and {masks}")
+        if masks < 1:
+            raise UserError(f"masks must be at least 1, got {masks}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.schedule, self.order, self.smoothing = schedule, order, smoothing
-        self.steps, self.masks, self.rounded = steps, masks, rounded
+        self.steps, self.masks = schedule.steps, masks
         if joint and layout.depth == 1:
             raise UserError(
                 "joint needs a compressor with several symbols per position, this one has one; use `joint: "
@@ -89,8 +78,7 @@ class Masked(CodePrior):
         """Mean cross entropy of the masked codes, at the mask ratio of a random time."""
         if self.training:
             condition = self.condition.drop(condition)
-        ratio = mask_ratio(self.schedule, stratified_uniforms(len(codes), codes.device))
-        counts = (ratio * self.layout.length).ceil().long().clamp(1, self.layout.length)
+        counts = self.schedule.training_counts(len(codes), self.layout.length, codes.device)
         masked = lowest_k(torch.rand(codes.shape, device=codes.device), counts)
         logits = self.network(codes, masked, masked, self.network.encode_condition(condition))
         return self.network.distribution.nats(logits, codes[masked], self.smoothing).mean()
@@ -121,23 +109,10 @@ class Masked(CodePrior):
             sampled = distribution.sample(logits, guide, cooled, code_noise[masked])
             score = distribution.score(logits, guide, sampled, normalized)
 
-            ratio = float(mask_ratio(self.schedule, torch.tensor(done, dtype=torch.float64)))
-            rest = (
-                ratio * total if self.rounded == "masked" else total - ((1 - ratio) * total.double()).floor()
-            )
-            left = torch.minimum(rest.floor().long(), masked.sum(dim=1) - 1).clamp(min=0)
+            left = self.schedule.remaining(done, total, masked.sum(dim=1))
             confidence = torch.zeros(masked.shape, device=device).masked_scatter(masked, score)
             priority = self.order.priority(self.layout, confidence, order_noise, 1 - done)
             kept = lowest_k((-priority).masked_fill(~masked, torch.inf), masked.sum(dim=1) - left)
             codes = torch.where(kept, codes.masked_scatter(masked, sampled), codes)
             masked = masked & ~kept
         return codes.clamp(max=self.layout.codebook_size - 1)
-
-
-def mask_ratio(schedule: Schedule, progress: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Share of codes that are masked: from 1 at progress 0 to 0 at progress 1."""
-    if schedule == "cosine":
-        return (progress * (math.pi / 2)).cos().clamp(0, 1)
-    if schedule == "arccos":
-        return progress.arccos() * (2 / math.pi)
-    return 1 - progress ** {"linear": 1, "square": 2, "cubic": 3, "root": 0.5}[schedule]

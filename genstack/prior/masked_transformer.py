@@ -20,16 +20,14 @@ from torch import Tensor, nn
 from genstack.conditions.condition import Condition
 from genstack.layout import CodeLayout
 from genstack.prior.logits import uniforms
+from genstack.prior.masked_network import MaskedNetwork
 from genstack.prior.symbols import Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.head import linear_head
-from genstack.transformer.masks import Full
-from genstack.transformer.positions import IndexEmbedding
-from genstack.transformer.transformer import Transformer
 
 
-class MaskedTransformer(nn.Module):
+class MaskedTransformer(MaskedNetwork):
     """Predict masked codes from the condition and the other codes, by a transformer.
 
     Args:
@@ -50,38 +48,16 @@ class MaskedTransformer(nn.Module):
         predict_mask: bool = False,
         joint: bool = False,
     ):
-        super().__init__()
-        self.layout, self.condition, self.backbone = layout, condition, backbone
-        #: Symbols of a token.
-        self.depth = layout.depth if joint else 1
-        tokens = replace(layout, depth=layout.depth // self.depth)
-        shape = (self.depth, backbone.width) if joint else (backbone.width,)
-        self.prefix = condition.embedding(backbone.width)
-        self.codes = symbols.embedding(layout.codebook_size + predict_mask, backbone, tables=self.depth)
+        depth = layout.depth if joint else 1
+        super().__init__(replace(layout, depth=layout.depth // depth), condition, backbone)
+        #: Layout of the codes, and symbols of a token.
+        self.layout, self.depth = layout, depth
+        shape = (depth, backbone.width) if joint else (backbone.width,)
+        self.codes = symbols.embedding(layout.codebook_size + predict_mask, backbone, tables=depth)
         self.mask_token = None if predict_mask else nn.Parameter(0.02 * torch.randn(shape))
-        # Mask tokens are alike; rotary embeddings alone would not tell them apart.
-        self.position_embedding = (
-            IndexEmbedding(torch.arange(tokens.length), tokens.length, backbone.width)
-            if backbone.positions == "rotary"
-            else None
-        )
-        self.prefix_length = backbone.prefix_length(condition.length)
-        self.transformer = Transformer(tokens, backbone, self.prefix_length)
-        heads = [
-            symbols.head(self.codes, depth, self.depth, backbone.head_bias) for depth in range(self.depth)
-        ]
+        heads = [symbols.head(self.codes, place, depth, backbone.head_bias) for place in range(depth)]
         self.head = JointHead(heads, backbone.width) if joint else heads[0]
         self.distribution = symbols.distribution(layout.codebook_size + predict_mask, backbone)
-
-        no_position = torch.full((self.prefix_length,), tokens.length)
-        self.register_buffer(
-            "positions", torch.cat([no_position, torch.arange(tokens.length)]), persistent=False
-        )
-
-    def encode_condition(self, condition: Tensor) -> EncodedCondition:
-        """Encode values of the condition, once for all passes over the same images."""
-        padding_mask = self.condition.padding_mask(condition)
-        return self.transformer.encode_condition(self.prefix(condition), padding_mask)
 
     def forward(
         self,
@@ -98,19 +74,7 @@ class MaskedTransformer(nn.Module):
             selected: True for codes whose logits are returned.
             encoded: the condition.
         """
-        inputs = self.embed(codes, masked)
-        positions = self.get_buffer("positions")
-        tokens = torch.cat([encoded.prefix, inputs], dim=1)
-        if self.position_embedding is not None:
-            tokens = tokens + self.position_embedding(positions)
-        features = self.transformer(
-            tokens,
-            positions,
-            encoded.mask_padding(Full()),
-            conditioning=encoded.conditioning,
-            key_values=encoded.key_values,
-        )
-        features = features[:, self.prefix_length :]
+        features = self.features(self.embed(codes, masked), encoded)
         if isinstance(self.head, JointHead):
             return self.head(features)[selected].float()
         return self.head(features[selected]).float()

@@ -2,26 +2,56 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genstack.errors import UserError
+from genstack.layout import LatentLayout
 from genstack.prior.masked_transformer import stratified_uniforms
 
 #: Velocities at a time from 0 (noise) to 1 (data).
 Velocity = Callable[[Float[Tensor, "b ..."], float], Float[Tensor, "b ..."]]
-Times = Literal["logit_normal", "uniform"]
+Distribution = Literal["logit_normal", "uniform"]
 
+BASE = 4096  # numbers of latents whose times are not shifted (arXiv:2510.11690, section 4.2)
 SMALLEST = 1e-5  # distance of training times from 0 and 1
 
 
-def training_times(count: int, times: Times, shift: float, device: torch.device) -> Float[Tensor, " b"]:
+@dataclass(frozen=True)
+class Times:
+    """Times of training and sampling.
+
+    Args:
+        distribution: distribution of times in training: logit_normal (mostly the middle, arXiv:2403.03206) or
+            uniform.
+        shift: factor that moves times of training and sampling towards noise, as more numbers per image need
+            (arXiv:2403.03206, equation 23); 1 for none, null for sqrt(numbers / 4096), at least 1.
+    """
+
+    distribution: Distribution = "logit_normal"
+    shift: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.shift is not None and not 0 < self.shift < math.inf:
+            raise UserError(f"shift must be above 0, or null to follow the size of latents; got {self.shift}")
+
+    def shift_of(self, layout: LatentLayout) -> float:
+        """Shift for latents of a layout, with the default resolved."""
+        return max(1.0, math.sqrt(prod(layout.shape) / BASE)) if self.shift is None else self.shift
+
+
+def training_times(
+    count: int, distribution: Distribution, shift: float, device: torch.device
+) -> Float[Tensor, " b"]:
     """Draw times, spread evenly over a batch."""
     drawn = stratified_uniforms(count, device)
-    if times == "logit_normal":
+    if distribution == "logit_normal":
         drawn = torch.special.ndtri(drawn.clamp(SMALLEST, 1 - SMALLEST)).sigmoid()
     return shift_times(drawn, shift).clamp(SMALLEST, 1 - SMALLEST)
 

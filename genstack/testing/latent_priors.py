@@ -12,7 +12,7 @@ from genstack.compressor import Autoencoder, Convolutional, Gaussian
 from genstack.conditions import ClassLabels, Condition
 from genstack.layout import CodeLayout, LatentLayout
 from genstack.prior import Known, LatentPrior, SamplingOptions, image_seeds
-from genstack.prior.mar import Head
+from genstack.prior.flow_head import Head
 from genstack.testing.expect import build as build_part
 from genstack.testing.expect import gradients_flow, refusal
 from genstack.transformer import Backbone

@@ -13,7 +13,7 @@ from genstack.errors import UserError
 from genstack.layout import LatentLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.flow_matching import FlowMatching
-from genstack.prior.ode import renoise, shift_times
+from genstack.prior.ode import Times, renoise, shift_times
 from genstack.prior.velocity_transformer import VelocityTransformer
 from genstack.transformer import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -63,7 +63,7 @@ def sample(prior: FlowMatching, count: int, options: SamplingOptions, known: Kno
     ("solver", "steps", "shift"), [("euler", 300, 1.0), ("heun", 40, 1.0), ("heun", 60, 3.0)]
 )
 def test_samples_have_the_mean_and_covariance_of_a_gaussian(exact, solver, steps, shift):
-    exact.shift = shift
+    exact.times = Times(shift=shift)
     samples = sample(exact, 4000, SamplingOptions(solver=solver, steps=steps)).flatten(1)
     torch.testing.assert_close(samples.mean(0), MEAN, atol=0.1, rtol=0)
     torch.testing.assert_close(torch.cov(samples.T), covariance(), atol=0.15, rtol=0.05)
@@ -136,7 +136,7 @@ def test_times_are_shifted_by_the_number_of_latents(tiny):
     assert FlowMatching(SMALL, Unconditional(), backbone).time_shift == 1
     large = LatentLayout((512, 512), 16, ((64, 64),))
     assert FlowMatching(large, Unconditional(), backbone, patch=2).time_shift == 4
-    assert FlowMatching(large, Unconditional(), backbone, patch=2, shift=1.5).time_shift == 1.5
+    assert FlowMatching(large, Unconditional(), backbone, patch=2, times=Times(shift=1.5)).time_shift == 1.5
 
 
 @torch.no_grad()
@@ -153,12 +153,16 @@ def test_the_loss_starts_at_that_of_no_velocity(tiny):
         ({"backbone": Backbone(24, 1, 3)}, "set backbone.adaln to own or shared"),
         ({"patch": 2}, "patches of 2x2 do not divide latents of 1x2"),
         ({"steps": 0}, "must be at least 1"),
-        ({"shift": 0.0}, "shift must be above 0"),
     ],
 )
 def test_invalid_settings_are_rejected(arguments, message):
     with pytest.raises(UserError, match=message):
         FlowMatching(SMALL, Unconditional(), **arguments)
+
+
+def test_shift_of_zero_is_rejected():
+    with pytest.raises(UserError, match="shift must be above 0"):
+        Times(shift=0.0)
 
 
 @torch.no_grad()

@@ -9,7 +9,9 @@ from genstack.conditions import Unconditional
 from genstack.errors import UserError
 from genstack.layout import LatentLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
-from genstack.prior.mar import MAR, Head
+from genstack.prior.flow_head import Head
+from genstack.prior.mar import MAR
+from genstack.prior.mask_schedule import MaskSchedule
 from genstack.prior.order import Halton
 
 LAYOUT = LatentLayout((8, 16), 1, ((1, 2),))
@@ -82,7 +84,8 @@ def test_known_latents_give_the_conditional_distribution(exact):
 
 
 def test_orders_and_patches(tiny):
-    prior = MAR(LatentLayout((32, 32), 3, ((4, 4),)), Unconditional(), tiny, patch=2, order=Halton(), steps=3)
+    layout, schedule = LatentLayout((32, 32), 3, ((4, 4),)), MaskSchedule(steps=3)
+    prior = MAR(layout, Unconditional(), tiny, patch=2, order=Halton(), schedule=schedule)
     samples = prior.sample(NOTHING.expand(2), SamplingOptions(), image_seeds(0, range(2)))
     assert samples.shape == (2, 3, 4, 4) and samples.isfinite().all()
 

@@ -9,7 +9,8 @@ import torch
 from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
-from genstack.prior.masked import Masked, mask_ratio
+from genstack.prior.mask_schedule import MaskSchedule
+from genstack.prior.masked import Masked
 from genstack.prior.order import Confidence, Halton, Random, Raster
 
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.25)
@@ -31,14 +32,14 @@ def watch(prior, monkeypatch):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_decrease_from_one_to_zero(schedule):
-    shares = mask_ratio(schedule, torch.linspace(0, 1, 101, dtype=torch.float64))
+    shares = MaskSchedule(schedule).at(torch.linspace(0, 1, 101, dtype=torch.float64))
     assert float(shares[0]) == 1 and float(shares[-1]) == pytest.approx(0, abs=1e-12)
     assert (shares.diff() < 0).all()
 
 
 def test_schedules_agree_with_the_papers():
     half = torch.tensor(0.5)
-    shares = {schedule: float(mask_ratio(schedule, half)) for schedule in SCHEDULES}
+    shares = {schedule: float(MaskSchedule(schedule).at(half)) for schedule in SCHEDULES}
     assert shares["cosine"] == pytest.approx(math.cos(math.pi / 4))
     assert shares["arccos"] == pytest.approx(2 / 3)
     assert (shares["linear"], shares["square"], shares["cubic"]) == pytest.approx((0.5, 0.75, 0.875))
@@ -47,13 +48,13 @@ def test_schedules_agree_with_the_papers():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_number_of_masked_codes_follows_the_schedule(schedule, tiny, monkeypatch):
-    prior = Masked(SQUARE, CLASSES, tiny, schedule=schedule)
+    prior = Masked(SQUARE, CLASSES, tiny, schedule=MaskSchedule(schedule))
     seen = watch(prior, monkeypatch)
     prior.sample(torch.arange(3), SamplingOptions(steps=5), image_seeds(0, range(3)))
     left = [masked.sum(1).unique().tolist() for masked in seen]
     expected = [16]
     for step in range(1, 5):
-        share = float(mask_ratio(schedule, torch.tensor(step / 5, dtype=torch.float64)))
+        share = float(MaskSchedule(schedule).at(torch.tensor(step / 5, dtype=torch.float64)))
         expected.append(min(math.floor(16 * share), expected[-1] - 1))
     assert left == [[count] for count in expected]
 
@@ -69,7 +70,7 @@ def test_more_steps_than_codes_sample_one_by_one(order, tiny, monkeypatch):
 
 
 def test_fixed_orders_reveal_codes_in_order(tiny, monkeypatch):
-    prior = Masked(SQUARE, Unconditional(), tiny, order=Halton(), schedule="linear")
+    prior = Masked(SQUARE, Unconditional(), tiny, order=Halton(), schedule=MaskSchedule("linear"))
     seen = watch(prior, monkeypatch)
     prior.sample(torch.zeros(1, dtype=torch.int64), SamplingOptions(steps=4), image_seeds(0, range(1)))
     ranks = Halton().ranks(SQUARE, torch.zeros(1, 16))
@@ -92,7 +93,7 @@ def test_images_with_few_masked_codes_end_early(tiny):
 def test_most_confident_codes_are_kept(tiny, monkeypatch):
     """Without noise: of two places, one has a certain code, which is kept in the first step."""
     layout = CodeLayout((8, 16), 5, ((1, 2),))
-    prior = Masked(layout, Unconditional(), tiny, order=Confidence(0.0), schedule="linear")
+    prior = Masked(layout, Unconditional(), tiny, order=Confidence(0.0), schedule=MaskSchedule("linear"))
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0]])
     calls = []
 
@@ -124,8 +125,13 @@ def test_smoothing_affects_the_loss_but_not_nats(tiny):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [({"smoothing": 1.0}, "below 1"), ({"steps": 0}, "at least 1"), ({"masks": 0}, "at")],
+    [({"smoothing": 1.0}, "below 1"), ({"masks": 0}, "at")],
 )
 def test_settings_out_of_range_are_refused(setting, message, tiny):
     with pytest.raises(ValueError, match=message):
         Masked(SQUARE, CLASSES, tiny, **setting)
+
+
+def test_a_schedule_without_steps_is_refused():
+    with pytest.raises(ValueError, match="steps of the schedule must be at least 1, got 0"):
+        MaskSchedule(steps=0)

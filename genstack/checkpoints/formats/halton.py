@@ -22,6 +22,7 @@ from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
+from genstack.prior.mask_schedule import MaskSchedule
 from genstack.prior.masked import Masked
 from genstack.prior.order import Halton
 from genstack.transformer import Backbone
@@ -87,10 +88,8 @@ def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Masked:
             layout,
             condition,
             backbone,
-            schedule="arccos",
+            schedule=MaskSchedule("arccos", STEPS, rounded="kept"),
             order=Halton(),
-            steps=STEPS,
-            rounded="kept",
             predict_mask=True,
         )
 

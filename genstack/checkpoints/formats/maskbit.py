@@ -23,6 +23,7 @@ from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
+from genstack.prior.mask_schedule import MaskSchedule
 from genstack.prior.masked import Masked
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence
@@ -196,9 +197,8 @@ def generator(weights: Weights, name: str, layout: CodeLayout, heads: int, order
             layout,
             condition,
             backbone,
-            schedule="arccos",
+            schedule=MaskSchedule("arccos", STEPS),
             order=order,
-            steps=STEPS,
             symbols=BitTokens(),
             joint=True,
         ),

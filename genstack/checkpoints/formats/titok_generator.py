@@ -24,6 +24,7 @@ from genstack.conditions import ClassLabels
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
+from genstack.prior.mask_schedule import MaskSchedule
 from genstack.prior.masked import Masked
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence
@@ -143,7 +144,7 @@ def transformer(
     }
     found = {f"network.{name}": weight for name, weight in found.items()}
     condition = ClassLabels(class_names(table.shape[0] - codes - 2))
-    return load_module(lambda: Masked(layout, condition, backbone, schedule="arccos", order=order), found)
+    return load_module(lambda: Masked(layout, condition, backbone, MaskSchedule("arccos"), order), found)
 
 
 def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
