@@ -1,6 +1,6 @@
 """Measure what aligning latents with a frozen classifier (`configs/compressor/va_vae.yaml`) costs and gives.
 
-    python benchmarks/alignment.py DIR --steps 150
+    python benchmarks/alignment.py DIR --steps 120
 
 DIR has one folder of images per class. The recipe is trained with and without alignment, with two seeds. A
 ridge regression then tells the classes of held-out images from their latents.
@@ -22,10 +22,11 @@ from genstack.model import Model
 
 FLAGS = {
     "data.resolution": "32",
-    "data.limit": "1500",
+    "data.limit": "1000",
     "data.validation": "0.2",
-    "data.batch_size": "16",
+    "data.batch_size": "8",
     "model.adversary": "null",
+    "model.perceptual": "null",
     "model.compressor.network.width": "16",
     "model.compressor.network.blocks": "1",
     "model.compressor.network.multipliers": "1,2,2",
@@ -55,7 +56,7 @@ def latents(model: Model, data: ImageData, indices: list[int]) -> tuple[torch.Te
 def probe(folder: Path, source: str) -> float:
     """Share of held-out images whose class a ridge regression on latents tells."""
     model = genstack.load(folder)
-    data = ImageData(source=source, resolution=(32, 32), validation=0.2, limit=1500)
+    data = ImageData(source=source, resolution=(32, 32), validation=0.2, limit=1000)
     (known, labels), (held_out, expected) = (
         latents(model, data, list(part)) for part in (data.split.training, data.split.validation)
     )
@@ -93,7 +94,7 @@ def measure(source: str, seed: int, steps: int, flags: list[str], folder: Path) 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--weight", default="0.1")
     given = parser.parse_args()
     torch.set_num_threads(1)

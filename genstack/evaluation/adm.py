@@ -1,8 +1,9 @@
-"""The evaluation of ADM (Dhariwal & Nichol 2021, arXiv:2105.05233), of images in .npz files.
+"""The evaluation of ADM (Dhariwal & Nichol 2021, arXiv:2105.05233), of images in .npz files or folders.
 
 Papers compare these numbers: 50,000 samples against a reference file, by TensorFlow's Inception of 2015.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,16 +15,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genstack.data import ImageData
 from genstack.data.images import from_uint8
 from genstack.data.npz import map_arrays, write_arrays
 from genstack.dist import Process
 from genstack.errors import UserError
 from genstack.evaluation.card import Card, Number, Skipped
 from genstack.evaluation.extractor import Extractor, Features
+from genstack.evaluation.folders import common_shape, open_folder, read_images
 from genstack.evaluation.measure import measure
 from genstack.evaluation.metrics.coverage import NEIGHBOURS, coverage
 from genstack.evaluation.metrics.frechet import covariance_root, moments_distance
+from genstack.evaluation.reference import ReferenceSet
 
+NPZ = ".npz"
 IMAGES = "arr_0"
 STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 SPLIT = 5000  # images of one Inception score; ADM's is the mean over such parts
@@ -53,7 +58,52 @@ class Gaussian:
         return moments_distance(one, two)
 
 
-class NpzFile:
+class Images(ABC):
+    """Images, or statistics of their features, or both.
+
+    Args:
+        path: of the file or folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "Images":
+        """Open an .npz file or a folder of images."""
+        return NpzFile(path) if path.suffix == NPZ else Folder(path)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def images(self, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
+        """Images in [-1, 1]; indices are consecutive."""
+
+    @abstractmethod
+    def statistics(self, names: tuple[str, str]) -> Gaussian | None:
+        """Stored statistics, or None."""
+
+
+class Folder(Images):
+    """Images of one size in a folder, in the order of their names."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        _, *size = common_shape([open_folder(str(path))])
+        data = ImageData(source=str(path), resolution=(size[0], size[1]), channels=3, labels="none")
+        self.reference = ReferenceSet(data, "all")
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    def images(self, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
+        return read_images([self.reference], 0, indices)
+
+    def statistics(self, names: tuple[str, str]) -> Gaussian | None:
+        return None
+
+
+class NpzFile(Images):
     """Images and statistics in an .npz file, mapped.
 
     Args:
@@ -78,11 +128,9 @@ class NpzFile:
         return len(self.arrays[IMAGES]) if IMAGES in self.arrays else 0
 
     def images(self, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
-        """Images in [-1, 1]."""
         return from_uint8(torch.from_numpy(self.arrays[IMAGES][indices[0] : indices[-1] + 1].copy()))
 
     def statistics(self, names: tuple[str, str]) -> Gaussian | None:
-        """Stored statistics, or None."""
         if any(name not in self.arrays for name in names):
             return None
         mean, covariance = (torch.from_numpy(np.array(self.arrays[name], np.float64)) for name in names)
@@ -100,7 +148,7 @@ class Side:
         features: of its images; None without any.
     """
 
-    file: NpzFile
+    file: Images
     features: Features | None
 
     @cached_property
@@ -122,9 +170,9 @@ class Side:
 
 
 def compare(
-    real: NpzFile, generated: NpzFile, extractor: Extractor, batch_size: int, statistics: str = ""
+    real: Images, generated: Images, extractor: Extractor, batch_size: int, statistics: str = ""
 ) -> Card | None:
-    """Compare two files; return the card in the first process and None in the others.
+    """Compare two files or folders; return the card in the first process and None in the others.
 
     Args:
         real: the reference.
@@ -142,14 +190,18 @@ def compare(
         write_statistics(Path(statistics), sides[0])
     protocol = {
         "evaluation": "ADM (arXiv:2105.05233)",
-        "real": {"file": str(real.path), "count": len(real), "statistics": "mu" in real.arrays},
+        "real": {
+            "file": str(real.path),
+            "count": len(real),
+            "statistics": real.statistics(STATISTICS[:2]) is not None,
+        },
         "generated": {"file": str(generated.path), "count": len(generated)},
         "extractors": {extractor.frechet: extractor.metadata},
     }
     return Card.of("images", protocol, numbers(*sides), {})
 
 
-def features(file: NpzFile, extractor: Extractor, batch_size: int) -> Features | None:
+def features(file: Images, extractor: Extractor, batch_size: int) -> Features | None:
     """Features of the images of a file, shared between processes."""
     if not len(file):
         return None

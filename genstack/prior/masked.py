@@ -97,10 +97,12 @@ class Masked(CodePrior):
         codes, masked = known.values, ~known.mask
         encoded = self.network.encode_condition(guidance.values)
         total = masked.sum(dim=1)
-        for step, step_noise in enumerate(rearrange(noise, "b (steps n) -> steps b n", steps=steps)):
+        all_noise = rearrange(noise, "b (steps n) -> steps b n", steps=steps)
+        for step, step_noise in enumerate(all_noise):
             if not masked.any():
                 break
-            code_noise, order_noise = step_noise[:, :-length], step_noise[:, -length:]
+            code_noise = step_noise[:, :-length]
+            order_noise = (all_noise[0] if self.order.first_noise else step_noise)[:, -length:]
             code_noise = rearrange(code_noise, "b (n number) -> b n number", n=length)
             expanded = (guidance.expand(each) for each in (codes, masked, masked))
             logits, guide = self.network(*expanded, encoded), guidance.at(options.progress(step, steps))

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, final
+from math import prod
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ class Order(ABC):
 
     #: Confidence in a sampled code: its log-probability, or its logit.
     score: Literal["probability", "logit"] = "probability"
+    #: True for an order that reads the noise of the first step in all steps.
+    first_noise: ClassVar[bool] = False
 
     @abstractmethod
     def priority(
@@ -34,7 +37,7 @@ class Order(ABC):
         Args:
             layout: layout of the codes.
             confidence: `score` of the code sampled at each position.
-            noise: a number in [0, 1) per position, drawn anew in each step.
+            noise: a number in [0, 1) per position, drawn anew in each step; see `first_noise`.
             remaining: share of the steps after this one.
         """
 
@@ -79,10 +82,24 @@ class Halton(FixedOrder):
 
     Codes sampled in one step are then far apart and nearly independent. Grids follow one another from coarse
     to fine, and so do the depths of each grid.
+
+    Args:
+        randomize: begin the sequence at a random place for each image, so that images do not share an order.
     """
 
+    randomize: bool = False
+    first_noise = True
+
     def ranks(self, layout: Layout, noise: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        return repeat(halton_ranks(layout).to(noise), "n -> b n", b=len(noise))
+        ranks = repeat(halton_ranks(layout).to(noise), "n -> b n", b=len(noise))
+        if not self.randomize:
+            return ranks
+        sizes = torch.cat([torch.full((prod(grid) * layout.depth,), prod(grid)) for grid in layout.grids])
+        sizes = sizes.to(noise)
+        positions = layout.positions()
+        first = torch.tensor([0, *(prod(grid) * layout.depth for grid in layout.grids)]).cumsum(0)
+        starts = first[positions.grid].to(noise) + positions.depth.to(noise) * sizes
+        return starts + (ranks - starts + (noise[:, :1] * sizes).floor()) % sizes
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.linalg import sqrtm
 
 from genstack.cli.main import main
@@ -108,6 +109,20 @@ def test_a_reference_may_have_statistics_alone(files):
     assert card()[0]["FID"] == pytest.approx(before["FID"], rel=1e-6)
 
 
+@pytest.mark.parametrize("folder", ["real", "fake"])
+def test_a_folder_of_images_stands_for_its_npz_file(files, folder):
+    """On either side, in the order of its names."""
+    assert not main(["evaluate", "real.npz", "fake.npz", "--device", "cpu"])
+    before, _ = card()
+    Path(folder).mkdir()
+    for number, pixels in enumerate(IMAGES[folder]):
+        Image.fromarray(pixels).save(f"{folder}/{number:03}.png")
+    names = [name if name == folder else f"{name}.npz" for name in ("real", "fake")]
+    assert not main(["evaluate", *names, "--device", "cpu", "--out", "card"])
+    found = json.loads(Path("card/card.json").read_text(encoding="utf-8"))
+    assert {entry["name"]: entry["value"] for entry in found["numbers"]} == pytest.approx(before, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -127,7 +142,7 @@ def test_other_arrays_are_refused_in_one_line(files, arrays, message, capsys):
 def test_flags_of_other_comparisons_are_refused(files, capsys):
     assert main(["evaluate", "real.npz", "fake.npz", "--samples", "20"]) == 2
     assert "--samples does not apply to .npz files" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"--statistics applies to two \.npz files"):
+    with pytest.raises(UserError, match=r"--statistics applies to comparisons with \.npz files"):
         evaluate.Evaluation("run", statistics="statistics.npz")
 
 

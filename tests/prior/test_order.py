@@ -5,7 +5,10 @@ import pytest
 import torch
 from scipy.stats import qmc
 
+from genstack.conditions import Unconditional
 from genstack.layout import CodeLayout
+from genstack.prior import SamplingOptions, image_seeds
+from genstack.prior.masked import Masked
 from genstack.prior.order import Confidence, Halton, Random, Raster, gumbel, halton_visits
 
 EULER = 0.5772
@@ -35,9 +38,43 @@ def test_halton_orders_grids_and_depths(layout):
     assert torch.equal(turn[ranks[0].argsort()], turn.sort().values)
 
 
+def test_randomized_halton_begins_anywhere_in_each_grid_and_depth(layout):
+    """Each is the sequence rolled by a number per image, and each place comes first as often."""
+    noise = torch.rand(64, 1).expand(-1, layout.length)
+    ranks, plain = Halton(randomize=True).ranks(layout, noise), Halton().ranks(layout, noise)
+    positions = layout.positions()
+    turn = positions.grid * layout.depth + positions.depth
+    for each in turn.unique():
+        part = turn == each
+        size, shift = int(part.sum()), (ranks - plain)[:, part]
+        assert (shift % size == (noise[:, part] * size).floor()).all()
+        assert torch.equal(ranks[:, part].sort(dim=1).values, plain[:, part].sort(dim=1).values)
+    assert torch.equal(Halton(randomize=True).ranks(layout, torch.zeros(1, layout.length)), plain[:1])
+
+
+def test_a_randomized_order_stays_the_same_in_all_steps(tiny):
+    layout = CodeLayout((8, 8), 5, ((3, 4),))
+    prior = Masked(layout, Unconditional(), tiny, order=Halton(randomize=True), steps=12, schedule="linear")
+    seen = []
+    ranks = type(prior.order).ranks
+
+    def remember(order, layout, noise):
+        seen.append(noise[:, 0].clone())
+        return ranks(order, layout, noise)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Halton, "ranks", remember)
+        prior.sample(torch.zeros(3, dtype=torch.int64), SamplingOptions(), image_seeds(0, range(3)))
+    assert (
+        len(seen) == 12
+        and all(torch.equal(each, seen[0]) for each in seen)
+        and len(set(seen[0].tolist())) == 3
+    )
+
+
 def test_fixed_orders_need_only_ranks():
     layout, noise = CodeLayout((8, 8), 5, ((2, 3),)), torch.rand(2, 6)
-    for order in (Raster(), Random(), Halton()):
+    for order in (Raster(), Random(), Halton(), Halton(randomize=True)):
         priority = order.priority(layout, torch.randn(2, 6), noise, 0.5)
         assert torch.equal(priority, -order.ranks(layout, noise))
     assert Raster().ranks(layout, noise)[1].tolist() == list(range(6))

@@ -36,7 +36,6 @@ from genstack.model import Model
 from genstack.training.run import CONFIG
 
 CARD = "card.json"
-NPZ = ".npz"
 SAMPLES = 1000  # by default
 UNSET = (None, "", "auto", False)  # values of flags that nobody gave
 NETS = ("alex", "vgg")
@@ -59,7 +58,7 @@ def inherited(given: Layers) -> dict[str, Any]:
     place, generated = given.get("run"), given.get("generated")
     if place is None:
         return {}
-    if generated and {Path(name).suffix for name in (place, generated)} == {NPZ}:
+    if generated and adm.NPZ in {Path(name).suffix for name in (place, generated)}:
         return {"data": {"source": place}}
     if generated:
         for name in (place, generated):
@@ -84,8 +83,8 @@ class Evaluation:
     gFID, precision, recall, density, coverage, a classifier's score, agreement of samples with their
     condition, and near-copies of training images.
 
-    Two .npz files are compared as ADM does (arXiv:2105.05233): FID, sFID, Inception score, precision and
-    recall, by the Inception weights of torch-fidelity in $GENSTACK_WEIGHTS.
+    Two .npz files, or one and a folder, are compared as ADM does (arXiv:2105.05233): FID, sFID, Inception
+    score, precision and recall, by the Inception weights of torch-fidelity in $GENSTACK_WEIGHTS.
 
     Prints one line per number. Saves `card.json` with the whole protocol, and pictures of the worst, the best
     and the most copied images. Processes started by torchrun share the work and get the same numbers.
@@ -143,7 +142,7 @@ class Evaluation:
         if self.compile is True:
             check_compiler()
         if self.statistics and not self.are_npz:
-            raise UserError("--statistics applies to two .npz files; leave it out")
+            raise UserError("--statistics applies to comparisons with .npz files; leave it out")
         if any(not 0 < rate <= 1 for rate in self.rates):
             raise UserError(f"perturb must be numbers above 0, at most 1, got {self.perturb}")
         if unknown := set(self.nets) - set(NETS):
@@ -151,8 +150,8 @@ class Evaluation:
 
     @property
     def are_npz(self) -> bool:
-        """True for two .npz files."""
-        return bool(self.generated) and {Path(self.run).suffix, Path(self.generated).suffix} == {NPZ}
+        """True for two sets of images of which one is an .npz file."""
+        return bool(self.generated) and adm.NPZ in {Path(self.run).suffix, Path(self.generated).suffix}
 
     @property
     def nets(self) -> list[str]:
@@ -198,12 +197,12 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
 
 
 def evaluate_npz(settings: Namespace) -> None:
-    """Compare two .npz files as ADM does, save the card and print it."""
+    """Compare .npz files or folders as ADM does, save the card and print it."""
     flags, process = to_dataclass(Evaluation, settings), Process.from_environment()
     for name in ("classifier", "samples", "compile", "split"):
         if getattr(flags, name) not in UNSET:
             raise UserError(f"--{name} does not apply to .npz files; leave it out")
-    real, generated = (adm.NpzFile(Path(name).expanduser()) for name in (flags.run, flags.generated))
+    real, generated = (adm.Images.open(Path(name).expanduser()) for name in (flags.run, flags.generated))
     extractor = InceptionFeatures(choose_device(flags.device, process.local_rank), spatial=True)
     print_once(restart_warning(), error=True)
     with gloo_group(process.rank, process.world_size):
