@@ -8,6 +8,7 @@ from scipy.stats import qmc
 from genstack.conditions import Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior import SamplingOptions, image_seeds
+from genstack.prior.mask_schedule import MaskSchedule
 from genstack.prior.masked import Masked
 from genstack.prior.order import Confidence, Halton, Random, Raster, gumbel, halton_visits
 
@@ -54,7 +55,9 @@ def test_randomized_halton_begins_anywhere_in_each_grid_and_depth(layout):
 
 def test_a_randomized_order_stays_the_same_in_all_steps(tiny):
     layout = CodeLayout((8, 8), 5, ((3, 4),))
-    prior = Masked(layout, Unconditional(), tiny, order=Halton(randomize=True), steps=12, schedule="linear")
+    prior = Masked(
+        layout, Unconditional(), tiny, order=Halton(randomize=True), schedule=MaskSchedule("linear", 12)
+    )
     seen = []
     ranks = type(prior.order).ranks
 
