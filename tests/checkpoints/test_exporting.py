@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, VQModel
 
 import genstack
 import genstack.prior
@@ -91,6 +90,8 @@ def test_export_keeps_the_law(name, law):
 )
 @torch.no_grad()
 def test_diffusers_computes_the_same(tmp_path, images, quantizer, changes):
+    from diffusers import VQModel
+
     model = compressor(VectorQuantizer(64, **quantizer), **changes)
     write(model, exports()["diffusers"], tmp_path / "out")
     theirs = VQModel.from_pretrained(tmp_path / "out")
@@ -105,6 +106,8 @@ def test_diffusers_computes_the_same(tmp_path, images, quantizer, changes):
 @pytest.mark.filterwarnings("default")
 @torch.no_grad()
 def test_diffusers_computes_the_same_without_codes(tmp_path, images):
+    from diffusers import AutoencoderKL
+
     model = compressor(Gaussian(16, shift=0.25, scale=0.5), replace(PLAN, double=True))
     write(model, exports()["diffusers"], tmp_path / "out")
     theirs = AutoencoderKL.from_pretrained(tmp_path / "out")

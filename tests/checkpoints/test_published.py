@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
@@ -198,6 +197,8 @@ def in_latent_diffusion(name, top):
 @torch.no_grad()
 def test_kl_autoencoders_agree_with_diffusers(tmp_path):
     """As a folder of diffusers, and as a file of latent-diffusion with the same weights."""
+    from diffusers import AutoencoderKL
+
     theirs = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,

@@ -6,8 +6,6 @@ import time
 
 import pytest
 import torch
-import wandb
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genstack.cli.main import main
 from genstack.training.callbacks.metrics import METRICS, MetricsLogger
@@ -72,6 +70,8 @@ def test_no_logger_by_default(tmp_path):
 
 @pytest.mark.slow
 def test_tensorboard_gets_metrics_and_images(runs):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     folder = runs.train("compressor", "board", "--log.tensorboard", "true", "--trainer.max_steps", "4")
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert {"train/loss", "val/psnr"} <= set(board.Tags()["scalars"])
@@ -84,6 +84,8 @@ def test_tensorboard_gets_metrics_and_images(runs):
 @pytest.mark.slow
 def test_wandb_offline_uses_no_network(runs, kinds, monkeypatch):
     """Its service talks to this process alone; a resumed run continues under the same identifier."""
+    import wandb
+
     training_step = kinds["compressor"].training_step
 
     def interrupted(self, *arguments):

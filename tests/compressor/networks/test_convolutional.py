@@ -5,7 +5,7 @@ Golden files of the projects whose networks it computes are in `tests/checkpoint
 
 import pytest
 import torch
-from diffusers import VQModel
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genstack.checkpoints import published
@@ -18,8 +18,10 @@ CLOSE = {"atol": 5e-5, "rtol": 1e-4}
 SMALL = Convolutional(dim=6, width=12, multipliers=(1, 2, 3), blocks=2, attention=(2,), groups=4)
 
 
-def in_diffusers(network: Convolutional, channels: int) -> VQModel:
+def in_diffusers(network: Convolutional, channels: int) -> nn.Module:
     """The model of diffusers that has attention at the coarsest level."""
+    from diffusers import VQModel
+
     levels = len(network.multipliers)
     return VQModel(
         in_channels=channels,

@@ -3,8 +3,6 @@
 import shutil
 from pathlib import Path
 
-import datasets
-import huggingface_hub
 import pytest
 import torch
 
@@ -98,10 +96,11 @@ def test_mistakes_give_one_line(tmp_path, example):
 
 
 def test_hub_without_network_gives_one_line(monkeypatch):
-    for read in (
-        huggingface_hub.constants,
-        datasets.config,
-    ):  # read from the environment when they were imported
+    import datasets
+    import huggingface_hub
+
+    # read from the environment when they were imported
+    for read in (huggingface_hub.constants, datasets.config):
         monkeypatch.setattr(read, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="hf:nobody/nothing cannot be opened") as error:
         open_source("hf:nobody/nothing")
