@@ -28,7 +28,7 @@ from genstack.data.images import Preprocessing
 from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds
-from genstack.prior.autoregressive import TransformerDecoder
+from genstack.prior.autoregressive import TransformerState
 from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
 from genstack.sampling.compiled import compiled
@@ -212,7 +212,7 @@ def lengths(rounds: int) -> None:
     ways: dict[str, Callable[[], object]] = {}
     for side in (16, 32, 64):
         prior, known = autoregressive(side), side * side - 100
-        way = TransformerDecoder(prior, torch.zeros(1, dtype=torch.int64))
+        way = TransformerState(prior, torch.zeros(1, dtype=torch.int64))
         way.start(torch.zeros(1, known, dtype=torch.int64))
         ways[f"{side * side} codes"] = lambda way=way: [
             way.step(torch.zeros(1, dtype=torch.int64)) for _ in range(16)

@@ -12,7 +12,7 @@ from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.regions import region_order
-from genstack.prior.sequential import CachedTransformer, Decoder, Sequential
+from genstack.prior.sequential import CachedTransformer, DecodingState, Sequential
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -117,11 +117,11 @@ class Autoregressive(Sequential):
         )[:, self.prefix_length - 1 :]
         return self.head(features if self.order is None else features[:, self.order.argsort()]).float()
 
-    def decoder(self, condition: Tensor) -> "TransformerDecoder":
-        return TransformerDecoder(self, condition)
+    def decoding_state(self, condition: Tensor) -> "TransformerState":
+        return TransformerState(self, condition)
 
 
-class TransformerDecoder(Decoder):
+class TransformerState(DecodingState):
     """Decode a batch of sequences with a key-value cache: a step costs one token per row."""
 
     def __init__(self, prior: Autoregressive, condition: Tensor):

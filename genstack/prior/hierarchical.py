@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.autoregressive import Autoregressive, TransformerDecoder
-from genstack.prior.sequential import Decoder, Sequential
+from genstack.prior.autoregressive import Autoregressive, TransformerState
+from genstack.prior.sequential import DecodingState, Sequential
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 
@@ -62,8 +62,8 @@ class Hierarchical(Sequential):
         each = [prior.logits(codes[:, :end], condition)[:, start:] for prior, start, end in self._grids()]
         return torch.cat(each, dim=1)
 
-    def decoder(self, condition: Tensor) -> "GridDecoder":
-        return GridDecoder(self._grids(), condition)
+    def decoding_state(self, condition: Tensor) -> "GridState":
+        return GridState(self._grids(), condition)
 
     @property
     def numbers(self) -> int:
@@ -84,7 +84,7 @@ class Hierarchical(Sequential):
         return list(zip(priors, [0, *self.ends[:-1]], self.ends, strict=True))
 
 
-class GridDecoder(Decoder):
+class GridState(DecodingState):
     """Decode grid after grid; `grids` holds the prior of each, with its first and last index."""
 
     def __init__(self, grids: Sequence[tuple[Autoregressive, int, int]], condition: Tensor):
@@ -92,7 +92,7 @@ class GridDecoder(Decoder):
 
     def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "b K"]:
         if index in self.starts:
-            self.decoder = TransformerDecoder(self.starts[index], self.condition)
-            self.distribution = self.decoder.distribution
-            return self.decoder.start(rearrange(codes[:index], "n b -> b n"))
-        return self.decoder.step(codes[index - 1])
+            self.state = TransformerState(self.starts[index], self.condition)
+            self.distribution = self.state.distribution
+            return self.state.start(rearrange(codes[:index], "n b -> b n"))
+        return self.state.step(codes[index - 1])

@@ -10,7 +10,7 @@ from torch.nn.functional import dropout, pad
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.sequential import Decoder, Sequential
+from genstack.prior.sequential import DecodingState, Sequential
 from genstack.prior.symbols import Categorical
 from genstack.transformer.transformer import mean_pool
 
@@ -81,8 +81,8 @@ class GatedPixelCNN(Sequential):
         vertical = self.vertical(embedded, conditioning)
         return rearrange(self.horizontal(embedded, vertical, conditioning), "b h w K -> b (h w) K")
 
-    def decoder(self, condition: Tensor) -> "PixelCNNDecoder":
-        return PixelCNNDecoder(self, condition)
+    def decoding_state(self, condition: Tensor) -> "PixelCNNState":
+        return PixelCNNState(self, condition)
 
     def conditioning(self, condition: Tensor) -> Float[Tensor, "b width"]:
         """The condition as one vector."""
@@ -116,7 +116,7 @@ class GatedPixelCNN(Sequential):
         return self.head(hidden.relu()).float()
 
 
-class PixelCNNDecoder(Decoder):
+class PixelCNNState(DecodingState):
     """Decode row by row; the vertical stack runs once per row, over the rows in its receptive field."""
 
     def __init__(self, prior: GatedPixelCNN, condition: Tensor):

@@ -12,7 +12,7 @@ from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.pixelcnn import gate
-from genstack.prior.sequential import Decoder, Sequential
+from genstack.prior.sequential import DecodingState, Sequential
 from genstack.prior.symbols import Categorical
 from genstack.transformer.transformer import mean_pool
 
@@ -92,11 +92,11 @@ class PixelSNAIL(Sequential):
             features = cast(Block, part)(features, embedded, coordinates, conditioning)
         return self.head(rearrange(elu(features), "b c h w -> b (h w) c")).float()
 
-    def decoder(self, condition: Tensor) -> "PixelSNAILDecoder":
-        return PixelSNAILDecoder(self, condition)
+    def decoding_state(self, condition: Tensor) -> "PixelSNAILState":
+        return PixelSNAILState(self, condition)
 
 
-class PixelSNAILDecoder(Decoder):
+class PixelSNAILState(DecodingState):
     """Decode by computing all rows so far again for each code."""
 
     def __init__(self, prior: PixelSNAIL, condition: Tensor):

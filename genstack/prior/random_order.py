@@ -14,7 +14,7 @@ from genstack.prior.known import Known
 from genstack.prior.logits import uniforms
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import FixedOrder, Raster
-from genstack.prior.sequential import CachedTransformer, Decoder, sample_sequence
+from genstack.prior.sequential import CachedTransformer, DecodingState, sample_sequence
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -130,8 +130,8 @@ class RandomOrder(CodePrior):
         orders = (ranks - known.mask * float(length + 1)).argsort(dim=1, stable=True)
         ordered = Known(known.values.gather(1, orders), known.mask.gather(1, orders))
         start = min(int(known.mask.sum(dim=1).amin()), length - 1)  # these take one pass
-        decoder = OrderDecoder(self, guidance.values, *self._paths(guidance.expand(orders)))
-        codes = sample_sequence(decoder, guidance, options, code_noise, ordered, start)
+        state = OrderState(self, guidance.values, *self._paths(guidance.expand(orders)))
+        codes = sample_sequence(state, guidance, options, code_noise, ordered, start)
         return torch.empty_like(codes).scatter(1, orders, codes)
 
     def _paths(self, orders: Int[Tensor, "b n"]) -> tuple[Int[Tensor, "b tokens"], Int[Tensor, "b tokens"]]:
@@ -147,7 +147,7 @@ class RandomOrder(CodePrior):
         return self.distribution.nats(self.logits(codes, condition, orders), codes.gather(1, orders))
 
 
-class OrderDecoder(Decoder):
+class OrderState(DecodingState):
     """Decode a batch of sequences, each in its own order, with a key-value cache.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from genstack.conditions.condition import Condition
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior.sequential import CachedTransformer, Decoder, Sequential
+from genstack.prior.sequential import CachedTransformer, DecodingState, Sequential
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
@@ -106,15 +106,15 @@ class ResidualTransformer(Sequential):
         logits = [head(features[:, depth]).float() for depth, head in enumerate(self.heads)]
         return rearrange(logits, "depth (b p) K -> b (p depth) K", b=len(codes))
 
-    def decoder(self, condition: Tensor) -> "ResidualDecoder":
-        return ResidualDecoder(self, condition)
+    def decoding_state(self, condition: Tensor) -> "ResidualState":
+        return ResidualState(self, condition)
 
     def embed(self, codes: Int[Tensor, "b p depth"]) -> Float[Tensor, "b p depth width"]:
         """Embed each symbol at its depth."""
         return self.codes(codes + self.get_buffer("depths") * self.layout.codebook_size)
 
 
-class ResidualDecoder(Decoder):
+class ResidualState(DecodingState):
     """Decode a batch of sequences with key-value caches of both transformers."""
 
     def __init__(self, prior: ResidualTransformer, condition: Tensor):

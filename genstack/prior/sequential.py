@@ -21,7 +21,7 @@ from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
 
-class Decoder(ABC):
+class DecodingState(ABC):
     """State of one pass through the codes of a batch, such as caches of keys and values."""
 
     #: Distribution of the next code given its logits.
@@ -81,7 +81,7 @@ class Sequential(Exact):
     """An exact prior that samples code after code; known codes affect later ones only."""
 
     @abstractmethod
-    def decoder(self, condition: Tensor) -> Decoder:
+    def decoding_state(self, condition: Tensor) -> DecodingState:
         """Begin to decode a batch of sequences, one for each row of the condition's values."""
 
     @property
@@ -94,18 +94,18 @@ class Sequential(Exact):
         self, guidance: Guidance, options: SamplingOptions, seeds: Int[Tensor, " b"], known: Known
     ) -> Int[Tensor, "b n"]:
         noise = uniforms(seeds, self.layout.length * self.numbers).to(known.values.device)
-        return sample_sequence(self.decoder(guidance.values), guidance, options, noise, known)
+        return sample_sequence(self.decoding_state(guidance.values), guidance, options, noise, known)
 
 
 def sample_sequence(
-    decoder: Decoder,
+    state: DecodingState,
     guidance: Guidance,
     options: SamplingOptions,
     noise: Float[Tensor, "b numbers"],
     known: Known,
     start: int = 0,
 ) -> Int[Tensor, "b n"]:
-    """Sample the codes of one step of the decoder after the other, from step `start`; those before are known.
+    """Sample codes step by step, from step `start`; those of steps before it are known.
 
     `noise` holds as many numbers in [0, 1) for each code as its distribution takes.
     """
@@ -116,12 +116,12 @@ def sample_sequence(
     codes = rearrange(codes, "rows n -> n rows").contiguous()
     copies = rearrange(codes, "n (copies b) -> n copies b", b=images)  # the same memory
     single = [slice(index, index + 1) for index in range(length)]
-    steps: Sequence[Tensor | slice] = decoder.steps or single
+    steps: Sequence[Tensor | slice] = state.steps or single
     for step in range(start, len(steps)):
         now = steps[step]
-        logits, guide = decoder.next_logits(codes, step), guidance.at(options.progress(step, len(steps)))
+        logits, guide = state.next_logits(codes, step), guidance.at(options.progress(step, len(steps)))
         numbers = rearrange(noise[now], "n b number -> (b n) number")
-        sampled = decoder.distribution.sample(logits, guide, options, numbers)
+        sampled = state.distribution.sample(logits, guide, options, numbers)
         sampled = rearrange(sampled, "(b n) -> n b", b=images)
         copies[now] = torch.where(mask[now], given[now], sampled)[:, None]
     return rearrange(codes[:, :images], "n b -> b n").contiguous()

@@ -9,7 +9,7 @@ from torch import nn
 from genstack.conditions import ClassLabels, Unconditional
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive, SamplingOptions, image_seeds
-from genstack.prior.autoregressive import TransformerDecoder
+from genstack.prior.autoregressive import TransformerState
 from genstack.transformer import Backbone
 from genstack.transformer.head import ScaledEmbedding
 
@@ -39,8 +39,8 @@ def codes_and_labels(prior: Autoregressive, batch: int) -> tuple[torch.Tensor, t
 
 
 def decoded(prior: Autoregressive, codes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    decoder = TransformerDecoder(prior, labels)
-    logits = [decoder.start()] + [decoder.step(column) for column in codes[:, :-1].T]
+    state = TransformerState(prior, labels)
+    logits = [state.start()] + [state.step(column) for column in codes[:, :-1].T]
     return torch.stack(logits, dim=1)
 
 
@@ -142,11 +142,11 @@ def test_losses_and_logits_are_float32_under_autocast_and_the_cache_is_not(layou
     codes, labels = codes_and_labels(prior, 2)
     expected = prior.nats(codes, labels)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        decoder = TransformerDecoder(prior, labels)
-        assert decoder.start().dtype == prior.loss(codes, labels).dtype == torch.float32
+        state = TransformerState(prior, labels)
+        assert state.start().dtype == prior.loss(codes, labels).dtype == torch.float32
         assert (
-            decoder.transformer.caches[0].keys.dtype
-            == decoder.transformer.caches[0].values.dtype
+            state.transformer.caches[0].keys.dtype
+            == state.transformer.caches[0].values.dtype
             == torch.bfloat16
         )
         torch.testing.assert_close(prior.nats(codes, labels), expected, rtol=1e-2, atol=0)

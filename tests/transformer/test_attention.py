@@ -10,7 +10,7 @@ from genstack.conditions import Unconditional
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior import Autoregressive
-from genstack.prior.autoregressive import TransformerDecoder
+from genstack.prior.autoregressive import TransformerState
 from genstack.transformer import Backbone
 from genstack.transformer.attention import HeadNorm
 
@@ -59,9 +59,9 @@ def test_shared_keys_are_the_same_keys_for_each_head(qk_norm):
     torch.testing.assert_close(shared.logits(codes, condition), own.logits(codes, condition))
     kept = []
     for prior in (shared, own):
-        decoder = TransformerDecoder(prior, condition)
-        decoder.start(codes[:, :5])
-        kept.append([cache.keys.shape[1] for cache in decoder.transformer.caches])
+        state = TransformerState(prior, condition)
+        state.start(codes[:, :5])
+        kept.append([cache.keys.shape[1] for cache in state.transformer.caches])
     assert kept == [[2, 2], [6, 6]]
 
 
