@@ -1,7 +1,7 @@
 """A trained model with its preprocessing: images to codes or latents, back to images, and samples."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -188,6 +188,7 @@ class Model:
         indices: Iterable[int],
         size: tuple[int, int] | None = None,
         overlap: float = 0.5,
+        report: Callable[[float], None] = lambda progress: None,
     ) -> Float[Tensor, "b c H W"]:
         """Sample images in [-1, 1].
 
@@ -200,11 +201,12 @@ class Model:
             indices: index of each image in the set; an image depends on seed and index, not on its batch.
             size: height and width; None for those of training.
             overlap: overlap of neighbouring windows, if `size` needs several.
+            report: called with the progress from 0 to 1; an error that it raises ends sampling.
         """
         if self.prior is None:
             return self._sample_latents(options, image_seeds(seed, indices), size)
         layout = self.prior.layout if size is None else self.compressor.layout(*size)
-        return self._sample(inputs, options, image_seeds(seed, indices), layout, None, overlap)
+        return self._sample(inputs, options, image_seeds(seed, indices), layout, None, overlap, report)
 
     @torch.no_grad()
     def edit(
@@ -217,6 +219,7 @@ class Model:
         indices: Iterable[int],
         grow: int | None = None,
         overlap: float = 0.5,
+        report: Callable[[float], None] = lambda progress: None,
     ) -> Float[Tensor, "b c H W"]:
         """Sample the masked part of images anew, in [-1, 1]; other pixels do not change.
 
@@ -232,12 +235,13 @@ class Model:
             grow: codes by which the mask grows, since nearby codes depend on the masked pixels; None for
                 `receptive_field`.
             overlap: overlap of neighbouring windows, if the images need several.
+            report: called with the progress from 0 to 1; an error that it raises ends sampling.
         """
         layout = self.compressor.layout(*images.shape[-2:])
         images, mask = images.to(self.device), mask.to(self.device)
         steps = self.receptive_field if grow is None else (grow,) * len(layout.grids)
         known = encode_known(self.compressor, images, mask, steps)
-        sampled = self._sample(inputs, options, image_seeds(seed, indices), layout, known, overlap)
+        sampled = self._sample(inputs, options, image_seeds(seed, indices), layout, known, overlap, report)
         return torch.where(mask, sampled, images)
 
     def _sample(
@@ -248,6 +252,7 @@ class Model:
         layout: Layout,
         known: Known | None,
         overlap: float,
+        report: Callable[[float], None],
     ) -> Float[Tensor, "b c H W"]:
         prior, inputs = self._prior, inputs.to(self.device)
         if inputs.images is not None and tuple(inputs.images.shape[-2:]) != layout.image_size:
@@ -262,7 +267,7 @@ class Model:
                 return whole
             return prior.condition.encode(inputs.crop(box, prior.layout.image_size))
 
-        sampled = sample_layout(prior, values, options, seeds.to(self.device), layout, known, overlap)
+        sampled = sample_layout(prior, values, options, seeds.to(self.device), layout, known, overlap, report)
         return self.compressor.decode(sampled, layout).clamp(-1, 1)
 
     def _sample_latents(

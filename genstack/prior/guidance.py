@@ -22,10 +22,17 @@ class Guidance:
         condition: the condition.
         values: its values, one row per image.
         options: guidance, its schedule and interval.
+        report: called at each step with its progress, from 0 to 1; an error that it raises ends sampling.
     """
 
-    def __init__(self, condition: Condition, values: Tensor, options: SamplingOptions):
-        self.options = options
+    def __init__(
+        self,
+        condition: Condition,
+        values: Tensor,
+        options: SamplingOptions,
+        report: Callable[[float], None] = lambda progress: None,
+    ):
+        self.options, self.report = options, report
         self.copies = 1 if options.guidance == 1 else 2
         self.values = values if self.copies == 1 else torch.cat([values, condition.null(values)])
 
@@ -46,6 +53,7 @@ class Guidance:
             logits: of all rows.
             progress: share of sampling that is done, from 0 at the first codes to 1 at the last.
         """
+        self.report(progress)
         if self.copies == 1:
             return logits
         conditional, null = logits.chunk(2)

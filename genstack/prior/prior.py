@@ -1,7 +1,7 @@
 """Interface of priors: distributions over codes or latents, to train, to evaluate and to sample from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -140,6 +140,7 @@ class Prior(nn.Module, ABC):
         options: SamplingOptions,
         seeds: Int[Tensor, " b"],
         known: Known | None = None,
+        report: Callable[[float], None] = lambda progress: None,
     ) -> Shaped[Tensor, "b ..."]:
         """Sample each row of `condition`; a row depends on its own condition, seed and known values.
 
@@ -148,6 +149,7 @@ class Prior(nn.Module, ABC):
             options: sampling options.
             seeds: one per image.
             known: codes or latents that are kept; None for none.
+            report: called with the progress from 0 to 1; an error that it raises ends sampling.
 
         Raises:
             UserError: the prior does not support these options: `check`.
@@ -159,7 +161,7 @@ class Prior(nn.Module, ABC):
         self.eval()
         try:
             with torch.inference_mode(), cast_weights(self, device), pack_weights(self, device):
-                guidance = Guidance(self.condition, condition.to(device), options)
+                guidance = Guidance(self.condition, condition.to(device), options, report)
                 values = self.sample_values(guidance, options, seeds, known)
                 values = torch.where(known.mask, known.values, values)
             return values.clone()  # outside of inference mode, so that it can be used in training

@@ -4,6 +4,7 @@ Codes or latents that earlier windows have sampled are known to windows that ove
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import torch
@@ -27,6 +28,7 @@ def sample_layout(
     layout: Layout,
     known: Known | None = None,
     overlap: float = 0.5,
+    report: Callable[[float], None] = lambda progress: None,
 ) -> Shaped[Tensor, "b ..."]:
     """Sample codes or latents of images of any size; in the prior's own layout, this is `prior.sample`.
 
@@ -42,9 +44,10 @@ def sample_layout(
         layout: layout of the images, from their compressor.
         known: values that are kept, in this layout; the same positions in every image.
         overlap: share of a window that overlaps the next, at least 0 and below 1.
+        report: called with the progress from 0 to 1; an error that it raises ends sampling.
     """
     if layout == prior.layout:
-        return prior.sample(condition((0.0, 0.0, 1.0, 1.0)), options, seeds, known)
+        return prior.sample(condition((0.0, 0.0, 1.0, 1.0)), options, seeds, known, report)
     check_layout(prior, layout)
     if not 0 <= overlap < 1:
         raise UserError(f"overlap must be at least 0 and below 1, got {overlap}")
@@ -63,13 +66,20 @@ def sample_layout(
     while waiting:
         number, place = max(waiting, key=lambda entry: int(done[entry[1]].sum()))
         waiting.remove((number, place))
+        before = len(corners) - len(waiting) - 1
         if not done[place].all():
             given = Known(prior.layout.from_grid(values[place]), prior.layout.from_grid(done[place]))
             inputs = condition(window_box(corners[number], window, (top, left), grid))
-            sampled = prior.sample(inputs, options, window_seeds(seeds, number), given)
+            part = partial(report_part, report, before, len(corners))
+            sampled = prior.sample(inputs, options, window_seeds(seeds, number), given, part)
             values[place] = prior.layout.to_grid(sampled.cpu())
             done[place] = True
     return layout.from_grid(values[inner]).to(seeds.device)
+
+
+def report_part(report: Callable[[float], None], number: int, count: int, progress: float) -> None:
+    """Report the progress of one of several parts, from 0 to 1."""
+    report((number + progress) / count)
 
 
 def place_on_canvas(

@@ -69,6 +69,24 @@ def run_page(run: RunData, count: int, seed: int) -> str:
     )
 
 
+def training_page(run: RunData) -> str:
+    """Render the page of a training that may still run: its curves and pictures."""
+    step, measured = run.measured
+    boxes, constant = curves.charts(run.history) if run.history else ([], {})
+    pictures = {"Images": run.sheets()} | {name.capitalize(): run.sheets(name) for name in run.charts}
+    return render(
+        "training.html",
+        title=run.name,
+        headline=headline(run),
+        step=step,
+        measured=[(label(name), measured[name]) for name in curves.sorted_names(measured)],
+        history=run.history,
+        charts=boxes,
+        constant=constant,
+        pictures={name: sheets for name, sheets in pictures.items() if sheets},
+    )
+
+
 def comparison_page(runs: Sequence[RunData], count: int, seed: int) -> str:
     """Render a page that compares runs."""
     names = unique_names(runs)

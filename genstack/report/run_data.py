@@ -73,22 +73,43 @@ class RunData:
             }
         return (self.history.validation_step, self.history.validation_metrics) if self.history else (0, {})
 
-    def sheets(self) -> list[tuple[str, Picture]]:
-        """Return the first, a middle and the last image sheet of the training, by step."""
-        files = [file for file in sorted((self.folder / "images").glob("*.png")) if file.stem.isdigit()]
+    def sheets(self, name: str = "") -> list[tuple[str, Picture]]:
+        """Return the first, a middle and the last picture of the training with a name, by step.
+
+        Args:
+            name: "" for image sheets; `codes` for charts of the codebook.
+        """
+        files = self._pictures().get(name, [])
         if len(files) > MAX_SHEETS:
             files = [files[0], files[len(files) // 2], files[-1]]
-        return [(file.stem.lstrip("0") or "0", picture) for file in files if (picture := sheet(file))]
+        steps = [file.stem.rpartition("-")[2].lstrip("0") or "0" for file in files]
+        return [
+            (step, picture) for step, file in zip(steps, files, strict=True) if (picture := sheet(file, step))
+        ]
+
+    @property
+    def charts(self) -> list[str]:
+        """Names of further pictures of the training."""
+        return sorted(filter(None, self._pictures()))
+
+    def _pictures(self) -> dict[str, list[Path]]:
+        """Pictures that the training wrote by name, in the order of their steps."""
+        found: dict[str, list[Path]] = {}
+        for file in sorted((self.folder / "images").glob("*.png")):
+            name, _, step = file.stem.rpartition("-")
+            if step.isdigit():
+                found.setdefault(name, []).append(file)
+        return found
 
 
-def sheet(file: Path) -> Picture | None:
+def sheet(file: Path, step: str) -> Picture | None:
     """Read an image sheet of the training; None if it is unreadable."""
     try:
         with Image.open(file, formats=["PNG"]) as image:
             if image.width * image.height > 2**25:
                 return None
             image.thumbnail((SHEET_WIDTH, 4 * SHEET_WIDTH))
-            return embed(image.convert("RGB"), f"after {file.stem.lstrip('0')} steps")
+            return embed(image.convert("RGB"), f"after {step} steps")
     except Exception:  # Pillow raises many types for damaged files
         return None
 

@@ -1,7 +1,7 @@
 """A series of samples, each determined by the seed and its index."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -56,15 +56,32 @@ class Series:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def images(self, indices: Sequence[int]) -> Float[Tensor, "b c H W"]:
-        """Sample the images with these indices, in [-1, 1]."""
+    def images(
+        self, indices: Sequence[int], report: Callable[[float], None] = lambda progress: None
+    ) -> Float[Tensor, "b c H W"]:
+        """Sample the images with these indices, in [-1, 1].
+
+        Args:
+            indices: indices of the images.
+            report: called with the progress from 0 to 1; an error that it raises ends sampling.
+        """
         with self._autocast():
             inputs, canvas = self.inputs[indices], self.canvas
             if canvas is None:
-                return self.model.sample(inputs, self.options, self.seed, indices, self.size, self.overlap)
+                return self.model.sample(
+                    inputs, self.options, self.seed, indices, self.size, self.overlap, report
+                )
             images = repeat(canvas.image, "c h w -> b c h w", b=len(indices))
             return self.model.edit(
-                images, canvas.mask, inputs, self.options, self.seed, indices, canvas.grow, self.overlap
+                images,
+                canvas.mask,
+                inputs,
+                self.options,
+                self.seed,
+                indices,
+                canvas.grow,
+                self.overlap,
+                report,
             ).float()
 
     @contextmanager

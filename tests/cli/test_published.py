@@ -22,6 +22,7 @@ PRIOR += [
 
 #: What is done to a file by each verb, and which of the files it makes no sense for.
 COMMANDS = {
+    "decode": ["decode", "FILE", PICTURES[0], "--change", "0=1"],
     "encode": ["encode", "FILE", "codes", *DATA],
     "evaluate": ["evaluate", "FILE", "--lpips", "", *DATA],
     "export": ["export", "FILE", "--to", "safetensors", "--out", "exported"],
@@ -36,9 +37,11 @@ COMMANDS = {
     "train a prior on": ["train", "prior", "--compressor", "FILE", "--init", "FILE", *DATA, *SMALL],
 }
 WITHOUT_A_RUN = {"config", "data", "demo", "doctor", "weights"}
+SERVES = {"web"}  # until it is stopped: tests/web
 NEEDS_A_PRIOR = {"sample", "train a prior on"}
 #: What each leaves behind.
 LEFT = {
+    "decode": "decoded.png",
     "encode": "codes/codes.json",
     "evaluate": "FILE.evaluation/card.json",
     "export": "exported/model.safetensors",
@@ -64,7 +67,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_every_verb_is_tested():
-    assert {words[0] for words in COMMANDS.values()} | WITHOUT_A_RUN == set(verbs())
+    assert {words[0] for words in COMMANDS.values()} | WITHOUT_A_RUN | SERVES == set(verbs())
 
 
 @pytest.mark.slow

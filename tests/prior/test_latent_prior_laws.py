@@ -60,6 +60,12 @@ def test_priors_of_codes_refuse_latents_with_a_way_out(codes):
         codes(LAYOUT, CLASSES)
 
 
+def test_sampling_reports_its_progress(build):
+    steps: list[float] = []
+    build().sample(torch.arange(3), SamplingOptions(), image_seeds(0, range(3)), report=steps.append)
+    assert steps[0] == 0 and steps == sorted(steps) and steps[-1] == 1
+
+
 def test_gradients_reach_cross_attention(build):
     prior = crossed(build)
     prior.loss(latents(16), values(WORDS * 4)).backward()

@@ -180,6 +180,18 @@ def test_cross_attention_agrees_with_one_pass(crossed):
         assert torch.equal(drawn, crossed.logits(drawn, values(WORDS)).argmax(dim=-1))
 
 
+def test_sampling_reports_its_progress_and_ends_with_an_error_of_the_report(build, small):
+    prior, steps = build(small, CLASSES).eval(), []
+    prior.sample(torch.arange(3), SamplingOptions(), image_seeds(0, range(3)), report=steps.append)
+    assert len(steps) > 1 and steps[0] == 0 and steps == sorted(steps) and steps[-1] <= 1
+    with pytest.raises(InterruptedError):
+        prior.sample(torch.arange(3), SamplingOptions(), image_seeds(0, range(3)), report=interrupt)
+
+
+def interrupt(progress: float) -> None:
+    raise InterruptedError
+
+
 def test_cross_attention_reads_the_own_caption(crossed):
     options, seeds = SamplingOptions(guidance=2.0), image_seeds(3, range(4))
     together = crossed.sample(values(WORDS), options, seeds)

@@ -191,3 +191,17 @@ def test_windows_read_their_part_of_the_condition(size):
     for top, left, bottom, right in boxes:
         assert bottom - top == pytest.approx(min(3 / size[0], 1)), "the window's share of the image"
         assert right - left == pytest.approx(min(5 / size[1], 1))
+
+
+def test_progress_rises_over_all_windows():
+    class Reporting(Chance):
+        def sample_codes(self, guidance, options, seeds, known):
+            for progress in (0.0, 0.5, 1.0):
+                guidance.apply(torch.zeros(len(seeds), 97), progress)
+            return super().sample_codes(guidance, options, seeds, known)
+
+    steps: list[float] = []
+    large = replace(WINDOW, image_size=(48, 64), grids=((6, 8),))
+    options = SamplingOptions()
+    sample_layout(Reporting(WINDOW), lambda box: NOTHING, options, SEEDS, large, report=steps.append)
+    assert len(steps) > 3 and steps[0] == 0 and steps == sorted(steps) and steps[-1] == 1

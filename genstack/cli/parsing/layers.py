@@ -55,6 +55,8 @@ class Layers(list[tuple[str, dict]]):
         for place in command.models():
             if isinstance(name := self.get(place), str):
                 self.replace(place, models.locate(name))
+            elif isinstance(names := self.get(place), list):
+                self.replace(place, [models.locate(name) for name in names])
 
     def part(self, argument: Argument, place: str) -> tuple[Part, int] | None:
         """Return the class that the layers choose for an argument, or its default, or the only choice."""

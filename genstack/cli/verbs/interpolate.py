@@ -5,6 +5,10 @@ genstack interpolate runs/flowers A.png B.png --out sheet.png
 
 from pathlib import Path
 
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
+
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.paths import Place, Trained
@@ -12,6 +16,7 @@ from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load as read
 from genstack.errors import UserError
+from genstack.model import Model
 
 COLUMNS = 16  # images in a row of the sheet, at most
 
@@ -36,10 +41,19 @@ def interpolate(
         out: PNG file of the sheet.
         device: auto, cpu, cuda or mps.
     """
+    model = load(Path(run)).to(choose_device(device))
+    write(make_sheet(interpolated(model, Path(first), Path(last), count)), Path(out))
+    print(f"{count} images from {first} to {last}: {out}")
+
+
+def interpolated(model: Model, first: Path, last: Path, count: int) -> Float[Tensor, "count c H W"]:
+    """Interpolate between two pictures."""
     if count < 2:
         raise UserError(f"count must be at least 2, both ends included; got {count}")
-    model = load(Path(run)).to(choose_device(device))
-    one, other = (read(Path(name), model.preprocessing) for name in (first, last))
-    images = model.interpolate(one, other, count).cpu()
-    write(sheet(images, columns=min(count, COLUMNS)), Path(out))
-    print(f"{count} images from {first} to {last}: {out}")
+    one, other = (read(file, model.preprocessing) for file in (first, last))
+    return model.interpolate(one, other, count).cpu()
+
+
+def make_sheet(images: Float[Tensor, "count c H W"]) -> Image:
+    """Draw the sheet."""
+    return sheet(images, columns=min(len(images), COLUMNS))

@@ -136,8 +136,8 @@ def sample(settings: Namespace) -> None:
     sweep = Sweep(parse_sweep(search.sweep))
     options = {name: resolve_options(settings, model, cell) for name, cell in sweep.cells.items()}
     series = make_series(settings, model, request, compute)
-    if series.ignores_known:
-        warn_about_context(model)
+    if note := context_note(series):
+        print(note, file=sys.stderr)
     galleries = [Gallery(replace(series, options=each), folder / name) for name, each in options.items()]
     done = sample_share(galleries, process, compute)
     if search.save_preset and process.rank == 0:  # after sampling, since the prior may reject the options
@@ -210,13 +210,15 @@ def make_sheet(galleries: Sequence[Gallery], sweep: Sweep) -> Image:
     return sweep.table([gallery.sheet(columns) for gallery in galleries])
 
 
-def warn_about_context(model: Model) -> None:
-    """Warn that the prior does not see all kept parts of the picture."""
+def context_note(series: Series) -> str:
+    """Say that the prior does not see all kept parts of the picture; "" if it does."""
+    model = series.model
+    if not series.ignores_known:
+        return ""
     order, later = "row by row", "below and to the right"
     if len(model.layout.grids) > 1:
         order, later = "grid by grid", "on finer grids"
-    print(
+    return (
         f"{type(model.prior).__name__} sees only earlier codes, {order}: kept parts {later} do not affect "
-        f"its samples",
-        file=sys.stderr,
+        f"its samples"
     )

@@ -1,0 +1,54 @@
+"""The page: a tab for each task; with several runs, these tabs for each run, and a comparison."""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import genstack
+from genstack.web.runs import OpenRun
+from genstack.web.tabs import codes, compare, extend, inpaint, interpolate, sample, training
+from genstack.web.workspace import Workspace
+
+TABS: tuple[ModuleType, ...] = (sample, inpaint, extend, interpolate, codes, training)
+STYLE = """
+.gradio-container { width: 100%; max-width: 76rem !important; margin: 0 auto; }
+.squares img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain; }
+.status { min-height: 3.5rem; }
+.cm-editor, .pictures .grid-wrap { height: auto !important; max-height: none !important; }
+.cm-editor, .pictures .grid-wrap { min-height: 0 !important; }
+.codes img { cursor: crosshair; }
+footer { display: none !important; }
+"""
+
+
+def page(runs: Sequence[OpenRun], space: Workspace) -> Any:
+    """Build the page."""
+    import gradio as gr
+
+    one = len(runs) == 1
+    with gr.Blocks(title="genstack", analytics_enabled=False, fill_width=True) as blocks:
+        gr.Markdown(f"# {runs[0].name if one else 'genstack'}")
+        if one:
+            place_run(runs[0], space)
+        else:
+            with gr.Tabs():
+                for run in runs:
+                    with gr.Tab(run.name):
+                        place_run(run, space)
+                samplers = [run for run in runs if sample.offered(run)]
+                if len(samplers) > 1:
+                    with gr.Tab(compare.TITLE):
+                        compare.build(samplers, space)
+        gr.HTML(f"<small>genstack {genstack.__version__}</small>")
+    return blocks
+
+
+def place_run(run: OpenRun, space: Workspace) -> None:
+    """Place the tabs of a run."""
+    import gradio as gr
+
+    with gr.Tabs():
+        for tab in TABS:
+            if tab.offered(run):
+                with gr.Tab(tab.TITLE):
+                    tab.build(run, space)

@@ -1,0 +1,79 @@
+"""Paint over a part of a picture, which is sampled anew."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genstack.errors import UserError
+from genstack.web.controls import Output, PictureWidget, SampleWidgets, Values, run_button, squares
+from genstack.web.job import Job
+from genstack.web.runs import OpenRun
+from genstack.web.samples import inpainting, write_mask
+from genstack.web.workspace import Workspace
+
+TITLE = "Inpaint"
+SIDE = 512  # pixels of the picture to paint on
+
+
+def offered(run: OpenRun) -> bool:
+    """Return True for models with a prior."""
+    return run.has_model and run.model.prior is not None
+
+
+def build(run: OpenRun, space: Workspace) -> None:
+    """Place the widgets."""
+    import gradio as gr
+
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            picture = PictureWidget(run, space)
+            editor = gr.ImageEditor(
+                label="Paint over what to sample anew",
+                sources=(),
+                transforms=(),
+                layers=False,
+                brush=gr.Brush(default_size=SIDE // 10, colors=["#e8590c"], color_mode="fixed"),
+                eraser=gr.Eraser(default_size=SIDE // 10),
+                canvas_size=(SIDE, SIDE),
+                format="png",
+                elem_classes=squares(run.model),
+            )
+            widgets = SampleWidgets(run.model, count=4)
+            place = gr.Column()
+        with gr.Column(scale=3, min_width=280):
+            output = Output(run.model)
+
+    def show(file: Path) -> dict[Any, Any]:
+        background = enlarged(file)
+        return {editor: {"background": background, "layers": [], "composite": background}}
+
+    def job(values: Values) -> Job:
+        file, paint = picture.chosen(values), painted(values[editor])
+        samples = widgets.job(run, space, values, file.parent.name, paint.tobytes())
+        image, mask = samples.folder / "picture.png", samples.folder / "mask.png"
+        image.write_bytes(file.read_bytes())
+        write_mask(paint, run.model.preprocessing, mask)
+        return inpainting(samples, image, mask)
+
+    picture.on_upload(show, [editor])
+    with place:
+        inputs = {picture.file, editor, *widgets.widgets}
+        run_button("Sample the painted part", [job], inputs, [output], space)
+
+
+def enlarged(file: Path) -> np.ndarray:
+    """A picture with about SIDE pixels, to paint on."""
+    with Image.open(file) as image:
+        factor = max(1, SIDE // max(image.size))
+        size = (image.width * factor, image.height * factor)
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.NEAREST))
+
+
+def painted(edited: Any) -> np.ndarray:
+    """Opacity of the paint of an editor."""
+    layers = (edited or {}).get("layers") or []
+    if not layers:
+        raise UserError("nothing is painted: paint over the part of the picture to sample anew")
+    return np.stack([np.asarray(layer)[..., 3] for layer in layers]).max(axis=0)

@@ -1,0 +1,81 @@
+"""Folder of a page's pictures, and the requests that are under way."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from genstack.errors import UserError
+from genstack.model import Model
+from genstack.web.job import Report
+from genstack.web.samples import prepare
+
+
+class Stopped(Exception):
+    """The user, or the end of the server, stopped a request."""
+
+
+@dataclass
+class Workspace:
+    """Folder of a page's pictures, and the requests that are under way.
+
+    Args:
+        folder: folder of all files; removed with the server.
+    """
+
+    folder: Path
+    closing: threading.Event = field(default_factory=threading.Event)
+    _stopped: set[str] = field(default_factory=set)
+
+    def stop(self, user: str) -> None:
+        """Stop the request of a user."""
+        self._stopped.add(user)
+
+    @contextmanager
+    def request(self, user: str, show: Callable[[float], Any]) -> Iterator[Report]:
+        """Yield a function that shows the progress of a request, and raises `Stopped` once it is stopped."""
+        self._stopped.discard(user)
+
+        def report(progress: float) -> None:
+            if self.closing.is_set() or user in self._stopped:
+                raise Stopped
+            show(progress)
+
+        with suppress(Stopped):
+            yield report
+
+    def picture(self, model: Model, upload: str) -> Path:
+        """Write an uploaded picture as the model sees it, and return the file."""
+        content = Path(upload).read_bytes()
+        sizes = model.preprocessing
+        digest = hashlib.sha256(content + repr(sizes).encode()).hexdigest()[:16]
+        target = self.folder / "pictures" / digest / "picture.png"
+        if not target.exists():
+            prepare(model, Path(upload), target)
+        return target
+
+
+def sentence(error: Exception) -> str:
+    """An error as one sentence, without the command that the page runs."""
+    words = " ".join(str(error).split())
+    if words.startswith("genstack "):
+        words = words.partition(": ")[2] or words
+    return words[:1].upper() + words[1:]
+
+
+def errors_as_messages(function: Callable) -> Callable:
+    """Show errors of a generator that a user can correct as one sentence on the page."""
+    import gradio
+
+    @wraps(function)
+    def run(*values: Any) -> Iterator[Any]:
+        try:
+            yield from function(*values)
+        except (UserError, OSError) as error:
+            raise gradio.Error(sentence(error), print_exception=False, duration=None, title="") from None
+
+    return run
