@@ -104,18 +104,11 @@ class OptionWidgets:
     def __init__(self, model: Model):
         import gradio as gr
 
-        self.model = model
-        self.preset = gr.Dropdown(
-            [(name or "as trained", name) for name in presets(model)]
-            if "default" not in model.presets
-            else [(name or "default", name) for name in presets(model) if name != "default"],
-            value="",
-            label="Preset",
-        )
-        found = offers(model)
-        self.options = {one.name: self._widget(one) for one in found if one.main}
-        with gr.Accordion("More options", open=False):
-            self.options |= {one.name: self._widget(one) for one in found if not one.main}
+        self.model, first = model, "default" if "default" in model.presets else "as trained"
+        named = [(name or first, name) for name in presets(model) if name != "default"]
+        with gr.Accordion("Sampling options", open=False):
+            self.preset = gr.Dropdown(named, value="", label="Preset")
+            self.options = {offer.name: self._widget(offer) for offer in offers(model)}
         self.preset.change(self._values, self.preset, list(self.options.values()), **QUICK)
 
     @property
@@ -231,6 +224,7 @@ class SampleWidgets:
                 count, label="Pictures", precision=0, minimum=1, maximum=MOST, min_width=80
             )
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=80)
+        self.place = gr.Column()  # of the button
         self.options = OptionWidgets(model)
 
     @property

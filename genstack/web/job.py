@@ -128,12 +128,16 @@ def new_folder(parent: Path, verb: str, *parts: Any) -> Path:
 
 def constructor(value: Any) -> str:
     """Python that builds a dataclass, without the fields that have their defaults."""
-    given = [
+    return f"{type(value).__name__}({', '.join(arguments(value))})"
+
+
+def arguments(value: Any) -> list[str]:
+    """Arguments that build a dataclass, in Python, without those that have their defaults."""
+    return [
         f"{one.name}={literal(getattr(value, one.name))}"
         for one in fields(value)
         if getattr(value, one.name) != one.default
     ]
-    return f"{type(value).__name__}({', '.join(given)})"
 
 
 def literal(value: Any) -> str:

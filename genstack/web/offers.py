@@ -27,6 +27,7 @@ TRIALS: dict[str, Any] = {
 NEEDS = {name: "guidance" for name in TRIALS if name.startswith("guidance_")}
 #: Ends of the sliders.
 RANGES = {"temperature": (0.0, 2.0), "top_p": (0.01, 1.0), "min_p": (0.0, 1.0), "guidance": (0.0, 10.0)}
+#: The most important options.
 FIRST = ("temperature", "guidance", "top_k", "top_p", "steps")
 
 
@@ -47,11 +48,6 @@ class Offer:
     default: Any
     choices: tuple[str, ...] = ()
     ends: tuple[float, float] | None = None
-
-    @property
-    def main(self) -> bool:
-        """True for an option that is always shown."""
-        return self.name in FIRST
 
     @property
     def label(self) -> str:

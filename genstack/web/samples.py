@@ -20,7 +20,7 @@ from genstack.data.transforms import load
 from genstack.errors import UserError
 from genstack.model import Model
 from genstack.sampling import Gallery, Series
-from genstack.web.job import Job, Report, constructor, literal
+from genstack.web.job import Job, Report, arguments, constructor, literal
 
 BATCH_SIZE = 8  # images at a time, which are shown together
 MOST = 64  # images of one request, since other users wait
@@ -97,31 +97,30 @@ class Samples(Job):
             "from pathlib import Path",
             "",
             "import genstack",
-            "from genstack.inputs import Prompts",
             "from genstack.prior import SamplingOptions",
             f"from genstack.sampling import {'Canvas, ' * bool(self.canvas)}Gallery, Series",
             "",
             self.load,
-            f"inputs = model.condition.modality.select({prompts}, {len(series)})",
+            f"inputs = model.inputs({', '.join([str(len(series)), *prompts])})",
             *[f"canvas = {self.canvas}"] * bool(self.canvas),
             f"series = Series({', '.join(parts)})",
             f"gallery = Gallery(series, {self.path(self.out)})",
             "gallery.write(gallery.missing)",
         ]
 
-    def _prompts(self, flags: PromptFlags) -> tuple[str, list[str]]:
-        """Python that builds the prompts, and its imports."""
+    def _prompts(self, flags: PromptFlags) -> tuple[list[str], list[str]]:
+        """Arguments of `Model.inputs` in Python, and their imports."""
         count, preprocessing = len(self.series), self.series.preprocessing
         prompts = flags.prompts(preprocessing, count, self.run.model.classes)
         if prompts.images is None:
-            return constructor(prompts), []
+            return arguments(prompts), []
         size = (preprocessing.height, preprocessing.width)
         read = f"replace(model.preprocessing, height={size[0]}, width={size[1]})"
         files = [Path(flags.condition_images) / name for name in prompts.image_names]
         loaded = ", ".join(f"load({self.path(file)}, {read})" for file in files)
-        text = f"Prompts(images=torch.stack([{loaded}]), image_names={literal(prompts.image_names)})"
+        found = [f"images=torch.stack([{loaded}])", f"image_names={literal(prompts.image_names)}"]
         imports = ["from dataclasses import replace", "", "import torch"]
-        return text, [*imports, "from genstack.data.transforms import load"]
+        return found, [*imports, "from genstack.data.transforms import load"]
 
 
 def inpainting(job: Samples, picture: Path, mask: Path) -> Samples:

@@ -38,7 +38,6 @@ def build(run: OpenRun, space: Workspace) -> None:
                         first = whole // 2 // step * step if name == "right" else 0
                         sides.append(gr.Slider(0, MOST * whole, first, step=step, label=name, min_width=120))
             widgets = SampleWidgets(run.model, count=4)
-            place = gr.Column()
         with gr.Column(scale=3, min_width=280):
             output = Output(run.model, columns=2)
 
@@ -54,6 +53,6 @@ def build(run: OpenRun, space: Workspace) -> None:
         return outpainting(samples, target, (above, below, left, right))
 
     picture.on_upload(show, [image])
-    with place:
+    with widgets.place:
         inputs = {picture.file, *sides, *widgets.widgets}
         run_button("Sample around the picture", [job], inputs, [output], space)

@@ -41,7 +41,6 @@ def build(run: OpenRun, space: Workspace) -> None:
                 elem_classes=squares(run.model),
             )
             widgets = SampleWidgets(run.model, count=4)
-            place = gr.Column()
         with gr.Column(scale=3, min_width=280):
             output = Output(run.model)
 
@@ -58,7 +57,7 @@ def build(run: OpenRun, space: Workspace) -> None:
         return inpainting(samples, image, mask)
 
     picture.on_upload(show, [editor])
-    with place:
+    with widgets.place:
         inputs = {picture.file, editor, *widgets.widgets}
         run_button("Sample the painted part", [job], inputs, [output], space)
 

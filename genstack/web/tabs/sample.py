@@ -19,10 +19,9 @@ def build(run: OpenRun, space: Workspace) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             widgets = SampleWidgets(run.model, count=8)
-            place = gr.Column()
         with gr.Column(scale=3, min_width=280):
             output = Output(run.model)
-    with place:
+    with widgets.place:
         run_button(
             "Sample", [lambda values: widgets.job(run, space, values)], widgets.widgets, [output], space
         )
