@@ -13,7 +13,7 @@ TABS: tuple[ModuleType, ...] = (sample, inpaint, extend, interpolate, codes, tra
 STYLE = """
 .gradio-container { width: 100%; max-width: 76rem !important; margin: 0 auto; }
 .squares img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain; }
-.status { min-height: 3.5rem; }
+.status { min-height: 2.5rem; }
 .cm-editor, .pictures .grid-wrap { height: auto !important; max-height: none !important; }
 .cm-editor, .pictures .grid-wrap { min-height: 0 !important; }
 .codes img { cursor: crosshair; }
