@@ -1,6 +1,7 @@
 """A prior over the latents of a VAE, from training to samples, by the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from genstack.cli.main import main
 from genstack.training.prior import PriorTraining
 
 pytestmark = pytest.mark.slow
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RECIPE = Path(__file__).parents[2] / "configs" / "prior" / "flow.yaml"
 
 DATA = (
     "--data.source shapes --data.resolution 16,24 --data.limit 12 --data.validation 0.25 --data.batch_size 4"
@@ -166,6 +170,41 @@ def test_a_kl_autoencoder_of_diffusers_takes_the_prior(place):
     assert torch.equal(tensors["prior.standardization.mean"], torch.full((3,), 0.25))
     assert torch.equal(tensors["prior.standardization.deviation"], torch.full((3,), 2.0))
     assert main(["sample", "kl-prior", "--device", "cpu", "--count", "1", "--out", "of-kl"]) is None
+
+
+#: Layouts of published KL autoencoders: a tiny file of the kind, and what its config.json states.
+PUBLISHED = {
+    "sd": ("diffusers_kl_sd", {"scaling_factor": 0.18215}),
+    "sd3": ("diffusers_kl_flux", {"scaling_factor": 1.5305, "shift_factor": 0.0609}),
+    "flux": ("diffusers_kl_flux", {"scaling_factor": 0.3611, "shift_factor": 0.1159}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_kl_autoencoders_train_the_recipe(name, place):
+    """The command of docs/priors.md in small: few steps, a small transformer."""
+    golden, stated = PUBLISHED[name]
+    shutil.copytree(GOLDEN / golden, place / f"kl-{name}")
+    config = place / f"kl-{name}" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | stated))
+    words = f"""train prior --compressor kl-{name} {DATA} --config {RECIPE} {TRAINER}
+        --runs . --name {name}-flow
+        --model.prior.backbone.width 16 --model.prior.backbone.depth 1 --model.prior.backbone.heads 2
+        --model.prior.patch 2 --model.prior.steps 2 --trainer.validate_every 2"""
+    assert main(words.split()) is None
+    tensors = load_file(place / f"{name}-flow" / "model.safetensors")
+    channels = len(tensors["prior.standardization.mean"])
+    assert channels == (4 if name == "sd" else 16)
+    expected = torch.full((channels,), stated.get("shift_factor", 0.0))
+    torch.testing.assert_close(tensors["prior.standardization.mean"], expected)
+    expected = torch.full((channels,), 1 / stated["scaling_factor"])
+    torch.testing.assert_close(tensors["prior.standardization.deviation"], expected)
+    lines = map(json.loads, (place / f"{name}-flow" / "metrics.jsonl").read_text().splitlines())
+    losses = [line["val/flow_matching"] for line in lines if "val/flow_matching" in line]
+    assert len(losses) == 2 and losses[1] < losses[0]
+    words = f"sample {name}-flow --device cpu --count 2 --out of-{name} --solver euler"
+    assert main(words.split()) is None
+    assert images(f"of-{name}").shape == (2, 16, 24, 3)
 
 
 def test_report_and_plan(place, capsys):

@@ -41,7 +41,22 @@ FLAGS = {
         --model.prior.backbone.depth 1 --model.prior.backbone.heads 2 --model.prior.backbone.dropout 0.1
         --model.prior.code_noise 0.1 --model.condition ClassLabels --model.condition.dropout 0.3
         --model.optimization.learning_rate 3e-3 --model.ema 0.9""",
+    "vae": """
+        --data.source shapes --data.limit 16 --data.validation 0.2 --data.resolution 8,12 --data.batch_size 4
+        --model.compressor Autoencoder --model.compressor.network Convolutional
+        --model.compressor.network.dim 6 --model.compressor.network.width 4
+        --model.compressor.network.multipliers 1,2 --model.compressor.network.blocks 1
+        --model.compressor.network.attention [] --model.compressor.network.middle_attention false
+        --model.compressor.quantizer Gaussian --model.compressor.quantizer.dim 3""",
+    "flow": """
+        --data.batch_size 4 --model.prior FlowMatching --model.prior.backbone.width 16
+        --model.prior.backbone.depth 2 --model.prior.backbone.heads 2 --model.prior.backbone.dropout 0.1
+        --model.prior.steps 2 --model.condition ClassLabels --model.condition.dropout 0.3
+        --model.optimization.learning_rate 3e-3 --model.ema 0.9""",
 }
+#: Runs that the command line trains as another stage, and the compressor of each kind of prior.
+STAGES = {"vae": "compressor", "flow": "prior"}
+COMPRESSORS = {"prior": "compressor", "flow": "vae"}
 TRAINER = """
     --trainer.max_steps 8 --trainer.validate_every 4 --trainer.log_every_n_steps 1 --trainer.accelerator cpu
     --log.images 2"""
@@ -61,24 +76,24 @@ class Runs:
     def words(self, stage: str, name: str, *flags: str) -> list[str]:
         """The command line of a run; `flags` come on top and replace what is there."""
         words = [*FLAGS[stage].split(), *TRAINER.split(), "--name", name, "--runs", str(self.folder)]
-        if stage == "prior":
-            words += ["--compressor", str(self.compressor())]
+        if stage in COMPRESSORS:
+            words += ["--compressor", str(self.compressor(COMPRESSORS[stage]))]
         given = dict(zip(words[::2], words[1::2], strict=True))
         given |= dict(zip(flags[::2], flags[1::2], strict=True))
         if given.get("--model.prior") == "RandomOrder":
             del given["--model.prior.code_noise"]  # which it has none of
-        return [stage, *(word for pair in given.items() for word in pair)]
+        return [STAGES.get(stage, stage), *(word for pair in given.items() for word in pair)]
 
     def train(self, stage: str, name: str, *flags: str) -> Path:
         """The folder of a finished run."""
         assert main(["train", *self.words(stage, name, *flags)]) is None
         return self.folder / name
 
-    def compressor(self) -> Path:
-        """The one whose codes priors learn here."""
-        folder = self.folder / "compressor"
+    def compressor(self, stage: str = "compressor") -> Path:
+        """The one whose codes or latents priors learn here."""
+        folder = self.folder / stage
         if not folder.exists():
-            self.train("compressor", folder.name, "--trainer.max_steps", "2")
+            self.train(stage, stage, "--trainer.max_steps", "2")
         return folder
 
 

@@ -38,6 +38,14 @@ QUIET = (
 
 
 @pytest.fixture(scope="module")
+def latents(runs, torchrun, job, tmp_path_factory):
+    """The folder of `ddp latents` and `fsdp latents`, of a prior over the latents of a VAE."""
+    jobs = [job("flow", "ddp latents", UNCLIPPED), job("flow", "fsdp latents", (*UNCLIPPED, *FSDP))]
+    torchrun(tmp_path_factory.mktemp("latents"), jobs)
+    return runs.folder
+
+
+@pytest.fixture(scope="module")
 def pairs(runs, torchrun, job, tmp_path_factory):
     """The folder of runs by both strategies: `ddp NAME` and `fsdp NAME`."""
     bf16 = ("--trainer.precision", "bf16-mixed")
@@ -102,6 +110,18 @@ def check_equal(folder, name, bound=0.0):
 def test_sharded_weights_learn_what_whole_ones_learn(two_processes):
     """Bit for bit, where two processes have a gradient each and no gradient is clipped."""
     check_equal(two_processes, "everything")
+
+
+@pytest.mark.distributed
+def test_latents_are_learned_by_two_processes(runs, latents):
+    """Bit for bit by both strategies, and standardized as one process measures them."""
+    check_equal(latents, "latents")
+    one, other = learned(latents, "ddp latents")
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    alone = load_file(runs.train("flow", "latents alone", "--trainer.max_steps", "2") / "model.safetensors")
+    for name in ("mean", "deviation", "images"):
+        shared = one[f"model.standardization.{name}"]
+        torch.testing.assert_close(shared, alone[f"prior.standardization.{name}"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.nightly

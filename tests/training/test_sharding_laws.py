@@ -5,6 +5,7 @@ One process stands for all here: its parts are whole, but every weight that is u
 
 import copy
 import inspect
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -105,7 +106,7 @@ def check(whole, cut, compute):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRIORS)
 @pytest.mark.parametrize("backbone", [BACKBONE, CROSSED], ids=["plain", "crossed"])
-def test_sharded_priors_match_unsharded(mesh, name, backbone):
+def test_sharded_priors_match_unsharded(mesh, name, backbone, monkeypatch):
     if backbone is CROSSED and not known(PRIORS[name], {"backbone": backbone}):
         pytest.skip("it has no backbone")
     whole, compressor = small(PRIORS[name], SIZES | {"backbone": backbone, "finer": backbone})
@@ -129,8 +130,10 @@ def test_sharded_priors_match_unsharded(mesh, name, backbone):
         assert again.state_dict().keys() == whole.state_dict().keys()
         for key, tensor in whole.state_dict().items():
             assert torch.equal(again.state_dict()[key], tensor), key
+    # Whole weights are packed for the products of oneDNN, which round otherwise than those of shards.
+    monkeypatch.setattr(genstack.prior.prior, "pack_weights", lambda *_: nullcontext())
     drawn = [prior.sample(condition, SamplingOptions(), image_seeds(0, range(3))) for prior in (whole, cut)]
-    torch.testing.assert_close(*drawn)  # codes are equal, latents within rounding
+    assert torch.equal(*drawn)
 
 
 @pytest.mark.slow
