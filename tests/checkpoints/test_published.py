@@ -641,7 +641,12 @@ def test_published_file_is_accepted_in_place_of_a_run(tmp_path, capsys):
 def test_the_list_names_every_format(capsys):
     assert not main(["import", "--list"])
     listed = capsys.readouterr().out
-    assert all(kind.what in listed for kind in formats().values())
+    page = (GOLDEN.parents[1] / "docs" / "published_weights.md").read_text(encoding="utf-8")
+    for kind in formats().values():
+        known = kind.provenance
+        row = [kind.what, known.files, known.source, known.licence, known.checked]
+        assert all(each in listed for each in row)
+        assert f"| {' | '.join(row)} |" in page, "docs/published_weights.md has a row for each"
     assert main(["import"]) == 2
     assert main(["import", "x.ckpt", "--out", "run", "--resolution", "big"]) == 2
     assert "invalid resolution 'big'" in capsys.readouterr().err

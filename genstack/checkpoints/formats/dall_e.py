@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from genstack.checkpoints.formats.format import (
     Format,
+    Provenance,
     Weight,
     Weights,
     constant,
@@ -28,6 +29,12 @@ class DallE(Format):
     """A folder with `encoder.pkl` and `decoder.pkl`, as pickled modules or as state dicts."""
 
     what = "discrete VAE of DALL-E, a folder with encoder.pkl and decoder.pkl"
+    provenance = Provenance(
+        files="encoder.pkl and decoder.pkl",
+        source="openai/DALL-E",
+        licence="modified MIT",
+        checked="logits, codes, statistics of pixels, images",
+    )
     required = (
         "encoder.blocks.input.w",
         "encoder.blocks.output.conv.w",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from genstack.checkpoints.formats.convolutional import Names, compressor, gaussian
-from genstack.checkpoints.formats.format import Format, Weights, preprocessing
+from genstack.checkpoints.formats.format import Format, Provenance, Weights, preprocessing
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.errors import UserError
 from genstack.model import Model
@@ -30,6 +30,12 @@ class DiffusersVQ(Format):
     """VQModel; normalisation groups come from `config.json`, everything else from the tensors."""
 
     what = "VQModel of diffusers"
+    provenance = Provenance(
+        files="folders with config.json, such as vqvae/ of pipelines, amused/amused-256 on the hub",
+        source="huggingface/diffusers",
+        licence="Apache 2.0",
+        checked="latents, codes, images, old and new names",
+    )
     required = (
         "encoder.down_blocks.0.resnets.0.conv1.weight",
         "decoder.up_blocks.0.resnets.0.conv1.weight",
@@ -46,6 +52,12 @@ class DiffusersKL(Format):
     """AutoencoderKL, also of SD3 and FLUX: latents without codes, for priors over latents."""
 
     what = "AutoencoderKL of diffusers, also of SD3 and FLUX"
+    provenance = Provenance(
+        files="vae/ of Stable Diffusion, SD3 and FLUX.1 on the hub, stabilityai/sd-vae-ft-mse",
+        source="huggingface/diffusers",
+        licence="Apache 2.0",
+        checked="means, deviations, scaled latents, images",
+    )
     required = (
         "encoder.down_blocks.0.resnets.0.conv1.weight",
         "decoder.up_blocks.0.resnets.0.conv1.weight",

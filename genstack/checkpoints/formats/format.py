@@ -154,10 +154,28 @@ class Weights:
         return sorted(name for name in self.tensors.keys() - self.taken if not known.match(name))
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Where published files of a format come from, and what was compared with them.
+
+    Args:
+        files: names of published files, and where they are.
+        source: repository of the project.
+        licence: licence of the code; that of weights is in their model cards.
+        checked: results that agree with the project's own code on small random weights in the same format.
+    """
+
+    files: str
+    source: str
+    licence: str
+    checked: str
+
+
 class Format(ABC):
     """A format of published models. A new format is a new class in this folder, with one file per project."""
 
     what: ClassVar[str]  # one line for `genstack import --list`
+    provenance: ClassVar[Provenance]  # further lines for it
     required: ClassVar[tuple[str, ...]]  # tensors that every file has
     excluded: ClassVar[tuple[str, ...]] = ()  # tensors of other formats
     ignored: ClassVar[tuple[str, ...]] = ()  # patterns of tensors that are not part of the model

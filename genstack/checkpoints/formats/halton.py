@@ -4,8 +4,10 @@ from math import isqrt
 
 import torch
 
+from genstack.checkpoints.formats.blocks import swiglu
 from genstack.checkpoints.formats.format import (
     Format,
+    Provenance,
     Weight,
     Weights,
     class_names,
@@ -35,6 +37,12 @@ class HaltonMaskGIT(Format):
     """The class-conditional transformer, in a file without LlamaGen's tokenizer."""
 
     what = "transformer of Halton-MaskGIT"
+    provenance = Provenance(
+        files="ImageNet_{256,384}_{tiny,small,base,large}.pth; hub: llvictorll/Halton-MaskGIT",
+        source="valeoai/Halton-MaskGIT",
+        licence="MIT",
+        checked="logits, order, greedy codes",
+    )
     required = (
         "cls_emb.weight",
         "tok_emb.weight",
@@ -124,9 +132,8 @@ def layer(weights: Weights, place: str) -> dict[str, Weight]:
     return found | {
         f"{place}.attention.qkv.weight": concatenate(take["attn.wq"], take["attn.wk"], take["attn.wv"]),
         f"{place}.attention.out.weight": take["attn.wo"],
-        f"{place}.feedforward.fc1.weight": concatenate(take["ff.w1"], take["ff.w3"]),
-        f"{place}.feedforward.fc2.weight": take["ff.w2"],
+        **swiglu(weights, f"{place}.ff", f"{place}.feedforward"),
     }
 
 
-PARTS = ("attn.wq", "attn.wk", "attn.wv", "attn.wo", "ff.w1", "ff.w2", "ff.w3")
+PARTS = ("attn.wq", "attn.wk", "attn.wv", "attn.wo")

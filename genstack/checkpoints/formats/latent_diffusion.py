@@ -1,7 +1,7 @@
 """The KL autoencoder of latent-diffusion (Rombach et al. 2021, arXiv:2112.10752); its VQ is in taming.py."""
 
 from genstack.checkpoints.formats.convolutional import gaussian
-from genstack.checkpoints.formats.format import TRAINING_TENSORS, Format, Weights, preprocessing
+from genstack.checkpoints.formats.format import TRAINING_TENSORS, Format, Provenance, Weights, preprocessing
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.model import Model
 
@@ -10,6 +10,12 @@ class LatentDiffusionKL(Format):
     """AutoencoderKL, for reconstruction: it has no codes."""
 
     what = "KL autoencoder of latent-diffusion or FLUX"
+    provenance = Provenance(
+        files="kl-f*.ckpt, ae.safetensors of FLUX.1",
+        source="CompVis/latent-diffusion, black-forest-labs/flux",
+        licence="MIT, Apache 2.0",
+        checked="means and images of AutoencoderKL of diffusers with the same weights",
+    )
     required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.block_1.conv1.weight",

@@ -6,13 +6,14 @@ import torch
 from einops import rearrange
 
 from genstack.checkpoints.foreign import File
+from genstack.checkpoints.formats.blocks import swiglu
 from genstack.checkpoints.formats.convolutional import Names, compressor
 from genstack.checkpoints.formats.format import (
     Format,
+    Provenance,
     Weight,
     Weights,
     class_names,
-    concatenate,
     load_compressor,
     load_module,
     preprocessing,
@@ -43,6 +44,12 @@ class LlamaGenTokenizer(Format):
     """VQ-8 and VQ-16; training files hold EMA weights under `ema`."""
 
     what = "tokenizer of LlamaGen"
+    provenance = Provenance(
+        files="vq_ds{8,16}_{c2i,t2i}.pt; Janus-1.3B, Janus-Pro",
+        source="FoundationVision/LlamaGen, deepseek-ai/Janus",
+        licence="MIT",
+        checked="latents, codes, images, EMA, shards",
+    )
     required = (
         "encoder.conv_blocks.0.res.0.conv1.weight",
         "decoder.conv_blocks.0.res.0.conv1.weight",
@@ -66,6 +73,12 @@ class LlamaGenPrior(Format):
     """The class-conditional transformer, in a file without its tokenizer."""
 
     what = "class-conditional transformer of LlamaGen"
+    provenance = Provenance(
+        files="c2i_{B,L,XL,XXL,3B}_{256,384}.pt",
+        source="FoundationVision/LlamaGen",
+        licence="MIT",
+        checked="logits, greedy codes with guidance",
+    )
     required = ("cls_embedding.embedding_table.weight", *TRANSFORMER)
     options = ("resolution", "heads", "compressor")
 
@@ -89,6 +102,12 @@ class LlamaGenTextPrior(Format):
     """
 
     what = "text-conditional transformer of LlamaGen"
+    provenance = Provenance(
+        files="t2i_XL_stage{1_256,2_512}.pt",
+        source="FoundationVision/LlamaGen",
+        licence="MIT",
+        checked="conditions, logits, greedy codes with guidance",
+    )
     required = ("cls_embedding.cap_proj.fc1.weight", "cls_embedding.uncond_embedding", *TRANSFORMER)
     options = ("resolution", "heads", "compressor", "text_encoder")
 
@@ -181,20 +200,18 @@ def blocks(weights: Weights, backbone: Backbone) -> dict[str, Weight]:
     """Weights of the layers and of the last normalisation."""
     found = {"norm.weight": weights.take("norm.weight")}
     for number in range(backbone.depth):
-        found |= block(weights, f"layers.{number}", f"layers.{number}", backbone)
+        found |= llama_block(weights, f"layers.{number}", f"layers.{number}", backbone)
     return found
 
 
-def block(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[str, Weight]:
+def llama_block(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[str, Weight]:
     """Weights of a layer."""
-    gate, inner = (weights.take(f"{theirs}.feed_forward.{name}.weight") for name in ("w1", "w3"))
     return {
         f"{ours}.attention.qkv.weight": rotary_qkv(weights.take(f"{theirs}.attention.wqkv.weight"), backbone),
         f"{ours}.attention.out.weight": weights.take(f"{theirs}.attention.wo.weight"),
         f"{ours}.attention_norm.weight": weights.take(f"{theirs}.attention_norm.weight"),
         f"{ours}.feedforward_norm.weight": weights.take(f"{theirs}.ffn_norm.weight"),
-        f"{ours}.feedforward.fc1.weight": concatenate(gate, inner),
-        f"{ours}.feedforward.fc2.weight": weights.take(f"{theirs}.feed_forward.w2.weight"),
+        **swiglu(weights, f"{theirs}.feed_forward", f"{ours}.feedforward"),
     }
 
 

@@ -2,8 +2,10 @@
 
 import torch
 
+from genstack.checkpoints.formats.blocks import block
 from genstack.checkpoints.formats.format import (
     Format,
+    Provenance,
     Weight,
     Weights,
     check_codes,
@@ -34,6 +36,14 @@ from genstack.transformer.head import SCALE
 #: Levels of the decoder are counted in the order of running.
 NAMES = Names(up="up.{step}", block="res_blocks.{number}", middle="mid.res_blocks.{number}")
 PLACES = "quantize.bits_to_indices"
+#: From the layers of a block of the generator to ours, without queries, keys and values.
+BERT = {
+    "0.mha.out_proj": "attention.out",
+    "0.norm": "attention_norm",
+    "1.net.0": "feedforward.fc1",
+    "1.net.2": "feedforward.fc2",
+    "1.norm": "feedforward_norm",
+}
 STEPS = 64  # sampling steps of the published results
 #: Noise of the order, guidance and the exponent of its schedule, by bits (configs/generator of MaskBit).
 SAMPLING = {
@@ -50,6 +60,12 @@ class MaskBitTokenizer(Format):
     """The tokenizer of 10 to 18 bits; pixels are in [0, 1], and codes are signs, the first the lowest bit."""
 
     what = "tokenizer of MaskBit"
+    provenance = Provenance(
+        files="maskbit_tokenizer_{10,12,14,16,18}bit.bin; hub: markweber",
+        source="markweberdev/maskbit",
+        licence="Apache 2.0",
+        checked="latents, codes, images",
+    )
     required = (
         "encoder.down.0.res_blocks.0.conv1.weight",
         "encoder.mid.res_blocks.0.conv1.weight",
@@ -96,6 +112,12 @@ class MaskBitGenerator(Format):
     """
 
     what = "generator of MaskBit"
+    provenance = Provenance(
+        files="maskbit_generator_{10,12,14,16,18}bit.bin; hub: markweber",
+        source="markweberdev/maskbit",
+        licence="Apache 2.0",
+        checked="logits with single groups masked, greedy codes with guidance",
+    )
     required = (
         "class_emb.weight",
         "pos_emb",
@@ -112,7 +134,7 @@ class MaskBitGenerator(Format):
             raise UserError("use_prenorm of MaskBit is not supported; no published generator has it")
         name = "input_proj" if "input_proj.weight" in weights else "token_emb"
         bits, depth = weights.dims(f"{name}.weight", 2)[1], weights.dims("bits_to_indices", 1)[0]
-        if bits % depth:
+        if not depth or bits % depth:
             raise UserError(f"{bits} bits cannot be split into groups of {depth}")
         groups, heads = bits // depth, require_heads(options.heads)
         noise, guidance, power = SAMPLING.get(bits, SAMPLING[DEFAULT_BITS])
@@ -169,9 +191,9 @@ def generator(weights: Weights, name: str, layout: CodeLayout, heads: int, order
         post_norm=True,
         last="mlp",
     )
-    labels = weights.take("class_emb.weight")
+    classes = weights.dims("class_emb.weight", 2)[0] - 1
     found = {
-        "prefix.table.weight": labels,
+        "prefix.table.weight": weights.take("class_emb.weight"),
         "codes.weight": weights.take(f"{name}.weight").map(lambda each: each.T / SCALE),
         "mask_token": constant(torch.zeros(groups, width)),
         # The bias of the layer that reads bits is added to every token but the class, which is the last.
@@ -191,7 +213,7 @@ def generator(weights: Weights, name: str, layout: CodeLayout, heads: int, order
     for number in range(backbone.depth):
         found |= generator_layer(weights, f"transformer.layers.{number}")
     found = {f"network.{name}": weight for name, weight in found.items()}
-    condition = ClassLabels(class_names(labels.shape[0] - 1))
+    condition = ClassLabels(class_names(classes))
     return load_module(
         lambda: Masked(
             layout,
@@ -212,12 +234,4 @@ def generator_layer(weights: Weights, place: str) -> dict[str, Weight]:
         f"{place}.attention.qkv.{part}": weights.take(f"{place}.0.mha.in_proj_{part}")
         for part in ("weight", "bias")
     }
-    for theirs, ours in {
-        "0.mha.out_proj": "attention.out",
-        "0.norm": "attention_norm",
-        "1.net.0": "feedforward.fc1",
-        "1.net.2": "feedforward.fc2",
-        "1.norm": "feedforward_norm",
-    }.items():
-        found |= weights.layer(f"{place}.{theirs}", f"{place}.{ours}")
-    return found
+    return found | block(weights, place, place, BERT)

@@ -1,6 +1,13 @@
 """VQGAN of MaskGIT in 1d-tokenizer (Chang et al. 2022, arXiv:2202.04200; Yu et al. 2024)."""
 
-from genstack.checkpoints.formats.format import Format, Weight, Weights, load_module, preprocessing
+from genstack.checkpoints.formats.format import (
+    Format,
+    Provenance,
+    Weight,
+    Weights,
+    load_module,
+    preprocessing,
+)
 from genstack.checkpoints.formats.pyramid import decoder, encoder, sizes, under
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder, MaskGITNetwork
@@ -12,6 +19,12 @@ class MaskGITVQGAN(Format):
     """The tokenizer of MaskGIT and teacher of TiTok, without attention and biases, for pixels in [0, 1]."""
 
     what = "VQGAN of MaskGIT, in 1d-tokenizer"
+    provenance = Provenance(
+        files="maskgit-vqgan-imagenet-f16-256.bin; hub: fun-research/TiTok",
+        source="bytedance/1d-tokenizer, google-research/maskgit",
+        licence="Apache 2.0",
+        checked="latents, codes, images",
+    )
     required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.0.conv1.weight",

@@ -2,8 +2,10 @@
 
 import torch
 
+from genstack.checkpoints.formats.blocks import TIMM, TokenTable, block
 from genstack.checkpoints.formats.format import (
     Format,
+    Provenance,
     Weight,
     Weights,
     check_codes,
@@ -37,6 +39,12 @@ class RAR(Format):
     """
 
     what = "RAR transformer of 1d-tokenizer"
+    provenance = Provenance(
+        files="rar_{b,l,xl,xxl}.bin; hub: yucornetto/RAR",
+        source="bytedance/1d-tokenizer",
+        licence="Apache 2.0",
+        checked="logits in two orders, greedy codes with guidance",
+    )
     required = (
         "cls_token",
         "embeddings.weight",
@@ -68,24 +76,19 @@ def sampling_options(temperature: float, guidance: float, power: float) -> Sampl
 def transformer(weights: Weights, layout: CodeLayout) -> RandomOrder:
     """Load the transformer."""
     codes, width = weights.dims("lm_head.weight", 2)
-    rows = weights.dims("embeddings.weight", 2)[0]
     places = weights.dims("pos_embed", 3)[1] - MORE_PLACES
-    classes = rows - codes - 2  # without the unused mask and the null class
-    if classes < 1:
-        raise UserError(f"a table of {rows} rows does not hold {codes} codes, a mask and classes")
+    weights.dims("embeddings.weight", 2)
     check_codes(layout, places, codes)
-    backbone = plan(weights, width)
-    table = weights.take("embeddings.weight")
+    backbone, table = plan(weights, width), TokenTable(weights.take("embeddings.weight"), codes)
     found = {
-        "prefix.table.weight": table[codes + 1 :],
-        "codes.weight": table[:codes],
+        **table.weights,
         **places_of(weights, layout.length),
         **weights.layer("lm_head", "head"),
         **modulation(weights, "adaln_before_head.adaLN_modulation.1", "transformer.norm", (0, 1)),
     }
     for number in range(backbone.depth):
         found |= layer(weights, f"blocks.{number}", f"transformer.layers.{number}", backbone)
-    condition = ClassLabels(class_names(classes))
+    condition = ClassLabels(class_names(table.classes))
     return load_module(lambda: RandomOrder(layout, condition, backbone, anneal=(0.0, 0.0)), found)
 
 
@@ -140,13 +143,7 @@ def layer(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[
     """Weights of a layer."""
     norms = (f"{theirs}.norm1", f"{theirs}.norm2")
     found = modulation(weights, f"{theirs}.adaLN_modulation.1", ours, LAYER, norms)
-    for name, other in {
-        "attn.qkv": "attention.qkv",
-        "attn.proj": "attention.out",
-        "mlp.fc1": "feedforward.fc1",
-        "mlp.fc2": "feedforward.fc2",
-    }.items():
-        found |= weights.layer(f"{theirs}.{name}", f"{ours}.{other}")
+    found |= block(weights, theirs, ours, TIMM)
     for part, other in (("weight", "gain"), ("bias", "bias")):
         queries, keys = (
             weights.take(f"{theirs}.attn.{name}_norm.{part}").map(lambda each: each.repeat(backbone.heads))

@@ -2,7 +2,14 @@
 
 import torch
 
-from genstack.checkpoints.formats.format import Format, Weight, Weights, load_module, preprocessing
+from genstack.checkpoints.formats.format import (
+    Format,
+    Provenance,
+    Weight,
+    Weights,
+    load_module,
+    preprocessing,
+)
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import HierarchicalAutoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
@@ -15,6 +22,12 @@ class RosinalityVQVAE2(Format):
     """Two grids of codes; codebooks are learned by EMA and stored transposed."""
 
     what = "VQ-VAE-2 of vq-vae-2-pytorch (rosinality)"
+    provenance = Provenance(
+        files="vqvae_*.pt",
+        source="rosinality/vq-vae-2-pytorch",
+        licence="MIT",
+        checked="latents and codes of both grids, images",
+    )
     required = ("enc_b.blocks.0.weight", "enc_t.blocks.0.weight", "quantize_t.embed", "quantize_b.embed")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:

@@ -3,6 +3,7 @@
 from genstack.checkpoints.formats.format import (
     TRAINING_TENSORS,
     Format,
+    Provenance,
     Weight,
     Weights,
     load_module,
@@ -26,6 +27,13 @@ class OpenMAGVIT2(Format):
     """
 
     what = "LFQ tokenizer of SEED-Voken (Open-MAGVIT2) or BitDance"
+    provenance = Provenance(
+        files="imagenet_{128,256}_L.ckpt, pretrain256_{16384,262144}.ckpt; "
+        "ae_d{16c32,32c128,32c256}; hub: TencentARC/Open-MAGVIT2-*, shallowdream204/BitDance*",
+        source="TencentARC/SEED-Voken, shallowdream204/BitDance",
+        licence="Apache 2.0",
+        checked="latents, codes, bits, images, EMA",
+    )
     required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid_block.0.conv1.weight",

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
+from genstack.checkpoints.formats.blocks import swiglu
 from genstack.checkpoints.formats.convolutional import compressor
 from genstack.checkpoints.formats.format import (
     TRAINING_TENSORS,
     Format,
+    Provenance,
     Weight,
     Weights,
     check_codes,
@@ -18,7 +20,7 @@ from genstack.checkpoints.formats.format import (
     preprocessing,
     require_heads,
 )
-from genstack.checkpoints.formats.llamagen import backbone_of, block, rotary_qkv
+from genstack.checkpoints.formats.llamagen import backbone_of, llama_block, rotary_qkv
 from genstack.checkpoints.formats.modulation import modulation
 from genstack.checkpoints.formats.seed_voken import tokenizer
 from genstack.checkpoints.import_options import ImportOptions
@@ -38,6 +40,12 @@ class IBQTransformer(Format):
     """LlamaGen's transformer with adaLN, class-conditional, with its tokenizer where the file has it."""
 
     what = "transformer of SEED-Voken (IBQ)"
+    provenance = Provenance(
+        files="AR_256_{B,L,XL,XXL}.ckpt; hub: TencentARC/IBQ-AR-*",
+        source="TencentARC/SEED-Voken",
+        licence="Apache 2.0",
+        checked="logits, greedy codes with guidance",
+    )
     required = (
         "transformer.tok_emb.weight",
         "transformer.class_emb.embedding_table.weight",
@@ -59,6 +67,12 @@ class OpenMAGVIT2Transformer(Format):
     """LlamaGen's transformer, and a small one that predicts the two parts of a code, class-conditional."""
 
     what = "transformer of SEED-Voken (Open-MAGVIT2)"
+    provenance = Provenance(
+        files="AR_256_{B,L,XL}.ckpt; hub: TencentARC/Open-MAGVIT2-AR-{B,L,XL}-256-resolution",
+        source="TencentARC/SEED-Voken",
+        licence="Apache 2.0",
+        checked="logits of both parts, greedy codes with guidance",
+    )
     required = (
         "transformer.pre_emb.weight",
         "transformer.post_emb.weight",
@@ -90,17 +104,17 @@ def factorized(weights: Weights, layout: CodeLayout, heads: int) -> Autoregressi
     """The transformer of Open-MAGVIT2 under our names."""
     tables = [weights.take(f"{name}_emb.weight") for name in ("pre", "post")]
     _, width = weights.dims("pre_emb.weight", 2)
-    parts = tuple(table.shape[0] for table in tables)
+    parts = tuple(weights.dims(f"{name}_emb.weight", 2)[0] for name in ("pre", "post"))
     check_codes(layout, layout.length, prod(parts))
     depth, layers = (
         weights.count(f"{name}_blocks.{{}}.attention.wqkv.weight") for name in ("spatial", "factorized")
     )
     hidden, _ = weights.dims("spatial_blocks.0.feed_forward.w1.weight", 2)
     backbone = replace(backbone_of(width, depth, heads, hidden), last="none")
-    labels = weights.take("class_emb.embedding_table.weight")
+    classes = weights.dims("class_emb.embedding_table.weight", 2)[0] - 1
     vectors = concatenate(*tables).map(lambda each: each / SCALE)
     found = {
-        "prefix.table.weight": labels,
+        "prefix.table.weight": weights.take("class_emb.embedding_table.weight"),
         "codes.weight": vectors,
         "distribution.codes.0.weight": vectors[: parts[0]],
         "distribution.transformer.norm.weight": weights.take("norm.weight"),
@@ -108,11 +122,11 @@ def factorized(weights: Weights, layout: CodeLayout, heads: int) -> Autoregressi
     for part in range(len(parts)):
         found[f"distribution.heads.{part}.weight"] = weights.take(f"head.{part}.weight")
     for number in range(depth):
-        found |= block(weights, f"spatial_blocks.{number}", f"transformer.layers.{number}", backbone)
+        found |= llama_block(weights, f"spatial_blocks.{number}", f"transformer.layers.{number}", backbone)
     for number in range(layers):
         ours = f"distribution.transformer.layers.{number}"
-        found |= block(weights, f"factorized_blocks.{number}", ours, backbone)
-    condition, symbols = ClassLabels(class_names(labels.shape[0] - 1)), Factorized(parts, layers)
+        found |= llama_block(weights, f"factorized_blocks.{number}", ours, backbone)
+    condition, symbols = ClassLabels(class_names(classes)), Factorized(parts, layers)
     return load_module(
         lambda: Autoregressive(layout, condition, backbone, neighbors=False, symbols=symbols), found
     )
@@ -141,10 +155,8 @@ def transformer(weights: Weights, layout: CodeLayout, heads: int) -> Autoregress
 def layer(weights: Weights, theirs: str, ours: str, backbone: Backbone) -> dict[str, Weight]:
     """A layer; the order of its modulation vectors is ours."""
     norms = (f"{theirs}.attention_norm", f"{theirs}.ffn_norm")
-    take = {name: weights.take(f"{theirs}.feed_forward.{name}.weight") for name in ("w1", "w2", "w3")}
     return modulation(weights, f"{theirs}.ada_lin.1", ours, tuple(range(6)), norms) | {
         f"{ours}.attention.qkv.weight": rotary_qkv(weights.take(f"{theirs}.attention.wqkv.weight"), backbone),
         f"{ours}.attention.out.weight": weights.take(f"{theirs}.attention.wo.weight"),
-        f"{ours}.feedforward.fc1.weight": concatenate(take["w1"], take["w3"]),
-        f"{ours}.feedforward.fc2.weight": take["w2"],
+        **swiglu(weights, f"{theirs}.feed_forward", f"{ours}.feedforward"),
     }

@@ -1,7 +1,14 @@
 """taming-transformers (Esser et al. 2021, arXiv:2012.09841); latent-diffusion's VQ has the same names."""
 
 from genstack.checkpoints.formats.convolutional import Names, compressor, network, plan_of
-from genstack.checkpoints.formats.format import TRAINING_TENSORS, Format, Weights, load_module, preprocessing
+from genstack.checkpoints.formats.format import (
+    TRAINING_TENSORS,
+    Format,
+    Provenance,
+    Weights,
+    load_module,
+    preprocessing,
+)
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.compressor import Autoencoder
 from genstack.compressor.quantizers import Gumbel
@@ -17,6 +24,12 @@ class TamingVQGAN(Format):
     """
 
     what = "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
+    provenance = Provenance(
+        files="vqgan_imagenet_f16_{1024,16384}.ckpt, vq-f{4,8,16}.ckpt, IBQ of 1024 to 262144 codes",
+        source="CompVis/taming-transformers, CompVis/latent-diffusion, TencentARC/SEED-Voken",
+        licence="MIT; Apache 2.0",
+        checked="latents, codes, images, EMA",
+    )
     required = (
         "encoder.down.0.block.0.conv1.weight",
         "encoder.mid.block_1.conv1.weight",
@@ -36,6 +49,12 @@ class TamingGumbel(Format):
     """GumbelVQ. Its forward pass adds noise even in eval mode; ours takes the most likely code."""
 
     what = "GumbelVQ of taming-transformers"
+    provenance = Provenance(
+        files="vqgan_gumbel_f8.ckpt",
+        source="CompVis/taming-transformers",
+        licence="MIT",
+        checked="latents, codes, images",
+    )
     required = ("encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight")
     ignored = TRAINING_TENSORS
 

@@ -9,6 +9,7 @@ from genstack.checkpoints.formats.convolutional import compressor
 from genstack.checkpoints.formats.format import (
     DEFAULT_SIZE,
     Format,
+    Provenance,
     Weight,
     Weights,
     class_names,
@@ -52,6 +53,12 @@ class TamingTransformer(Format):
     """
 
     what = "transformer of taming-transformers (unconditional or of classes)"
+    provenance = Provenance(
+        files="cin_transformer.ckpt, faceshq, ffhq, celebahq",
+        source="CompVis/taming-transformers",
+        licence="MIT",
+        checked="logits, greedy codes",
+    )
     required = TRANSFORMER
     excluded = (OTHER,)
     ignored = IGNORED
@@ -104,6 +111,12 @@ class TamingTransformerOfImages(Format):
     """
 
     what = "transformer of taming-transformers, of another image (depth, segmentation)"
+    provenance = Provenance(
+        files="drin_depth, sflckr, coco and ade20k with segmentation",
+        source="CompVis/taming-transformers",
+        licence="MIT",
+        checked="codes of the condition, logits, greedy codes",
+    )
     required = (*TRANSFORMER, OTHER)
     ignored = IGNORED
     options = ("resolution", "heads")

@@ -8,7 +8,15 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from genstack.checkpoints.formats.format import Format, Weight, Weights, combine, load_module, preprocessing
+from genstack.checkpoints.formats.format import (
+    Format,
+    Provenance,
+    Weight,
+    Weights,
+    combine,
+    load_module,
+    preprocessing,
+)
 from genstack.checkpoints.formats.maskgit import decoder_network
 from genstack.checkpoints.formats.pyramid import decoder_sizes, under
 from genstack.checkpoints.import_options import ImportOptions
@@ -37,6 +45,13 @@ class TiTokTokenizer(Format):
     """
 
     what = "TiTok tokenizer of 1d-tokenizer"
+    provenance = Provenance(
+        files="tokenizer_titok_{l32,b64,s128}.bin, titok_*_vae_c16, titok_*_vq8k; hub: "
+        "fun-research/TiTok, yucornetto",
+        source="bytedance/1d-tokenizer",
+        licence="Apache 2.0",
+        checked="latents, codes, images, distributions",
+    )
     required = (
         "latent_tokens",
         "encoder.latent_token_positional_embedding",

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 
+from genstack.checkpoints.formats.blocks import TIMM, TokenTable, block
 from genstack.checkpoints.formats.format import (
     Format,
+    Provenance,
     Weight,
     Weights,
     check_codes,
@@ -30,6 +32,14 @@ from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence
 from genstack.transformer import Backbone
 
+#: From the layers of a block of transformers' BERT to ours, without queries, keys and values.
+BERT = {
+    "attention.output.dense": "attention.out",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "feedforward.fc1",
+    "output.dense": "feedforward.fc2",
+    "output.LayerNorm": "feedforward_norm",
+}
 #: Defaults of 1d-tokenizer: noise, guidance, its schedule, the exponent of power-cosine, and steps.
 SAMPLING = {
     "randomize_temperature": 4.5,
@@ -47,6 +57,12 @@ class TiTokViT(Format):
     """
 
     what = "TiTok generator of 1d-tokenizer (ViT)"
+    provenance = Provenance(
+        files="generator_titok_{l32,b64}.bin; hub: yucornetto",
+        source="bytedance/1d-tokenizer",
+        licence="Apache 2.0",
+        checked="logits, greedy codes of all schedules of guidance",
+    )
     required = (
         "model.embeddings.word_embeddings.weight",
         "model.embeddings.token_type_embeddings.weight",
@@ -67,6 +83,12 @@ class TiTokUViT(Format):
     """
 
     what = "TiTok generator of 1d-tokenizer (UViT)"
+    provenance = Provenance(
+        files="generator_titok_s128.bin; hub: yucornetto",
+        source="bytedance/1d-tokenizer",
+        licence="Apache 2.0",
+        checked="logits, greedy codes of all schedules of guidance",
+    )
     required = (
         "embeddings.weight",
         "pos_embed",
@@ -133,17 +155,12 @@ def transformer(
     """
     codes, _ = weights.dims("lm_head.weight", 2)
     check_codes(layout, places.shape[0] - 1, codes)
-    if table.shape[0] < codes + 3:
-        raise UserError(f"a table of {table.shape[0]} rows does not hold {codes} codes, a mask and classes")
+    tokens = TokenTable(table, codes)
     found |= {"position_embedding.parts.0.table.weight": concatenate(places[1:], places[:1])}
     found = {f"transformer.{name}": weight for name, weight in found.items()}
-    found |= weights.layer("lm_head", "head") | {
-        "codes.weight": table[:codes],
-        "mask_token": table.map(lambda each: each[codes]),
-        "prefix.table.weight": table[codes + 1 :],
-    }
+    found |= weights.layer("lm_head", "head") | tokens.weights | {"mask_token": tokens.mask}
     found = {f"network.{name}": weight for name, weight in found.items()}
-    condition = ClassLabels(class_names(table.shape[0] - codes - 2))
+    condition = ClassLabels(class_names(tokens.classes))
     return load_module(lambda: Masked(layout, condition, backbone, MaskSchedule("arccos"), order), found)
 
 
@@ -171,14 +188,7 @@ def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[st
         for part in ("weight", "bias"):
             names = (f"{theirs}.attention.self.{name}.{part}" for name in ("query", "key", "value"))
             found[f"{ours}.attention.qkv.{part}"] = concatenate(*map(weights.take, names))
-        for name, other in {
-            "attention.output.dense": "attention.out",
-            "attention.output.LayerNorm": "attention_norm",
-            "intermediate.dense": "feedforward.fc1",
-            "output.dense": "feedforward.fc2",
-            "output.LayerNorm": "feedforward_norm",
-        }.items():
-            found |= weights.layer(f"{theirs}.{name}", f"{ours}.{other}")
+        found |= block(weights, theirs, ours, BERT)
     rows, kinds = (
         weights.take(f"embeddings.{name}_embeddings.weight") for name in ("position", "token_type")
     )
@@ -207,15 +217,8 @@ def uvit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[s
     found = weights.layer("norm", "norm")
     blocks = [f"in_blocks.{number}" for number in range(half)] + ["mid_block"]
     for number, theirs in enumerate([*blocks, *(f"out_blocks.{number}" for number in range(half))]):
-        for name, other in {
-            "norm1": "attention_norm",
-            "attn.qkv": "attention.qkv",
-            "attn.proj": "attention.out",
-            "norm2": "feedforward_norm",
-            "mlp.fc1": "feedforward.fc1",
-            "mlp.fc2": "feedforward.fc2",
-        }.items():
-            found |= weights.layer(f"{theirs}.{name}", f"layers.{number}.{other}")
+        norms = {"norm1": "attention_norm", "norm2": "feedforward_norm"}
+        found |= block(weights, theirs, f"layers.{number}", TIMM | norms)
         bias = f"layers.{number}.attention.qkv.bias"
         found.setdefault(bias, constant(torch.zeros(3 * width)))  # theirs have none
     for number in range(half):

@@ -8,6 +8,7 @@ import torch
 from genstack.checkpoints.formats.convolutional import Names, network, plan_of
 from genstack.checkpoints.formats.format import (
     Format,
+    Provenance,
     Weight,
     Weights,
     class_names,
@@ -38,6 +39,12 @@ class VARTokenizer(Format):
     """The network of taming, with one layer for queries, keys and values, and multi-scale codes."""
 
     what = "multi-scale tokenizer of VAR"
+    provenance = Provenance(
+        files="vae_ch160v4096z32.pth; hub: FoundationVision/var",
+        source="FoundationVision/VAR",
+        licence="MIT",
+        checked="codes and images of all scales, inputs of the transformer",
+    )
     required = (
         "encoder.down.0.block.0.conv1.weight",
         "quant_conv.weight",
@@ -83,6 +90,12 @@ class VARTransformer(Format):
     """The class-conditional transformer, in a file with the scales but without the tokenizer."""
 
     what = "transformer of VAR"
+    provenance = Provenance(
+        files="var_d{16,20,24,30,36}.pth; hub: FoundationVision/var",
+        source="FoundationVision/VAR",
+        licence="MIT",
+        checked="logits, greedy codes with guidance, shared adaLN",
+    )
     required = (
         "pos_start",
         "pos_1LC",

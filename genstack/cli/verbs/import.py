@@ -60,12 +60,19 @@ def import_model(request: Request, options: ImportOptions) -> None:
 
 
 def known_formats() -> str:
-    """List the known formats with their options."""
+    """List the known formats: options, files, repository, licence, and what was compared."""
     lines = []
     for kind in sorted(formats().values(), key=lambda kind: kind.what):
         names = (field.name for field in fields(ImportOptions) if field.name in kind.options)
         options = " ".join(f"--{name.replace('_', '-')}" for name in names)
-        lines.append(f"{kind.what}\n    {options}")
+        known = kind.provenance
+        lines += [
+            kind.what,
+            f"    options: {options or 'none'}",
+            f"    files: {known.files}",
+            f"    from: {known.source} ({known.licence})",
+            f"    equal to its own code: {known.checked}",
+        ]
     return "\n".join(lines)
 
 
