@@ -644,6 +644,7 @@ def test_the_list_names_every_format(capsys):
     page = (GOLDEN.parents[1] / "docs" / "published_weights.md").read_text(encoding="utf-8")
     for kind in formats().values():
         known = kind.provenance
+        assert known is not None
         row = [kind.what, known.files, known.source, known.licence, known.checked]
         assert all(each in listed for each in row)
         assert f"| {' | '.join(row)} |" in page, "docs/published_weights.md has a row for each"

@@ -175,7 +175,7 @@ class Format(ABC):
     """A format of published models. A new format is a new class in this folder, with one file per project."""
 
     what: ClassVar[str]  # one line for `genstack import --list`
-    provenance: ClassVar[Provenance]  # further lines for it
+    provenance: ClassVar[Provenance | None] = None  # further lines for it
     required: ClassVar[tuple[str, ...]]  # tensors that every file has
     excluded: ClassVar[tuple[str, ...]] = ()  # tensors of other formats
     ignored: ClassVar[tuple[str, ...]] = ()  # patterns of tensors that are not part of the model

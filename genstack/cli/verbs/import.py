@@ -65,14 +65,13 @@ def known_formats() -> str:
     for kind in sorted(formats().values(), key=lambda kind: kind.what):
         names = (field.name for field in fields(ImportOptions) if field.name in kind.options)
         options = " ".join(f"--{name.replace('_', '-')}" for name in names)
-        known = kind.provenance
-        lines += [
-            kind.what,
-            f"    options: {options or 'none'}",
-            f"    files: {known.files}",
-            f"    from: {known.source} ({known.licence})",
-            f"    equal to its own code: {known.checked}",
-        ]
+        lines += [kind.what, f"    options: {options or 'none'}"]
+        if (known := kind.provenance) is not None:
+            lines += [
+                f"    files: {known.files}",
+                f"    from: {known.source} ({known.licence})",
+                f"    equal to its own code: {known.checked}",
+            ]
     return "\n".join(lines)
 
 
