@@ -35,10 +35,15 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}
 COMMAND = re.compile(r"python train\.py (compressor|prior) .*")
 
-#: Each recipe at one size and number of channels.
+#: Each recipe at one size and number of channels. Made small, those of demos hardly differ from the others.
 SHAPES = list(product([(32, 32), (48, 64), (96, 32)], [1, 3]))
 FORMS = [
-    pytest.param(path, *SHAPES[number % len(SHAPES)], id=name)
+    pytest.param(
+        path,
+        *SHAPES[number % len(SHAPES)],
+        id=name,
+        marks=pytest.mark.nightly if name.startswith("demo") else pytest.mark.slow,
+    )
     for number, (name, path) in enumerate(RECIPES.items())
 ]
 
@@ -189,7 +194,6 @@ def brought(settings, folder, request):
         plan["init_args"]["compressor"] = str(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* captions are longer than")  # those of `shapes`, not the recipe's
 @pytest.mark.parametrize(("recipe", "size", "channels"), FORMS)
 def test_a_few_steps_train(recipe, size, channels, pictures, tmp_path, monkeypatch, request):

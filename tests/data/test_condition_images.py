@@ -87,6 +87,7 @@ def test_batches_have_crop_coordinates(folders):
     assert len(seen) > 6
 
 
+@pytest.mark.slow
 def test_shapes_have_segmentation_maps():
     of = ImageData("shapes", 24, condition_images="own", limit=12)
     batch = of.examples("training", 4)

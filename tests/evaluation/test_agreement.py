@@ -76,6 +76,7 @@ def exported(path, sizes, batch):
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "sizes", "batch"),
     [(".pt2", SIZE, None), (".pt2", SIZE, 4), (".pt2", (9, 8), None), (".onnx", (9, 8), 4)],

@@ -64,6 +64,7 @@ def test_codes_affect_only_later_logits(prior):
         assert differs.nonzero().flatten().tolist() == list(range(changed + 1, prior.layout.length))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_guidance_mixes_the_two_distributions(prior):
     """Greedy sampling under guidance against the same by hand, with full forwards and no cache."""
@@ -77,6 +78,7 @@ def test_guidance_mixes_the_two_distributions(prior):
     assert torch.equal(sampled, codes)
 
 
+@pytest.mark.slow
 def test_guidance_one_is_conditional_and_zero_is_unconditional(prior):
     labels, seeds = torch.tensor([0, 1, 2]), image_seeds(0, range(3))
     conditional, null = (

@@ -95,6 +95,7 @@ def test_nats_agree_with_a_gaussian(exact):
     torch.testing.assert_close(nats, expected, atol=0.02, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_unknown_latents_have_the_conditional_distribution(exact):
     """Resampling approaches it: mean and variance of one position of a Gaussian given the other."""
     matrix = covariance()

@@ -65,6 +65,7 @@ def test_samples_have_the_covariance_if_positions_follow_each_other(exact, steps
     torch.testing.assert_close(covariance, expected, atol=0.07, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_bound_of_exact_conditionals_is_the_likelihood(exact):
     exact.likelihood_steps = 24
     torch.manual_seed(0)
@@ -74,6 +75,7 @@ def test_the_bound_of_exact_conditionals_is_the_likelihood(exact):
     assert float((nats + distribution.log_prob(data)).mean().abs()) < 0.05
 
 
+@pytest.mark.slow
 def test_known_latents_give_the_conditional_distribution(exact):
     mask = torch.tensor([False, True]).view(1, 1, 1, 2).expand(3000, 1, 1, 2)
     known = Known(torch.full((3000, 1, 1, 2), -1.0), mask)

@@ -83,6 +83,7 @@ def test_bound_of_an_ideal_network_is_exact(chances):
     assert float(few @ chances.float()) == pytest.approx(float(-chances.log() @ chances), abs=0.2)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_bound_agrees_with_random_orders_and_exceeds_their_likelihood(filler):
     drawn, exact = by_orders(filler)
@@ -93,6 +94,7 @@ def test_bound_agrees_with_random_orders_and_exceeds_their_likelihood(filler):
     assert abs(float((bound - exact).mean())) < 0.03
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_bound_agrees_with_continuous_time_diffusion(filler):
     """MDLM's integral by its definition, over a grid of times: each code masked by itself, weight 1 / t."""

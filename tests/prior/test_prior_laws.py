@@ -109,7 +109,12 @@ def test_priors_are_discovered():
     assert "Autoregressive" in PRIORS
 
 
-@pytest.mark.parametrize("law", laws_in(priors), ids=lambda law: law.__name__)
+#: Laws that sample several times, which takes some priors seconds.
+SLOW = {priors.samples_depend_on_their_own_seed_and_condition}
+LAWS = [pytest.param(law, marks=[pytest.mark.slow] * (law in SLOW)) for law in laws_in(priors)]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_prior_keeps_the_law(build, law):
     law(build)
 
@@ -137,7 +142,7 @@ def check_memory(build, layout):
     assert torch.equal(again, codes)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_samples_follow_the_condition(build, small):
     """Class 0 has codes below 3, class 1 the others."""
     labels = torch.arange(32) % 2

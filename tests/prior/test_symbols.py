@@ -160,6 +160,7 @@ def test_the_loss_starts_at_the_uniform_distribution(prior):
     )
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_probabilities_sum_to_one_and_bounds_to_less(prior):
     for parameter in prior.parameters():
@@ -187,6 +188,7 @@ def test_gradients_reach_every_parameter(prior):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 def test_samples_depend_only_on_their_seed_and_condition(prior):
     labels, seeds = torch.arange(6) % 3, image_seeds(5, range(6))
     options = SamplingOptions(temperature=0.9, top_p=0.95, guidance=1.5)
