@@ -116,6 +116,16 @@ def test_a_preset_named_default_is_the_default(shipped):
     assert model.options("fid") == SamplingOptions()
 
 
+def test_sampling_names_the_options_of_the_default_preset(shipped, capsys):
+    model = genstack.load("toy")
+    model.save_preset("default", SamplingOptions(temperature=0.7))
+    model_file.save(model, shipped)
+    assert not main(["sample", "toy", "--count", "1"])
+    assert "preset default of the model: temperature 0.7" in capsys.readouterr().err
+    assert not main(["sample", "toy", "--count", "1", "--preset", "fid", "--out", "other"])
+    assert "preset default" not in capsys.readouterr().err
+
+
 def test_models_are_listed_with_their_cards(shipped, capsys):
     assert not main(["config", "models"])
     assert capsys.readouterr().out.startswith("toy  Toys by class, ")

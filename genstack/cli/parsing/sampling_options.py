@@ -25,7 +25,7 @@ class Preset:
 
     Args:
         preset: `fid` (as learned, to be measured), `pretty` (less varied, fewer mistakes) or a preset of the
-            run; the options below override it.
+            run, whose `default` applies without this flag; the options below override it.
     """
 
     preset: str = ""

@@ -136,8 +136,9 @@ def sample(settings: Namespace) -> None:
     sweep = Sweep(parse_sweep(search.sweep))
     options = {name: resolve_options(settings, model, cell) for name, cell in sweep.cells.items()}
     series = make_series(settings, model, request, compute)
-    if note := context_note(series):
-        print(note, file=sys.stderr)
+    for note in (preset_note(settings.preset, model), context_note(series)):
+        if note and process.rank == 0:
+            print(note, file=sys.stderr)
     galleries = [Gallery(replace(series, options=each), folder / name) for name, each in options.items()]
     done = sample_share(galleries, process, compute)
     if search.save_preset and process.rank == 0:  # after sampling, since the prior may reject the options
@@ -208,6 +209,14 @@ def make_sheet(galleries: Sequence[Gallery], sweep: Sweep) -> Image:
     shown = min(SHEET, len(galleries[0].series))
     columns = ceil(sqrt(shown)) if sweep.axes else min(8, shown)
     return sweep.table([gallery.sheet(columns) for gallery in galleries])
+
+
+def preset_note(preset: str, model: Model) -> str:
+    """Name the options of the preset that applies without --preset; "" without one."""
+    options = {} if preset else model.presets.get("default", {})
+    if not options:
+        return ""
+    return "preset default of the model: " + ", ".join(f"{name} {value}" for name, value in options.items())
 
 
 def context_note(series: Series) -> str:
