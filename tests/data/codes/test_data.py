@@ -126,7 +126,10 @@ def test_a_run_on_codes_resumes_and_samples(encode, run, tmp_path, capsys):
     assert "is complete" in capsys.readouterr().out
     assert main(["sample", str(tmp_path / "p"), "--count", "2", "--out", str(tmp_path / "drawn")]) is None
     capsys.readouterr()
-    assert main(["reconstruct", str(tmp_path / "p")]) is None  # of the images that were encoded
+    pictures = str(tmp_path / "reconstructions.png")
+    assert (
+        main(["reconstruct", str(tmp_path / "p"), "--out", pictures]) is None
+    )  # of the images that were encoded
     assert "dB over 5 images" in capsys.readouterr().out
 
 
