@@ -47,7 +47,7 @@ clipart: $(INSTALLED)  ## train the model of `genstack sample clipart` anew, fro
 	$(BIN)/genstack export runs/clipart-prior --half --licence cc0-1.0 --out runs/clipart
 
 docs: $(INSTALLED)  ## build the site of docs/ in site/; broken links are errors
-	@$(BIN)/python -c 'import material, mkdocstrings' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@$(BIN)/python -c 'import material, mkdocstrings, jupytext' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove .venv and caches; runs and samples stay

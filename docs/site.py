@@ -15,6 +15,13 @@ ROOT = Path(__file__).parents[1]
 #: Files that pages link to, as patterns.
 LINKED = ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "benchmarks/*.*", "configs/**/*.yaml")
 LINK = re.compile(r"(\]\()(?!https?:|#)([^)\s#]+)")
+#: Pictures that a recipe made, by stage and name.
+PICTURES = {
+    "demo/clipart_compressor": "drawings and reconstructions: clipart-reconstructions.png",
+    "demo/clipart_prior": "samples of captions that no training picture has: clipart.png",
+    "demo/pairs_prior": "samples of two coloured shapes each: pairs.png",
+    "demo/prior": "samples of handwritten digits: digits.png",
+}
 REFERENCE = {
     "Calls": (
         "genstack.load",
@@ -72,9 +79,25 @@ def recipes() -> Iterator[str]:
             yield f"### {path.stem}\n"
             yield "  \n".join(line for line in comments if line not in commands) + "\n"
             yield "\n".join(["```bash", *commands, "```\n"])
+            if named := PICTURES.get(f"{folder}/{path.stem}"):
+                words, _, picture = named.rpartition(": ")
+                yield f"![{words}](docs/pictures/{picture})\n"
+            yield from numbers(path.relative_to(ROOT).as_posix())
             yield f'??? note "configs/{folder}/{path.name}"\n\n    ```yaml'
             yield from (f"    {line}".rstrip() for line in lines[opening:])
             yield "    ```\n"
+
+
+def numbers(recipe: str) -> Iterator[str]:
+    """The rows about a recipe in the tables of results, and whole tables about it."""
+    lines = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("|") and f"](../{recipe})" in line.split("|")[1]:
+            top = next(above for above in range(number, 0, -1) if not lines[above - 1].startswith("|"))
+            end = next(below for below in range(number, len(lines)) if not lines[below].startswith("|"))
+            shown = [*lines[top : top + 2], *(lines[top + 2 : end] if number == top else [line]), ""]
+            plain = re.sub(r"\[([^]]*)\]\(\.\./[^)]*\)", r"\1", "\n".join(shown))
+            yield plain.replace("](#", "](docs/results.md#")
 
 
 def reference() -> Iterator[str]:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 def test_site_builds_without_broken_links_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("material")
     pytest.importorskip("mkdocstrings")
+    pytest.importorskip("jupytext")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
         cwd=ROOT,
@@ -28,5 +29,9 @@ def test_site_builds_without_broken_links_and_loads_nothing_from_elsewhere(tmp_p
     recipes = [path.stem for path in (ROOT / "configs").rglob("*.yaml")]
     assert all(f'id="{name}' in pages["recipes"] for name in recipes)
     assert 'id="genstack.train_compressor"' in pages["reference"]
+    assert all(f'src="../pictures/{name}"' in pages["recipes"] for name in ("digits.png", "clipart.png"))
+    assert pages["recipes"].count("PSNR (95 %)") > 10, "numbers of recipes, from the tables of results"
+    notebooks = {path.stem for path in tmp_path.glob("*.ipynb")}
+    assert notebooks and all(f'href="../{name}.ipynb"' in pages[name] for name in notebooks)
     loaded = r'<(?:script|img|iframe|link(?! rel="canonical"))[^>]*(?:src|href)="https?://[^"]*'
     assert not [text for page in pages.values() for text in re.findall(loaded, page)]
