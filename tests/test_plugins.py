@@ -27,11 +27,11 @@ SIGNS = '''
 """Flips (arXiv:2310.05737)."""
 import torch
 from pathlib import Path
+from pytorch_lightning import Callback
 import genstack.compressor
 from genstack.compressor.bottleneck import Quantized
 from genstack.checkpoints.exports.export import Export
 from genstack.data.source import PictureInfo, Source
-from genstack.training.callbacks import UserCallback
 
 
 class Flips(genstack.compressor.Quantizer):
@@ -55,7 +55,7 @@ class Flips(genstack.compressor.Quantizer):
         return 2.0 * (grid // 2 ** torch.arange(self.dim) % 2).movedim(-1, 1) - 1
 
 
-class Count(UserCallback):
+class Count(Callback):
     """Write the step to a file.
 
     Args:

@@ -11,6 +11,7 @@ import genstack
 WARNINGS = (
     "The '.*_dataloader' does not have many workers",  # Lightning; our loader chooses its workers
     "The number of training batches .* is smaller than the logging interval",  # Lightning
+    "Be aware that when using `ckpt_path`, callbacks used",  # Lightning; a callback was taken out of a run
     "Checkpoint directory .* exists and is not empty",  # Lightning; a resumed run
     "You are using `torch.load` with `weights_only=False`",  # libraries loading their own files
     "Found .* module\\(s\\) in eval mode at the start of training",  # Lightning; averaged weights never train

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -18,7 +19,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from genstack.atomic import exclusive, replacing
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
-from genstack.training.callbacks import UserCallback
 from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
 from genstack.training.callbacks.images import ImageLogger
 from genstack.training.callbacks.metrics import METRICS, MetricsLogger
@@ -57,7 +57,7 @@ class Schedule:
             into one device (FSDP2).
         threads: number of CPU threads; null measures a few steps and keeps the fastest number.
         deterministic: use deterministic algorithms only.
-        callbacks: Lightning callbacks of plugins, called in this order.
+        callbacks: Lightning callbacks, called in this order: Lightning's own, and those of plugins.
     """
 
     max_steps: int = 10_000
@@ -73,7 +73,7 @@ class Schedule:
     strategy: str = "auto"
     threads: int | None = None
     deterministic: bool = False
-    callbacks: tuple[UserCallback, ...] = ()
+    callbacks: tuple[Callback, ...] = ()
 
     def __post_init__(self) -> None:
         counts = "max_steps log_every_n_steps accumulate_grad_batches num_nodes devices threads"
@@ -172,6 +172,12 @@ class Run:
         saved = self.checkpoint_content()
         return 0 if saved is None else int(saved["global_step"])
 
+    @property
+    def stopped(self) -> bool:
+        """True if a callback stopped the run before its last step, and no setting has changed since."""
+        saved = self.checkpoint_content()
+        return saved is not None and saved["stopped"] and not self.changes()
+
     def checkpoint_content(self) -> dict[str, Any] | None:
         """Read the latest checkpoint without its tensors; None before the first one."""
         path = self.checkpoint
@@ -180,7 +186,8 @@ class Run:
         try:
             file = path / REST if path.is_dir() else path
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            return {name: content[name] for name in ("global_step", "config", "threads")}
+            kept = {name: content[name] for name in ("global_step", "config", "threads")}
+            return kept | {"stopped": content.get("stopped", False)}
         except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a valid checkpoint; delete it to train from the start") from error
 
@@ -271,7 +278,10 @@ class Run:
                 trainer = schedule.trainer(self.folder, callbacks, logging)
             except (MisconfigurationException, ValueError, ImportError) as error:
                 raise UserError(f"trainer: {error}") from error
-            trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
+            try:
+                trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
+            except (MisconfigurationException, ModuleNotFoundError) as error:  # of a callback
+                raise UserError(f"trainer: {error}") from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:

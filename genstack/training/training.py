@@ -157,6 +157,20 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
             self.predict_missing_batches()
         joint = {f"val/{name}": number for name, number in self.joint_metrics().items()}
         self.validation_metrics = self.validation_means.compute(self.device) | joint
+        self.check_monitors()
+        # For callbacks of Lightning, such as EarlyStopping; the numbers are equal in all processes.
+        self.log_dict(self.validation_metrics, logger=False, sync_dist=self.trainer.world_size > 1)
+
+    def check_monitors(self) -> None:
+        """Check that the metrics that callbacks monitor exist."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in self.validation_metrics:
+                known = ", ".join(self.validation_metrics)
+                raise UserError(
+                    f"trainer.callbacks: unknown metric '{monitor}' of {type(callback).__name__}; "
+                    f"choose from {known}"
+                )
 
     def predict_missing_batches(self) -> None:
         """Repeat the last batch until all processes, which gather shards together, ran equally many."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import log, pi
 
 import torch
+from pytorch_lightning import Callback
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -36,7 +37,6 @@ from genstack.prior.logits import sample_from_logits, uniforms
 from genstack.prior.normals import normals
 from genstack.prior.order import FixedOrder
 from genstack.prior.symbols import Categorical
-from genstack.training.callbacks import UserCallback
 
 
 class Flips(Quantizer):
@@ -420,7 +420,7 @@ class Backwards(FixedOrder):
         return -torch.arange(layout.length, device=noise.device).to(noise).expand_as(noise)
 
 
-class StopAfter(UserCallback):
+class StopAfter(Callback):
     """Stop after a number of batches.
 
     Args:

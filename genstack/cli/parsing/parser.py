@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import jsonargparse
 import yaml
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import genstack
 from genstack import discovery, plugins
@@ -119,7 +120,7 @@ class Parser:
 
     def build(self, settings: jsonargparse.Namespace) -> jsonargparse.Namespace:
         """Build the objects that the settings describe; errors of constructors name the setting."""
-        self._settings, self._errors = settings.as_dict(), []
+        self._settings, self._errors = plain(settings), []
         try:
             with trusted_plugins():
                 built = self._parser.instantiate(settings, instantiators=[(self._instantiate, object, True)])
@@ -183,7 +184,7 @@ class Parser:
         """Build an object; an error of its constructor names the setting."""
         try:
             return kind(*arguments, **named)
-        except ValueError as error:
+        except (ValueError, MisconfigurationException) as error:
             groups = {locate(group.class_path): prefix for prefix, group in self.command.groups.items()}
             place = find_class(self._settings, kind) or groups.get(kind, kind.__name__)
             inner = str(error).startswith(self.command.name)
@@ -233,6 +234,11 @@ def trust_own_classes() -> None:
                 if member.__module__.startswith(f"{genstack.__name__}."):
                     parents = module.__name__.split(".")
                     trusted |= {".".join([*parents[:end], name]) for end in range(1, len(parents) + 1)}
+    trusted |= {
+        ".".join([*part.module.split(".")[:end], part.node.name])
+        for part in source.lightning_callbacks()
+        for end in range(1, part.module.count(".") + 2)
+    }
     jsonargparse.set_loader("genstack", load_text, exceptions=(yaml.YAMLError,))
     jsonargparse.set_parsing_settings(
         import_path_denylist=["*"],

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeGuard
 
@@ -22,6 +23,9 @@ WORDS = {
     "Trained": "path",
     "Any": "value",
 }
+#: Callbacks of Lightning that settings can name; a plugin can extend any other.
+LIGHTNING = "pytorch_lightning"
+CALLBACKS = ("DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "Timer")
 CONTAINERS = ("tuple", "list", "dict", "Sequence", "Mapping")
 
 
@@ -95,7 +99,8 @@ class Part:
         """Return True if a name means this class; any module of genstack or its own may precede it."""
         package, _, last = name.rpartition(".")
         own = self.module.partition(".")[0]
-        return last == self.node.name and f"{package}.".startswith(("genstack.", ".", f"{own}."))
+        homes = ("genstack.", ".", f"{own}.", *(["lightning."] if own == LIGHTNING else []))
+        return last == self.node.name and f"{package}.".startswith(homes)
 
     def abstract_methods(self) -> set[str]:
         """Return the methods that a subclass must define."""
@@ -147,8 +152,23 @@ def tree(module: str) -> ast.Module:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    file = ROOT / Path(*module.split("."))
+    package = module.partition(".")[0]
+    file = (lightning().parent if package == LIGHTNING else ROOT) / Path(*module.split("."))
     return ast.parse((file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text("utf-8"))
+
+
+@cache
+def lightning() -> Path:
+    """Find the folder of Lightning without importing it."""
+    spec = find_spec(LIGHTNING)
+    assert spec and spec.origin
+    return Path(spec.origin).parent
+
+
+@cache
+def lightning_callbacks() -> tuple[Part, ...]:
+    """The callbacks of Lightning that settings can name."""
+    return tuple(find(f"{LIGHTNING}.callbacks.{name}") for name in CALLBACKS)
 
 
 @cache
@@ -195,7 +215,8 @@ def subclasses(base: Part) -> tuple[Part, ...]:
 @cache
 def _subclasses(base: Part, active: tuple[plugins.Plugin, ...]) -> tuple[Part, ...]:
     package = base.module.removeprefix("genstack.").partition(".")[0]
-    known = [*classes(package), *plugin_classes(active)]
+    own = lightning_callbacks() if package == LIGHTNING else classes(package)
+    known = [*own, *plugin_classes(active)]
     found = [part for part in known if base.path in (one.path for one in part.ancestors())]
     plugins.check_unique((part.node.name, part.module) for part in found)
     return tuple(sorted(found, key=lambda part: part.node.name))
@@ -235,8 +256,9 @@ def _resolve_base(module: str, base: ast.expr) -> Part | None:
 
 
 def is_known(module: str) -> bool:
-    """Return True for modules of genstack and of plugins."""
-    return module.startswith("genstack.") or plugins.owner(module) is not None
+    """Return True for modules of genstack and of plugins, and for those of Lightning's callbacks."""
+    known = ("genstack.", f"{LIGHTNING}.callbacks.")
+    return f"{module}.".startswith(known) or module == LIGHTNING or plugins.owner(module) is not None
 
 
 def imported(node: ast.ImportFrom, module: str) -> str:
@@ -308,6 +330,9 @@ def _name(node: ast.AST) -> str:
 
 def _members(node: ast.expr) -> list[ast.expr]:
     """List the members of a union."""
+    if isinstance(node, ast.Subscript) and _name(node) in ("Optional", "Union"):
+        inner = [member for entry in _inner(node) for member in _members(entry)]
+        return [*inner, ast.Constant(None)] if _name(node) == "Optional" else inner
     return [*_members(node.left), *_members(node.right)] if isinstance(node, ast.BinOp) else [node]
 
 
@@ -329,8 +354,8 @@ def _bases(node: ast.expr, module: str) -> Iterator[tuple[Part, int]]:
 
 
 def _words(node: ast.expr, module: str) -> str:
-    if isinstance(node, ast.BinOp):
-        return "|".join(dict.fromkeys(_words(member, module) for member in _members(node)))
+    if len(members := _members(node)) > 1:
+        return "|".join(dict.fromkeys(_words(member, module) for member in members))
     name = _name(node) or ast.unparse(node)
     if alias := _constant(name, module):
         return _words(alias, module)

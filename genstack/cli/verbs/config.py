@@ -37,7 +37,7 @@ BASES = {
     "order": "genstack.prior.order.Order",
     "condition": "genstack.conditions.Condition",
     "source": "genstack.data.source.Source",
-    "callback": "genstack.training.callbacks.UserCallback",
+    "callback": "pytorch_lightning.callbacks.callback.Callback",
     "extractor": "genstack.evaluation.extractor.Extractor",
     "format": "genstack.checkpoints.formats.format.Format",
     "export": "genstack.checkpoints.exports.export.Export",

@@ -84,7 +84,7 @@ def train(stage: Stage, settings: Namespace, run: Run, resumed: bool = False) ->
     new = not resumed and run.begin(kept_settings(stage, settings))
     try:
         if not fit(stage, settings, run):
-            print_once(f"{folder} is complete: {run.step()} of {settings.trainer.max_steps} steps are done")
+            print_once(f"{folder} is complete: {progress(settings, run)}")
             return None
     except Stopped as stopped:
         print_once(
@@ -95,13 +95,20 @@ def train(stage: Stage, settings: Namespace, run: Run, resumed: bool = False) ->
         if new:
             run.withdraw()
         raise
-    print_once(f"{folder} is complete. {stage.next_steps(folder)}")
+    early = f": {progress(settings, run)}" if run.stopped else ""
+    print_once(f"{folder} is complete{early}. {stage.next_steps(folder)}")
     return None
+
+
+def progress(settings: Namespace, run: Run) -> str:
+    """Describe the steps of a complete run."""
+    steps = f"{run.step()} of {settings.trainer.max_steps} steps are done"
+    return f"{steps}, where a callback stopped it" if run.stopped else steps
 
 
 def fit(stage: Stage, settings: Namespace, run: Run) -> bool:
     """Build and run the training; return False if all steps are already done."""
-    if 0 < settings.trainer.max_steps <= run.step():
+    if 0 < settings.trainer.max_steps <= run.step() or run.stopped:
         return False
     parts, training = build_training(stage, settings, run)
     print_once(restart_warning(), error=True)

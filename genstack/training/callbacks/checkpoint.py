@@ -86,6 +86,7 @@ class CheckpointCallback(pl.Callback):
     ) -> None:
         checkpoint["config"] = self.config
         checkpoint["threads"] = torch.get_num_threads()
+        checkpoint["stopped"] = trainer.should_stop and trainer.global_step < trainer.max_steps
 
     def setup(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
         """Check that all processes resume from the same checkpoint."""
