@@ -78,9 +78,9 @@ BASES = {
 }
 
 
+@quiet()
 def plan(words: list[str]) -> int:
     """What a training would take."""
-    quiet()
     stage = STAGES[words[0]]
     parts, training = build_training(stage, stage.parse(words[1:]), Run(Path()))
     return Estimate(training, parts.trainer).memory().needed

@@ -43,7 +43,6 @@ def work(count: int, strategy: str) -> None:
     from genstack.training.loggers import Logging
     from genstack.training.run import Run
 
-    quiet()
     torch.set_num_threads(1)
     stage = STAGES["compressor"]
     words = (
@@ -54,7 +53,8 @@ def work(count: int, strategy: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = parts.trainer.trainer(Path(folder), [clock], Logging(images=0))
         trainer.limit_val_batches = 0
-        trainer.fit(training)
+        with quiet():
+            trainer.fit(training)
     weights = sum(parameter.numel() for parameter in training.model.parameters())
     each = (
         [after - before for before, after in pairwise(times)][1:] for times in zip(*clock.times, strict=True)

@@ -244,8 +244,8 @@ def trains(stage, tiny, folder, monkeypatch):
         "on_train_start",
         lambda self: before.extend((self, [p.clone() for p in self.model.parameters()])),
     )
-    quiet()  # as the command line does
-    assert train(stage, stage.parser.parse_saved(tiny, "tiny.yaml"), Run(folder / "tiny")) is None
+    with quiet():  # as the command line does
+        assert train(stage, stage.parser.parse_saved(tiny, "tiny.yaml"), Run(folder / "tiny")) is None
     training, weights = before
     moved = [not torch.equal(*pair) for pair in zip(weights, training.model.parameters(), strict=True)]
     assert sum(moved) > 0.8 * len(moved)

@@ -133,3 +133,22 @@ def test_models_are_listed_with_their_cards(shipped, capsys):
     assert capsys.readouterr().out == "# Toys by class\n\nTrained on nothing.\n"
     assert main(["config", "models", "tyo"]) == 2
     assert "unknown model 'tyo'; did you mean 'toy'?" in capsys.readouterr().err
+
+
+def test_a_name_close_to_a_model_or_a_folder_is_suggested(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "flowers-prior").mkdir(parents=True)
+    for wrong, right in {"clipat": "clipart", "runs/flower-prior": "runs/flowers-prior"}.items():
+        assert main(["sample", wrong]) == 2
+        assert f"{wrong} not found; did you mean {right}?\n" in capsys.readouterr().err
+    assert main(["sample", "zzz"]) == 2
+    assert "zzz not found; give a run folder, or a published file\n" in capsys.readouterr().err
+
+
+def test_import_of_an_own_model_says_so(tmp_path, capsys):
+    place = models.known()["clipart"]
+    for name in (place, place / "model.safetensors"):
+        assert main(["import", str(name), "--out", str(tmp_path / "run")]) == 2
+        said = capsys.readouterr().err
+        assert f"{name} is a model of genstack already; use it as it is" in said
+        assert said.count("\n") == 1 and not (tmp_path / "run").exists()

@@ -24,9 +24,8 @@ def test_tutorial_runs(page, pictures, tmp_path, monkeypatch):
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
     code_of_page = text.replace("Signs", "Marks")  # parts of other tests in this process have that name
     monkeypatch.chdir(tmp_path)
-    quiet()
     names: dict = {}
-    with plugins.using([]):
+    with plugins.using([]), quiet():
         for code in re.findall(r"^```python\n(.*?)^```", code_of_page, re.MULTILINE | re.DOTALL):
             exec(re.sub(r"\"max_steps\": \d+", '"max_steps": 2', code), names)
     assert all(Path(name).is_file() for name in pictures)

@@ -6,6 +6,7 @@ people and scripts.
 
 import json
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import genstack
-from genstack import hub, plugins
+from genstack import hub, models, plugins
 from genstack.atomic import replacing
 from genstack.checkpoints import import_options, published
 from genstack.checkpoints.bounds import at_most, check_size
@@ -95,13 +96,21 @@ def weights_of(place: Path) -> Path:
     """Return the weights file of a run, or the file or folder of another project."""
     if place.is_file() or not (place / TENSORS).is_file():
         if not place.exists():
-            raise UserError(f"{place} not found; give a run folder, or a published file")
+            raise UserError(f"{place} not found; {_advice(place)}")
         if place.is_dir() and not is_published(place):
             raise UserError(
                 f"{place} holds no {TENSORS}; give a run folder that has been validated at least once"
             )
         return place
     return place / TENSORS
+
+
+def _advice(place: Path) -> str:
+    """Suggest a folder beside a missing one, or a model that comes with genstack."""
+    folders = sorted(place.parent.iterdir()) if place.parent.is_dir() else []
+    known = [*(str(each) for each in folders if each.is_dir()), *models.known()]
+    near = get_close_matches(str(place), known, n=1)
+    return f"did you mean {near[0]}?" if near else "give a run folder, or a published file"
 
 
 def is_own(path: Path) -> bool:

@@ -25,8 +25,9 @@ def run(command: str, *places: Any, **settings: Any) -> None:
         UserError: an invalid setting.
         SystemExit: a signal stopped the command.
     """
-    quiet()
-    if code := dispatch([*command.split(), *map(str, places), *words(settings)]):
+    with quiet():
+        code = dispatch([*command.split(), *map(str, places), *words(settings)])
+    if code:
         raise SystemExit(code)
 
 

@@ -19,10 +19,10 @@ def main(arguments: list[str] | None = None) -> int | None:
     arguments = sys.argv[1:] if arguments is None else arguments
     # OpenMP reads this when torch loads: idle threads sleep, since spinning ones slow down shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    quiet()
     escape_unprintable()
     try:
-        return dispatch(arguments)
+        with quiet():
+            return dispatch(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

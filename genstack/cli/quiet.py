@@ -3,6 +3,8 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import genstack
@@ -45,14 +47,23 @@ LINES = (
 _format = warnings.formatwarning
 
 
-def quiet() -> None:
-    """Install the filters in this process and its workers."""
-    warnings.formatwarning = _format_warning  # not `showwarning`, which would end the recording of warnings
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Install the filters for a while, in this process and in workers that it starts."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    for message in WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-    for name in LOGGERS:
-        logging.getLogger(name).addFilter(_is_wanted)
+    before, loggers = warnings.formatwarning, [logging.getLogger(name) for name in LOGGERS]
+    with warnings.catch_warnings():
+        warnings.formatwarning = _format_warning  # `showwarning` would end the recording of warnings
+        for message in WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        for logger in loggers:
+            logger.addFilter(_is_wanted)
+        try:
+            yield
+        finally:
+            warnings.formatwarning = before
+            for logger in loggers if before is _format else ():  # the outermost of nested calls
+                logger.removeFilter(_is_wanted)
 
 
 def _format_warning(

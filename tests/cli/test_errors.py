@@ -58,7 +58,7 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
         (
             ["--model", "3"],
             "--model is a group of settings; set --model.compressor, --model.reconstruction, "
-            "--model.perceptual, --model.adversary, --model.optimization",
+            "--model.perceptual, --model.adversary, --model.alignment",
         ),
         (
             ["--model.compressor.quantizer={class_path: FSQ, levels: 3}"],

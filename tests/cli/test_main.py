@@ -243,20 +243,24 @@ def test_quiet_hides_only_listed_messages():
     level = logger.level
     logger.setLevel(logging.INFO)
     try:
-        quiet()
-        logger.info("GPU available: False, used: False")
-        logger.info("disk is full")
-        warnings.warn("Found 3 module(s) in eval mode at the start of training. More.", stacklevel=1)
-        with pytest.warns(UserWarning, match="loss is nan"):
-            warnings.warn("loss is nan", stacklevel=1)
+        with quiet(), quiet():
+            logger.info("GPU available: False, used: False")
+            logger.info("disk is full")
+            warnings.warn("Found 3 module(s) in eval mode at the start of training. More.", stacklevel=1)
+            with pytest.warns(UserWarning, match="loss is nan"):
+                warnings.warn("loss is nan", stacklevel=1)
+        logger.info("GPU available: later")
+        with pytest.warns(UserWarning, match="in eval mode"):
+            warnings.warn("Found 3 module(s) in eval mode at the start of training. More.", stacklevel=1)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-    assert heard == ["disk is full"]
+    assert heard == ["disk is full", "GPU available: later"]
 
 
 def test_own_warnings_omit_the_source_line():
-    quiet()
     here = str(Path(genstack.__file__).parent / "data" / "split.py")
-    assert warnings.formatwarning("one image only", UserWarning, here, 3) == "warning: one image only\n"
-    assert "elsewhere.py:3" in warnings.formatwarning("soon gone", UserWarning, "elsewhere.py", 3)
+    with quiet():
+        assert warnings.formatwarning("one image only", UserWarning, here, 3) == "warning: one image only\n"
+        assert "elsewhere.py:3" in warnings.formatwarning("soon gone", UserWarning, "elsewhere.py", 3)
+    assert "split.py:3" in warnings.formatwarning("one image only", UserWarning, here, 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from genstack import hub
 from genstack.checkpoints.import_options import ImportOptions, note_options
-from genstack.checkpoints.model_file import TENSORS, save
+from genstack.checkpoints.model_file import TENSORS, is_own, save
 from genstack.checkpoints.published import formats
 from genstack.checkpoints.published import load as load_published
 from genstack.cli.commands import IMPORT
@@ -54,6 +54,11 @@ def import_model(request: Request, options: ImportOptions) -> None:
     if (Path(request.out) / TENSORS).exists():
         raise UserError(f"{request.out} already holds a model; choose another --out")
     file = hub.fetch(request.file) if hub.is_hub_name(request.file) else Path(request.file)
+    if is_own(file / TENSORS if file.is_dir() else file):
+        raise UserError(
+            f"{request.file} is a model of genstack already; use it as it is, without an import: "
+            f"genstack sample {request.file}, or genstack reconstruct {request.file} for a compressor"
+        )
     model = load_published(file, options.over(note_options(file)))
     save(model, Path(request.out))
     print(f"{request.out}: {summary(model)}. {next_step(model, request.out)}")
