@@ -1,6 +1,7 @@
 """Widgets that several tabs share: prompts, sampling options, pictures, and results with their commands."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,20 +150,54 @@ class OptionWidgets:
         return gr.Number(precision=0 if whole else None, minimum=0, info=offer.words, **shared)
 
 
-class PictureWidget:
-    """A button that uploads a picture, which is shown as the model sees it.
+@dataclass
+class RunPage:
+    """A run on the page, and the widgets of its tabs that hold pictures.
 
     Args:
         run: the run.
         space: folder of the pictures.
-        label: text of the button.
-        show: returns updates that show the file of a picture; by default, in a widget of its own.
+        pictures: widgets that take a picture.
+        outputs: widgets that show pictures.
     """
 
-    def __init__(self, run: OpenRun, space: Workspace, label: str = "Choose a picture"):
+    run: OpenRun
+    space: Workspace
+    pictures: "list[PictureWidget]" = field(default_factory=list)
+    outputs: "list[Output]" = field(default_factory=list)
+
+    def output(self, columns: int = 4, label: str = "Pictures") -> "Output":
+        """Place the widgets of a result, whose pictures can be used in other tabs."""
+        self.outputs.append(Output(self.run.model, columns, label))
+        return self.outputs[-1]
+
+    def connect(self) -> None:
+        """Let each picture that is shown be used in all tabs."""
         import gradio as gr
 
-        self.run, self.space = run, space
+        def choose(event: gr.SelectData) -> tuple[str, Any]:
+            return event.value["image"]["path"], gr.update(visible=True)
+
+        @errors_as_messages
+        def use(chosen: str) -> Iterator[dict[Any, Any]]:
+            file = self.space.picture(self.run.model, chosen)
+            yield {widget: update for one in self.pictures for widget, update in one.updates(file).items()}
+            gr.Info("The picture is in the other tabs.", duration=4)
+
+        widgets = [widget for one in self.pictures for widget in (one.file, *one.shown)]
+        for output in self.outputs:
+            chosen = gr.State()
+            output.gallery.select(choose, None, [chosen, output.use], **QUICK)
+            output.use.click(use, chosen, widgets, **QUEUED)
+
+
+class PictureWidget:
+    """A button that uploads a picture, which is shown as the model sees it."""
+
+    def __init__(self, page: RunPage, label: str = "Choose a picture"):
+        import gradio as gr
+
+        self.page = page
         self.upload = gr.UploadButton(label, file_types=["image"], size="md")
         self.file = gr.State()
 
@@ -176,20 +211,28 @@ class PictureWidget:
             raise UserError("choose a picture first")
         return Path(values[self.file])
 
-    def on_upload(self, show: Callable[[Path], dict[Any, Any]], widgets: Sequence[Any]) -> None:
-        """Show an uploaded picture.
+    def on_choice(
+        self, show: Callable[[Path], dict[Any, Any]], shown: Sequence[Any], other_tabs: bool = True
+    ) -> None:
+        """Show a picture once it is chosen.
 
         Args:
             show: returns the updates of widgets for the file of a picture.
-            widgets: the widgets.
+            shown: the widgets.
+            other_tabs: take pictures of other tabs, too.
         """
+        self.show, self.shown = show, list(shown)
+        self.page.pictures += [self] * other_tabs
 
         @errors_as_messages
         def take(upload: str) -> Iterator[dict[Any, Any]]:
-            file = self.space.picture(self.run.model, upload)
-            yield {self.file: str(file), **show(file)}
+            yield self.updates(self.page.space.picture(self.page.run.model, upload))
 
-        self.upload.upload(take, self.upload, [self.file, *widgets], **QUEUED)
+        self.upload.upload(take, self.upload, [self.file, *self.shown], **QUEUED)
+
+    def updates(self, file: Path) -> dict[Any, Any]:
+        """Updates that choose the file of a picture."""
+        return {self.file: str(file), **self.show(file)}
 
 
 def preview(run: OpenRun, label: str) -> Any:
@@ -260,6 +303,7 @@ class Output:
             buttons=["download", "fullscreen"],
             interactive=False,
         )
+        self.use = gr.Button("Use this picture in the other tabs", visible=False, size="sm")
         self.note = gr.Markdown(visible=False)
         with gr.Accordion("The same by command or in Python", open=False, visible=False) as self.same:
             shared = {"interactive": False, "wrap_lines": True, "show_line_numbers": False, "lines": 1}
@@ -269,14 +313,14 @@ class Output:
 
     @property
     def widgets(self) -> list[Any]:
-        return [self.gallery, self.note, self.same, self.command, self.python, self.save]
+        return [self.gallery, self.use, self.note, self.same, self.command, self.python, self.save]
 
     def waiting(self) -> dict[Any, Any]:
         """Updates before a job: nothing is shown of the one before."""
         import gradio as gr
 
         hidden = gr.update(visible=False)
-        return {self.gallery: [], self.note: hidden, self.same: hidden, self.save: hidden}
+        return {self.gallery: [], **dict.fromkeys((self.use, self.note, self.same, self.save), hidden)}
 
     def show(self, job: Job, files: Sequence[Path], done: bool) -> dict[Any, Any]:
         """Updates with the files that exist."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from einops import repeat
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -19,7 +20,7 @@ from genstack.prior.editing import cells_to_pixels
 from genstack.report.codes import rank
 from genstack.web.job import Job, Report
 
-CHOICES = 12  # other codes that are shown at a position
+CHOICES = 12  # codes that are shown at a position
 MARGIN = 1  # cells around a position in their pictures
 
 
@@ -98,8 +99,15 @@ class Decoding(Job):
         return self.codes[0, position : position + self.layout.depth].tolist()
 
     def choices(self, grid: int, row: int, column: int) -> tuple[list[list[int]], Float[Tensor, "b c H W"]]:
-        """The most frequent codes of the grid in this picture, and its part around a place with each."""
-        symbols = rank(self.layout.split(self.codes.cpu())[grid])[0][:CHOICES]
+        """Codes to choose from at a place, and the part of the picture around it with each of them.
+
+        Codes of the grid in this picture come first, the most frequent before the others, then codes from all
+        over the codebook.
+        """
+        own = rank(self.layout.split(self.original.cpu())[grid])[0]
+        spread = torch.linspace(0, self.layout.codebook_size - 1, 2 * CHOICES).long()
+        found = [*own.tolist(), *repeat(spread, "k -> k depth", depth=self.layout.depth).tolist()]
+        symbols = torch.tensor([*dict.fromkeys(map(tuple, found))][:CHOICES])
         start = self.position(grid, row, column)
         batch = self.codes.repeat(len(symbols), 1)
         batch[:, start : start + self.layout.depth] = symbols.to(batch.device)

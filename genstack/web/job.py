@@ -123,6 +123,7 @@ def new_folder(parent: Path, verb: str, *parts: Any) -> Path:
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
     folder = parent / f"{verb}-{digest}"
     folder.mkdir(exist_ok=True)
+    folder.touch()  # old ones are removed
     return folder
 
 

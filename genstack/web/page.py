@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import genstack
+from genstack.web.controls import RunPage
 from genstack.web.runs import OpenRun
 from genstack.web.tabs import codes, compare, extend, inpaint, interpolate, sample, training
 from genstack.web.workspace import Workspace
@@ -16,6 +17,8 @@ STYLE = """
 .status { min-height: 2.5rem; }
 .cm-editor, .pictures .grid-wrap { height: auto !important; max-height: none !important; }
 .cm-editor, .pictures .grid-wrap { min-height: 0 !important; }
+.pictures .grid-wrap { padding-top: 2.2rem; }
+.choices .grid-container { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)) !important; }
 .codes img { cursor: crosshair; }
 footer { display: none !important; }
 """
@@ -47,8 +50,10 @@ def place_run(run: OpenRun, space: Workspace) -> None:
     """Place the tabs of a run."""
     import gradio as gr
 
+    own = RunPage(run, space)
     with gr.Tabs():
         for tab in TABS:
             if tab.offered(run):
                 with gr.Tab(tab.TITLE):
-                    tab.build(run, space)
+                    tab.build(own)
+    own.connect()

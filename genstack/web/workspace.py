@@ -1,7 +1,9 @@
 """Folder of a page's pictures, and the requests that are under way."""
 
 import hashlib
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,8 +13,11 @@ from typing import Any
 
 from genstack.errors import UserError
 from genstack.model import Model
+from genstack.report.page import sentence as as_sentence
 from genstack.web.job import Report
 from genstack.web.samples import prepare
+
+KEPT = 24 * 3600  # seconds that pictures are kept
 
 
 class Stopped(Exception):
@@ -39,6 +44,7 @@ class Workspace:
     def request(self, user: str, show: Callable[[float], Any]) -> Iterator[Report]:
         """Yield a function that shows the progress of a request, and raises `Stopped` once it is stopped."""
         self._stopped.discard(user)
+        self._remove_old()
 
         def report(progress: float) -> None:
             if self.closing.is_set() or user in self._stopped:
@@ -47,6 +53,12 @@ class Workspace:
 
         with suppress(Stopped):
             yield report
+
+    def _remove_old(self) -> None:
+        """Remove pictures of other days."""
+        for path in self.folder.glob("*-*"):
+            if path.stat().st_mtime < time.time() - KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def picture(self, model: Model, upload: str) -> Path:
         """Write an uploaded picture as the model sees it, and return the file."""
@@ -64,7 +76,7 @@ def sentence(error: Exception) -> str:
     words = " ".join(str(error).split())
     if words.startswith("genstack "):
         words = words.partition(": ")[2] or words
-    return words[:1].upper() + words[1:]
+    return as_sentence(words)
 
 
 def errors_as_messages(function: Callable) -> Callable:

@@ -141,7 +141,7 @@ class Page:
 
     def pictures(self, count: int) -> None:
         """Wait for the end of sampling, and for the pictures."""
-        self.button("Save with settings").wait_for()
+        self.button("Save with settings").last.wait_for()
         self.page.wait_for_function(
             "count => [...document.querySelectorAll('.pictures img')].filter("
             "one => one.offsetParent && one.naturalWidth).length >= count",
@@ -154,7 +154,7 @@ class Page:
         return zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes()))
 
     def message(self) -> str:
-        toast = self.page.locator(".toast-body .toast-text").last
+        toast = self.page.locator("[data-testid=toast-text]").last
         toast.wait_for()
         return toast.inner_text()
 
@@ -302,14 +302,14 @@ def test_a_wrong_upload_is_one_sentence(page, tmp_path):
     page.tab("masked")
     page.tab("Extend")
     page.upload("Choose a picture", wrong)
-    assert page.message() == "Notes.png cannot be read as a picture: cannot identify image file"
+    assert page.message() == "notes.png cannot be read as a picture: cannot identify image file."
 
 
 def test_a_wrong_setting_is_one_sentence(page):
     page.tab("masked")
     page.tab("Extend")
     page.button("Sample around the picture").click()
-    assert page.message() == "Choose a picture first"
+    assert page.message() == "Choose a picture first."
 
 
 @pytest.fixture

@@ -63,8 +63,8 @@ def test_a_wrong_upload_is_one_sentence(saved, tmp_path):
 
 
 def test_errors_lose_the_name_of_the_command():
-    assert sentence(UserError("genstack sample: count must be at least 1")) == "Count must be at least 1"
-    assert sentence(UserError("unknown class 'x'")) == "Unknown class 'x'"
+    assert sentence(UserError("genstack sample: count must be at least 1")) == "Count must be at least 1."
+    assert sentence(UserError("unknown class 'x'")) == "Unknown class 'x'."
 
 
 def test_a_request_ends_when_its_user_or_the_server_stops_it(tmp_path):

@@ -9,11 +9,11 @@ from PIL import Image
 from genstack.data.images import to_uint8
 from genstack.data.sheet import tile
 from genstack.layout import CodeLayout
-from genstack.web.controls import QUEUED, Output, PictureWidget, Values, squares
+from genstack.web.controls import QUEUED, PictureWidget, RunPage, Values, squares
 from genstack.web.decoding import Decoding, cell_at, change_at, draw_grid, enlarged_size
 from genstack.web.job import new_folder
 from genstack.web.runs import OpenRun
-from genstack.web.workspace import Workspace, errors_as_messages
+from genstack.web.workspace import errors_as_messages
 
 TITLE = "Codes"
 SIDE = 512  # pixels of the picture to choose in
@@ -26,13 +26,13 @@ def offered(run: OpenRun) -> bool:
     return run.has_model and run.model.compressor.has_codes
 
 
-def build(run: OpenRun, space: Workspace) -> None:
+def build(page: RunPage) -> None:
     """Place the widgets."""
     import gradio as gr
 
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            widgets = CodeWidgets(run, space)
+            widgets = CodeWidgets(page)
         with gr.Column(scale=3, min_width=280):
             widgets.place_output()
 
@@ -48,7 +48,7 @@ def build(run: OpenRun, space: Workspace) -> None:
     def refresh(values: Values) -> Iterator[dict[Any, Any]]:
         yield widgets.show(values, None) if values[widgets.picture.file] else {}
 
-    widgets.picture.on_upload(lambda file: {widgets.changes: ""}, [widgets.changes])
+    widgets.picture.on_choice(lambda file: {widgets.changes: ""}, [widgets.changes])
     for event in (widgets.picture.file.change, widgets.grid.change, widgets.changes.submit):
         event(refresh, widgets.inputs, widgets.outputs, **QUEUED)
     widgets.canvas.select(click, widgets.inputs, widgets.outputs, **QUEUED)
@@ -58,12 +58,12 @@ def build(run: OpenRun, space: Workspace) -> None:
 class CodeWidgets:
     """A picture to click in, the changes as words of the command, and the decoded picture."""
 
-    def __init__(self, run: OpenRun, space: Workspace):
+    def __init__(self, page: RunPage):
         import gradio as gr
 
-        self.run, self.space = run, space
+        self.page, self.run, self.space = page, page.run, page.space
         grids = self.layout.grids
-        self.picture = PictureWidget(run, space)
+        self.picture = PictureWidget(page)
         self.grid = gr.Radio(
             [(f"{rows} x {columns}", number) for number, (rows, columns) in enumerate(grids)],
             value=len(grids) - 1,
@@ -75,13 +75,15 @@ class CodeWidgets:
         )
         self.about = gr.Markdown(f"A picture is {self.layout.representation}.")
         self.others = gr.Gallery(
-            label="Frequent codes of the picture: click one to put it there",
+            label="Other codes: click one to put it there",
             columns=6,
+            fit_columns=False,
+            buttons=[],
             height="auto",
             allow_preview=False,
             interactive=False,
             visible=False,
-            elem_classes=squares(run.model),
+            elem_classes=[*squares(self.run.model), "choices"],
         )
         self.changes = gr.Textbox(
             label="Changes", info="POSITION=CODE, as in 12=7 40=3, then Enter; a click adds them", max_lines=4
@@ -92,7 +94,7 @@ class CodeWidgets:
         """Place the decoded picture and the table of its codes."""
         import gradio as gr
 
-        self.output = Output(self.run.model, columns=1, label="Decoded picture")
+        self.output = self.page.output(columns=1, label="Decoded picture")
         with gr.Accordion("All codes", open=False):
             self.table = gr.Code(
                 label="Codes", language=None, interactive=False, lines=1, show_line_numbers=False
@@ -154,6 +156,10 @@ class CodeWidgets:
         symbols, images = job.choices(number, *cell)
         pictures = [tile(pixels) for pixels in to_uint8(images).numpy()]
         names = [" ".join(map(str, each)) for each in symbols]
-        others = gr.update(value=list(zip(pictures, names, strict=True)), visible=True, selected_index=None)
+        others = gr.update(
+            value=list(zip(pictures, names, strict=True)),
+            visible=True,
+            selected_index=names.index(now) if now in names else None,
+        )
         about = f"Row {cell[0] + 1}, column {cell[1] + 1}: position {position}, code **{now}**."
         return {**updates, self.others: others, self.symbols: symbols, self.about: about}

@@ -39,7 +39,7 @@ def build(runs: Sequence[OpenRun], space: Workspace) -> None:
         outputs = []
         for run in runs[:2]:
             with gr.Column(min_width=280):
-                outputs.append(Output(run.model, columns=2))
+                outputs.append(Output(run.model, columns=2, label=run.name))
 
     def job(number: int, values: Values) -> Job:
         first, other = (runs[names.index(values[widget])] for widget in chosen)
@@ -51,6 +51,8 @@ def build(runs: Sequence[OpenRun], space: Workspace) -> None:
         return [gr.update(visible=run.name == name) for run in runs]
 
     chosen[0].change(show, chosen[0], groups, **QUICK)
+    for widget, output in zip(chosen, outputs, strict=True):
+        widget.change(lambda name: gr.update(label=name, value=[]), widget, output.gallery, **QUICK)
     inputs = {*chosen, *(one for each in widgets for one in each.widgets)}
     with place:
         run_button("Sample both", [partial(job, 0), partial(job, 1)], inputs, outputs, space)

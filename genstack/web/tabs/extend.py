@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from genstack.web.controls import Output, PictureWidget, SampleWidgets, Values, preview, run_button
+from genstack.web.controls import PictureWidget, RunPage, SampleWidgets, Values, preview, run_button
 from genstack.web.job import Job
 from genstack.web.runs import OpenRun
 from genstack.web.samples import outpainting, steps_of_margins
-from genstack.web.workspace import Workspace
 
 TITLE = "Extend"
 MOST = 2  # times the side of the model, on each side
@@ -18,14 +17,15 @@ def offered(run: OpenRun) -> bool:
     return run.has_model and run.model.prior is not None and len(run.model.layout.grids) == 1
 
 
-def build(run: OpenRun, space: Workspace) -> None:
+def build(page: RunPage) -> None:
     """Place the widgets."""
     import gradio as gr
 
+    run, space = page.run, page.space
     sizes, (down, across) = run.model.preprocessing, steps_of_margins(run.model)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            picture = PictureWidget(run, space)
+            picture = PictureWidget(page)
             image = preview(run, "The picture, as the model sees it")
             gr.Markdown("Pixels to add")
             sides = []
@@ -39,7 +39,7 @@ def build(run: OpenRun, space: Workspace) -> None:
                         sides.append(gr.Slider(0, MOST * whole, first, step=step, label=name, min_width=120))
             widgets = SampleWidgets(run.model, count=4)
         with gr.Column(scale=3, min_width=280):
-            output = Output(run.model, columns=2)
+            output = page.output(columns=2)
 
     def show(file: Path) -> dict[Any, Any]:
         return {image: str(file)}
@@ -52,7 +52,7 @@ def build(run: OpenRun, space: Workspace) -> None:
         target.write_bytes(file.read_bytes())
         return outpainting(samples, target, (above, below, left, right))
 
-    picture.on_upload(show, [image])
+    picture.on_choice(show, [image])
     with widgets.place:
         inputs = {picture.file, *sides, *widgets.widgets}
         run_button("Sample around the picture", [job], inputs, [output], space)

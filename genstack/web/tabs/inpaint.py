@@ -7,11 +7,10 @@ import numpy as np
 from PIL import Image
 
 from genstack.errors import UserError
-from genstack.web.controls import Output, PictureWidget, SampleWidgets, Values, run_button, squares
+from genstack.web.controls import PictureWidget, RunPage, SampleWidgets, Values, run_button, squares
 from genstack.web.job import Job
 from genstack.web.runs import OpenRun
 from genstack.web.samples import inpainting, write_mask
-from genstack.web.workspace import Workspace
 
 TITLE = "Inpaint"
 SIDE = 512  # pixels of the picture to paint on
@@ -22,13 +21,14 @@ def offered(run: OpenRun) -> bool:
     return run.has_model and run.model.prior is not None
 
 
-def build(run: OpenRun, space: Workspace) -> None:
+def build(page: RunPage) -> None:
     """Place the widgets."""
     import gradio as gr
 
+    run, space = page.run, page.space
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            picture = PictureWidget(run, space)
+            picture = PictureWidget(page)
             editor = gr.ImageEditor(
                 label="Paint over what to sample anew",
                 sources=(),
@@ -42,7 +42,7 @@ def build(run: OpenRun, space: Workspace) -> None:
             )
             widgets = SampleWidgets(run.model, count=4)
         with gr.Column(scale=3, min_width=280):
-            output = Output(run.model)
+            output = page.output()
 
     def show(file: Path) -> dict[Any, Any]:
         background = enlarged(file)
@@ -56,7 +56,7 @@ def build(run: OpenRun, space: Workspace) -> None:
         write_mask(paint, run.model.preprocessing, mask)
         return inpainting(samples, image, mask)
 
-    picture.on_upload(show, [editor])
+    picture.on_choice(show, [editor])
     with widgets.place:
         inputs = {picture.file, editor, *widgets.widgets}
         run_button("Sample the painted part", [job], inputs, [output], space)

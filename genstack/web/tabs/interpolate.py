@@ -4,11 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genstack.web.controls import Output, PictureWidget, Values, preview, run_button
+from genstack.web.controls import PictureWidget, RunPage, Values, preview, run_button
 from genstack.web.interpolation import MOST, Interpolation
 from genstack.web.job import Job, new_folder
 from genstack.web.runs import OpenRun
-from genstack.web.workspace import Workspace
 
 TITLE = "Interpolate"
 NAMES = ("first", "last")
@@ -24,23 +23,24 @@ def show(image: Any, file: Path) -> dict[Any, Any]:
     return {image: str(file)}
 
 
-def build(run: OpenRun, space: Workspace) -> None:
+def build(page: RunPage) -> None:
     """Place the widgets."""
     import gradio as gr
 
+    run, space = page.run, page.space
     ends: dict[str, PictureWidget] = {}
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             with gr.Row():
                 for name in NAMES:
                     with gr.Column(min_width=130):
-                        ends[name] = PictureWidget(run, space, f"Choose the {name}")
+                        ends[name] = PictureWidget(page, f"Choose the {name}")
                         image = preview(run, f"The {name} picture")
-                        ends[name].on_upload(partial(show, image), [image])
+                        ends[name].on_choice(partial(show, image), [image], other_tabs=name == NAMES[0])
             count = gr.Slider(2, MOST, value=12, step=1, label="Pictures, both ends included")
             place = gr.Column()
         with gr.Column(scale=3, min_width=280):
-            output = Output(run.model)
+            output = page.output()
 
     def job(values: Values) -> Job:
         files = [ends[name].chosen(values) for name in NAMES]

@@ -4,9 +4,8 @@ from html import escape
 from typing import Any
 
 from genstack.report.page import training_page
-from genstack.web.controls import QUICK
+from genstack.web.controls import QUICK, RunPage
 from genstack.web.runs import OpenRun
-from genstack.web.workspace import Workspace
 
 TITLE = "Training"
 SECONDS = 5  # between two looks
@@ -17,28 +16,28 @@ def offered(run: OpenRun) -> bool:
     return run.trained_here
 
 
-def build(run: OpenRun, space: Workspace) -> None:
+def build(page: RunPage) -> None:
     """Place the widgets."""
     import gradio as gr
 
     shown = gr.State("")
-    page = gr.HTML(padding=False)
+    frame = gr.HTML(lambda: embed(training_page(page.run.training())), padding=False)
 
     def look(before: str) -> tuple[Any, Any]:
         """Draw the page if the training has logged more."""
-        now = run.training_stamp()
+        now = page.run.training_stamp()
         if now == before:
             return gr.skip(), gr.skip()
-        return now, frame(training_page(run.training()))
+        return now, embed(training_page(page.run.training()))
 
     timer = gr.Timer(SECONDS)
-    timer.tick(look, shown, [shown, page], show_progress="hidden", **QUICK)
+    timer.tick(look, shown, [shown, frame], show_progress="hidden", **QUICK)
 
 
-def frame(page: str) -> str:
+def embed(page: str) -> str:
     """A page within the page, as high as it is."""
-    fit = "this.style.height = this.contentDocument.documentElement.scrollHeight + 'px'"
+    fit = "this.style.height = this.contentDocument.body.scrollHeight + 'px'"
     return (
-        f'<iframe title="training" srcdoc="{escape(page)}" onload="{fit}" '
-        f'style="width: 100%; height: 90vh; border: 0"></iframe>'
+        f'<iframe title="training" srcdoc="{escape(page)}" onload="new ResizeObserver(() => {fit})'
+        f'.observe(this)" style="width: 100%; height: 90vh; border: 0"></iframe>'
     )
