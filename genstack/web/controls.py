@@ -244,7 +244,7 @@ def preview(run: OpenRun, label: str) -> Any:
         interactive=False,
         type="filepath",
         height=240,
-        elem_classes=squares(run.model),
+        elem_classes=[*squares(run.model), "preview"],
         buttons=["download"],
     )
 
@@ -299,7 +299,7 @@ class Output:
             columns=columns,
             height="auto",
             object_fit="contain",
-            elem_classes=squares(model),
+            elem_classes=[*squares(model), *["many"] * (columns > 2)],
             buttons=["download", "fullscreen"],
             interactive=False,
         )

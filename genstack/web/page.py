@@ -14,12 +14,17 @@ TABS: tuple[ModuleType, ...] = (sample, inpaint, extend, interpolate, codes, tra
 STYLE = """
 .gradio-container { width: 100%; max-width: 76rem !important; margin: 0 auto; }
 .squares img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain; }
-.status { min-height: 2.5rem; }
+.preview img { height: 12.5rem; margin-top: 2.2rem; object-fit: contain; }
+.status { min-height: 0 !important; }
+.status:has([data-testid=status-tracker]:not(.hide)) { min-height: 3.5rem !important; }
 .cm-editor, .pictures .grid-wrap { height: auto !important; max-height: none !important; }
 .cm-editor, .pictures .grid-wrap { min-height: 0 !important; }
 .pictures .grid-wrap { padding-top: 2.2rem; }
-.choices .grid-container { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)) !important; }
 .codes img { cursor: crosshair; }
+.choices .grid-container { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)) !important; }
+@media (max-width: 40rem) {
+  .many .grid-container { grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)) !important; }
+}
 footer { display: none !important; }
 """
 
@@ -35,8 +40,8 @@ def page(runs: Sequence[OpenRun], space: Workspace) -> Any:
             place_run(runs[0], space)
         else:
             with gr.Tabs():
-                for run in runs:
-                    with gr.Tab(run.name):
+                for title, run in zip(titles(runs), runs, strict=True):
+                    with gr.Tab(title):
                         place_run(run, space)
                 samplers = [run for run in runs if sample.offered(run)]
                 if len(samplers) > 1:
@@ -44,6 +49,12 @@ def page(runs: Sequence[OpenRun], space: Workspace) -> Any:
                         compare.build(samplers, space)
         gr.HTML(f"<small>genstack {genstack.__version__}</small>")
     return blocks
+
+
+def titles(runs: Sequence[OpenRun]) -> list[str]:
+    """Names of the folders of runs, or their paths if two have the same name."""
+    names = [run.place.name for run in runs]
+    return [run.name if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
 
 
 def place_run(run: OpenRun, space: Workspace) -> None:

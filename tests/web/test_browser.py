@@ -122,9 +122,13 @@ class Page:
     def tab(self, name: str) -> None:
         """Open a tab, which may be in the menu of those that do not fit."""
         found = self.page.get_by_role("tab", name=name, exact=True).locator("visible=true")
-        if not found.count():
-            self.page.locator(".overflow-menu button").locator("visible=true").last.click()
-            found = self.page.locator(".overflow-dropdown button", has_text=name).locator("visible=true")
+        menus = self.visible(".overflow-menu > button")
+        for menu in [] if found.count() else menus.all():
+            menu.click()
+            found = self.visible(".overflow-dropdown button").filter(has_text=re.compile(f"^\\s*{name}\\s*$"))
+            if found.count():
+                break
+            menu.click()
         found.last.click()
         self.page.wait_for_timeout(500)
 

@@ -115,9 +115,13 @@ class CodeWidgets:
         own = [self.canvas, self.about, self.others, self.changes, self.chosen, self.symbols, self.table]
         return [*own, *self.output.widgets]
 
+    def words(self, values: Values) -> tuple[str, ...]:
+        """The changes; a text that was never shown has no value."""
+        return tuple((values[self.changes] or "").replace(",", " ").split())
+
     def job(self, values: Values) -> Decoding:
         """The picture decoded with the changes."""
-        file, words = self.picture.chosen(values), tuple(values[self.changes].replace(",", " ").split())
+        file, words = self.picture.chosen(values), self.words(values)
         parts = (self.run.name, self.run.model.fingerprint, words, file.parent.name)
         folder = new_folder(self.space.folder, "decode", *parts)
         target = folder / "picture.png"
@@ -134,7 +138,7 @@ class CodeWidgets:
         """Put one of the shown codes at the chosen cell."""
         cell = tuple(values[self.chosen])
         position = self.job(values).position(values[self.grid], *cell)
-        words = change_at(values[self.changes].split(), position, values[self.symbols][number])
+        words = change_at(self.words(values), position, values[self.symbols][number])
         text = " ".join(words)
         return {self.changes: text, **self.show({**values, self.changes: text}, cell)}
 

@@ -29,8 +29,9 @@ def build(page: RunPage) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             picture = PictureWidget(page)
+            gr.Markdown("Paint over the part to sample anew.")
             editor = gr.ImageEditor(
-                label="Paint over what to sample anew",
+                show_label=False,
                 sources=(),
                 transforms=(),
                 layers=False,
