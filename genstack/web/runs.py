@@ -8,13 +8,12 @@ from typing import Any
 from genstack import models
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.paths import is_run
 from genstack.model import Model
 from genstack.report import history
 from genstack.report.missing import Missing, attempt
 from genstack.report.run_data import RunData, read_cards
 from genstack.training.callbacks.metrics import METRICS
-from genstack.training.run import Run
+from genstack.training.run import CONFIG, Run
 
 Stamp = tuple[int, int]
 
@@ -39,13 +38,13 @@ class OpenRun:
 
     @property
     def trained_here(self) -> bool:
-        """True for a run folder."""
-        return is_run(self.place) and not models.contains(self.place)
+        """True for the run folder of a training, finished or not."""
+        return any((self.place / name).is_file() for name in (CONFIG, METRICS))
 
     @property
     def has_model(self) -> bool:
         """False for a run that has not been validated yet."""
-        return not self.trained_here or (self.place / TENSORS).is_file()
+        return not self.trained_here or self._weights.is_file()
 
     @property
     def model(self) -> Model:
@@ -55,9 +54,13 @@ class OpenRun:
             self._loaded = now, load(self.place).to(self.device)
         return self._loaded[1]
 
+    @property
+    def _weights(self) -> Path:
+        return self.place / TENSORS
+
     def _stamp(self) -> Stamp:
-        file = self.place / TENSORS if self.trained_here else self.place
-        found = file.stat() if file.exists() else None  # a repository of the hub is no file
+        """Time and size of the weights of a run; those of other models do not change."""
+        found = self._weights.stat() if self._weights.is_file() else None
         return (found.st_mtime_ns, found.st_size) if found else (0, 0)
 
     def training_stamp(self) -> str:

@@ -2,16 +2,20 @@
 
 import os
 import signal
-import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from genstack.errors import UserError, extra
 from genstack.web.runs import OpenRun
 from genstack.web.workspace import Workspace
 
-FIRST_PORT, PORTS = 7860, 100
+PREFIX = "genstack-web-"  # of the temporary folder
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FIRST_PORT = 7860
 LARGEST = 2**26  # bytes of an upload
 WAITING = 64  # requests in the queue
 #: What Gradio reads from the environment when it is imported.
@@ -23,26 +27,51 @@ OFFLINE = {
 }
 
 
-def check_gradio(folder: Path) -> None:
-    """Import Gradio, with its files in a folder and without telemetry.
+def check_gradio() -> None:
+    """Import Gradio, without its telemetry.
 
     Raises:
         UserError: it is not installed.
     """
-    os.environ |= OFFLINE | {"GRADIO_TEMP_DIR": str(folder / "cache")}
+    os.environ |= OFFLINE
     with extra("web", "the page needs gradio, which is not installed"):
         import gradio  # noqa: F401
 
 
-def serve(runs: Sequence[OpenRun], space: Workspace, host: str, port: int) -> None:
-    """Serve the page until SIGINT or SIGTERM."""
+def serve(runs: Sequence[OpenRun], host: str, port: int) -> None:
+    """Serve the page until SIGINT or SIGTERM, with its files in a temporary folder."""
+    with ended_by_signal() as ended, TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
+        space = Workspace(Path(name))
+        os.environ["GRADIO_TEMP_DIR"] = str(space.folder / "cache")
+        blocks, address = launch(runs, space, host, port)
+        print(f"{address} shows {', '.join(run.name for run in runs)}; Ctrl-C closes it", flush=True)
+        ended.wait()
+        space.closing.set()
+        blocks.close(verbose=False)
+
+
+@contextmanager
+def ended_by_signal() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT or SIGTERM sets, instead of ending the process."""
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in SIGNALS}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def launch(runs: Sequence[OpenRun], space: Workspace, host: str, port: int) -> tuple[Any, str]:
+    """Start the server; return the page and its address.
+
+    Raises:
+        UserError: the port or the address is not available.
+    """
     import gradio as gr
 
     from genstack.web.page import STYLE, page
 
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     blocks = page(runs, space).queue(max_size=WAITING)
     theme = gr.themes.Default(
         primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -64,16 +93,7 @@ def serve(runs: Sequence[OpenRun], space: Workspace, host: str, port: int) -> No
             css=STYLE,
         )
     except OSError as error:
-        free = port + 1 if port else FIRST_PORT + PORTS
         raise UserError(
-            f"cannot listen on {host}, port {port or FIRST_PORT}; choose another: --port {free}"
+            f"cannot listen on {host}, port {port or FIRST_PORT}; choose another --port or --host"
         ) from error
-    print(f"{address} shows {', '.join(run.name for run in runs)}; Ctrl-C closes it", flush=True)
-    ended.wait()
-    space.closing.set()
-    blocks.close(verbose=False)
-
-
-def workspace() -> tempfile.TemporaryDirectory:
-    """A folder for the pictures of one page, which is removed with it."""
-    return tempfile.TemporaryDirectory(prefix="genstack-web-", ignore_cleanup_errors=True)
+    return blocks, address

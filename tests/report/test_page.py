@@ -15,9 +15,10 @@ from genstack.cli.parsing import stages
 from genstack.cli.verbs import report
 from genstack.errors import UserError
 from genstack.report.missing import Missing, attempt
-from genstack.report.page import differences, percent, sentence, short
+from genstack.report.page import differences, percent, sentence, short, training_page
 from genstack.report.summary import label
 from genstack.training.run import Run
+from genstack.web.runs import OpenRun
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 DRAWN = {"path", "line"}  # closed by themselves inside svg
@@ -271,3 +272,18 @@ def test_differing_settings():
         ("network", ["ViT", "DVAE", None]),
         ("network.dim", ["8", "8", None]),
     ]
+
+
+def test_a_training_is_shown_without_its_model(trained):
+    run = OpenRun(trained.compressor)
+    page = Checked()
+    page.feed(training_page(run.training()))
+    text = " ".join(page.text)
+    assert not page.open and "3 of 3 steps" in text and "Validation metrics at step 3." in text
+    assert page.pictures == 0 and run.training_stamp()
+
+
+def test_a_training_that_has_just_begun_says_so(tmp_path):
+    page = Checked()
+    page.feed(training_page(OpenRun(tmp_path).training()))
+    assert "There are no validation metrics yet." in " ".join(page.text)

@@ -28,6 +28,16 @@ def test_first_middle_and_last_sheet_are_shown(tmp_path: Path):
     assert [step for step, _ in run_data(tmp_path).sheets()] == ["10", "30"]
 
 
+def test_charts_are_found_by_name(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    for name in ("00000010", "codes-00000010", "codes-00000020", "two-words-00000005", "notes"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{name}.png")
+    run = run_data(tmp_path)
+    assert run.charts == ["codes", "two-words"]
+    assert [step for step, _ in run.sheets("codes")] == ["10", "20"]
+    assert run.sheets("codes")[0][1].alt == "after 10 steps"
+
+
 def test_run_without_a_model_has_its_logged_metrics(tmp_path: Path):
     history = History({"val/psnr": [(5, 20.0), (9, 21.5)], "train/loss": [(12, 0.5)]})
     assert run_data(tmp_path, history).measured == (9, {"val/psnr": 21.5})

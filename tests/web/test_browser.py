@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -189,6 +191,9 @@ def test_samples_are_made_again_by_the_command_and_by_python(page, server, tmp_p
     page.page.get_by_label("Pictures").locator("visible=true").fill("3")
     page.button("Sample").first.click()
     page.pictures(3)
+    source = page.visible(".pictures img").first.get_attribute("src")
+    with urllib.request.urlopen(source) as answer, Image.open(io.BytesIO(answer.read())) as image:
+        assert json.loads(image.info["genstack"])["index"] == 0, "a picture that is saved has its settings"
     page.page.get_by_text("The same by command or in Python").locator("visible=true").click()
     shown = page.visible(".cm-content").first.inner_text()
     archive = page.archive()
@@ -209,6 +214,29 @@ def test_samples_are_made_again_by_the_command_and_by_python(page, server, tmp_p
             (file,) = Path().glob(f"*/samples/0000{index}.png")
             with Image.open(file) as image:
                 assert np.array_equal(np.asarray(image), content(archive, f"0000{index}.png"))
+
+
+def test_a_sample_is_used_in_the_other_tabs(page):
+    page.tab("captions")
+    page.tab("Sample")
+    page.page.get_by_label("Caption").locator("visible=true").fill("cat\ndog")
+    page.button("Sample").first.click()
+    page.pictures(8)
+    page.visible(".pictures button.thumbnail-item").nth(1).click()
+    page.button("Use this picture in the other tabs").click()
+    page.page.get_by_text("The picture is in the other tabs.").wait_for()
+    page.tab("Codes")
+    page.page.get_by_text("A picture is 24 codes of 9, 0 changed.").locator("visible=true").wait_for()
+    page.tab("Extend")
+    page.visible(".preview img").wait_for()
+
+
+def test_other_files_are_not_served(server):
+    """Neither those of the machine, nor those of the folder in which the page was started."""
+    for file in ("/etc/passwd", server.folder.parent / "classes" / "model.safetensors"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{server.address}/gradio_api/file={file}")
+        assert refused.value.code in (403, 404)
 
 
 def test_a_painted_part_is_sampled_anew(page, picture):
@@ -269,7 +297,7 @@ def test_codes_are_changed_by_clicks(page, picture):
     box = canvas.bounding_box()
     canvas.click(position={"x": box["width"] * 0.6, "y": box["height"] * 0.3})
     page.page.get_by_text("position").locator("visible=true").last.wait_for()
-    page.visible(".pictures button.thumbnail-item, .pictures .thumbnail-lg").first.click()
+    page.visible(".choices button.thumbnail-item").nth(3).click()
     changes = page.page.get_by_label("Changes").locator("visible=true")
     page.page.wait_for_function("one => one.value.includes('=')", arg=changes.element_handle())
     position, _, code = changes.input_value().partition("=")

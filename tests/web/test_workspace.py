@@ -9,6 +9,7 @@ import pytest
 from genstack.checkpoints.model_file import load, save
 from genstack.cli.main import main
 from genstack.errors import UserError
+from genstack.web.job import new_folder
 from genstack.web.runs import OpenRun, open_runs
 from genstack.web.workspace import Workspace, sentence
 
@@ -30,6 +31,23 @@ def test_models_that_come_with_genstack_keep_their_name():
 
     run = OpenRun(models.known()["clipart"])
     assert run.name == "clipart" and not run.trained_here and run.has_model
+
+
+def test_an_exported_model_has_no_training(saved):
+    run = OpenRun(saved / "plain")
+    assert not run.trained_here and run.has_model and run.model is run.model
+
+
+def test_old_pictures_are_removed(tmp_path):
+    space = Workspace(tmp_path)
+    for name in ("sample-1", "sample-2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sample-1.zip").touch()
+    for name in ("sample-1", "sample-1.zip"):
+        os.utime(tmp_path / name, (1, 1))
+    new_folder(tmp_path, "decode", "x")
+    with space.request("ann", print):
+        assert [path.name for path in tmp_path.glob("sample*")] == ["sample-2"]
 
 
 def test_a_run_before_its_first_validation_has_no_model(tmp_path):

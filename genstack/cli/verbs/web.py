@@ -3,13 +3,10 @@
 genstack web runs/flowers-prior
 """
 
-from pathlib import Path
-
 from genstack.cli.parsing.paths import Trained
 from genstack.errors import UserError
 from genstack.web.runs import open_runs
-from genstack.web.server import check_gradio, serve, workspace
-from genstack.web.workspace import Workspace
+from genstack.web.server import check_gradio, serve
 
 
 def web(runs: list[Trained], host: str = "127.0.0.1", port: int = 0, device: str = "auto") -> None:
@@ -28,7 +25,5 @@ def web(runs: list[Trained], host: str = "127.0.0.1", port: int = 0, device: str
         raise UserError("--runs is missing; expected a run: genstack web runs/flowers-prior")
     if not 0 <= port < 2**16:
         raise UserError(f"port must be from 0 to {2**16 - 1}, got {port}")
-    with workspace() as name:
-        space = Workspace(Path(name))
-        check_gradio(space.folder)
-        serve(open_runs(runs, device), space, host, port)
+    check_gradio()
+    serve(open_runs(runs, device), host, port)
