@@ -133,7 +133,7 @@ class OptionWidgets:
             return None
         if not isinstance(default, tuple):
             return type(default)(value)
-        return tuple(numbers(value, len(default), name))
+        return tuple(parse_numbers(value, len(default), name))
 
     def _widget(self, offer: Offer) -> Any:
         import gradio as gr
@@ -184,7 +184,7 @@ class RunPage:
             yield {widget: update for one in self.pictures for widget, update in one.updates(file).items()}
             gr.Info("The picture is in the other tabs.", duration=4)
 
-        widgets = [widget for one in self.pictures for widget in (one.file, *one.shown)]
+        widgets = [widget for one in self.pictures for widget in (one.file, *one.widgets)]
         for output in self.outputs:
             chosen = gr.State()
             output.gallery.select(choose, None, [chosen, output.use], **QUICK)
@@ -201,7 +201,7 @@ class PictureWidget:
         self.upload = gr.UploadButton(label, file_types=["image"], size="md")
         self.file = gr.State()
 
-    def chosen(self, values: Values) -> Path:
+    def path(self, values: Values) -> Path:
         """The picture.
 
         Raises:
@@ -221,14 +221,14 @@ class PictureWidget:
             shown: the widgets.
             other_tabs: take pictures of other tabs, too.
         """
-        self.show, self.shown = show, list(shown)
+        self.show, self.widgets = show, list(shown)
         self.page.pictures += [self] * other_tabs
 
         @errors_as_messages
         def take(upload: str) -> Iterator[dict[Any, Any]]:
             yield self.updates(self.page.space.picture(self.page.run.model, upload))
 
-        self.upload.upload(take, self.upload, [self.file, *self.shown], **QUEUED)
+        self.upload.upload(take, self.upload, [self.file, *self.widgets], **QUEUED)
 
     def updates(self, file: Path) -> dict[Any, Any]:
         """Updates that choose the file of a picture."""
@@ -389,7 +389,7 @@ def as_text(value: Any) -> Any:
     return ", ".join(f"{one:g}" for one in value) if isinstance(value, tuple) else value
 
 
-def numbers(text: str, count: int, name: str) -> list[float]:
+def parse_numbers(text: str, count: int, name: str) -> list[float]:
     """Read numbers separated by commas."""
     try:
         found = [float(word) for word in str(text).split(",")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from genstack.cli.verbs.interpolate import COLUMNS, interpolated, make_sheet
+from genstack.cli.verbs.interpolate import COLUMNS, interpolate_files, make_sheet
 from genstack.data.images import CHUNK, save, write
 from genstack.errors import UserError
 from genstack.web.job import Job, Report
@@ -34,7 +34,7 @@ class Interpolation(Job):
         if self.count > MOST:
             raise UserError(f"count must be at most {MOST} on this page, got {self.count}")
         model, (first, last) = self.run.model, self.places
-        images = interpolated(model, first, last, self.count)
+        images = interpolate_files(model, first, last, self.count)
         write(make_sheet(images), self.out)
         files = [self.folder / f"{index:05d}.png" for index in range(self.count)]
         for index, (image, file) in enumerate(zip(images, files, strict=True)):

@@ -68,9 +68,9 @@ class Job(ABC):
     @property
     def command(self) -> str:
         """The command, for the folder in which the archive is unpacked."""
-        named = words({name: self.shown(value) for name, value in self.settings.items()})
-        given = [self.run.name, *map(self.shown, self.places)]
-        options = map(option, [*named, f"--out={self.shown(self.out)}"])
+        named = words({name: self.relative(value) for name, value in self.settings.items()})
+        given = [self.run.name, *map(self.relative, self.places)]
+        options = map(option, [*named, f"--out={self.relative(self.out)}"])
         return " ".join([f"genstack {self.verb}", *map(shlex.quote, given), *options])
 
     @final
@@ -80,14 +80,14 @@ class Job(ABC):
         return "\n".join(self.lines) + "\n"
 
     @final
-    def shown(self, value: Any) -> Any:
+    def relative(self, value: Any) -> Any:
         """A value with paths relative to the folder above."""
         return str(value.relative_to(self.folder.parent)) if isinstance(value, Path) else value
 
     @final
     def path(self, file: Path) -> str:
         """A path in Python."""
-        return f"Path({literal(self.shown(file))})"
+        return f"Path({literal(self.relative(file))})"
 
     @final
     @property

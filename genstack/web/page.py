@@ -43,7 +43,7 @@ def page(runs: Sequence[OpenRun], space: Workspace) -> Any:
                 for title, run in zip(titles(runs), runs, strict=True):
                     with gr.Tab(title):
                         place_run(run, space)
-                samplers = [run for run in runs if sample.offered(run)]
+                samplers = [run for run in runs if sample.supports(run)]
                 if len(samplers) > 1:
                     with gr.Tab(compare.TITLE):
                         compare.build(samplers, space)
@@ -64,7 +64,7 @@ def place_run(run: OpenRun, space: Workspace) -> None:
     own = RunPage(run, space)
     with gr.Tabs():
         for tab in TABS:
-            if tab.offered(run):
+            if tab.supports(run):
                 with gr.Tab(tab.TITLE):
                     tab.build(own)
     own.connect()

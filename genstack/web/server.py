@@ -40,7 +40,7 @@ def check_gradio() -> None:
 
 def serve(runs: Sequence[OpenRun], host: str, port: int) -> None:
     """Serve the page until SIGINT or SIGTERM, with its files in a temporary folder."""
-    with ended_by_signal() as ended, TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
+    with signal_event() as ended, TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         space = Workspace(Path(name))
         os.environ["GRADIO_TEMP_DIR"] = str(space.folder / "cache")
         blocks, address = launch(runs, space, host, port)
@@ -51,7 +51,7 @@ def serve(runs: Sequence[OpenRun], host: str, port: int) -> None:
 
 
 @contextmanager
-def ended_by_signal() -> Iterator[threading.Event]:
+def signal_event() -> Iterator[threading.Event]:
     """Yield an event that SIGINT or SIGTERM sets, instead of ending the process."""
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in SIGNALS}

@@ -42,11 +42,11 @@ def interpolate(
         device: auto, cpu, cuda or mps.
     """
     model = load(Path(run)).to(choose_device(device))
-    write(make_sheet(interpolated(model, Path(first), Path(last), count)), Path(out))
+    write(make_sheet(interpolate_files(model, Path(first), Path(last), count)), Path(out))
     print(f"{count} images from {first} to {last}: {out}")
 
 
-def interpolated(model: Model, first: Path, last: Path, count: int) -> Float[Tensor, "count c H W"]:
+def interpolate_files(model: Model, first: Path, last: Path, count: int) -> Float[Tensor, "count c H W"]:
     """Interpolate between two pictures."""
     if count < 2:
         raise UserError(f"count must be at least 2, both ends included; got {count}")

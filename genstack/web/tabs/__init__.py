@@ -1,1 +1,1 @@
-"""Tabs of the page, one file each: `offered(run)`, and `build(run, space)`, which places its widgets."""
+"""Tabs of the page, one file each: `supports(run)`, and `build(run, space)`, which places its widgets."""

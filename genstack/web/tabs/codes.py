@@ -21,7 +21,7 @@ SIDE = 512  # pixels of the picture to choose in
 Cell = tuple[int, int]
 
 
-def offered(run: OpenRun) -> bool:
+def supports(run: OpenRun) -> bool:
     """Return True for models with codes."""
     return run.has_model and run.model.compressor.has_codes
 
@@ -121,7 +121,7 @@ class CodeWidgets:
 
     def job(self, values: Values) -> Decoding:
         """The picture decoded with the changes."""
-        file, words = self.picture.chosen(values), self.words(values)
+        file, words = self.picture.path(values), self.words(values)
         parts = (self.run.name, self.run.model.fingerprint, words, file.parent.name)
         folder = new_folder(self.space.folder, "decode", *parts)
         target = folder / "picture.png"
@@ -130,7 +130,7 @@ class CodeWidgets:
 
     def cell(self, values: Values, pixel: tuple[int, int]) -> Cell:
         """Row and column under a clicked pixel."""
-        with Image.open(self.picture.chosen(values)) as image:
+        with Image.open(self.picture.path(values)) as image:
             size = enlarged_size(image, SIDE)
         return cell_at(self.layout.grids[values[self.grid]], size, (int(pixel[0]), int(pixel[1])))
 

@@ -12,7 +12,7 @@ TITLE = "Extend"
 MOST = 2  # times the side of the model, on each side
 
 
-def offered(run: OpenRun) -> bool:
+def supports(run: OpenRun) -> bool:
     """Return True for models with a prior over one grid."""
     return run.has_model and run.model.prior is not None and len(run.model.layout.grids) == 1
 
@@ -45,7 +45,7 @@ def build(page: RunPage) -> None:
         return {image: str(file)}
 
     def job(values: Values) -> Job:
-        file = picture.chosen(values)
+        file = picture.path(values)
         above, below, left, right = (int(values[side]) for side in sides)
         samples = widgets.job(run, space, values, file.parent.name, above, below, left, right)
         target = samples.folder / "picture.png"

@@ -16,7 +16,7 @@ TITLE = "Inpaint"
 SIDE = 512  # pixels of the picture to paint on
 
 
-def offered(run: OpenRun) -> bool:
+def supports(run: OpenRun) -> bool:
     """Return True for models with a prior."""
     return run.has_model and run.model.prior is not None
 
@@ -46,11 +46,11 @@ def build(page: RunPage) -> None:
             output = page.output()
 
     def show(file: Path) -> dict[Any, Any]:
-        background = enlarged(file)
+        background = enlarge(file)
         return {editor: {"background": background, "layers": [], "composite": background}}
 
     def job(values: Values) -> Job:
-        file, paint = picture.chosen(values), painted(values[editor])
+        file, paint = picture.path(values), paint_opacity(values[editor])
         samples = widgets.job(run, space, values, file.parent.name, paint.tobytes())
         image, mask = samples.folder / "picture.png", samples.folder / "mask.png"
         image.write_bytes(file.read_bytes())
@@ -63,7 +63,7 @@ def build(page: RunPage) -> None:
         run_button("Sample the painted part", [job], inputs, [output], space)
 
 
-def enlarged(file: Path) -> np.ndarray:
+def enlarge(file: Path) -> np.ndarray:
     """A picture with about SIDE pixels, to paint on."""
     with Image.open(file) as image:
         factor = max(1, SIDE // max(image.size))
@@ -71,7 +71,7 @@ def enlarged(file: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB").resize(size, Image.Resampling.NEAREST))
 
 
-def painted(edited: Any) -> np.ndarray:
+def paint_opacity(edited: Any) -> np.ndarray:
     """Opacity of the paint of an editor."""
     layers = (edited or {}).get("layers") or []
     if not layers:

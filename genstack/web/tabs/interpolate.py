@@ -13,7 +13,7 @@ TITLE = "Interpolate"
 NAMES = ("first", "last")
 
 
-def offered(run: OpenRun) -> bool:
+def supports(run: OpenRun) -> bool:
     """Return True for every model."""
     return run.has_model
 
@@ -43,7 +43,7 @@ def build(page: RunPage) -> None:
             output = page.output()
 
     def job(values: Values) -> Job:
-        files = [ends[name].chosen(values) for name in NAMES]
+        files = [ends[name].path(values) for name in NAMES]
         number = int(values[count])
         names = [file.parent.name for file in files]
         folder = new_folder(space.folder, "interpolate", run.name, run.model.fingerprint, number, *names)

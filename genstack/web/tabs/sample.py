@@ -6,7 +6,7 @@ from genstack.web.runs import OpenRun
 TITLE = "Sample"
 
 
-def offered(run: OpenRun) -> bool:
+def supports(run: OpenRun) -> bool:
     """Return True for models that sample."""
     return run.has_model and run.model.can_sample
 

@@ -11,7 +11,7 @@ TITLE = "Training"
 SECONDS = 5  # between two looks
 
 
-def offered(run: OpenRun) -> bool:
+def supports(run: OpenRun) -> bool:
     """Return True for runs that were trained here."""
     return run.trained_here
 
