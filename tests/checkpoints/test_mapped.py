@@ -19,16 +19,20 @@ import os
 import sys
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
+import torch
 from genstack.checkpoints.published import load
 
+torch.set_num_threads(1)  # a forked process would wait for threads that only its parent has
 load(Path(sys.argv[1]))
 for place in sys.argv[2:]:
     if os.fork() == 0:
-        before = getrusage(RUSAGE_SELF).ru_maxrss
-        model = load(Path(place))
-        kept = sum(value.nbytes for value in model.compressor.state_dict().values())
-        print((getrusage(RUSAGE_SELF).ru_maxrss - before) * 1024 / kept, flush=True)
-        os._exit(0)
+        try:
+            before = getrusage(RUSAGE_SELF).ru_maxrss
+            model = load(Path(place))
+            kept = sum(value.nbytes for value in model.compressor.state_dict().values())
+            print((getrusage(RUSAGE_SELF).ru_maxrss - before) * 1024 / kept, flush=True)
+        finally:
+            os._exit(0)
     os.wait()
 """
 
