@@ -9,7 +9,8 @@ import itertools
 import os
 import resource
 import socket
-import warnings
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any, get_args
 import jaxtyping
 import pytest
 import torch
-import torch.multiprocessing
 
 followed = jaxtyping.jaxtyped
 
@@ -119,28 +119,42 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
     return limited
 
 
+#: Calls a function of a test's file in a process of its own, with its rank, and saves what it returns.
+CALL = """
+import importlib.util, sys
+import torch
+
+torch.set_num_threads(1)
+path, name, rank, out = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("called", path)
+module = sys.modules["called"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+torch.save(getattr(module, name)(int(rank)), out)
+"""
+
+
 @pytest.fixture(scope="session")
 def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
-    """Call a function with a rank in each of several processes, and return what each returned.
+    """Call a function of a test's file with a rank in two processes, and return what each returned.
 
-    They are copies of this process: a new one would import for seconds. The first that fails ends all.
+    They are new ones: autograd does not work in a copy of a process that has used it.
     """
 
-    def call(function: Callable[[int], Any], count: int = 2) -> list[Any]:
-        folder = tmp_path_factory.mktemp("processes")
+    def call(function: Callable[[int], Any]) -> list[Any]:
+        folder, code = tmp_path_factory.mktemp("processes"), function.__code__
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-
-        def one(rank: int) -> None:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-            torch.save(function(rank), folder / f"{rank}.pt")
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no errors, as in processes of their own
-            torch.multiprocessing.start_processes(one, nprocs=count, start_method="fork")
-        return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        shared |= {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path(__file__).parents[1])}
+        running = []
+        for rank in ("0", "1"):
+            words = [sys.executable, "-c", CALL, code.co_filename, code.co_name, rank, f"{folder}/{rank}.pt"]
+            own = os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
+            running.append(subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True))
+        errors = [process.communicate()[1] for process in running]
+        assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
+        return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
     return call
 

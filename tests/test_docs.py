@@ -149,7 +149,7 @@ def test_settings_that_are_named_exist(page, parsing):
         if name in ("train compressor", "train prior")
     ]
     for place in re.findall(r"--((?:model|data|trainer|log)\b[\w.-]*\w)", page.read_text(encoding="utf-8")):
-        group, _, name = place.replace("-", "_").partition(".")
+        group, _, name = place.replace("-", "_").removesuffix(".help").partition(".")
         assert not name or any(known(found[group].arguments(), name) for found in groups), place
 
 

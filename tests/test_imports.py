@@ -30,7 +30,7 @@ ORDER = (
     *("errors", "plugins", "discovery", "atomic", "quiet", "layout", "inputs", "dist", "hub", "pretrained"),
     *("models", "transformer", "compressor", "conditions", "prior", "data", "losses", "model"),
     *("description", "data.codes", "sampling", "checkpoints", "evaluation", "training", "report", "testing"),
-    *("web", "cli"),
+    *("cli", "web"),
 )
 
 
@@ -80,7 +80,9 @@ def imported(path: Path) -> list[str]:
 
 def room(module: str) -> str:
     """The folder or module of ORDER that a module is in."""
-    first, *rest = module.split(".")[1:]
+    first, *rest = module.removesuffix(".py").split(".")[1:]
+    if [first, *rest] == ["cli", "verbs", "web"]:
+        return "web"  # its command line
     return "data.codes" if [first, *rest[:1]] == ["data", "codes"] else first
 
 

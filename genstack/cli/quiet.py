@@ -51,18 +51,20 @@ _format = warnings.formatwarning
 def quiet() -> Iterator[None]:
     """Install the filters for a while, in this process and in workers that it starts."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    before, loggers = warnings.formatwarning, [logging.getLogger(name) for name in LOGGERS]
+    before = warnings.formatwarning
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    added = [logger for logger in loggers if _is_wanted not in logger.filters]  # none in nested calls
     with warnings.catch_warnings():
         warnings.formatwarning = _format_warning  # `showwarning` would end the recording of warnings
         for message in WARNINGS:
             warnings.filterwarnings("ignore", message=message)
-        for logger in loggers:
+        for logger in added:
             logger.addFilter(_is_wanted)
         try:
             yield
         finally:
             warnings.formatwarning = before
-            for logger in loggers if before is _format else ():  # the outermost of nested calls
+            for logger in added:
                 logger.removeFilter(_is_wanted)
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from genstack.losses.features import Features
+from genstack.losses.features import Features, ImageFeatures
 from genstack.testing.expect import build, check_frozen, check_plan, gradients_flow, one_line_or_works
 
 SIZES = ((64, 64), (61, 47))
@@ -15,33 +16,35 @@ def make(part: type[Features], **given: Any) -> Features:
     return build(part, **given)
 
 
+def _tensors(seen: ImageFeatures) -> list[Tensor]:
+    """All features of images, without logits where there are none."""
+    return [*seen.maps, seen.pooled, *([] if seen.logits is None else [seen.logits])]
+
+
 def maps_have_the_widths_and_grids(features: Features) -> None:
-    """`widths` and `grids` tell the shape of each map; there are pooled features and logits of each image."""
+    """`widths` and `grids` tell the shape of each map; pooled features (and logits) are of each image."""
     network = features.build()
     for size in SIZES:
         seen = network(torch.rand(2, 3, *size) * 2 - 1)
         assert tuple(tuple(found.shape[-2:]) for found in seen.maps) == tuple(features.grids(*size))
         assert tuple(found.shape[1] for found in seen.maps) == tuple(features.widths)
-        assert len(seen.pooled) == len(seen.logits) == 2
+        assert len(seen.pooled) == 2 and (seen.logits is not None) == features.has_logits
 
 
 def images_do_not_affect_each_other(features: Features) -> None:
     """An image has the same features alone and in a batch."""
     network, images = features.build(), torch.rand(2, 3, *SIZES[1]) * 2 - 1
     together, alone = network(images), [network(image) for image in images.split(1)]
-    for found, parts in (
-        *((found, [one.maps[index] for one in alone]) for index, found in enumerate(together.maps)),
-        (together.pooled, [one.pooled for one in alone]),
-        (together.logits, [one.logits for one in alone]),
-    ):
-        torch.testing.assert_close(torch.cat(parts), found, rtol=1e-3, atol=1e-4)
+    parts = zip(*map(_tensors, alone), strict=True)
+    for found, apart in zip(_tensors(together), parts, strict=True):
+        torch.testing.assert_close(torch.cat(apart), found, rtol=1e-3, atol=1e-4)
 
 
 def gradients_reach_the_images(features: Features) -> None:
     """A compressor learns through the frozen network."""
     images = (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
     seen = features.build()(images)
-    sum(part.square().sum() for part in (*seen.maps, seen.logits)).backward()
+    sum(part.square().sum() for part in _tensors(seen)).backward()
     gradients_flow({"images": images})
 
 

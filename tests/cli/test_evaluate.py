@@ -45,6 +45,10 @@ class MeanFeatures(Extractor):
         return Features(means, means.softmax(1))
 
 
+def available(device):
+    return [MeanFeatures()], {"FID": "no weights"}
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """A folder with an untrained compressor, prior and VAE."""
@@ -58,10 +62,7 @@ def place(tmp_path, monkeypatch):
     save(Model(compressor, preprocessing, CLASSES, prior), tmp_path / "prior")
     save(Model(Autoencoder(3, network, Gaussian(4)), preprocessing), tmp_path / "vae")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "genstack.evaluation.networks.available_extractors",
-        lambda device: ([MeanFeatures()], {"FID": "no weights"}),
-    )
+    monkeypatch.setattr("genstack.evaluation.networks.available_extractors", available)
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -379,21 +380,19 @@ def test_missing_inception_weights_error_names_the_cache(place, monkeypatch):
     assert "expected SHA-256" in extractors.available_extractors("cpu")[1]["FID"]
 
 
+FEW = ["evaluate", "prior", "--data.source", "shapes:40", "--samples", "20", "--batch-size", "8", *QUICK]
+
+
+def evaluate_share(rank):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genstack.evaluation.networks.available_extractors", available)
+        return main([*FEW, "--out", "two"])
+
+
 @pytest.mark.distributed
 def test_two_processes_match_one(place, in_processes):
-    words = [
-        "evaluate",
-        "prior",
-        "--data.source",
-        "shapes:40",
-        "--samples",
-        "20",
-        "--batch-size",
-        "8",
-        *QUICK,
-    ]
-    assert in_processes(lambda rank: main([*words, "--out", "two"])) == [None, None]
-    assert main([*words, "--out", "one"]) is None
+    assert in_processes(evaluate_share) == [None, None]
+    assert main([*FEW, "--out", "one"]) is None
     one, two = (card(place / name) for name in ("one", "two"))
     assert one[1] == two[1]
     assert one[0]["images"] == two[0]["images"]

@@ -10,6 +10,7 @@ from genstack.losses.classifier import ClassifierDistance
 from genstack.losses.dinov2 import MODEL, DINOv2
 from genstack.losses.feature_discriminator import FeatureDiscriminator
 from genstack.losses.features import Frozen
+from genstack.testing import laws
 
 SMALL = {
     "hidden_size": 12,
@@ -46,6 +47,11 @@ def test_maps_are_the_tokens_of_transformers(folder):
     torch.testing.assert_close(found.maps[1], tokens.transpose(1, 2).unflatten(2, (2, 3)))
     torch.testing.assert_close(found.pooled, outputs.pooler_output)
     assert found.maps[0].shape == (2, 12, 2, 3) and not torch.equal(*found.maps) and found.logits is None
+
+
+def test_laws_of_features_hold(folder):
+    for law in laws(DINOv2, folder=folder, size=42):
+        law()
 
 
 def test_gradients_reach_images_and_heads_but_not_the_network(folder):

@@ -1,13 +1,12 @@
 """A resumed run equals an uninterrupted one bit for bit."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,9 @@ from genstack.prior.random_order import RandomOrder
 from genstack.training.callbacks import checkpoint
 from genstack.training.prior import PriorTraining
 
+ROOT = Path(__file__).parents[2]
+TRAIN = [sys.executable, str(ROOT / "train.py")]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 EVERY_STEP = ("--trainer.checkpoint_minutes", "0")
 
 pytestmark = pytest.mark.slow
@@ -129,7 +131,7 @@ def wait(process, folder, step):
     """Wait until a run has done some steps."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.is_alive(), process.exitcode
+        assert process.poll() is None, process.stderr.read()
         if (folder / "metrics.jsonl").exists() and f'"step": {step}' in (
             folder / "metrics.jsonl"
         ).read_text():
@@ -138,20 +140,11 @@ def wait(process, folder, step):
     raise TimeoutError(f"{folder} has not come to step {step}")
 
 
-def begin(words, errors=os.devnull):
-    """Start a run in a copy of this process, in a group of its own."""
-
-    def work():
-        os.setsid()
-        with Path(errors).open("w") as sys.stderr:
-            os.dup2(sys.stderr.fileno(), 2)
-            sys.exit(main(["train", *words]))
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the copy does not need
-        process.start()
-    return process
+def begin(words):
+    """A run in another process, in a group of its own."""
+    return subprocess.Popen(
+        [*TRAIN, *words], env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_killed_run_resumes_bit_for_bit(runs, unlike, stage):
@@ -160,22 +153,21 @@ def test_killed_run_resumes_bit_for_bit(runs, unlike, stage):
     process = begin(runs.words(stage, folder.name, *length, *EVERY_STEP))
     wait(process, folder, 5)
     process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert 4 <= torch.load(folder / checkpoint.LAST, weights_only=True)["global_step"] < 20
     assert main(["train", "resume", str(folder)]) is None
     assert unlike(whole, folder) == []
 
 
-def test_ctrl_c_with_data_workers(runs, straight, unlike, tmp_path):
+def test_ctrl_c_with_data_workers(runs, straight, unlike):
     """A terminal interrupts the whole group of processes, those that read images included."""
     whole, folder = straight("compressor"), runs.folder / "readers"
-    process = begin(runs.words("compressor", folder.name, "--data.workers", "2"), tmp_path / "errors")
+    process = begin(runs.words("compressor", folder.name, "--data.workers", "2"))
     wait(process, folder, 2)
     os.killpg(process.pid, signal.SIGINT)
-    process.join(120)
-    errors = (tmp_path / "errors").read_text()
-    assert process.exitcode == 130, errors
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert f"Continue with:  genstack train resume {folder}" in errors
     assert main(["train", "resume", str(folder)]) is None
