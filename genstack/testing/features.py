@@ -44,7 +44,7 @@ def gradients_reach_the_images(features: Features) -> None:
     """A compressor learns through the frozen network."""
     images = (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
     seen = features.build()(images)
-    sum(part.square().sum() for part in _tensors(seen)).backward()
+    torch.stack([part.square().sum() for part in _tensors(seen)]).sum().backward()
     gradients_flow({"images": images})
 
 
