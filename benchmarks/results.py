@@ -256,21 +256,16 @@ def prior_row(recipe: Recipe, runs: Path) -> list[str]:
     folder = runs / recipe.name
     found, model = numbers(folder), load(folder)
     assert model.prior is not None
-    shown = "-"
-    if "agreement (neighbours-EffLite0)" in found:
-        agreement = found["agreement (neighbours-EffLite0)"]
-        shown = " of ".join(f"{agreement[side]:.0%}" for side in ("value", "real"))
     copies = f"{found['near-copies']['value']:.0%}"
     return [
         named(recipe),
         Path(recipe.options["compressor"]).name,
         f"{weights(folder, 'prior'):.2f} M",
-        said(found, "nats/code", ".2f", interval=True) + {"exact": ""}.get(model.prior.likelihood, ", bound"),
+        said(found, "nats/code", ".2f", interval=True) + ", bound" * ("bound" in model.prior.likelihood),
         said(found, "nats/code (unigram)", ".2f"),
         said(found, "nats/code (uniform)", ".2f"),
         said(found, f"bits/pixel (prior, {model.prior.likelihood})"),
         said(found, "gKID-EffLite0"),
-        shown,
         copies,
         minutes(folder),
     ]
@@ -297,7 +292,7 @@ PRIOR_TITLE = (
         "bits/pixel",
         "gKID-EffLite0",
     ),
-    *("shows what was asked", "near-copies", "minutes"),
+    *("near-copies", "minutes"),
 )
 
 
@@ -334,7 +329,8 @@ def pictures(done: Sequence[Recipe], runs: Path) -> str:
             continue
         unigram = dict(points(folder, "val/unigram"))
         below = [(step, unigram[step] - value) for step, value in points(folder, "val/nats")]
-        gain.append((name, below))
+        if below:  # priors over latents have no nats
+            gain.append((name, below))
     boxes = [("held-out PSNR in dB, by step", psnr), ("nats/code below the unigram entropy, by step", gain)]
     drawn = [box(title, curves, 470 * place) for place, (title, curves) in enumerate(boxes) if curves]
     height = 30 + 17 * max(map(len, (psnr, gain))) + 20
