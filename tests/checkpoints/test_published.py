@@ -645,8 +645,8 @@ def test_the_list_names_every_format(capsys):
     for kind in formats().values():
         known = kind.provenance
         assert known is not None
-        row = [kind.what, known.files, known.source, known.licence, known.checked]
-        assert all(each in listed for each in row)
+        row = [kind.what, known.files, known.source, known.licence, known.weights, known.checked]
+        assert all(each.strip() == each != "" and each in listed for each in row)
         assert f"| {' | '.join(row)} |" in page, "docs/published_weights.md has a row for each"
     assert main(["import"]) == 2
     assert main(["import", "x.ckpt", "--out", "run", "--resolution", "big"]) == 2

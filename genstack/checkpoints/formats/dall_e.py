@@ -30,9 +30,10 @@ class DallE(Format):
 
     what = "discrete VAE of DALL-E, a folder with encoder.pkl and decoder.pkl"
     provenance = Provenance(
-        files="encoder.pkl and decoder.pkl",
+        files="encoder.pkl, decoder.pkl (https://cdn.openai.com/dall-e/)",
         source="openai/DALL-E",
         licence="modified MIT",
+        weights="modified MIT",
         checked="logits, codes, statistics of pixels, images",
     )
     required = (

@@ -31,9 +31,10 @@ class DiffusersVQ(Format):
 
     what = "VQModel of diffusers"
     provenance = Provenance(
-        files="folders with config.json, such as vqvae/ of pipelines, amused/amused-256 on the hub",
+        files="folders with config.json, such as vqvae/ of pipelines (hub: amused/amused-{256,512})",
         source="huggingface/diffusers",
         licence="Apache 2.0",
+        weights="aMUSEd: OpenRAIL++; others: their model cards",
         checked="latents, codes, images, old and new names",
     )
     required = (
@@ -53,9 +54,11 @@ class DiffusersKL(Format):
 
     what = "AutoencoderKL of diffusers, also of SD3 and FLUX"
     provenance = Provenance(
-        files="vae/ of Stable Diffusion, SD3 and FLUX.1 on the hub, stabilityai/sd-vae-ft-mse",
+        files="vae/ of Stable Diffusion, SD3 and FLUX.1 (hub: stabilityai/sd-vae-ft-mse)",
         source="huggingface/diffusers",
         licence="Apache 2.0",
+        weights="sd-vae-ft-mse: MIT; FLUX.1's autoencoder: Apache 2.0; SD3: Stability AI Community; others: "
+        "their model cards",
         checked="means, deviations, scaled latents, images",
     )
     required = (

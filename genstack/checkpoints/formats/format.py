@@ -161,13 +161,15 @@ class Provenance:
     Args:
         files: names of published files, and where they are.
         source: repository of the project.
-        licence: licence of the code; that of weights is in their model cards.
+        licence: licence of the code, as in the repository.
+        weights: licence of the weights, as in the repository or on the page of the files.
         checked: results that agree with the project's own code on small random weights in the same format.
     """
 
     files: str
     source: str
     licence: str
+    weights: str
     checked: str
 
 

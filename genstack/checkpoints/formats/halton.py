@@ -38,9 +38,11 @@ class HaltonMaskGIT(Format):
 
     what = "transformer of Halton-MaskGIT"
     provenance = Provenance(
-        files="ImageNet_{256,384}_{tiny,small,base,large}.pth; hub: llvictorll/Halton-MaskGIT",
+        files="ImageNet_256_{tiny,small,base}.pth, ImageNet_384_{small,base,large}.pth (hub: "
+        "llvictorll/Halton-MaskGIT)",
         source="valeoai/Halton-MaskGIT",
         licence="MIT",
+        weights="MIT",
         checked="logits, order, greedy codes",
     )
     required = (

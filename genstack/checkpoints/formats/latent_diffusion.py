@@ -11,9 +11,11 @@ class LatentDiffusionKL(Format):
 
     what = "KL autoencoder of latent-diffusion or FLUX"
     provenance = Provenance(
-        files="kl-f*.ckpt, ae.safetensors of FLUX.1",
+        files="kl-f{4,8,16,32}.zip (https://ommer-lab.com/files/latent-diffusion/); ae.safetensors (hub: "
+        "black-forest-labs/FLUX.1-schnell)",
         source="CompVis/latent-diffusion, black-forest-labs/flux",
-        licence="MIT, Apache 2.0",
+        licence="MIT; Apache 2.0",
+        weights="latent-diffusion: not stated; FLUX.1's autoencoder: Apache 2.0",
         checked="means and images of AutoencoderKL of diffusers with the same weights",
     )
     required = (

@@ -45,9 +45,11 @@ class LlamaGenTokenizer(Format):
 
     what = "tokenizer of LlamaGen"
     provenance = Provenance(
-        files="vq_ds{8,16}_{c2i,t2i}.pt; Janus-1.3B, Janus-Pro",
+        files="vq_ds{8,16}_c2i.pt (hub: FoundationVision/LlamaGen); vq_ds16_t2i.pt (hub: "
+        "peizesun/llamagen_t2i); Janus-1.3B, Janus-Pro-{1B,7B} (hub: deepseek-ai)",
         source="FoundationVision/LlamaGen, deepseek-ai/Janus",
         licence="MIT",
+        weights="LlamaGen: MIT; Janus: DeepSeek Model License 1.0 (its hub pages say MIT)",
         checked="latents, codes, images, EMA, shards",
     )
     required = (
@@ -74,9 +76,10 @@ class LlamaGenPrior(Format):
 
     what = "class-conditional transformer of LlamaGen"
     provenance = Provenance(
-        files="c2i_{B,L,XL,XXL,3B}_{256,384}.pt",
+        files="c2i_{B,L}_{256,384}.pt, c2i_{XL,XXL,3B}_384.pt (hub: FoundationVision/LlamaGen)",
         source="FoundationVision/LlamaGen",
         licence="MIT",
+        weights="MIT",
         checked="logits, greedy codes with guidance",
     )
     required = ("cls_embedding.embedding_table.weight", *TRANSFORMER)
@@ -103,9 +106,10 @@ class LlamaGenTextPrior(Format):
 
     what = "text-conditional transformer of LlamaGen"
     provenance = Provenance(
-        files="t2i_XL_stage{1_256,2_512}.pt",
+        files="t2i_XL_stage{1_256,2_512}.pt (hub: peizesun/llamagen_t2i)",
         source="FoundationVision/LlamaGen",
         licence="MIT",
+        weights="MIT",
         checked="conditions, logits, greedy codes with guidance",
     )
     required = ("cls_embedding.cap_proj.fc1.weight", "cls_embedding.uncond_embedding", *TRANSFORMER)

@@ -61,9 +61,10 @@ class MaskBitTokenizer(Format):
 
     what = "tokenizer of MaskBit"
     provenance = Provenance(
-        files="maskbit_tokenizer_{10,12,14,16,18}bit.bin; hub: markweber",
+        files="maskbit_tokenizer_{10,12,14,16,18}bit.bin (hub: markweber/maskbit_tokenizer_*bit)",
         source="markweberdev/maskbit",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="latents, codes, images",
     )
     required = (
@@ -113,9 +114,10 @@ class MaskBitGenerator(Format):
 
     what = "generator of MaskBit"
     provenance = Provenance(
-        files="maskbit_generator_{10,12,14,16,18}bit.bin; hub: markweber",
+        files="maskbit_generator_{10,12,14,16,18}bit.bin (hub: markweber/maskbit_generator_*bit)",
         source="markweberdev/maskbit",
         licence="Apache 2.0",
+        weights="model cards not found; those of the tokenizers: Apache 2.0",
         checked="logits with single groups masked, greedy codes with guidance",
     )
     required = (

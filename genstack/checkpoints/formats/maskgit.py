@@ -20,9 +20,10 @@ class MaskGITVQGAN(Format):
 
     what = "VQGAN of MaskGIT, in 1d-tokenizer"
     provenance = Provenance(
-        files="maskgit-vqgan-imagenet-f16-256.bin; hub: fun-research/TiTok",
+        files="maskgit-vqgan-imagenet-f16-256.bin (hub: fun-research/TiTok)",
         source="bytedance/1d-tokenizer, google-research/maskgit",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="latents, codes, images",
     )
     required = (

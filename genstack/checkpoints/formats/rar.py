@@ -40,9 +40,10 @@ class RAR(Format):
 
     what = "RAR transformer of 1d-tokenizer"
     provenance = Provenance(
-        files="rar_{b,l,xl,xxl}.bin; hub: yucornetto/RAR",
+        files="rar_{b,l,xl,xxl}.bin (hub: yucornetto/RAR)",
         source="bytedance/1d-tokenizer",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="logits in two orders, greedy codes with guidance",
     )
     required = (

@@ -23,9 +23,10 @@ class RosinalityVQVAE2(Format):
 
     what = "VQ-VAE-2 of vq-vae-2-pytorch (rosinality)"
     provenance = Provenance(
-        files="vqvae_*.pt",
+        files="vqvae_*.pt, of one's own training; the project publishes none",
         source="rosinality/vq-vae-2-pytorch",
-        licence="MIT",
+        licence="MIT; its VQ-VAE: Apache 2.0",
+        weights="none published",
         checked="latents and codes of both grids, images",
     )
     required = ("enc_b.blocks.0.weight", "enc_t.blocks.0.weight", "quantize_t.embed", "quantize_b.embed")

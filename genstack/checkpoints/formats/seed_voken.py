@@ -28,10 +28,12 @@ class OpenMAGVIT2(Format):
 
     what = "LFQ tokenizer of SEED-Voken (Open-MAGVIT2) or BitDance"
     provenance = Provenance(
-        files="imagenet_{128,256}_L.ckpt, pretrain256_{16384,262144}.ckpt; "
-        "ae_d{16c32,32c128,32c256}; hub: TencentARC/Open-MAGVIT2-*, shallowdream204/BitDance*",
+        files="imagenet_{128,256}_L.ckpt, pretrain256_{16384,262144}.ckpt (hub: "
+        "TencentARC/Open-MAGVIT2-Tokenizer-*); ae_{d16c32,d32c128,d32c256}.safetensors (hub: "
+        "shallowdream204/BitDance-Tokenizer)",
         source="TencentARC/SEED-Voken, shallowdream204/BitDance",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="latents, codes, bits, images, EMA",
     )
     required = (

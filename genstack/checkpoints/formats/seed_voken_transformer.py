@@ -41,9 +41,10 @@ class IBQTransformer(Format):
 
     what = "transformer of SEED-Voken (IBQ)"
     provenance = Provenance(
-        files="AR_256_{B,L,XL,XXL}.ckpt; hub: TencentARC/IBQ-AR-*",
+        files="AR_256_{B,L,XL,XXL}.ckpt (hub: TencentARC/IBQ-AR-{B,L,XL,XXL})",
         source="TencentARC/SEED-Voken",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="logits, greedy codes with guidance",
     )
     required = (
@@ -68,9 +69,10 @@ class OpenMAGVIT2Transformer(Format):
 
     what = "transformer of SEED-Voken (Open-MAGVIT2)"
     provenance = Provenance(
-        files="AR_256_{B,L,XL}.ckpt; hub: TencentARC/Open-MAGVIT2-AR-{B,L,XL}-256-resolution",
+        files="AR_256_{B,L,XL}.ckpt (hub: TencentARC/Open-MAGVIT2-AR-{B,L,XL}-256-resolution)",
         source="TencentARC/SEED-Voken",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="logits of both parts, greedy codes with guidance",
     )
     required = (

@@ -25,9 +25,12 @@ class TamingVQGAN(Format):
 
     what = "VQGAN of taming-transformers, latent-diffusion or SEED-Voken (IBQ)"
     provenance = Provenance(
-        files="vqgan_imagenet_f16_{1024,16384}.ckpt, vq-f{4,8,16}.ckpt, IBQ of 1024 to 262144 codes",
+        files="vqgan_imagenet_f16_{1024,16384} on heibox.uni-heidelberg.de; vq-f{4,8,16}.zip "
+        "(https://ommer-lab.com/files/latent-diffusion/); imagenet256_{1024,8192,16384,262144}.ckpt "
+        "(hub: TencentARC/IBQ-Tokenizer-*)",
         source="CompVis/taming-transformers, CompVis/latent-diffusion, TencentARC/SEED-Voken",
-        licence="MIT; Apache 2.0",
+        licence="MIT; SEED-Voken: Apache 2.0",
+        weights="IBQ: Apache 2.0; others: not stated",
         checked="latents, codes, images, EMA",
     )
     required = (
@@ -50,9 +53,10 @@ class TamingGumbel(Format):
 
     what = "GumbelVQ of taming-transformers"
     provenance = Provenance(
-        files="vqgan_gumbel_f8.ckpt",
+        files="vqgan_gumbel_f8 on heibox.uni-heidelberg.de",
         source="CompVis/taming-transformers",
         licence="MIT",
+        weights="not stated",
         checked="latents, codes, images",
     )
     required = ("encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight")

@@ -54,9 +54,10 @@ class TamingTransformer(Format):
 
     what = "transformer of taming-transformers (unconditional or of classes)"
     provenance = Provenance(
-        files="cin_transformer.ckpt, faceshq, ffhq, celebahq",
+        files="cin_transformer, faceshq, ffhq, celebahq (links in its README)",
         source="CompVis/taming-transformers",
         licence="MIT",
+        weights="not stated",
         checked="logits, greedy codes",
     )
     required = TRANSFORMER
@@ -112,9 +113,10 @@ class TamingTransformerOfImages(Format):
 
     what = "transformer of taming-transformers, of another image (depth, segmentation)"
     provenance = Provenance(
-        files="drin_depth, sflckr, coco and ade20k with segmentation",
+        files="drin_depth, sflckr, coco and ade20k with segmentation (links in its README)",
         source="CompVis/taming-transformers",
         licence="MIT",
+        weights="not stated",
         checked="codes of the condition, logits, greedy codes",
     )
     required = (*TRANSFORMER, OTHER)

@@ -46,10 +46,11 @@ class TiTokTokenizer(Format):
 
     what = "TiTok tokenizer of 1d-tokenizer"
     provenance = Provenance(
-        files="tokenizer_titok_{l32,b64,s128}.bin, titok_*_vae_c16, titok_*_vq8k; hub: "
-        "fun-research/TiTok, yucornetto",
+        files="tokenizer_titok_{l32,b64,s128}.bin (hub: fun-research/TiTok); "
+        "tokenizer_titok_*_{vq8k,vae_c16}_imagenet (hub: yucornetto)",
         source="bytedance/1d-tokenizer",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="latents, codes, images, distributions",
     )
     required = (

@@ -58,9 +58,11 @@ class TiTokViT(Format):
 
     what = "TiTok generator of 1d-tokenizer (ViT)"
     provenance = Provenance(
-        files="generator_titok_{l32,b64}.bin; hub: yucornetto",
+        files="generator_titok_{l32,b64}.bin (hub: fun-research/TiTok); generator_titok_{l32,b64}_imagenet "
+        "(hub: yucornetto)",
         source="bytedance/1d-tokenizer",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="logits, greedy codes of all schedules of guidance",
     )
     required = (
@@ -84,9 +86,11 @@ class TiTokUViT(Format):
 
     what = "TiTok generator of 1d-tokenizer (UViT)"
     provenance = Provenance(
-        files="generator_titok_s128.bin; hub: yucornetto",
+        files="generator_titok_s128.bin (hub: fun-research/TiTok); generator_titok_s128_imagenet (hub: "
+        "yucornetto)",
         source="bytedance/1d-tokenizer",
         licence="Apache 2.0",
+        weights="Apache 2.0",
         checked="logits, greedy codes of all schedules of guidance",
     )
     required = (

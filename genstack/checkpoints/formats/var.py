@@ -40,9 +40,10 @@ class VARTokenizer(Format):
 
     what = "multi-scale tokenizer of VAR"
     provenance = Provenance(
-        files="vae_ch160v4096z32.pth; hub: FoundationVision/var",
+        files="vae_ch160v4096z32.pth (hub: FoundationVision/var)",
         source="FoundationVision/VAR",
         licence="MIT",
+        weights="MIT",
         checked="codes and images of all scales, inputs of the transformer",
     )
     required = (
@@ -91,9 +92,10 @@ class VARTransformer(Format):
 
     what = "transformer of VAR"
     provenance = Provenance(
-        files="var_d{16,20,24,30,36}.pth; hub: FoundationVision/var",
+        files="var_d{16,20,24,30,36}.pth (hub: FoundationVision/var)",
         source="FoundationVision/VAR",
         licence="MIT",
+        weights="MIT",
         checked="logits, greedy codes with guidance, shared adaLN",
     )
     required = (

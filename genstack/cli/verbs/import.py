@@ -74,7 +74,8 @@ def known_formats() -> str:
         if (known := kind.provenance) is not None:
             lines += [
                 f"    files: {known.files}",
-                f"    from: {known.source} ({known.licence})",
+                f"    from: {known.source}",
+                f"    licence: code {known.licence}; weights {known.weights}",
                 f"    equal to its own code: {known.checked}",
             ]
     return "\n".join(lines)
