@@ -115,6 +115,10 @@ class Autoencoder(Compressor):
     def last_layer(self) -> nn.Parameter:
         return self.decoder.last_layer
 
+    @property
+    def latent_layer(self) -> nn.Parameter | None:
+        return getattr(self.to_quantizer, "weight", None)
+
     def after_step(self, skipped: bool) -> None:
         self.quantizer.after_step(skipped)
 

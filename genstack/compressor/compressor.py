@@ -116,5 +116,10 @@ class Compressor(nn.Module, ABC):
     def last_layer(self) -> nn.Parameter:
         """Weight of the last layer, where adaptive loss weights compare gradients."""
 
+    @property
+    def latent_layer(self) -> nn.Parameter | None:
+        """Weight of the layer before the bottleneck, where weights of losses on latents compare them."""
+        return None
+
     def after_step(self, skipped: bool) -> None:
         """Update buffers once after each optimizer step; see `Bottleneck.after_step`."""

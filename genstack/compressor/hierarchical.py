@@ -186,6 +186,10 @@ class HierarchicalAutoencoder(Compressor):
     def last_layer(self) -> nn.Parameter:
         return self.decoders[-1].last_layer  # type: ignore[return-value]
 
+    @property
+    def latent_layer(self) -> nn.Parameter | None:
+        return getattr(self.to_quantizers[0], "weight", None)
+
     def after_step(self, skipped: bool) -> None:
         for quantizer in self.quantizers:
             quantizer.after_step(skipped)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""The adaptive weight of VQGAN, which balances gradients (arXiv:2012.09841, equation 7)."""
+"""The adaptive weight of VQGAN and VA-VAE, which balances gradients (arXiv:2012.09841, equation 7)."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,12 @@ DELTA = 1e-4  # avoids division by 0
 
 @dataclass(frozen=True)
 class AdaptiveWeight:
-    """Ratio of gradient norms at the decoder's last layer, which scales the adversarial loss.
+    """Ratio of two gradient norms, of the distance of reconstructions and of another loss, which it scales.
 
-    Gradients are averaged over processes, not over accumulated parts. It costs two short backward passes per
-    step, and does not work with `compile`.
+    They are compared at the decoder's last layer for the adversarial loss, and at the layer that writes the
+    latents for Alignment (arXiv:2501.01423). Gradients are averaged over processes, not over accumulated
+    parts. It costs two short backward passes per step, for Alignment one through the whole decoder, and does
+    not work with `compile`.
 
     Args:
         most: upper limit of the ratio.
@@ -30,13 +32,12 @@ class AdaptiveWeight:
             raise UserError(f"most {self.most} of AdaptiveWeight is out of range; it must be above 0")
 
     def __call__(
-        self, distance: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: nn.Parameter
+        self, distance: Float[Tensor, ""], loss: Float[Tensor, ""], layer: nn.Parameter
     ) -> Float[Tensor, ""]:
         """Compute the ratio, without gradient; 0 if it is not finite."""
         gradients = [
-            torch.autograd.grad(term, last_layer, retain_graph=True)[0].float()
-            for term in (distance, adversarial)
+            torch.autograd.grad(term, layer, retain_graph=True)[0].float() for term in (distance, loss)
         ]
-        close, adversarial_norm = all_reduce_mean(torch.stack(gradients)).flatten(1).norm(dim=1)
-        ratio = close / (adversarial_norm + DELTA)
+        distance_norm, loss_norm = all_reduce_mean(torch.stack(gradients)).flatten(1).norm(dim=1)
+        ratio = distance_norm / (loss_norm + DELTA)
         return torch.where(ratio.isfinite(), ratio, 0.0).clamp(max=self.most)

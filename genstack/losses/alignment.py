@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate, normalize
 
 from genstack.errors import UserError
+from genstack.losses.adaptive import AdaptiveWeight
 from genstack.losses.efficientnet import EfficientNetLite0
 from genstack.losses.features import Features, Frozen, check_channels
 from genstack.losses.weight import check_weight
@@ -27,6 +28,7 @@ class Alignment(nn.Module):
         cosine_margin: cosine distance that is left out.
         pairs: weight of the difference of similarities between two positions.
         pairs_margin: difference that is left out.
+        adaptive: AdaptiveWeight, which scales `weight` by a ratio of gradients as in VA-VAE; null for none.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Alignment(nn.Module):
         cosine_margin: float = 0.5,
         pairs: float = 1.0,
         pairs_margin: float = 0.25,
+        adaptive: AdaptiveWeight | None = None,
     ):
         super().__init__()
         for each in (weight, cosine, cosine_margin, pairs, pairs_margin):
@@ -49,6 +52,7 @@ class Alignment(nn.Module):
                 f"map {map} not found; the network has {len(widths)} maps, 0 to {len(widths) - 1}"
             )
         self.channels, self.features, self.weight, self.map = channels, features, weight, map
+        self.adaptive = adaptive
         self.cosine, self.cosine_margin, self.pairs, self.pairs_margin = (
             cosine,
             cosine_margin,

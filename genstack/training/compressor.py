@@ -76,9 +76,14 @@ class CompressorTraining(Training[Compressor]):
             self.adversary.discriminator.grid(height, width)
         if self.alignment is not None:
             self.alignment.check(channels, (height, width), self.model.sizes((height, width))[0])
+            if self.alignment.adaptive is not None and self.model.latent_layer is None:
+                raise UserError(
+                    "an adaptive weight of the alignment needs a layer before the quantizer; use "
+                    "`projection: 1` or `adaptive: null`"
+                )
         self.warned = False
         if compile:
-            if self.adversary is not None and self.adversary.adaptive is not None:
+            if any(part is not None and part.adaptive for part in (self.adversary, self.alignment)):
                 raise UserError(
                     "an adaptive weight needs several backward passes through the decoder, which compiled "
                     "networks do not allow; use `compile: false` or `adaptive: null`"
@@ -108,12 +113,13 @@ class CompressorTraining(Training[Compressor]):
         reconstruction = self.model(batch.images)
         self.usage.update(reconstruction)
         distances = self.distances(batch.images, reconstruction)
-        terms = distances | self.alignment_loss(batch.images, reconstruction) | reconstruction.losses
+        distance = torch.stack(list(distances.values())).sum()
+        alignment = self.alignment_loss(batch.images, reconstruction, distance)
+        terms = distances | alignment | reconstruction.losses
         if self.adversary is not None:
             weight = self.adversary.generator_weight(self.global_step, self.trainer.max_steps)
             if weight > 0:
                 generator_loss = self.adversary.generator_loss(reconstruction.images)
-                distance = torch.stack(list(distances.values())).sum()
                 adaptive = self.adversary.adaptive_weight(distance, generator_loss, self.model.last_layer)
                 terms["adversarial"] = weight * adaptive * generator_loss
                 self.log_step({"adaptive_weight": adaptive})
@@ -140,13 +146,28 @@ class CompressorTraining(Training[Compressor]):
         return terms
 
     def alignment_loss(
-        self, images: Float[Tensor, "b c H W"], reconstruction: Reconstruction
+        self,
+        images: Float[Tensor, "b c H W"],
+        reconstruction: Reconstruction,
+        distance: Float[Tensor, ""] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Compute the weighted distance of latents from features, by name; nothing without alignment."""
+        """Compute the weighted distance of latents from features, by name; nothing without alignment.
+
+        Args:
+            images: the originals.
+            reconstruction: output of the compressor.
+            distance: distance of reconstructions, for the adaptive weight; None in validation, without it.
+        """
         if self.alignment is None:
             return {}
         assert reconstruction.latents is not None  # `latent_channels` says so
-        return {"alignment": self.alignment.weight * self.alignment(reconstruction.latents, images)}
+        loss, weight = self.alignment(reconstruction.latents, images), self.alignment.weight
+        if self.alignment.adaptive is not None and distance is not None:
+            assert self.model.latent_layer is not None
+            adaptive = self.alignment.adaptive(distance, loss, self.model.latent_layer)
+            self.log_step({"adaptive_alignment": adaptive})
+            return {"alignment": weight * adaptive * loss}
+        return {"alignment": weight * loss}
 
     def after_step(self, skipped: bool) -> None:
         self.model.after_step(skipped)

@@ -1,8 +1,8 @@
 """Fully sharded data parallelism (FSDP2; Zhao et al. 2023, arXiv:2304.11277), by torch's `fully_shard`.
 
-Each layer in a list of layers is gathered by itself, and the rest of a model once per step. Quantizers and
-the last layer are replicated: codebooks are updated after the step, and the adaptive weight needs the last
-layer's gradient.
+Each layer in a list of layers is gathered by itself, and the rest of a model once per step. Quantizers, the
+last layer and the one before the quantizer are replicated: codebooks are updated after the step, and
+adaptive weights need the gradients of these layers.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +42,8 @@ def replicated(model: nn.Module) -> Iterator[nn.Parameter]:
             yield from module.parameters()
     if isinstance(model, Compressor):
         yield model.last_layer
+        if model.latent_layer is not None:
+            yield model.latent_layer
 
 
 def layers(module: nn.Module) -> Iterator[nn.Module]:

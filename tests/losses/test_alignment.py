@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from genstack.compressor import Autoencoder, Convolutional
+from genstack.compressor import Autoencoder, Convolutional, HierarchicalAutoencoder
+from genstack.compressor.networks.strided import Strided
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data import ImageData
 from genstack.errors import UserError
+from genstack.losses.adaptive import AdaptiveWeight
 from genstack.losses.alignment import Alignment, marginal_cosine, marginal_pairs
 from genstack.losses.features import Features, ImageFeatures
 from genstack.training.compressor import CompressorTraining
@@ -64,13 +66,15 @@ def test_pairs_are_compared_in_any_basis():
     torch.testing.assert_close(marginal_pairs(maps, other, 0.1), brute.mean())
 
 
-def training(**given):
+def training(dim=4, projection=1, **given):
     """A small autoencoder of images of shapes."""
     network = Convolutional(
         dim=6, width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False
     )
     return CompressorTraining(
-        lambda channels: Autoencoder(channels, network, VectorQuantizer(16, 4, dead_after=None)),
+        lambda channels: Autoencoder(
+            channels, network, VectorQuantizer(16, dim, dead_after=None), projection
+        ),
         ImageData(source="shapes", resolution=(8, 12), limit=12, batch_size=4),
         optimization=Optimization(discriminator=7.0),
         **given,
@@ -95,6 +99,37 @@ def test_latents_learn_directions_of_features():
     assert losses[-1] < 0.5 * losses[0]
     assert next(made.model.encoder.parameters()).grad.any()
     assert not any("frozen" in name for name in made.state_dict())
+
+
+def test_the_adaptive_weight_balances_gradients_before_the_quantizer():
+    """With a limit out of reach, the alignment's gradient there is `weight` times the distance's."""
+    torch.manual_seed(0)
+    alignment = Alignment(4, Colours(), weight=0.3, cosine_margin=0.0, pairs_margin=0.0)
+    made = training(alignment=lambda channels: alignment)
+    images, layer = torch.rand(4, 3, 8, 12) * 2 - 1, made.model.latent_layer
+    output = made.model(images)
+    distance = made.distances(images, output)["reconstruction"]
+    fixed = made.alignment_loss(images, output, distance)["alignment"]
+    alignment.adaptive = AdaptiveWeight()
+    found = made.alignment_loss(images, output, distance)["alignment"]
+    norms = [torch.autograd.grad(each, layer, retain_graph=True)[0].norm() for each in (distance, found)]
+    torch.testing.assert_close(norms[1], 0.3 * norms[0], rtol=1e-2, atol=0)
+    torch.testing.assert_close(made.alignment_loss(images, output)["alignment"], fixed)
+    assert made.step_metrics.local_means()["train/adaptive_alignment"] > 0
+    found.backward()
+    assert layer.grad.any() and next(made.model.encoder.parameters()).grad.any()
+
+
+def test_an_adaptive_weight_needs_a_layer_and_no_compilation():
+    def adaptive(channels):
+        return Alignment(channels, Colours(), adaptive=AdaptiveWeight())
+
+    with pytest.raises(UserError, match="needs a layer before the quantizer; use `projection: 1`"):
+        training(dim=6, projection=0, alignment=adaptive)
+    with pytest.raises(UserError, match="use `compile: false` or `adaptive: null`"):
+        training(alignment=adaptive, compile=True)
+    grids = HierarchicalAutoencoder(3, Strided(8, stride=2), VectorQuantizer(16, 4))
+    assert grids.latent_layer is grids.to_quantizers[0].weight
 
 
 def test_what_does_not_fit_is_refused():
