@@ -75,7 +75,7 @@ def recipes() -> Iterator[str]:
             lines = path.read_text(encoding="utf-8").splitlines()
             opening = next(number for number, line in enumerate(lines) if not line.startswith("#"))
             comments = [line.lstrip("# ") for line in lines[:opening]]
-            commands = [line for line in comments if line.startswith(("python ", "genstack "))]
+            commands = [line for line in comments if line.startswith("genstack ")]
             yield f"### {path.stem}\n"
             yield "  \n".join(line for line in comments if line not in commands) + "\n"
             yield "\n".join(["```bash", *commands, "```\n"])

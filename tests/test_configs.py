@@ -33,7 +33,7 @@ from genstack.training.run import Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}
-COMMAND = re.compile(r"python train\.py (compressor|prior) .*")
+COMMAND = re.compile(r"genstack train (compressor|prior) .*")
 
 #: Each recipe at one size and number of channels. Made small, those of demos hardly differ from the others.
 SHAPES = list(product([(32, 32), (48, 64), (96, 32)], [1, 3]))

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ PAGES = [
     ROOT / "benchmarks" / "README.md",
 ]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"^(genstack|python train\.py|python sample\.py) (.*)")
+COMMAND = re.compile(r"^genstack (.*)")
 PARTS_OF_PATHS = r"(?:genstack|tests|configs|docs)/[\w/.]*"
 
 
@@ -124,10 +125,9 @@ def test_files_that_are_named_exist(page):
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_are_understood(line, parsing):
-    program, words = COMMAND.match(line).groups()
-    verb = {"genstack": [], "python train.py": ["train"], "python sample.py": ["sample"]}[program]
+    (words,) = COMMAND.match(line).groups()
     try:
-        dispatch([*verb, *shlex.split(words, comments=True)])
+        dispatch(shlex.split(words, comments=True))
     except SystemExit as stop:  # --print_config
         assert stop.code == 0
 
@@ -160,6 +160,23 @@ def test_an_index_leads_to_every_page(index):
         for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / index).read_text(encoding="utf-8"))
     }
     assert set(ROOT.glob("docs/*.md")) - {ROOT / "docs" / "README.md"} <= linked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_have_one_form(page):
+    """`genstack train`, not `python train.py`."""
+    assert not [text for text in blocks(page, "bash") if re.search(r"^python (train|sample)\.py", text, re.M)]
+
+
+def test_extras_that_are_named_exist():
+    """`pip install 'genstack-images[NAME]'` adds an extra to any installation, editable or not."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    files = [*PAGES, *ROOT.glob("genstack/**/*.py"), *ROOT.glob("configs/**/*.yaml")]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    named = {name for text in texts for name in re.findall(settings["name"] + r"\[(\w+)\]", text)}
+    named |= set(re.findall(r'extra\("(\w+)"', "".join(texts)))
+    assert {"web", "text", "fid"} <= named <= settings["optional-dependencies"].keys()
+    assert not [file.name for file, text in zip(files, texts, strict=True) if "'.[" in text]
 
 
 def test_there_are_commands_to_test():
