@@ -53,7 +53,7 @@ class HierarchicalAutoencoder(Compressor):
         self.output = output
         dim = quantizer.dim
         # all lists are ordered coarse to fine
-        plans = [coarser] * (grids - 1) + [network]
+        configs = [coarser] * (grids - 1) + [network]
         encoders = [network.encoder(channels)]
         for _ in range(grids - 1):
             encoders.insert(0, coarser.encoder(encoders[0].dim))
@@ -63,8 +63,8 @@ class HierarchicalAutoencoder(Compressor):
         )
         self.quantizers = nn.ModuleList([quantizer, *(fresh_copy(quantizer) for _ in range(grids - 1))])
         self.decoders = nn.ModuleList(
-            plan.decoder(dim if level < grids - 1 else output.width(channels))
-            for level, plan in enumerate(plans)
+            config.decoder(dim if level < grids - 1 else output.width(channels))
+            for level, config in enumerate(configs)
         )
         self.from_quantizers = nn.ModuleList(
             project(dim * (level + 1), decoder.dim, 3)  # type: ignore[arg-type]

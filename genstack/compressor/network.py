@@ -72,8 +72,8 @@ def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[
     return rows, columns
 
 
-def check_fit(plan: Network, latents: Latents, image_size: tuple[int, int]) -> None:
+def check_fit(config: Network, latents: Latents, image_size: tuple[int, int]) -> None:
     """Check that latents have the size for images of `image_size`."""
-    found, grid = tuple(latents.shape[-2:]), plan.grid(*image_size)
+    found, grid = tuple(latents.shape[-2:]), config.grid(*image_size)
     if found != grid:
         raise UserError(f"latents of {found} do not match images of {image_size}; expected {grid}")

@@ -83,16 +83,16 @@ class DINOv2Network(nn.Module):
 
     Args:
         network: model of transformers.
-        plan: settings.
+        config: settings.
     """
 
-    def __init__(self, network: Any, plan: DINOv2):
+    def __init__(self, network: Any, config: DINOv2):
         super().__init__()
-        self.network, self.plan = network, plan
-        self.numbers, self.patch = plan.numbers, int(plan.config["patch_size"])
+        self.network, self.config = network, config
+        self.numbers, self.patch = config.numbers, int(config.config["patch_size"])
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> ImageFeatures:
-        height, width = self.plan.grids(*images.shape[-2:])[0]
+        height, width = self.config.grids(*images.shape[-2:])[0]
         size = height * self.patch, width * self.patch
         pixels = interpolate((images + 1) / 2, size, mode="bicubic", antialias=True, align_corners=False)
         outputs = self.network(pixel_values=MODEL.standardize(pixels), output_hidden_states=True)

@@ -82,9 +82,9 @@ class EfficientNetLite0(Features):
 class Classifier(nn.Module):
     """Network of `EfficientNetLite0`: a convolution, 16 blocks, a convolution, 1,000 logits."""
 
-    def __init__(self, plan: EfficientNetLite0):
+    def __init__(self, config: EfficientNetLite0):
         super().__init__()
-        self.plan = plan
+        self.config = config
         self.stem = Unit(3, 32, kernel=3, stride=2)
         self.blocks, width = nn.ModuleList(), 32
         for blocks, kernel, stride, expansion, after in STAGES:
@@ -95,7 +95,7 @@ class Classifier(nn.Module):
         self.classifier = nn.Linear(1280, 1000)
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> ImageFeatures:
-        size = self.plan.input_size(*images.shape[-2:])
+        size = self.config.input_size(*images.shape[-2:])
         if size != images.shape[-2:]:
             images = interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
         features, maps = relu6(self.stem((127.5 * images + 0.5) / 128)), []

@@ -27,7 +27,7 @@ class FeatureDiscriminator(Discriminator):
         width: channels of each head; a multiple of 4.
     """
 
-    features: Features = EfficientNetLite0()  # noqa: RUF009 - a frozen plan
+    features: Features = EfficientNetLite0()  # noqa: RUF009 - a frozen config
     width: int = 64
 
     def __post_init__(self) -> None:
@@ -46,19 +46,19 @@ class FeatureDiscriminator(Discriminator):
 class Heads(nn.Module):
     """Network of `FeatureDiscriminator`; logits are resized to the finest map, for equal weight in means."""
 
-    def __init__(self, plan: FeatureDiscriminator):
+    def __init__(self, config: FeatureDiscriminator):
         super().__init__()
-        self.frozen = Frozen(plan.features)
+        self.frozen = Frozen(config.features)
         self.heads = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(depth, plan.width, 1),
-                nn.GroupNorm(gcd(32, plan.width // 4), plan.width),
+                nn.Conv2d(depth, config.width, 1),
+                nn.GroupNorm(gcd(32, config.width // 4), config.width),
                 nn.LeakyReLU(SLOPE),
-                nn.Conv2d(plan.width, plan.width, 3, padding=1),
+                nn.Conv2d(config.width, config.width, 3, padding=1),
                 nn.LeakyReLU(SLOPE),
-                nn.Conv2d(plan.width, 1, 1),
+                nn.Conv2d(config.width, 1, 1),
             )
-            for depth in plan.features.widths
+            for depth in config.features.widths
         )
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 h w"]:

@@ -56,17 +56,17 @@ class Frozen:
     Grey images get three equal channels; of four channels the first three are used.
 
     Args:
-        plan: settings of the network.
+        config: settings of the network.
     """
 
-    def __init__(self, plan: Features):
-        self.plan = plan
+    def __init__(self, config: Features):
+        self.config = config
         self.network: nn.Module | None = None
 
     def to(self, device: torch.device | str) -> nn.Module:
         """Build the network if needed, and move it to a device."""
         if self.network is None:
-            self.network = self.plan.build()
+            self.network = self.config.build()
         return self.network.to(device)
 
     def __call__(self, images: Float[Tensor, "b c H W"]) -> ImageFeatures:

@@ -37,16 +37,16 @@ class Anchors(nn.Module):
     steps.
 
     Args:
-        plan: weight and decay.
+        config: weight and decay.
     """
 
     real: Tensor
     fake: Tensor
     steps: Tensor
 
-    def __init__(self, plan: LeCAM):
+    def __init__(self, config: LeCAM):
         super().__init__()
-        self.plan = plan
+        self.config = config
         self.register_buffer("real", torch.tensor(0.0))
         self.register_buffer("fake", torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))
@@ -58,14 +58,14 @@ class Anchors(nn.Module):
             sums = torch.stack([real.sum(), fake.sum(), real.new_tensor(real.numel())]).double()
             self.sums = sums if self.sums is None else self.sums + sums
         distance = relu(real - self.fake).square().mean() + relu(self.real - fake).square().mean()
-        return self.plan.weight * (self.steps > 0) * distance
+        return self.config.weight * (self.steps > 0) * distance
 
     def after_step(self, skipped: bool) -> None:
         sums, self.sums = self.sums, None
         if skipped or sums is None:
             return
         sums = all_reduce_sum(sums)
-        share = torch.clamp(1 / (self.steps + 1), min=1 - self.plan.decay)
+        share = torch.clamp(1 / (self.steps + 1), min=1 - self.config.decay)
         for mean, total in ((self.real, sums[0]), (self.fake, sums[1])):
             mean.lerp_((total / sums[2]).to(mean.dtype), share)
         self.steps += 1

@@ -64,20 +64,20 @@ class StyleGAN(Discriminator):
 class Network(nn.Module):
     """Network of `StyleGAN`."""
 
-    def __init__(self, plan: StyleGAN, channels: int):
+    def __init__(self, config: StyleGAN, channels: int):
         super().__init__()
-        self.plan = plan
-        widths = [plan.width * min(2**layer, 8) for layer in range(plan.layers + 1)]
+        self.config = config
+        widths = [config.width * min(2**layer, 8) for layer in range(config.layers + 1)]
         self.first = initialize(nn.Conv2d(channels, widths[0], 1))
         self.blocks = nn.Sequential(*(Block(before, after) for before, after in pairwise(widths)))
-        self.mixed = initialize(nn.Conv2d(widths[-1] + (plan.group > 1), widths[-1], 3, padding=1))
+        self.mixed = initialize(nn.Conv2d(widths[-1] + (config.group > 1), widths[-1], 3, padding=1))
         self.whole = initialize(nn.Linear(widths[-1] * LAST**2, widths[-1]))
         self.logit = initialize(nn.Linear(widths[-1], 1), gain=1.0)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 1 1"]:
         features = self.blocks(leaky_relu(self.first(images), SLOPE))
-        if self.plan.group > 1:
-            features = torch.cat([features, minibatch_deviation(features, self.plan.group)], dim=1)
+        if self.config.group > 1:
+            features = torch.cat([features, minibatch_deviation(features, self.config.group)], dim=1)
         features = adaptive_avg_pool2d(leaky_relu(self.mixed(features), SLOPE), LAST)
         whole = self.whole(rearrange(features, "b c h w -> b (c h w)"))
         return rearrange(self.logit(leaky_relu(whole, SLOPE)), "b 1 -> b 1 1 1")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genstack.losses.adversarial import AdversarialLoss
-from genstack.testing.expect import build, check_plan
+from genstack.testing.expect import build, check_config
 
 
 def make(part: type[AdversarialLoss], **given: Any) -> AdversarialLoss:
@@ -56,4 +56,4 @@ def large_logits_stay_finite(loss: AdversarialLoss) -> None:
 
 def plans_are_values(loss: AdversarialLoss) -> None:
     """A loss is a frozen dataclass: equal arguments make equal losses."""
-    check_plan(loss)
+    check_config(loss)

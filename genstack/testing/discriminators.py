@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from genstack.losses.discriminator import Discriminator
-from genstack.testing.expect import build, check_plan, gradients_flow, one_line_or_works
+from genstack.testing.expect import build, check_config, gradients_flow, one_line_or_works
 
 IMAGES = ((3, (32, 32)), (1, (48, 64)), (4, (96, 32)))  # channels, height and width
 
@@ -51,5 +51,5 @@ def too_small_images_are_refused(discriminator: Discriminator) -> None:
 
 
 def plans_are_values(discriminator: Discriminator) -> None:
-    """A discriminator is a frozen dataclass: equal arguments make equal plans."""
-    check_plan(discriminator)
+    """A discriminator is a frozen dataclass: equal arguments make equal configs."""
+    check_config(discriminator)

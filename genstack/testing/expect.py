@@ -71,7 +71,7 @@ def check_frozen(network: nn.Module) -> None:
     assert not any(tensor.is_meta for tensor in network.state_dict().values()), "weights are missing"
 
 
-def check_plan(plan: Any) -> None:
-    """Expect a frozen dataclass: equal arguments make equal plans."""
-    again = type(plan)(**arguments(plan))
-    assert plan == again and hash(plan) == hash(again)
+def check_config(config: Any) -> None:
+    """Expect a frozen dataclass: equal arguments make equal configs."""
+    again = type(config)(**arguments(config))
+    assert config == again and hash(config) == hash(again)

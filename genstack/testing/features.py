@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genstack.losses.features import Features, ImageFeatures
-from genstack.testing.expect import build, check_frozen, check_plan, gradients_flow, one_line_or_works
+from genstack.testing.expect import build, check_config, check_frozen, gradients_flow, one_line_or_works
 
 SIZES = ((64, 64), (61, 47))
 
@@ -72,5 +72,5 @@ def too_small_images_are_refused(features: Features) -> None:
 
 
 def plans_are_values(features: Features) -> None:
-    """Features are a frozen dataclass: equal arguments make equal plans."""
-    check_plan(features)
+    """Features are a frozen dataclass: equal arguments make equal configs."""
+    check_config(features)

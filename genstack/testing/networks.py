@@ -13,7 +13,7 @@ SIZES = [(32, 32), (48, 64), (96, 32)]
 
 
 def make(part: type[Network], **given: Any) -> Network:
-    """Build the plan."""
+    """Build the network."""
     return build(part, **given)
 
 
@@ -51,7 +51,7 @@ def last_layer_writes_the_pixels(network: Network) -> None:
 
 
 def plans_are_values(network: Network) -> None:
-    """A network is a frozen dataclass: equal arguments make equal plans."""
+    """A network is a frozen dataclass: equal arguments make equal configs."""
     again = type(network)(**vars(network))
     assert network == again and hash(network) == hash(again)
 

@@ -12,7 +12,7 @@ from genstack.compressor.output import Output, Pixels
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.losses.reconstruction import ReconstructionLoss
-from genstack.testing.expect import build, check_plan, gradients_flow, refusal
+from genstack.testing.expect import build, check_config, gradients_flow, refusal
 
 
 @dataclass(frozen=True)
@@ -89,4 +89,4 @@ def invalid_weights_are_refused(judged: Judged) -> None:
 
 def plans_are_values(judged: Judged) -> None:
     """A loss is a frozen dataclass: equal arguments make equal losses."""
-    check_plan(judged.loss)
+    check_config(judged.loss)

@@ -64,8 +64,8 @@ def test_padding_has_no_effect(text_encoder, kind, options):
     """A prior that reads longer captions computes the same of a short one; read across, by its mean, too."""
     layout = DEEP if kind is ResidualTransformer else ONE
     conditions = [of(text_encoder, length=length) for length in (9, 14)]
-    plan = Backbone(24, 2, 3, dropout=0.0, **options)
-    short, long = (kind(layout, condition, plan).eval() for condition in conditions)
+    config = Backbone(24, 2, 3, dropout=0.0, **options)
+    short, long = (kind(layout, condition, config).eval() for condition in conditions)
     for name, weight in short.named_parameters():
         if name.endswith("head.weight"):
             torch.nn.init.normal_(weight)

@@ -34,8 +34,8 @@ def test_efficientnet_matches_the_published_network(network, part, height, width
     for found, block in zip(seen.maps, MAPS, strict=True):
         means = reduce(found, "1 d h w -> d", "mean").numpy()
         np.testing.assert_allclose(means, truth[f"{part}_map{block}"], atol=2e-4)
-    assert tuple(found.shape[-2:] for found in seen.maps) == network.plan.grids(height, width)
-    assert tuple(found.shape[1] for found in seen.maps) == network.plan.widths
+    assert tuple(found.shape[-2:] for found in seen.maps) == network.config.grids(height, width)
+    assert tuple(found.shape[1] for found in seen.maps) == network.config.widths
 
 
 @pytest.mark.parametrize(("name", "classes"), [("chelsea", {281, 282, 285}), ("coffee", {967})])

@@ -16,24 +16,24 @@ from genstack.training.optimization import Optimization, layer_matrices
 
 @pytest.mark.parametrize(("warmup", "rising"), [(4, 4), ("20%", 4), (0, 0)])
 def test_schedule_is_linear_warmup_and_cosine_decay(warmup, rising):
-    plan, total = Optimization(learning_rate=0.8, warmup=warmup, final=0.25), 20
+    config, total = Optimization(learning_rate=0.8, warmup=warmup, final=0.25), 20
     for step in range(rising):
-        assert plan.factor(step, total) == pytest.approx((step + 1) / (rising + 1))
-    assert plan.factor(rising, total) == 1
+        assert config.factor(step, total) == pytest.approx((step + 1) / (rising + 1))
+    assert config.factor(rising, total) == 1
     middle = rising + (total - rising) // 2
-    assert plan.factor(middle, total) == pytest.approx((1 + 0.25) / 2)
-    assert plan.factor(total, total) == pytest.approx(0.25)
-    assert plan.factor(total + 5, total) == pytest.approx(0.25)
-    optimizer, schedule = plan.optimizer([nn.Linear(2, 2)], total)
+    assert config.factor(middle, total) == pytest.approx((1 + 0.25) / 2)
+    assert config.factor(total, total) == pytest.approx(0.25)
+    assert config.factor(total + 5, total) == pytest.approx(0.25)
+    optimizer, schedule = config.optimizer([nn.Linear(2, 2)], total)
     for step in range(total):
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.8 * plan.factor(step, total))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.8 * config.factor(step, total))
         optimizer.step()
         schedule.step()
 
 
 def test_constant_learning_rate():
-    plan = Optimization(final=1.0, warmup=0)
-    assert {plan.factor(step, 7) for step in range(9)} == {1.0}
+    config = Optimization(final=1.0, warmup=0)
+    assert {config.factor(step, 7) for step in range(9)} == {1.0}
 
 
 def test_weight_decay_applies_to_matrices_and_kernels():
@@ -111,13 +111,13 @@ def test_muon_and_adamw_steps_are_independent():
     ours, theirs = nn.ModuleList([nn.Linear(3, 5), nn.Linear(6, 4)]), [nn.Linear(3, 5), nn.Linear(6, 4)]
     for mine, other in zip(ours, theirs, strict=True):
         other.load_state_dict(mine.state_dict())
-    plan = Optimization(learning_rate=0.02, weight_decay=0.1, warmup=0, muon=0.01, final=1.0)
-    optimizer, _ = plan.optimizer([ours], 10)
+    config = Optimization(learning_rate=0.02, weight_decay=0.1, warmup=0, muon=0.01, final=1.0)
+    optimizer, _ = config.optimizer([ours], 10)
     alone = [
         torch.optim.Muon(
             [each.weight for each in theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
         ),
-        torch.optim.AdamW([each.bias for each in theirs], lr=0.02, weight_decay=0.0, betas=plan.betas),
+        torch.optim.AdamW([each.bias for each in theirs], lr=0.02, weight_decay=0.0, betas=config.betas),
     ]
     for step in range(3):
         for mine, other in zip(ours, theirs, strict=True):
@@ -128,7 +128,7 @@ def test_muon_and_adamw_steps_are_independent():
             each.step()
         if step == 1:
             state = copy.deepcopy(optimizer.state_dict())
-            optimizer, _ = plan.optimizer([ours], 10)
+            optimizer, _ = config.optimizer([ours], 10)
             optimizer.load_state_dict(state)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.state_dict(), other.state_dict())
@@ -138,9 +138,9 @@ def test_muon_flattens_kernels():
     kernel = nn.Conv2d(9, 10, 3)
     matrix = nn.Linear(81, 10)
     matrix.weight.data = kernel.weight.data.flatten(1).clone()
-    plan = Optimization(muon=0.01, warmup=0)
+    config = Optimization(muon=0.01, warmup=0)
     groups = [{"params": [each.weight], "muon": True, "network": 0} for each in (kernel, matrix)]
-    optimizer, _ = plan.optimizer([nn.Linear(1, 1)], 10)
+    optimizer, _ = config.optimizer([nn.Linear(1, 1)], 10)
     for group in groups:
         optimizer.add_param_group(group)
     kernel.weight.grad = torch.randn_like(kernel.weight)

@@ -147,8 +147,8 @@ def test_sharded_networks_match_unsharded(mesh, network):
 
 
 def test_sharded_hierarchies_match_unsharded(mesh):
-    plan = Convolutional(8, 8, (1, 2), 1, (), False)
-    whole = HierarchicalAutoencoder(3, plan, VectorQuantizer(codebook_size=16, dim=4))
+    config = Convolutional(8, 8, (1, 2), 1, (), False)
+    whole = HierarchicalAutoencoder(3, config, VectorQuantizer(codebook_size=16, dim=4))
     images = torch.randn(2, 3, 32, 48)
     whole.train()(images)
     cut = copy.deepcopy(whole)

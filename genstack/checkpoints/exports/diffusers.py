@@ -76,21 +76,22 @@ def check_compressor(compressor: nn.Module) -> Autoencoder:
                 f"diffusers supports only {names} as {name}, got {type(part).__name__}; {ALTERNATIVES}"
             )
     assert isinstance(compressor, Autoencoder)
-    plan = compressor.network
-    assert isinstance(plan, Convolutional)
+    config = compressor.network
+    assert isinstance(config, Convolutional)
     dim = compressor.quantizer.dim
     possible = {
         f"a projection of 1 x 1, not {compressor.projection} x {compressor.projection}": (
             compressor.projection <= 1
         ),
-        f"a first level of `width` {plan.width} channels, not {plan.widths[0]}": plan.widths[0] == plan.width,
+        f"a first level of `width` {config.width} channels, not {config.widths[0]}": config.widths[0]
+        == config.width,
         f"one number of normalisation groups, not {group_counts(compressor)}": (
             len(group_counts(compressor)) == 1
         ),
     }
     if isinstance(compressor.quantizer, Gaussian):
-        possible["a network with `double: true`"] = plan.double
-        possible[f"as many channels of network and Gaussian, not {plan.dim} and {dim}"] = plan.dim == dim
+        possible["a network with `double: true`"] = config.double
+        possible[f"as many channels of network and Gaussian, not {config.dim} and {dim}"] = config.dim == dim
     if lacking := [name for name, met in possible.items() if not met]:
         raise UserError(f"diffusers supports only {lacking[0]}; {ALTERNATIVES}")
     return compressor
@@ -103,14 +104,14 @@ def group_counts(compressor: nn.Module) -> list[int]:
 
 def settings(compressor: Autoencoder) -> dict[str, Any]:
     """Contents of `config.json` for a compressor that diffusers can represent."""
-    plan, quantizer = compressor.network, compressor.quantizer
-    assert isinstance(plan, Convolutional)
-    attention = [level in plan.attention for level in range(len(plan.multipliers))]
+    config, quantizer = compressor.network, compressor.quantizer
+    assert isinstance(config, Convolutional)
+    attention = [level in config.attention for level in range(len(config.multipliers))]
     both: dict[str, Any] = {
         "_class_name": class_name(compressor),
         "_diffusers_version": OLDEST,
         "act_fn": "silu",
-        "block_out_channels": list(plan.widths),
+        "block_out_channels": list(config.widths),
         "down_block_types": [
             "AttnDownEncoderBlock2D" if here else "DownEncoderBlock2D" for here in attention
         ],
@@ -119,9 +120,9 @@ def settings(compressor: Autoencoder) -> dict[str, Any]:
         ],
         "in_channels": compressor.channels,
         "out_channels": compressor.channels,
-        "latent_channels": plan.dim,
-        "layers_per_block": plan.blocks,
-        "mid_block_add_attention": plan.middle_attention,
+        "latent_channels": config.dim,
+        "layers_per_block": config.blocks,
+        "mid_block_add_attention": config.middle_attention,
         "norm_num_groups": group_counts(compressor)[0],
     }
     if isinstance(quantizer, Gaussian):
@@ -139,11 +140,11 @@ def settings(compressor: Autoencoder) -> dict[str, Any]:
 @torch.no_grad()
 def tensors(compressor: Autoencoder) -> dict[str, Tensor]:
     """Weights of a compressor under the names of diffusers."""
-    plan, state = compressor.network, compressor.state_dict()
-    assert isinstance(plan, Convolutional)
-    named = layers(NAMES, plan) | {"to_quantizer": "quant_conv", "from_quantizer": "post_quant_conv"}
+    config, state = compressor.network, compressor.state_dict()
+    assert isinstance(config, Convolutional)
+    named = layers(NAMES, config) | {"to_quantizer": "quant_conv", "from_quantizer": "post_quant_conv"}
     if compressor.projection == 0:
-        for name, dim in (("to_quantizer", compressor.encoder.dim), ("from_quantizer", plan.dim)):
+        for name, dim in (("to_quantizer", compressor.encoder.dim), ("from_quantizer", config.dim)):
             state |= {f"{name}.weight": torch.eye(dim)[:, :, None, None], f"{name}.bias": torch.zeros(dim)}
     found = {}
     for ours, theirs in named.items():

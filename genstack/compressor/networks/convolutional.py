@@ -91,15 +91,15 @@ class Convolutional(Pyramid):
 class AttentiveLevel(nn.Module):
     """Residual blocks at one resolution, followed by attention on levels that have it."""
 
-    def __init__(self, plan: Convolutional, level: int, dim_in: int, dim_out: int, blocks: int):
+    def __init__(self, config: Convolutional, level: int, dim_in: int, dim_out: int, blocks: int):
         super().__init__()
-        self.checkpoint = plan.checkpoint
+        self.checkpoint = config.checkpoint
         self.blocks = nn.ModuleList(
-            ResidualBlock(before, after, plan.groups, plan.dropout)
+            ResidualBlock(before, after, config.groups, config.dropout)
             for before, after in steps(dim_in, dim_out, blocks)
         )
         self.attentions = nn.ModuleList(
-            Attention(dim_out, plan.groups) if level in plan.attention else nn.Identity()
+            Attention(dim_out, config.groups) if level in config.attention else nn.Identity()
             for _ in range(blocks)
         )
 
@@ -112,13 +112,13 @@ class AttentiveLevel(nn.Module):
 class Middle(nn.Module):
     """Two residual blocks at the lowest resolution, with attention between them."""
 
-    def __init__(self, plan: Convolutional):
+    def __init__(self, config: Convolutional):
         super().__init__()
-        dim = plan.widths[-1]
-        self.checkpoint = plan.checkpoint
-        self.before = ResidualBlock(dim, dim, plan.groups, plan.dropout)
-        self.attention = Attention(dim, plan.groups) if plan.middle_attention else nn.Identity()
-        self.after = ResidualBlock(dim, dim, plan.groups, plan.dropout)
+        dim = config.widths[-1]
+        self.checkpoint = config.checkpoint
+        self.before = ResidualBlock(dim, dim, config.groups, config.dropout)
+        self.attention = Attention(dim, config.groups) if config.middle_attention else nn.Identity()
+        self.after = ResidualBlock(dim, dim, config.groups, config.dropout)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         for part in (self.before, self.attention, self.after):

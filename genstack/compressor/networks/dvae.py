@@ -62,11 +62,13 @@ class DVAE(Pyramid):
 class DVAEEncoder(Encoder):
     """Encoder of images scaled into [0.1, 0.9]."""
 
-    def __init__(self, plan: DVAE, channels: int):
+    def __init__(self, config: DVAE, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.first = convolution(channels, plan.width, 7)
-        self.levels = nn.ModuleList(level(before, after, (3, 3, 3, 1), plan) for before, after in plan.down)
+        self.config, self.channels, self.dim = config, channels, config.dim
+        self.first = convolution(channels, config.width, 7)
+        self.levels = nn.ModuleList(
+            level(before, after, (3, 3, 3, 1), config) for before, after in config.down
+        )
 
     def forward(self, images: Images) -> Latents:
         features = self.first(squeeze(images))
@@ -78,18 +80,18 @@ class DVAEEncoder(Encoder):
 class DVAEDecoder(Decoder):
     """Decoder; modules are registered in the order in which they run."""
 
-    def __init__(self, plan: DVAE, channels: int):
+    def __init__(self, config: DVAE, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.first = convolution(plan.dim, plan.entrance, 1)
+        self.config, self.channels, self.dim = config, channels, config.dim
+        self.first = convolution(config.dim, config.entrance, 1)
         self.levels = nn.ModuleList(
-            level(before, after, (1, 3, 3, 3), plan)
-            for before, after in pairwise((plan.entrance, *plan.widths[::-1]))
+            level(before, after, (1, 3, 3, 3), config)
+            for before, after in pairwise((config.entrance, *config.widths[::-1]))
         )
-        self.last = convolution(plan.width * plan.multipliers[0], channels, 1)
+        self.last = convolution(config.width * config.multipliers[0], channels, 1)
 
     def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
-        check_fit(self.plan, latents, image_size)
+        check_fit(self.config, latents, image_size)
         features = self.first(latents)
         for number, part in enumerate(self.levels):
             features = part(features if number == 0 else F.interpolate(features, scale_factor=2.0))
@@ -100,10 +102,10 @@ class DVAEDecoder(Decoder):
         return self.last.get_parameter("weight")
 
 
-def level(dim_in: int, dim_out: int, sides: tuple[int, ...], plan: DVAE) -> nn.Sequential:
+def level(dim_in: int, dim_out: int, sides: tuple[int, ...], config: DVAE) -> nn.Sequential:
     """Build the blocks at one resolution."""
-    dims = steps(dim_in, dim_out, plan.blocks)
-    return nn.Sequential(*(BottleneckBlock(before, after, sides, plan.gain) for before, after in dims))
+    dims = steps(dim_in, dim_out, config.blocks)
+    return nn.Sequential(*(BottleneckBlock(before, after, sides, config.gain) for before, after in dims))
 
 
 class BottleneckBlock(nn.Module):

@@ -72,7 +72,7 @@ class SoftCodes(PatchPixels):
         codebook_size: number of codes of the other tokenizer.
     """
 
-    network: MaskGITNetwork = MaskGITNetwork()  # noqa: RUF009 - a frozen plan
+    network: MaskGITNetwork = MaskGITNetwork()  # noqa: RUF009 - a frozen config
     codebook_size: int = 1024
 
     def writer(self, channels: int, patch: int, width: int) -> "FromSoftCodes":
@@ -128,14 +128,14 @@ class ToSmoothedPatches(PatchWriter):
 class FromSoftCodes(PatchWriter):
     """Module of `SoftCodes`."""
 
-    def __init__(self, plan: SoftCodes, channels: int, width: int):
+    def __init__(self, config: SoftCodes, channels: int, width: int):
         super().__init__()
-        self.head = Head(width, plan.codebook_size)
-        self.rows = nn.Embedding(plan.codebook_size, plan.network.dim)
-        self.decoder = plan.network.decoder(channels)
+        self.head = Head(width, config.codebook_size)
+        self.rows = nn.Embedding(config.codebook_size, config.network.dim)
+        self.decoder = config.network.decoder(channels)
 
     def forward(self, tokens: Float[Tensor, "b n width"], image_size: tuple[int, int]) -> Images:
-        rows, _ = self.decoder.plan.grid(*image_size)
+        rows, _ = self.decoder.config.grid(*image_size)
         mean = self.head(tokens).softmax(dim=-1) @ self.rows.weight
         return self.decoder(rearrange(mean, "b (h w) d -> b d h w", h=rows), image_size)
 

@@ -88,7 +88,7 @@ class PyramidDecoder(Decoder):
     """Decoder; arguments are in the order in which modules are built and registered.
 
     Args:
-        plan: network settings, which relate sizes of latents and images.
+        config: network settings, which relate sizes of latents and images.
         first: layer from latents to features.
         middle: blocks at the lowest resolution.
         levels: one per resolution, the lowest first.
@@ -101,7 +101,7 @@ class PyramidDecoder(Decoder):
 
     def __init__(
         self,
-        plan: Network,
+        config: Network,
         first: nn.Conv2d,
         middle: nn.Module,
         levels: Iterable[nn.Module],
@@ -111,7 +111,7 @@ class PyramidDecoder(Decoder):
         adaptive_norms: Iterable[nn.Module] = (),
     ):
         super().__init__()
-        self.plan, self.dim = plan, first.in_channels
+        self.config, self.dim = config, first.in_channels
         self.first, self.middle = first, middle
         self.adaptive_norms = nn.ModuleList(adaptive_norms)
         self.levels = nn.ModuleList(levels)
@@ -119,7 +119,7 @@ class PyramidDecoder(Decoder):
         self.norm, self.last = norm, last
 
     def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
-        check_fit(self.plan, latents, image_size)
+        check_fit(self.config, latents, image_size)
         features = self.middle(self.first(latents))
         norms: list[Callable[[Tensor, Tensor], Tensor]] = [*self.adaptive_norms]
         norms = norms or [identity] * len(self.levels)

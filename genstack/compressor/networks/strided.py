@@ -56,15 +56,15 @@ class Strided(Network):
 class StridedEncoder(Encoder):
     """Encoder; each strided convolution halves the sides."""
 
-    def __init__(self, plan: Strided, channels: int):
+    def __init__(self, config: Strided, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
+        self.config, self.channels, self.dim = config, channels, config.dim
         self.downsamples = nn.ModuleList(
             nn.Conv2d(before, after, 4, stride=2, padding=1)
-            for before, after in pairwise((channels, *plan.widths))
+            for before, after in pairwise((channels, *config.widths))
         )
-        self.last = nn.Conv2d(plan.widths[-1], plan.dim, 3, padding=1)
-        self.blocks = nn.ModuleList(Block(plan.dim, plan.inner) for _ in range(plan.blocks))
+        self.last = nn.Conv2d(config.widths[-1], config.dim, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(config.dim, config.inner) for _ in range(config.blocks))
 
     def forward(self, images: Images) -> Latents:
         features = images
@@ -79,18 +79,18 @@ class StridedEncoder(Encoder):
 class StridedDecoder(Decoder):
     """Decoder; each transposed convolution doubles the sides."""
 
-    def __init__(self, plan: Strided, channels: int):
+    def __init__(self, config: Strided, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.blocks = nn.ModuleList(Block(plan.dim, plan.inner) for _ in range(plan.blocks))
-        halves = (plan.dim // 2,) * (plan.stride.bit_length() - 2)
+        self.config, self.channels, self.dim = config, channels, config.dim
+        self.blocks = nn.ModuleList(Block(config.dim, config.inner) for _ in range(config.blocks))
+        halves = (config.dim // 2,) * (config.stride.bit_length() - 2)
         self.upsamples = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
-            for before, after in pairwise((plan.dim, *halves, channels))
+            for before, after in pairwise((config.dim, *halves, channels))
         )
 
     def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
-        check_fit(self.plan, latents, image_size)
+        check_fit(self.config, latents, image_size)
         features = latents
         for block in self.blocks:
             features = block(features)

@@ -15,7 +15,7 @@ from genstack.compressor.networks.transformer import (
     PatchNetwork,
     PositionEmbedding,
     Transformer,
-    check_plan,
+    check_config,
     learned_tokens,
     patch_grid,
 )
@@ -49,7 +49,7 @@ class TiTok(PatchNetwork):
     decoder_width: int | None = None
     decoder_depth: int | None = None
     image_size: tuple[int, int] | None = None
-    pixels: PatchPixels = SeparatePatches()  # noqa: RUF009 - a frozen plan
+    pixels: PatchPixels = SeparatePatches()  # noqa: RUF009 - a frozen config
     scrambled: bool = False
     double: bool = False
 
@@ -58,7 +58,7 @@ class TiTok(PatchNetwork):
         if self.tokens < 1:
             raise UserError(f"tokens {self.tokens} is out of range; it must be at least 1")
         width, heads = self.decoder_width or self.width, self.decoder_heads
-        check_plan(patch=self.patch_out, width=width, depth=self.decoder_depth or self.depth, heads=heads)
+        check_config(patch=self.patch_out, width=width, depth=self.decoder_depth or self.depth, heads=heads)
         if self.image_size is not None:
             self.grid(*self.image_size)
 
@@ -107,56 +107,56 @@ class ClassToken(nn.Module):
 class TiTokEncoder(Encoder):
     """Encoder from patches and latent tokens to a 1-D sequence of latents."""
 
-    def __init__(self, plan: TiTok, channels: int):
+    def __init__(self, config: TiTok, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim * (2 if plan.double else 1)
-        self.patches = PatchEmbedding(channels, plan.patch, plan.width, plan.patches(plan.patch))
-        self.latent_tokens = learned_tokens(plan.tokens, plan.width)
-        self.class_token = None if plan.image_size is None else ClassToken(plan.width)
-        self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
-        head = Head if plan.image_size is None else nn.Linear
-        self.head = head(plan.width, self.dim)
+        self.config, self.channels, self.dim = config, channels, config.dim * (2 if config.double else 1)
+        self.patches = PatchEmbedding(channels, config.patch, config.width, config.patches(config.patch))
+        self.latent_tokens = learned_tokens(config.tokens, config.width)
+        self.class_token = None if config.image_size is None else ClassToken(config.width)
+        self.transformer = Transformer(config.width, config.depth, config.heads, config.checkpoint)
+        head = Head if config.image_size is None else nn.Linear
+        self.head = head(config.width, self.dim)
 
     def forward(self, images: Images) -> Float[Tensor, "b d 1 n"]:
-        self.plan.grid(*images.shape[-2:])
+        self.config.grid(*images.shape[-2:])
         patches = self.patches(images)
         latent_tokens = repeat(self.latent_tokens.weight, "n width -> b n width", b=len(images))
         tokens = torch.cat([patches, latent_tokens], dim=1)
         if self.class_token is not None:
             tokens = self.class_token(tokens)
-        tokens = self.transformer(tokens)[:, -self.plan.tokens :]
-        if self.plan.scrambled:
+        tokens = self.transformer(tokens)[:, -self.config.tokens :]
+        if self.config.scrambled:
             memory = rearrange(tokens, "b n width -> b (n width)")
-            tokens = rearrange(memory, "b (width n) -> b n width", n=self.plan.tokens)
+            tokens = rearrange(memory, "b (width n) -> b n width", n=self.config.tokens)
         return rearrange(self.head(tokens), "b n d -> b d 1 n")
 
 
 class TiTokDecoder(Decoder):
     """Decoder from mask tokens and a 1-D sequence of latents to patches."""
 
-    def __init__(self, plan: TiTok, channels: int):
+    def __init__(self, config: TiTok, channels: int):
         super().__init__()
-        width = plan.decoder_width or plan.width
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.first = nn.Linear(plan.dim, width)
-        self.latent_positions = learned_tokens(plan.tokens, width)
+        width = config.decoder_width or config.width
+        self.config, self.channels, self.dim = config, channels, config.dim
+        self.first = nn.Linear(config.dim, width)
+        self.latent_positions = learned_tokens(config.tokens, width)
         self.mask_token = learned_tokens(1, width)
-        self.positions = PositionEmbedding(width, plan.patches(plan.patch_out))
-        self.class_token = None if plan.image_size is None else ClassToken(width)
-        depth = plan.decoder_depth or plan.depth
-        self.transformer = Transformer(width, depth, plan.decoder_heads, plan.checkpoint)
-        self.pixels = plan.pixels.writer(channels, plan.patch_out, width)
+        self.positions = PositionEmbedding(width, config.patches(config.patch_out))
+        self.class_token = None if config.image_size is None else ClassToken(width)
+        depth = config.decoder_depth or config.depth
+        self.transformer = Transformer(width, depth, config.decoder_heads, config.checkpoint)
+        self.pixels = config.pixels.writer(channels, config.patch_out, width)
 
     def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
-        check_fit(self.plan, latents, image_size)
-        rows, columns = patch_grid(*image_size, self.plan.patch_out)
+        check_fit(self.config, latents, image_size)
+        rows, columns = patch_grid(*image_size, self.config.patch_out)
         mask_tokens = self.mask_token.weight + self.positions(rows, columns, latents.device)
         tokens = self.first(rearrange(latents, "b d 1 n -> b n d")) + self.latent_positions.weight
         tokens = torch.cat([repeat(mask_tokens, "n width -> b n width", b=len(latents)), tokens], dim=1)
         if self.class_token is not None:
             tokens = self.class_token(tokens)
-        first_patch = tokens.shape[1] - self.plan.tokens - rows * columns
-        return self.pixels(self.transformer(tokens)[:, first_patch : -self.plan.tokens], image_size)
+        first_patch = tokens.shape[1] - self.config.tokens - rows * columns
+        return self.pixels(self.transformer(tokens)[:, first_patch : -self.config.tokens], image_size)
 
     @property
     def last_layer(self) -> nn.Parameter:

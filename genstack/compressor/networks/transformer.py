@@ -17,7 +17,7 @@ from genstack.errors import UserError
 MAX_WAVELENGTH = 10_000.0
 
 
-def check_plan(**sizes: int) -> None:
+def check_config(**sizes: int) -> None:
     """Check the sizes of a transformer, with at least `width` and `heads`."""
     for name, size in sizes.items():
         if size < 1:
@@ -51,7 +51,7 @@ class PatchNetwork(Network):
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        check_plan(dim=self.dim, patch=self.patch, width=self.width, depth=self.depth, heads=self.heads)
+        check_config(dim=self.dim, patch=self.patch, width=self.width, depth=self.depth, heads=self.heads)
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:

@@ -38,15 +38,15 @@ class ViT(PatchNetwork):
 class ViTEncoder(Encoder):
     """Encoder from patches to latents."""
 
-    def __init__(self, plan: ViT, channels: int):
+    def __init__(self, config: ViT, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.patches = PatchEmbedding(channels, plan.patch, plan.width)
-        self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
-        self.head = Head(plan.width, plan.dim)
+        self.config, self.channels, self.dim = config, channels, config.dim
+        self.patches = PatchEmbedding(channels, config.patch, config.width)
+        self.transformer = Transformer(config.width, config.depth, config.heads, config.checkpoint)
+        self.head = Head(config.width, config.dim)
 
     def forward(self, images: Images) -> Latents:
-        rows, _ = self.plan.grid(*images.shape[-2:])
+        rows, _ = self.config.grid(*images.shape[-2:])
         latents = self.head(self.transformer(self.patches(images)))
         return rearrange(latents, "b (h w) d -> b d h w", h=rows)
 
@@ -54,18 +54,18 @@ class ViTEncoder(Encoder):
 class ViTDecoder(Decoder):
     """Decoder from latents to patches."""
 
-    def __init__(self, plan: ViT, channels: int):
+    def __init__(self, config: ViT, channels: int):
         super().__init__()
-        self.plan, self.channels, self.dim = plan, channels, plan.dim
-        self.first = nn.Linear(plan.dim, plan.width)
-        self.transformer = Transformer(plan.width, plan.depth, plan.heads, plan.checkpoint)
-        self.pixels = ToPatches(channels, plan.patch, plan.width)
+        self.config, self.channels, self.dim = config, channels, config.dim
+        self.first = nn.Linear(config.dim, config.width)
+        self.transformer = Transformer(config.width, config.depth, config.heads, config.checkpoint)
+        self.pixels = ToPatches(channels, config.patch, config.width)
 
     def forward(self, latents: Latents, image_size: tuple[int, int]) -> Images:
-        check_fit(self.plan, latents, image_size)
+        check_fit(self.config, latents, image_size)
         tokens = self.first(rearrange(latents, "b d h w -> b (h w) d"))
         rows, columns = latents.shape[-2:]
-        tokens = tokens + sine_positions(rows, columns, self.plan.width, latents.device)
+        tokens = tokens + sine_positions(rows, columns, self.config.width, latents.device)
         return self.pixels(self.transformer(tokens), image_size)
 
     @property
