@@ -156,7 +156,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where published files of a format come from, and what was compared with them.
+    """Origin of a format's published files, and the results that were compared.
 
     Args:
         files: names of published files, and where they are.
