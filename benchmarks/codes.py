@@ -1,4 +1,4 @@
-"""How quickly codes come to the training of a prior: encoded on the fly, or read from an archive.
+"""Images a second for the training of a prior: encoded on the fly, or read from an archive of codes.
 
     python benchmarks/codes.py [--resolution 64]
 

@@ -42,7 +42,7 @@ def without_cache(prior: Autoregressive, condition: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def linear_layers(prior: Autoregressive, batch: int) -> None:
-    """What a step cannot do without: every linear layer once for each code."""
+    """Lower bound of a step: every linear layer once per code."""
     layers = [module for module in prior.modules() if isinstance(module, nn.Linear)]
     inputs = [torch.randn(batch, layer.in_features) for layer in layers]
     for _ in range(prior.layout.length):

@@ -1,4 +1,4 @@
-"""What it takes to name, to split and to shuffle very many images; prints a table.
+"""Time and memory to name, split and shuffle very many images; prints a table.
 
     python benchmarks/many_images.py [IMAGES]
 

@@ -80,20 +80,20 @@ BASES = {
 
 @quiet()
 def plan(words: list[str]) -> int:
-    """What a training would take."""
+    """Estimate of a training."""
     stage = STAGES[words[0]]
     parts, training = build_training(stage, stage.parse(words[1:]), Run(Path()))
     return Estimate(training, parts.trainer).memory().needed
 
 
 def train(words: list[str]) -> int:
-    """What it took."""
+    """Measured memory of a training."""
     assert genstack(["train", *words]) is None
     return resident_peak()
 
 
 def measured(what: str, words: list[str]) -> int:
-    """What a process of its own measures; of several that train together the first one tells."""
+    """Run a measurement in a new process; with several training processes, the first reports."""
     done = subprocess.run(
         [sys.executable, __file__, what, *words],
         cwd=ROOT,

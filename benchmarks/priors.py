@@ -122,7 +122,7 @@ MADE: dict[str, tuple[str, Callable[[Layout, Condition], Prior]]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What one prior came to.
+    """Results of one prior.
 
     Args:
         name: of the prior.
@@ -174,7 +174,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Codes:
-    """What a compressor makes of the images.
+    """Codes and reconstructions of a compressor.
 
     Args:
         compressor: in eval mode.
@@ -221,12 +221,12 @@ def distance(images: Tensor) -> float:
 
 @cache
 def features_held_out() -> Tensor:
-    """What the network of the distance sees in the images laid aside."""
+    """Features of held-out images."""
     return seen(held_out()[0])
 
 
 def seen(images: Tensor) -> Tensor:
-    """What the network of the distance sees in images."""
+    """Features of images."""
     network = looking()
     parts = as_saved(images, DATA.preprocessing).split(64)
     return torch.cat([network(part).vectors for part in parts])
@@ -362,13 +362,13 @@ def main() -> None:
 
 
 def protocol(given: argparse.Namespace) -> dict[str, object]:
-    """What has to be equal for numbers to stand in one file."""
+    """Protocol, which all numbers of a file share."""
     run = given.compressor and str(given.compressor.resolve())
     return {"seconds": given.seconds, "compressor": run, "steps": given.steps, "seed": given.seed}
 
 
 def kept(given: argparse.Namespace) -> list[Measured]:
-    """What the file has of the same protocol."""
+    """Results in a file with the same protocol."""
     if given.out is None or not given.out.exists():
         return []
     numbers = json.loads(given.out.read_text())

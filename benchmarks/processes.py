@@ -1,4 +1,4 @@
-"""What one training step costs against the number of processes, over loopback; prints a table.
+"""Time of a training step against the number of processes, over loopback; prints a table.
 
     python benchmarks/processes.py [COUNT ...]
 

@@ -93,7 +93,7 @@ MADE: dict[str, Callable[[int], Bottleneck]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What one quantizer came to.
+    """Results of one quantizer.
 
     Args:
         data: shapes or photos.
@@ -177,7 +177,7 @@ def peak() -> float:
 
 
 def grown(name: str, steps: int, seed: int) -> float:
-    """How much memory training takes, in MB; to be asked first in a process."""
+    """Memory of a training, in MB; call it first in a process."""
     images = torch.rand(BATCH, 3, SIDE, SIDE) * 2 - 1
     before = peak()
     learner = Learner(name, steps, seed)
@@ -271,7 +271,7 @@ def pictures(data: str, seed: int) -> Pictures:
 
 @torch.no_grad()
 def judged(learner: Learner, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """What becomes of images, and their codes or nats."""
+    """Reconstructions of images, and their codes or nats."""
     parts = [learner.model.eval()(part) for part in images.split(64)]
     middle = [part.nats if part.codes is None else part.codes for part in parts]
     return torch.cat([part.images for part in parts]), middle
@@ -297,7 +297,7 @@ def measure(data: str, name: str, images: Pictures, steps: int, seed: int) -> Me
 
 
 def of_codes(learner: Learner, images: Tensor, held_out: Tensor, steps: int, seed: int) -> dict:
-    """What there is to say of codes."""
+    """Statistics of codes."""
     layout = learner.model.layout(SIDE, SIDE)
     window = Window(layout)
     health = usage(window.numbers(held_out), window.codebook_size)
@@ -315,7 +315,7 @@ def of_codes(learner: Learner, images: Tensor, held_out: Tensor, steps: int, see
 
 
 def of_nats(middle: list[Tensor]) -> dict:
-    """What there is to say of latents without codes."""
+    """Statistics of latents without codes."""
     rate = float(torch.cat(middle).sum((1, 2, 3)).mean()) / math.log(2)
     return dict.fromkeys(("usage", "perplexity", "unigram", "prior", "nats_per_code")) | {"bits": rate}
 
@@ -357,7 +357,7 @@ def apart(data: str, name: str, images: Pictures, steps: int, seed: int) -> Meas
 
 
 def kept(path: Path | None, steps: int, seed: int) -> list[Measured]:
-    """What a file has of the same steps and seed."""
+    """Results in a file with the same steps and seed."""
     if path is None or not path.exists():
         return []
     numbers = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What every recipe reaches within one small budget, measured by the public command line.
+"""Results of every recipe at one small budget, measured by the public command line.
 
     python benchmarks/pictures.py --out runs/data --only emoji
     OMP_NUM_THREADS=1 python benchmarks/results.py [--pictures runs/data/emoji] [--only vqgan,masked-prior]
@@ -228,7 +228,7 @@ def said(found: dict[str, Any], name: str, form: str = ".3g", interval: bool = F
 
 
 def compressor_row(recipe: Recipe, runs: Path) -> list[str]:
-    """What a compressor reached."""
+    """Results of a compressor."""
     folder = runs / recipe.name
     found, model = numbers(folder), load(folder)
     codes = (
@@ -252,7 +252,7 @@ def compressor_row(recipe: Recipe, runs: Path) -> list[str]:
 
 
 def prior_row(recipe: Recipe, runs: Path) -> list[str]:
-    """What a prior reached."""
+    """Results of a prior."""
     folder = runs / recipe.name
     found, model = numbers(folder), load(folder)
     assert model.prior is not None
@@ -297,7 +297,7 @@ PRIOR_TITLE = (
 
 
 def tables(done: Sequence[Recipe], runs: Path) -> str:
-    """What lies between the two lines of the page."""
+    """Text between the two marks of the page."""
     parts = []
     for stage, title, row in (
         ("compressor", COMPRESSOR_TITLE, compressor_row),

@@ -50,13 +50,13 @@ def autoregressive(side: int = 16, kv_heads: int | None = None) -> Autoregressiv
 
 
 def products(prior: Autoregressive, batch: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """What each linear layer multiplies in a step: rows, and weights of that dtype."""
+    """Operands of each linear layer in a step: rows, and weights of that dtype."""
     weights = [module.weight.to(dtype) for module in prior.modules() if isinstance(module, nn.Linear)]
     return [(torch.randn(batch, weight.shape[1], dtype=dtype), weight) for weight in weights]
 
 
 def linear_layers(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype) -> None:
-    """What a step cannot do without: every linear layer once for each code."""
+    """Lower bound of a step: every linear layer once per code."""
     pairs = products(prior, batch, dtype)
     for _ in range(steps):
         for rows, weight in pairs:
@@ -157,7 +157,7 @@ def ready(
 
 
 def linear_layers_and_attention(prior: Autoregressive, batch: int, steps: int, dtype: torch.dtype) -> None:
-    """Those and one query for each head to all keys so far, in memory as a cache has it."""
+    """The same, and one query per head over all cached keys."""
     plan = prior.backbone
     shape = (batch, plan.key_value_heads, steps + 1, plan.head_width)
     memory = [(torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)) for _ in range(plan.depth)]

@@ -1,4 +1,4 @@
-"""What one training step of a VQ-VAE costs against codes, resolution and width; prints a table.
+"""Time of a VQ-VAE training step against codes, resolution and width; prints a table.
 
     python benchmarks/scaling.py
 

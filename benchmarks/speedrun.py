@@ -1,4 +1,4 @@
-"""How quickly a model learns: held-out quality at fixed steps; steps, images and time to a fixed quality.
+"""Learning speed: held-out quality at fixed steps; steps, images and time to a fixed quality.
 
     python benchmarks/pictures.py --out PICTURES
     python benchmarks/speedrun.py compressor --pictures PICTURES [--only vqgan taming] [--seeds 0 1 2]

@@ -68,7 +68,7 @@ def check(folder: Path) -> None:
 
 
 def finished(folder: Path) -> Iterator[Path]:
-    """All that is there under its own name: neither what is being written, nor what is being removed."""
+    """Finished files: no temporary ones that are being written or removed."""
     for path in sorted(folder.rglob("*")):
         place = path.parent if path.parent.suffix == ".ckpt" else path
         removed = place.is_dir() and place.suffix == ".ckpt" and not (place / "rest.ckpt").is_file()
@@ -176,7 +176,7 @@ def interrupted(
 
 
 def content(folder: Path) -> dict[str, object]:
-    """What a run or a set of samples holds."""
+    """Content of a run or of a set of samples."""
     found: dict[str, object] = {}
     for path in finished(folder):
         name = str(path.relative_to(folder))

@@ -1,4 +1,4 @@
-"""What every test stands on: fixed seeds, few threads, a home of its own; no network by pyproject.toml.
+"""Setup of every test: fixed seeds, one thread, its own home folder; no network by pyproject.toml.
 
 And parts that tests of several folders take: a full disk, every network, a text encoder.
 """
@@ -24,7 +24,7 @@ followed = jaxtyping.jaxtyped
 
 
 def checked(*, typechecker: Callable) -> Callable:
-    """What pytest puts on each function of genstack: sizes are followed only where shapes are written.
+    """Decorate each function of genstack: check types always, and sizes where a hint has shapes.
 
     Types are checked all the same. But jaxtyping binds the arguments of each call to learn names of sizes,
     which takes ten times as long, and readers of files call what has no sizes a hundred thousand times.
@@ -38,7 +38,7 @@ def checked(*, typechecker: Callable) -> Callable:
 
 
 def shaped(hint: Any) -> bool:
-    """Whether a hint holds a shape, or is a string, which might."""
+    """Return True if a hint contains a shape or is a string, which might."""
     if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
         return True
     return isinstance(hint, str) or any(map(shaped, get_args(hint)))
@@ -67,7 +67,7 @@ torch.set_num_threads(1)  # as many processes as cores run tests; more threads w
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays, so that no search for garbage need look through a million objects again."""
+    """Freeze imported objects, so that garbage collection does not visit a million objects again."""
     gc.collect()
     gc.freeze()
     gc.collect()  # counts the few that are left: a full collection waits for a quarter as many new ones

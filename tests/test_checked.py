@@ -1,4 +1,4 @@
-"""What every test checks of each function that it calls, by conftest.py: shapes and types."""
+"""Shapes and types are checked at every call of a function in tests, by conftest.py."""
 
 import pytest
 import torch

@@ -67,7 +67,7 @@ def header(recipe):
 
 
 def files(recipe):
-    """All that the command of a recipe lays over one another, and its stage."""
+    """The stage of a recipe's command, and all files that it layers."""
     _, command = header(recipe)
     named = re.findall(r"--config (\S+)", command[0])
     assert named[-1] == str(Path("configs") / recipe.relative_to(CONFIGS)), "the recipe comes last"
@@ -164,7 +164,7 @@ def fitting(parts, data):
 
 
 def condition(parts, data):
-    """What steers a prior: classes where its recipe says nothing; what has to be named stands in small."""
+    """Settings of a prior's condition: classes by default, and small forms of parts that must be named."""
     plan = parts.model.condition or ClassLabels()
     if isinstance(plan, EncodedCaptions):
         return replace(plan, length=5, dim=24)
@@ -186,7 +186,7 @@ def pictures(tmp_path_factory):
 
 
 def brought(settings, folder, request):
-    """What the command names beside its recipe: a text encoder, a compressor of condition images."""
+    """Paths that the command names beside its recipe: a text encoder, a compressor of condition images."""
     plan = settings["model"].get("condition") or {"class_path": ""}
     if plan["class_path"].endswith("EncodedCaptions"):
         plan["init_args"]["encoder"] = str(request.getfixturevalue("text_encoder"))

@@ -1,4 +1,4 @@
-"""What README and docs say can be done, held against the program: links, paths, commands, examples."""
+"""Links, paths, commands and examples of README and docs are true."""
 
 import os
 import re
@@ -133,7 +133,7 @@ def test_commands_are_understood(line, parsing):
 
 
 def known(settings: dict[str, Argument], place: str) -> bool:
-    """Whether a setting such as `compressor.network.width` exists, in any class that may be there."""
+    """Return True if a setting such as `compressor.network.width` exists in any class allowed there."""
     name, _, rest = place.partition(".")
     if name not in settings or not rest:
         return name in settings

@@ -166,7 +166,7 @@ def drawing(model):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_commands_accept_hub_names(tmp_path, server, drawing, monkeypatch, capsys):
-    """What is made of a model on the hub is what is made of its run, and lies where the command was given."""
+    """Files made from a model on the hub equal those made from its run, and lie in the current folder."""
     monkeypatch.chdir(tmp_path)
     model_file.save(drawing, Path("run"))
     assert not main(["export", "run", "--to", "safetensors", "--out", "out", "--push", "hf:ann/flowers"])

@@ -29,7 +29,7 @@ PRIOR = """
 
 
 def script(folder, name, words):
-    """What a user types in the project's folder, typed elsewhere."""
+    """Run a script of the project from another folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / name), *words.split()],

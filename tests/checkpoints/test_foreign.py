@@ -247,7 +247,7 @@ def test_tensors_take_no_state(tmp_path):
 
 
 def test_torchscript_is_not_run(tmp_path, monkeypatch):
-    """Where `constants.pkl` lies in a zip, `torch.load` hands it to `torch.jit.load`."""
+    """`torch.load` hands a zip with `constants.pkl` to `torch.jit.load`."""
     monkeypatch.delattr(torch.jit, "load")
     with zipfile.ZipFile(tmp_path / "file.pt", "w") as archive:
         for name in ("constants.pkl", "data.pkl"):

@@ -45,7 +45,7 @@ def test_classes_lists_discovered_classes(capsys):
 
 
 def test_show_completes_a_recipe_with_defaults(capsys):
-    """What the recipe says is kept, what it leaves out is filled in."""
+    """Settings of the recipe are kept, and missing ones get defaults."""
     recipe = DEMO / "compressor.yaml"
     assert main(["config", "show", str(recipe)]) is None
     shown = yaml.safe_load(capsys.readouterr().out)

@@ -102,7 +102,7 @@ def test_devices_are_reported(monkeypatch):
 
 
 def test_missing_compiler_is_reported(monkeypatch, tmp_path):
-    """What torch looks for, and nothing else: it has no other way to find a compiler."""
+    """The compiler is searched as torch searches it."""
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(doctor.sys, "platform", "linux")
     (tmp_path / "Python.h").touch()

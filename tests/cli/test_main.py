@@ -234,7 +234,7 @@ def test_suggest_prefers_the_closest_name():
 
 
 def test_quiet_hides_only_listed_messages():
-    """What else the same libraries say is heard."""
+    """Other messages of the same libraries are shown."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     heard = []
     handler = logging.Handler()

@@ -1,4 +1,4 @@
-"""What a config says of images becomes loaders: resume, purity, unreadable files, limits."""
+"""Loaders of images from settings: resume, purity, unreadable files, limits."""
 
 import shutil
 from itertools import islice

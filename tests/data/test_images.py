@@ -33,7 +33,7 @@ PLAIN = EXPECTED["plain_reference"]
 
 
 def bytes_of(path: Path, channels: int = 3, **options) -> np.ndarray:
-    """What `read` gives, as numbers from 0 to 255, rows first."""
+    """Pixels of `read` from 0 to 255, rows first."""
     return (read(path, channels, **options) * 255).numpy().transpose(1, 2, 0)
 
 

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def halves(rank):
-    """What a process has of each batch; without a rank, all of it."""
+    """A process's share of each batch; the whole batch without a rank."""
     generator = torch.Generator().manual_seed(5)
     whole = torch.randn(4, 3, 12, 12, generator=generator), torch.randn(4, 3, 12, 12, generator=generator)
     return whole if rank is None else tuple(images[2 * rank : 2 * rank + 2] for images in whole)

@@ -1,4 +1,4 @@
-"""What is true of the autoregressive prior beyond the laws of every prior."""
+"""The autoregressive prior, beyond the laws of every prior."""
 
 from dataclasses import replace
 

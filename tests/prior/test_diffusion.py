@@ -1,4 +1,4 @@
-"""What is true of absorbing diffusion beyond the laws of every prior."""
+"""Absorbing diffusion, beyond the laws of every prior."""
 
 from itertools import product
 

@@ -104,7 +104,7 @@ def test_full_mask_samples_and_empty_mask_keeps_the_picture(model):
 
 @pytest.mark.parametrize("grow", [0, 1])
 def test_known_codes_equal_those_of_the_picture(model, grow):
-    """Where a picture is made of whole cells, its codes outside of the dilate mask are all kept."""
+    """All codes outside the dilated mask are kept if the picture consists of whole cells."""
     compressor, mask = model.compressor, MASKS["middle"]
     images = compressor.decode(torch.randint(LEVELS, (2, 24)), model.layout)
     known = encode_known(compressor, images, mask, (grow,))

@@ -1,4 +1,4 @@
-"""How fast priors learn: a bound on the loss after few steps, so that a change for the worse is seen."""
+"""Learning speed of priors: a bound on the loss after a few steps."""
 
 import math
 

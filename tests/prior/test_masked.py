@@ -1,4 +1,4 @@
-"""What is true of the masked prior beyond the laws of every prior."""
+"""The masked prior, beyond the laws of every prior."""
 
 import math
 from itertools import pairwise
@@ -19,7 +19,7 @@ SCHEDULES = ["cosine", "arccos", "linear", "square", "cubic", "root"]
 
 
 def watch(prior, monkeypatch):
-    """What was masked in each pass through the network of a prior."""
+    """Masked positions of each forward pass of a prior."""
     seen, forward = [], prior.network.forward
 
     def watching(codes, masked, selected, encoded):

@@ -1,4 +1,4 @@
-"""What PixelSNAIL's layers see, by their gradient; and drawing by the rows so far, the same as one pass."""
+"""Receptive field of PixelSNAIL's layers by gradients; sampling row by row equals one pass."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is true of random orders beyond the laws of every prior."""
+"""Random orders, beyond the laws of every prior."""
 
 from itertools import permutations, product
 

@@ -44,7 +44,7 @@ def test_cached_sampling_agrees_with_one_pass(prior):
 
 
 def test_attention_over_positions_is_as_long_as_the_grids():
-    """That is what the second transformer is for: 8 positions, not 24 symbols."""
+    """The first transformer sees 8 positions, not 24 symbols."""
     prior = ResidualTransformer(LAYOUT, CLASSES, Backbone(24, 1, 3), layers=1)
     seen = []
     prior.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))

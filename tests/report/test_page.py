@@ -57,7 +57,7 @@ class Checked(HTMLParser):
 
     @property
     def said(self) -> str:
-        """All that can be read."""
+        """All text of the page."""
         return " ".join(" ".join(self.text).split())
 
 

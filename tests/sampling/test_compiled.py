@@ -22,7 +22,7 @@ from genstack.transformer import Backbone
 
 
 def drawn(*words: str) -> dict:
-    """What each prior draws, by its name, in a process of its own."""
+    """Samples of each prior by name, from a new process."""
     script = [sys.executable, str(Path(__file__).with_name("drawing.py")), *words]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

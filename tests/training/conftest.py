@@ -98,7 +98,7 @@ class Runs:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """All that a run has learned, measured and remembered."""
+    """Weights, metrics and state of a run."""
     return {
         "model": load_file(folder / "model.safetensors"),
         "made": json.loads((folder / "model.json").read_text())["made"],
@@ -118,7 +118,7 @@ def saved(folder: Path) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Where two nested contents are not equal, bit for bit."""
+    """Paths at which two nested contents differ, bit for bit."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return [line for key in one for line in differences(one[key], other[key], f"{place}.{key}")]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
@@ -177,7 +177,7 @@ def torchrun() -> Torchrun:
 
 @pytest.fixture(scope="session")
 def job(runs: Runs) -> Callable[..., dict[str, Any]]:
-    """What two processes are to do: a run by name, and what is to go wrong in it."""
+    """A job of two processes: a run by name, and the failure to provoke in it."""
 
     def described(
         stage: str, name: str, flags: tuple[str, ...], spoilt: int | None = None, **wrong: Any
@@ -257,7 +257,7 @@ def straight(runs: Runs) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def unlike() -> Callable[[Path, Path], list[str]]:
-    """Where two runs differ."""
+    """Differences of two runs."""
     return lambda one, other: differences(content(one), content(other))
 
 

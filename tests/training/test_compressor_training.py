@@ -83,7 +83,7 @@ def gradients(training):
 
 
 def generator_loss(training, images, pushed):
-    """What the paper's generator descends, its discriminator frozen."""
+    """Gradients of the paper's generator loss, with a frozen discriminator."""
     training.adversary.requires_grad_(False)
     made = training.model(images)
     loss = (made.images - images).abs().mean() + 2 * training.perceptual(made.images, images)
@@ -95,7 +95,7 @@ def generator_loss(training, images, pushed):
 
 
 def discriminator_loss(training, images):
-    """What the paper's discriminator descends, given images that nobody differentiates."""
+    """Gradients of the paper's discriminator loss, with detached images."""
     with torch.no_grad():
         made = training.model(images).images
     real, fake = training.adversary.network(images), training.adversary.network(made)

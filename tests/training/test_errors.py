@@ -58,7 +58,7 @@ def test_run_resumes_after_an_error(runs, straight, unlike, stage, kinds, moment
 def test_full_disk_keeps_the_last_checkpoint(
     runs, straight, unlike, full_disk, stage, file, monkeypatch, capsys
 ):
-    """What no longer fits is told in a line; what was there before is whole, and the run goes on from it."""
+    """A full disk ends in one line; earlier files stay whole, and the run resumes from them."""
     runs.compressor()
     name, step, place = f"{stage} full {file}", 6 if file == "checkpoint" else 8, None
     method = "checkpoint" if file == "checkpoint" else "on_validation_end"

@@ -37,7 +37,7 @@ def test_constant_learning_rate():
 
 
 def test_weight_decay_applies_to_matrices_and_kernels():
-    """What has its scale for a reason (biases, norms, tables) keeps it."""
+    """Biases, norms and tables have no weight decay."""
     network = nn.ModuleDict(
         {
             "linear": nn.Linear(3, 2),

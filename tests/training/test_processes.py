@@ -46,7 +46,7 @@ def test_two_processes_resume_bit_for_bit(both, unlike, name):
 
 
 def test_two_processes_match_one(runs, both, two_runs):
-    """Where nothing is random in a step, also with parts."""
+    """Steps without randomness are equal, with accumulated batches too."""
     alone = lines(runs.train("prior", "alone", *two_runs["ddp shared"][1]))
     for name in ("ddp shared", "ddp in parts"):
         for mine, theirs in zip(alone, lines(both(name)[0]), strict=True):

@@ -298,7 +298,7 @@ def test_settings_that_cannot_change_are_rejected_by_name(runs, straight, capsys
 
 
 def test_failed_start_frees_the_name(runs, stage, capsys):
-    """What is mended after a refusal is no other configuration."""
+    """A corrected setting is accepted under the same name."""
     name = f"mended-{stage}"
     words = runs.words(stage, name, "--data.batch_size", "3", "--trainer.accumulate_grad_batches", "2")
     assert main(["train", *words]) == 2

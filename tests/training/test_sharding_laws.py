@@ -88,7 +88,7 @@ def like(described, compressor):
 
 
 def check(whole, cut, compute):
-    """What `compute` makes of both, and the gradients of its sum, are equal."""
+    """Results of `compute` and gradients of their sum are equal for both."""
     results = []
     for model in (whole, cut):
         torch.manual_seed(1)

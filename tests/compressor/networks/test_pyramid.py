@@ -21,7 +21,7 @@ ORDER = {
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("half", ORDER)
 def test_modules_are_built_in_registration_order(plan, half):
-    """What a seed makes is what the same seed makes again of the layers, in the order of the file."""
+    """The layers are initialized in the order of the file, so a seed always gives the same weights."""
     torch.manual_seed(0)
     made = getattr(plan, half)(3)
     assert [name for name, _ in made.named_children()] == ORDER[half]

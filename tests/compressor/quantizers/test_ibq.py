@@ -74,7 +74,7 @@ def test_step_memory_is_bounded(monkeypatch):
 
 
 class Chosen(TorchDispatchMode):
-    """How many results of a choice live at a time."""
+    """Maximum number of results that are alive at a time."""
 
     def __init__(self):
         super().__init__()
