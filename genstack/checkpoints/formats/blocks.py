@@ -1,10 +1,11 @@
-"""Blocks of transformers and tables of tokens, as several projects name and arrange them."""
+"""Architectures, blocks and tables of tokens of transformers that several projects share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from genstack.checkpoints.formats.format import Weight, Weights, concatenate
 from genstack.errors import UserError
+from genstack.transformer import Backbone
 
 #: From the layers of a block of timm to ours (RAR, U-ViT).
 TIMM = {
@@ -13,6 +14,28 @@ TIMM = {
     "mlp.fc1": "feedforward.fc1",
     "mlp.fc2": "feedforward.fc2",
 }
+
+
+def gpt_backbone(width: int, depth: int, heads: int, mlp_width: int) -> Backbone:
+    """Architecture of GPT and ViT: layer norms, GELU, biases, learned positions, an untied head."""
+    return Backbone(
+        width=width,
+        depth=depth,
+        heads=heads,
+        norm="layer",
+        feedforward="gelu",
+        ratio=mlp_width / width,
+        positions="learned",
+        qk_norm=False,
+        bias=True,
+        tied=False,
+    )
+
+
+def bert_backbone(width: int, depth: int, heads: int, mlp_width: int) -> Backbone:
+    """Architecture of BERT: norms after each sub-layer, and a bias of the head."""
+    gpt = gpt_backbone(width, depth, heads, mlp_width)
+    return replace(gpt, epsilon=1e-12, head_bias=True, post_norm=True)
 
 
 def block(weights: Weights, theirs: str, ours: str, layers: Mapping[str, str]) -> dict[str, Weight]:

@@ -1,8 +1,10 @@
 """MaskBit (Weber et al. 2024, arXiv:2409.16211): VQGAN+ without a codebook, and a BERT over its bits."""
 
+from dataclasses import replace
+
 import torch
 
-from genstack.checkpoints.formats.blocks import block
+from genstack.checkpoints.formats.blocks import bert_backbone, block
 from genstack.checkpoints.formats.format import (
     Format,
     Provenance,
@@ -30,7 +32,6 @@ from genstack.prior.masked import Masked
 from genstack.prior.options import SamplingOptions
 from genstack.prior.order import Confidence
 from genstack.prior.symbols import BitTokens
-from genstack.transformer import Backbone
 from genstack.transformer.head import SCALE
 
 #: Levels of the decoder are counted in the order of running.
@@ -173,28 +174,36 @@ def with_depth(compressor: Compressor, depth: int) -> Compressor:
 
 def generator(weights: Weights, name: str, layout: CodeLayout, heads: int, order: Confidence) -> Masked:
     """Load the transformer; `name` is that of the layer that reads bits."""
-    width, _ = weights.dims(f"{name}.weight", 2)
     places, outputs = weights.dims("pos_emb", 3)[1] - 1, weights.dims("prediction_layer.weight", 2)[0]
-    groups = layout.depth
-    check_codes(layout, places * groups, outputs // groups)
-    backbone = Backbone(
-        width=width,
-        depth=weights.count("transformer.layers.{}.0.mha.in_proj_weight"),
-        heads=heads,
-        norm="layer",
-        feedforward="gelu",
-        ratio=weights.dims("transformer.layers.0.1.net.0.weight", 2)[0] / width,
-        positions="learned",
-        qk_norm=False,
-        bias=True,
-        tied=False,
-        epsilon=1e-12,
-        head_bias=True,
-        post_norm=True,
-        last="mlp",
+    check_codes(layout, places * layout.depth, outputs // layout.depth)
+    bert = bert_backbone(
+        weights.dims(f"{name}.weight", 2)[0],
+        weights.count("transformer.layers.{}.0.mha.in_proj_weight"),
+        heads,
+        weights.dims("transformer.layers.0.1.net.0.weight", 2)[0],
     )
-    classes = weights.dims("class_emb.weight", 2)[0] - 1
-    found = {
+    found = embeddings(weights, name, layout.depth) | bit_heads(weights, layout)
+    for number in range(bert.depth):
+        found |= generator_layer(weights, f"transformer.layers.{number}")
+    condition = ClassLabels(class_names(weights.dims("class_emb.weight", 2)[0] - 1))
+    return load_module(
+        lambda: Masked(
+            layout,
+            condition,
+            replace(bert, last="mlp"),
+            schedule=MaskSchedule("arccos", STEPS),
+            order=order,
+            symbols=BitTokens(),
+            joint=True,
+        ),
+        {f"network.{name}": weight for name, weight in found.items()},
+    )
+
+
+def embeddings(weights: Weights, name: str, groups: int) -> dict[str, Weight]:
+    """Weights before the layers; `name` is that of the layer that reads bits."""
+    width, _ = weights.dims(f"{name}.weight", 2)
+    return {
         "prefix.table.weight": weights.take("class_emb.weight"),
         "codes.weight": weights.take(f"{name}.weight").map(lambda each: each.T / SCALE),
         "mask_token": constant(torch.zeros(groups, width)),
@@ -205,29 +214,18 @@ def generator(weights: Weights, name: str, layout: CodeLayout, heads: int, order
             weights.take(f"{name}.bias"),
         ),
         **weights.layer("first_layer.0", "transformer.first_norm"),
-        **weights.layer("last_layer.0", "transformer.norm.1"),
-        **weights.layer("last_layer.2", "transformer.norm.3"),
     }
+
+
+def bit_heads(weights: Weights, layout: CodeLayout) -> dict[str, Weight]:
+    """Weights after the layers, with a head for each group of bits."""
+    found = weights.layer("last_layer.0", "transformer.norm.1")
+    found |= weights.layer("last_layer.2", "transformer.norm.3")
     for part, rows in weights.layer("prediction_layer", "").items():
-        for group in range(groups):
+        for group in range(layout.depth):
             chosen = slice(group * layout.codebook_size, (group + 1) * layout.codebook_size)
             found[f"head.heads.{group}{part}"] = rows[chosen]
-    for number in range(backbone.depth):
-        found |= generator_layer(weights, f"transformer.layers.{number}")
-    found = {f"network.{name}": weight for name, weight in found.items()}
-    condition = ClassLabels(class_names(classes))
-    return load_module(
-        lambda: Masked(
-            layout,
-            condition,
-            backbone,
-            schedule=MaskSchedule("arccos", STEPS),
-            order=order,
-            symbols=BitTokens(),
-            joint=True,
-        ),
-        found,
-    )
+    return found
 
 
 def generator_layer(weights: Weights, place: str) -> dict[str, Weight]:

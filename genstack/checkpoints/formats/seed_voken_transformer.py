@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from genstack.checkpoints.formats.blocks import swiglu
@@ -57,11 +58,7 @@ class IBQTransformer(Format):
     options = ("resolution", "heads", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        inside, heads = weights.inside("transformer."), require_heads(options.heads)
-        if f"{FIRST}quantize.embedding.weight" not in weights:
-            return code_model(options, self.what, lambda layout: transformer(inside, layout, heads))
-        made = compressor(weights.inside(FIRST), products=True)
-        return with_prior(made, options, lambda layout: transformer(inside, layout, heads))
+        return with_tokenizer(weights, options, self.what, partial(compressor, products=True), transformer)
 
 
 class OpenMAGVIT2Transformer(Format):
@@ -86,19 +83,31 @@ class OpenMAGVIT2Transformer(Format):
     options = ("resolution", "heads", "compressor")
 
     def model(self, weights: Weights, options: ImportOptions) -> Model:
-        inside, heads = weights.inside("transformer."), require_heads(options.heads)
-        if f"{FIRST}encoder.conv_out.weight" not in weights:
-            return code_model(options, self.what, lambda layout: factorized(inside, layout, heads))
-        made = tokenizer(weights.inside(FIRST))
-        return with_prior(made, options, lambda layout: factorized(inside, layout, heads))
+        return with_tokenizer(weights, options, self.what, tokenizer, factorized)
 
 
-def with_prior(
-    made: Compressor, options: ImportOptions, prior: Callable[[CodeLayout], Autoregressive]
+def with_tokenizer(
+    weights: Weights,
+    options: ImportOptions,
+    what: str,
+    first: Callable[[Weights], Compressor],
+    second: Callable[[Weights, CodeLayout, int], Autoregressive],
 ) -> Model:
-    """Join the compressor of the same file and its prior."""
+    """Load the transformer, and the tokenizer of the same file or of another.
+
+    Args:
+        weights: weights of the file.
+        options: options of the import.
+        what: kind of the file.
+        first: loads the tokenizer.
+        second: loads the transformer for a layout and a number of heads.
+    """
+    inside, heads = weights.inside("transformer."), require_heads(options.heads)
+    if f"{FIRST}encoder.conv_out.weight" not in weights:
+        return code_model(options, what, lambda layout: second(inside, layout, heads))
+    made = first(weights.inside(FIRST))
     seen = preprocessing(made, options)
-    built = prior(made.code_layout(seen.height, seen.width))
+    built = second(inside, made.code_layout(seen.height, seen.width), heads)
     return Model(made, seen, built.condition.names, built)  # type: ignore[attr-defined]
 
 

@@ -5,6 +5,7 @@ from math import isqrt, prod
 import torch
 from einops import rearrange
 
+from genstack.checkpoints.formats.blocks import gpt_backbone
 from genstack.checkpoints.formats.convolutional import compressor
 from genstack.checkpoints.formats.format import (
     DEFAULT_SIZE,
@@ -28,7 +29,6 @@ from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.pretrained import digest
 from genstack.prior import Autoregressive
-from genstack.transformer import Backbone
 
 #: Tensors of every transformer, and of those with a condition image.
 TRANSFORMER = (
@@ -210,18 +210,7 @@ def transformer(
     _, width = weights.dims("tok_emb.weight", 2)
     layers = weights.count("blocks.{}.ln1.weight")
     hidden, _ = weights.dims("blocks.0.mlp.0.weight", 2)
-    backbone = Backbone(
-        width=width,
-        depth=layers,
-        heads=require_heads(heads),
-        norm="layer",
-        feedforward="gelu",
-        ratio=hidden / width,
-        positions="learned",
-        qk_norm=False,
-        bias=True,
-        tied=False,
-    )
+    backbone = gpt_backbone(width, layers, require_heads(heads), hidden)
     places = as_rows(weights.take("pos_emb"))
     found = {f"transformer.{name}": weight for name, weight in blocks(weights, layers).items()}
     found |= prefix | {

@@ -1,11 +1,12 @@
 """Masked transformers of 1d-tokenizer over TiTok's codes (Yu et al. 2024, arXiv:2406.07550)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from genstack.checkpoints.formats.blocks import TIMM, TokenTable, block
+from genstack.checkpoints.formats.blocks import TIMM, TokenTable, bert_backbone, block, gpt_backbone
 from genstack.checkpoints.formats.format import (
     Format,
     Provenance,
@@ -171,20 +172,11 @@ def transformer(
 def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
     """Weights of the BERT; the embedding of the first token type is added to those of positions."""
     _, width = weights.dims("embeddings.word_embeddings.weight", 2)
-    backbone = Backbone(
-        width=width,
-        depth=weights.count("encoder.layer.{}.attention.self.query.weight"),
-        heads=heads,
-        norm="layer",
-        feedforward="gelu",
-        ratio=weights.dims("encoder.layer.0.intermediate.dense.weight", 2)[0] / width,
-        positions="learned",
-        qk_norm=False,
-        bias=True,
-        tied=False,
-        epsilon=1e-12,
-        head_bias=True,
-        post_norm=True,
+    backbone = bert_backbone(
+        width,
+        weights.count("encoder.layer.{}.attention.self.query.weight"),
+        heads,
+        weights.dims("encoder.layer.0.intermediate.dense.weight", 2)[0],
     )
     found = weights.layer("embeddings.LayerNorm", "first_norm")
     for number in range(backbone.depth):
@@ -204,20 +196,8 @@ def uvit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[s
     """Weights of the U-ViT, whose second half of layers has skip connections from the first."""
     _, width = weights.dims("embeddings.weight", 2)
     half = weights.count("in_blocks.{}.attn.qkv.weight")
-    backbone = Backbone(
-        width=width,
-        depth=2 * half + 1,
-        heads=heads,
-        norm="layer",
-        feedforward="gelu",
-        ratio=weights.dims("mid_block.mlp.fc1.weight", 2)[0] / width,
-        positions="learned",
-        qk_norm=False,
-        bias=True,
-        tied=False,
-        head_bias=True,
-        skips=True,
-    )
+    hidden, _ = weights.dims("mid_block.mlp.fc1.weight", 2)
+    backbone = replace(gpt_backbone(width, 2 * half + 1, heads, hidden), head_bias=True, skips=True)
     found = weights.layer("norm", "norm")
     blocks = [f"in_blocks.{number}" for number in range(half)] + ["mid_block"]
     for number, theirs in enumerate([*blocks, *(f"out_blocks.{number}" for number in range(half))]):
