@@ -78,29 +78,59 @@ def evaluate_run(
     protocol = {"generated": {"what": "reconstructions", "perturbed": list(rates)}, **networks.protocol}
     if sampling is not None:
         protocol["samples"] = sampling.metadata
-        with sampling.compilation(model) as compilation:
-            draw = partial(samples.sample, model, reference, sampling, compilation)
-            sampled = measure(
-                lambda indices: image_set(*draw(indices), extractors, matchers), sampling.count, batch_size
-            )
-            results.append(sample_results(extractors, real, sampled))
-            if training is None:
-                results.append([Skipped("near-copies", "the training images of the model are unknown")])
-            else:
-                known = ReferenceSet(training, "training", sampling.training)
-                others = ReferenceSet(training, "validation", sampling.training)
-                seen = measure_set(known, extractors, batch_size)
-                same = same_images(others, reference)
-                held_out = real if same else measure_set(others, extractors, batch_size)
-                spaces = list(samples.spaces(sampled, seen, held_out, extractors))
-                results.append(training_results(model, spaces, sampled, seen, held_out))
-                if first:
-                    images |= list_nearest(spaces, known, draw, folder)
+        found, nearest = evaluate_samples(
+            model, reference, training, sampling, extractors, batch_size, real, folder
+        )
+        results.append(found)
+        images |= nearest
     unreadable = chain(*(reasons.items() for reasons in gather_objects(reference.data.unreadable.reasons)))
     if not first:
         return None
     protocol["real"] = {**reference.metadata, "unreadable": dict(sorted(unreadable))}
     return Card.of("compressor" if sampling is None else "prior", protocol, chain(*results), images)
+
+
+def evaluate_samples(
+    model: Model,
+    reference: ReferenceSet,
+    training: ImageData | None,
+    sampling: Sampling,
+    extractors: Sequence[Extractor],
+    batch_size: int,
+    real: ImageSet,
+    folder: Path,
+) -> tuple[Results, Listing]:
+    """Compare samples with real and with training images; the first process lists the nearest.
+
+    Args:
+        model: model of the run.
+        reference: the real images.
+        training: data of the training; None if it is unknown.
+        sampling: settings of the samples.
+        extractors: networks of features.
+        batch_size: images per batch.
+        real: measurements of the real images.
+        folder: folder for pictures.
+    """
+    with sampling.compilation(model) as compilation:
+        draw = partial(samples.sample, model, reference, sampling, compilation)
+        sampled = measure(
+            lambda indices: image_set(*draw(indices), extractors, sampling.matchers),
+            sampling.count,
+            batch_size,
+        )
+        results = sample_results(extractors, real, sampled)
+        if training is None:
+            unknown = Skipped("near-copies", "the training images of the model are unknown")
+            return chain(results, [unknown]), {}
+        known = ReferenceSet(training, "training", sampling.training)
+        others = ReferenceSet(training, "validation", sampling.training)
+        seen = measure_set(known, extractors, batch_size)
+        held_out = real if same_images(others, reference) else measure_set(others, extractors, batch_size)
+        spaces = list(samples.spaces(sampled, seen, held_out, extractors))
+        results = chain(results, training_results(model, spaces, sampled, seen, held_out))
+        first = Process.from_environment().rank == 0
+        return results, list_nearest(spaces, known, draw, folder) if first else {}
 
 
 def evaluate_folders(
