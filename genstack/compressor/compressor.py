@@ -118,7 +118,7 @@ class Compressor(nn.Module, ABC):
 
     @property
     def latent_layer(self) -> nn.Parameter | None:
-        """Weight of the layer before the bottleneck, where weights of losses on latents compare them."""
+        """Weight of the layer before the bottleneck, where adaptive weights of losses on latents compare."""
         return None
 
     def after_step(self, skipped: bool) -> None:

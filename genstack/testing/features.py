@@ -17,12 +17,12 @@ def make(part: type[Features], **given: Any) -> Features:
 
 
 def _tensors(seen: ImageFeatures) -> list[Tensor]:
-    """All features of images, without logits where there are none."""
+    """List all features of images: maps, pooled features, and logits if there are any."""
     return [*seen.maps, seen.pooled, *([] if seen.logits is None else [seen.logits])]
 
 
 def maps_have_the_widths_and_grids(features: Features) -> None:
-    """`widths` and `grids` tell the shape of each map; pooled features (and logits) are of each image."""
+    """Maps have the shapes of `widths` and `grids`; each image has one row of pooled features."""
     network = features.build()
     for size in SIZES:
         seen = network(torch.rand(2, 3, *size) * 2 - 1)
@@ -41,7 +41,7 @@ def images_do_not_affect_each_other(features: Features) -> None:
 
 
 def gradients_reach_the_images(features: Features) -> None:
-    """A compressor learns through the frozen network."""
+    """Gradients of the features reach the images."""
     images = (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
     seen = features.build()(images)
     torch.stack([part.square().sum() for part in _tensors(seen)]).sum().backward()
@@ -49,19 +49,19 @@ def gradients_reach_the_images(features: Features) -> None:
 
 
 def network_is_frozen(features: Features) -> None:
-    """The network has weights, learns nothing, and is in eval mode."""
+    """The network has weights, requires no gradients, and is in eval mode."""
     check_frozen(features.build())
 
 
 def building_keeps_the_random_state(features: Features) -> None:
-    """A training has the same random numbers with and without the network."""
+    """Building the network draws no random numbers."""
     before = torch.get_rng_state()
     features.build()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def too_small_images_are_refused(features: Features) -> None:
-    """Images of any size have features, or are a UserError of one line."""
+    """Images of any size either have features or raise a UserError of one line."""
     for size in ((1, 1), (7, 64)):
 
         def maps(size: tuple[int, int] = size) -> None:
@@ -72,5 +72,5 @@ def too_small_images_are_refused(features: Features) -> None:
 
 
 def plans_are_values(features: Features) -> None:
-    """Features are a frozen dataclass: equal arguments make equal configs."""
+    """Features are a frozen dataclass: equal arguments give equal objects."""
     check_config(features)

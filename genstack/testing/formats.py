@@ -1,4 +1,4 @@
-"""Laws of published formats; most need a file of the format: `laws(TheirVQ, file="theirs.pt")`."""
+"""Laws of published formats; most need a file in the format: `laws(TheirVQ, file="theirs.pt")`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -21,12 +21,12 @@ from genstack.testing.expect import one_line_or_works, refusal
 
 @dataclass
 class Published:
-    """A format, and a file of it.
+    """A format and an example file.
 
     Args:
         kind: the format.
-        path: the file; None for none.
-        options: options of the file.
+        path: the file; None without one.
+        options: options for importing the file.
     """
 
     kind: Format
@@ -35,7 +35,7 @@ class Published:
 
     @cached_property
     def file(self) -> File:
-        """The file; laws that need one are skipped without."""
+        """Open the file; laws that need one are skipped without it."""
         if self.path is None:
             raise SkipTest("give a file of this format: --example FILE, or laws(..., file=FILE)")
         found = read(self.path)
@@ -44,7 +44,7 @@ class Published:
 
     @cached_property
     def entry(self) -> str:
-        """Key of the entry of the file with the weights."""
+        """Key under which the file stores the weights."""
         return self.kind.part(self.file, self.options)
 
     @cached_property
@@ -53,7 +53,7 @@ class Published:
         return self.file.tensors(self.entry)
 
     def read(self, changes: Mapping[str, Tensor | None]) -> Model:
-        """Read the file after changes of its tensors; None removes one."""
+        """Import the file with some tensors replaced, or removed (None)."""
         tensors = {**self.tensors, **changes}
         kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         data = {self.entry: kept} if self.entry else kept
@@ -61,7 +61,7 @@ class Published:
         return self.kind.read(changed, self.options)
 
     def matrices(self) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
-        """The first and the last matrix that the model takes from the file."""
+        """Return name and value of the first and the last matrix that the model uses."""
         known = Weights(self.tensors, {}).unused(self.kind.ignored)
         found = [(name, self.tensors[name]) for name in known]
         chosen = [each for each in found if each[1].ndim > 1 and each[1].is_floating_point()]
@@ -69,19 +69,19 @@ class Published:
 
 
 def make(part: type[Format], file: str | Path = "", **options: Any) -> Published:
-    """The format with a file and its options."""
+    """Join a format, a file and its options."""
     return Published(part(), Path(file) if file else None, ImportOptions(**options))
 
 
 def format_is_described(published: Published) -> None:
-    """There is a line for `genstack import --list`, a docstring, and options that exist."""
+    """The format has a line for `genstack import --list`, a docstring, and known options."""
     kind = published.kind
     assert kind.what and "\n" not in kind.what and kind.required and type(kind).__doc__
     assert {*kind.options} <= {field.name for field in fields(ImportOptions)}
 
 
 def its_own_names_fit(published: Published) -> None:
-    """Tensors of the required names have this format, fewer or excluded ones have not."""
+    """Required names are recognized; no names, or excluded ones, are not."""
     kind = published.kind
     assert kind.fits(dict.fromkeys(kind.required))
     assert not kind.fits({})
@@ -90,7 +90,7 @@ def its_own_names_fit(published: Published) -> None:
 
 
 def a_file_has_this_format_alone(published: Published) -> None:
-    """Names of tensors tell the format."""
+    """No other format fits the names of the file's tensors."""
     names = {name.removeprefix(published.file.prefix) for name in published.file.names()}
     known = {*formats().values(), type(published.kind)}
     fitting = [kind.what for kind in known if kind().fits(dict.fromkeys(names))]
@@ -98,7 +98,7 @@ def a_file_has_this_format_alone(published: Published) -> None:
 
 
 def model_reconstructs_images(published: Published) -> None:
-    """The model is complete: finite, frozen, and its images have the size that they are read in."""
+    """The model reconstructs images of the same shape, with finite values and frozen weights."""
     model = published.kind.read(published.file, published.options)
     images = torch.rand(1, *model.preprocessing.shape) * 2 - 1
     made = model.reconstruct(images)
@@ -108,27 +108,27 @@ def model_reconstructs_images(published: Published) -> None:
 
 
 def missing_tensors_are_refused(published: Published) -> None:
-    """A file without one of its tensors is a UserError of one line."""
+    """A missing tensor raises a UserError of one line."""
     for name, _ in published.matrices():
         with refusal("."):
             published.read({name: None})
 
 
 def unexpected_tensors_are_refused(published: Published) -> None:
-    """A file with another tensor is a UserError that names it."""
+    """An unknown tensor raises a UserError that names it."""
     with refusal("an.unknown.key"):
         published.read({"an.unknown.key": torch.zeros(2)})
 
 
 def other_shapes_end_in_one_line(published: Published) -> None:
-    """A tensor with one more row makes another model, or a UserError of one line."""
+    """A tensor with an additional row either gives another model or raises a UserError of one line."""
     for name, tensor in published.matrices():
         longer = torch.cat([tensor, tensor[:1]])
         one_line_or_works(partial(published.read, {name: longer}))
 
 
 def numbers_that_are_not_finite_are_refused(published: Published) -> None:
-    """A file with NaN is damaged, unless the model does without that tensor, as beside EMA weights."""
+    """A NaN raises a UserError, unless the model ignores that tensor, as raw weights beside EMA weights."""
     for name, tensor in published.matrices():
         damaged = tensor.clone()
         damaged.view(-1)[-1] = float("nan")

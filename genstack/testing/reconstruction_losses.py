@@ -17,22 +17,22 @@ from genstack.testing.expect import build, check_config, gradients_flow, refusal
 
 @dataclass(frozen=True)
 class Judged:
-    """A loss, and an output of the decoder that it accepts."""
+    """A loss and an `Output` of the compressor that it accepts."""
 
     loss: ReconstructionLoss
     output: Output
 
     def __call__(self, written: Tensor, images: Tensor) -> Tensor:
-        """Judge what a decoder wrote."""
+        """Compute the loss of a decoder's output."""
         return self.loss.of(Reconstruction(self.output.images(written), None, {}, written), images)
 
     def written(self, count: int = 3) -> Tensor:
-        """Random output of a decoder, for images of 5 x 7."""
+        """Sample random outputs of a decoder for images of 5 x 7."""
         return torch.randn(count, self.output.width(3), 5, 7)
 
 
 def make(part: type[ReconstructionLoss], **given: Any) -> Judged:
-    """Build the loss, and the first output that it accepts."""
+    """Build the loss and the first `Output` that it accepts."""
     loss = build(part, **given)
     others = discover(genstack.compressor, Output).values()  # type: ignore[type-abstract]
     for output in (Pixels(), *(kind() for kind in others)):
@@ -41,7 +41,7 @@ def make(part: type[ReconstructionLoss], **given: Any) -> Judged:
         except UserError:
             continue
         return Judged(loss, output)
-    raise AssertionError("no output of a decoder suits the loss")
+    raise AssertionError("the loss accepts no Output")
 
 
 def _images(count: int = 3) -> Tensor:
@@ -58,21 +58,21 @@ def arithmetic_is_float32_under_autocast(judged: Judged) -> None:
 
 
 def loss_of_a_batch_is_the_mean_over_images(judged: Judged) -> None:
-    """Every image counts alike, in batches of any size."""
+    """The loss of a batch is the mean of the losses of its images."""
     written, images = judged.written(), _images()
     each = [judged(written[[index]], images[[index]]) for index in range(3)]
     torch.testing.assert_close(judged(written, images), torch.stack(each).mean())
 
 
 def gradients_reach_the_decoder(judged: Judged) -> None:
-    """What a decoder writes has gradients that are finite and not zero."""
+    """Gradients at the decoder's output are finite and not zero."""
     written = judged.written().requires_grad_()
     judged(written, _images()).backward()
     gradients_flow({"output of the decoder": written})
 
 
 def the_image_itself_is_best(judged: Judged) -> None:
-    """No other pixels have a lower loss than those of the image."""
+    """Noisy pixels have a higher loss than those of the image."""
     if not isinstance(judged.output, Pixels):
         return
     images = _images()
@@ -81,12 +81,12 @@ def the_image_itself_is_best(judged: Judged) -> None:
 
 
 def invalid_weights_are_refused(judged: Judged) -> None:
-    """The weight is finite and at least 0."""
+    """Negative and non-finite weights raise a UserError."""
     for weight in (-0.1, float("nan"), float("inf")):
         with refusal(f"weight {weight} is out of range"):
             replace(judged.loss, weight=weight)
 
 
 def plans_are_values(judged: Judged) -> None:
-    """A loss is a frozen dataclass: equal arguments make equal losses."""
+    """A loss is a frozen dataclass: equal arguments give equal objects."""
     check_config(judged.loss)
