@@ -219,3 +219,19 @@ def layout(request) -> CodeLayout:
 def tiny() -> Backbone:
     """A backbone for priors that are built in milliseconds."""
     return Backbone(width=24, depth=2, heads=3, dropout=0.0)
+
+
+@pytest.fixture
+def save_untrained(tmp_path: Path) -> Callable[[Callable[[], Any]], Path]:
+    """Save a network of transformers that learned nothing in a folder; no weight is a zero or a one."""
+
+    def save(build: Callable[[], Any]) -> Path:
+        with torch.random.fork_rng():
+            network = build().eval()
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        network.save_pretrained(tmp_path)
+        return tmp_path
+
+    return save

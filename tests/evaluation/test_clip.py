@@ -27,16 +27,11 @@ SMALL = {
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder of transformers, named to genstack; no weight is a zero or a one."""
-    with torch.random.fork_rng():
-        network = CLIPVisionModelWithProjection(CLIPVisionConfig(**SMALL)).eval()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    network.save_pretrained(tmp_path)
-    monkeypatch.setenv("GENSTACK_CLIP", str(tmp_path))
-    return tmp_path
+def folder(save_untrained, monkeypatch):
+    """A folder of transformers, named to genstack."""
+    place = save_untrained(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**SMALL)))
+    monkeypatch.setenv("GENSTACK_CLIP", str(place))
+    return place
 
 
 def test_features_are_those_of_transformers(folder):

@@ -21,17 +21,12 @@ SMALL = {
 
 
 @pytest.fixture(params=[(Dinov2Config, Dinov2Model), (Dinov2WithRegistersConfig, Dinov2WithRegistersModel)])
-def folder(request, tmp_path, monkeypatch):
-    """A folder of transformers, named to genstack; no weight is a zero or a one."""
+def folder(request, save_untrained, monkeypatch):
+    """A folder of transformers, named to genstack."""
     config, model = request.param
-    with torch.random.fork_rng():
-        network = model(config(**SMALL)).eval()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    network.save_pretrained(tmp_path)
-    monkeypatch.setenv("GENSTACK_DINOV2", str(tmp_path))
-    return tmp_path
+    place = save_untrained(lambda: model(config(**SMALL)))
+    monkeypatch.setenv("GENSTACK_DINOV2", str(place))
+    return place
 
 
 def test_extractor_keeps_the_laws(folder):

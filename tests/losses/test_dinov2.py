@@ -22,16 +22,10 @@ SMALL = {
 
 
 @pytest.fixture(params=[(Dinov2Config, Dinov2Model), (Dinov2WithRegistersConfig, Dinov2WithRegistersModel)])
-def folder(request, tmp_path):
-    """A folder of transformers; no weight is a zero or a one."""
+def folder(request, save_untrained):
+    """A folder of transformers."""
     config, model = request.param
-    with torch.random.fork_rng():
-        network = model(config(**SMALL)).eval()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    network.save_pretrained(tmp_path)
-    return str(tmp_path)
+    return str(save_untrained(lambda: model(config(**SMALL))))
 
 
 def test_maps_are_the_tokens_of_transformers(folder):
