@@ -14,13 +14,14 @@ from torch import Tensor
 
 from genstack.checkpoints.damage import damage_errors, file_errors
 from genstack.checkpoints.mapped import drop_pages, map_safetensors
-from genstack.checkpoints.pickles import Inert, TorchFile
+from genstack.checkpoints.pickles import SUFFIXES, Inert, TorchFile
 from genstack.errors import UserError
 from genstack.hub import DIFFUSERS, SUBFOLDERS, weights_file
 
 DEEPEST = 64  # nested modules
 HALVES = (("encoder.pkl", "decoder.pkl"), ("encoder.pt", "decoder.pt"), ("encoder.pth", "decoder.pth"))
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
+POINTER = b"version https://"  # begin of a pointer of Git LFS
 LARGEST = 2**20  # bytes of a config.json
 LARGEST_INDEX = 2**26  # bytes of the index of shards
 
@@ -129,11 +130,13 @@ def read(path: Path) -> File:
     with damage_errors(path):
         with path.open("rb") as file:
             head = file.read(16)
-        if path.suffix == ".safetensors" or head[8:9] == b"{":
+        if head[8:9] == b"{" or (path.suffix == ".safetensors" and not head.startswith(POINTER)):
             return File(path, map_safetensors(path), {})
         if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
             found = TorchFile(path)
             return File(path, found.data, {}, found.verify)
+        if head.startswith(POINTER):
+            raise UserError("it is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
     raise UserError(
         f"{path} is damaged or not a checkpoint; expected torch (.ckpt, .pt, .pth, .bin, .pkl) or safetensors"
     )
@@ -150,6 +153,12 @@ def read_folder(folder: Path) -> File:
         if len(inner) == 1:
             return read_folder(inner[0])
     settings = folder / "config.json"
+    loose = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if weights is None and loose:
+        raise UserError(
+            f"{folder} has no {DIFFUSERS[0]} or index of shards; give a file of it, such as "
+            f"{folder / loose[0]}"
+        )
     if weights is None or (weights.startswith("diffusion_") and not settings.is_file()):
         raise UserError(
             f"{folder} holds no model; expected a run, a folder of diffusers "

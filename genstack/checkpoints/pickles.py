@@ -25,6 +25,7 @@ from genstack.errors import UserError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of files from before torch 1.6
 MOST_STRUCTURE = 2**28  # bytes of the pickle in a zip
+SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")  # of checkpoints
 MOST_SHARED = 8  # bytes of tensors per byte of the file, since tensors may share a storage
 KEYS = str | int | float | bytes | None  # types of dictionary keys that are quick to hash
 STORAGES = {
@@ -247,7 +248,9 @@ class TorchFile:
             members = {entry.filename: entry for entry in archive.infolist()}
         found = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(found) != 1:
-            raise UserError("not a checkpoint of torch: expected a zip with one data.pkl")
+            inside = next((name for name in members if name.endswith(SUFFIXES)), "")
+            way_out = f"; unpack it and give {inside[:80]}" if inside else ""
+            raise UserError(f"not a checkpoint of torch: expected a zip with one data.pkl{way_out}")
         root = found[0].removesuffix("data.pkl")
         for name, entry in members.items():
             if name.startswith(root):

@@ -76,7 +76,7 @@ def recognise(names: set[str]) -> tuple[Format, str]:
 
     nearest = max(known, key=likeness)
     lacking = [name for name in nearest.required if name not in names]
-    if len(lacking) == len(nearest.required):
+    if len(lacking) > len(nearest.required) / 2:
         shown = ", ".join(sorted(names)[:SHOWN])
         raise UserError(f"unknown format (see `genstack import --list`); its tensors are {shown}, ...")
     if lacking:

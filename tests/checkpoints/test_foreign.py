@@ -349,6 +349,23 @@ def test_a_folder_without_weights(tmp_path):
         read(tmp_path)
 
 
+def test_a_folder_or_zip_with_a_checkpoint_names_it(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match=r"give a file of it, such as .*model\.ckpt"):
+        read(tmp_path)
+    with zipfile.ZipFile(tmp_path / "vq-f8.zip", "w") as archive:
+        archive.write(tmp_path / "model.ckpt", "model.ckpt")
+    with pytest.raises(UserError, match=r"one data\.pkl; unpack it and give model\.ckpt$"):
+        read(tmp_path / "vq-f8.zip")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.bin"])
+def test_a_pointer_of_git_lfs_is_not_the_file(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+    with pytest.raises(UserError, match="it is a pointer of Git LFS"):
+        read(tmp_path / name)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": ' * 100_000])
 def test_invalid_config_json_is_rejected(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

@@ -473,6 +473,7 @@ def test_missing_options_are_reported(file, options, message):
         ),
         ("axes", r"encoder\.conv_in\.weight must have 4 axes, got shape"),
         ("nan", r"encoder\.mid\.block_2\.conv1\.weight has numbers that are not finite"),
+        ("int8", r"encoder\.mid\.block_2\.conv1\.weight has int8 numbers; quantized weights are not"),
         ("mark", r"looks like a VQGAN.* has no quant_conv\.weight"),
         ("blocks", r"the same number of blocks, got \[1, 2\]"),
     ],
@@ -492,6 +493,8 @@ def test_errors_name_unexpected_and_missing_tensors(tmp_path, change, message):
         state["encoder.conv_in.weight"] = state["encoder.conv_in.weight"].flatten(1)
     if change == "nan":
         state[name][3] = torch.nan
+    if change == "int8":
+        state[name] = state[name].to(torch.int8)
     if change == "mark":
         del state["quant_conv.weight"]
     if change == "blocks":
@@ -636,6 +639,12 @@ def test_published_file_is_accepted_in_place_of_a_run(tmp_path, capsys):
     assert "PSNR" in capsys.readouterr().out
     assert main(["reconstruct", str(GOLDEN / "ldm_vq.ckpt")]) == 2
     assert "add --source" in capsys.readouterr().err
+
+
+def test_models_of_another_kind_are_unknown():
+    """A name in common, as here of the head, is no likeness."""
+    with pytest.raises(UserError, match=r"unknown format .*its tensors are lm_head\.weight"):
+        recognise({"lm_head.weight", "transformer.wte.weight", "transformer.wpe.weight"})
 
 
 def test_the_list_names_every_format(capsys):

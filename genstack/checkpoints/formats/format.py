@@ -76,7 +76,7 @@ def combine(function: Callable[..., Tensor], *weights: Weight) -> Weight:
 
 
 class Weights:
-    """The named tensors of a file, which keep track of the ones that are used.
+    """Tensors of a file by name, and the names that are used so far.
 
     Args:
         tensors: tensors by name.
@@ -122,19 +122,19 @@ class Weights:
         return Weight(self.prefix + name, self.tensors[self.prefix + name])
 
     def layer(self, theirs: str, ours: str) -> dict[str, Weight]:
-        """Use the weight and any bias of a layer, under our name."""
+        """Use the weight of a layer and its bias, if it has one, under our name."""
         parts = [part for part in ("weight", "bias") if part == "weight" or f"{theirs}.{part}" in self]
         return {f"{ours}.{part}": self.take(f"{theirs}.{part}") for part in parts}
 
     def count(self, name: str) -> int:
-        """Count names that exist when `{}` is replaced by 0, 1, 2 and so on."""
+        """Count the layers of a list: replace `{}` in a name by 0, 1, 2 and so on while it exists."""
         number = 0
         while name.format(number) in self:
             number += 1
         return number
 
     def ema(self) -> "Weights":
-        """The EMA weights that LitEma of latent-diffusion stores under names without dots."""
+        """Read EMA weights, which LitEma of latent-diffusion stores under names without dots."""
         if "model_ema.decay" not in self:
             raise UserError("the file has no EMA weights (model_ema.*); leave out --ema")
         tensors = dict(self.tensors)
@@ -149,21 +149,21 @@ class Weights:
         return Weights(tensors, self.config, taken=self.taken)
 
     def unused(self, ignored: tuple[str, ...]) -> list[str]:
-        """Names that were not used and match no pattern in `ignored`."""
+        """List unused names that match no pattern in `ignored`."""
         known = re.compile("|".join(ignored) or r"(?!)")
         return sorted(name for name in self.tensors.keys() - self.taken if not known.match(name))
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Origin of a format's published files, and the results that were compared.
+    """Origin and licence of published files of a format, and the comparison with the original code.
 
     Args:
         files: names of published files, and where they are.
         source: repository of the project.
         licence: licence of the code, as in the repository.
         weights: licence of the weights, as in the repository or on the page of the files.
-        checked: results that agree with the project's own code on small random weights in the same format.
+        checked: results that agree with the original code, on small random weights in the same format.
     """
 
     files: str
@@ -188,7 +188,7 @@ class Format(ABC):
         """Build the model and load all weights; raise UserError if a tensor or an option is missing."""
 
     def part(self, file: File, options: ImportOptions) -> str:
-        """Key of the entry of a file that holds the weights; empty for the usual ones."""
+        """Return the key under which a file stores the weights, such as `ema`; "" for the usual ones."""
         return ""
 
     def fits(self, names: Mapping[str, Any]) -> bool:
@@ -246,6 +246,9 @@ def load_module(build: Callable[[], Module], weights: Mapping[str, Weight]) -> M
 
 def copy_weight(weight: Weight, target: Tensor) -> None:
     """Copy a tensor in pieces, and free the memory of a mapped file; numbers must be finite."""
+    if target.is_floating_point() and not weight.tensor.is_floating_point():
+        kind = str(weight.tensor.dtype).removeprefix("torch.")
+        raise UserError(f"{weight.name} has {kind} numbers; quantized weights are not supported")
     pieces = weight.tensor.reshape(-1).split(PIECE)
     for piece, place in zip(pieces, target.view(-1).split(PIECE), strict=True):
         if not place.copy_(piece).isfinite().all():
@@ -263,7 +266,7 @@ def require_heads(heads: int) -> int:
 
 
 def load_compressor(options: ImportOptions, what: str) -> Model:
-    """Load the compressor of a prior whose file does not hold it."""
+    """Load the compressor of a prior from the file named by --compressor."""
     if not options.compressor:
         message = f"a {what} does not hold its tokenizer; give its file as --compressor"
         raise MissingOption(message, "compressor")
@@ -284,7 +287,7 @@ def code_model(
         options: options of the import.
         what: kind of the file.
         prior: builds the prior for a layout.
-        adapt: changes how the compressor's codes are read.
+        adapt: converts the compressor, for example to symbols of fewer bits.
     """
     before = load_compressor(options, what)
     seen, compressor = before.preprocessing, adapt(before.compressor)
@@ -295,7 +298,7 @@ def code_model(
 
 
 def check_codes(layout: CodeLayout, length: int, codebook_size: int) -> None:
-    """Check that a prior reads the codes of a layout."""
+    """Check that a prior of `length` codes of `codebook_size` fits a layout."""
     if (layout.length, layout.codebook_size) != (length, codebook_size):
         raise UserError(
             f"it reads {length} codes of {codebook_size}, but the compressor has {layout.length} of "
