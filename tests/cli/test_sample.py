@@ -281,7 +281,7 @@ def test_compile_without_compiler_is_rejected(capsys, monkeypatch):
     assert "--compile needs a C++ compiler: no g++ for C++: apt install g++" in capsys.readouterr().err
 
 
-def test_all_images_become_one_npz_file(place, capsys):
+def test_all_images_become_one_npz_file(place, monkeypatch, capsys):
     """Resumed, it holds the same; one process of two leaves it to the other."""
     assert not sample("--npz", "samples.npz")
     images = np.load("samples.npz")["arr_0"]
@@ -292,5 +292,11 @@ def test_all_images_become_one_npz_file(place, capsys):
     (place / "out" / "00001.png").unlink()
     assert not sample("--npz", "samples.npz")
     assert (place / "samples.npz").read_bytes() == before
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, names in (("1", set()), ("0", {"samples.npz"})):
+        monkeypatch.setenv("RANK", rank)
+        assert not sample("--npz", "two/samples.npz", "--out", "two/out")
+        assert {file.name for file in (place / "two").glob("*.npz")} == names
+    assert (place / "two" / "samples.npz").read_bytes() == before
     assert sample("--npz", "samples.zip") == 2
     assert "--npz names one .npz file" in capsys.readouterr().err

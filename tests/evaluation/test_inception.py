@@ -12,6 +12,7 @@ from torch import nn
 from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id_cached
 
 from genstack.cli.main import main
@@ -19,6 +20,7 @@ from genstack.data import ImageData
 from genstack.data.images import Preprocessing, save
 from genstack.evaluation.extractors import inception
 from genstack.evaluation.extractors.inception import FILE, InceptionFeatures
+from genstack.evaluation.metrics.coverage import coverage
 from genstack.evaluation.metrics.frechet import frechet_distance
 from genstack.evaluation.reference import ReferenceSet
 from genstack.testing import laws
@@ -123,6 +125,25 @@ def test_features_and_classes_match_torch_fidelity(ours, theirs):
         torch.testing.assert_close(features.probabilities, classes.float(), rtol=1e-4, atol=1e-6)
         assert features.vectors.std(0).median() > 0.01, "features must differ between images"
         assert features.probabilities.max(1).values.median() < 0.99
+
+
+def test_spatial_features_are_those_of_torch_fidelitys_network(trusted):
+    """The first channels of one branch, in the order row, column, channel."""
+    extractor, seen = InceptionFeatures("cpu", spatial=True), []
+    extractor.network.Mixed_6d.branch1x1.register_forward_hook(lambda *given: seen.append(given[2]))
+    found = extractor(torch.rand(2, 3, *SIZE) * 2 - 1).spatial
+    assert found.shape == (2, 17 * 17 * 7)
+    for row, column, channel in ((0, 0, 0), (3, 11, 2), (16, 5, 6)):
+        assert torch.equal(found[:, (17 * row + column) * 7 + channel], seen[0][:, channel, row, column])
+    assert found.min() == 0 and found.max() > 0, "after the ReLU"
+
+
+def test_precision_and_recall_match_torch_fidelity(ours, theirs):
+    real, fake = (side["2048"] for side in theirs)
+    expected = prc_features_to_metric(fake, real, prc_neighborhood=3, prc_batch_size=5, save_cpu_ram=True)
+    found = coverage(*(features.vectors for features in ours))
+    assert float(found.precision.mean()) == pytest.approx(expected["precision"])
+    assert float(found.recall.mean()) == pytest.approx(expected["recall"])
 
 
 def test_frechet_distance_matches_torch_fidelity(ours, theirs):
