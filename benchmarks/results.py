@@ -3,18 +3,19 @@
     python benchmarks/pictures.py --out runs/data --only emoji
     OMP_NUM_THREADS=1 python benchmarks/results.py [--pictures runs/data/emoji] [--only vqgan,masked-prior]
 
-Trains each recipe in a small form on emoji, measures it with `genstack evaluate` on those laid aside, and
-writes tables and curves into docs/results.md, between two lines that say so. Runs that are complete are not
-trained again, and cards that lie there not measured again, so that a script that was stopped goes on.
-Processor time is that of the training command, its validations included.
+Trains each recipe in a small form on emoji, measures it with `genstack evaluate` on held-out ones, and writes
+tables and curves into docs/results.md, and a picture of each to docs/pictures/recipes/. Complete runs and
+cards are kept, so the script can be stopped and started again. Processor time is that of the training
+command, its validations included.
 """
 
 import argparse
 import json
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,19 @@ import yaml
 
 from genstack.atomic import replacing
 from genstack.checkpoints.model_file import load
+from genstack.cli.calls import words
 from genstack.cli.main import main as genstack
 from genstack.report.chart import Curve, chart
 from genstack.report.history import Points
 
 STEPS, SEED, SAMPLES, TRAINING = 200, 0, 128, 500
+RECONSTRUCTED, SAMPLED = 12, 16  # images in the picture of a recipe
+EXAMPLES = "{pictures}/held_out/food-drink"  # images to reconstruct, and condition images
 FASTER = 3.0  # times the recipe's learning rate, since a run is short; recipes with Muon suit any length
 SHADES = ("#0a6ebd", "#b54708", "#5b6470", "#8a3fa0", "#0f766e", "#b4235a", "#6b6a10", "#4b4fc4")
+ABSENT = "-"
 BEGIN, END = "<!-- written by benchmarks/results.py -->", "<!-- end -->"
+PAGE, PICTURES = Path("docs/results.md"), Path("docs/pictures")
 
 DATA = {"source": "{pictures}/train.csv", "resolution": "32", "validation": "0.05", "batch_size": "16"}
 NARROW = {"compressor.network.width": "16", "compressor.network.blocks": "1"}
@@ -43,7 +49,7 @@ VIT = {
 BACKBONE = {"prior.backbone.width": "128", "prior.backbone.depth": "4", "prior.backbone.heads": "4"}
 CONVOLUTIONS = {"prior.width": "48"}
 
-#: What of each recipe is made smaller, beside data and steps, under `--model.`
+#: Settings of each recipe that are made smaller, beside data and steps, under `--model.`
 COMPRESSORS = {
     "vqgan": NARROW | JUDGE,
     "vqvae": NARROW,
@@ -72,7 +78,7 @@ COMPRESSORS = {
     | {"compressor.network.multipliers": "1,1,2,4", "perceptual.features.size": "64"},
 }
 
-#: The compressor of each prior's recipe, and what of it is made smaller.
+#: The compressor of each prior's recipe, and its settings that are made smaller.
 PRIORS = {
     "autoregressive": ("vqgan", BACKBONE),
     "masked": ("vqgan", BACKBONE),
@@ -96,34 +102,67 @@ PRIORS = {
     "coordinates": ("vqgan", BACKBONE),
     "image": ("vqgan", BACKBONE | {"condition.view": "edges"}),
 }
-ON_AUTOREGRESSIVE = ("captions", "coordinates", "image")  # recipes to lay over that one
-DERIVED = {"image": {"data.condition_images": "null"}}  # edges are made of the pictures themselves
+CONDITIONS = ("captions", "coordinates", "image")  # recipes to lay over `autoregressive`
+DERIVED = {"image": {"data.condition_images": "null"}}  # edges are computed from the pictures themselves
+#: What the samples in the picture of a recipe show; classes in turn for others.
+PROMPTS: dict[str, dict[str, Any]] = {
+    "captions": {"captions": "docs/pictures/emoji.txt"},
+    "coordinates": {"coordinates": "0,0,1,1 0,0,0.5,0.5 0,0.5,0.5,1 0.5,0,1,0.5"},
+    "image": {"condition_images": EXAMPLES},
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe in the form that is trained here.
+    """A recipe in its small form.
 
     Args:
         stage: compressor or prior.
         name: of the run.
-        files: the recipes that are laid over one another, under configs/.
-        options: what the command line says beside them.
+        files: the recipes, each over the one before, under configs/.
+        options: other options of the command line.
+        prompts: options of `genstack sample`.
     """
 
     stage: str
     name: str
     files: tuple[str, ...]
     options: dict[str, str]
+    prompts: dict[str, Any] = field(default_factory=dict)
 
-    def words(self, runs: Path, pictures: Path) -> list[str]:
+    def training(self, runs: Path, pictures: Path) -> list[str]:
         """The training command, after `genstack`."""
-        words = ["train", self.stage]
+        command = ["train", self.stage]
         for file in self.files:
-            words += ["--config", f"configs/{file}.yaml"]
+            command += ["--config", f"configs/{file}.yaml"]
         for name, value in self.options.items():
-            words += [f"--{name}", value.format(runs=runs, pictures=pictures)]
-        return [*words, "--runs", str(runs), "--name", self.name]
+            command += [f"--{name}", value.format(runs=runs, pictures=pictures)]
+        return [*command, "--runs", str(runs), "--name", self.name]
+
+    def evaluation(self, runs: Path, pictures: Path) -> list[str]:
+        """The command that measures the run, after `genstack`."""
+        options: dict[str, Any] = {"lpips": "alex", "seed": SEED, "split": "all"}
+        if self.stage == "prior":
+            options |= {"samples": SAMPLES, "training": TRAINING}
+        options["data"] = {"source": pictures / "held_out.csv"}
+        return ["evaluate", str(runs / self.name), *words(options)]
+
+    def picture(self, runs: Path, pictures: Path) -> list[str]:
+        """The command that writes `sheet.png` into the run, after `genstack`."""
+        folder = runs / self.name
+        if self.stage == "compressor":
+            options = {"source": EXAMPLES, "count": RECONSTRUCTED, "out": f"{folder}/sheet.png"}
+            command = ["reconstruct", str(folder), *words(options)]
+        else:
+            options = {"count": SAMPLED, "seed": SEED, "out": f"{folder}/sheet"} | self.prompts
+            command = ["sample", str(folder), *words(options)]
+        return [word.format(pictures=pictures) for word in command]
+
+    @property
+    def label(self) -> str:
+        """The recipe's name with a link to its file."""
+        file = self.files[-1]
+        return f"[{Path(file).name}](../configs/{file}.yaml)"
 
 
 def recipes() -> list[Recipe]:
@@ -136,14 +175,11 @@ def recipes() -> list[Recipe]:
         options |= {f"model.{key}": value for key, value in (smaller | pace(files)).items()} | short
         found.append(Recipe("compressor", name, files, options))
     for name, (compressor, smaller) in PRIORS.items():
-        below = ("prior/autoregressive",) if name in ON_AUTOREGRESSIVE else ()
+        below = ("prior/autoregressive",) if name in CONDITIONS else ()
         files = (*below, f"prior/{name}")
         options = {"compressor": f"{{runs}}/{compressor}", "data.batch_size": "32"} | DERIVED.get(name, {})
         options |= {f"model.{key}": value for key, value in (smaller | pace(files)).items()} | short
-        found.append(Recipe("prior", f"{name}-prior", files, options))
-    for name in ("compressor", "prior"):
-        below = {"compressor": "{runs}/digits"} if name == "prior" else {}
-        found.append(Recipe(name, {"prior": "digits-prior"}.get(name, "digits"), (f"demo/{name}",), below))
+        found.append(Recipe("prior", f"{name}-prior", files, options, PROMPTS.get(name, {})))
     return found
 
 
@@ -157,42 +193,35 @@ def pace(files: Sequence[str]) -> dict[str, str]:
     return {"optimization.learning_rate": f"{faster * rates.get('learning_rate', 0.0):.4g}", "ema": "0.99"}
 
 
-def seconds(words: Sequence[str]) -> float:
-    """Run a command line of genstack; the processor time that it took.
+def run(command: Sequence[str]) -> float:
+    """Run a command of genstack; return its processor time in seconds.
 
     Raises:
         RuntimeError: it failed.
     """
     before = time.process_time()
-    if code := genstack(list(words)):
-        raise RuntimeError(f"{shlex.join(['genstack', *words])} ended with exit code {code}")
+    if code := genstack(list(command)):
+        raise RuntimeError(f"{shlex.join(['genstack', *command])} ended with exit code {code}")
     return time.process_time() - before
 
 
-def fill(recipe: Recipe, runs: Path, pictures: Path) -> None:
-    """Train and measure one, as far as that has not been done."""
-    folder = runs / recipe.name
-    cost, card = folder / "cost.json", folder / "evaluation" / "card.json"
+def measure(recipe: Recipe, runs: Path, pictures: Path) -> None:
+    """Train and evaluate a recipe and draw its picture, unless that was done before."""
+    cost, card, sheet = files_of(recipe, runs)
     if not cost.is_file():
-        took = seconds(recipe.words(runs, pictures))
+        seconds = run(recipe.training(runs, pictures))
         with replacing(cost) as partial:
-            partial.write_text(json.dumps({"seconds": took}))
+            partial.write_text(json.dumps({"seconds": seconds}))
     if not card.is_file():
-        samples = ["--samples", str(SAMPLES), "--training", str(TRAINING)] if recipe.stage == "prior" else []
-        held_out = ["--data.source", str(pictures / "held_out.csv"), "--split", "all"]
-        demo = recipe.files[0].startswith("demo/")
-        seconds(
-            [
-                "evaluate",
-                str(folder),
-                "--lpips",
-                "alex",
-                "--seed",
-                str(SEED),
-                *samples,
-                *([] if demo else held_out),
-            ]
-        )
+        run(recipe.evaluation(runs, pictures))
+    if not sheet.is_file():
+        run(recipe.picture(runs, pictures))
+
+
+def files_of(recipe: Recipe, runs: Path) -> tuple[Path, Path, Path]:
+    """Files that exist once the recipe is trained, evaluated, and drawn."""
+    folder = runs / recipe.name
+    return folder / "cost.json", folder / "evaluation" / "card.json", folder / "sheet.png"
 
 
 def numbers(folder: Path) -> dict[str, Any]:
@@ -220,7 +249,7 @@ def table(title: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def said(found: dict[str, Any], name: str, form: str = ".3g", interval: bool = False) -> str:
     """A number of a card as people read it; a dash where there is none."""
     if name not in found:
-        return "-"
+        return ABSENT
     number = found[name]
     ends = number["interval"]
     around = f" ({ends[0]:{form}} to {ends[1]:{form}})" if interval and ends else ""
@@ -237,7 +266,7 @@ def compressor_row(recipe: Recipe, runs: Path) -> list[str]:
     bits = "bits/pixel (stored)" if model.compressor.has_codes else "bits/pixel (rate)"
     used = [f"{found[name]['value']:.0%}" for name in ("codebook usage",) if name in found] or ["-"]
     return [
-        named(recipe),
+        recipe.label,
         codes,
         f"{weights(folder, 'compressor'):.2f} M",
         said(found, "PSNR", ".1f", interval=True),
@@ -256,12 +285,12 @@ def prior_row(recipe: Recipe, runs: Path) -> list[str]:
     folder = runs / recipe.name
     found, model = numbers(folder), load(folder)
     assert model.prior is not None
-    copies = f"{found['near-copies']['value']:.0%}"
+    copies, nats = f"{found['near-copies']['value']:.0%}", said(found, "nats/code", ".2f", interval=True)
     return [
-        named(recipe),
+        recipe.label,
         Path(recipe.options["compressor"]).name,
         f"{weights(folder, 'prior'):.2f} M",
-        said(found, "nats/code", ".2f", interval=True) + ", bound" * ("bound" in model.prior.likelihood),
+        nats + ", bound" * ("bound" in model.prior.likelihood and nats != ABSENT),
         said(found, "nats/code (unigram)", ".2f"),
         said(found, "nats/code (uniform)", ".2f"),
         said(found, f"bits/pixel (prior, {model.prior.likelihood})"),
@@ -269,12 +298,6 @@ def prior_row(recipe: Recipe, runs: Path) -> list[str]:
         copies,
         minutes(folder),
     ]
-
-
-def named(recipe: Recipe) -> str:
-    """A recipe with a link to its file."""
-    file = recipe.files[-1]
-    return f"[{file.removeprefix(f'{recipe.stage}/')}](../configs/{file}.yaml)"
 
 
 COMPRESSOR_TITLE = (
@@ -297,33 +320,33 @@ PRIOR_TITLE = (
 
 
 def tables(done: Sequence[Recipe], runs: Path) -> str:
-    """Text between the two marks of the page."""
+    """Text between the two marks of the page: numbers, pictures and commands."""
     parts = []
-    for stage, title, row in (
-        ("compressor", COMPRESSOR_TITLE, compressor_row),
-        ("prior", PRIOR_TITLE, prior_row),
+    for stage, title, row, shown in (
+        ("compressor", COMPRESSOR_TITLE, compressor_row, "held-out pictures, each beside its reconstruction"),
+        ("prior", PRIOR_TITLE, prior_row, "samples"),
     ):
-        if rows := [row(recipe, runs) for recipe in done if recipe.stage == stage]:
-            parts.append(f"## {stage.capitalize()}s\n\n{table(title, rows)}")
+        if chosen := [recipe for recipe in done if recipe.stage == stage]:
+            parts.append(f"## {stage.capitalize()}s\n\n{table(title, [row(one, runs) for one in chosen])}")
+            sheets = [[one.label, f"![{shown}](pictures/recipes/{one.name}.png)"] for one in chosen]
+            parts.append(table(("recipe", shown), sheets))
     places = Path("runs/results"), Path("runs/data/emoji")
-    words = [shlex.join(["genstack", *recipe.words(*places)]) for recipe in done]
-    return "\n\n".join([*parts, "## Commands\n\n```bash\n" + "\n".join(words) + "\n```"])
+    commands = [shlex.join(["genstack", *recipe.training(*places)]) for recipe in done]
+    return "\n\n".join([*parts, "## Commands\n\n```bash\n" + "\n".join(commands) + "\n```"])
 
 
 def points(folder: Path, name: str) -> Points:
     """A number of validation by step."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    told = [json.loads(line) for line in lines]
-    return [(line["step"], line[name]) for line in told if name in line]
+    logged = [json.loads(line) for line in lines]
+    return [(line["step"], line[name]) for line in logged if name in line]
 
 
 def pictures(done: Sequence[Recipe], runs: Path) -> str:
     """Curves of validation, as SVG: PSNR of compressors, and how far priors are below the unigram entropy."""
     psnr, gain = [], []
     for recipe in done:
-        if recipe.files[0].startswith("demo/"):
-            continue  # other images, and more steps
-        folder, name = runs / recipe.name, Path(recipe.files[-1]).name
+        folder, name = runs / recipe.name, recipe.name.removesuffix("-prior")
         if recipe.stage == "compressor":
             psnr.append((name, points(folder, "val/psnr")))
             continue
@@ -368,14 +391,15 @@ def box(title: str, curves: Sequence[tuple[str, Points]], left: int) -> str:
 
 
 def write(done: Sequence[Recipe], runs: Path) -> None:
-    """The tables into the page, and the curves beside it."""
-    with replacing(Path("docs/pictures/results.svg")) as partial:
+    """Write tables, curves and sheets."""
+    with replacing(PICTURES / "results.svg") as partial:
         partial.write_text(pictures(done, runs), encoding="utf-8")
-    page = Path("docs/results.md")
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    with replacing(page) as partial:
+    with replacing(PAGE) as partial:
         partial.write_text(f"{before}{BEGIN}\n{tables(done, runs)}\n{END}{after}", encoding="utf-8")
+    for recipe in done:
+        shutil.copy(files_of(recipe, runs)[-1], PICTURES / "recipes" / f"{recipe.name}.png")
 
 
 def main() -> None:
@@ -389,18 +413,12 @@ def main() -> None:
     for recipe in recipes():
         if chosen and recipe.name not in chosen:
             continue
-        print(shlex.join(["genstack", *recipe.words(arguments.runs, arguments.pictures)]), flush=True)
+        print(shlex.join(["genstack", *recipe.training(arguments.runs, arguments.pictures)]), flush=True)
         try:
-            fill(recipe, arguments.runs, arguments.pictures)
+            measure(recipe, arguments.runs, arguments.pictures)
         except RuntimeError as error:
             print(error, flush=True)
-    done = [
-        recipe
-        for recipe in recipes()
-        if all(
-            (arguments.runs / recipe.name / file).is_file() for file in ("cost.json", "evaluation/card.json")
-        )
-    ]
+    done = [each for each in recipes() if all(file.is_file() for file in files_of(each, arguments.runs))]
     write(done, arguments.runs)
 
 

@@ -97,7 +97,7 @@ def numbers(recipe: str) -> Iterator[str]:
             end = next(below for below in range(number, len(lines)) if not lines[below].startswith("|"))
             shown = [*lines[top : top + 2], *(lines[top + 2 : end] if number == top else [line]), ""]
             plain = re.sub(r"\[([^]]*)\]\(\.\./[^)]*\)", r"\1", "\n".join(shown))
-            yield plain.replace("](#", "](docs/results.md#")
+            yield plain.replace("](#", "](docs/results.md#").replace("](pictures/", "](docs/pictures/")
 
 
 def reference() -> Iterator[str]:

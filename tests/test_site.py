@@ -29,7 +29,8 @@ def test_site_builds_without_broken_links_and_loads_nothing_from_elsewhere(tmp_p
     recipes = [path.stem for path in (ROOT / "configs").rglob("*.yaml")]
     assert all(f'id="{name}' in pages["recipes"] for name in recipes)
     assert 'id="genstack.train_compressor"' in pages["reference"]
-    assert all(f'src="../pictures/{name}"' in pages["recipes"] for name in ("digits.png", "clipart.png"))
+    pictures = ("digits.png", "clipart.png", *(f"recipes/{name}.png" for name in ("vqgan", "captions-prior")))
+    assert all(f'src="../pictures/{name}"' in pages["recipes"] for name in pictures)
     assert pages["recipes"].count("PSNR (95 %)") > 10, "numbers of recipes, from the tables of results"
     notebooks = {path.stem for path in tmp_path.glob("*.ipynb")}
     assert notebooks and all(f'href="../{name}.ipynb"' in pages[name] for name in notebooks)
