@@ -129,7 +129,7 @@ class ImageData(Data):
     @cached_property
     def unreadable(self) -> UnreadableImages:
         """Unreadable images so far, on both sides of the split."""
-        return UnreadableImages(self.split.images)
+        return UnreadableImages(len(self.numbers))
 
     def training_loader(
         self, start: int = 0, batch_size: int | None = None, rank: int = 0, processes: int = 1

@@ -39,9 +39,8 @@ class ReferenceSet:
     @cached_property
     def indices(self) -> Sequence[int]:
         """Indices of the images in the source."""
-        split = self.data.split
-        sides = {"validation": split.validation, "training": split.training, "all": self.data.numbers}
-        return sides[self.side][: self.limit]
+        numbers = self.data.numbers if self.side == "all" else getattr(self.data.split, self.side)
+        return numbers[: self.limit]
 
     @cached_property
     def samples(self) -> ImageDataset:

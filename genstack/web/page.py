@@ -1,16 +1,26 @@
-"""The page: a tab for each task; with several runs, these tabs for each run, and a comparison."""
+"""The page: a tab for each task; with several runs, these tabs for each run, and comparisons."""
 
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import genstack
-from genstack.web.controls import RunPage
 from genstack.web.runs import OpenRun
-from genstack.web.tabs import codes, compare, extend, inpaint, interpolate, sample, training
+from genstack.web.tabs import (
+    codes,
+    compare_reconstructions,
+    compare_samples,
+    extend,
+    inpaint,
+    interpolate,
+    sample,
+    training,
+)
+from genstack.web.widgets.pictures import RunPage
 from genstack.web.workspace import Workspace
 
 TABS: tuple[ModuleType, ...] = (sample, inpaint, extend, interpolate, codes, training)
+COMPARISONS: tuple[ModuleType, ...] = (compare_samples, compare_reconstructions)
 STYLE = """
 .gradio-container { width: 100%; max-width: 76rem !important; margin: 0 auto; }
 .squares img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain; }
@@ -43,10 +53,11 @@ def page(runs: Sequence[OpenRun], space: Workspace) -> Any:
                 for title, run in zip(titles(runs), runs, strict=True):
                     with gr.Tab(title):
                         place_run(run, space)
-                samplers = [run for run in runs if sample.supports(run)]
-                if len(samplers) > 1:
-                    with gr.Tab(compare.TITLE):
-                        compare.build(samplers, space)
+                for comparison in COMPARISONS:
+                    chosen = [run for run in runs if comparison.supports(run)]
+                    if len(chosen) > 1:
+                        with gr.Tab(comparison.TITLE):
+                            comparison.build(chosen, space)
         gr.HTML(f"<small>genstack {genstack.__version__}</small>")
     return blocks
 

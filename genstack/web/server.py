@@ -96,4 +96,10 @@ def launch(runs: Sequence[OpenRun], space: Workspace, host: str, port: int) -> t
         raise UserError(
             f"cannot listen on {host}, port {port or FIRST_PORT}; choose another --port or --host"
         ) from error
+    except ValueError as error:  # Gradio asks its own page, and waits 3 seconds
+        blocks.close(verbose=False)
+        raise UserError(
+            f"the page does not answer on {host}: the machine is busy, or a proxy is in the way; "
+            f"try again, or set NO_PROXY={host}"
+        ) from error
     return blocks, address

@@ -23,6 +23,10 @@ import pytest
 from PIL import Image
 
 from genstack.cli.main import main
+from genstack.errors import UserError
+from genstack.web.runs import open_runs
+from genstack.web.server import launch
+from genstack.web.workspace import Workspace
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ABSENT = [
@@ -309,11 +313,23 @@ def test_codes_are_changed_by_clicks(page, picture):
 
 
 def test_two_runs_are_compared(page):
-    page.tab("Compare")
+    page.tab("Compare samples")
     page.page.get_by_label("Pictures").locator("visible=true").fill("2")
     page.button("Sample both").click()
     page.button("Save with settings").nth(1).wait_for()
     page.pictures(4)
+
+
+def test_reconstructions_of_two_runs_are_compared(page, picture):
+    page.tab("Compare reconstructions")
+    page.upload("Choose a picture", picture)
+    page.visible(".preview img").wait_for()
+    page.button("Reconstruct by both").click()
+    page.button("Save with settings").nth(1).wait_for()
+    page.pictures(5)
+    assert page.page.get_by_text("PSNR").locator("visible=true").count() == 2
+    names = {Path(name).name for name in page.archive().namelist()}
+    assert names == {"picture.png", "reconstruction.png", "reconstructions.png", "command.sh", "again.py"}
 
 
 def test_a_training_is_followed(page, server):
@@ -342,6 +358,13 @@ def test_a_wrong_setting_is_one_sentence(page):
     page.tab("Extend")
     page.button("Sample around the picture").click()
     assert page.message() == "Choose a picture first."
+
+
+def test_a_page_that_does_not_answer_is_one_line(saved, tmp_path, monkeypatch):
+    """Gradio asks its own page and gives up after 3 seconds, which a busy machine takes."""
+    monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)
+    with pytest.raises(UserError, match=r"the page does not answer on 127\.0\.0\.1: the machine is busy"):
+        launch(open_runs([str(saved / "plain")], "cpu"), Workspace(tmp_path), "127.0.0.1", 0)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from genstack.errors import UserError
 from genstack.web.decoding import Decoding
 from genstack.web.interpolation import Interpolation
 from genstack.web.job import Job, constructor, literal, new_folder, option
+from genstack.web.reconstruction import PICTURE, Reconstruction
 from genstack.web.runs import OpenRun
 from genstack.web.samples import Samples, inpainting, outpainting, prepare, write_mask
 
@@ -81,6 +82,13 @@ def decoded(saved: Path, workspace: Path) -> Job:
     return Decoding(run, folder, {"change": ("3=8", "20=0")}, (folder / "picture.png",))
 
 
+def reconstructed(saved: Path, workspace: Path, run: str) -> Job:
+    job = Reconstruction(OpenRun(saved / run), new_folder(workspace, "reconstruct"), {})
+    source = job.folder / "source"
+    prepare(job.run.model, workspace.parent / "picture.jpg", source / PICTURE)
+    return Reconstruction(job.run, job.folder, {"source": source, "count": 1})
+
+
 JOBS = {
     "classes": lambda saved, space: samples(saved, space, "classes", classes="a, b,#2,dog", top_k=3),
     "caption": lambda saved, space: samples(saved, space, "captions", caption='-it\'s a $HOME "cat"'),
@@ -95,6 +103,8 @@ JOBS = {
     "outpainting": extended,
     "interpolation": between,
     "decoding": decoded,
+    "reconstruction": lambda saved, space: reconstructed(saved, space, "compressor"),
+    "reconstruction by a vae": lambda saved, space: reconstructed(saved, space, "vae"),
 }
 
 
@@ -132,6 +142,14 @@ def test_pictures_hold_their_settings(name, saved, workspace, picture):
     for file in files:
         with Image.open(file) as image:
             assert json.loads(image.info[CHUNK])["model"] == job.run.model.fingerprint
+
+
+def test_a_reconstruction_is_shown_beside_its_picture(saved, workspace, picture):
+    job = reconstructed(saved, workspace, "compressor")
+    ((before, after),) = job.make(lambda progress: None)
+    assert pixels(before).shape == pixels(after).shape == (16, 24, 3)
+    error = np.square(pixels(before) / 255.0 - pixels(after) / 255.0).mean()
+    assert float(job.note.split()[1]) == pytest.approx(-10 * np.log10(error), abs=0.02)
 
 
 def test_an_archive_holds_everything(saved, workspace, picture):

@@ -6,8 +6,12 @@ genstack reconstruct runs/flowers --count 16 --out reconstructions.png
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import torch
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
 
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
@@ -20,6 +24,7 @@ from genstack.data.sheet import sheet
 from genstack.errors import UserError
 from genstack.evaluation.reference import ReferenceSet
 from genstack.losses.fidelity import psnr
+from genstack.model import Model
 from genstack.training.run import CONFIG
 
 
@@ -55,11 +60,23 @@ def reconstruct(
         data = run_data(Path(run))
     else:
         raise UserError(f"{run} was not trained here and has no held-out images; add --source")
-    reference = ReferenceSet(data, "all" if source else "validation", count)
-    images = reference.batch(range(len(reference))).images
-    reconstructions = model.reconstruct(images).cpu()
+    images, reconstructions = reconstruct_images(model, data, "all" if source else "validation", count)
+    write(make_sheet(images, reconstructions), Path(out))
     closeness = psnr(images, reconstructions)
-    pairs = torch.stack(list(chain(*zip(images, reconstructions, strict=True))))
-    write(sheet(pairs, columns=min(8, len(pairs))), Path(out))
     mean, worst = closeness.mean(), closeness.min()
     print(f"PSNR {mean:.2f} dB over {len(images)} images, worst {worst:.2f} dB; {out} shows them")
+
+
+def reconstruct_images(
+    model: Model, data: ImageData, split: Literal["validation", "all"], count: int
+) -> tuple[Float[Tensor, "b c H W"], Float[Tensor, "b c H W"]]:
+    """Return the first images of a split, and their reconstructions."""
+    reference = ReferenceSet(data, split, count)
+    images = reference.batch(range(len(reference))).images
+    return images, model.reconstruct(images).cpu()
+
+
+def make_sheet(images: Float[Tensor, "b c H W"], reconstructions: Float[Tensor, "b c H W"]) -> Image:
+    """Draw each image beside its reconstruction."""
+    pairs = torch.stack(list(chain(*zip(images, reconstructions, strict=True))))
+    return sheet(pairs, columns=min(8, len(pairs)))

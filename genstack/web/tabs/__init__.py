@@ -1,1 +1,4 @@
-"""Tabs of the page, one file each: `supports(run)`, and `build(run, space)`, which places its widgets."""
+"""Tabs of the page, one file each: `supports(run)`, and `build`, which places its widgets.
+
+Tabs of one run are built with its `RunPage`, comparisons with all runs that they support.
+"""

@@ -9,10 +9,12 @@ from PIL import Image
 from genstack.data.images import to_uint8
 from genstack.data.sheet import tile
 from genstack.layout import CodeLayout
-from genstack.web.controls import QUEUED, PictureWidget, RunPage, Values, squares
 from genstack.web.decoding import Decoding, cell_at, change_at, draw_grid, enlarged_size
 from genstack.web.job import new_folder
 from genstack.web.runs import OpenRun
+from genstack.web.widgets.events import QUEUED, Values
+from genstack.web.widgets.output import squares
+from genstack.web.widgets.pictures import PictureWidget, RunPage
 from genstack.web.workspace import errors_as_messages
 
 TITLE = "Codes"

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from genstack.web.controls import PictureWidget, RunPage, SampleWidgets, Values, preview, run_button
 from genstack.web.job import Job
 from genstack.web.runs import OpenRun
 from genstack.web.samples import outpainting, steps_of_margins
+from genstack.web.widgets.events import Values
+from genstack.web.widgets.output import run_button
+from genstack.web.widgets.pictures import PictureWidget, RunPage, preview
+from genstack.web.widgets.sampling import SampleWidgets
 
 TITLE = "Extend"
 MOST = 2  # times the side of the model, on each side

@@ -7,10 +7,13 @@ import numpy as np
 from PIL import Image
 
 from genstack.errors import UserError
-from genstack.web.controls import PictureWidget, RunPage, SampleWidgets, Values, run_button, squares
 from genstack.web.job import Job
 from genstack.web.runs import OpenRun
 from genstack.web.samples import inpainting, write_mask
+from genstack.web.widgets.events import Values
+from genstack.web.widgets.output import run_button, squares
+from genstack.web.widgets.pictures import PictureWidget, RunPage
+from genstack.web.widgets.sampling import SampleWidgets
 
 TITLE = "Inpaint"
 SIDE = 512  # pixels of the picture to paint on

@@ -4,10 +4,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genstack.web.controls import PictureWidget, RunPage, Values, preview, run_button
 from genstack.web.interpolation import MOST, Interpolation
 from genstack.web.job import Job, new_folder
 from genstack.web.runs import OpenRun
+from genstack.web.widgets.events import Values
+from genstack.web.widgets.output import run_button
+from genstack.web.widgets.pictures import PictureWidget, RunPage, preview
 
 TITLE = "Interpolate"
 NAMES = ("first", "last")

@@ -1,7 +1,9 @@
 """Sample new pictures by class or caption."""
 
-from genstack.web.controls import RunPage, SampleWidgets, run_button
 from genstack.web.runs import OpenRun
+from genstack.web.widgets.output import run_button
+from genstack.web.widgets.pictures import RunPage
+from genstack.web.widgets.sampling import SampleWidgets
 
 TITLE = "Sample"
 

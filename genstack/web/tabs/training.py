@@ -4,8 +4,9 @@ from html import escape
 from typing import Any
 
 from genstack.report.page import training_page
-from genstack.web.controls import QUICK, RunPage
 from genstack.web.runs import OpenRun
+from genstack.web.widgets.events import QUICK
+from genstack.web.widgets.pictures import RunPage
 
 TITLE = "Training"
 SECONDS = 5  # between two looks
