@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # Without bytecode on disk every process would compile and rewrite all modules of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-all check lint docs clean clipart
+.PHONY: help install demo test test-all test-web check lint docs clean clipart
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -23,6 +23,10 @@ test: $(INSTALLED)  ## run the tests, without those marked nightly
 
 test-all: $(INSTALLED)  ## run every test, those marked nightly too
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-web: $(INSTALLED)  ## run the tests of `genstack web` in a Chromium; installs Gradio and playwright
+	@$(BIN)/python -c 'import gradio, playwright' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[web]' playwright
+	$(BIN)/python -m pytest tests/web
 
 check: lint  ## lint, check types, run the fast tests
 	$(BIN)/mypy & types=$$!; \
