@@ -27,7 +27,19 @@ ABSENT = (
 
 #: Folders and modules of genstack; each imports from those before it.
 ORDER = (
-    *("errors", "plugins", "discovery", "atomic", "quiet", "layout", "inputs", "dist", "hub", "pretrained"),
+    *(
+        "errors",
+        "plugins",
+        "discovery",
+        "atomic",
+        "quiet",
+        "compilation",
+        "layout",
+        "inputs",
+        "dist",
+        "hub",
+        "pretrained",
+    ),
     *("models", "transformer", "compressor", "conditions", "prior", "data", "losses", "model"),
     *("description", "data.codes", "sampling", "checkpoints", "evaluation", "training", "report", "testing"),
     *("cli", "web"),

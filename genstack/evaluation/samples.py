@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genstack.compilation import Mode
 from genstack.dist import Process
 from genstack.evaluation.agreement import Matcher
 from genstack.evaluation.card import Number, Skipped
@@ -21,7 +22,7 @@ from genstack.evaluation.reference import ReferenceSet, as_saved
 from genstack.inputs import ConditionInputs
 from genstack.model import Model
 from genstack.prior import SamplingOptions
-from genstack.sampling.compilation import Compilation, Mode
+from genstack.sampling.compilation import Compilation
 from genstack.sampling.compiled import compiled
 
 LISTED = 12  # samples nearest to a training image in a card

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import Literal
 
 import PIL.Image
 import torch
@@ -35,11 +36,13 @@ class CompressorTraining(Training[Compressor]):
         alignment: Alignment of latents with features of a pretrained network (VA-VAE); null for none.
         optimization: learning rate and schedule of compressor and discriminator.
         ema: decay of the exponential moving average (EMA) of weights that is saved as the model; 0 for none.
-        compile: compile encoder and decoder with torch.compile, which takes minutes; faster on a GPU.
+        compile: compile encoder and decoder with torch.compile: true, false, or auto, which times the first
+            steps and compiles where that saves minutes.
         seed: seed of the initial weights and of noise in training.
     """
 
     best_metric = ""
+    compile_worthwhile = 7200.0  # on a CPU it takes minutes and saves a twentieth
     progress_metrics = (
         "train/reconstruction",
         "train/perceptual",
@@ -59,12 +62,12 @@ class CompressorTraining(Training[Compressor]):
         alignment: Callable[[int], Alignment] | None = None,
         optimization: Optimization = Optimization(),
         ema: float = 0.999,
-        compile: bool = False,
+        compile: bool | Literal["auto"] = "auto",
         seed: int = 0,
     ):
         torch.manual_seed(seed)
         channels, height, width = data.preprocessing.shape
-        super().__init__(compressor(channels), data, optimization, ema, seed)
+        super().__init__(compressor(channels), data, optimization, ema, compile, seed)
         self.reconstruction, self.perceptual = reconstruction, perceptual
         self.adversary = adversary(channels) if adversary else None
         self.alignment = alignment(self.model.latent_channels) if alignment else None
@@ -82,15 +85,19 @@ class CompressorTraining(Training[Compressor]):
                     "`projection: 1` or `adaptive: null`"
                 )
         self.warned = False
-        if compile:
-            if any(part is not None and part.adaptive for part in (self.adversary, self.alignment)):
-                raise UserError(
-                    "an adaptive weight needs several backward passes through the decoder, which compiled "
-                    "networks do not allow; use `compile: false` or `adaptive: null`"
-                )
-            for module in self.model.modules():
-                if isinstance(module, Encoder | Decoder):
-                    module.compile()
+        self.compile_if_asked()
+
+    def networks_to_compile(self) -> list[nn.Module]:
+        return [module for module in self.model.modules() if isinstance(module, Encoder | Decoder)]
+
+    @property
+    def compile_obstacle(self) -> str:
+        if not any(part is not None and part.adaptive for part in (self.adversary, self.alignment)):
+            return ""
+        return (
+            "an adaptive weight needs several backward passes through the decoder, which compiled "
+            "networks do not allow; use `compile: auto` or `adaptive: null`"
+        )
 
     @property
     def representation(self) -> str:

@@ -1,7 +1,7 @@
 """A run folder, and the schedule of its training."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from genstack.atomic import exclusive, replacing
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
 from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
+from genstack.training.callbacks.compilation import CompilationCallback
 from genstack.training.callbacks.images import ImageLogger
 from genstack.training.callbacks.metrics import METRICS, MetricsLogger
 from genstack.training.callbacks.progress import ProgressLine
@@ -262,8 +263,20 @@ class Run:
             )
         return config
 
-    def train(self, training: Training, schedule: Schedule, logging: Logging) -> None:
+    def train(
+        self,
+        training: Training,
+        schedule: Schedule,
+        logging: Logging,
+        compile_obstacle: Callable[[], str] = str,
+    ) -> None:
         """Train from the latest checkpoint to the last step.
+
+        Args:
+            training: the training, with new weights.
+            schedule: length, intervals and devices.
+            logging: loggers and image sheets.
+            compile_obstacle: tells what keeps this machine from compiling; "" for nothing.
 
         Raises:
             Stopped: after Ctrl-C or SIGTERM; everything is saved.
@@ -272,7 +285,9 @@ class Run:
         training.changed = format_changes(self.changes())
         checkpoints = CheckpointCallback(self.folder, schedule.checkpoint_minutes, self.config())
         images = ImageLogger(self.folder, logging.images)
-        callbacks = [ProgressLine(), MetricsLogger(self.folder), images, *schedule.callbacks, checkpoints]
+        compilation = CompilationCallback(compile_obstacle)
+        callbacks = [compilation, ProgressLine(), MetricsLogger(self.folder), images]
+        callbacks += [*schedule.callbacks, checkpoints]
         with self.lock():
             try:
                 trainer = schedule.trainer(self.folder, callbacks, logging)

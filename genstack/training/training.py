@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
+from genstack.compilation import Mode
 from genstack.data.data import Data
 from genstack.data.seeding import mix
 from genstack.description import build, describe
@@ -41,10 +42,15 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     best_metric: str
     #: Metrics on the progress line.
     progress_metrics: tuple[str, ...]
+    #: Seconds of remaining steps from which `compile: auto` compiles.
+    compile_worthwhile: float
 
-    def __init__(self, model: Learner, data: Data, optimization: Optimization, ema: float, seed: int):
+    def __init__(
+        self, model: Learner, data: Data, optimization: Optimization, ema: float, compile: Mode, seed: int
+    ):
         super().__init__()
         self.model, self.data, self.optimization, self.seed = model, data, optimization, seed
+        self.compile_mode = compile
         self.ema = ema_model(model, ema)
         self.register_buffer("consumed", torch.tensor(0))  # training images so far, over all processes
         self.register_buffer("skipped", torch.tensor(0))  # skipped optimizer steps so far
@@ -66,12 +72,29 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
     def to_model(self, weights: Learner, metrics: dict[str, float]) -> Model:
         """Assemble the model to save: these weights, preprocessing and metadata."""
 
+    @abstractmethod
+    def networks_to_compile(self) -> list[nn.Module]:
+        """List the networks that torch.compile makes faster."""
+
+    @property
+    @abstractmethod
+    def compile_obstacle(self) -> str:
+        """Reason why these networks cannot be compiled, with a way out; "" for none."""
+
+    def compile_if_asked(self) -> None:
+        """Compile the networks with `compile: true`; `auto` compiles after the first steps."""
+        if self.compile_mode is True:
+            if self.compile_obstacle:
+                raise UserError(self.compile_obstacle)
+            for network in self.networks_to_compile():
+                network.compile()
+
     def configure_model(self) -> None:
         """Shard the weights under strategy fsdp."""
         if self.device_mesh is None or self.sharded:
             return
         if any(module._compiled_call_impl is not None for module in self.model.modules()):
-            raise UserError("compiled weights cannot be sharded; use `compile: false`, or strategy ddp")
+            raise UserError("compiled weights cannot be sharded; use `compile: auto`, or strategy ddp")
         self.description = describe(self.model)
         for model in (self.model, self.ema.module):
             shard(model, self.device_mesh["data_parallel"])

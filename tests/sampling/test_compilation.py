@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genstack.sampling import compilation
-from genstack.sampling.compilation import WORTHWHILE, Compilation
+from genstack.sampling.compilation import BATCHES, Compilation
 
 
 class Machine:
@@ -49,37 +49,37 @@ def run(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("mode", "sizes"), [(True, [2] * 6), (False, [2] * 5 + [1])])
 def test_always_and_never(run, mode, sizes):
-    machine = Machine(WORTHWHILE, 1.0)
+    machine = Machine(BATCHES.worthwhile, 1.0)
     run(machine, mode)
     assert machine.sizes == sizes and machine.entered == int(mode)
 
 
 def test_few_seconds_are_not_worth_it(run):
-    machine = Machine(WORTHWHILE / 6, 1.0)
+    machine = Machine(BATCHES.worthwhile / 6, 1.0)
     assert run(machine, "auto") == "" and machine.entered == 0
 
 
 def test_minutes_are_worth_it(run):
-    machine = Machine(WORTHWHILE / 4, 1.0)
+    machine = Machine(BATCHES.worthwhile / 4, 1.0)
     told = run(machine, "auto")
     assert told == "compiling: 5 more batches would take 3.1 minutes; --compile false leaves it out\n"
     assert machine.entered == 1 and machine.sizes == [2] * 6
 
 
 def test_one_batch_decides_nothing(run):
-    machine = Machine(10 * WORTHWHILE, 1.0)
+    machine = Machine(10 * BATCHES.worthwhile, 1.0)
     assert run(machine, "auto", count=2) == "" and machine.entered == 0
 
 
 def test_sampling_continues_without_a_compiler(run):
-    machine = Machine(WORTHWHILE, 1.0)
+    machine = Machine(BATCHES.worthwhile, 1.0)
     told = run(machine, "auto", obstacle="there is no g++ for C++")
     assert told.startswith("not compiled: 5 more batches") and told.endswith("but there is no g++ for C++\n")
     assert machine.entered == 0
 
 
 def test_slower_batches_end_it(run):
-    machine = Machine(WORTHWHILE, 2 * WORTHWHILE)
+    machine = Machine(BATCHES.worthwhile, 2 * BATCHES.worthwhile)
     told = run(machine, "auto").splitlines()[-1]
     assert told == "no longer compiled: a batch took 2.00 of its time before"
-    assert machine.entered == 1 and machine.now == WORTHWHILE * (1 + 2 * 2 + 3) + 40
+    assert machine.entered == 1 and machine.now == BATCHES.worthwhile * (1 + 2 * 2 + 3) + 40

@@ -181,7 +181,7 @@ def test_one_backward_equals_two_with_every_adversary_option(training, monkeypat
 
 
 def test_adaptive_weight_with_compile_is_rejected():
-    with pytest.raises(ValueError, match="use `compile: false` or `adaptive: null`"):
+    with pytest.raises(ValueError, match="use `compile: auto` or `adaptive: null`"):
         CompressorTraining(compressor, ImageData(**DATA), adversary=everything, compile=True)
 
 

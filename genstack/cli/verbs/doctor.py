@@ -143,10 +143,10 @@ def compiler_obstacle() -> str:
     return "" if found.state == "ok" else f"there is {found.fact.partition(';')[0]}"
 
 
-def check_compiler() -> None:
-    """Raise a UserError if --compile will not work on this machine."""
+def check_compiler(flag: str = "--compile") -> None:
+    """Raise a UserError if --compile, or another flag, will not work on this machine."""
     if (found := compiler()).state != "ok":
-        raise UserError(f"--compile needs a C++ compiler: {found.fact}: {found.fix}")
+        raise UserError(f"{flag} needs a C++ compiler: {found.fact}: {found.fix}")
 
 
 def venv(find: Callable[[str], object] = find_spec) -> Finding:

@@ -20,6 +20,7 @@ from genstack.cli.parsing.stages import (
     read_run,
 )
 from genstack.cli.verbs import plan
+from genstack.cli.verbs.doctor import check_compiler, compiler_obstacle
 from genstack.dist import restart_warning
 from genstack.errors import UserError
 from genstack.training.callbacks.checkpoint import Stopped
@@ -110,12 +111,14 @@ def fit(stage: Stage, settings: Namespace, run: Run) -> bool:
     """Build and run the training; return False if all steps are already done."""
     if 0 < settings.trainer.max_steps <= run.step() or run.stopped:
         return False
+    if settings.model.compile is True:
+        check_compiler("--model.compile")
     parts, training = build_training(stage, settings, run)
     print_once(restart_warning(), error=True)
     threads = set_threads(training, parts.trainer, run)
     lines = [describe(training, parts.trainer, run, threads), *training.data.notices()]
     print_once("\n".join(lines), error=True)
-    run.train(training, parts.trainer, parts.log)
+    run.train(training, parts.trainer, parts.log, compiler_obstacle)
     return True
 
 
