@@ -126,7 +126,7 @@ def test_an_adaptive_weight_needs_a_layer_and_no_compilation():
 
     with pytest.raises(UserError, match="needs a layer before the quantizer; use `projection: 1`"):
         training(dim=6, projection=0, alignment=adaptive)
-    with pytest.raises(UserError, match="use `compile: false` or `adaptive: null`"):
+    with pytest.raises(UserError, match="use `compile: auto` or `adaptive: null`"):
         training(alignment=adaptive, compile=True)
     grids = HierarchicalAutoencoder(3, Strided(8, stride=2), VectorQuantizer(16, 4))
     assert grids.latent_layer is grids.to_quantizers[0].weight
