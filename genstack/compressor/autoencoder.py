@@ -96,9 +96,8 @@ class Autoencoder(Compressor):
         quantized = self.quantizer(latents)
         codes = quantized.codes if isinstance(quantized, Quantized) else None
         output = self.decoder_output(quantized.latents, image_size)
-        latents = quantized.latents.clone()  # FSDP2 warns of outputs that are views
         return Reconstruction(
-            self.output.images(output), codes, quantized.losses, output, quantized.nats, latents
+            self.output.images(output), codes, quantized.losses, output, quantized.nats, quantized.latents
         )
 
     def sample(

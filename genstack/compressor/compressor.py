@@ -1,7 +1,7 @@
 """Contract of compressors: images to codes or latents, and back."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float, Int, Shaped
@@ -98,7 +98,9 @@ class Compressor(nn.Module, ABC):
     def forward(self, images: Float[Tensor, "b c H W"]) -> Reconstruction:
         """Encode and decode images, for training."""
         height, width = images.shape[-2:]
-        return self.reconstruct(self.features(images), (height, width))
+        found = self.reconstruct(self.features(images), (height, width))
+        # FSDP2 warns of outputs that are views.
+        return found if found.latents is None else replace(found, latents=found.latents.clone())
 
     def sample(
         self, seeds: Int[Tensor, " b"], image_size: tuple[int, int], temperature: float

@@ -161,9 +161,7 @@ class HierarchicalAutoencoder(Compressor):
         codes = torch.cat([quantized.codes for quantized in found], dim=1)
         names = sorted({name for quantized in found for name in quantized.losses})
         losses = {name: torch.stack([each.losses[name] for each in found]).sum() for name in names}
-        return Reconstruction(
-            self.output.images(output), codes, losses, output, latents=found[0].latents.clone()
-        )
+        return Reconstruction(self.output.images(output), codes, losses, output, latents=found[0].latents)
 
     def encode(self, images: Float[Tensor, "b {self.channels} H W"]) -> Int[Tensor, "b n"]:
         found, _ = self.quantize(self.features(images))

@@ -130,7 +130,7 @@ def test_coordinates_are_cycled(here):
         (["--coordinates", "1,2"], "invalid --coordinates '1,2': expected top,left,bottom,right"),
         (
             ["--classes", "cat"],
-            "this prior was trained on captions and does not read classes; leave out --classes",
+            "does not read classes; use --caption or --captions instead of --classes",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """`genstack data check`: counts, reasons, duplicates and a contact sheet of what a model sees."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def test_check_reports_contents(tmp_path, capsys):
     assert "RGBA 1" in said and "CMYK 1" in said and "I;16 1" in said
     assert "UPPER.PNG = folder with späces/inner.png" in said
     assert str(tmp_path / "sheet.png") in said
+    assert said.endswith(f"Next:  genstack plan {shlex.quote(str(FILES))}\n")
 
 
 def test_sheet_shows_preprocessed_images(tmp_path):

@@ -77,7 +77,9 @@ def select_inputs(condition: Condition, prompts: Prompts, count: int) -> Conditi
     try:
         return condition.modality.select(prompts, count)
     except PromptError as error:
-        raise UserError(f"{error}; {'set' if error.missing else 'leave out'} {FLAGS[error.kind]}") from error
+        flag, own = FLAGS[error.kind], FLAGS.get(condition.modality.kind)
+        advice = f"set {flag}" if error.missing else f"use {own} instead of {flag}"
+        raise UserError(f"{error}; {advice if own else f'leave out {flag}'}") from error
 
 
 def class_names(text: str, classes: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 genstack data check DIR
 """
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,3 +59,5 @@ def check(
         raise UserError(f"no image of {source} can be read; the reasons are above")
     write(contact_sheet(data, found.readable, EXAMPLE), Path(out))
     print(f"{out} shows the images as a model sees them, each above an augmented version")
+    if not run:
+        print(f"Next:  genstack plan {shlex.quote(source)}")

@@ -123,6 +123,15 @@ def test_error_suggests_nearest_name(tmp_path, monkeypatch, name, near):
         open_source(name)
 
 
+def test_error_lists_names_as_examples(tmp_path, monkeypatch):
+    """Some of them stand for names of one's own, such as pictures.csv."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"data source xyzzy not found; give a folder, or a name like digits, "
+    ):
+        open_source("xyzzy")
+
+
 def test_pictures_of_genstack_are_left_out_and_counted(tmp_path):
     put(tmp_path, "1.png", "2.jpg", "a/3.png")
     for name in ("data-check.png", "samples/grid.png"):  # sheets
