@@ -30,6 +30,10 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     for layer in layers(model):
         fully_shard(layer, mesh=mesh, ignored_params=whole)
     fully_shard(model, mesh=mesh, ignored_params=whole)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):  # a first use in inference mode would spoil its buffers for others
+            module.unshard()
+            module.reshard()
     for name in METHODS:
         if isinstance(model, Prior) and hasattr(model, name):
             register_fsdp_forward_method(model, name)

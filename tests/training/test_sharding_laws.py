@@ -136,6 +136,16 @@ def test_sharded_priors_match_unsharded(mesh, name, backbone, monkeypatch):
     assert torch.equal(*drawn)
 
 
+def test_a_sharded_prior_may_sample_first(mesh):
+    """In inference mode, whose tensors other calls cannot use."""
+    prior, _ = small(PRIORS["Autoregressive"], SIZES)
+    shard(prior.eval(), mesh)
+    condition, seeds = torch.tensor([0, 1, 2]), image_seeds(0, range(3))
+    one, other = (prior.sample(condition, SamplingOptions(), seeds) for _ in range(2))
+    assert torch.equal(one, other)
+    prior.loss(prior.layout.random(3, torch.Generator()), condition).backward()
+
+
 @pytest.mark.slow
 def test_sharded_networks_match_unsharded(mesh, network):
     whole = Autoencoder(3, network, VectorQuantizer(codebook_size=16, dim=4))
