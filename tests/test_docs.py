@@ -70,7 +70,11 @@ def anchors(page: Path) -> set[str]:
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugins that commands name, as pages show them."""
     folder = tmp_path_factory.mktemp("plugins")
-    for name, page, mark in (("signs", "CONTRIBUTING.md", "Signs"), ("stop", "docs/plugins.md", "StopAbove")):
+    for name, page, mark in (
+        ("signs", "CONTRIBUTING.md", "Signs"),
+        ("stop", "docs/plugins.md", "StopAbove"),
+        ("parts", "docs/plugins.md", "Disks"),
+    ):
         (text,) = [text for text in blocks(ROOT / page, "python") if f"class {mark}(" in text]
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
     return folder
@@ -286,6 +290,23 @@ def test_the_example_of_a_quantizer_is_checked_and_trained_in_an_empty_folder(tm
         check=False,
     )
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_example_of_a_source_and_a_prior_is_checked_and_trained(examples, tmp_path, monkeypatch, capsys):
+    """By the commands beside it; without the plugin, the run names it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts.py").write_bytes((examples / "parts.py").read_bytes())
+    (commands,) = [text for text in blocks(ROOT / "docs" / "plugins.md", "bash") if "parts.py" in text]
+    check, *training, drawing = [shlex.split(line)[1:] for line in commands.splitlines()]
+    assert main(check) == 0
+    assert "broken" not in capsys.readouterr().out
+    for command in training:
+        assert main([*command, "--trainer.max_steps", "2", "--log.images", "0"]) is None
+    assert main([word for word in drawing if word not in ("--plugin", "parts.py")]) == 2
+    assert "--plugin parts.py" in capsys.readouterr().err
+    assert main(drawing) is None
+    assert len(list(Path("samples").glob("*.png"))) == 8
 
 
 @pytest.mark.slow

@@ -74,7 +74,10 @@ class Source(ABC):
 
     @abstractmethod
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
-        """Read a picture at its own size, as `Preprocessing.read` does."""
+        """Read a picture at its own size, as `Preprocessing.read` does.
+
+        Values are from 0 to 1, or with `preprocessing.window` those of the file, such as 0 to 255.
+        """
 
     def label(self, number: int) -> int:
         """Class of an image; 0 without classes."""
