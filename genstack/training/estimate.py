@@ -8,6 +8,7 @@ because its steps are the most expensive. `benchmarks/memory.py` compares estima
 """
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -162,6 +163,9 @@ class Estimate:
             trainer.fit(self.training)
         except ProbeDone:
             return probe.seconds
+        except SystemExit as error:  # Lightning exits after Ctrl-C, and ignores the next one
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from error
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"the whole model and {batch_size} images do not fit on {self.training.device}; "

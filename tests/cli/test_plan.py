@@ -1,6 +1,7 @@
 """Estimates of `genstack plan`."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,39 @@ def test_oversized_training_is_not_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Estimate, "seconds", lambda _: pytest.fail("it would fill the memory"))
     assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) is None
     assert "it does not fit; raise trainer.accumulate_grad_batches" in capsys.readouterr().out
+
+
+def test_an_interrupt_stops_at_once(tmp_path, monkeypatch):
+    """Not after a step, which takes long for a large model."""
+    seen = []
+
+    def memory(estimate):
+        seen.append(signal.getsignal(signal.SIGINT))
+        return Memory(10**15, 10**9, "this machine", measured=False)
+
+    monkeypatch.setattr(Estimate, "memory", memory)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) is None
+    assert seen == [signal.SIG_DFL] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_while_threads_are_measured_is_one(monkeypatch):
+    """Lightning makes it an exit, and ignores the next one."""
+
+    def fit(*_):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise SystemExit(1)
+
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", fit)
+    stage = STAGES["compressor"]
+    parts, training = build_training(stage, stage.parse(TINY), Run(Path()))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Estimate(training, parts.trainer).steps(1, 2)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_probe_out_of_memory_is_one_line(tmp_path, capsys, monkeypatch):

@@ -5,7 +5,9 @@ genstack plan DIR
 
 import re
 import shlex
-from contextlib import suppress
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
@@ -129,12 +131,23 @@ def print_plan(stage: Stage, settings: Namespace) -> None:
     parts, training = build_training(stage, settings, Run(Path()))
     estimate = Estimate(training, parts.trainer)
     print("\n".join([model_line(training), *code_lines(training), *batch_lines(estimate)]), flush=True)
-    memory = estimate.memory()
-    print(memory_line(memory), flush=True)
-    if memory.fits:
-        print(f"measuring the time of {STEPS} steps ...", flush=True)
-        print(time_line(estimate))
+    with stop_at_once():
+        memory = estimate.memory()
+        print(memory_line(memory), flush=True)
+        if memory.fits:
+            print(f"measuring the time of {STEPS} steps ...", flush=True)
+            print(time_line(estimate))
     print("nothing was written")
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process in the middle of a step, as nothing needs to be saved."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def model_line(training: Training) -> str:
