@@ -207,7 +207,13 @@ def measure(model: Autoencoder, images: Tensor, step: int, seconds: float) -> Mo
 
 
 def train(
-    contender: Callable[[], Contender], images: Tensor, held_out: Tensor, steps: int, seed: int, bf16: bool
+    contender: Callable[[], Contender],
+    images: Tensor,
+    held_out: Tensor,
+    steps: int,
+    seed: int,
+    bf16: bool,
+    measurements: int = MOMENTS,
 ) -> tuple[Autoencoder, list[Moment]]:
     """Train from scratch on bytes; the averaged model, and its held-out quality along the way."""
     torch.manual_seed(seed)
@@ -233,7 +239,7 @@ def train(
         model.after_step(skipped=False)
         averages.update_parameters(model)
         seconds += time.process_time() - begun
-        if step % math.ceil(steps / MOMENTS) == 0 or step == steps:
+        if step % math.ceil(steps / measurements) == 0 or step == steps:
             moments.append(measure(averages.module, held_out, step, seconds))
     return averages.module.eval(), moments
 
