@@ -88,6 +88,7 @@ def launch(runs: Sequence[OpenRun], space: Workspace, host: str, port: int) -> t
             enable_monitoring=False,
             run_history=False,
             footer_links=[],
+            _frontend=False,  # else Gradio gives up if its page takes 3 seconds, as on a busy machine
             max_file_size=LARGEST,
             theme=theme,
             css=STYLE,
@@ -95,11 +96,5 @@ def launch(runs: Sequence[OpenRun], space: Workspace, host: str, port: int) -> t
     except OSError as error:
         raise UserError(
             f"cannot listen on {host}, port {port or FIRST_PORT}; choose another --port or --host"
-        ) from error
-    except ValueError as error:  # Gradio asks its own page, and waits 3 seconds
-        blocks.close(verbose=False)
-        raise UserError(
-            f"the page does not answer on {host}: the machine is busy, or a proxy is in the way; "
-            f"try again, or set NO_PROXY={host}"
         ) from error
     return blocks, address

@@ -23,7 +23,6 @@ import pytest
 from PIL import Image
 
 from genstack.cli.main import main
-from genstack.errors import UserError
 from genstack.web.runs import open_runs
 from genstack.web.server import launch
 from genstack.web.workspace import Workspace
@@ -360,11 +359,12 @@ def test_a_wrong_setting_is_one_sentence(page):
     assert page.message() == "Choose a picture first."
 
 
-def test_a_page_that_does_not_answer_is_one_line(saved, tmp_path, monkeypatch):
-    """Gradio asks its own page and gives up after 3 seconds, which a busy machine takes."""
+def test_a_page_that_is_slow_to_answer_is_served(saved, tmp_path, monkeypatch):
+    """Gradio would ask its own page and give up after 3 seconds."""
     monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)
-    with pytest.raises(UserError, match=r"the page does not answer on 127\.0\.0\.1: the machine is busy"):
-        launch(open_runs([str(saved / "plain")], "cpu"), Workspace(tmp_path), "127.0.0.1", 0)
+    blocks, address = launch(open_runs([str(saved / "plain")], "cpu"), Workspace(tmp_path), "127.0.0.1", 0)
+    blocks.close(verbose=False)
+    assert re.match(r"http://127\.0\.0\.1:\d+", address)
 
 
 @pytest.fixture
