@@ -95,6 +95,7 @@ def parsing(monkeypatch: pytest.MonkeyPatch, examples: Path) -> None:
     monkeypatch.setattr(train, "train", lambda *_, **__: None)
     monkeypatch.setattr(train, "read_run", lambda *_: (None, None))
     monkeypatch.setattr(plan, "print_plan", lambda *_: None)
+    monkeypatch.setattr(plan, "propose", lambda _: None)
     monkeypatch.setattr(sample, "sample", lambda *_: None)
     monkeypatch.setattr(encode, "encode", lambda *_: None)
     monkeypatch.setattr("genstack.cli.verbs.import.import_model", lambda *_: None)
