@@ -4,7 +4,8 @@ Transformers in priors: DeiT-Ti (arXiv:2012.12877), then DiT-S, -B and -L (arXiv
 those of LlamaGen (arXiv:2406.06525). The learning rate is that of genstack's recipes at width 384, and falls
 with the square root of the width.
 Transformers in compressors: DeiT-Ti, then the sizes of ViT-VQGAN (arXiv:2110.04627, table 2) and of TiTok
-(arXiv:2406.07550). The learning rate is that of the recipe up to `small`, and the papers' 1e-4 above.
+(arXiv:2406.07550). Rates are those of the recipe for `small`, for `tiny` a Muon rate that grows with the inverse
+square root of the width, and the papers' 1e-4 without Muon above.
 Convolutional compressors: `tiny` has the width of the boards in benchmarks/README.md, `small` that of the
 recipes, `base` that of VQGAN (arXiv:2012.09841) with LlamaGen's learning rate, `large` also four blocks as
 Open-MAGVIT2 (arXiv:2409.04410). No size above `small` has been measured here.
@@ -48,8 +49,7 @@ PARTS: Mapping[str, Table] = {
     "Convolutional": PYRAMID,
     "MaskGITNetwork": PYRAMID,
 }
-TRANSFORMER_RATES: Table = {"base": {"learning_rate": 1e-4}, "large": {"learning_rate": 1e-4}}
-CONVOLUTION_RATES: Table = {
+PUBLISHED_RATES: Table = {
     "base": {"learning_rate": 1e-4, "muon": None},
     "large": {"learning_rate": 1e-4, "muon": None},
 }
@@ -61,10 +61,10 @@ RATES: Mapping[str, Table] = {
         "base": {"learning_rate": 2.8e-4},
         "large": {"learning_rate": 2.4e-4},
     },
-    "ViT": TRANSFORMER_RATES,
-    "TiTok": TRANSFORMER_RATES,
-    "Convolutional": CONVOLUTION_RATES,
-    "MaskGITNetwork": CONVOLUTION_RATES,
+    "ViT": {"tiny": {"muon": 8e-3}, **PUBLISHED_RATES},
+    "TiTok": {"tiny": {"muon": 1.6e-2}, **PUBLISHED_RATES},
+    "Convolutional": PUBLISHED_RATES,
+    "MaskGITNetwork": PUBLISHED_RATES,
 }
 
 
