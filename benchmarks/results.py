@@ -44,6 +44,7 @@ VIT = {
     "compressor.network.width": "128",
     "compressor.network.depth": "4",
     "compressor.network.heads": "4",
+    "compressor.quantizer.codebook_size": "1024",
     **JUDGE,
 }
 BACKBONE = {"prior.backbone.width": "128", "prior.backbone.depth": "4", "prior.backbone.heads": "4"}
