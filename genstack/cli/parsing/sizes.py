@@ -4,8 +4,8 @@ Transformers in priors: DeiT-Ti (arXiv:2012.12877), then DiT-S, -B and -L (arXiv
 those of LlamaGen (arXiv:2406.06525). The learning rate is that of genstack's recipes at width 384, and falls
 with the square root of the width.
 Transformers in compressors: DeiT-Ti, then the sizes of ViT-VQGAN (arXiv:2110.04627, table 2) and of TiTok
-(arXiv:2406.07550). Rates are those of the recipe for `small`, for `tiny` a Muon rate that grows with the inverse
-square root of the width, and the papers' 1e-4 without Muon above.
+(arXiv:2406.07550). Rates are those of the recipe for `small`; `tiny` has the rate of Muon times the
+square root of the ratio of widths; larger ones have the papers' 1e-4 without Muon.
 Convolutional compressors: `tiny` has the width of the boards in benchmarks/README.md, `small` that of the
 recipes, `base` that of VQGAN (arXiv:2012.09841) with LlamaGen's learning rate, `large` also four blocks as
 Open-MAGVIT2 (arXiv:2409.04410). No size above `small` has been measured here.
