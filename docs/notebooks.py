@@ -15,6 +15,8 @@ import nbformat
 DOCS = Path(__file__).parent
 #: Pages with a notebook; their code runs from top to bottom, in an empty folder.
 TUTORIALS = ("from_pictures_to_samples", "your_own_quantizer")
+#: First line that jupytext gives cells of shell commands.
+SHELL = "%%bash\n"
 PICTURE = re.compile(r"!\[([^]]*)\]\(pictures/([\w.]+)\)")
 
 
@@ -27,6 +29,9 @@ def notebook(page: str) -> nbformat.NotebookNode:
     }
     for number, cell in enumerate(made.cells):
         cell.id = f"{page.replace('_', '-')}-{number}"  # jupytext chooses random ones
+        if cell.source.startswith(SHELL):  # commands to read; a notebook has no folder to run them on
+            text = f"```bash\n{cell.source.removeprefix(SHELL)}\n```"
+            made.cells[number] = nbformat.v4.new_markdown_cell(text, id=cell.id)
         if cell.cell_type == "code":
             continue
         names = [name for _, name in PICTURE.findall(cell.source)]

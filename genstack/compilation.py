@@ -61,7 +61,7 @@ class CompilationChoice:
         self.quiet = quiet
         self.stack = ExitStack()
         self.active = self.used = False
-        self.decided = mode != "auto"
+        self.decided = mode != "auto" or left <= work.warmup + work.timed
         self.seconds: list[float] = []  # of the repetitions since networks were last compiled or not
         self.plain = 0.0  # seconds of a repetition without compiling
 

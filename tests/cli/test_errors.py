@@ -98,7 +98,7 @@ def test_command_line_errors_are_one_line(parser, config, flags, message):
     [
         ("model: {emma: 1}", "unknown setting 'model.emma'; did you mean 'model.ema'?"),
         ("modle: {compile: true}", "unknown setting 'modle'; did you mean 'model'?"),
-        ("model: {compile: 7}", "model.compile: expected true|false, got '7'"),
+        ("model: {compile: 7}", "model.compile: expected true|false|auto, got '7'"),
         ("model: {ema: }", "model.ema has no value; expected float"),
         ("data: {limit: [1, 2]}", "data.limit: expected int|null, got '1,2'"),
         (
