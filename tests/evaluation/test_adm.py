@@ -91,9 +91,9 @@ def test_numbers_are_those_of_adm(files, capsys):
     }
     assert found == pytest.approx(expected, rel=1e-4)
     assert 0 < expected["precision"] <= 1
-    statistics = np.load("statistics.npz")
-    np.testing.assert_allclose(statistics["mu"], real.mean(0), atol=1e-6)
-    np.testing.assert_allclose(statistics["sigma_s"], np.cov(real_places, rowvar=False), atol=1e-6)
+    with np.load("statistics.npz") as statistics:
+        np.testing.assert_allclose(statistics["mu"], real.mean(0), atol=1e-6)
+        np.testing.assert_allclose(statistics["sigma_s"], np.cov(real_places, rowvar=False), atol=1e-6)
 
 
 def test_a_reference_may_have_statistics_alone(files):
@@ -104,7 +104,8 @@ def test_a_reference_may_have_statistics_alone(files):
     found, skipped = card()
     assert found == pytest.approx({name: before[name] for name in ("IS", "FID", "sFID")}, rel=1e-6)
     assert {entry["name"] for entry in skipped} == {"precision", "recall"}
-    np.savez("both.npz", IMAGES["fake"], **np.load("alone.npz"))
+    with np.load("alone.npz") as statistics:
+        np.savez("both.npz", IMAGES["fake"], **statistics)
     assert not main(["evaluate", "both.npz", "fake.npz", "--device", "cpu"])
     assert card()[0]["FID"] == pytest.approx(before["FID"], rel=1e-6)
 
