@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -331,6 +332,27 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def measure_all(given: argparse.Namespace, kind: type, name: str, measure: Callable) -> list:
+    """Measure every row that the file lacks, and write the file after each.
+
+    Args:
+        given: options `only`, `sets`, `seeds`, `pictures` and `out`.
+        kind: dataclass of a row, with `pictures` and `seed`.
+        name: its field that holds a value of `only`.
+        measure: makes a row of that value, the folder of a set, a seed and the options.
+    """
+    rows = [kind(**each) for each in json.loads(given.out.read_text())] if given.out.exists() else []
+    known = {(getattr(row, name), row.pictures, row.seed) for row in rows}
+    for seed, pictures, only in product(given.seeds, given.sets, given.only):
+        if (only, pictures, seed) in known:
+            continue
+        rows.append(measure(only, given.pictures / pictures, seed, given))
+        print(rows[-1], flush=True)
+        with replacing(given.out) as partial:
+            partial.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    return rows
+
+
 def main() -> None:
     """Measure every prior on every set with every seed, and print the tables."""
     arguments = argparse.ArgumentParser(
@@ -352,18 +374,7 @@ def main() -> None:
     arguments.add_argument("--sheets", type=Path, help="a folder for sheets of samples")
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    rows = [Row(**each) for each in json.loads(given.out.read_text())] if given.out.exists() else []
-    known = {(row.prior, row.pictures, row.seed) for row in rows}
-    for seed in given.seeds:
-        for pictures in given.sets:
-            for name in given.only:
-                if (name, pictures, seed) in known:
-                    continue
-                rows.append(measure(name, given.pictures / pictures, seed, given))
-                print(rows[-1], flush=True)
-                with replacing(given.out) as partial:
-                    partial.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(table(rows))
+    print(table(measure_all(given, Row, "prior", measure)))
 
 
 if __name__ == "__main__":

@@ -10,20 +10,29 @@ table has the rank correlation of each number of the compressor with gKID.
 """
 
 import argparse
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from families import BACKBONE, DROPPED, SIDE, bits_per_pixel, features, learn, posteriors, read, sample
+from families import (
+    BACKBONE,
+    DROPPED,
+    SIDE,
+    bits_per_pixel,
+    features,
+    learn,
+    measure_all,
+    posteriors,
+    read,
+    sample,
+)
 from scipy.stats import spearmanr
 from speedrun import PLAIN, Contender, recipe, train
 from torch import Tensor
 
-from genstack.atomic import replacing
 from genstack.compressor import Autoencoder
 from genstack.compressor.bottleneck import Quantizer
 from genstack.compressor.quantizers import FSQ, LFQ, VectorQuantizer
@@ -209,18 +218,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=50, help="processor time to train each prior")
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    rows = [Row(**each) for each in json.loads(given.out.read_text())] if given.out.exists() else []
-    known = {(row.variant, row.pictures, row.seed) for row in rows}
-    for seed in given.seeds:
-        for pictures in given.sets:
-            for name in given.only:
-                if (name, pictures, seed) in known:
-                    continue
-                rows.append(measure(name, given.pictures / pictures, seed, given))
-                print(rows[-1], flush=True)
-                with replacing(given.out) as partial:
-                    partial.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(table(rows))
+    print(table(measure_all(given, Row, "variant", measure)))
 
 
 if __name__ == "__main__":
