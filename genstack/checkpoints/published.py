@@ -51,7 +51,7 @@ def format_of(names: set[str], known: list[Format]) -> Format | None:
 
 
 def recognise(names: set[str]) -> tuple[Format, str]:
-    """Return the format of tensors with these names, and the prefix of those that belong to it.
+    """Return the format that these tensor names match, and the prefix of its tensors.
 
     A model may be part of a larger one, such as the compressor of a diffusion model.
     """

@@ -54,6 +54,6 @@ def large_logits_stay_finite(loss: AdversarialLoss) -> None:
     assert large.grad is not None and total.isfinite() and large.grad.isfinite().all()
 
 
-def plans_are_values(loss: AdversarialLoss) -> None:
+def configs_are_values(loss: AdversarialLoss) -> None:
     """A loss is a frozen dataclass: equal arguments make equal losses."""
     check_config(loss)

@@ -50,6 +50,6 @@ def too_small_images_are_refused(discriminator: Discriminator) -> None:
         one_line_or_works(logits)
 
 
-def plans_are_values(discriminator: Discriminator) -> None:
+def configs_are_values(discriminator: Discriminator) -> None:
     """A discriminator is a frozen dataclass: equal arguments make equal configs."""
     check_config(discriminator)

@@ -71,6 +71,6 @@ def too_small_images_are_refused(features: Features) -> None:
         one_line_or_works(maps)
 
 
-def plans_are_values(features: Features) -> None:
+def configs_are_values(features: Features) -> None:
     """Features are a frozen dataclass: equal arguments give equal objects."""
     check_config(features)

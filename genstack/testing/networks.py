@@ -50,7 +50,7 @@ def last_layer_writes_the_pixels(network: Network) -> None:
     assert torch.equal(images[0], images[1])
 
 
-def plans_are_values(network: Network) -> None:
+def configs_are_values(network: Network) -> None:
     """A network is a frozen dataclass: equal arguments make equal configs."""
     again = type(network)(**vars(network))
     assert network == again and hash(network) == hash(again)

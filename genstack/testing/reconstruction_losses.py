@@ -87,6 +87,6 @@ def invalid_weights_are_refused(judged: Judged) -> None:
             replace(judged.loss, weight=weight)
 
 
-def plans_are_values(judged: Judged) -> None:
+def configs_are_values(judged: Judged) -> None:
     """A loss is a frozen dataclass: equal arguments give equal objects."""
     check_config(judged.loss)

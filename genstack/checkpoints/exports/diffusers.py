@@ -83,8 +83,9 @@ def check_compressor(compressor: nn.Module) -> Autoencoder:
         f"a projection of 1 x 1, not {compressor.projection} x {compressor.projection}": (
             compressor.projection <= 1
         ),
-        f"a first level of `width` {config.width} channels, not {config.widths[0]}": config.widths[0]
-        == config.width,
+        f"a first level of `width` {config.width} channels, not {config.widths[0]}": (
+            config.widths[0] == config.width
+        ),
         f"one number of normalisation groups, not {group_counts(compressor)}": (
             len(group_counts(compressor)) == 1
         ),

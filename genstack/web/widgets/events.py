@@ -1,4 +1,4 @@
-"""Events of widgets: their values, and the queue of those that compute."""
+"""Values of widgets, and settings of their events: with a queue for work on the model, or without."""
 
 from collections.abc import Mapping
 from typing import Any
