@@ -43,7 +43,7 @@ class PriorTraining(Training[Prior]):
         seed: seed of the initial weights and of noise in training.
     """
 
-    compile_worthwhile = 3600.0  # on a CPU it takes up to two minutes and saves 0.01 to 0.31
+    compile_worthwhile = 3600.0  # on a CPU it takes up to two minutes and saves 0.01 to 0.31 of a step
 
     def __init__(
         self,

@@ -67,19 +67,24 @@ class CompilationCallback(pl.Callback):
             return ""
         return reason or "another machine cannot compile"
 
+    @property
+    def timing(self) -> bool:
+        """True while steps are timed; reading the clock of a GPU waits for it."""
+        return self.choice is not None and not self.choice.decided
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, training: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx % trainer.accumulate_grad_batches == 0:
+        if self.timing and batch_idx % trainer.accumulate_grad_batches == 0:
             self.begun = seconds(training.device)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, training: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.choice is None or self.choice.decided or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
-        taken = seconds(training.device) - self.begun
-        self.choice.record(trainer.strategy.broadcast(taken))
+        if self.timing and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            assert self.choice is not None
+            taken = seconds(training.device) - self.begun
+            self.choice.record(trainer.strategy.broadcast(taken))
 
     def on_exception(
         self, trainer: pl.Trainer, training: pl.LightningModule, exception: BaseException
