@@ -33,7 +33,7 @@ from torch import Tensor
 from genstack.atomic import replacing
 from genstack.compressor import Autoencoder, Gaussian
 from genstack.compressor.bottleneck import Bottleneck
-from genstack.compressor.quantizers import BSQ, LFQ, VectorQuantizer
+from genstack.compressor.quantizers import BSQ, LFQ, MultiScaleResidual, VectorQuantizer
 from genstack.conditions.class_labels import ClassLabels
 from genstack.evaluation.extractors.efficientnet import EfficientNetFeatures
 from genstack.evaluation.metrics.kid import kid
@@ -41,6 +41,7 @@ from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds
 from genstack.prior.flow_matching import FlowMatching
 from genstack.prior.masked import Masked
 from genstack.prior.masked_bits import MaskedBits
+from genstack.prior.next_scale import NextScale
 from genstack.prior.symbols import Bits
 from genstack.training.ema import ema_model
 from genstack.training.optimization import Optimization, clip
@@ -51,6 +52,7 @@ DROPPED = 0.1  # share of training pictures without their class
 PLAN = Optimization(learning_rate=1e-3, weight_decay=0.05, warmup="5%", muon=6e-3)
 RESOLUTION = 1000  # points of the schedule over the time of a training
 BACKBONE = Backbone(width=128, depth=4, heads=4)
+OWN_ADALN = replace(BACKBONE, adaln="own")  # as VAR and Infinity
 GUIDANCES = (1.0, 2.0)
 
 #: What lies between encoder and decoder. Bits of one position are one code for bit heads, two for softmax.
@@ -59,11 +61,14 @@ BOTTLENECKS: dict[str, Callable[[], Bottleneck]] = {
     "LFQ, 2^18": lambda: LFQ(18),
     "LFQ, 2^18 as two codes of 2^9": lambda: LFQ(18, depth=2),
     "BSQ, 2^32": lambda: BSQ(32),
+    "BSQ, 2^16 on six grids": lambda: MultiScaleResidual(BSQ(16), scales=(1, 2, 3, 4, 6, 8)),
     "VAE, 8 channels": lambda: Gaussian(8, divergence_weight=1e-4, free_bits=0.1),
 }
 #: Each prior by its bottleneck and what it makes of a layout and a condition.
 PRIORS: dict[str, tuple[str, Callable[..., Prior]]] = {
     "Autoregressive, softmax": ("VQ, 2^10", lambda *to: Autoregressive(*to, BACKBONE)),
+    "Autoregressive, regions 2,2": ("VQ, 2^10", lambda *to: Autoregressive(*to, BACKBONE, regions=(2, 2))),
+    "Autoregressive, regions 4,4": ("VQ, 2^10", lambda *to: Autoregressive(*to, BACKBONE, regions=(4, 4))),
     "Masked, softmax": ("VQ, 2^10", lambda *to: Masked(*to, BACKBONE)),
     "Autoregressive, two softmax": (
         "LFQ, 2^18 as two codes of 2^9",
@@ -74,6 +79,11 @@ PRIORS: dict[str, tuple[str, Callable[..., Prior]]] = {
     "Autoregressive, masked bits of 32": (
         "BSQ, 2^32",
         lambda *to: Autoregressive(*to, BACKBONE, symbols=MaskedBits(width=128)),
+    ),
+    "NextScale, bits": ("BSQ, 2^16 on six grids", lambda *to: NextScale(*to, OWN_ADALN, Bits())),
+    "NextScale, bits, 30 % flipped": (
+        "BSQ, 2^16 on six grids",
+        lambda *to: NextScale(*to, OWN_ADALN, Bits(), bit_flips=0.3),
     ),
     "FlowMatching": ("VAE, 8 channels", lambda *to: FlowMatching(*to, replace(BACKBONE, adaln="shared"))),
 }
@@ -184,8 +194,14 @@ def posteriors(model: Autoencoder, images: Tensor) -> Tensor:
     return torch.cat([model.posterior(part / 127.5 - 1) for part in images.split(128)])
 
 
-def learn(prior: Prior, codes: Tensor, labels: Tensor, seconds: float) -> tuple[Prior, int]:
-    """Train for so much processor time; the averaged prior, and the steps that it took."""
+def learn(
+    prior: Prior, codes: Callable[[Tensor], Tensor], labels: Tensor, seconds: float
+) -> tuple[Prior, int]:
+    """Train for so much processor time; the averaged prior, and the steps that it took.
+
+    Args:
+        codes: codes, or means and deviations of latents, of pictures by their numbers.
+    """
     optimizer, _ = PLAN.optimizer([prior], RESOLUTION)
     first = [group["lr"] / PLAN.factor(0, RESOLUTION) for group in optimizer.param_groups]
     average = ema_model(prior.train(), 0.99)
@@ -193,11 +209,11 @@ def learn(prior: Prior, codes: Tensor, labels: Tensor, seconds: float) -> tuple[
     while (progress := (time.process_time() - begun) / seconds) < 1:
         for group, rate in zip(optimizer.param_groups, first, strict=True):
             group["lr"] = rate * PLAN.factor(int(progress * RESOLUTION), RESOLUTION)
-        chosen = torch.randint(len(codes), (BATCH,))
+        chosen = torch.randint(len(labels), (BATCH,))
         prior.before_step(progress)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = prior.loss(prior.read(codes[chosen]), labels[chosen])
+            loss = prior.loss(prior.read(codes(chosen)), labels[chosen])
         loss.backward()
         clip(optimizer, 1.0)
         optimizer.step()
@@ -246,7 +262,13 @@ def measure(name: str, folder: Path, seed: int, given: argparse.Namespace) -> Ro
     prior = make(layout, ClassLabels(tuple(f"class {number}" for number in range(classes)), DROPPED))
     prior.attach(model)
     prior.fit(model, [codes])
-    learned, steps = learn(prior, codes, train.labels.repeat(2), given.seconds)
+
+    @torch.no_grad()
+    def encode(chosen: Tensor) -> Tensor:
+        return prior.encode(model, flipped[chosen] / 127.5 - 1)
+
+    chosen_codes = encode if prior.needs_images else codes.__getitem__
+    learned, steps = learn(prior, chosen_codes, train.labels.repeat(2), given.seconds)
     with torch.no_grad():
         back = torch.cat([model(part / 127.5 - 1).images for part in held_out.images.split(64)])
     asked = held_out.labels[torch.arange(SAMPLES) % len(held_out.labels)]

@@ -144,7 +144,7 @@ def measure(name: str, folder: Path, seed: int, given: argparse.Namespace) -> Ro
     prior = Autoregressive(layout, condition, BACKBONE)
     prior.attach(model)
     prior.fit(model, [codes])
-    learned, taken = learn(prior, codes, pictures.labels, given.seconds)
+    learned, taken = learn(prior, codes.__getitem__, pictures.labels, given.seconds)
     asked = held_out.labels[torch.arange(SAMPLES) % len(held_out.labels)]
     images, _ = sample(learned, model, asked, 1.0)
     return Row(
