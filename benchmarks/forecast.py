@@ -72,7 +72,7 @@ VARIANTS = {
     "VQ, 2^10": Variant(),
     "VQ, 2^6": Variant(lambda: VectorQuantizer(64, dim=8)),
     "VQ, 2^13": Variant(lambda: VectorQuantizer(8192, dim=8)),
-    "VQ, 2^10, of 256 dimensions, not seeded": Variant(
+    "VQ, 2^10, of 256 dimensions, random rows": Variant(
         lambda: VectorQuantizer(1024, dim=256, normalize=False, **PLAIN)
     ),
     "VQ, 2^10, a quarter of the steps": Variant(pace=0.25),

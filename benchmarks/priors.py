@@ -68,7 +68,7 @@ COMPRESSORS: dict[str, Callable[[], Compressor]] = {
     "4x4": lambda: Autoencoder(1, NETWORK, VectorQuantizer(64, dim=8)),
     "4x4 latents": lambda: Autoencoder(1, NETWORK, Gaussian(4, divergence_weight=1e-3)),
     "2x2, depth 4": lambda: Autoencoder(
-        1, replace(NETWORK, multipliers=(1, 2, 2)), Residual(4, 64, dim=8, seeding="kmeans")
+        1, replace(NETWORK, multipliers=(1, 2, 2)), Residual(4, 64, dim=8, codebook_init="kmeans")
     ),
     "1-2-4": lambda: Autoencoder(1, NETWORK, MultiScale((1, 2, 4), 64, dim=8)),
     "2x2 + 4x4": lambda: HierarchicalAutoencoder(

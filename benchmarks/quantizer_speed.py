@@ -105,7 +105,7 @@ def alone(kind: str, count: int, size: int, dim: int) -> None:
         before = peak()
         taken = seconds(lambda: nearest(flat, rows))
     else:
-        quantizer = IBQ(size, dim, seeding=False, dead_after=None)
+        quantizer = IBQ(size, dim, codebook_init=None, dead_after=None)
         quantizer.rows.grad = torch.randn_like(quantizer.rows)
         latents.grad = torch.randn_like(latents)
         before = peak()

@@ -72,11 +72,11 @@ MADE: dict[str, Callable[[int], Bottleneck]] = {
     "VectorQuantizer, EMAUpdate": lambda steps: VectorQuantizer(256, update=EMAUpdate()),
     "VectorQuantizer, RotationTrick": lambda steps: VectorQuantizer(256, estimator=RotationTrick()),
     "VectorQuantizer, entropy 0.1": lambda steps: VectorQuantizer(256, entropy_weight=0.1),
-    "VectorQuantizer, kmeans": lambda steps: VectorQuantizer(256, seeding="kmeans"),
+    "VectorQuantizer, kmeans": lambda steps: VectorQuantizer(256, codebook_init="kmeans"),
     "VectorQuantizer, dim 32": lambda steps: VectorQuantizer(256, dim=32),
     "VectorQuantizer, any length": lambda steps: VectorQuantizer(256, normalize=False),
     "VectorQuantizer, as in 2017": lambda steps: VectorQuantizer(
-        256, dim=256, normalize=False, seeding=None, dead_after=None
+        256, dim=256, normalize=False, codebook_init=None, dead_after=None
     ),
     "SimVQ": lambda steps: SimVQ(256),
     "IBQ": lambda steps: IBQ(256),

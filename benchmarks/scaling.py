@@ -47,7 +47,7 @@ def made(codes: int, width: int) -> Autoencoder:
     """A compressor of this size."""
     torch.manual_seed(0)
     network = Convolutional(width=width, multipliers=(1, 1, 2, 4), attention=(3,))
-    return Autoencoder(3, network, VectorQuantizer(codes, seeding=None))
+    return Autoencoder(3, network, VectorQuantizer(codes, codebook_init=None))
 
 
 if __name__ == "__main__":

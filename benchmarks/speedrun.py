@@ -150,7 +150,7 @@ def elsewhere_fsq() -> Contender:
 
 
 STEADY = Optimization(4.5e-4, warmup=0, final=1.0)
-PLAIN = {"seeding": None, "dead_after": None}
+PLAIN = {"codebook_init": None, "dead_after": None}
 #: Settings of taming are those of its configs: 4.5e-6 for each image of a batch.
 PEERS: dict[str, Callable[[], Contender]] = {
     "vector-quantize-pytorch VQ": elsewhere_vq,

@@ -31,7 +31,7 @@ from genstack.training.training import Training
 CONFIG = "config.yaml"
 FORMAT_VERSION = 2  # of config.yaml
 #: Settings that cannot change once a run has begun.
-FIXED = ("init", "compressor", "seeding", "accumulate_grad_batches")
+FIXED = ("init", "compressor", "codebook_init", "accumulate_grad_batches")
 MIN_INTERVAL = 20  # steps between two validations, if given as a share of the run
 
 

@@ -38,7 +38,7 @@ def again(folder: Path, *flags: str) -> int | None:
 
 def test_seed_determines_initial_weights(tmp_path: Path) -> None:
     def codebook(seed: int) -> torch.Tensor:
-        flags = ["--model.compressor.quantizer.seeding", "null", "--model.seed", str(seed)]
+        flags = ["--model.compressor.quantizer.codebook_init", "null", "--model.seed", str(seed)]
         stage = STAGES["compressor"]
         settings = stage.parse([*TINY, *flags])
         torch.manual_seed(7)  # whatever ran before

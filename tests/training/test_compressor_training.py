@@ -67,7 +67,7 @@ def training(monkeypatch):
     training = CompressorTraining(compressor, ImageData(**DATA), perceptual=Judge(), adversary=adversary)
     monkeypatch.setattr(CompressorTraining, "trainer", Clock(0, 100))
     monkeypatch.setattr(CompressorTraining, "global_step", 10)
-    training.objective(batch(training))  # seeds the codebook
+    training.objective(batch(training))  # initializes the codebook
     return training
 
 

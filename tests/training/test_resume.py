@@ -279,7 +279,11 @@ def test_changed_settings_of_the_optimizer_are_applied(runs, straight, stage, ca
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("seeding: latents", "seeding: null", "quantizer.seeding cannot change after a run"),
+        (
+            "codebook_init: latents",
+            "codebook_init: null",
+            "quantizer.codebook_init cannot change after a run",
+        ),
         (
             "muon: null",
             "muon: 0.01",

@@ -214,7 +214,7 @@ class Format(ABC):
 def load_module(build: Callable[[], Module], weights: Mapping[str, Weight]) -> Module:
     """Build a module and load weights, which must match its names and shapes.
 
-    Buffers of training, such as counts, keep their initial values; codebooks count as seeded.
+    Buffers of training, such as counts, keep their initial values; codebooks count as initialized.
     """
     with torch.device("meta"), at_most(len(weights)):
         blank = build()
@@ -239,7 +239,7 @@ def load_module(build: Callable[[], Module], weights: Mapping[str, Weight]) -> M
     for name, value in module.state_dict().items():
         if name in weights:
             copy_weight(weights[name], value)
-        elif name.endswith(".seeded"):
+        elif name.endswith(".initialized"):
             value.fill_(True)
     return module
 

@@ -11,27 +11,27 @@ from genstack.compressor.quantizers.dead_codes import DeadCodeTracker
 from genstack.compressor.quantizers.kmeans import kmeans, random_latents
 from genstack.dist import all_reduce_sum
 
-Seeding = Literal["latents", "kmeans"]
+CodebookInit = Literal["latents", "kmeans"]
 
 
 class Codebook(nn.Module):
-    """Table of rows, seeded by the first training batch; dead rows restart from random latents.
+    """Table of rows, initialized from the first training batch; dead rows restart from random latents.
 
     In distributed training, counts are summed over processes, and random choices come from rank 0. All
-    processes must call `seed`, `observe` and `after_step` together.
+    processes must call `initialize`, `observe` and `after_step` together.
 
     Args:
         size: number of rows.
         dim: dimensions of a row.
-        seeding: initialize rows with random latents of the first training batch ("latents"), or with the
-            means of its clusters ("kmeans"); None for random rows.
+        codebook_init: initialize rows with random latents of the first training batch ("latents"), or with
+            the means of its clusters ("kmeans"); None for random rows.
         dead_after: latents per row after which an unused row is dead (see `DeadCodeTracker`); None for no
             restarts.
         decay: rows are moving averages of the latents that chose them, with this decay per optimizer step
             (arXiv:1711.00937, appendix A.1); None for rows trained by the optimizer.
     """
 
-    seeded: Bool[Tensor, ""]
+    initialized: Bool[Tensor, ""]
     weight: Float[Tensor, "size dim"]
     counts: Float[Tensor, " size"]
     sums: Float[Tensor, "size dim"]
@@ -40,12 +40,12 @@ class Codebook(nn.Module):
         self,
         size: int,
         dim: int,
-        seeding: Seeding | None = "latents",
+        codebook_init: CodebookInit | None = "latents",
         dead_after: float | None = 64.0,
         decay: float | None = None,
     ):
         super().__init__()
-        self.size, self.dim, self.seeding, self.decay = size, dim, seeding, decay
+        self.size, self.dim, self.codebook_init, self.decay = size, dim, codebook_init, decay
         weight = torch.randn(size, dim) * dim**-0.5
         if decay is None:
             self.weight = nn.Parameter(weight)
@@ -53,7 +53,7 @@ class Codebook(nn.Module):
             self.register_buffer("weight", weight)
             self.register_buffer("counts", torch.ones(size))  # moving averages of choices per row,
             self.register_buffer("sums", weight.clone())  # and of the sums of the latents that chose it
-        self.register_buffer("seeded", torch.tensor(False))
+        self.register_buffer("initialized", torch.tensor(False))
         self.dead_codes = DeadCodeTracker(size, dead_after)
         self.gathered: Tensor | None = None  # sum and number of latents per row since the last step
 
@@ -68,14 +68,18 @@ class Codebook(nn.Module):
 
     @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
-    def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
+    def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Initialize the rows from the first finite latents."""
-        if self.seeding is None or self.seeded:
+        if self.codebook_init is None or self.initialized:
             return
-        rows = kmeans(latents, self.size) if self.seeding == "kmeans" else random_latents(latents, self.size)
+        rows = (
+            kmeans(latents, self.size)
+            if self.codebook_init == "kmeans"
+            else random_latents(latents, self.size)
+        )
         if rows.isfinite().all():
             self.place(torch.arange(self.size, device=rows.device), rows)
-            self.seeded.fill_(True)
+            self.initialized.fill_(True)
 
     @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.codebook import Seeding
+from genstack.compressor.quantizers.codebook import CodebookInit
 from genstack.compressor.quantizers.estimator import GradientEstimator, StraightThrough
 from genstack.compressor.quantizers.update import CodebookUpdate, GradientUpdate
 from genstack.compressor.quantizers.vq import VectorQuantizer
@@ -30,8 +30,8 @@ class Grouped(Quantizer):
         commitment_weight: weight of the commitment loss, which pulls latents to their rows.
         normalize: compare groups and rows at unit length, by direction only.
         estimator: gradient through quantization, StraightThrough or RotationTrick.
-        seeding: initialize rows with random latents of the first training batch (latents), or with the means
-            of its clusters (kmeans); null for random rows.
+        codebook_init: initialize rows with random latents of the first training batch (latents), or with
+            the means of its clusters (kmeans); null for random rows.
         dead_after: restart a row from a random latent once this many latents per row have passed without
             choosing it; null for no restarts.
     """
@@ -45,7 +45,7 @@ class Grouped(Quantizer):
         commitment_weight: float = 0.25,
         normalize: bool = True,
         estimator: GradientEstimator = StraightThrough(),
-        seeding: Seeding | None = "latents",
+        codebook_init: CodebookInit | None = "latents",
         dead_after: float | None = 64.0,
     ):
         super().__init__()
@@ -55,7 +55,7 @@ class Grouped(Quantizer):
         self.groups, self.codebook_size, self.dim, self.update = groups, codebook_size, dim, update
         self.depth = groups
         self.commitment_weight, self.normalize, self.estimator = commitment_weight, normalize, estimator
-        self.seeding, self.dead_after = seeding, dead_after
+        self.codebook_init, self.dead_after = codebook_init, dead_after
         self.tables = nn.ModuleList(
             VectorQuantizer(
                 codebook_size,
@@ -64,7 +64,7 @@ class Grouped(Quantizer):
                 commitment_weight,
                 normalize,
                 estimator,
-                seeding,
+                codebook_init,
                 dead_after,
             )
             for _ in range(groups)

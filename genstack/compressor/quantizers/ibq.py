@@ -1,5 +1,7 @@
 """Index backpropagation quantization (Shi et al. 2024, arXiv:2412.02692, section 3.2)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -32,13 +34,13 @@ class IBQ(Quantizer):
         entropy_weight: weight of the entropy terms, which make each latent's code certain and all codes
             equally frequent.
         temperature: temperature of the softmax in the entropy terms; lower is harder.
-        seeding: initialize rows with the directions of random latents of the first training batch, at the
-            latents' mean length.
+        codebook_init: initialize rows with the directions of random latents of the first training batch, at
+            the latents' mean length (latents); null for random rows.
         dead_after: restart a row beside one in use once this many latents per row have passed without
             choosing it; null for no restarts.
     """
 
-    seeded: Bool[Tensor, ""]
+    initialized: Bool[Tensor, ""]
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class IBQ(Quantizer):
         commitment_weight: float = 0.25,
         entropy_weight: float = 0.05,
         temperature: float = 0.01,
-        seeding: bool = True,
+        codebook_init: Literal["latents"] | None = "latents",
         dead_after: float | None = 64.0,
     ):
         super().__init__()
@@ -61,16 +63,16 @@ class IBQ(Quantizer):
         self.codebook_size, self.dim = codebook_size, dim
         self.quantization_weight, self.commitment_weight = quantization_weight, commitment_weight
         self.entropy_weight, self.temperature = entropy_weight, temperature
-        self.seeding, self.dead_after = seeding, dead_after
+        self.codebook_init, self.dead_after = codebook_init, dead_after
         self.rows = nn.Parameter(torch.randn(codebook_size, dim) * dim**-0.5)
-        self.register_buffer("seeded", torch.tensor(False))
+        self.register_buffer("initialized", torch.tensor(False))
         self.dead_codes = DeadCodeTracker(codebook_size, dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             soft = rearrange(latents.float(), "b d h w -> (b h w) d")
             if self.training:
-                self.seed(soft.detach())
+                self.initialize(soft.detach())
             rows = self.rows.float()
             chosen = soft_choice(soft, rows, self.temperature)
             vectors, hard, codes = chosen.vectors, chosen.hard, chosen.codes
@@ -99,14 +101,14 @@ class IBQ(Quantizer):
 
     @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
-    def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
+    def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Initialize the directions of rows from the first finite latents."""
-        if not self.seeding or self.seeded:
+        if self.codebook_init is None or self.initialized:
             return
         places = random_latents(latents, self.codebook_size)
         if places.isfinite().all():
             self.place(torch.arange(self.codebook_size, device=places.device), places)
-            self.seeded.fill_(True)
+            self.initialized.fill_(True)
 
     @torch.no_grad()
     def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.bsq import BSQ
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.codebook import Codebook, Seeding
+from genstack.compressor.quantizers.codebook import Codebook, CodebookInit
 from genstack.compressor.quantizers.corners import BitQuantizer
 from genstack.compressor.quantizers.estimator import straight_through
 from genstack.compressor.quantizers.nearest import nearest
@@ -79,8 +79,8 @@ class MultiScale(Scales):
         commitment_weight: weight of the commitment loss, which pulls latents to these sums.
         smoothing: share of the convolution's output in each upsampled grid.
         convolutions: number of convolutions, shared by neighbouring scales.
-        seeding: initialize rows with random latents of the first training batch (latents), or with the means
-            of its clusters (kmeans); null for random rows.
+        codebook_init: initialize rows with random latents of the first training batch (latents), or with
+            the means of its clusters (kmeans); null for random rows.
         dead_after: restart a row from a random residual once this many residuals per row have passed without
             choosing it; null for no restarts.
     """
@@ -94,7 +94,7 @@ class MultiScale(Scales):
         commitment_weight: float = 0.25,
         smoothing: float = 0.5,
         convolutions: int = 4,
-        seeding: Seeding | None = "latents",
+        codebook_init: CodebookInit | None = "latents",
         dead_after: float | None = 16.0,
     ):
         super().__init__(scales)
@@ -106,8 +106,8 @@ class MultiScale(Scales):
         self.codebook_size, self.dim = codebook_size, dim
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
         self.smoothing, self.convolutions = smoothing, convolutions
-        self.seeding, self.dead_after = seeding, dead_after
-        self.codebook = Codebook(codebook_size, dim, seeding, dead_after)
+        self.codebook_init, self.dead_after = codebook_init, dead_after
+        self.codebook = Codebook(codebook_size, dim, codebook_init, dead_after)
         self.smoothers = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(convolutions))
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
@@ -115,7 +115,7 @@ class MultiScale(Scales):
             soft = latents.float()
             target = soft.detach()
             if self.training:
-                self.codebook.seed(flatten(target))
+                self.codebook.initialize(flatten(target))
             layout = self.layout((1, 1), *latents.shape[2:])
             total, grids, downsampled, codebook, commitment = torch.zeros_like(target), [], [], [], []
             for number, size in enumerate(layout.grids):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.codebook import Seeding
+from genstack.compressor.quantizers.codebook import CodebookInit
 from genstack.compressor.quantizers.estimator import GradientEstimator, StraightThrough
 from genstack.compressor.quantizers.update import CodebookUpdate, GradientUpdate
 from genstack.compressor.quantizers.vq import VectorQuantizer
@@ -32,8 +32,8 @@ class Residual(Quantizer):
         dropout: share of training images that sum only a random number of the first rows (SoundStream's
             quantizer dropout), so that fewer codes also give an image.
         estimator: gradient through quantization, StraightThrough or RotationTrick.
-        seeding: initialize rows with random residuals of the first training batch (latents), or with the
-            means of its clusters (kmeans); null for random rows.
+        codebook_init: initialize rows with random residuals of the first training batch (latents), or with
+            the means of its clusters (kmeans); null for random rows.
         dead_after: restart a row from a random residual once this many residuals per row have passed without
             choosing it; null for no restarts.
     """
@@ -48,7 +48,7 @@ class Residual(Quantizer):
         shared: bool = False,
         dropout: float = 0.0,
         estimator: GradientEstimator = StraightThrough(),
-        seeding: Seeding | None = "latents",
+        codebook_init: CodebookInit | None = "latents",
         dead_after: float | None = 64.0,
     ):
         super().__init__()
@@ -56,7 +56,7 @@ class Residual(Quantizer):
         check("dropout", dropout, 0 <= dropout <= 1, "0 to 1")
         self.depth, self.codebook_size, self.dim, self.update = depth, codebook_size, dim, update
         self.commitment_weight, self.shared, self.dropout = commitment_weight, shared, dropout
-        self.estimator, self.seeding, self.dead_after = estimator, seeding, dead_after
+        self.estimator, self.codebook_init, self.dead_after = estimator, codebook_init, dead_after
         self.tables = nn.ModuleList(
             VectorQuantizer(
                 codebook_size,
@@ -64,7 +64,7 @@ class Residual(Quantizer):
                 update,
                 commitment_weight,
                 normalize=False,
-                seeding=seeding,
+                codebook_init=codebook_init,
                 dead_after=dead_after,
             )
             for _ in range(1 if shared else depth)

@@ -1,5 +1,7 @@
 """SimVQ: a frozen codebook behind one learned linear layer (Zhu et al. 2024, arXiv:2411.02038, section 4)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -22,8 +24,8 @@ class SimVQ(Quantizer):
     """Replace each latent by the nearest row of a frozen random table behind a linear layer.
 
     The layer moves all rows at once, so unused rows follow those in use. Suits large codebooks of many
-    dimensions. By default, rows and layer are initialized from latents, and dead rows restart; `seeding:
-    false` and `dead_after: null` are the paper's.
+    dimensions. By default, rows and layer are initialized from latents, and dead rows restart;
+    `codebook_init: null` and `dead_after: null` are the paper's.
 
     Args:
         codebook_size: number of rows (codes).
@@ -31,14 +33,14 @@ class SimVQ(Quantizer):
         codebook_weight: weight of the codebook loss, which pulls chosen rows to their latents.
         commitment_weight: weight of the commitment loss, which pulls latents to their rows.
         estimator: gradient through quantization, StraightThrough or RotationTrick.
-        seeding: initialize the layer with mean and covariance of the first training batch, and rows with
-            random latents of it.
+        codebook_init: initialize the layer with mean and covariance of the first training batch, and rows
+            with random latents of it (latents); null for a random table and layer.
         dead_after: restart a row from a random latent once this many latents per row have passed without
             choosing it; null for no restarts.
     """
 
     table: Float[Tensor, "{self.codebook_size} {self.dim}"]
-    seeded: Bool[Tensor, ""]
+    initialized: Bool[Tensor, ""]
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class SimVQ(Quantizer):
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
         estimator: GradientEstimator = StraightThrough(),
-        seeding: bool = True,
+        codebook_init: Literal["latents"] | None = "latents",
         dead_after: float | None = 16.0,
     ):
         super().__init__()
@@ -56,11 +58,11 @@ class SimVQ(Quantizer):
         check("codebook_weight", codebook_weight, codebook_weight >= 0, "0 or more")
         check("commitment_weight", commitment_weight, commitment_weight >= 0, "0 or more")
         check("dead_after", dead_after, dead_after is None or dead_after > 0, "more than 0, or null")
-        self.seeding, self.dead_after = seeding, dead_after
+        self.codebook_init, self.dead_after = codebook_init, dead_after
         self.codebook_size, self.dim, self.estimator = codebook_size, dim, estimator
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
         self.register_buffer("table", torch.randn(codebook_size, dim) * dim**-0.5)
-        self.register_buffer("seeded", torch.tensor(False))
+        self.register_buffer("initialized", torch.tensor(False))
         self.linear = nn.Linear(dim, dim)
         self.dead_codes = DeadCodeTracker(codebook_size, dead_after)
 
@@ -74,7 +76,7 @@ class SimVQ(Quantizer):
             soft = rearrange(latents.float(), "b d h w -> b (h w) d")
             flat = rearrange(soft.detach(), "b n d -> (b n) d")
             if self.training:
-                self.seed(flat)
+                self.initialize(flat)
             rows = self.rows
             chosen = nearest(flat, rows.detach())
             if self.training:
@@ -100,9 +102,9 @@ class SimVQ(Quantizer):
 
     @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
-    def seed(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
+    def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Initialize layer and table from the first finite latents."""
-        if not self.seeding or self.seeded:
+        if self.codebook_init is None or self.initialized:
             return
         places = random_latents(latents, self.codebook_size)
         if not places.isfinite().all():
@@ -115,7 +117,7 @@ class SimVQ(Quantizer):
         self.linear.weight.copy_((axes * (widths * self.dim).sqrt()) @ axes.T)
         self.linear.bias.copy_(places.mean(0))
         self.place(torch.arange(self.codebook_size, device=places.device), places)
-        self.seeded.fill_(True)
+        self.initialized.fill_(True)
 
     @torch.no_grad()
     def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:

@@ -8,14 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.codebook import Codebook, Seeding
+from genstack.compressor.quantizers.codebook import Codebook, CodebookInit
 
 
 class CodebookUpdate(ABC):
     """Update rule of a codebook."""
 
     @abstractmethod
-    def codebook(self, size: int, dim: int, seeding: Seeding | None, dead_after: float | None) -> Codebook:
+    def codebook(
+        self, size: int, dim: int, codebook_init: CodebookInit | None, dead_after: float | None
+    ) -> Codebook:
         """Build a codebook with this rule; see `Codebook`."""
 
     @abstractmethod
@@ -38,8 +40,10 @@ class GradientUpdate(CodebookUpdate):
     def __post_init__(self) -> None:
         check("codebook weight", self.weight, self.weight >= 0, "0 or more")
 
-    def codebook(self, size: int, dim: int, seeding: Seeding | None, dead_after: float | None) -> Codebook:
-        return Codebook(size, dim, seeding, dead_after)
+    def codebook(
+        self, size: int, dim: int, codebook_init: CodebookInit | None, dead_after: float | None
+    ) -> Codebook:
+        return Codebook(size, dim, codebook_init, dead_after)
 
     def losses(
         self, hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]
@@ -60,8 +64,10 @@ class EMAUpdate(CodebookUpdate):
     def __post_init__(self) -> None:
         check("decay", self.decay, 0 <= self.decay < 1, "0 or more and less than 1")
 
-    def codebook(self, size: int, dim: int, seeding: Seeding | None, dead_after: float | None) -> Codebook:
-        return Codebook(size, dim, seeding, dead_after, self.decay)
+    def codebook(
+        self, size: int, dim: int, codebook_init: CodebookInit | None, dead_after: float | None
+    ) -> Codebook:
+        return Codebook(size, dim, codebook_init, dead_after, self.decay)
 
     def losses(
         self, hard: Float[Tensor, "*shape"], soft: Float[Tensor, "*shape"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers.check import check
-from genstack.compressor.quantizers.codebook import Seeding
+from genstack.compressor.quantizers.codebook import CodebookInit
 from genstack.compressor.quantizers.estimator import GradientEstimator, StraightThrough
 from genstack.compressor.quantizers.nearest import nearest
 from genstack.compressor.quantizers.soft_choice import soft_choice
@@ -19,8 +19,8 @@ from genstack.layout import CodeLayout
 class VectorQuantizer(Quantizer):
     """Replace each latent by the nearest row of a learned codebook.
 
-    The defaults (few dimensions, unit length, seeding, restarts) avoid collapse when training from scratch on
-    little data. VQGAN's is `dim: 256, normalize: false, seeding: null, dead_after: null`.
+    The defaults (few dimensions, unit length, rows from latents, restarts) avoid collapse when training from
+    scratch on little data. VQGAN's is `dim: 256, normalize: false, codebook_init: null, dead_after: null`.
 
     Args:
         codebook_size: number of rows (codes).
@@ -29,8 +29,8 @@ class VectorQuantizer(Quantizer):
         commitment_weight: weight of the commitment loss, which pulls latents to their rows.
         normalize: compare latents and rows at unit length, by direction only.
         estimator: gradient through quantization, StraightThrough or RotationTrick.
-        seeding: initialize rows with random latents of the first training batch (latents), or with the means
-            of its clusters (kmeans); null for random rows.
+        codebook_init: initialize rows with random latents of the first training batch (latents), or with
+            the means of its clusters (kmeans); null for random rows.
         dead_after: restart a row from a random latent after `dead_after` x `codebook_size` latents without
             use; null for no restarts.
         entropy_weight: weight of the entropy terms of MaskBit and LlamaGen, which make each latent's code
@@ -46,7 +46,7 @@ class VectorQuantizer(Quantizer):
         commitment_weight: float = 0.25,
         normalize: bool = True,
         estimator: GradientEstimator = StraightThrough(),
-        seeding: Seeding | None = "latents",
+        codebook_init: CodebookInit | None = "latents",
         dead_after: float | None = 16.0,
         entropy_weight: float = 0.0,
         temperature: float = 0.01,
@@ -61,8 +61,8 @@ class VectorQuantizer(Quantizer):
         self.entropy_weight, self.temperature = entropy_weight, temperature
         self.codebook_size, self.dim, self.normalize = codebook_size, dim, normalize
         self.update, self.commitment_weight, self.estimator = update, commitment_weight, estimator
-        self.seeding, self.dead_after = seeding, dead_after
-        self.codebook = update.codebook(codebook_size, dim, seeding, dead_after)
+        self.codebook_init, self.dead_after = codebook_init, dead_after
+        self.codebook = update.codebook(codebook_size, dim, codebook_init, dead_after)
 
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
@@ -84,7 +84,7 @@ class VectorQuantizer(Quantizer):
         """Return the codes of normalized latents; in training, seed and track the codebook."""
         latents = rearrange(soft, "b n d -> (b n) d")
         if self.training:
-            self.codebook.seed(latents)
+            self.codebook.initialize(latents)
         codes = nearest(latents, self.rescale(self.codebook.rows))
         if self.training:
             self.codebook.observe(latents, codes)

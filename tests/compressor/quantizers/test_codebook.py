@@ -1,4 +1,4 @@
-"""Seeding and restarts of a codebook."""
+"""Initialization and restarts of a codebook."""
 
 import copy
 
@@ -37,10 +37,10 @@ def test_too_few_latents_are_repeated_with_noise():
     assert torch.cdist(drawn, latents).min(1).values.max() < 0.1
 
 
-@pytest.mark.parametrize("quantize", ["eval", "no seeding", "not finite"])
-def test_rows_without_seeding_stay(quantize):
+@pytest.mark.parametrize("quantize", ["eval", "no init", "not finite"])
+def test_rows_without_initialization_stay(quantize):
     quantizer = VectorQuantizer(
-        codebook_size=9, dim=3, seeding=None if quantize == "no seeding" else "latents"
+        codebook_size=9, dim=3, codebook_init=None if quantize == "no init" else "latents"
     )
     before = quantizer.codebook.weight.clone()
     latents = torch.randn(2, 3, 5, 7)
@@ -48,14 +48,14 @@ def test_rows_without_seeding_stay(quantize):
         latents[:] = torch.nan
     quantizer.train(quantize != "eval")(latents)
     assert torch.equal(quantizer.codebook.weight, before)
-    assert not quantizer.codebook.seeded
+    assert not quantizer.codebook.initialized
 
 
-def test_loaded_codebook_is_not_seeded():
+def test_loaded_codebook_is_not_initialized_again():
     first, second = Codebook(9, 3), Codebook(9, 3)
-    first.seed(torch.randn(20, 3))
+    first.initialize(torch.randn(20, 3))
     second.load_state_dict(first.state_dict())
-    second.seed(torch.randn(20, 3))
+    second.initialize(torch.randn(20, 3))
     assert torch.equal(second.weight, first.weight)
 
 
@@ -134,7 +134,7 @@ def test_resumed_codebook_continues_exactly():
 
 
 def test_averages_follow_the_formula():
-    codebook = Codebook(4, 3, seeding=None, dead_after=None, decay=0.9)
+    codebook = Codebook(4, 3, codebook_init=None, dead_after=None, decay=0.9)
     counts, sums = torch.ones(4), codebook.weight.clone()
     for codes in ([0, 1, 1, 2], [0, 0, 3, 3, 3], [1]):
         before = codebook.weight.clone()
@@ -149,7 +149,7 @@ def test_averages_follow_the_formula():
 
 
 def test_unused_average_adapts_quickly():
-    codebook = Codebook(2, 3, seeding=None, dead_after=None, decay=0.5)
+    codebook = Codebook(2, 3, codebook_init=None, dead_after=None, decay=0.5)
     for _ in range(300):
         observe(codebook, [0])
     latents = observe(codebook, [1])
@@ -195,11 +195,11 @@ def one_process(rank):
     with gloo_group(rank, 2):
         torch.manual_seed(rank)
         codebook = Codebook(6, 2, dead_after=1.0)
-        codebook.seed(torch.randn(9, 2))
+        codebook.initialize(torch.randn(9, 2))
         seeds = codebook.weight.detach().clone()
         observe(codebook, [rank, rank + 1, 5])
-        averages = Codebook(6, 2, seeding="kmeans", decay=0.9)
-        averages.seed(torch.randn(9, 2))
+        averages = Codebook(6, 2, codebook_init="kmeans", decay=0.9)
+        averages.initialize(torch.randn(9, 2))
         before = copy.deepcopy(averages.state_dict())
         latents = observe(averages, [rank, rank + 1, 5])
     learned = [seeds, codebook.weight.detach(), codebook.dead_codes.passed]
@@ -218,7 +218,7 @@ def test_processes_agree_on_all_rows(in_processes):
 
     torch.testing.assert_close(ones, others, atol=0, rtol=0)
     before, after = ones
-    alone = Codebook(6, 2, seeding="kmeans", decay=0.9)
+    alone = Codebook(6, 2, codebook_init="kmeans", decay=0.9)
     alone.load_state_dict(before)
     alone.observe(torch.cat([halves, rest]), torch.tensor([0, 1, 5, 1, 2, 5]))
     alone.after_step(skipped=False)

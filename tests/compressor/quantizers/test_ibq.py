@@ -28,7 +28,7 @@ def textbook(latents, rows, temperature, commitment_weight):
 @pytest.mark.parametrize("chunk", [2**22, 30])
 def test_values_and_gradients_match_one_hot_matrices(chunk, monkeypatch):
     monkeypatch.setattr(soft_choice, "CHUNK", chunk)  # 30: two latents at a time
-    quantizer = IBQ(13, 3, 2.0, 0.3, 0.7, temperature=0.5, seeding=False)
+    quantizer = IBQ(13, 3, 2.0, 0.3, 0.7, temperature=0.5, codebook_init=None)
     latents = torch.randn(2, 3, 5, 3, requires_grad=True)
     weights = torch.randn(2, 3, 5, 3)
     quantized = quantizer(latents)
@@ -64,7 +64,7 @@ class Storages(TorchDispatchMode):
 def test_step_memory_is_bounded(monkeypatch):
     """Nothing grows with latents times rows, and rows have one gradient for all that is done with them."""
     monkeypatch.setattr(soft_choice, "CHUNK", 2**14)  # four latents at a time
-    quantizer = IBQ(4096, 8, seeding=False, dead_after=None)
+    quantizer = IBQ(4096, 8, codebook_init=None, dead_after=None)
     latents = torch.randn(1, 8, 16, 32, requires_grad=True)
     with Storages() as seen:
         quantized = quantizer(latents)

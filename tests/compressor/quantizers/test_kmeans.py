@@ -29,10 +29,10 @@ def test_rounds_never_increase_the_error():
     assert errors[-1] < 0.9 * errors[0]
 
 
-def test_quantizer_is_seeded_by_kmeans():
+def test_quantizer_is_initialized_by_kmeans():
     torch.manual_seed(0)
     latents = torch.randn(2, 3, 9, 7)
-    quantizer = VectorQuantizer(codebook_size=11, dim=3, normalize=False, seeding="kmeans").train()
+    quantizer = VectorQuantizer(codebook_size=11, dim=3, normalize=False, codebook_init="kmeans").train()
     codes = quantizer(latents).codes.flatten()
     rows = latents.movedim(1, -1).reshape(-1, 3)
     drawn = VectorQuantizer(codebook_size=11, dim=3, normalize=False).train()

@@ -19,7 +19,7 @@ def test_grids_follow_the_size_of_the_latents():
 
 
 def test_each_grid_quantizes_the_residual():
-    quantizer = MultiScale((1, 2, 4), codebook_size=11, dim=3, smoothing=0.3, seeding=None).eval()
+    quantizer = MultiScale((1, 2, 4), codebook_size=11, dim=3, smoothing=0.3, codebook_init=None).eval()
     latents = torch.randn(2, 3, 5, 7, requires_grad=True)
     rows = quantizer.codebook.weight
     total, codes, codebook, commitment = torch.zeros(2, 3, 5, 7), [], [], []

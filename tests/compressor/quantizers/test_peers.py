@@ -24,7 +24,7 @@ def test_rotation_trick_matches_vector_quantize_pytorch():
 @pytest.mark.parametrize(("estimator", "trick"), [(StraightThrough(), False), (RotationTrick(), True)])
 def test_simvq_matches_vector_quantize_pytorch(estimator, trick):
     """Vectors, codes, both terms with their usual weights, and what these teach the layer and the encoder."""
-    ours = SimVQ(23, 6, estimator=estimator, seeding=False, dead_after=None)
+    ours = SimVQ(23, 6, estimator=estimator, codebook_init=None, dead_after=None)
     theirs = PeerSimVQ(6, 23, channel_first=True, rotation_trick=trick)
     with torch.no_grad():
         theirs.frozen_codebook.copy_(ours.table)

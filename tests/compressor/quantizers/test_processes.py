@@ -46,8 +46,7 @@ def made(name, restarts):
 def without_restarts(name):
     """The arguments that leave out all that looks at the latents of a single process."""
     known = {"BSQ": {}, "LFQ": {}, "FSQ": {}, "MultiScaleResidual": {}, "Gumbel": {"dead_after": None}}
-    nothing = False if name in {"SimVQ", "IBQ"} else None
-    return known.get(name, {"seeding": nothing, "dead_after": None})
+    return known.get(name, {"codebook_init": None, "dead_after": None})
 
 
 def learned(model):
@@ -110,7 +109,7 @@ def test_codebooks_agree_across_processes(both, name, restarts):
 @pytest.mark.distributed
 @pytest.mark.parametrize("name", [name for name in MADE if name != "Gumbel"])  # whose noise differs
 def test_two_processes_match_one_batch(both, name):
-    """Gradients within 1e-5 of the largest, codebooks within 1e-6; without seeding and restarts."""
+    """Gradients within 1e-5 of the largest, codebooks within 1e-6; without initialization and restarts."""
     gradients, states = both[0][name, False]
     alone = made(name, restarts=False)
     expected, whole = trained(alone, alone, batches())

@@ -10,7 +10,7 @@ from genstack.compressor.quantizers.update import EMAUpdate, GradientUpdate
 
 
 def small(**arguments):
-    return Residual(**{"depth": 3, "codebook_size": 7, "dim": 2, "seeding": None, **arguments})
+    return Residual(**{"depth": 3, "codebook_size": 7, "dim": 2, "codebook_init": None, **arguments})
 
 
 @pytest.mark.parametrize("shared", [False, True])

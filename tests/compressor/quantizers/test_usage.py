@@ -102,7 +102,7 @@ def collapse(quantizer):
             values.mul_(0.001)
         if name == "linear.bias":
             values.copy_(corner)
-        if name.rpartition(".")[2] == "seeded":
+        if name.rpartition(".")[2] == "initialized":
             values.fill_(True)  # no first batch will mend it
 
 

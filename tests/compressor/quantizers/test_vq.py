@@ -13,7 +13,7 @@ from genstack.compressor.quantizers.update import EMAUpdate, GradientUpdate
 
 def plain(**arguments):
     return VectorQuantizer(
-        **{"codebook_size": 11, "dim": 3, "normalize": False, "seeding": None, **arguments}
+        **{"codebook_size": 11, "dim": 3, "normalize": False, "codebook_init": None, **arguments}
     )
 
 
@@ -74,7 +74,7 @@ def test_nearest_row_is_decoded():
 
 
 def test_normalized_codes_are_the_nearest_directions():
-    quantizer = VectorQuantizer(codebook_size=50, dim=4, seeding=None).eval()
+    quantizer = VectorQuantizer(codebook_size=50, dim=4, codebook_init=None).eval()
     with torch.no_grad():
         quantizer.codebook.weight.mul_(torch.rand(50, 1) * 9 + 0.1)  # lengths are not to matter
     latents = torch.randn(2, 4, 5, 7)
@@ -108,7 +108,7 @@ def test_defaults_use_most_codes(collapsed, update):
     if collapsed:
         with torch.no_grad():
             quantizer.codebook.weight.copy_(torch.tensor([9.0] + [0.0] * 7) + 0.001 * torch.randn(256, 8))
-        quantizer.codebook.seeded.fill_(True)
+        quantizer.codebook.initialized.fill_(True)
         assert len(quantizer.eval()(sample()).codes.unique()) < 64
         quantizer.train()
     encoder = torch.nn.Parameter(torch.ones(1, 8, 1, 1))  # something for an optimizer to move in either case
@@ -167,7 +167,7 @@ for quantizer in (plain, compiled):
     for latents in batches:
         quantizer(latents)
         quantizer.after_step(skipped=False)
-assert plain.codebook.seeded
+assert plain.codebook.initialized
 assert torch.equal(plain.codebook.weight, compiled.codebook.weight)
 for mode in (True, False):
     plain.train(mode), compiled.train(mode)
