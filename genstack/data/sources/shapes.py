@@ -1,6 +1,7 @@
 """Coloured shapes drawn on demand, with class labels, captions and segmentation maps."""
 
 import re
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -49,7 +50,7 @@ class ShapesSource(Source):
         return f"shapes/{number}"
 
     def label(self, number: int) -> int:
-        return 0 if self.pairs else CLASSES.index(self.scene(number).things[0].name)
+        return 0 if self.pairs else single_label(number)
 
     def caption(self, number: int) -> str:
         return self.scene(number).caption
@@ -75,23 +76,34 @@ class ShapesSource(Source):
 
     def scene(self, number: int) -> Scene:
         """The scene of image `number`."""
-        chance = Random(mix(SEED, number, int(self.pairs)))  # numpy's is slow to seed
-        colours = chance.sample(list(COLOURS), 2)
-        places = pair(chance) if self.pairs else single(chance)
-        things = tuple(
-            Thing(
-                shape=chance.choice(SHAPES),
-                colour=colour,
-                row=row,
-                column=column,
-                radius=radius,
-                tilt=chance.uniform(-10, 10),
-                light=chance.uniform(0.94, 1.02),
-            )
-            for colour, (row, column, radius) in zip(colours, places, strict=False)
+        return make_scene(number, self.pairs)
+
+
+def make_scene(number: int, pairs: bool) -> Scene:
+    """The scene of image `number`, with one thing or two."""
+    chance = Random(mix(SEED, number, int(pairs)))  # numpy's is slow to seed
+    colours = chance.sample(list(COLOURS), 2)
+    places = pair(chance) if pairs else single(chance)
+    things = tuple(
+        Thing(
+            shape=chance.choice(SHAPES),
+            colour=colour,
+            row=row,
+            column=column,
+            radius=radius,
+            tilt=chance.uniform(-10, 10),
+            light=chance.uniform(0.94, 1.02),
         )
-        brightness = chance.choice([chance.uniform(0.05, 0.3), chance.uniform(0.75, 0.95)])
-        return Scene(things, brightness, (chance.uniform(-0.05, 0.05), chance.uniform(-0.05, 0.05)))
+        for colour, (row, column, radius) in zip(colours, places, strict=False)
+    )
+    brightness = chance.choice([chance.uniform(0.05, 0.3), chance.uniform(0.75, 0.95)])
+    return Scene(things, brightness, (chance.uniform(-0.05, 0.05), chance.uniform(-0.05, 0.05)))
+
+
+@lru_cache(2**16)
+def single_label(number: int) -> int:
+    """Label of image `number` of `shapes`; kept, since every training in a process asks for all of them."""
+    return CLASSES.index(make_scene(number, False).things[0].name)
 
 
 def single(chance: Random) -> list[tuple[float, float, float]]:
