@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -22,6 +23,8 @@ from genstack.prior import Known, Prior, SamplingOptions, image_seeds
 from genstack.prior.editing import encode_known, receptive_field
 from genstack.prior.options import PRESETS, resolve_options
 from genstack.prior.window import sample_layout
+
+ENCODABLE = "pictures of PIL, paths of files, tensors in [-1, 1] or lists of them"
 
 
 @dataclass
@@ -90,16 +93,53 @@ class Model:
         return next(self.compressor.parameters()).device
 
     @torch.no_grad()
-    def encode(self, *pictures: PIL.Image.Image) -> Shaped[Tensor, "b ..."]:
-        """Encode pictures of any size, center-cropped and scaled to the size of the model.
+    def encode(self, *images: Any) -> Shaped[Tensor, "b ..."]:
+        """Encode images of any size, center-cropped and resized to the size of the model.
 
         The result are codes `b n`, or latents `b d h w` of a compressor without codes.
+
+        Args:
+            images: pictures of PIL, paths, tensors in [-1, 1], `c h w` or `b c h w`, or lists of them.
+
+        Raises:
+            UserError: anything else, or a file that cannot be read.
         """
-        preprocessing = self.preprocessing
-        size = (preprocessing.height, preprocessing.width)
-        whole = (preprocessing.to_model(preprocessing.pixels(picture)) for picture in pictures)
-        images = torch.stack([crop_and_resize(image, size) for image in whole])
-        return self.compressor.encode(images.to(self.device))
+        size = (self.preprocessing.height, self.preprocessing.width)
+        cropped = [crop_and_resize(image, size).to(self.device) for image in self._read(images)]
+        if not cropped:
+            raise UserError(f"encode expects {ENCODABLE}, got none")
+        return self.compressor.encode(torch.stack(cropped))
+
+    def _read(self, image: Any) -> Iterator[Float[Tensor, "c h w"]]:
+        """Convert what `encode` takes to images in [-1, 1]."""
+        if isinstance(image, list | tuple):
+            for each in image:
+                yield from self._read(each)
+        elif isinstance(image, PIL.Image.Image):
+            try:
+                pixels = self.preprocessing.pixels(image)
+            except UserError as error:
+                name = getattr(image, "filename", "") or "a picture"
+                raise UserError(f"{name} cannot be read: {error}") from error
+            yield self.preprocessing.to_model(pixels)
+        elif isinstance(image, str | Path):
+            yield self.preprocessing.to_model(self.preprocessing.read(Path(image).expanduser()))
+        elif isinstance(image, Tensor):
+            yield from self._check_images(image)
+        else:
+            raise UserError(f"encode expects {ENCODABLE}, got {type(image).__name__}")
+
+    def _check_images(self, images: Tensor) -> Float[Tensor, "b c h w"]:
+        """Check shape and range of a tensor of images, and return it with a batch axis."""
+        channels, shape = self.preprocessing.channels, tuple(images.shape)
+        if images.ndim not in (3, 4) or shape[-3] != channels or 0 in shape[-3:]:
+            raise UserError(f"encode expects tensors `c h w` or `b c h w` with c {channels}, got {shape}")
+        if not images.is_floating_point():
+            raise UserError(f"encode expects tensors of floats in [-1, 1], got {images.dtype}")
+        if images.numel() and not images.abs().max() <= 1:  # nor NaN
+            low, high = images.min().item(), images.max().item()
+            raise UserError(f"encode expects tensors in [-1, 1], got values from {low:g} to {high:g}")
+        return images.float() if images.ndim == 4 else images.float()[None]
 
     @torch.no_grad()
     def decode(self, values: Shaped[Tensor, "b ..."]) -> list[PIL.Image.Image]:

@@ -31,7 +31,7 @@ class Safetensors(Export):
         lines = ["import genstack", "", f'model = genstack.load("{place}")']
         between = "codes" if model.compressor.has_codes else "latents"
         lines += [
-            f"{between} = model.encode(picture)  # of PIL",
+            f'{between} = model.encode("picture.png")',
             f"(picture,) = model.decode({between})",
         ]
         return "\n".join(lines)
