@@ -66,7 +66,7 @@ def test_plan_proposes_for_a_folder(tmp_path, monkeypatch, capsys, gpu, resoluti
     for number in range(6):
         Image.new("RGB", (90 + number, 70), (number, 0, 0)).save(tmp_path / f"{number}.png")
     parsed = []
-    monkeypatch.setattr(plan, "print_plan", lambda stage, settings: parsed.append(settings))
+    monkeypatch.setattr(plan, "print_plan", lambda stage, settings: parsed.append(settings) or True)
     assert main(["plan", str(tmp_path)]) is None
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("pictures 6, the shorter side")
@@ -76,6 +76,33 @@ def test_plan_proposes_for_a_folder(tmp_path, monkeypatch, capsys, gpu, resoluti
     network = parsed[0].model.compressor.init_args.network.init_args
     assert (network.width, network.blocks) == (32, 1)
     assert (parsed[0].data.resolution, parsed[0].trainer.max_steps) == (resolution, steps)
+    assert lines[-1].endswith("--size SIZE estimates another size: small, base, large")
+    assert main(["plan", str(tmp_path), "--size", "base"]) is None
+    assert parsed[1].model.compressor.init_args.network.init_args.width == 128
+    assert "--size base" in capsys.readouterr().out
+    assert main(["plan", str(tmp_path), "--size", "bsae"]) == 2
+    assert "base" in capsys.readouterr().err
     assert main(["plan", str(tmp_path / "none")]) == 2
     assert main(["plan"]) == 2
     assert "SOURCE" in capsys.readouterr().out
+
+
+def test_plan_proposes_the_next_smaller_size_that_fits(tmp_path, monkeypatch, capsys):
+    """A size that was asked for is estimated alone, whether it fits or not."""
+    monkeypatch.setattr(plan.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(plan, "FEWEST", {"tiny": 1, "small": 2, "base": 3})
+    for number in range(6):
+        Image.new("RGB", (70, 70), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    tried = []
+
+    def fits(stage, settings):
+        tried.append(settings.model.compressor.init_args.network.init_args.width)
+        return tried[-1] < 128
+
+    monkeypatch.setattr(plan, "print_plan", fits)
+    assert main(["plan", str(tmp_path)]) is None
+    assert tried == [128, 128, 64]
+    shown = capsys.readouterr().out
+    assert "--size large (6 pictures)" in shown and "instead  --size small (smaller)" in shown
+    assert main(["plan", str(tmp_path), "--size", "large"]) is None
+    assert tried[3:] == [128]

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import torch
 from jsonargparse import Namespace
@@ -20,6 +21,7 @@ from jsonargparse import Namespace
 from genstack.cli.commands import commands
 from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place
+from genstack.cli.parsing.sizes import SIZES
 from genstack.cli.parsing.stages import STAGES, Stage, build_training
 from genstack.cli.parsing.words import unknown
 from genstack.data.source import Source
@@ -47,9 +49,12 @@ class Pictures:
 
     Args:
         source: anything that `--data.source` takes, such as a folder of pictures.
+        size: size to propose; null for the one that suits the number of pictures, or the next smaller one
+            that fits the memory.
     """
 
     source: Place
+    size: Literal["tiny", "small", "base", "large"] | None = None
 
 
 def run(arguments: list[str]) -> int | None:
@@ -58,17 +63,17 @@ def run(arguments: list[str]) -> int | None:
         stage = STAGES[arguments[0]]
         print_plan(stage, stage.parse(arguments[1:]))
     else:
-        propose(to_dataclass(Pictures, Parser(commands()["plan"]).parse(arguments)).source)
+        propose(to_dataclass(Pictures, Parser(commands()["plan"]).parse(arguments)))
     return None
 
 
-def propose(name: str) -> None:
+def propose(pictures: Pictures) -> None:
     """Print commands for both stages, and the estimate of the first."""
+    name = pictures.source
     if get_close_matches(name, STAGES, n=1) and not Path(name).expanduser().exists():
         raise UserError(unknown("stage or folder", name, STAGES))
     source = open_source(name)
-    sides = picture_sides(source)
-    side = int(median(sides))
+    side = int(median(picture_sides(source)))
     gpu = torch.cuda.is_available()
     most = side if gpu else min(side, LARGEST_ON_CPU)
     resolution = max((one for one in RESOLUTIONS if one <= most), default=RESOLUTIONS[0])
@@ -78,9 +83,21 @@ def propose(name: str) -> None:
         if gpu
         else f"no GPU: at most {LARGEST_ON_CPU} pixels and {STEPS_ON_CPU} steps"
     )
-    short = [] if gpu else ["--trainer.max-steps", STEPS_ON_CPU]
     print(f"pictures {len(source):,}, the shorter side of half of them has {side} pixels or more")
     print(f"propose  resolution {resolution}, --size {size} ({why})")
+    sizes = [pictures.size] if pictures.size else SIZES[SIZES.index(size) :: -1]
+    for tried in sizes:
+        if tried != size:
+            print(f"instead  --size {tried} ({'as you asked' if pictures.size else 'smaller'})")
+        if print_proposal(name, resolution, tried):
+            break
+    others = ", ".join(other for other in SIZES if other not in sizes)
+    if others:
+        print(f"genstack plan {shlex.quote(name)} --size SIZE estimates another size: {others}")
+
+
+def print_proposal(name: str, resolution: int, size: str) -> bool:
+    """Print commands for both stages, and the estimate of the first; return True if it fits the memory."""
     compressor, prior = ("vqgan", "autoregressive")
     if resolution < 32:  # that recipe halves the side three times
         compressor, prior = "configs/demo/compressor.yaml", "configs/demo/prior.yaml"
@@ -88,6 +105,7 @@ def propose(name: str) -> None:
         prior = "masked"
     run_name = re.sub(r"[^\w-]+", "-", Path(name).stem).strip("-") or "pictures"
     data = ["--data.source", name, "--data.resolution", str(resolution)]
+    short = [] if torch.cuda.is_available() else ["--trainer.max-steps", STEPS_ON_CPU]
     words = ["--config", compressor, "--size", size, *data, *short, "--name", run_name]
     print(f"first    genstack train compressor {shlex.join(words)}")
     then = [
@@ -107,7 +125,7 @@ def propose(name: str) -> None:
         flush=True,
     )
     stage = STAGES["compressor"]
-    print_plan(stage, stage.parse(words))
+    return print_plan(stage, stage.parse(words))
 
 
 def picture_sides(source: Source) -> list[int]:
@@ -126,8 +144,8 @@ def picture_sides(source: Source) -> list[int]:
     return sides
 
 
-def print_plan(stage: Stage, settings: Namespace) -> None:
-    """Run a few training steps, and print the estimate."""
+def print_plan(stage: Stage, settings: Namespace) -> bool:
+    """Run a few training steps, print the estimate, and return True if it fits the memory."""
     parts, training = build_training(stage, settings, Run(Path()))
     estimate = Estimate(training, parts.trainer)
     print("\n".join([model_line(training), *code_lines(training), *batch_lines(estimate)]), flush=True)
@@ -137,7 +155,8 @@ def print_plan(stage: Stage, settings: Namespace) -> None:
         if memory.fits:
             print(f"measuring the time of {STEPS} steps ...", flush=True)
             print(time_line(estimate))
-    print("nothing was written")
+    print("nothing was written", flush=True)
+    return memory.fits
 
 
 @contextmanager
