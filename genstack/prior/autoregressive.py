@@ -158,6 +158,7 @@ class TransformerState(DecodingState):
         vectors = self.prior.codes(codes)
         inputs = self.inputs[self.read : self.read + codes.shape[1]]
         self.read += len(inputs)
+        self.vectors = self.vectors.to(vectors.dtype)
         self.vectors[:, inputs + 1] = vectors
         return vectors
 

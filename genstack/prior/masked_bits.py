@@ -100,7 +100,7 @@ class MaskedBitDistribution(Distribution):
         hidden = condition + self.embedding(torch.cat([(bits * 2 - 1) * known, known], dim=-1))
         for layer in self.layers:
             hidden = layer(hidden, condition)
-        return self.head(self.norm(hidden)).float()
+        return self.head(self.norm(hidden.float())).float()
 
     def nats(
         self, outputs: Float[Tensor, "*n features"], codes: Int[Tensor, "*n"], smoothing: float = 0.0

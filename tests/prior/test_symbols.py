@@ -3,32 +3,32 @@
 import inspect
 import math
 from dataclasses import replace
-from functools import partial
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 
 import genstack.prior
-from genstack.compressor import Autoencoder, Convolutional
-from genstack.compressor.quantizers.multiscale import MultiScale
 from genstack.conditions import ClassLabels
 from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
-from genstack.prior import Autoregressive, Known, Prior, SamplingOptions, image_seeds
+from genstack.prior import Autoregressive, CodePrior, SamplingOptions, image_seeds
 from genstack.prior.factorized import Factorized, PartEmbedding, halves, join_parts, split_parts
 from genstack.prior.masked import Masked
 from genstack.prior.masked_bits import MaskedBits
 from genstack.prior.symbols import Bits, BitTokens, IndependentBits, Softmax
+from genstack.testing import laws_in, priors
 from genstack.transformer.head import BitEmbedding, ScaledEmbedding, from_bits, to_bits
 
-PRIORS = {
-    name: kind
-    for name, kind in discover(genstack.prior, Prior).items()
+#: Priors that choose their symbols, and settings that change how these are read.
+PRIORS: dict[str, tuple[type[CodePrior], dict[str, Any]]] = {
+    name: (kind, {})
+    for name, kind in discover(genstack.prior, CodePrior).items()
     if "symbols" in inspect.signature(kind).parameters
 }
-PRIORS["JointMasked"] = partial(Masked, joint=True)
+PRIORS["JointMasked"] = (Masked, {"joint": True})
 SYMBOLS = {
     "BitTokens": BitTokens(),
     "Bits": Bits(),
@@ -36,35 +36,45 @@ SYMBOLS = {
     "Factorized": Factorized(layers=1),
 }
 CLASSES = ClassLabels(("a", "b", "c"), dropout=0.2)
-
-
-def layouts(codebook_size):
-    """One grid, two grids, and two depths: every prior takes one of them."""
-    return [
-        CodeLayout((16, 16), codebook_size, ((1, 3),)),
-        CodeLayout((16, 16), codebook_size, ((1, 2), (1, 2))),
-        CodeLayout((16, 16), codebook_size, ((1, 2),), depth=2),
-    ]
-
-
-def build(kind, symbols, backbone, codebook_size):
-    for layout in layouts(codebook_size):
-        try:
-            prior = kind(layout, CLASSES, backbone, symbols=symbols)
-        except UserError:
-            continue
-        network = Convolutional(8, 8, (1, 1, 1, 1), 1, (), False)
-        quantizer = MultiScale(tuple(range(1, len(layout.grids) + 1)), min(codebook_size, 8), 5)
-        prior.attach(Autoencoder(1, network, quantizer))
-        return prior
-    raise AssertionError(kind)
+#: Codes of 4 values on one grid, on two, and at two depths: every prior takes one of them.
+LAYOUTS = (
+    CodeLayout((16, 16), 4, ((1, 3),)),
+    CodeLayout((16, 16), 4, ((1, 2), (1, 2))),
+    CodeLayout((16, 16), 4, ((1, 2),), depth=2),
+)
 
 
 @pytest.fixture(params=product(PRIORS, SYMBOLS), ids="-".join)
-def prior(request, tiny):
-    """Every prior with every kind of symbols, over codes of 4 values."""
+def build(request):
+    """Every prior with every kind of symbols, built small."""
     name, symbols = request.param
-    return build(PRIORS[name], SYMBOLS[symbols], tiny, 4)
+    kind, settings = PRIORS[name]
+    return priors.Builder(kind, symbols=SYMBOLS[symbols], **settings)
+
+
+@pytest.fixture
+def prior(build):
+    """Every prior with every kind of symbols, over codes of 4 values."""
+    return build(build.fitting(LAYOUTS), CLASSES)
+
+
+#: Laws that take a tenth of a second and more for each prior.
+QUICK = {priors.gradients_reach_every_parameter, priors.loss_starts_at_the_uniform_distribution}
+#: A bound of bits in one fixed order is that order's own distribution: see `test_probabilities_sum_to_one`.
+LAWS = [law for law in laws_in(priors) if law != priors.bounds_leave_less_than_all_probability]
+
+
+@pytest.mark.parametrize(
+    "law",
+    [pytest.param(law, marks=[pytest.mark.slow] * (law not in QUICK)) for law in LAWS],
+    ids=lambda law: law.__name__,
+)
+def test_prior_keeps_the_law(build, law, monkeypatch):
+    """The laws of all priors, over codes of 2^n values."""
+    layout = build.fitting(LAYOUTS)
+    for name, codebook_size in (("LAYOUTS", 16), ("SMALL", 8), ("SMALLEST", 4)):
+        monkeypatch.setattr(priors, name, (replace(layout, codebook_size=codebook_size),))
+    law(build)
 
 
 def test_priors_with_a_backbone_choose_their_symbols():
@@ -152,14 +162,6 @@ def test_a_codebook_that_is_no_power_of_two_is_refused_in_one_line(tiny, codeboo
         Autoregressive(CodeLayout((16, 16), codebook_size, ((2, 2),)), CLASSES, tiny, symbols=Bits())
 
 
-@torch.no_grad()
-def test_the_loss_starts_at_the_uniform_distribution(prior):
-    codes = torch.randint(4, (64, prior.layout.length))
-    assert float(prior.eval().nats(codes, torch.arange(64) % 3).mean()) == pytest.approx(
-        prior.layout.length * math.log(4), rel=0.1
-    )
-
-
 @pytest.mark.slow
 @torch.no_grad()
 def test_probabilities_sum_to_one_and_bounds_to_less(prior):
@@ -179,25 +181,6 @@ def test_probabilities_sum_to_one_and_bounds_to_less(prior):
         assert total == pytest.approx(1, abs=1e-4)
     else:
         assert prior.likelihood.startswith("upper bound") and 0.1 < total < 1
-
-
-def test_gradients_reach_every_parameter(prior):
-    codes = torch.randint(4, (32, prior.layout.length))
-    prior.loss(codes, torch.arange(32) % 3).backward()
-    for name, parameter in prior.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-@pytest.mark.slow
-def test_samples_depend_only_on_their_seed_and_condition(prior):
-    labels, seeds = torch.arange(6) % 3, image_seeds(5, range(6))
-    options = SamplingOptions(temperature=0.9, top_p=0.95, guidance=1.5)
-    codes = prior.sample(labels, options, seeds)
-    assert codes.min() >= 0 and codes.max() < 4 and codes.unique().numel() > 1
-    parts = zip(labels.split(2), seeds.split(2), strict=True)
-    assert torch.equal(torch.cat([prior.sample(label, options, seed) for label, seed in parts]), codes)
-    known = Known(torch.full_like(codes, 3), torch.rand(codes.shape) < 0.5)
-    assert (prior.sample(labels, options, seeds, known)[known.mask] == 3).all()
 
 
 @pytest.mark.nightly
