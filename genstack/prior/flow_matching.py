@@ -137,8 +137,7 @@ class FlowMatching(LatentPrior):
         steps, x = options.steps or self.steps or 1, noise
         points = shift_times(torch.linspace(0, 1, steps + 1), self.time_shift).tolist()
         for step, (start, end) in enumerate(pairwise(points)):
-            progress = step / max(1, steps - 1)
-            velocity = partial(guided_velocity, network, guidance, progress)
+            velocity = partial(guided_velocity, network, guidance, options.progress(step, steps))
             for repetition in range(self.resamplings if given.any() else 1):
                 before = x
                 if repetition:

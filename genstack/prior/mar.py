@@ -162,9 +162,8 @@ class MAR(LatentPrior):
             sampled = lowest_k(ranks.masked_fill(~masked, torch.inf), masked.sum(dim=1) - left) & masked
             expanded = (guidance.expand(each) for each in (values, masked, sampled))
             features = self.network(*expanded, encoded)
-            velocity = partial(
-                guided_velocity, partial(self.flow, features), guidance, step / max(1, steps - 1)
-            )
+            progress = options.progress(step, steps)
+            velocity = partial(guided_velocity, partial(self.flow, features), guidance, progress)
             x = noise[sampled]
             for start, end in pairwise(points):
                 x = solve_step(velocity, x, start, end, options.solver or self.head.solver)

@@ -13,7 +13,7 @@ from genstack.errors import UserError
 from genstack.layout import LatentLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.flow_matching import FlowMatching
-from genstack.prior.ode import Times, renoise, shift_times
+from genstack.prior.ode import Times, renoise, shift_times, training_times
 from genstack.prior.velocity_transformer import VelocityTransformer
 from genstack.transformer import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -113,6 +113,60 @@ def test_unknown_latents_have_the_conditional_distribution(exact):
 
     once, often = error(1), error(8)
     assert often < 0.2 and often < once
+
+
+class OfCondition(nn.Module):
+    """The velocity 1 everywhere for a class, and 0 without one."""
+
+    def __init__(self):
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+
+    def encode_condition(self, condition):
+        given = (condition == 0).float()[:, None]
+        return EncodedCondition(torch.zeros(len(condition), 1, 1), given)
+
+    def forward(self, latents, times, encoded):
+        return encoded.conditioning[..., None, None].expand_as(latents)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"guidance_schedule": "constant"},
+        {"guidance_schedule": "linear", "guidance_peak": "end"},
+        {"guidance_schedule": "cosine", "guidance_power": 2.0},
+        {"guidance_schedule": "power", "guidance_interval": (0.3, 0.8)},
+    ],
+    ids=str,
+)
+def test_guidance_follows_its_schedule(schedule, tiny):
+    """Each of four steps of Euler adds a quarter of the guidance at its progress."""
+    prior = FlowMatching(SMALL, ClassLabels(("a",), dropout=0.5), replace(tiny, adaln="own"))
+    prior.network = OfCondition()
+    noise = sample(prior, 2, SamplingOptions(guidance=0.0))  # nothing moves it
+    options = SamplingOptions(guidance=3.0, solver="euler", steps=4, **schedule)
+    added = sample(prior, 2, options) - noise
+    expected = sum(options.guidance_at(options.progress(step, 4)) / 4 for step in range(4))
+    torch.testing.assert_close(added, torch.full_like(added, expected))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "quartiles"), [("uniform", (0.25, 0.5, 0.75)), ("logit_normal", (0.3375, 0.5, 0.6625))]
+)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_training_times_have_their_distribution(distribution, quartiles, shift):
+    """Quartiles of the uniform distribution, and of a normal one under the sigmoid; shifts move them."""
+    times = training_times(4000, distribution, shift, torch.device("cpu"))
+    expected = shift_times(torch.tensor(quartiles), shift)
+    torch.testing.assert_close(times.quantile(torch.tensor([0.25, 0.5, 0.75])), expected, atol=2e-3, rtol=0)
+
+
+def test_the_fast_preset_comes_close_to_a_gaussian(exact):
+    """Its eight even steps of Heun; spread unevenly, as many are worse."""
+    options = SamplingOptions(**FlowMatching.presets["fast"])
+    fine, fast = (sample(exact, 500, each) for each in (SamplingOptions(steps=400), options))
+    assert options.steps == 8 and float((fast - fine).square().mean().sqrt()) < 0.1
 
 
 def test_resampling_keeps_the_distribution_of_the_path():

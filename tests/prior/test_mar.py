@@ -5,14 +5,14 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from genstack.conditions import Unconditional
+from genstack.conditions import ClassLabels, Unconditional
 from genstack.errors import UserError
 from genstack.layout import LatentLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.flow_head import Head
 from genstack.prior.mar import MAR
 from genstack.prior.mask_schedule import MaskSchedule
-from genstack.prior.order import Halton
+from genstack.prior.order import Halton, Raster
 
 LAYOUT = LatentLayout((8, 16), 1, ((1, 2),))
 MEAN = torch.tensor([1.0, -2.0])
@@ -83,6 +83,40 @@ def test_known_latents_give_the_conditional_distribution(exact):
     free = samples[:, 0, 0, 0]
     assert float(free.mean()) == pytest.approx(1 + 0.6 / 0.8 * 1, abs=0.05)
     assert float(free.var()) == pytest.approx(1 - 0.36 / 0.8, abs=0.05)
+
+
+class OfCondition(nn.Module):
+    """The feature 1 for a class, and 0 without one."""
+
+    def encode_condition(self, condition):
+        return (condition == 0).float()
+
+    def forward(self, values, masked, selected, encoded):
+        return encoded[:, None, None].expand(*selected.shape, 1)[selected]
+
+
+class OfFeatures(nn.Module):
+    """The features as the velocity."""
+
+    def __init__(self):
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features, x, times):
+        return features.expand_as(x)
+
+
+@pytest.mark.parametrize("peak", ["last", "end"])
+def test_guidance_follows_its_schedule(peak, tiny):
+    """Positions of a later step have more of it."""
+    prior = MAR(LAYOUT, ClassLabels(("a",), dropout=0.5), tiny, order=Raster())
+    prior.network, prior.flow = OfCondition(), OfFeatures()
+    labels, seeds = NOTHING.expand(3), image_seeds(0, range(3))
+    noise = prior.sample(labels, SamplingOptions(guidance=0.0), seeds)  # nothing moves it
+    options = SamplingOptions(guidance=3.0, guidance_schedule="linear", guidance_peak=peak, steps=2)
+    added = prior.sample(labels, options, seeds) - noise
+    expected = torch.tensor([1.0, 3.0 if peak == "last" else 2.0]).expand_as(added)
+    torch.testing.assert_close(added, expected)
 
 
 def test_orders_and_patches(tiny):
