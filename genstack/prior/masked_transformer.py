@@ -8,7 +8,6 @@ entropy of k masked codes. It is also the bound of a model that samples codes on
 (arXiv:2110.02037, equation 3).
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +23,7 @@ from genstack.prior.masked_network import MaskedNetwork
 from genstack.prior.symbols import Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
-from genstack.transformer.head import linear_head
+from genstack.transformer.head import JointHead
 
 
 class MaskedTransformer(MaskedNetwork):
@@ -119,26 +118,6 @@ class MaskedTransformer(MaskedNetwork):
             counts = ((index + share[:, 0]) / masks * length).long().clamp(max=length - 1) + 1
             total = total + self.masked_nats(codes, lowest_k(scores, counts), encoded)
         return total * (length / masks)
-
-
-class JointHead(nn.Module):
-    """Predict all symbols of a position from one token.
-
-    Args:
-        heads: from features to the outputs of each symbol; an identity becomes a linear layer, since its
-            symbols would be alike.
-        width: channels of the features.
-    """
-
-    def __init__(self, heads: Sequence[nn.Module], width: int):
-        super().__init__()
-        self.heads = nn.ModuleList(
-            linear_head(width, width) if isinstance(head, nn.Identity) else head for head in heads
-        )
-
-    def forward(self, features: Float[Tensor, "b p width"]) -> Float[Tensor, "b n outputs"]:
-        outputs = torch.stack([head(features) for head in self.heads], dim=2)
-        return rearrange(outputs, "b p depth outputs -> b (p depth) outputs")
 
 
 def lowest_k(scores: Float[Tensor, "b n"], counts: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:

@@ -23,6 +23,7 @@ from genstack.prior.options import SamplingOptions
 from genstack.prior.symbols import Softmax, Symbols
 from genstack.transformer.backbone import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
+from genstack.transformer.head import JointHead, linear_head
 from genstack.transformer.masks import BlockCausal, Full
 from genstack.transformer.positions import IndexEmbedding
 from genstack.transformer.transformer import Transformer
@@ -35,7 +36,8 @@ class NextScale(Exact):
 
     The tokens of a grid are the compressor's sum of the coarser grids, resized to that grid; those of the
     first grid are the condition. Tokens attend to their own and to coarser grids. Given the coarser grids,
-    the codes of a grid are independent, so the likelihood is exact.
+    the codes of a grid are independent, so the likelihood is exact. A token predicts all symbols of its
+    position.
 
     Args:
         layout: layout of the codes; set from the compressor, whose quantizer has grids of several scales.
@@ -60,14 +62,13 @@ class NextScale(Exact):
         super().__init__()
         if not 0 <= bit_flips <= 1:
             raise UserError(f"bit_flips must be from 0 to 1, got {bit_flips}")
-        if len(layout.grids) == 1 or layout.depth > 1:
-            raise UserError(
-                f"NextScale needs a compressor with several grids and one symbol per position, got "
-                f"{len(layout.grids)} and {layout.depth}; {REMEDY}"
-            )
+        if len(layout.grids) == 1:
+            raise UserError(f"NextScale needs a compressor with several grids of codes, got one; {REMEDY}")
         self.layout, self.condition, self.backbone = layout, condition, backbone
         self.symbols, self.likelihood = symbols, symbols.likelihood(self.likelihood)
         self.bit_flips, self.needs_images = bit_flips, "bit_flips" if bit_flips else ""
+        #: A token is a position, which may have several symbols.
+        tokens = replace(layout, depth=1)
         #: A condition of one token is the first grid's token; longer ones precede it.
         length = backbone.prefix_length(condition.length)
         self.prefix_length = length if length > 1 else 0
@@ -75,26 +76,26 @@ class NextScale(Exact):
         # Tokens of the first grid are alike, and so are those of a flat image; rotary embeddings alone would
         # not tell them apart.
         self.position_embedding = (
-            IndexEmbedding(torch.arange(layout.length), layout.length, backbone.width)
+            IndexEmbedding(torch.arange(tokens.length), tokens.length, backbone.width)
             if backbone.positions == "rotary"
             else None
         )
-        self.transformer = Transformer(layout, backbone, self.prefix_length)
+        self.transformer = Transformer(tokens, backbone, self.prefix_length)
         outputs = symbols.outputs(layout.codebook_size, backbone.width)
-        self.head = nn.Linear(backbone.width, outputs, bias=backbone.bias or backbone.head_bias)
-        nn.init.normal_(self.head.weight, std=0.02)
-        if self.head.bias is not None:
-            nn.init.zeros_(self.head.bias)
+        bias = backbone.bias or backbone.head_bias
+        heads = [linear_head(backbone.width, outputs, bias) for _ in range(layout.depth)]
+        self.head = heads[0] if layout.depth == 1 else JointHead(heads, backbone.width)
         self.distribution = symbols.distribution(layout.codebook_size, backbone)
         #: Latents to tokens; built by `attach`, which knows the channels of the compressor's latents.
         self.latent_embedding: nn.Linear | None = None
 
-        sizes = [prod(grid) for grid in layout.grids]
-        positions = torch.cat([torch.full((self.prefix_length,), layout.length), torch.arange(layout.length)])
-        blocks = torch.cat([torch.zeros(self.prefix_length), layout.positions().grid + 1]).long()
+        no_position = torch.full((self.prefix_length,), tokens.length)
+        positions = torch.cat([no_position, torch.arange(tokens.length)])
+        blocks = torch.cat([torch.zeros(self.prefix_length), tokens.positions().grid + 1]).long()
         self.register_buffer("positions", positions, persistent=False)
         self.register_buffer("blocks", blocks, persistent=False)
-        self.sizes = sizes
+        #: Tokens of each grid.
+        self.sizes = [prod(grid) for grid in layout.grids]
 
     def attach(self, compressor: Compressor) -> None:
         quantizer = getattr(compressor, "quantizer", None)
@@ -110,9 +111,8 @@ class NextScale(Exact):
             )
         self.lookup = Lookup(quantizer)
         if self.latent_embedding is None:
-            self.latent_embedding = nn.Linear(
-                quantizer.dim, self.backbone.width, device=self.head.weight.device
-            )
+            device = next(self.head.parameters()).device
+            self.latent_embedding = nn.Linear(quantizer.dim, self.backbone.width, device=device)
             nn.init.normal_(self.latent_embedding.weight, std=quantizer.dim**-0.5 * 0.02)
             nn.init.zeros_(self.latent_embedding.bias)
 
@@ -157,10 +157,11 @@ class NextScale(Exact):
         grids = self.layout.grids
         noise = uniforms(seeds, self.layout.length * self.distribution.numbers).to(known.values.device)
         noise = rearrange(noise, "b (n number) -> b n number", n=self.layout.length)
-        noises = noise.split(self.sizes, dim=1)
-        known_codes, known_masks = (each.split(self.sizes, dim=1) for each in (known.values, known.mask))
+        sizes = [size * self.layout.depth for size in self.sizes]
+        noises = noise.split(sizes, dim=1)
+        known_codes, known_masks = (each.split(sizes, dim=1) for each in (known.values, known.mask))
         encoded = self.encode_condition(guidance.values)
-        caches = self.transformer.caches(self.prefix_length + self.layout.length)
+        caches = self.transformer.caches(self.prefix_length + sum(self.sizes))
         tokens, start = self._first_tokens(encoded), 0
         total: Tensor | None = None
         result: list[Tensor] = []
@@ -179,7 +180,9 @@ class NextScale(Exact):
             codes = rearrange(codes, "(b n) -> b n", b=len(seeds))
             result.append(torch.where(known_masks[index], known_codes[index], codes))
             if index + 1 < len(grids):
-                grid = rearrange(result[-1], "b (h w) -> b h w 1", h=height)
+                grid = rearrange(
+                    result[-1], "b (h w depth) -> b h w depth", h=height, depth=self.layout.depth
+                )
                 total = self.lookup.add(total, grid, index, self.layout)
                 tokens = self._embed(guidance.expand(resize(total, grids[index + 1], "area")))
         return torch.cat(result, dim=1)
@@ -223,7 +226,7 @@ class Lookup:
     def add(
         self,
         total: Float[Tensor, "b d h w"] | None,
-        grid: Int[Tensor, "b _ _ 1"],
+        grid: Int[Tensor, "b _ _ depth"],
         number: int,
         layout: CodeLayout,
     ) -> Float[Tensor, "b d h w"]:
@@ -233,7 +236,7 @@ class Lookup:
             return added if total is None else total + added
 
     def sums(
-        self, grids: Sequence[Int[Tensor, "b _ _ 1"]], layout: CodeLayout
+        self, grids: Sequence[Int[Tensor, "b _ _ depth"]], layout: CodeLayout
     ) -> list[Float[Tensor, "b d _ _"]]:
         """Sum of latents up to each grid, resized to the next grid."""
         total, sums = None, []

@@ -1,8 +1,9 @@
 """Vectors of codes, and a head that predicts codes by the same vectors (arXiv:1608.05859)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, one_hot
@@ -151,3 +152,23 @@ def linear_head(width: int, outputs: int, bias: bool = False) -> nn.Linear:
     if bias:
         nn.init.zeros_(head.bias)
     return head
+
+
+class JointHead(nn.Module):
+    """Predict all symbols of a position from one token.
+
+    Args:
+        heads: from features to the outputs of each symbol; an identity becomes a linear layer, since its
+            symbols would be alike.
+        width: channels of the features.
+    """
+
+    def __init__(self, heads: Sequence[nn.Module], width: int):
+        super().__init__()
+        self.heads = nn.ModuleList(
+            linear_head(width, width) if isinstance(head, nn.Identity) else head for head in heads
+        )
+
+    def forward(self, features: Float[Tensor, "b p width"]) -> Float[Tensor, "b n outputs"]:
+        outputs = torch.stack([head(features) for head in self.heads], dim=2)
+        return rearrange(outputs, "b p depth outputs -> b (p depth) outputs")

@@ -30,7 +30,10 @@ def model(name: str) -> Model:
         ("vqvae", "autoregressive"),
         ("titok", "autoregressive"),
         ("residual", "residual"),
+        ("lfq", "residual"),
+        ("maskbit", "bits"),
         ("multiscale", "next_scale"),
+        ("infinity", "infinity"),
         ("vqvae2", "hierarchical"),
         ("vae", "flow"),
     ],
@@ -40,7 +43,11 @@ def test_next_recipe_fits_the_codes(compressor, prior):
     assert recipe(made) == prior
     assert f"--compressor X --config {prior}" in next_command(made, "X")
     described = read(CONFIGS / "prior" / f"{prior}.yaml")["model"]["prior"]
-    small = {"model": {"prior": {"class_path": described["class_path"]}}, "compressor": "X"}
+    symbols = {name: value for name, value in described["init_args"].items() if name == "symbols"}
+    small = {
+        "model": {"prior": {"class_path": described["class_path"], "init_args": symbols}},
+        "compressor": "X",
+    }
     parser = STAGES["prior"].parser
     inherited = small | {"data": {"source": "digits"}}
     parts = parser.build(parser.parse([], lambda given: inherited)).model

@@ -4,6 +4,7 @@
 it makes of codes. Its transformers are compared in `tests/checkpoints/test_published.py`.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from genstack.model import Model
 from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.next_scale import NextScale
 from genstack.prior.symbols import Bits
+from genstack.testing import laws_in, priors
 from genstack.transformer import Backbone
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -81,10 +83,43 @@ def test_sampling_by_grid_agrees_with_one_pass(prior):
 
 
 def test_other_compressors_are_rejected():
-    with pytest.raises(UserError, match=r"several grids.*got 1 and 1.*use the quantizer MultiScale"):
+    with pytest.raises(UserError, match=r"several grids of codes, got one; use the quantizer MultiScale"):
         NextScale(CodeLayout((16, 16), 7, ((4, 4),)), CLASSES)
     with pytest.raises(UserError, match=r"MultiScale.*VectorQuantizer.*use the quantizer MultiScale"):
         NextScale(LAYOUT, CLASSES).attach(Lookup(VectorQuantizer(7, 5)))
+
+
+def symbols_per_position(bits: int, depth: int) -> tuple[CodeLayout, Autoencoder]:
+    """Grids whose positions have several symbols, and their compressor."""
+    compressor = Lookup(MultiScaleResidual(BSQ(bits, depth), (1, 2, 3))).eval()
+    return compressor.layout(16, 24), compressor
+
+
+@pytest.mark.parametrize("law", laws_in(priors), ids=lambda law: law.__name__)
+def test_several_symbols_of_a_position_keep_the_law(law, monkeypatch):
+    layout, compressor = symbols_per_position(6, 2)
+    assert layout.depth == 2 and layout.length == 2 * (1 + 2 + 6)
+    monkeypatch.setattr(priors, "LAYOUTS", (layout,))
+    monkeypatch.setattr(priors, "SMALL", (layout,))
+    monkeypatch.setattr(priors, "SMALLEST", (CodeLayout((16, 16), 2, ((1, 1), (1, 1)), depth=2),))
+    build = priors.Builder(NextScale)
+    build.compressors[layout] = compressor
+    build.compressors[priors.SMALLEST[0]] = Lookup(MultiScaleResidual(BSQ(2, 2), (1, 2)))
+    law(build)
+
+
+@torch.no_grad()
+def test_codes_of_64_bits(tiny):
+    """They are two symbols of 32 bits, all 64 predicted at once from a token."""
+    layout, compressor = symbols_per_position(64, 2)
+    prior = NextScale(layout, CLASSES, tiny, symbols=Bits()).eval()
+    prior.attach(compressor)
+    codes, labels = compressor.encode(torch.rand(2, 1, 16, 24) * 2 - 1), torch.arange(2)
+    bits = prior.nats(codes, labels) / math.log(2)
+    torch.testing.assert_close(bits, torch.full((2,), 64.0 * 9), rtol=0.1, atol=0)
+    sampled = prior.sample(labels, SamplingOptions(), image_seeds(0, range(2)))
+    assert sampled.shape == codes.shape and sampled.max() > 2**31
+    assert compressor.decode(sampled, layout).isfinite().all()
 
 
 def test_saved_prior_stores_the_table_once(tmp_path):
