@@ -52,7 +52,7 @@ clipart: $(INSTALLED)  ## train the model of `genstack sample clipart` anew, fro
 
 docs: $(INSTALLED)  ## build the site of docs/ in site/; broken links are errors
 	@$(BIN)/python -c 'import material, mkdocstrings, jupytext' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove .venv and caches; runs and samples stay
 	rm -rf .venv build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis
