@@ -25,6 +25,8 @@ from genstack.model import Model, tensor_entries
 
 PLAIN = (bool, int, float, str, type(None))
 LARGEST = 2**24  # integer in a description, so that no loop or tensor is too large
+#: Integers that may be larger, by class and argument: codes of bits have no table of that size.
+LARGER = {("CodeLayout", "codebook_size"): 2**62}
 
 
 def describe(part: Any) -> Any:
@@ -56,10 +58,10 @@ def essence(part: Any) -> Any:
     return kept
 
 
-def build(description: Any) -> Any:
-    """Inverse of `describe`."""
-    if isinstance(description, int) and abs(description) > LARGEST:
-        raise UserError(f"invalid number {description} in a description; the limit is {LARGEST}")
+def build(description: Any, largest: int = LARGEST) -> Any:
+    """Inverse of `describe`; integers are at most `largest`."""
+    if isinstance(description, int) and abs(description) > largest:
+        raise UserError(f"invalid number {description} in a description; the limit is {largest}")
     if isinstance(description, PLAIN):
         return description
     if isinstance(description, list):
@@ -70,7 +72,11 @@ def build(description: Any) -> Any:
     part = part_classes().get(name)
     if part is None:
         raise UserError(f"unknown part {name!r} in this version of genstack")
-    arguments = {key: build(value) for key, value in description.items() if key != "class"}
+    arguments = {
+        key: build(value, LARGER.get((name, key), LARGEST))
+        for key, value in description.items()
+        if key != "class"
+    }
     unknown = set(arguments) - set(inspect.signature(part).parameters)
     if unknown:
         raise UserError(f"{name} takes no argument {', '.join(sorted(unknown))} in this version of genstack")

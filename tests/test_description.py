@@ -62,6 +62,13 @@ def test_models_round_trip_with_all_settings(made):
 
 
 GOOD = {"class": "VectorQuantizer", "codebook_size": 16, "dim": 4}
+BITS = {
+    "class": "CodeLayout",
+    "image_size": [16, 16],
+    "codebook_size": 2**62,
+    "grids": [[2, 2]],
+    "depth": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +83,8 @@ GOOD = {"class": "VectorQuantizer", "codebook_size": 16, "dim": 4}
         (GOOD | {"dim": {"class": "os.system", "command": "true"}}, "unknown part"),
         (GOOD | {"dim": "4"}, "."),
         (GOOD | {"codebook_size": 2**40}, "the limit is"),
+        (BITS | {"codebook_size": 2**63}, "the limit is"),
+        (BITS | {"depth": 2**40}, "the limit is"),
         ({"class": "Autoencoder", "channels": 3}, "cannot be built"),
         ({"class": ["VectorQuantizer"]}, "expected the class and arguments"),
         ({"dim": 4}, "expected the class and arguments"),
@@ -85,6 +94,10 @@ def test_hostile_descriptions_are_refused(hostile, message):
     with pytest.raises((UserError, TypeError, RuntimeError), match=message) as error:
         build(hostile)
     assert message == "." or isinstance(error.value, UserError)
+
+
+def test_codebooks_of_bits_are_as_large_as_codes_can_be():
+    assert build(BITS).codebook_size == 2**62 and describe(build(BITS)) == BITS
 
 
 def test_only_parts_can_be_described():

@@ -19,6 +19,7 @@ from genstack.conditions.modality import Modality
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo
 from genstack.layout import CodeLayout
+from genstack.transformer.head import check_table
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class CodeEmbedding(ConditionEmbedding):
     def __init__(self, codebook_size: int, length: int, width: int, own: bool):
         super().__init__()
         self.codebook_size = codebook_size
+        if own:
+            check_table(codebook_size)
         self.table = nn.Embedding(codebook_size, width) if own else None
         self.position_embedding = nn.Embedding(length, width)
         self.null = nn.Parameter(0.02 * torch.randn(width))

@@ -15,7 +15,7 @@ from genstack.prior.logits import sample_from_logits
 from genstack.prior.options import SamplingOptions
 from genstack.prior.symbols import Distribution, Guide, Symbols
 from genstack.transformer.backbone import Backbone
-from genstack.transformer.head import SCALE, ScaledEmbedding, linear_head
+from genstack.transformer.head import LARGEST_TABLE, SCALE, ScaledEmbedding, check_table, linear_head
 from genstack.transformer.masks import Causal
 from genstack.transformer.transformer import Transformer
 
@@ -41,6 +41,7 @@ class Factorized(Symbols):
     def __post_init__(self) -> None:
         if self.parts is not None and (len(self.parts) < FEWEST or min(self.parts) < FEWEST):
             raise UserError(f"parts must be two or more numbers of at least 2, got {list(self.parts)}")
+        check_table(max(self.parts or (FEWEST,)))
         if self.layers < 1:
             raise UserError(f"layers must be at least 1, got {self.layers}")
 
@@ -73,10 +74,15 @@ class Factorized(Symbols):
 
 
 def halves(codebook_size: int) -> tuple[int, int]:
-    """Two factors of a number, as equal as possible, the smaller one first."""
-    smaller = next(size for size in range(isqrt(codebook_size), 0, -1) if codebook_size % size == 0)
-    if smaller < FEWEST:
-        raise UserError(f"a codebook of {codebook_size} codes has no parts; use symbols Softmax")
+    """Two factors of a number, as equal as possible, the smaller one first; each has a table."""
+    fewest = max(FEWEST, -(-codebook_size // LARGEST_TABLE))
+    sizes = range(isqrt(codebook_size), fewest - 1, -1)
+    smaller = next((size for size in sizes if codebook_size % size == 0), None)
+    if smaller is None:
+        raise UserError(
+            f"a codebook of {codebook_size} codes has no two parts of at most {LARGEST_TABLE} values; set "
+            f"more `parts`, or use symbols Softmax or Bits"
+        )
     return smaller, codebook_size // smaller
 
 

@@ -12,6 +12,7 @@ from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.sequential import DecodingState, Sequential
 from genstack.prior.symbols import Categorical
+from genstack.transformer.head import check_table
 from genstack.transformer.transformer import mean_pool
 
 
@@ -62,6 +63,7 @@ class GatedPixelCNN(Sequential):
         self.prefix = condition.embedding(width)
         # Codes have unit variance; the condition's embedding starts small, and gates would learn it late.
         self.condition_norm = nn.RMSNorm(width, eps=1e-6)
+        check_table(layout.codebook_size)
         self.codes = nn.Embedding(layout.codebook_size, width)
         self.blocks = nn.ModuleList(
             GatedBlock(width, kernel, dropout, first=number == 0, last=number == layers - 1)

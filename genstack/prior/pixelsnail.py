@@ -14,6 +14,7 @@ from genstack.layout import CodeLayout
 from genstack.prior.pixelcnn import gate
 from genstack.prior.sequential import DecodingState, Sequential
 from genstack.prior.symbols import Categorical
+from genstack.transformer.head import check_table
 from genstack.transformer.transformer import mean_pool
 
 
@@ -62,6 +63,7 @@ class PixelSNAIL(Sequential):
         self.prefix = condition.embedding(width)
         # Codes have unit variance; the condition's embedding starts small, and gates would learn it late.
         self.condition_norm = nn.RMSNorm(width, eps=1e-6)
+        check_table(layout.codebook_size)
         self.codes = nn.Embedding(layout.codebook_size, width)
         self.above = nn.Conv2d(width, width, (2, 3))
         self.left = nn.Conv2d(width, width, (1, 2))

@@ -110,6 +110,15 @@ class TiedHead(nn.Module):
         return linear(features, self.vectors, self.bias)
 
 
+def check_table(codes: int) -> None:
+    """Check that a table of vectors, or of logits, of all codes fits into memory."""
+    if codes > LARGEST_TABLE:
+        raise UserError(
+            f"a table for {codes} codes is too large, the limit is {LARGEST_TABLE}; use a prior with symbols "
+            f"Bits (--config bits), or a quantizer with a greater depth"
+        )
+
+
 def code_embedding(codes: int, width: int, tied: bool) -> nn.Embedding:
     """A vector for each code.
 
@@ -118,11 +127,7 @@ def code_embedding(codes: int, width: int, tied: bool) -> nn.Embedding:
         width: channels of a vector.
         tied: codes are predicted by these vectors, too.
     """
-    if codes > LARGEST_TABLE:
-        raise UserError(
-            f"a table for {codes} codes is too large, the limit is {LARGEST_TABLE}; use symbols Bits, or a "
-            f"quantizer with a greater depth"
-        )
+    check_table(codes)
     if tied:
         return ScaledEmbedding(codes, width)
     table = nn.Embedding(codes, width)
@@ -147,6 +152,7 @@ def code_head(embedding: nn.Embedding, table: int = 0, tables: int = 1, bias: bo
 
 def linear_head(width: int, outputs: int, bias: bool = False) -> nn.Linear:
     """A head with weights of its own."""
+    check_table(outputs)
     head = nn.Linear(width, outputs, bias=bias)
     nn.init.normal_(head.weight, std=0.02)
     if bias:

@@ -1,4 +1,4 @@
-"""A prior that learns to correct flipped bits, by the command line."""
+"""Priors over bits by the command line: flips that they learn to correct, and codes of many bits."""
 
 import json
 
@@ -77,3 +77,26 @@ def test_archives_are_refused_in_one_line(place, capsys):
     error = capsys.readouterr().err
     assert "bit_flips needs images" in error and "give the images as --data.source" in error
     assert error.count("\n") == 1 and not (place / "refused").exists()
+
+
+@pytest.mark.parametrize(("bits", "depth"), [(32, 1), (62, 1), (64, 2)])
+def test_codes_of_many_bits_are_saved_encoded_and_sampled(bits, depth, place, capsys):
+    """Runs and archives of codes without a table; the prior learns the same from either."""
+    name = f"bits{bits}"
+    words = f"--model.compressor.quantizer.quantizer BSQ --model.compressor.quantizer.quantizer.bits {bits}"
+    words += f" --model.compressor.quantizer.quantizer.depth {depth}"
+    assert main([*COMPRESSOR.split(), *words.split(), "--name", name, "--runs", "."]) is None
+    assert main(["encode", name, f"{name}-codes", "--device", "cpu"]) is None
+    learn = PRIOR.replace("scales", name).split()
+    assert main([*learn, "--name", f"{name}-prior"]) is None
+    assert main([*learn, "--name", f"{name}-archived", "--data.source", f"{name}-codes"]) is None
+    assert losses(place / f"{name}-prior") == losses(place / f"{name}-archived")
+    words = ["sample", f"{name}-prior", "--device", "cpu", "--count", "2", "--out", f"{name}-samples"]
+    assert main([*words, "--guidance", "2", "--precision", "bf16"]) is None
+    assert len(list((place / f"{name}-samples").glob("*.png"))) == 2
+    soft = [word if word != "Bits" else "Softmax" for word in learn]
+    capsys.readouterr()
+    assert main([*soft, "--name", "never"]) == 2
+    error = capsys.readouterr().err
+    assert "is too large, the limit is 16777216; use a prior with symbols Bits" in error
+    assert error.count("\n") == 1

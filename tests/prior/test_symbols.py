@@ -18,6 +18,8 @@ from genstack.prior import Autoregressive, CodePrior, SamplingOptions, image_see
 from genstack.prior.factorized import Factorized, PartEmbedding, halves, join_parts, split_parts
 from genstack.prior.masked import Masked
 from genstack.prior.masked_bits import MaskedBits
+from genstack.prior.pixelcnn import GatedPixelCNN
+from genstack.prior.pixelsnail import PixelSNAIL
 from genstack.prior.symbols import Bits, BitTokens, IndependentBits, Softmax
 from genstack.testing import laws_in, priors
 from genstack.transformer.head import BitEmbedding, ScaledEmbedding, from_bits, to_bits
@@ -121,7 +123,9 @@ def test_the_vector_of_a_code_is_the_sum_of_the_vectors_of_its_parts():
     ("parts", "codebook_size", "message"),
     [
         ((4, 8), 64, r"parts \[4, 8\] have 32 combinations, but the codebook has 64"),
-        (None, 7, "has no parts"),
+        (None, 7, "has no two parts"),
+        (None, 2**61 - 1, "has no two parts of at most 16777216 values"),
+        ((2, 2**25), 2**26, "the limit is 16777216; use a prior with symbols Bits"),
     ],
 )
 def test_parts_that_do_not_fit_the_codebook_are_refused(tiny, parts, codebook_size, message):
@@ -219,6 +223,21 @@ def test_masked_bits_and_parts_learn_what_independent_bits_cannot(tiny):
     assert (
         max(nats[MaskedBits], nats[Factorized]) < math.log(2) + 0.05 and nats[Bits] > 2 * math.log(2) - 0.05
     )
+
+
+@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("symbols", [Softmax(), BitTokens()], ids=lambda each: type(each).__name__)
+def test_a_table_for_too_many_codes_is_refused(name, symbols):
+    kind, settings = PRIORS[name]
+    build = priors.Builder(kind, symbols=symbols, **settings)
+    layouts = [replace(layout, codebook_size=2**32) for layout in LAYOUTS]
+    assert any("use a prior with symbols Bits" in build.refusal(layout) for layout in layouts)
+
+
+@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelSNAIL])
+def test_convolutional_priors_have_a_table(kind):
+    refusal = priors.Builder(kind).refusal(replace(priors.SMALL[0], codebook_size=2**32))
+    assert "use a prior with symbols Bits (--config bits)" in refusal
 
 
 @torch.no_grad()

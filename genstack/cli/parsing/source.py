@@ -360,7 +360,7 @@ def _words(node: ast.expr, module: str) -> str:
     if alias := _constant(name, module):
         return _words(alias, module)
     if isinstance(node, ast.Subscript) and name == "Literal":
-        return "|".join(str(ast.literal_eval(entry)) for entry in _inner(node))
+        return "|".join(filter(None, (str(ast.literal_eval(entry)) for entry in _inner(node))))
     if isinstance(node, ast.Subscript) and name in CONTAINERS:
         inner = ["..." if ast.unparse(entry) == "..." else _words(entry, module) for entry in _inner(node)]
         return ",".join(inner if len(inner) > 1 else [inner[0], "..."])
