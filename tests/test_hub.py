@@ -15,13 +15,14 @@ import genstack
 from genstack import hub
 from genstack.checkpoints import model_file
 from genstack.cli.main import main
-from genstack.compressor import Autoencoder, Strided
+from genstack.compressor import Autoencoder, Gaussian, Strided
 from genstack.compressor.quantizers import FSQ
 from genstack.conditions import ClassLabels
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
-from genstack.prior import Autoregressive
+from genstack.prior import Autoregressive, SamplingOptions
+from genstack.prior.flow_matching import FlowMatching
 from genstack.transformer import Backbone
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -153,6 +154,25 @@ def test_model_round_trips_through_the_hub(tmp_path, server, model, capsys):
     assert model_file.identity(model_file.load(Path("hf:ann/flowers@main"))) == model_file.identity(model)
     fetched = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
     assert fetched == {"model.json", "model.safetensors"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_prior_over_latents_round_trips_through_the_hub(tmp_path, server):
+    built = Autoencoder(3, Strided(8, 4, 1, 4), Gaussian(4)).eval()
+    prior = FlowMatching(
+        built.layout(16, 24), ClassLabels(("a", "b")), Backbone(16, 1, 2, adaln="own")
+    ).eval()
+    prior.standardization.set(0.5, 2.0)
+    model = Model(
+        built.requires_grad_(False), Preprocessing(3, 16, 24), ("a", "b"), prior.requires_grad_(False)
+    )
+    model_file.save(model, tmp_path / "run")
+    words = ["--to", "safetensors", "--out", str(tmp_path / "out"), "--push", "hf:ann/flow"]
+    assert not main(["export", str(tmp_path / "run"), *words])
+    found, options = genstack.load("hf:ann/flow"), SamplingOptions(steps=2)
+    one, other = (each.sample(each.inputs(2), options, 0, range(2)) for each in (model, found))
+    assert torch.equal(one, other)
 
 
 @pytest.fixture

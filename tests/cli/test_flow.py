@@ -96,7 +96,24 @@ def test_what_is_kept_of_a_picture_stays(place):
     original, completed = np.array(Image.open("picture.png"), int), images("completed")
     assert abs(completed[:, :8] - original[:8]).max() <= 1
     assert not (completed[:, 8:] == original[8:]).all()
+    mask = np.zeros((16, 24), np.uint8)
+    mask[:, 16:] = 255
+    Image.fromarray(mask).save("mask.png")
+    assert main([*words, "--mask", "mask.png", "--out", "inpainted"]) is None
+    inpainted = images("inpainted")
+    assert abs(inpainted[:, :, :16] - original[:, :16]).max() <= 1
+    assert not (inpainted[:, :, 16:] == original[:, 16:]).all()
     assert main([*words, "--size", "24x32", "--out", "outpainted"]) is None
+    outpainted = images("outpainted")
+    assert outpainted.shape == (2, 24, 32, 3)
+    assert abs(outpainted[:, 4:20, 4:28] - original).max() <= 1, "it is in the middle"
+
+
+def test_interpolation_goes_through_the_latents(place):
+    words = ["interpolate", "prior", "picture.png", "picture.png", "--count", "4", "--device", "cpu"]
+    assert main([*words, "--out", "between.png"]) is None
+    with Image.open("between.png") as sheet:
+        assert sheet.width > 4 * 24
 
 
 def test_training_on_an_archive_equals_training_on_images(place, capsys):
@@ -207,8 +224,53 @@ def test_published_kl_autoencoders_train_the_recipe(name, place):
     assert images(f"of-{name}").shape == (2, 16, 24, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "chosen", "prompts"),
+    [
+        ("captions", "--model.condition.depth 1 --model.condition.heads 2", "--caption circle"),
+        ("image", "--data.condition_images null --model.condition.view edges", "--condition-images pictures"),
+        ("coordinates", "", "--coordinates 0,0,0.5,0.5"),
+    ],
+)
+def test_other_conditions(place, name, chosen, prompts):
+    """Recipes of conditions are added to that of flow, as to those of other priors."""
+    folder = place / "pictures"
+    folder.mkdir(exist_ok=True)
+    shutil.copy("picture.png", folder / "a.png")
+    words = f"""train prior --compressor vae {TRAINER} --config {RECIPE} --config {RECIPE.parent / name}.yaml
+        --data.batch_size 4 --model.prior.backbone.width 16 --model.prior.backbone.depth 1
+        --model.prior.backbone.heads 2 --model.prior.steps 2 --runs . --name by-{name} {chosen}"""
+    assert main(words.split()) is None
+    words = f"sample by-{name} --device cpu --count 2 --guidance 2 {prompts} --out of-{name}"
+    assert main(words.split()) is None
+    assert images(f"of-{name}").shape == (2, 16, 24, 3)
+
+
+def test_mar_does_what_flow_does(place, capsys):
+    """From its recipe to samples, an edited picture and numbers."""
+    words = f"""train prior --compressor vae {TRAINER} --config {RECIPE.parent / "mar.yaml"}
+        --data.batch_size 4 --model.prior.backbone.width 16 --model.prior.backbone.depth 1
+        --model.prior.backbone.heads 2 --model.prior.head.width 16 --model.prior.head.depth 1
+        --model.prior.head.steps 2 --model.prior.masks 2 --model.prior.likelihood_steps 2
+        --runs . --name mar"""
+    assert main(words.split()) is None
+    sample = ["sample", "mar", "--device", "cpu", "--count", "2", "--steps", "3"]
+    assert main([*sample, "--preset", "pretty", "--solver", "heun", "--out", "of-mar"]) is None
+    edit = ["--image", "picture.png", "--grow", "0", "--keep", "top:0.5", "--out", "edited-by-mar"]
+    assert main([*sample, *edit]) is None
+    original = np.array(Image.open("picture.png"), int)
+    assert abs(images("edited-by-mar")[:, :8] - original[:8]).max() <= 1
+    words = ["evaluate", "mar", "--samples", "16", "--device", "cpu", "--lpips", "", "--out", "mar-card"]
+    assert main(words) is None
+    assert "nats/latent dimension" in capsys.readouterr().out
+    assert main(["sample", "mar", "--top-k", "3", "--out", "never"]) == 2
+    assert "top_k does not apply to MAR; leave out top_k 3" in capsys.readouterr().err
+
+
 def test_report_and_plan(place, capsys):
-    assert main(["report", "prior", "--device", "cpu"]) in (None, 0, 2)
+    assert main(["report", "prior", "--device", "cpu", "--samples", "4"]) is None
+    page = (place / "prior" / "report.html").read_text()
+    assert "flow-matching loss" in page and "latents of 8x12, 3 channels" in page
     assert main(["plan", *train(place, "planned")[1:]]) is None
     out = capsys.readouterr().out
     assert "as latents of 8x12, 3 channels" in out and "of latents in half precision" in out

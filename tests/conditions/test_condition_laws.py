@@ -7,16 +7,18 @@ import pytest
 import torch
 
 import genstack.conditions
+import genstack.prior
 from genstack.compressor import Autoencoder, Strided
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.conditions import Condition
 from genstack.discovery import discover
 from genstack.layout import CodeLayout
-from genstack.prior import Autoregressive, SamplingOptions, image_seeds
-from genstack.testing import conditions, laws_in
+from genstack.prior import Autoregressive, LatentPrior, SamplingOptions, image_seeds
+from genstack.testing import conditions, latent_priors, laws_in
 from genstack.transformer import Backbone
 
 CONDITIONS = discover(genstack.conditions, Condition)
+LATENT_PRIORS = discover(genstack.prior, LatentPrior)
 LAYOUT = CodeLayout((16, 24), 6, ((2, 4),))
 
 
@@ -72,3 +74,23 @@ def test_a_prior_follows_it_and_guidance_amplifies_it(condition):
         codes = prior.sample(many, SamplingOptions(guidance=guidance), image_seeds(0, range(128)))
         shares.append(((codes >= 3) == (high.repeat(4, 1) == 1)).float().mean())
     assert 0.3 < shares[0] < 0.7 and shares[1] > 0.7 and shares[2] > shares[1] + 0.03
+
+
+@pytest.mark.parametrize("kind", LATENT_PRIORS.values(), ids=LATENT_PRIORS.keys())
+def test_priors_over_latents_follow_it(condition, kind):
+    """An image depends on its own values, alone and in a batch; guidance has an effect."""
+    prior, seeds = latent_priors.make(kind)(condition), image_seeds(0, range(4))
+    values = condition.encode(conditions.inputs(4))
+    latents = torch.randn(4, *latent_priors.LAYOUT.shape)
+    prior.loss(latents, values).backward()
+    read = {name: each for name, each in prior.named_parameters() if ".prefix." in name}
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in read.values())
+    options = SamplingOptions(steps=2)
+    together = prior.sample(values, options, seeds)
+    alone = [prior.sample(values[[row]], options, seeds[[row]]) for row in range(4)]
+    torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-4)
+    if condition.dropout:
+        other = prior.sample(condition.null(values), options, seeds)
+        guided = prior.sample(values, replace(options, guidance=3.0), seeds)
+        assert (other - together).flatten(1).abs().amax(dim=1).min() > 1e-3
+        assert (guided - together).flatten(1).abs().amax(dim=1).min() > 1e-3
