@@ -1,5 +1,7 @@
 """Models on the Hugging Face hub, by names like `hf:user/name`.
 
+A name may go on with a folder or a file of the repository: `hf:user/name/folder`, `hf:user/name/file.bin`.
+
 `HF_ENDPOINT` selects a mirror; `HF_TOKEN` or `hf auth login` authenticates.
 """
 
@@ -8,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from genstack.errors import UserError, extra
 
@@ -61,8 +64,15 @@ def weights_file(names: Iterable[str]) -> str | None:
 
 
 def model_files(names: Iterable[str], folder: str = "") -> tuple[str, list[str]]:
-    """Find the folder of a model in a repository, and the files to download; none without a model."""
+    """Find the folder of a model in a repository, and the files to download; none without a model.
+
+    Args:
+        names: names of all files.
+        folder: a folder of the repository, or a file with a model; "" for the whole repository.
+    """
     known = list(names)
+    if folder in known:
+        return folder, [folder]
     for inner in (folder, *(f"{folder}/{sub}".lstrip("/") for sub in SUBFOLDERS)):
         start = f"{inner}/" if inner else ""
         here = [name.removeprefix(start) for name in known if name.startswith(start)]
@@ -79,7 +89,7 @@ def model_files(names: Iterable[str], folder: str = "") -> tuple[str, list[str]]
 
 
 def fetch(place: Path | str) -> Path:
-    """Download the model of a repository unless it is cached, and return its local folder."""
+    """Download a model unless it is cached, and return its local folder or file."""
     name, folder, revision = parse_name(place)
     wanted: list[str] | None = None
     with hub(place) as (client, endpoint):
@@ -88,16 +98,26 @@ def fetch(place: Path | str) -> Path:
             folder, wanted = model_files([each.rfilename for each in siblings], folder)
             keywords = {"allow_patterns": wanted, "endpoint": endpoint}
             found = client.snapshot_download(name, revision=revision, **keywords) if wanted else ""
-        except Exception as error:  # such as offline: use the cached copy
-            try:
-                found = client.snapshot_download(name, revision=revision, local_files_only=True)
-            except Exception:
-                raise error from None
-            inside = [path.relative_to(found).as_posix() for path in Path(found).rglob("*")]
+        except Exception:  # such as offline: use the cached copy
+            if not (found := cached_snapshot(client, name, revision)):
+                raise
+            files = (path for path in Path(found).rglob("*") if path.is_file())
+            inside = [path.relative_to(found).as_posix() for path in files]
             folder, wanted = model_files(inside, folder)
     if not wanted:
-        raise UserError(f"{place} holds no weights that genstack reads, such as {TENSORS} or {DIFFUSERS[0]}")
+        raise UserError(
+            f"{place} holds no weights that genstack reads, such as {TENSORS} or {DIFFUSERS[0]}; name a file "
+            f"of another name as {MARK}{name}/FILE"
+        )
     return Path(found) / folder
+
+
+def cached_snapshot(client: Any, name: str, revision: str | None) -> str:
+    """Folder of a repository in the client's cache, even with only some of its files; "" if there is none."""
+    try:
+        return str(client.snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception as error:
+        return getattr(error, "snapshot_path", "")  # of IncompleteSnapshotError
 
 
 def push(folder: Path, place: Path | str) -> str:

@@ -231,6 +231,19 @@ def test_a_folder_of_a_repository_is_a_model(server, name):
     assert fetched == set(files)
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_file_of_a_repository_is_a_model(server, monkeypatch):
+    """Also the cached one, where the server is out of reach."""
+    content = (GOLDEN.parent / "maskbit_tokenizer.bin").read_bytes()
+    server.repositories["ann/bits"] = {"weights/maskbit_tokenizer_6bit.bin": content, "other.bin": b"large"}
+    name = "hf:ann/bits/weights/maskbit_tokenizer_6bit.bin"
+    assert genstack.load(name).metadata["published"] == "tokenizer of MaskBit"
+    fetched = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
+    assert fetched == {"maskbit_tokenizer_6bit.bin"}
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert genstack.load(name).metadata["file"] == "maskbit_tokenizer_6bit.bin"
+
+
 @pytest.mark.parametrize(
     "name", ["hf:ann", "hf:ann/flowers//more", "hf:ann/flowers/../x", "hf:../..@x y", "hf:ann/flowers@"]
 )

@@ -25,7 +25,8 @@ class Request:
     Options can also be written to FILE.yaml, such as `heads: 16`; then FILE can be used in place of a run.
 
     Args:
-        file: checkpoint (.ckpt, .pt, .pth, .bin, .pkl, .safetensors), folder of diffusers, or hf:user/name.
+        file: checkpoint (.ckpt, .pt, .pth, .bin, .pkl, .safetensors), folder of diffusers, or hf:user/name,
+            hf:user/name/FILE.
         out: folder of the new run.
         list: list the known formats and exit.
     """
