@@ -1,5 +1,6 @@
 """Models of 1d-tokenizer, and Halton-MaskGIT, against what their own code computes (`tests/golden`)."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,8 @@ def test_normal_distributions_of_titok():
     made, expected = load(GOLDEN / "titok_vae").compressor, golden("titok_vae")
     images = expected["images"] * 2 - 1
     torch.testing.assert_close(made.latents(images), expected["parameters"], **CLOSE)
+    posterior = torch.stack([expected["mean"], expected["std"]], dim=1)
+    torch.testing.assert_close(made.posterior(images), posterior, **CLOSE)
     torch.testing.assert_close(unit(made(images).images), expected["decoded_from_mean"], **CLOSE)
     decoded = unit(made.images(expected["random_latents"], (20, 20)))
     torch.testing.assert_close(decoded, expected["decoded_from_random_latents"], **CLOSE)
@@ -85,6 +88,37 @@ def test_other_tensors_of_titok_are_refused(name, value, message, tmp_path):
     save_file(state, tmp_path / "changed.safetensors")
     with pytest.raises(UserError, match=message):
         load(tmp_path / "changed.safetensors")
+
+
+def test_latents_are_scrambled_unless_the_settings_deny_it(tmp_path):
+    """Of 1d-tokenizer's `is_legacy`; without settings, the number of stages tells."""
+    settings = json.loads((GOLDEN / "titok_vq" / "config.json").read_text())
+    state, file = load_file(GOLDEN / "titok_vq" / "model.safetensors"), tmp_path / "model.safetensors"
+    save_file(state, file)
+    assert not load(file).compressor.network.scrambled
+    for value, expected in ((None, True), (True, True), (False, False)):
+        settings["model"]["vq_model"].pop("is_legacy", None)
+        if value is not None:
+            settings["model"]["vq_model"]["is_legacy"] = value
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        assert load(tmp_path).compressor.network.scrambled == expected
+
+
+def test_a_tokenizer_of_the_first_stage_is_refused(tmp_path):
+    """Its output are codes of another tokenizer, which is not in the file."""
+    state = read(GOLDEN / "titok_stage2.bin").tensors()
+    first = {name: value.clone() for name, value in state.items() if not name.startswith("pixel_")}
+    torch.save(first, tmp_path / "first.bin")
+    with pytest.raises(UserError, match="of the first stage makes no images; give that of the second"):
+        load(tmp_path / "first.bin")
+
+
+def test_positions_that_old_transformers_stored_are_ignored(tmp_path):
+    state = load_file(GOLDEN / "maskgit_vit" / "model.safetensors")
+    state["model.embeddings.position_ids"] = torch.arange(8)[None]
+    save_file(state, tmp_path / "old.safetensors")
+    options = ImportOptions(heads=4, compressor=str(GOLDEN / "titok_stage2.bin"))
+    assert load(tmp_path / "old.safetensors", options).layout.length == 7
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ class TiTokTokenizer(Format):
     """Tokenizers of a row of codes, or of a row of normal distributions, for images of one size.
 
     Those of two stages hold the codebook and decoder of MaskGIT's VQGAN. Their latents are of unit length and
-    scrambled, those of one stage neither, unless `config.json` says otherwise.
+    scrambled, those of one stage neither, unless `config.json` says otherwise. There, `is_legacy` is true by
+    default.
     """
 
     what = "TiTok tokenizer of 1d-tokenizer"
@@ -67,8 +68,10 @@ class TiTokTokenizer(Format):
     def model(self, weights: Weights, options: ImportOptions) -> Model:
         settings = settings_in(weights.config, "vq_model")
         two = "pixel_quantize.embedding.weight" in weights
+        if not two and "decoder.ffn.2.weight" in weights:
+            raise UserError("a TiTok tokenizer of the first stage makes no images; give that of the second")
         pixels, found = soft_codes(weights) if two else smoothed_patches(weights)
-        plan = plan_of(weights, pixels, scrambled=bool(settings.get("is_legacy", two)))
+        plan = plan_of(weights, pixels, scrambled=bool(settings.get("is_legacy", two or bool(settings))))
         quantizer, rows = bottleneck(weights, plan.dim, normalize=bool(settings.get("use_l2_norm", two)))
         learned = ("latent_tokens", "encoder.latent_token_positional_embedding")
         found["encoder.latent_tokens.weight"] = combine(torch.add, *map(weights.take, learned))
