@@ -230,7 +230,28 @@ def test_kl_autoencoders_of_diffusers(name):
     mean, log_variance = model.latents(expected["images"]).chunk(2, dim=1)
     torch.testing.assert_close(mean, expected["mean"], **CLOSE)
     torch.testing.assert_close(log_variance.clamp(-30, 20), expected["logvar"], **CLOSE)
+    torch.testing.assert_close(model.posterior(expected["images"])[:, 1], expected["std"], **CLOSE)
     torch.testing.assert_close(model(expected["images"]).images, expected["decoded_from_mean"], **CLOSE)
+    shift, deviation = model.standardization
+    scaled = expected["random_scaled_latents"]
+    torch.testing.assert_close((mean - shift) / deviation, expected["scaled_latents_from_mean"], **CLOSE)
+    decoded = model.images(scaled * deviation + shift, tuple(expected["images"].shape[-2:]))
+    torch.testing.assert_close(decoded, expected["decoded_from_random_scaled_latents"], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [({}, (0.0, 1 / 0.18215)), ({"scaling_factor": None}, None), ({"scaling_factor": 1.0}, None)],
+)
+def test_default_scale_of_latents_is_that_of_diffusers(stated, expected, tmp_path):
+    """Of a file without config.json, and where the configuration states nothing, priors measure it."""
+    config = json.loads((GOLDEN / "diffusers_kl_sd" / "config.json").read_text())
+    assert "scaling_factor" not in config
+    (tmp_path / "config.json").write_text(json.dumps(config | stated))
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    file.symlink_to(GOLDEN / "diffusers_kl_sd" / file.name)
+    found = load(tmp_path).compressor.standardization
+    assert found == (None if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize("projection", [0, 1])  # FLUX has no convolutions around the latents
@@ -445,6 +466,7 @@ def test_averaged_weights_of_a_training_file(tmp_path):
         ),
         ("llamagen_gpt_c2i.pt", {"heads": 4}, "does not hold its tokenizer"),
         ("llamagen_gpt_t2i.pt", {"heads": 2}, "does not hold its tokenizer"),
+        ("rar.bin", {"compressor": str(GOLDEN / "rar.bin")}, "rar.bin is a prior, not a compressor"),
         ("var_transformer.safetensors", {}, "does not hold its tokenizer"),
         ("var_vqvae.pth", {}, "6 scales.*--scales"),
         ("var_vqvae.pth", {"scales": "1,2,3"}, "6 scales.*--scales"),
@@ -615,6 +637,26 @@ def test_only_the_shard_of_the_compressor_is_opened(tmp_path):
     shards |= {"language.weight": "model-00001-of-00002.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     assert genstack.load(tmp_path).metadata["part"] == "vision"
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@torch.no_grad()
+def test_pickles_of_janus_are_read(shards, tmp_path):
+    """As Janus-Pro is published: one pickle, or shards with an index."""
+    folder, index = GOLDEN / "janus_vq", {}
+    files = [load_file(file) for file in sorted(folder.glob("*.safetensors"))]
+    state = {name: value for file in files for name, value in file.items()}
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    for number in range(shards):
+        name = "pytorch_model.bin" if shards == 1 else f"pytorch_model-0000{number + 1}-of-00002.bin"
+        part = {key: state[key] for key in sorted(state)[number::shards]}
+        torch.save(part, tmp_path / name)
+        index |= dict.fromkeys(part, name)
+    if shards > 1:
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    model, expected = load(tmp_path), golden("janus_vq")
+    assert model.metadata["part"] == "gen_vision_model"
+    assert torch.equal(model.compressor.encode(expected["images"]), expected["codes"].flatten(1))
 
 
 def test_import_makes_a_run_that_computes_the_same(tmp_path, capsys):

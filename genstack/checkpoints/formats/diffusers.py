@@ -20,6 +20,7 @@ NAMES = Names(
     shortcut="conv_shortcut",
     parts={"norm": "group_norm", "query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"},
 )
+DEFAULT_SCALE = 0.18215  # `scaling_factor` of an AutoencoderKL whose config.json has none
 OLD = replace(
     NAMES,
     parts={"norm": "group_norm", "query": "query", "key": "key", "value": "value", "out": "proj_attn"},
@@ -78,8 +79,9 @@ def names_in(weights: Weights) -> Names:
 
 
 def standardization_of(weights: Weights) -> tuple[float, float | None]:
-    """Shift and scale of latents, if `config.json` states them; the values 0 and 1 state nothing."""
-    shift, scale = (weights.config.get(name) for name in ("shift_factor", "scaling_factor"))
+    """Shift and scale of latents by `config.json`, if there is one; the values 0 and 1 state nothing."""
+    config = weights.config
+    shift, scale = config.get("shift_factor"), config.get("scaling_factor", DEFAULT_SCALE if config else None)
     for name, value in (("shift_factor", shift), ("scaling_factor", scale)):
         if value is not None and not isinstance(value, float | int):
             raise UserError(f"{name} of its config.json is {value!r}, expected a number")

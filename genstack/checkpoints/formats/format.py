@@ -272,7 +272,17 @@ def load_compressor(options: ImportOptions, what: str) -> Model:
         raise MissingOption(message, "compressor")
     from genstack.checkpoints.model_file import load  # avoids a cyclic import
 
-    return load(Path(options.compressor))
+    try:
+        return load(Path(options.compressor))
+    except UserError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MissingOption):
+            cause = cause.__cause__
+        if cause is not None and "compressor" in cause.names:
+            raise UserError(
+                f"{options.compressor} is a prior, not a compressor; give its tokenizer as --compressor"
+            ) from error
+        raise
 
 
 def code_model(
