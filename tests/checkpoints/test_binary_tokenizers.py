@@ -123,6 +123,23 @@ def test_a_decoder_of_maskbit_may_have_more_blocks(tmp_path):
 
 
 @torch.no_grad()
+def test_an_encoder_of_maskbit_may_average(tmp_path):
+    """Without strided convolutions; with those that compute means, it is the same."""
+    state = {name: value.clone() for name, value in read(GOLDEN / "maskbit_tokenizer.bin").tensors().items()}
+    strided = [name for name in state if "down_conv" in name]
+    for name in strided:
+        state[name].zero_()
+        if name.endswith("weight"):
+            state[name].diagonal()[:2, :2] = 1 / 4
+    torch.save(state, tmp_path / "means.bin")
+    torch.save({name: state[name] for name in state.keys() - strided}, tmp_path / "average.bin")
+    means, average = (load(tmp_path / f"{name}.bin").compressor for name in ("means", "average"))
+    assert (means.network.downsampling, average.network.downsampling) == ("convolution", "average")
+    images = golden("maskbit_tokenizer")["images"] * 2 - 1
+    torch.testing.assert_close(average.latents(images), means.latents(images), **CLOSE)
+
+
+@torch.no_grad()
 def test_tokenizers_of_bitdance():
     model, expected = load(GOLDEN / "bitdance_ae.safetensors").compressor, golden("bitdance_ae")
     images, layout = expected["images"], model.code_layout(16, 24)

@@ -11,11 +11,13 @@ from genstack.checkpoints.foreign import read
 from genstack.checkpoints.import_options import ImportOptions
 from genstack.checkpoints.published import load
 from genstack.cli.main import main
+from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import VectorQuantizer
 from genstack.data.images import Preprocessing
 from genstack.errors import UserError
 from genstack.model import Model
+from genstack.training.run import Run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 #: Every golden file, and its note where one is needed.
@@ -26,12 +28,14 @@ PLACES = {
     "diffusers_vqmodel": "",
     "diffusers_vqmodel_lookup": "",
     "diffusers_vqmodel_old": "resolution: [32, 48]",
+    "halton_maskgit.pth": "heads: 3\ncompressor: tokenizer\nresolution: 10",
     "janus_vq": "",
     "ldm_vq.ckpt": "ema: true",
     "ldm_vq_noattn.safetensors": "",
     "llamagen_gpt_c2i.pt": "heads: 4\ncompressor: tokenizer\nresolution: 16",
     "llamagen_gpt_t2i.pt": "heads: 2\ncompressor: tokenizer\nresolution: 12",
     "llamagen_vq.pt": "",
+    "maskbit_generator.bin": "heads: 4\ncompressor: maskbit_tokenizer.bin\nresolution: 16",
     "maskbit_tokenizer.bin": "",
     "maskgit_uvit.bin": "heads: 5\ncompressor: titok_vq",
     "maskgit_vit": "compressor: titok_stage2.bin",
@@ -54,7 +58,7 @@ PLACES = {
 
 
 #: Words in the names of files with a prior.
-PRIORS = ("net2net", "gpt", "transformer", "rar", "maskgit_vit", "maskgit_uvit")
+PRIORS = ("net2net", "gpt", "transformer", "rar", "maskgit_vit", "maskgit_uvit", "generator", "halton")
 
 
 @pytest.fixture
@@ -71,7 +75,9 @@ def place(tmp_path):
             if f"compressor: {other}" in note.splitlines() and note == PLACES[name]:
                 put(other)
         if "compressor: tokenizer" in note:
-            tokenizer(read(GOLDEN / name).tensors()["tok_embeddings.weight"].shape[0])
+            tensors = read(GOLDEN / name).tensors()  # Halton-MaskGIT's table has a row for the mask
+            masked = "tok_emb.weight" in tensors
+            tokenizer(len(tensors["tok_emb.weight"]) - 1 if masked else len(tensors["tok_embeddings.weight"]))
         return tmp_path / name
 
     def tokenizer(codes):
@@ -86,6 +92,54 @@ def place(tmp_path):
 def test_every_format_opens_with_its_note(name, place):
     model = genstack.load(place(name))
     assert (model.prior is not None) == any(word in name for word in PRIORS)
+
+
+#: Golden files whose prior reads captions or images, for which there is no data here.
+NO_DATA = {"llamagen_gpt_t2i.pt", "taming_net2net_depth.ckpt"}
+#: Published epsilons of norms: of layer norms, and of group norms where they differ.
+EPSILONS = {
+    "bitdance_ae.safetensors": {1e-6},
+    "diffusers_kl_flux": {1e-6},
+    "halton_maskgit.pth": {1e-5},
+    "janus_vq": {1e-6},
+    "llamagen_gpt_c2i.pt": {1e-5},
+    "maskbit_generator.bin": {1e-12},
+    "maskbit_tokenizer.bin": {1e-6},
+    "maskgit_uvit.bin": {1e-5},
+    "maskgit_vit": {1e-12},
+    "maskgit_vqgan.safetensors": {1e-6},
+    "rar.bin": {1e-6},
+    "titok_stage2.bin": {1e-5, 1e-6},
+    "titok_vq": {1e-5},
+    "var_transformer.safetensors": {1e-6},
+}
+
+
+@pytest.mark.parametrize("name", EPSILONS)
+def test_epsilons_are_the_published_ones(name, place):
+    """Golden outputs differ by less than their tolerance with another epsilon."""
+    model = genstack.load(place(name))
+    part = model.compressor if model.prior is None else model.prior
+    kinds = [getattr(module, each, None) for module in part.modules() for each in ("eps", "epsilon")]
+    assert {each for each in kinds if isinstance(each, float)} == EPSILONS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PLACES if name not in NO_DATA])
+def test_training_starts_from_every_format(name, place, tmp_path):
+    """Settings of --init build the same network, and its weights are those of the file."""
+    file = str(place(name))
+    model = genstack.load(file)
+    stage = STAGES["compressor" if model.prior is None else "prior"]
+    words = ["--init", file, "--data.source", "shapes:12"]
+    words += ["--data.resolution", "{},{}".format(*model.preprocessing.shape[1:])]
+    words += [] if model.prior is None else ["--compressor", file]
+    _, training = build_training(stage, stage.parse(words), Run(tmp_path / "run"))
+    before = (model.compressor if model.prior is None else model.prior).state_dict()
+    found = training.model.state_dict()
+    assert found.keys() == before.keys()
+    others = [each for each in found if "prefix.table" not in each]  # other classes
+    assert all(torch.equal(found[each], before[each]) for each in others)
 
 
 def test_note_has_the_options_of_import(place):

@@ -1,5 +1,6 @@
 """Arrays in .npz files are those that numpy writes and reads; damaged and hostile files are refused."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from genstack.data.npz import map_arrays, write_arrays, write_pieces
 from genstack.errors import UserError
+from genstack.evaluation.adm import NpzFile
 
 HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
@@ -20,6 +22,22 @@ def test_pieces_are_read_by_numpy_and_mapped_by_us(tmp_path):
     assert found.keys() == {"arr_0"}
     assert isinstance(found["arr_0"], np.memmap)
     assert np.array_equal(found["arr_0"], IMAGES)
+
+
+def test_one_piece_is_in_memory_at_a_time(tmp_path):
+    """Of 38 megabytes of images, written by `write_pieces` and read by ADM's evaluation."""
+    count, shape = 200, (256, 256, 3)
+    pieces = (np.full(shape, number, np.uint8) for number in range(count))
+    tracemalloc.start()
+    try:
+        write_pieces(tmp_path / "images.npz", "arr_0", (count, *shape), "uint8", pieces)
+        file = NpzFile(tmp_path / "images.npz")
+        for first in range(0, count, 4):
+            images = file.images(range(first, first + 4))
+            assert round(float((images[3, 0, 0, 0] + 1) * 127.5)) == first + 3
+        assert tracemalloc.get_traced_memory()[1] < 8 * 256 * 256 * 3
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
