@@ -84,6 +84,14 @@ VARIANTS = {
     "LFQ, 2^10": Variant(lambda: LFQ(10)),
     "LFQ, 2^18 as two codes of 2^9": Variant(lambda: LFQ(18, depth=2)),
 }
+#: Compressors with other numbers of positions or codes, whose priors have more or less to learn.
+OTHER_LAYOUTS = {
+    "VQ, 2^6",
+    "VQ, 2^13",
+    "VQ, 2^10, 4 x 4 positions",
+    "VQ, 2^10, 16 x 16 positions",
+    "LFQ, 2^18 as two codes of 2^9",
+}
 
 
 @dataclass(frozen=True)
@@ -188,10 +196,12 @@ def table(rows: list[Row]) -> str:
             values += [f"{median(row.steps for row in kind):.0f}", f"{median(row.bits for row in kind):.3f}"]
             values.append(f"{median(row.gkid for row in kind):.2f}")
             lines.append("| " + " | ".join((kind[0].variant, *values)) + " |")
-        quality = [median(row.gkid for row in kind) for kind in kinds]
-        for name, of in FORECASTS.items():
-            ranked = spearmanr([median(map(of, kind)) for kind in kinds], quality).statistic
-            correlations.setdefault(name, []).append((pictures, len(kinds), ranked))
+        alike = [kind for kind in kinds if kind[0].variant not in OTHER_LAYOUTS]
+        for label, group in ((pictures, kinds), (f"{pictures}, equal layout", alike)):
+            quality = [median(row.gkid for row in kind) for kind in group]
+            for name, of in FORECASTS.items():
+                ranked = spearmanr([median(map(of, kind)) for kind in group], quality).statistic
+                correlations.setdefault(name, []).append((label, len(group), ranked))
     first = next(iter(correlations.values()))
     lines.append(
         "\n| rank correlation with gKID | " + " | ".join(f"{each[0]}, {each[1]}" for each in first) + " |"
