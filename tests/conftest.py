@@ -6,11 +6,11 @@ And parts that tests of several folders take: a full disk, every network, a text
 import gc
 import inspect
 import itertools
+import multiprocessing
 import os
 import resource
+import runpy
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -119,26 +119,59 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
     return limited
 
 
-#: Calls a function of a test's file in a process of its own, with its rank, and saves what it returns.
-CALL = """
-import importlib.util, sys
-import torch
+class Script:
+    """A Python script in a new process, which is ended like one of `subprocess.Popen`.
 
-torch.set_num_threads(1)
-path, name, rank, out = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("called", path)
-module = sys.modules["called"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-torch.save(getattr(module, name)(int(rank)), out)
-"""
+    Args:
+        process: the process.
+        out: path of its output, without the endings `.out` and `.err`.
+    """
+
+    def __init__(self, process: Any, out: Path):
+        self.process, self.out, self.pid = process, out, process.pid
+
+    def finish(self, timeout: float | None = None) -> tuple[int, str, str]:
+        """Wait for its end; exit code, standard output and errors."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"it did not end in {timeout} seconds"
+        return self.process.exitcode, self.read("out"), self.read("err")
+
+    def read(self, name: str) -> str:
+        """Its output (`out`) or errors (`err`) so far."""
+        return Path(f"{self.out}.{name}").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
-def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
-    """Call a function of a test's file with a rank in two processes, and return what each returned.
+def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Script]:
+    """Start a script in a new process that has torch and Lightning, whose imports take 5 s of a core.
 
-    They are new ones: autograd does not work in a copy of a process that has used it.
+    A process without tests imports both once, and splits in two for each script. It has used no autograd,
+    which does not work in a copy, and checks no shapes: the checks do not compile.
     """
+    context, folder = multiprocessing.get_context("forkserver"), tmp_path_factory.mktemp("scripts")
+    context.set_forkserver_preload(["torch", "pytorch_lightning", "torch.distributed.fsdp"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        multiprocessing.forkserver.ensure_running()
+    numbers = itertools.count()
+
+    def started(*words: str, cwd: Path | None = None, **environment: str) -> Script:
+        out = folder / str(next(numbers))
+        given = {"words": words, "folder": str(cwd or Path.cwd()), "out": str(out)}
+        given["environment"] = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        become = str(Path(__file__).with_name("become.py"))
+        process = context.Process(target=runpy.run_path, args=(become, {"given": given}, "__main__"))
+        process.start()
+        return Script(process, out)
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def in_processes(
+    start: Callable[..., Script], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., list[Any]]:
+    """Call a function of a test's file with a rank in two processes, and return what each returned."""
 
     def call(function: Callable[[int], Any]) -> list[Any]:
         folder, code = tmp_path_factory.mktemp("processes"), function.__code__
@@ -146,14 +179,23 @@ def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        shared |= {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path(__file__).parents[1])}
-        running = []
-        for rank in ("0", "1"):
-            words = [sys.executable, "-c", CALL, code.co_filename, code.co_name, rank, f"{folder}/{rank}.pt"]
-            own = os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
-            running.append(subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True))
-        errors = [process.communicate()[1] for process in running]
-        assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
+        shared |= {"GLOO_SOCKET_IFNAME": "lo"}
+        script = str(Path(__file__).with_name("call.py"))
+        running = [
+            start(
+                script,
+                code.co_filename,
+                code.co_name,
+                rank,
+                f"{folder}/{rank}.pt",
+                RANK=rank,
+                LOCAL_RANK=rank,
+                **shared,
+            )
+            for rank in ("0", "1")
+        ]
+        ends = [process.finish() for process in running]
+        assert [status for status, _, _ in ends] == [0, 0], "\n".join(errors for _, _, errors in ends)
         return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
     return call

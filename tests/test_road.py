@@ -1,9 +1,6 @@
 """The whole road by the public command line: a folder of pictures becomes samples."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,23 +25,8 @@ PRIOR = """
     --trainer.accelerator cpu --log.images 8 --name pets-prior"""
 
 
-def script(folder, name, words):
-    """Run a script of the project from another folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / name), *words.split()],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def road(tmp_path_factory) -> Path:
+def road(tmp_path_factory, start) -> Path:
     """A folder with pictures, both runs, and samples of them."""
     folder = tmp_path_factory.mktemp("road")
     chance = np.random.default_rng(0)
@@ -53,10 +35,14 @@ def road(tmp_path_factory) -> Path:
         pixels = chance.integers(0, 256, size, dtype=np.uint8)
         (folder / "pictures" / kind).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / "pictures" / kind / f"{number}.png")
-    script(folder, "train.py", f"compressor {COMPRESSOR}")
-    script(folder, "train.py", f"prior {PRIOR}")
-    command = "runs/pets-prior --count 5 --seed 3 --out samples --classes #1,cat --device cpu"
-    script(folder, "sample.py", command)
+    sample = "runs/pets-prior --count 5 --seed 3 --out samples --classes #1,cat --device cpu"
+    for name, words in (
+        ("train.py", f"compressor {COMPRESSOR}"),
+        ("train.py", f"prior {PRIOR}"),
+        ("sample.py", sample),
+    ):
+        status, _, errors = start(str(ROOT / name), *words.split(), cwd=folder).finish()
+        assert status == 0, errors
     return folder
 
 

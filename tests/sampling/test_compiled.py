@@ -1,8 +1,7 @@
 """Compiled networks draw what they draw as they are, each compiled once, and weights that changed count."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,20 @@ from genstack.sampling.compiled import compiled
 from genstack.transformer import Backbone
 
 
-def drawn(*words: str) -> dict:
+@pytest.fixture(scope="module")
+def drawn(start) -> Callable[..., dict]:
     """Samples of each prior by name, from a new process."""
-    script = [sys.executable, str(Path(__file__).with_name("drawing.py")), *words]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+
+    def draw(*words: str) -> dict:
+        status, printed, errors = start(str(Path(__file__).with_name("drawing.py")), *words).finish()
+        assert status == 0, errors
+        return json.loads(printed)
+
+    return draw
 
 
 @pytest.fixture(scope="module")
-def traced() -> dict:
+def traced(drawn) -> dict:
     """By a compiler that leaves every operation as it is."""
     return drawn("eager")
 
@@ -66,7 +69,7 @@ def test_changed_weights_are_compiled_anew(traced):
 
 @pytest.mark.nightly
 @pytest.mark.skipif(compiler().state != "ok", reason="no C++ compiler")
-def test_compiled_kernels_agree_and_release_weights():
+def test_compiled_kernels_agree_and_release_weights(drawn):
     """Weights are compiled in: another time with other weights has kernels of its own."""
     found = drawn("inductor", "RandomOrder")["RandomOrder"]
     assert max(found["off"], found["again"], found["after"]) < 1e-4 and found["changed"] > 0.1

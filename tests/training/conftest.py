@@ -1,11 +1,14 @@
 """Tiny runs of both stages by the command line, in this process, and what they leave in their folders."""
 
+import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,22 +178,23 @@ def torchrun() -> Torchrun:
     return Torchrun()
 
 
+def make_job(
+    runs: Runs, stage: str, name: str, flags: tuple[str, ...], spoilt: int | None = None, **wrong: Any
+) -> dict[str, Any]:
+    """A job of two processes: a run by name, and the failure to provoke in it."""
+    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    if stage == "resume":
+        words = [stage, str(runs.folder / name), *flags]
+    else:
+        words = runs.words(stage, name, *two, *flags)
+    nothing = dict.fromkeys(("cut", "killed", "failing", "saving")) | {"spoilt": spoilt}
+    return {"words": words, "out": str(runs.folder / name), **nothing, **wrong}
+
+
 @pytest.fixture(scope="session")
 def job(runs: Runs) -> Callable[..., dict[str, Any]]:
-    """A job of two processes: a run by name, and the failure to provoke in it."""
-
-    def described(
-        stage: str, name: str, flags: tuple[str, ...], spoilt: int | None = None, **wrong: Any
-    ) -> dict[str, Any]:
-        two = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
-        if stage == "resume":
-            words = [stage, str(runs.folder / name), *flags]
-        else:
-            words = runs.words(stage, name, *two, *flags)
-        nothing = dict.fromkeys(("cut", "killed", "failing", "saving")) | {"spoilt": spoilt}
-        return {"words": words, "out": str(runs.folder / name), **nothing, **wrong}
-
-    return described
+    """Make jobs in the folder of tiny runs."""
+    return partial(make_job, runs)
 
 
 #: No gradient is as long, so that none is scaled by a norm, whose sum has another order over shards.
@@ -226,17 +230,37 @@ def two_runs() -> dict[str, tuple[str, tuple[str, ...], int | None]]:
 
 
 @pytest.fixture(scope="session")
-def two_processes(runs: Runs, torchrun: Torchrun, job: Callable, tmp_path_factory) -> Path:
-    """The folder of runs of two processes: those above, two that were cut and resumed, and a sharded one."""
-    jobs = [job(stage, name, flags, spoilt) for name, (stage, flags, spoilt) in TWO_RUNS.items()]
+def two_processes(torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs of two processes: those above, two that were cut and resumed, and sharded ones.
+
+    Starting the processes takes longer than most jobs: one start does all of them, for all workers of pytest.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    runs, done = Runs(shared / "two_processes"), shared / "two_processes.done"
+    with (shared / "two_processes.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(runs.folder, ignore_errors=True)
+            runs.folder.mkdir()
+            torchrun(tmp_path_factory.mktemp("torchrun"), two_process_jobs(runs))
+            done.touch()
+    return runs.folder
+
+
+def two_process_jobs(runs: Runs) -> list[dict[str, Any]]:
+    """All jobs of `two_processes`."""
+    jobs = [make_job(runs, stage, name, flags, spoilt) for name, (stage, flags, spoilt) in TWO_RUNS.items()]
     for name in ("everything", "prior"):
         stage, flags, spoilt = TWO_RUNS[f"ddp {name}"]
         flags = (*flags, "--trainer.checkpoint_minutes", "0")
-        jobs.append(job(stage, f"ddp cut {name}", flags, spoilt, cut=6))
-        jobs.append(job(stage, f"ddp cut {name}", flags))
-    jobs.append(job("compressor", "fsdp everything", (*UNCLIPPED, "--trainer.strategy", "fsdp"), 3))
-    torchrun(tmp_path_factory.mktemp("torchrun"), jobs)
-    return runs.folder
+        jobs.append(make_job(runs, stage, f"ddp cut {name}", flags, spoilt, cut=6))
+        jobs.append(make_job(runs, stage, f"ddp cut {name}", flags))
+    sharded = (*UNCLIPPED, "--trainer.strategy", "fsdp")
+    jobs.append(make_job(runs, "compressor", "fsdp everything", sharded, 3))
+    jobs.append(make_job(runs, "flow", "ddp latents", UNCLIPPED))
+    jobs.append(make_job(runs, "flow", "fsdp latents", sharded))
+    return jobs
 
 
 @pytest.fixture(params=KINDS)

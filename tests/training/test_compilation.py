@@ -1,7 +1,5 @@
 """`compile: auto` of a training: chosen after its first steps, and kept by the run."""
 
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
@@ -170,14 +168,10 @@ print([name for name in one if "_orig_mod" in name or not torch.equal(one[name],
         ),
     ],
 )
-def test_a_compiled_run_resumes_bit_for_bit(runs, backend):
+def test_a_compiled_run_resumes_bit_for_bit(runs, backend, start, tmp_path):
     """In a process of its own, where shapes are not checked: the checks do not compile."""
     words = runs.words("prior", "NAME", "--trainer.checkpoint_minutes", "0")
-    found = subprocess.run(
-        [sys.executable, "-c", TWO_RUNS, backend, str(runs.folder), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.splitlines()[-2:] == ["[True, True]", "[]"]
+    (tmp_path / "two_runs.py").write_text(TWO_RUNS)
+    status, printed, errors = start(str(tmp_path / "two_runs.py"), backend, str(runs.folder), *words).finish()
+    assert status == 0, errors
+    assert printed.splitlines()[-2:] == ["[True, True]", "[]"]

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,8 +18,7 @@ from genstack.training.callbacks import checkpoint
 from genstack.training.prior import PriorTraining
 
 ROOT = Path(__file__).parents[2]
-TRAIN = [sys.executable, str(ROOT / "train.py")]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TRAIN = str(ROOT / "train.py")
 EVERY_STEP = ("--trainer.checkpoint_minutes", "0")
 
 pytestmark = pytest.mark.slow
@@ -127,11 +124,11 @@ def test_signals_stop_after_the_step(runs, straight, unlike, stage, kinds, numbe
     assert unlike(whole, folder) == []
 
 
-def wait(process, folder, step):
+def wait(script, folder, step):
     """Wait until a run has done some steps."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
+        assert script.process.exitcode is None, script.read("err")
         if (folder / "metrics.jsonl").exists() and f'"step": {step}' in (
             folder / "metrics.jsonl"
         ).read_text():
@@ -140,34 +137,26 @@ def wait(process, folder, step):
     raise TimeoutError(f"{folder} has not come to step {step}")
 
 
-def begin(words):
-    """A run in another process, in a group of its own."""
-    return subprocess.Popen(
-        [*TRAIN, *words], env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_killed_run_resumes_bit_for_bit(runs, unlike, stage):
+def test_killed_run_resumes_bit_for_bit(runs, unlike, stage, start):
     length = ("--trainer.max_steps", "20", "--trainer.validate_every", "10")
     whole, folder = runs.train(stage, f"long-{stage}", *length), runs.folder / f"killed-{stage}"
-    process = begin(runs.words(stage, folder.name, *length, *EVERY_STEP))
-    wait(process, folder, 5)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    script = start(TRAIN, *runs.words(stage, folder.name, *length, *EVERY_STEP))
+    wait(script, folder, 5)
+    os.kill(script.pid, signal.SIGKILL)
+    assert script.finish()[0] == -signal.SIGKILL
     assert 4 <= torch.load(folder / checkpoint.LAST, weights_only=True)["global_step"] < 20
     assert main(["train", "resume", str(folder)]) is None
     assert unlike(whole, folder) == []
 
 
-def test_ctrl_c_with_data_workers(runs, straight, unlike):
+def test_ctrl_c_with_data_workers(runs, straight, unlike, start):
     """A terminal interrupts the whole group of processes, those that read images included."""
     whole, folder = straight("compressor"), runs.folder / "readers"
-    process = begin(runs.words("compressor", folder.name, "--data.workers", "2"))
-    wait(process, folder, 2)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    script = start(TRAIN, *runs.words("compressor", folder.name, "--data.workers", "2"))
+    wait(script, folder, 2)
+    os.killpg(script.pid, signal.SIGINT)
+    status, _, errors = script.finish(timeout=120)
+    assert status == 130, errors
     assert "Traceback" not in errors
     assert f"Continue with:  genstack train resume {folder}" in errors
     assert main(["train", "resume", str(folder)]) is None

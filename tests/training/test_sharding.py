@@ -38,14 +38,6 @@ QUIET = (
 
 
 @pytest.fixture(scope="module")
-def latents(runs, torchrun, job, tmp_path_factory):
-    """The folder of `ddp latents` and `fsdp latents`, of a prior over the latents of a VAE."""
-    jobs = [job("flow", "ddp latents", UNCLIPPED), job("flow", "fsdp latents", (*UNCLIPPED, *FSDP))]
-    torchrun(tmp_path_factory.mktemp("latents"), jobs)
-    return runs.folder
-
-
-@pytest.fixture(scope="module")
 def pairs(runs, torchrun, job, tmp_path_factory):
     """The folder of runs by both strategies: `ddp NAME` and `fsdp NAME`."""
     bf16 = ("--trainer.precision", "bf16-mixed")
@@ -113,10 +105,10 @@ def test_sharded_weights_learn_what_whole_ones_learn(two_processes):
 
 
 @pytest.mark.distributed
-def test_latents_are_learned_by_two_processes(runs, latents):
+def test_latents_are_learned_by_two_processes(runs, two_processes):
     """Bit for bit by both strategies, and standardized as one process measures them."""
-    check_equal(latents, "latents")
-    one, other = learned(latents, "ddp latents")
+    check_equal(two_processes, "latents")
+    one, other = learned(two_processes, "ddp latents")
     assert [key for key in one if not torch.equal(one[key], other[key])] == []
     alone = load_file(runs.train("flow", "latents alone", "--trainer.max_steps", "2") / "model.safetensors")
     for name in ("mean", "deviation", "images"):
@@ -178,12 +170,12 @@ def test_each_process_keeps_half_of_the_weights(trained):
 @pytest.mark.nightly
 @pytest.mark.parametrize("stage", ["compressor", "prior"])
 def test_resumed_bit_for_bit(two_processes, trained, unlike, stage):
-    whole = {"compressor": "fsdp everything", "prior": "straight"}[stage]
+    whole = {"compressor": two_processes / "fsdp everything", "prior": trained / "straight"}[stage]
     numbers = [path.name for path in (trained / f"cut {stage}" / "checkpoints").iterdir()]
     assert numbers == ["last-00000008.ckpt"]
-    one, other = learned(trained, whole)[0], learned(trained, f"cut {stage}")[0]
+    one, other = learned(whole.parent, whole.name)[0], learned(trained, f"cut {stage}")[0]
     assert [key for key in one if not torch.equal(one[key], other[key])] == []
-    different = unlike(trained / whole, trained / f"cut {stage}")  # which part holds what is whole is free
+    different = unlike(whole, trained / f"cut {stage}")  # which part holds what is whole is free
     assert [line for line in different if not line.startswith(".checkpoint")] == []
 
 

@@ -1,8 +1,5 @@
 """Vector quantization: losses, gradients and codebook usage."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -177,10 +174,11 @@ print("equal")
 
 
 @pytest.mark.slow
-def test_compiled_training_matches():
+def test_compiled_training_matches(start, tmp_path):
     """In a process of its own, where shapes are not checked: the checks do not compile."""
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "equal", done.stderr
+    (tmp_path / "compiled.py").write_text(COMPILED)
+    _, printed, errors = start(str(tmp_path / "compiled.py")).finish()
+    assert printed.strip() == "equal", errors
 
 
 @pytest.mark.parametrize("update", [GradientUpdate(), EMAUpdate()])
