@@ -152,6 +152,8 @@ def read_folder(folder: Path) -> File:
         inner = [folder / name for name in SUBFOLDERS if (folder / name).is_dir()]
         if len(inner) == 1:
             return read_folder(inner[0])
+        if inner:
+            raise UserError(f"{folder} holds several models; give one of {', '.join(map(str, inner))}")
     settings = folder / "config.json"
     loose = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
     if weights is None and loose:

@@ -7,6 +7,7 @@ and `ldm_vq_noattn` are their tensors without `loss.*`; the others are whole.
 import argparse
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -607,6 +608,9 @@ def test_the_compressor_of_a_pipeline_is_read(diffusers_folder, tmp_path):
     place, _ = diffusers_folder("pipeline/vqvae", "diffusion_pytorch_model.safetensors")
     (tmp_path / "pipeline" / "model_index.json").write_text("{}")
     assert same_codes(tmp_path / "pipeline")
+    shutil.copytree(place, tmp_path / "pipeline" / "vae")
+    with pytest.raises(UserError, match=r"several models; give one of .*pipeline/v.*, .*pipeline/v"):
+        read(tmp_path / "pipeline")
     assert same_codes(place)
 
 
