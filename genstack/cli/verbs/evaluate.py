@@ -3,7 +3,9 @@
 genstack evaluate runs/flowers-prior --samples 2048
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,11 +185,11 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
     print_once(restart_warning(), error=True)
     with gloo_group(process.rank, process.world_size):
         shape, device = data.preprocessing.shape, choose_device(flags.device, process.local_rank)
-        networks = Networks.load(flags.nets, shape, device)
+        load_networks = partial(Networks.load, flags.nets, shape, device)  # once nothing is refused
         if flags.generated:
-            card, model = compare_folders(flags, data, networks), dict[str, Any]()
+            card, model = compare_folders(flags, data, load_networks), dict[str, Any]()
         else:
-            card, model = measure_run(flags, settings, data, networks)
+            card, model = measure_run(flags, settings, data, device, load_networks)
     if card is None:
         return
     command = {name: value for name, value in settings.as_dict().items() if name != "data"}
@@ -213,7 +215,7 @@ def evaluate_npz(settings: Namespace) -> None:
         print("\n".join([*card.lines(), f"protocol: {flags.folder / CARD}"]))
 
 
-def compare_folders(flags: Evaluation, data: ImageData, networks: Networks) -> Card | None:
+def compare_folders(flags: Evaluation, data: ImageData, load_networks: Callable[[], Networks]) -> Card | None:
     """Compare two folders of images; return the card in the first process."""
     for name in ("classifier", "samples", "compile"):
         if getattr(flags, name) not in UNSET:
@@ -225,14 +227,18 @@ def compare_folders(flags: Evaluation, data: ImageData, networks: Networks) -> C
             f"{flags.run} has {len(real)} images and {flags.generated} has {len(generated)}; a comparison "
             f"needs at least {FEWEST} images in each"
         )
-    return evaluate_folders(real, generated, networks, flags.batch_size)
+    return evaluate_folders(real, generated, load_networks(), flags.batch_size)
 
 
 def measure_run(
-    flags: Evaluation, settings: Namespace, data: ImageData, networks: Networks
+    flags: Evaluation,
+    settings: Namespace,
+    data: ImageData,
+    device: str,
+    load_networks: Callable[[], Networks],
 ) -> tuple[Card | None, dict[str, Any]]:
     """Evaluate a run; return the card in the first process, and the model's identity."""
-    model, place = load(Path(flags.run)).to(networks.device), Path(flags.run)
+    model, place = load(Path(flags.run)).to(device), Path(flags.run)
     for name in ("samples", "classifier", "compile"):
         if not model.can_sample and getattr(flags, name) not in UNSET:
             raise UserError(
@@ -242,10 +248,13 @@ def measure_run(
     check_data(flags.run, model, data, training)
     held_out = is_training_source(training, data)
     reference = ReferenceSet(data, flags.split or ("validation" if held_out else "all"))
-    sampling = None
-    if model.can_sample:
+    options = resolve_options(settings, model) if model.can_sample else None
+    if options is not None:
+        model.check_options(options)
+    networks, sampling = load_networks(), None
+    if options is not None:
         sampling = Sampling(
-            options=resolve_options(settings, model),
+            options=options,
             count=flags.samples or SAMPLES,
             seed=flags.seed,
             matchers=matchers(flags.classifier, model, data, networks),
@@ -255,7 +264,6 @@ def measure_run(
             compile=flags.compile,
             obstacle=compiler_obstacle,
         )
-        model.check_options(sampling.options)
     card = evaluate_run(
         model, reference, training, sampling, networks, flags.batch_size, flags.folder, flags.rates
     )
