@@ -1,6 +1,7 @@
 """`genstack evaluate` on small models with random weights, and on folders of pictures."""
 
 import json
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -49,18 +50,27 @@ def available(device):
     return [MeanFeatures()], {"FID": "no weights"}
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """A folder with an untrained compressor, prior and VAE."""
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A folder with a compressor, a prior and a VAE with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("untrained")
     network = Convolutional(
         dim=6, width=8, multipliers=(1, 1, 1), blocks=1, attention=(), middle_attention=False
     )
     compressor = Autoencoder(3, network, VectorQuantizer(16, 4))
     prior = Autoregressive(compressor.layout(*SIZE), ClassLabels(CLASSES), Backbone(24, 1, 3))
     preprocessing = Preprocessing(3, *SIZE)
-    save(Model(compressor, preprocessing), tmp_path / "compressor")
-    save(Model(compressor, preprocessing, CLASSES, prior), tmp_path / "prior")
-    save(Model(Autoencoder(3, network, Gaussian(4)), preprocessing), tmp_path / "vae")
+    save(Model(compressor, preprocessing), folder / "compressor")
+    save(Model(compressor, preprocessing, CLASSES, prior), folder / "prior")
+    save(Model(Autoencoder(3, network, Gaussian(4)), preprocessing), folder / "vae")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def place(untrained, tmp_path, monkeypatch):
+    """A copy of these models, where the command works."""
+    shutil.copytree(untrained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("genstack.evaluation.networks.available_extractors", available)
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
