@@ -3,6 +3,7 @@
 And parts that tests of several folders take: a full disk, every network, a text encoder.
 """
 
+import functools
 import gc
 import inspect
 import itertools
@@ -28,11 +29,24 @@ def checked(*, typechecker: Callable) -> Callable:
 
     Types are checked all the same. But jaxtyping binds the arguments of each call to learn names of sizes,
     which takes ten times as long, and readers of files call what has no sizes a hundred thousand times.
+    The code of the checks is written when a function is called first: most are not in a process.
     """
 
     def decorate(member: Any) -> Any:
-        plain = inspect.isfunction(member) and not any(map(shaped, member.__annotations__.values()))
-        return typechecker(member) if plain else followed(member, typechecker=typechecker)
+        if not inspect.isfunction(member):
+            return followed(member, typechecker=typechecker)
+        function = None
+
+        @functools.wraps(member)
+        def called(*arguments: Any, **named: Any) -> Any:
+            __tracebackhide__ = True
+            nonlocal function
+            if function is None:
+                plain = not any(map(shaped, member.__annotations__.values()))
+                function = typechecker(member) if plain else followed(member, typechecker=typechecker)
+            return function(*arguments, **named)
+
+        return called
 
     return decorate
 
