@@ -146,7 +146,7 @@ class MultiScale(Scales):
 
 
 class MultiScaleResidual(Scales):
-    """Multi-scale quantization by any quantizer without a table: BSQ, LFQ or FSQ (arXiv:2412.04431).
+    """Multi-scale quantization by any quantizer, such as BSQ, LFQ or FSQ (arXiv:2412.04431).
 
     With BSQ it is the bitwise residual quantizer of Infinity (section 3.1). Residuals are downsampled by
     averaging, and grids are upsampled by bicubic interpolation.

@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genstack.compressor.quantizers import BSQ, FSQ, LFQ, MultiScale, MultiScaleResidual
+from genstack.compressor.quantizers import (
+    BSQ,
+    FSQ,
+    LFQ,
+    MultiScale,
+    MultiScaleResidual,
+    Residual,
+    SimVQ,
+    VectorQuantizer,
+)
 from genstack.compressor.quantizers.multiscale import smoother_index
 from genstack.layout import CodeLayout
 
@@ -93,7 +102,9 @@ def test_invalid_arguments_are_rejected(wrong):
 
 
 @pytest.mark.parametrize(
-    "quantizer", [BSQ(6), LFQ(6, depth=2), FSQ((4, 5))], ids=lambda each: type(each).__name__
+    "quantizer",
+    [BSQ(6), LFQ(6, depth=2), FSQ((4, 5)), VectorQuantizer(9, 4), SimVQ(9, 4), Residual(2, 9, 4)],
+    ids=lambda each: type(each).__name__,
 )
 def test_any_quantizer_quantizes_what_coarser_grids_leave(quantizer):
     scales = MultiScaleResidual(quantizer, (1, 2, 4)).eval()
@@ -109,6 +120,20 @@ def test_any_quantizer_quantizes_what_coarser_grids_leave(quantizer):
     assert torch.equal(quantized.codes, torch.cat(codes, dim=1))
     torch.testing.assert_close(quantized.latents, total)
     torch.testing.assert_close(scales.lookup(quantized.codes, layout), total)
+
+
+def test_a_table_learns_on_several_scales():
+    scales = MultiScaleResidual(VectorQuantizer(16, 4), (1, 2, 4)).train()
+    latents, errors = 2 * torch.randn(8, 4, 4, 4), []
+    optimizer = torch.optim.Adam(scales.parameters(), 1e-2)
+    for _ in range(30):
+        quantized = scales(latents)
+        errors.append(float((quantized.latents - latents).square().mean()))
+        sum(quantized.losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        scales.after_step(skipped=False)
+    assert errors[-1] < 0.9 * errors[0] and len(scales.eval()(latents).codes.unique()) > 12
 
 
 @pytest.mark.parametrize("quantizer", [BSQ(8), LFQ(6, depth=2)], ids=lambda each: type(each).__name__)
