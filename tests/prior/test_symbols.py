@@ -160,6 +160,49 @@ def test_sampled_bits_are_as_frequent_as_their_probabilities():
         assert to_bits(likeliest, 3)[0, [0, 2]].tolist() == [0, 1]
 
 
+def mean_of_copies(logits: torch.Tensor) -> torch.Tensor:
+    """A guidance of two copies of the rows."""
+    conditional, null = logits.chunk(2)
+    return (conditional + null) / 2
+
+
+def randomized(symbols, codebook_size, tiny):
+    """A distribution whose outputs are features, with weights that matter."""
+    made = symbols.distribution(codebook_size, tiny).eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return made
+
+
+@pytest.mark.parametrize("options", [SamplingOptions(temperature=0.0), SamplingOptions(top_k=1)], ids=str)
+@torch.no_grad()
+def test_masked_bits_are_the_likeliest_in_every_pass(options, tiny):
+    """In a loop: each pass guides the logits of bits, and keeps the likelier values of its own bits."""
+    made = randomized(MaskedBits(width=12, depth=1, steps=2), 2**5, tiny)
+    outputs, uniforms = torch.randn(2 * 9, tiny.width), torch.rand(9, 10)
+    codes = made.sample(outputs, mean_of_copies, options, uniforms)
+    order = uniforms[:, 5:].argsort(dim=1)
+    bits, known = torch.zeros(9, 5, dtype=torch.int64), torch.zeros(9, 5, dtype=torch.bool)
+    for places in (order[:, :3], order[:, 3:]):
+        logits = mean_of_copies(made(outputs, bits.repeat(2, 1), ~known.repeat(2, 1)))
+        bits.scatter_(1, places, (logits > 0).long().gather(1, places))
+        known.scatter_(1, places, True)
+    assert torch.equal(codes, from_bits(bits)) and len(codes.unique()) > 1
+
+
+@torch.no_grad()
+def test_parts_are_among_the_likeliest(tiny):
+    """Top-k and guidance act on the values of each part, given those before it."""
+    made = randomized(Factorized((4, 8), layers=1), 32, tiny)
+    outputs, uniforms = torch.randn(2 * 200, tiny.width), torch.rand(200, 2)
+    for k in (1, 2):
+        codes = made.sample(outputs, mean_of_copies, SamplingOptions(top_k=k), uniforms)
+        parts = split_parts(codes, (4, 8))
+        for place, logits in enumerate(made(outputs, parts[:, :1].repeat(2, 1))):
+            ranks = mean_of_copies(logits).argsort(dim=1, descending=True).argsort(dim=1)
+            assert set(ranks.gather(1, parts[:, place, None]).unique().tolist()) == set(range(k))
+
+
 @pytest.mark.parametrize("codebook_size", [1, 6, 1000])
 def test_a_codebook_that_is_no_power_of_two_is_refused_in_one_line(tiny, codebook_size):
     with pytest.raises(UserError, match=f"2\\^n values, got {codebook_size}; use symbols Softmax"):
