@@ -20,6 +20,7 @@ PICTURES = {
     "demo/clipart_compressor": "drawings and reconstructions: clipart-reconstructions.png",
     "demo/clipart_prior": "samples of captions that no training picture has: clipart.png",
     "demo/pairs_prior": "samples of two coloured shapes each: pairs.png",
+    "demo/compressor": "digits, each beside its reconstruction: recipes/demo-compressor.png",
     "demo/prior": "samples of handwritten digits: digits.png",
 }
 REFERENCE = {
