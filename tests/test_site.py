@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+#: Recipes that were not trained as they are today.
 WITHOUT_PICTURE = {
     *("encoded_captions", "image_codes", "longer_prior"),
     *("pairs_compressor", "shapes_compressor", "shapes_prior"),
