@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import genstack
 from genstack.checkpoints import model_file
 from genstack.checkpoints.foreign import read
-from genstack.checkpoints.formats import halton, titok_generator
+from genstack.checkpoints.formats import halton, rar, titok_generator
 from genstack.checkpoints.formats.format import Weights
 from genstack.checkpoints.formats.rar import sampling_options, transformer
 from genstack.checkpoints.import_options import ImportOptions
@@ -241,6 +241,37 @@ def test_generators_of_titok(file, heads, part, read_file):
     for name, options in GENERATED.items():
         sampled = prior.sample(labels, SamplingOptions(**options), image_seeds(0, range(len(labels))))
         assert torch.equal(sampled, expected[name]), name
+
+
+def on_meta(shapes, depth):
+    """Weights of these shapes; `{}` in a name stands for each layer."""
+    shapes = {name.format(layer): shape for name, shape in shapes.items() for layer in range(depth)}
+    return Weights({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, {})
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "heads", "hidden"),
+    [(384, 6, 6, 1024), (512, 12, 6, 1536), (768, 12, 12, 2048), (1024, 24, 16, 2816), (1152, 28, 16, 3072)],
+)
+def test_published_sizes_of_halton_maskgit(width, depth, heads, hidden):
+    """Heads of the small one have 85 channels each, 510 of 512."""
+    place = "transformer.layers.{}"
+    shapes = {f"{place}.attn.wq.weight": (width // heads * heads, width)}
+    shapes |= {f"{place}.ff.w1.weight": (hidden, width), "reg_tokens.weight": (1, width)}
+    found = halton.plan(on_meta(shapes, depth), width, heads)
+    assert (found.depth, found.head_width, found.mlp_width) == (depth, width // heads, hidden)
+    assert found.registers == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "hidden"), [(768, 24, 3072), (1024, 24, 4096), (1280, 32, 5120), (1408, 40, 6144)]
+)
+def test_published_sizes_of_rar(width, depth, hidden):
+    """16 heads each; a size that is not published has another width."""
+    shapes = {"blocks.{}.attn.q_norm.weight": (width // 16,), "blocks.{}.attn.qkv.weight": (3 * width, width)}
+    found = rar.plan(on_meta(shapes | {"blocks.{}.mlp.fc1.weight": (hidden, width)}, depth), width)
+    assert (found.depth, found.heads, found.mlp_width) == (depth, 16, hidden)
+    assert width in rar.SAMPLING
 
 
 @torch.no_grad()
