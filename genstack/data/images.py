@@ -43,6 +43,7 @@ UNREAD = re.compile(
 )
 CHUNK = "genstack"  # text chunk of the PNG files that genstack writes
 SHEET = '{"sheet": true}'  # its text for a sheet of several images
+IMAGE = '{"image": true}'  # its text for one image without settings
 MOST_PIXELS = 2**27
 #: Pixels that any file may have, and pixels per byte of larger files; only flat colour is packed tighter.
 UNPROVEN, PIXELS_PER_BYTE = 2**24, 2**13
@@ -291,11 +292,14 @@ def save(
     image: Float[Tensor, "c H W"],
     path: Path,
     preprocessing: Preprocessing,
-    text: Mapping[str, str] | None = None,
+    text: Mapping[str, str] = MappingProxyType({CHUNK: IMAGE}),
 ) -> None:
-    """Write an image as a PNG file with text chunks; without a chunk `genstack` it counts as any picture."""
+    """Write an image as a PNG file with text chunks.
+
+    A chunk `genstack` keeps the file out of training data among other pictures.
+    """
     values = preprocessing.to_file(rearrange(image, "c h w -> 1 c h w"))[0]
-    write(Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values), path, text or {})
+    write(Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values), path, text)
 
 
 def write(

@@ -1,5 +1,7 @@
 """`genstack decode` on a small compressor with random weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from genstack.cli.main import main
 from genstack.cli.verbs.decode import parse_changes
 from genstack.compressor import Autoencoder, Gaussian, Strided
 from genstack.compressor.quantizers import FSQ
-from genstack.data.images import Preprocessing
+from genstack.data.images import Preprocessing, read_mark
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
@@ -37,6 +39,7 @@ def test_without_changes_it_reconstructs(capsys):
         (expected,) = model.decode(model.encode(picture))
         assert np.array_equal(np.asarray(decoded), np.asarray(expected))
     assert capsys.readouterr().out == "decoded.png: picture.png from 24 codes of 9, 0 changed\n"
+    assert read_mark(Path("decoded.png")), "it is no data of a training in this folder"
 
 
 def test_changed_codes_are_decoded():

@@ -222,7 +222,7 @@ def test_files_and_tensors_give_equal_numbers(place):
     for name, images in (("real", batch), ("fake", model.reconstruct(batch))):
         (place / name).mkdir()
         for index, image in enumerate(images):
-            save_image(image, place / name / f"{index}.png", model.preprocessing)
+            save_image(image, place / name / f"{index}.png", model.preprocessing, {})
     assert main(["evaluate", "compressor", "--data.source", "shapes:24", *QUICK]) is None
     assert main(["evaluate", "real", "fake", *QUICK]) is None
     tensors, files = card(place / "compressor" / "evaluation")[1], card(place / "fake.evaluation")[1]

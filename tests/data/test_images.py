@@ -314,7 +314,9 @@ def test_other_endings_of_the_formats_are_read(tmp_path, suffix):
 def test_written_files_are_marked(tmp_path):
     write(Image.new("L", (3, 3)), tmp_path / "sheet.png")
     save(torch.zeros(3, 4, 4), tmp_path / "sample.png", Preprocessing(3, 4, 4), {"genstack": "ü" * 9000})
+    save(torch.zeros(3, 4, 4), tmp_path / "image.png", Preprocessing(3, 4, 4))
     Image.new("L", (3, 3)).save(tmp_path / "other.png")
     assert read_mark(tmp_path / "sheet.png") == SHEET
+    assert read_mark(tmp_path / "image.png") not in (None, SHEET)
     assert read_mark(tmp_path / "sample.png") is not None
     assert read_mark(tmp_path / "other.png") is read_mark(tmp_path / "none.png") is None

@@ -104,7 +104,7 @@ def pictures_of(folder, count=4):
     for label, name in enumerate(NAMES[1:], 1):
         (folder / name).mkdir(parents=True)
         for number, image in enumerate(tinted([label] * count)):
-            save(image, folder / name / f"{number}.png", Preprocessing(3, *SIZE))
+            save(image, folder / name / f"{number}.png", Preprocessing(3, *SIZE), {})
     return str(folder)
 
 
@@ -119,7 +119,7 @@ def test_nearest_example_images_vote(data, tmp_path):
 def test_invalid_classifiers_are_rejected(data, tmp_path):
     (tmp_path / "few" / "a").mkdir(parents=True)
     for name in ("0.png", "1.png"):
-        save(tinted([1])[0], tmp_path / "few" / "a" / name, Preprocessing(3, *SIZE))
+        save(tinted([1])[0], tmp_path / "few" / "a" / name, Preprocessing(3, *SIZE), {})
     (tmp_path / "damaged.pt2").write_bytes(b"no program")
     (tmp_path / "damaged.onnx").write_bytes(b"no program")
     for name, said in {

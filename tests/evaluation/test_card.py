@@ -28,7 +28,7 @@ from genstack.evaluation.reference import as_saved
 def test_tensors_are_rounded_as_in_files(preprocessing, tmp_path):
     images = torch.rand(2, *preprocessing.shape) * 2.2 - 1.1
     for number, image in enumerate(images):
-        save(image, tmp_path / f"{number}.png", preprocessing)
+        save(image, tmp_path / f"{number}.png", preprocessing, {})
     read = torch.stack([load(tmp_path / f"{number}.png", preprocessing) for number in range(2)])
     torch.testing.assert_close(as_saved(images, preprocessing), read, rtol=0, atol=1e-6)
     torch.testing.assert_close(as_saved(read, preprocessing), read, rtol=0, atol=1e-6)

@@ -61,7 +61,7 @@ def folders(tmp_path_factory):
         for number in range(COUNT):
             coarse = torch.rand(1, 3, 4, 5, generator=generator) * 2 - 1
             image = nn.functional.interpolate(coarse, SIZE, mode="bicubic")[0] * contrast
-            save(image, place / name / f"{name}{number:02}.png", Preprocessing(3, *SIZE))
+            save(image, place / name / f"{name}{number:02}.png", Preprocessing(3, *SIZE), {})
     return place
 
 
