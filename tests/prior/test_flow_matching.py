@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from genstack.errors import UserError
 from genstack.layout import LatentLayout
 from genstack.prior import Known, SamplingOptions, image_seeds
 from genstack.prior.flow_matching import FlowMatching
-from genstack.prior.ode import Times, renoise, shift_times, training_times
+from genstack.prior.ode import Times, renoise, shift_times, solve_step, training_times
 from genstack.prior.velocity_transformer import VelocityTransformer
 from genstack.transformer import Backbone
 from genstack.transformer.encoded_condition import EncodedCondition
@@ -160,6 +161,35 @@ def test_training_times_have_their_distribution(distribution, quartiles, shift):
     times = training_times(4000, distribution, shift, torch.device("cpu"))
     expected = shift_times(torch.tensor(quartiles), shift)
     torch.testing.assert_close(times.quantile(torch.tensor([0.25, 0.5, 0.75])), expected, atol=2e-3, rtol=0)
+
+
+def test_even_steps_are_better_than_uneven_ones():
+    """Eight steps of Heun for 32 narrow normals, whose velocity is known, against many steps."""
+    means = torch.randn(32, 8, dtype=torch.float64)
+    noise = torch.randn(200, 8, dtype=torch.float64)
+
+    def velocity(x, time):
+        variance = (time * 0.1) ** 2 + (1 - time) ** 2
+        gain = (time * 0.1**2 - (1 - time)) / variance
+        rest = x[:, None] - time * means
+        shares = (-rest.square().sum(-1) / (2 * variance)).softmax(dim=1)
+        return (shares[..., None] * (means + gain * rest)).sum(1)
+
+    def solve(points):
+        x = noise
+        for start, end in pairwise(points.tolist()):
+            x = solve_step(velocity, x, start, end, "heun")
+        return x
+
+    even, fine = torch.linspace(0, 1, 9), solve(torch.linspace(0, 1, 301))
+    ways = {
+        "even": even,
+        "quadratic": even**2,
+        "cosine": 1 - (even * math.pi / 2).cos(),
+        "small steps first": torch.cat([torch.arange(4) / 100, 0.04 + 0.96 * torch.linspace(0, 1, 5) ** 2]),
+    }
+    errors = {name: float((solve(points) - fine).square().mean().sqrt()) for name, points in ways.items()}
+    assert min(errors, key=lambda name: errors[name]) == "even", errors
 
 
 def test_the_fast_preset_comes_close_to_a_gaussian(exact):

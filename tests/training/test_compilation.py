@@ -121,14 +121,14 @@ from genstack.cli.main import main
 from genstack.training.callbacks import compilation
 from genstack.training.prior import PriorTraining
 
-backend, runs, *words = sys.argv[1:]
+backend, label, runs, *words = sys.argv[1:]
 torch.set_num_threads(1)
 PriorTraining.compile_worthwhile = 0.0
 compilation.WARMUP, compilation.COMPILING, compilation.TIMED = 0, 1, 1
 compilation.seconds = lambda device: 0.0
 compilation.compiled = partial(compilation.compiled, backend=backend)
 named = lambda name: ["train", *(name if word == "NAME" else word for word in words)]
-assert main(named("straight " + backend)) is None
+assert main(named("straight " + label)) is None
 
 class Cut(BaseException):
     pass
@@ -140,12 +140,12 @@ def cut(self, *arguments):
 
 step, PriorTraining.training_step = PriorTraining.training_step, cut
 try:
-    main(named("cut " + backend))
+    main(named("cut " + label))
 except Cut:
     PriorTraining.training_step = step
-assert main(["train", "resume", f"{runs}/cut {backend}"]) is None
+assert main(["train", "resume", f"{runs}/cut {label}"]) is None
 saved = [
-    torch.load(f"{runs}/{name} {backend}/checkpoints/last.ckpt", weights_only=True)
+    torch.load(f"{runs}/{name} {label}/checkpoints/last.ckpt", weights_only=True)
     for name in ("straight", "cut")
 ]
 print([each["callbacks"]["CompilationCallback"]["compiled"] for each in saved])
@@ -156,10 +156,12 @@ print([name for name in one if "_orig_mod" in name or not torch.equal(one[name],
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "backend",
+    ("stage", "backend"),
     [
-        "eager",
+        ("prior", "eager"),
+        ("flow", "eager"),
         pytest.param(
+            "prior",
             "inductor",
             marks=[
                 pytest.mark.nightly,
@@ -168,10 +170,11 @@ print([name for name in one if "_orig_mod" in name or not torch.equal(one[name],
         ),
     ],
 )
-def test_a_compiled_run_resumes_bit_for_bit(runs, backend, start, tmp_path):
+def test_a_compiled_run_resumes_bit_for_bit(runs, stage, backend, start, tmp_path):
     """In a process of its own, where shapes are not checked: the checks do not compile."""
-    words = runs.words("prior", "NAME", "--trainer.checkpoint_minutes", "0")
+    words = runs.words(stage, "NAME", "--trainer.checkpoint_minutes", "0")
+    words = [backend, f"{stage} {backend}", str(runs.folder), *words]
     (tmp_path / "two_runs.py").write_text(TWO_RUNS)
-    status, printed, errors = start(str(tmp_path / "two_runs.py"), backend, str(runs.folder), *words).finish()
+    status, printed, errors = start(str(tmp_path / "two_runs.py"), *words).finish()
     assert status == 0, errors
     assert printed.splitlines()[-2:] == ["[True, True]", "[]"]
