@@ -138,7 +138,8 @@ def test_models_are_listed_with_their_cards(shipped, capsys):
 def test_a_name_close_to_a_model_or_a_folder_is_suggested(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "flowers-prior").mkdir(parents=True)
-    for wrong, right in {"clipat": "clipart", "runs/flower-prior": "runs/flowers-prior"}.items():
+    suggested = {"clipat": "clipart", "runs/flower-prior": "runs/flowers-prior"}
+    for wrong, right in (suggested | {"flowers-prior": "runs/flowers-prior"}).items():
         assert main(["sample", wrong]) == 2
         assert f"{wrong} not found; did you mean {right}?\n" in capsys.readouterr().err
     assert main(["sample", "zzz"]) == 2

@@ -106,7 +106,9 @@ def weights_of(place: Path) -> Path:
 
 
 def _advice(place: Path) -> str:
-    """Suggest a folder beside a missing one, or a model that comes with genstack."""
+    """Suggest a run of the same name, a folder beside a missing one, or a model that comes with genstack."""
+    if (run := Path("runs") / place).is_dir():
+        return f"did you mean {run}?"
     folders = sorted(place.parent.iterdir()) if place.parent.is_dir() else []
     known = [*(str(each) for each in folders if each.is_dir()), *models.known()]
     near = get_close_matches(str(place), known, n=1)
