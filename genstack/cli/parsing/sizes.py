@@ -8,7 +8,7 @@ Transformers in compressors: DeiT-Ti, then the sizes of ViT-VQGAN (arXiv:2110.04
 square root of the ratio of widths; larger ones have the papers' 1e-4 without Muon.
 Convolutional compressors: `tiny` has the width of the boards in benchmarks/README.md, `small` that of the
 recipes, `base` that of VQGAN (arXiv:2012.09841) with LlamaGen's learning rate, `large` also four blocks as
-Open-MAGVIT2 (arXiv:2409.04410). No size above `small` has been measured here.
+Open-MAGVIT2 (arXiv:2409.04410). What sizes above `small` reach has not been measured here.
 """
 
 from collections.abc import Iterator, Mapping
