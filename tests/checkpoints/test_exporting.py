@@ -280,14 +280,16 @@ def test_card_has_data_numbers_licence_and_use():
         card(model, exports()["onnx"], "out", "do\nwhat", 1)
 
 
-def test_code_of_a_card_runs(tmp_path):
-    """The lines for genstack, run as they stand."""
+def test_code_of_a_card_runs(tmp_path, monkeypatch):
+    """The lines for genstack, run as they stand, beside a picture."""
     from PIL import Image
 
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save("picture.png")
     for name, model in (("prior", MODELS["autoregressive"]()), ("codes", compressor(FSQ(), SMALL))):
         write(model, exports()["safetensors"], tmp_path / name)
         lines = (tmp_path / name / "README.md").read_text().split("```python\n")[1].split("```")[0]
-        place = {"picture": Image.fromarray(np.zeros((20, 20, 3), np.uint8))}
+        place = {}
         exec(lines, place)
         assert (
             place["images"].shape == (4, 3, 16, 24) if name == "prior" else place["picture"].size == (24, 16)
