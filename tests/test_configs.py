@@ -1,6 +1,7 @@
 """Every committed recipe says what it is, builds as it stands, and trains in a tiny form at any size."""
 
 import re
+import signal
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -29,6 +30,7 @@ from genstack.discovery import discover
 from genstack.errors import UserError
 from genstack.losses import perceptual
 from genstack.model import Model
+from genstack.training.callbacks.checkpoint import SIGNALS
 from genstack.training.run import Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -231,7 +233,7 @@ def test_compressors_train_in_float32(recipe, size, channels, tmp_path, monkeypa
 
 
 def trains(stage, tiny, folder, monkeypatch):
-    """Train three steps: nearly all weights move and stay finite, and the run has its files.
+    """Train three steps: nearly all weights move and stay finite, files are written, signals are as before.
 
     Residual branches begin at zero, so that the weights inside them move from the second step on.
     """
@@ -244,6 +246,7 @@ def trains(stage, tiny, folder, monkeypatch):
         "on_train_start",
         lambda self: before.extend((self, [p.clone() for p in self.model.parameters()])),
     )
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     with quiet():  # as the command line does
         assert train(stage, stage.parser.parse_saved(tiny, "tiny.yaml"), Run(folder / "tiny")) is None
     training, weights = before
@@ -252,6 +255,7 @@ def trains(stage, tiny, folder, monkeypatch):
     assert all(parameter.isfinite().all() for parameter in training.model.parameters())
     assert (folder / "tiny" / "model.safetensors").exists()
     assert (folder / "tiny" / "images" / "00000003.png").exists()
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
 def save_compressor(compressor, data, folder):

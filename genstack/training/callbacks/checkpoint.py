@@ -156,7 +156,11 @@ class CheckpointCallback(pl.Callback):
         self.restore_handlers()
 
     def restore_handlers(self) -> None:
-        """Restore the signal handlers from before training."""
+        """Restore the signal handlers from before training.
+
+        Where Lightning has restored its own before, the handler from then belongs to a finished trainer.
+        """
         for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self.stop:
+                signal.signal(number, handler)
         self.handlers.clear()
