@@ -113,7 +113,7 @@ def fetch(place: Path | str) -> Path:
 
 
 def cached_snapshot(client: Any, name: str, revision: str | None) -> str:
-    """Folder of a repository in the client's cache, even with only some of its files; "" if there is none."""
+    """Return the cached folder of a repository, which may hold only some of its files; "" without one."""
     try:
         return str(client.snapshot_download(name, revision=revision, local_files_only=True))
     except Exception as error:

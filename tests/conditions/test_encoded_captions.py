@@ -43,7 +43,7 @@ def test_states_agree_with_transformers(text_encoder):
     values = condition.encode(inputs(*TEXTS))
     network = transformers.T5EncoderModel.from_pretrained(text_encoder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_encoder)
-    for row, text in zip(values, TEXTS[:2], strict=False):
+    for row, text in zip(values[:2], TEXTS[:2], strict=True):
         with torch.no_grad():
             states = network(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
         torch.testing.assert_close(row[-len(states) :, 2:], states, atol=1e-5, rtol=1e-4)

@@ -158,7 +158,7 @@ class CheckpointCallback(pl.Callback):
     def restore_handlers(self) -> None:
         """Restore the signal handlers from before training.
 
-        Where Lightning has restored its own before, the handler from then belongs to a finished trainer.
+        Handlers that Lightning has restored itself stay: those from then keep a finished trainer alive.
         """
         for number, handler in self.handlers.items():
             if signal.getsignal(number) == self.stop:
