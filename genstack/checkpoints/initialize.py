@@ -141,7 +141,7 @@ def condition_with_network(
     """
     kept = folder if (folder / TENSORS).exists() else None
     if condition is not None and condition.compressor and kept is None:
-        model = load(Path(condition.compressor))
+        model = load(Path(condition.compressor).expanduser())
         model.check_preprocessing(replace(data.preprocessing, channels=model.preprocessing.channels))
         return condition.with_compressor(model.compressor, identity(model))
     place = kept or (None if init is None else Path(init))

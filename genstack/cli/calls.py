@@ -8,8 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from genstack.cli.commands import Command
 from genstack.cli.main import dispatch
+from genstack.cli.parsing.layers import Layers
+from genstack.cli.parsing.source import words as type_words
 from genstack.cli.quiet import quiet
+from genstack.cli.verb import verbs
 
 
 def run(command: str, *places: Any, **settings: Any) -> None:
@@ -19,16 +23,34 @@ def run(command: str, *places: Any, **settings: Any) -> None:
         command: words after `genstack`, such as `train compressor`.
         places: values that need no name.
         settings: options by name; a mapping for a group of settings, a sequence for several values, and None
-            for null. A part can be its class's name, a mapping with its settings, or the part itself.
+            for null, or for an option that is not given. A part can be its class's name, a mapping with its
+            settings, or the part itself.
 
     Raises:
         UserError: an invalid setting.
         SystemExit: a signal stopped the command.
     """
+    name, _, action = command.partition(" ")
+    actions = verbs()[name].actions() if name in verbs() else {}
+    line = actions.get(action) or actions.get("")
     with quiet():
-        code = dispatch([*command.split(), *map(str, places), *words(settings)])
+        code = dispatch(
+            [*command.split(), *map(str, places), *words(without_none(settings, line) if line else settings)]
+        )
     if code:
         raise SystemExit(code)
+
+
+def without_none(settings: Mapping[str, Any], command: Command, prefix: str = "") -> dict[str, Any]:
+    """Leave out options with None whose type has no null."""
+    kept = {}
+    for name, value in settings.items():
+        argument = Layers().argument(command, f"{prefix}{name}")
+        if isinstance(value, Mapping):
+            kept[name] = without_none(value, command, f"{prefix}{name}.")
+        elif value is not None or argument is None or "null" in type_words(argument).split("|"):
+            kept[name] = value
+    return kept
 
 
 def words(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from genstack.errors import UserError
 
 Schedule = Literal["constant", "linear", "cosine", "power"]
-Solver = Literal["", "euler", "heun"]
+Solver = Literal["default", "euler", "heun"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class SamplingOptions:
         guidance_peak: count of the progress: last, step / (steps - 1); or end, step / steps, as in RAR.
         steps: sampling steps of priors that can choose (masked, diffusion, flow matching); 0 for the prior's
             default.
-        solver: solver of flow matching: euler (one pass per step) or heun (two); empty for the prior's
-            default.
+        solver: solver of flow matching: euler (one pass per step), heun (two), or default: the prior's own.
     """
 
     temperature: float = 1.0
@@ -47,7 +46,7 @@ class SamplingOptions:
     guidance_power: float = 1.0
     guidance_peak: Literal["last", "end"] = "last"
     steps: int = 0
-    solver: Solver = ""
+    solver: Solver = "default"
 
     def __post_init__(self) -> None:
         first, last = self.guidance_interval
@@ -69,7 +68,7 @@ class SamplingOptions:
             "guidance_power": (0 < self.guidance_power < math.inf, "above 0, and finite"),
             "guidance_peak": (self.guidance_peak in ("last", "end"), "last or end"),
             "steps": (self.steps >= 0, "at least 0 (0 for the prior's default)"),
-            "solver": (self.solver in get_args(Solver), "euler, heun, or empty for the prior's default"),
+            "solver": (self.solver in get_args(Solver), "default, euler or heun"),
         }
         for name, (valid, limit) in limits.items():
             if not valid:
@@ -80,6 +79,10 @@ class SamplingOptions:
         if self.temperature_schedule == "constant":
             return self
         return replace(self, temperature=self.temperature * (1 - progress))
+
+    def solver_or(self, default: str) -> str:
+        """Return the solver, or the prior's own."""
+        return default if self.solver == "default" else self.solver
 
     def progress(self, step: int, steps: int) -> float:
         """Share of sampling that is done before a step, by which guidance is scheduled."""

@@ -2,13 +2,19 @@
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from genstack.cli.commands import Command
 from genstack.cli.main import main
+from genstack.cli.parsing.layers import Layers, nest
+from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.recipes import read
+from genstack.cli.parsing.source import Argument
 from genstack.cli.parsing.stages import STAGES, build_training
+from genstack.cli.verb import verbs
 from genstack.errors import UserError
 from genstack.training.run import Run
 
@@ -77,10 +83,18 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
             ["--model.adversary=Adversary", "--model.adversary.weight", "x"],
             "--model.adversary.weight: expected float, got 'x'",
         ),
-        (["--runs="], "--runs is empty; expected a path"),
-        (["--data.source="], "--data.source is empty; expected a path"),
-        (["--data.condition_images="], "--data.condition-images is empty; expected a path"),
-        (["--config="], "--config is empty; expected a path"),
+        (["--runs="], "--runs is empty; expected path, or leave it out"),
+        (["--data.source= "], "--data.source is empty; expected text"),
+        (["--log.wandb-project", ""], "--log.wandb-project is empty; expected text, or leave it out"),
+        (
+            ["--model.perceptual="],
+            "--model.perceptual is empty; expected ClassifierDistance or LPIPS, or leave it out",
+        ),
+        (
+            ["--model.perceptual={class_path: LPIPS, init_args: {weights: ''}}"],
+            "--model.perceptual.weights is empty; expected text|null, or leave it out",
+        ),
+        (["--config="], "--config has no value; expected a recipe or a file: --config FILE"),
         (
             ["stray"],
             "unexpected argument 'stray'; settings are --NAME VALUE: genstack train compressor --help",
@@ -100,6 +114,7 @@ def test_command_line_errors_are_one_line(parser, config, flags, message):
         ("modle: {compile: true}", "unknown setting 'modle'; did you mean 'model'?"),
         ("model: {compile: 7}", "model.compile: expected true|false|auto, got '7'"),
         ("model: {ema: }", "model.ema has no value; expected float"),
+        ("log: {wandb_project: ''}", "log.wandb_project is empty; expected text, or leave it out"),
         ("data: {limit: [1, 2]}", "data.limit: expected int|null, got '1,2'"),
         (
             "model: {compressor: {network: {widht: 2}}}",
@@ -169,6 +184,41 @@ def test_files_without_settings_are_rejected(parser, config, tmp_path):
         read(tmp_path / "image.yaml")
     with pytest.raises(ValueError, match="is a folder, expected a file"):
         read(tmp_path)
+
+
+def options(command: Command) -> Iterator[tuple[str, Argument]]:
+    """Every option of a command, and those of its groups, as on the command line."""
+    yield from command.arguments().items()
+    for prefix, group in command.groups.items():
+        yield from ((f"{prefix}.{name}", argument) for name, argument in group.arguments().items())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [command for verb in verbs().values() for command in verb.actions().values()],
+    ids=lambda command: command.name,
+)
+def test_every_option_of_every_command_rejects_empty_values(command):
+    parser = Parser(command)
+    for name, _ in options(command):
+        flag = f"--{name.replace('_', '-')}"
+        for words in ([f"{flag}="], [f"{flag}= "], [flag, ""]):
+            with pytest.raises(UserError) as error:
+                parser.parse(words)
+            assert re.fullmatch(f"{command.name}: {flag} is empty; expected [^\\n]+", str(error.value))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [command for verb in verbs().values() for command in verb.actions().values()],
+    ids=lambda command: command.name,
+)
+def test_every_path_of_every_command_expands_the_home_folder(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in command.paths():
+        layers = Layers([("--", nest([(place, "~/here")]))])
+        layers.expand_paths(command)
+        assert layers.get(place) == f"{tmp_path}/here"
 
 
 def test_untrusted_files_run_no_code(parser, tmp_path, monkeypatch):

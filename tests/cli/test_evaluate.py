@@ -28,7 +28,7 @@ from genstack.prior import Autoregressive
 from genstack.transformer import Backbone
 
 SIZE = (16, 24)
-QUICK = ["--device", "cpu", "--lpips", ""]
+QUICK = ["--device", "cpu", "--lpips", "none"]
 SHAPES = ["--data.source", "shapes:24", "--data.labels", "own"]
 
 

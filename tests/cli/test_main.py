@@ -12,11 +12,13 @@ import pytest
 
 import genstack
 from genstack.cli import verb
+from genstack.cli.calls import without_none
 from genstack.cli.commands import Command
 from genstack.cli.main import main
 from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.words import split, suggest
 from genstack.cli.quiet import quiet
+from genstack.cli.verb import verbs
 from genstack.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +98,7 @@ def test_all_stages_run_without_modules_that_windows_lacks(start, tmp_path):
         ["train", *prior, *steps, "b"],
         ["train", "resume", "runs/b"],
         ["sample", "runs/b", "--count", "2"],
-        ["evaluate", "runs/b", "--samples", "16", "--lpips", ""],
+        ["evaluate", "runs/b", "--samples", "16", "--lpips", "none"],
         ["plan", *compressor],
         ["report", "runs/b"],
     ]
@@ -210,10 +212,21 @@ def test_actions_are_listed_and_checked(capsys):
 
 
 def test_split_returns_names_and_values():
-    words = split(["a", "--top-k", "-1", "--force", "b", "--x=", "--y"], {"force"})
+    words = split(["a", "--top-k", "-1", "--force", "b", "--x=", "--y"], {"force": ("true", "false")})
     assert words == [("", "a"), ("top_k", "-1"), ("force", None), ("", "b"), ("x", ""), ("y", None)]
     words = split(["--sweep", "a=1", "b=2", "--count", "3", "--sweep=c=3"], lists={"sweep"})
     assert words == [("sweep", ["a=1", "b=2"]), ("count", "3"), ("sweep", ["c=3"])]
+
+
+def test_none_in_python_means_null_or_not_given():
+    command = verbs()["train"].actions()["compressor"]
+    given = {
+        "name": None,
+        "init": None,
+        "log": {"wandb_project": None},
+        "data": {"limit": None, "source": "x"},
+    }
+    assert without_none(given, command) == {"init": None, "log": {}, "data": {"limit": None, "source": "x"}}
 
 
 def test_suggest_prefers_the_closest_name():

@@ -93,7 +93,7 @@ def test_run_contains_the_compressor_of_condition_images(tmp_path, capsys):
     assert names == ["0.png", "1.png"] * 2
     # Another prior can begin with its weights, and takes the compressor along.
     flags = ["--init", str(run), "--compressor", str(run), "--data.source", "shapes", "--name", "next"]
-    begun = [*TINY[2:6], *flags, "--data.condition_images", "own", "--model.condition.compressor", ""]
+    begun = [*TINY[2:6], *flags, "--data.condition_images", "own"]
     assert not main(["train", "prior", *begun, "--runs", str(tmp_path), "--trainer.max_steps", "1"])
     state = model_file.load(tmp_path / "next").condition.network.state_dict()
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())

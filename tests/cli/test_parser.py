@@ -80,6 +80,12 @@ def test_switch_alone_means_true(parser, config, flags):
     assert parser.parse(["--config", config, "--model.compile", "false"]).model.compile is False
 
 
+def test_switch_with_a_third_value_takes_it():
+    parser = Parser(SAMPLE)
+    assert parser.parse(["run", "--compile", "auto"]).compile == "auto"
+    assert parser.parse(["--compile", "run"]).compile is True
+
+
 @pytest.mark.parametrize("flag", ["--model.optimization.learning-rate", "--model.optimization.learning_rate"])
 def test_lists_use_commas_and_names_use_dashes(parser, config, flag):
     settings = parser.parse(["--config", config, "--model.compressor.network.attention", "3,4", flag, "2e-5"])

@@ -62,7 +62,7 @@ def used(monkeypatch):
     "command",
     [
         ["reconstruct", "run", "--source", "set", "--device", "cpu"],
-        ["evaluate", "run", "--data.source", "set", "--lpips", "", "--device", "cpu"],
+        ["evaluate", "run", "--data.source", "set", "--lpips", "none", "--device", "cpu"],
         ["data", "check", "set", "--run", "run"],
     ],
     ids=lambda command: command[0],
@@ -75,7 +75,7 @@ def test_verbs_use_the_preprocessing_of_the_model(command, run, used):
 def test_compared_folders_share_preprocessing(run, used):
     settings = [f"--data.channels={run.channels}", f"--data.background={','.join(map(str, run.background))}"]
     settings += [f"--data.window={','.join(map(str, run.window))}"] if run.window else []
-    command = ["evaluate", "set/a", "fake", "--data.resolution=16,24", "--lpips=", "--device=cpu"]
+    command = ["evaluate", "set/a", "fake", "--data.resolution=16,24", "--lpips=none", "--device=cpu"]
     assert main([*command, *settings]) is None
     assert used == {run}
 

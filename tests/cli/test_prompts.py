@@ -126,7 +126,7 @@ def test_coordinates_are_cycled(here):
         (["--captions", "nowhere.txt"], "--captions nowhere.txt cannot be read as text"),
         (["--captions", "empty.txt"], "--captions empty.txt holds no captions"),
         (["--condition-images", "nowhere"], "--condition-images: folder 'nowhere' not found"),
-        (["--out", ""], "--out is empty; expected a path"),
+        (["--out", ""], "--out is empty; expected path"),
         (["--coordinates", "1,2"], "invalid --coordinates '1,2': expected top,left,bottom,right"),
         (
             ["--classes", "cat"],

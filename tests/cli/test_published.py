@@ -24,7 +24,7 @@ PRIOR += [
 COMMANDS = {
     "decode": ["decode", "FILE", PICTURES[0], "--change", "0=1"],
     "encode": ["encode", "FILE", "codes", *DATA],
-    "evaluate": ["evaluate", "FILE", "--lpips", "", *DATA],
+    "evaluate": ["evaluate", "FILE", "--lpips", "none", *DATA],
     "export": ["export", "FILE", "--to", "safetensors", "--out", "exported"],
     "import": ["import", "FILE", "--out", "run"],
     "interpolate": ["interpolate", "FILE", *PICTURES],
@@ -96,7 +96,7 @@ def test_presets_are_saved_in_runs_only(here, capsys):
 
 def test_unknown_classes_are_rejected(here, capsys):
     Path("taming_net2net_class.ckpt.yaml").write_text("heads: 4\nclasses: 3")
-    words = ["evaluate", "taming_net2net_class.ckpt", "--lpips", "", *DATA]
+    words = ["evaluate", "taming_net2net_class.ckpt", "--lpips", "none", *DATA]
     assert main(words) == 2
     assert "classes, but the prior knows 3" in capsys.readouterr().err
     assert model_file.load(Path("taming_net2net_class.ckpt")).classes == ("0", "1", "2")

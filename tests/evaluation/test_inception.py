@@ -159,7 +159,7 @@ def test_card_matches_torch_fidelity(weights, folders, trusted, monkeypatch):
     monkeypatch.setattr(
         "genstack.evaluation.networks.available_extractors", lambda device: ([InceptionFeatures(device)], {})
     )
-    words = [str(folders / "real"), str(folders / "fake"), "--lpips", "", "--device", "cpu"]
+    words = [str(folders / "real"), str(folders / "fake"), "--lpips", "none", "--device", "cpu"]
     assert main(["evaluate", *words, "--batch-size", "5"]) is None
     card = json.loads((folders / "fake.evaluation" / "card.json").read_text())
     numbers = {number["name"]: number["value"] for number in card["numbers"]}

@@ -106,7 +106,7 @@ def test_priors_train_sample_and_are_measured(compressor, prior, runs, tmp_path,
     run("sample", place, "--count", "3", "--caption", "a grey square", "--out", tmp_path / "samples")
     assert len([*(tmp_path / "samples").glob("*.png")]) == 3
     if "Bell" in prior:
-        run("evaluate", place, "--samples", "20", "--lpips", "", "--out", tmp_path / "card")
+        run("evaluate", place, "--samples", "20", "--lpips", "none", "--out", tmp_path / "card")
         assert "near-copies-Means" in (tmp_path / "card" / "card.json").read_text()
     run("export", place, "--to", "names", "--out", tmp_path / "exported")
     assert (tmp_path / "exported" / "names.txt").read_text()

@@ -273,7 +273,7 @@ def load_compressor(options: ImportOptions, what: str) -> Model:
     from genstack.checkpoints.model_file import load  # avoids a cyclic import
 
     try:
-        return load(Path(options.compressor))
+        return load(Path(options.compressor).expanduser())
     except UserError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, MissingOption):

@@ -1,6 +1,6 @@
 """Layers of settings: inherited ones, files, flags."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -9,7 +9,7 @@ from genstack import models
 from genstack.cli.commands import Command
 from genstack.cli.parsing.paths import expand
 from genstack.cli.parsing.recipes import Loader
-from genstack.cli.parsing.source import Argument, Part, choices
+from genstack.cli.parsing.source import Argument, Part, choices, words
 from genstack.errors import UserError
 
 
@@ -47,11 +47,38 @@ class Layers(list[tuple[str, dict]]):
                     listed = ", ".join(f"{dot}.{one}" for one in [*group.arguments()][:5])
                     raise UserError(f"{prefix}{name} is a group of settings; set {listed}")
 
+    def check_empty(self, command: Command) -> None:
+        """Raise a UserError if an option has an empty value, which is neither given nor left out.
+
+        Files can hold empty text where it is the default.
+        """
+        for prefix, layer in self:
+            for argument, place in self._empty(command, layer):
+                if prefix == "--" or argument.default != "''":
+                    spelled = f"--{place.replace('_', '-')}" if prefix == "--" else f"{prefix}{place}"
+                    expected = " or ".join(choices(argument)) or words(argument)
+                    advice = "" if argument.default is None else ", or leave it out"
+                    raise UserError(f"{spelled} is empty; expected {expected}{advice}")
+
+    def _empty(self, command: Command, value: Any, place: str = "") -> Iterator[tuple[Argument, str]]:
+        """Yield the options at and below a place whose value is empty text."""
+        argument = self.argument(command, place) if place else None
+        value = unfold(value) if argument and choices(argument) else value
+        if isinstance(value, Mapping):
+            for name, below in value.items():
+                own = place if name in ("class_path", "init_args") else f"{place}.{name}".lstrip(".")
+                yield from self._empty(command, below, own)
+        elif isinstance(value, list):
+            for below in value:
+                yield from self._empty(command, below, place)
+        elif isinstance(value, str) and not value.strip() and argument:
+            yield argument, place
+
     def expand_paths(self, command: Command) -> None:
-        """Replace `~` in paths and names of models that come with genstack, and reject empty paths."""
+        """Replace `~` in paths, and names of models that come with genstack."""
         for place in command.paths():
             if (path := self.get(place)) is not None:
-                self.replace(place, expand(path, f"--{place.replace('_', '-')}"))
+                self.replace(place, expand(path))
         for place in command.models():
             if isinstance(name := self.get(place), str):
                 self.replace(place, models.locate(name))
@@ -62,7 +89,7 @@ class Layers(list[tuple[str, dict]]):
         """Return the class that the layers choose for an argument, or its default, or the only choice."""
         found = choices(argument)
         for _, layer in reversed(self):
-            value = lookup(layer, place)
+            value = unfold(lookup(layer, place))
             path = value.get("class_path") if isinstance(value, Mapping) else value
             named = path.rpartition(".")[2] if isinstance(path, str) else ""
             if named in found:

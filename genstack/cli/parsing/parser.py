@@ -76,14 +76,19 @@ class Parser:
             inherit: returns settings that files and flags override, given both.
             override: returns settings that override files and that flags override, given all others.
         """
-        switches = {name for name, flag in self.flags.items() if flag.hint.startswith("bool")}
+        switches = {
+            name: ["", *source.words(flag).split("|")]
+            for name, flag in self.flags.items()
+            if flag.hint.startswith("bool")
+        }
         lists = {name for name, flag in self.flags.items() if flag.hint.startswith(("list", "tuple[str"))}
         with self._prefix_errors():
-            words = split(arguments, switches | {"print_config"}, lists)
+            words = split(arguments, switches | {"print_config": ()}, lists)
             named = name_values(words, self.command.positional(), lists, self.command.name)
             own = ("config", "print_config") if self.command.files else ()
             layers = Layers(self._read_file(value) for name, value in named if own and name == "config")
             layers.append(("--", nest(pair for pair in named if pair[0] not in own)))
+            layers.check_empty(self.command)
             layers.expand_paths(self.command)
             if inherit is not None:
                 layers.insert(0, ("", dict(inherit(layers))))
@@ -98,6 +103,7 @@ class Parser:
     def preview(self, content: Mapping, file: str) -> tuple[dict, list[str]]:
         """Complete one file with defaults; also return the required settings that it lacks."""
         layers = Layers([(f"{file}: ", dict(content))])
+        layers.check_empty(self.command)
         required = [action for action in self._parser._actions if action.required]
         absent = [action.dest for action in required if layers.get(action.dest) is None]
         for action in required:
@@ -133,9 +139,9 @@ class Parser:
 
     def _read_file(self, file: str | None) -> tuple[str, dict]:
         """Read the file or recipe of --config."""
-        if file is None:
+        if file is None or not file.strip():
             raise UserError("--config has no value; expected a recipe or a file: --config FILE")
-        file = expand(file, "--config")
+        file = expand(file)
         return f"{file}: ", read(Path(file), self.command.name.rpartition(" ")[2])
 
     def _parse(self, layers: Layers) -> jsonargparse.Namespace:

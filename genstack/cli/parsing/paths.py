@@ -17,12 +17,10 @@ Place = str
 Trained = str
 
 
-def expand(value: Any, option: str) -> Any:
-    """Replace `~` in a path, or in several, by the home folder; an empty path is an error."""
+def expand(value: Any) -> Any:
+    """Replace `~` in a path, or in several, by the home folder."""
     if isinstance(value, list):
-        return [expand(each, option) for each in value]
-    if isinstance(value, str) and not value.strip():
-        raise UserError(f"{option} is empty; expected a path")
+        return [expand(each) for each in value]
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - keeps hf:a//b
 
 

@@ -159,7 +159,7 @@ class PriorStage(Stage):
         described = description.describe(load_prior(Path(start)))
         condition = described.pop("condition")
         del described["layout"]  # set from the compressor
-        for late in ("names", "network"):  # set from the data
+        for late in ("names", "network", "compressor"):  # set from the data, or kept in the run
             condition.pop(late, None)
         return {"model": {"prior": as_settings(described), "condition": as_settings(condition)}}
 

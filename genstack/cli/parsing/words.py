@@ -1,7 +1,8 @@
 """Split a command line into names and values, and suggest known names for unknown ones."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from genstack.errors import UserError
@@ -23,13 +24,15 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> str:
 
 
 def split(
-    arguments: Iterable[str], switches: Collection[str] = (), lists: Collection[str] = ()
+    arguments: Iterable[str],
+    switches: Mapping[str, Collection[str]] = MappingProxyType({}),
+    lists: Collection[str] = (),
 ) -> list[tuple[str, Any]]:
     """Split into `--name value`, `--name=value`, `--name` and values alone; dashes become underscores.
 
     Args:
         arguments: words from the shell.
-        switches: names whose value is `true`, `false` or absent.
+        switches: values of each name whose value can be absent, such as true, false and "".
         lists: names that take all words up to the next `--name`.
 
     Returns:
@@ -47,9 +50,9 @@ def split(
             name, value = "", word
         elif name in lists:
             count = next((index for index, other in enumerate(rest) if other.startswith("--")), len(rest))
-            value = [text][: len(equals)] + rest[:count]
+            value = [text][: len(equals)] + rest[:count] or None
             del rest[:count]
-        elif not equals and following and (name not in switches or rest[0] in ("true", "false")):
+        elif not equals and following and (name not in switches or rest[0].strip() in switches[name]):
             value = rest.pop(0)
         found.append((name, value))
     return found

@@ -41,6 +41,7 @@ CARD = "card.json"
 SAMPLES = 1000  # by default
 UNSET = (None, "", "auto", False)  # values of flags that nobody gave
 NETS = ("alex", "vgg")
+NONE = "none"  # of LPIPS or perturbations
 EXAMPLES = 64  # images whose captions are checked for class names
 
 
@@ -105,11 +106,11 @@ class Evaluation:
             of torch.export, or an .onnx file; programs take images in [-1, 1] and are run, so use one you
             trust. A .txt file beside it lists its classes, one per line; by default they are the run's.
             Captions count if they name exactly one class.
-        lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. Empty to skip
-            LPIPS.
+        lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. `none` to
+            skip LPIPS.
         perturb: shares of codes, separated by commas, that are replaced by others of the same image before
-            decoding; the distances of these reconstructions (pKID, pFID) forecast those of samples. Empty to
-            skip them.
+            decoding; the distances of these reconstructions (pKID, pFID) forecast those of samples.
+            `none` to skip them.
         out: folder for the card and the pictures; RUN/evaluation or GENERATED.evaluation by default.
         batch_size: images per batch, and samples per batch.
         device: auto, cpu, cuda or mps.
@@ -148,7 +149,9 @@ class Evaluation:
         if any(not 0 < rate <= 1 for rate in self.rates):
             raise UserError(f"perturb must be numbers above 0, at most 1, got {self.perturb}")
         if unknown := set(self.nets) - set(NETS):
-            raise UserError(f"unknown lpips {', '.join(sorted(unknown))}; use {' or '.join(NETS)}, or both")
+            raise UserError(
+                f"unknown lpips {', '.join(sorted(unknown))}; use {' or '.join(NETS)}, both, or {NONE}"
+            )
 
     @property
     def are_npz(self) -> bool:
@@ -158,15 +161,17 @@ class Evaluation:
     @property
     def nets(self) -> list[str]:
         """Networks of LPIPS by name."""
-        return [name.strip() for name in self.lpips.split(",") if name.strip()]
+        return [] if self.lpips == NONE else [name.strip() for name in self.lpips.split(",")]
 
     @property
     def rates(self) -> list[float]:
         """Shares of perturbed codes."""
         try:
-            return [float(rate) for rate in self.perturb.split(",") if rate.strip()]
+            return [] if self.perturb == NONE else [float(rate) for rate in self.perturb.split(",")]
         except ValueError as error:
-            raise UserError(f"perturb must be numbers separated by commas, got {self.perturb}") from error
+            raise UserError(
+                f"perturb must be numbers separated by commas, or {NONE}, got {self.perturb}"
+            ) from error
 
     @property
     def folder(self) -> Path:

@@ -87,8 +87,7 @@ class OptionWidgets:
 
         shared = {"value": as_text(offer.default), "label": offer.label}
         if offer.choices:
-            named = [(choice or "as trained", choice) for choice in offer.choices]
-            return gr.Dropdown(named, info=offer.words, **shared)
+            return gr.Dropdown(offer.choices, info=offer.words, **shared)
         if offer.ends:
             return gr.Slider(*offer.ends, step=0.01, **shared)
         if isinstance(offer.default, tuple):

@@ -210,5 +210,5 @@ def test_encode_rejects_an_empty_out(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     assert main(["encode", str(run), "--out", "", "--data.source", "shapes:40"]) == 2
-    assert "--out is empty; expected a path" in capsys.readouterr().err
+    assert "--out is empty; expected path" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
