@@ -2,15 +2,20 @@
 
 Batches double in size up to the real one, as long as the next is expected to fit. If the real batch does not
 fit, its peak is extrapolated linearly from the last two. A GPU's peak is that of torch's allocator; on the
-CPU it is the largest resident size. All steps run in one process with the whole model, and the difference for
+CPU it is the largest resident size. A limit of the shell (`ulimit -v`) or of a container (cgroup v2) counts
+as the memory of the machine. All steps run in one process with the whole model, and the difference for
 several processes is added. Validation needs less memory than a step. An adversary acts from the first step,
 because its steps are the most expensive. `benchmarks/memory.py` compares estimates with real runs.
 """
 
+import errno
 import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -28,6 +33,45 @@ from genstack.training.training import Training
 
 MIN_BATCH = 2  # images of the first batch
 STEPS = 3  # timed steps
+CGROUPS = Path("/sys/fs/cgroup")
+COPIES = 3  # of the weights at least: weights, gradients and a moment
+#: Words of the CPU's allocators in a RuntimeError, which has no type of its own.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
+
+
+class OutOfMemory(UserError):
+    """A model or its batch does not fit into the memory."""
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Raise `OutOfMemory` for errors of allocators in this context."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{what}; lower data.batch_size, data.resolution or --size") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return True for errors of the allocators of GPU, CPU, Python and the system."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in text for words in NO_MEMORY
+    )
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process in the middle of a step, as nothing needs to be saved."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -97,7 +141,16 @@ class Estimate:
             training.adversary.start, training.adversary.ramp = 0, 0
 
     def memory(self) -> Memory:
-        """Estimate the peak of one process, from steps that fit."""
+        """Estimate the peak of one process, from steps that fit.
+
+        Raises:
+            OutOfMemory: a batch that should fit does not.
+        """
+        device = torch.cuda.get_device_name() if self.cuda else self.machine
+        least = COPIES * sum(parameter.nbytes for parameter in self.learning()) + self.extra
+        if least > self.available > 0:
+            return Memory(least, self.available, device, measured=False)
+        self.reset_peak()
         size = min(MIN_BATCH, self.micro_batch)
         peaks = {size: self.peak(size)}
         while size < self.micro_batch:
@@ -106,9 +159,19 @@ class Estimate:
                 break
             size = next_size
             peaks[size] = self.peak(size)
-        device = torch.cuda.get_device_name() if self.cuda else self.machine
         needed = extrapolate(peaks, self.micro_batch) + self.extra
         return Memory(needed, self.available, device, size == self.micro_batch)
+
+    def learning(self) -> Iterator[torch.nn.Parameter]:
+        """Weights that are trained."""
+        return chain(*(network.parameters() for network in self.training.networks()))
+
+    def reset_peak(self) -> None:
+        """Forget the peak of what this process did before."""
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        with suppress(OSError):  # elsewhere than on Linux, and where the system does not allow it
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def peak(self, batch_size: int) -> int:
         """Return the peak in bytes after two steps with this batch size."""
@@ -129,8 +192,9 @@ class Estimate:
             return 0
         if self.schedule.strategy == "fsdp":
             return -sharding_savings(self.training.model, self.schedule.processes)
-        learning = chain(*(network.parameters() for network in self.training.networks()))
-        return sum(parameter.nbytes for parameter in learning)  # gradients are copied to communicate them
+        return sum(
+            parameter.nbytes for parameter in self.learning()
+        )  # gradients are copied to communicate them
 
     @property
     def local_processes(self) -> int:
@@ -159,18 +223,17 @@ class Estimate:
         )
         trainer = schedule.trainer(Path(), [probe], Logging(images=0))
         self.training.data.batch_size = batch_size
+        where = "GPU; plan with --trainer.accelerator cpu" if self.cuda else "this machine"
         try:
-            trainer.fit(self.training)
+            with memory_errors(
+                f"the whole model and {batch_size} images do not fit into the memory of {where}"
+            ):
+                trainer.fit(self.training)
         except ProbeDone:
             return probe.seconds
         except SystemExit as error:  # Lightning exits after Ctrl-C, and ignores the next one
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from error
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"the whole model and {batch_size} images do not fit on {self.training.device}; "
-                f"plan with --trainer.accelerator cpu, or make the model smaller"
-            ) from error
         finally:
             self.training.data.batch_size = self.batch_size
         raise AssertionError("a probe ends before its training")
@@ -200,8 +263,22 @@ def machine_memory() -> int:
     """Return the bytes that this process has or could get; 0 where it is unknown."""
     table = Path("/proc/meminfo")
     if table.exists():
-        return (kilobytes(table, "MemAvailable") + kilobytes(Path("/proc/self/status"), "VmRSS")) * 1024
+        free = min([kilobytes(table, "MemAvailable") * 1024, *free_below_limits()])
+        return max(0, free) + kilobytes(Path("/proc/self/status"), "VmRSS") * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+
+
+def free_below_limits() -> Iterator[int]:
+    """Yield the bytes left below each limit of the shell and of the container (Linux)."""
+    own = Path("/proc/self")
+    if limit := re.search(r"^Max address space +(\d+)", (own / "limits").read_text(), re.MULTILINE):
+        yield int(limit[1]) - kilobytes(own / "status", "VmSize") * 1024
+    folder = CGROUPS / (own / "cgroup").read_text().rpartition("0::/")[2].strip()
+    for group in (folder, *folder.parents):
+        with suppress(OSError, ValueError):  # the root has no such file, and no limit is "max"
+            most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+            cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+            yield most - used + int(cached[1] if cached else 0)
 
 
 def kilobytes(file: Path, name: str) -> int:

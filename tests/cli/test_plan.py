@@ -1,5 +1,6 @@
 """Estimates of `genstack plan`."""
 
+import errno
 import re
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from genstack.cli.main import main
 from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.cli.verbs import plan
+from genstack.training import estimate
 from genstack.training.compressor import CompressorTraining
 from genstack.training.estimate import Estimate, Memory
 from genstack.training.run import Run
@@ -44,19 +46,19 @@ def test_plan_prints_estimates_and_writes_nothing(command, tmp_path, capsys):
 def test_plan_estimates_one_of_several_processes():
     """Of cut weights a part; whole ones, and their gradients once more, as these are sent in pieces."""
 
-    def estimate(*flags):
+    def planned(*flags):
         stage = STAGES["compressor"]
         parts, training = build_training(stage, stage.parse([*TINY, *flags]), Run(Path("runs")))
         return Estimate(training, parts.trainer)
 
-    alone = estimate()
+    alone = planned()
     assert alone.extra == 0 and alone.machine == "this machine"
-    ddp = estimate("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    ddp = planned("--trainer.devices", "2", "--trainer.strategy", "ddp")
     weights = sum(parameter.nbytes for parameter in ddp.training.model.parameters())
     assert ddp.extra == weights and ddp.machine == "this machine for each of 2"
-    two, four = (estimate("--trainer.devices", count, "--trainer.strategy", "fsdp") for count in "24")
+    two, four = (planned("--trainer.devices", count, "--trainer.strategy", "fsdp") for count in "24")
     assert -5 * weights < four.extra < two.extra < 0
-    hosts = estimate("--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "fsdp")
+    hosts = planned("--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "fsdp")
     assert hosts.extra == two.extra and hosts.machine == "this machine"
 
 
@@ -100,13 +102,53 @@ def test_an_interrupt_while_threads_are_measured_is_one(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-def test_probe_out_of_memory_is_one_line(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_probe_out_of_memory_is_one_line(tmp_path, capsys, monkeypatch, error):
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(CompressorTraining, "training_step", full)
     assert main(["plan", "compressor", *TINY, "--runs", str(tmp_path)]) == 2
-    assert "the whole model and 2 images do not fit on cpu; plan with" in capsys.readouterr().err
+    assert "the whole model and 2 images do not fit into the memory of this machine; lower" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_model_that_cannot_fit_is_not_run(monkeypatch):
+    """Its weights, gradients and moments alone are more than the memory."""
+    stage = STAGES["compressor"]
+    parts, training = build_training(stage, stage.parse(TINY), Run(Path()))
+    planned = Estimate(training, parts.trainer)
+    least = 3 * sum(parameter.nbytes for parameter in training.model.parameters())
+    monkeypatch.setattr(Estimate, "available", least - 1)
+    monkeypatch.setattr(Estimate, "peak", lambda *_: pytest.fail("it would fill the memory"))
+    assert planned.memory() == Memory(least, least - 1, "this machine", measured=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="Linux")
+def test_limits_of_shell_and_container_are_the_memory(monkeypatch, tmp_path):
+    free, megabyte = estimate.machine_memory(), 2**20
+    group = tmp_path / Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    group.mkdir(parents=True, exist_ok=True)
+    for name, text in {
+        "max": 300 * megabyte,
+        "current": 200 * megabyte,
+        "stat": "anon 1\ninactive_file 7",
+    }.items():
+        (group / f"memory.{name}").write_text(f"{text}\n")
+    monkeypatch.setattr(estimate, "CGROUPS", tmp_path)
+    assert 100 * megabyte + 7 in estimate.free_below_limits()
+    assert estimate.machine_memory() < free
+    (group / "memory.max").write_text("max\n")
+    assert 100 * megabyte + 7 not in estimate.free_below_limits()
 
 
 def test_plan_of_a_prior_accepts_codes(tmp_path, capsys):

@@ -12,14 +12,15 @@ Open-MAGVIT2 (arXiv:2409.04410). What sizes above `small` reach has not been mea
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from genstack.cli.commands import Command
 from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.source import choices
 from genstack.errors import UserError
 
-SIZES = ("tiny", "small", "base", "large")
+Size = Literal["tiny", "small", "base", "large"]
+SIZES: tuple[str, ...] = get_args(Size)
 Table = Mapping[str, Mapping[str, Any]]
 
 BACKBONE: Table = {

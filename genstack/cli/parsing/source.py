@@ -357,7 +357,7 @@ def _words(node: ast.expr, module: str) -> str:
     if len(members := _members(node)) > 1:
         return "|".join(dict.fromkeys(_words(member, module) for member in members))
     name = _name(node) or ast.unparse(node)
-    if alias := _constant(name, module):
+    if name not in WORDS and (alias := _constant(name, module)):
         return _words(alias, module)
     if isinstance(node, ast.Subscript) and name == "Literal":
         return "|".join(filter(None, (str(ast.literal_eval(entry)) for entry in _inner(node))))
@@ -381,6 +381,12 @@ def _literal(node: ast.expr, module: str) -> str:
 
 
 def _constant(name: str, module: str) -> ast.expr | None:
-    """Return the value of a constant or type alias in a module."""
-    assigned = [entry for entry in tree(module).body if isinstance(entry, ast.Assign)]
-    return next((entry.value for entry in assigned if name in map(_name, entry.targets)), None)
+    """Return the value of a constant or type alias that a module defines, or imports from a known one."""
+    for entry in tree(module).body:
+        if isinstance(entry, ast.Assign) and name in map(_name, entry.targets):
+            return entry.value
+        if isinstance(entry, ast.ImportFrom) and is_known(home := imported(entry, module)):
+            for alias in entry.names:
+                if name == (alias.asname or alias.name):
+                    return _constant(alias.name, home)
+    return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -27,7 +27,7 @@ from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.parser import Parser
 from genstack.cli.parsing.paths import Place, Trained, check_name, data_settings
-from genstack.cli.parsing.sizes import size_settings
+from genstack.cli.parsing.sizes import Size, size_settings
 from genstack.data import ImageData
 from genstack.data.codes.data import open_data
 from genstack.data.codes.header import encoded_source, read_header
@@ -59,7 +59,7 @@ class CompressorRun:
     name: str = "compressor"
     runs: Place = "runs"
     dry_run: bool = False
-    size: Literal["tiny", "small", "base", "large"] | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class PriorRun:
     name: str = "prior"
     runs: Place = "runs"
     dry_run: bool = False
-    size: Literal["tiny", "small", "base", "large"] | None = None
+    size: Size | None = None
 
 
 class Stage(ABC):

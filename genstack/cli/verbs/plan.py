@@ -3,17 +3,11 @@
 genstack plan DIR
 """
 
-import re
 import shlex
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
 from pathlib import Path
-from statistics import median
-from typing import Literal
 
 import torch
 from jsonargparse import Namespace
@@ -21,26 +15,19 @@ from jsonargparse import Namespace
 from genstack.cli.commands import commands
 from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place
-from genstack.cli.parsing.sizes import SIZES
+from genstack.cli.parsing.sizes import SIZES, Size
 from genstack.cli.parsing.stages import STAGES, Stage, build_training
 from genstack.cli.parsing.words import unknown
-from genstack.data.source import Source
+from genstack.cli.proposal import FEWEST, LARGEST_ON_CPU, STEPS_ON_CPU, Cost, Proposal, survey
 from genstack.data.sources import open_source
 from genstack.errors import UserError
 from genstack.layout import Layout
 from genstack.losses.schedule import steps
-from genstack.training.estimate import STEPS, Estimate, Memory
+from genstack.training.estimate import STEPS, Estimate, Memory, OutOfMemory, memory_errors, stop_at_once
 from genstack.training.run import Run
 from genstack.training.training import Training
 
-#: Sides of images that are proposed, and numbers of pictures below which a size is; rules of thumb.
-RESOLUTIONS = (8, 16, 32, 64, 128, 256)
-FEWEST = {"tiny": 5_000, "small": 100_000, "base": 1_000_000}
-SAMPLED = 200  # pictures whose size is looked at
-GENERATED = 64  # pixels of pictures that are drawn on demand
-FEW_CODES = 256  # of one image, up to which a prior samples code after code
-LARGEST_ON_CPU = 32  # pixels of images that a CPU learns within hours
-STEPS_ON_CPU = "5000"
+LONGEST = 86400.0  # seconds of a training that is proposed
 
 
 @dataclass(frozen=True)
@@ -49,12 +36,12 @@ class Pictures:
 
     Args:
         source: anything that `--data.source` takes, such as a folder of pictures.
-        size: size to propose; null for the one that suits the number of pictures, or the next smaller one
-            that fits the memory.
+        size: size to estimate; null for the largest that suits the number of pictures, fits the memory and
+            trains within a day.
     """
 
     source: Place
-    size: Literal["tiny", "small", "base", "large"] | None = None
+    size: Size | None = None
 
 
 def run(arguments: list[str]) -> int | None:
@@ -67,86 +54,79 @@ def run(arguments: list[str]) -> int | None:
     return None
 
 
-def propose(pictures: Pictures) -> None:
-    """Print commands for both stages, and the estimate of the first."""
-    name = pictures.source
-    if get_close_matches(name, STAGES, n=1) and not Path(name).expanduser().exists():
-        raise UserError(unknown("stage or folder", name, STAGES))
-    source = open_source(name)
-    side = int(median(picture_sides(source)))
-    gpu = torch.cuda.is_available()
-    most = side if gpu else min(side, LARGEST_ON_CPU)
-    resolution = max((one for one in RESOLUTIONS if one <= most), default=RESOLUTIONS[0])
-    size = next((size for size, most in FEWEST.items() if len(source) < most), "large") if gpu else "tiny"
-    why = (
-        f"{len(source):,} pictures"
-        if gpu
-        else f"no GPU: at most {LARGEST_ON_CPU} pixels and {STEPS_ON_CPU} steps"
-    )
-    print(f"pictures {len(source):,}, the shorter side of half of them has {side} pixels or more")
-    print(f"propose  resolution {resolution}, --size {size} ({why})")
-    sizes = [pictures.size] if pictures.size else SIZES[SIZES.index(size) :: -1]
-    for tried in sizes:
-        if tried != size:
-            print(f"instead  --size {tried} ({'as you asked' if pictures.size else 'smaller'})")
-        if print_proposal(name, resolution, tried):
-            break
-    others = ", ".join(other for other in SIZES if other not in sizes)
-    if others:
-        print(f"genstack plan {shlex.quote(name)} --size SIZE estimates another size: {others}")
-
-
-def print_proposal(name: str, resolution: int, size: str) -> bool:
-    """Print commands for both stages, and the estimate of the first; return True if it fits the memory."""
-    compressor, prior = ("vqgan", "autoregressive")
-    if resolution < 32:  # that recipe halves the side three times
-        compressor, prior = "configs/demo/compressor.yaml", "configs/demo/prior.yaml"
-    elif (resolution // 8) ** 2 > FEW_CODES:
-        prior = "masked"
-    run_name = re.sub(r"[^\w-]+", "-", Path(name).stem).strip("-") or "pictures"
-    data = ["--data.source", name, "--data.resolution", str(resolution)]
-    short = [] if torch.cuda.is_available() else ["--trainer.max-steps", STEPS_ON_CPU]
-    words = ["--config", compressor, "--size", size, *data, *short, "--name", run_name]
-    print(f"first    genstack train compressor {shlex.join(words)}")
-    then = [
-        "--compressor",
-        f"runs/{run_name}",
-        "--config",
-        prior,
-        "--size",
-        size,
-        *short,
-        "--name",
-        f"{run_name}-prior",
-    ]
-    print(f"then     genstack train prior {shlex.join(then)}")
-    print(
-        "here is the estimate of the first; `genstack plan prior ...` estimates the other after it",
-        flush=True,
-    )
-    stage = STAGES["compressor"]
-    return print_plan(stage, stage.parse(words))
-
-
-def picture_sides(source: Source) -> list[int]:
-    """The shorter sides of some pictures, spread over all.
+def propose(request: Pictures) -> None:
+    """Measure sizes from the smallest on, and print the commands of the largest that fits.
 
     Raises:
-        UserError: none can be read.
+        UserError: not even the smallest fits the memory.
     """
-    sides = []
-    for number in range(0, len(source), max(1, len(source) // SAMPLED)):
-        with suppress(UserError):
-            info = source.info(number)
-            sides.append(min(info.height, info.width) or GENERATED)
-    if not sides:
-        raise UserError("no picture can be read; genstack data check lists why")
-    return sides
+    name = request.source
+    if get_close_matches(name, STAGES, n=1) and not Path(name).expanduser().exists():
+        raise UserError(unknown("stage or folder", name, STAGES))
+    pictures, gpu = survey(open_source(name)), torch.cuda.is_available()
+    proposals = [Proposal(name, pictures, size, gpu) for size in ([request.size] if request.size else SIZES)]
+    print(f"pictures {pictures.count:,}, the shorter side of half of them has {pictures.side} pixels or more")
+    shorter = "" if gpu else f" (no GPU: at most {LARGEST_ON_CPU} pixels, and {STEPS_ON_CPU} steps)"
+    print(f"images   {proposals[0].resolution} pixels wide and high{shorter}")
+    print("measuring a few steps of both stages, size by size ...", flush=True)
+    chosen, reason = None, "the largest size"
+    for proposal in proposals:
+        size, fewest = proposal.size, FEWEST[proposal.size]
+        if pictures.count < fewest and request.size is None:
+            reason = f"{size} suits {fewest:,} pictures or more"
+            break
+        costs = print_costs(proposal)
+        if costs is None:
+            reason = f"{size} does not fit the memory"
+            break
+        longest = max(cost.steps * cost.seconds for cost in costs)
+        if longest > LONGEST and chosen:
+            reason = f"{size} takes {duration(longest)}"
+            break
+        chosen = proposal
+    if chosen is None:
+        raise UserError(f"--size {reason}; {smaller_advice(proposals[0])}")
+    print(f"propose  --size {chosen.size} ({'as you asked' if request.size else reason})")
+    first, then = chosen.commands()
+    print(f"first    {first}\nthen     {then}")
+    print("nothing was written", flush=True)
 
 
-def print_plan(stage: Stage, settings: Namespace) -> bool:
-    """Run a few training steps, print the estimate, and return True if it fits the memory."""
-    parts, training = build_training(stage, settings, Run(Path()))
+def smaller_advice(proposal: Proposal) -> str:
+    """Suggest what to do if a size does not fit."""
+    if proposal.size != SIZES[0]:
+        return f"genstack plan {shlex.quote(proposal.source)} looks for one that does"
+    return f"lower --data.batch_size or --data.resolution of: {proposal.commands()[0]}"
+
+
+def print_costs(proposal: Proposal) -> list[Cost] | None:
+    """Print and return what both stages cost; None if one does not fit the memory."""
+    costs = []
+    try:
+        for cost in proposal.costs():
+            print(f"{proposal.size:8} {cost_line(cost)}", flush=True)
+            costs.append(cost)
+    except OutOfMemory as error:
+        print(f"{proposal.size:8} {error}", flush=True)
+        return None
+    return costs if costs[-1].memory.fits else None
+
+
+def cost_line(cost: Cost) -> str:
+    """Format weights, memory and time of a stage."""
+    memory = cost.memory
+    line = f"{cost.stage:10}  {cost.weights / 1e6:5.1f} M weights"
+    if memory.needed:
+        line += f"  {memory.needed / 1e9:5.2f} of {memory.available / 1e9:.2f} GB"
+    if not memory.fits:
+        return f"{line}: does not fit"
+    return f"{line}  {cost.steps} steps of {cost.seconds:.3g} s: {duration(cost.steps * cost.seconds)}"
+
+
+def print_plan(stage: Stage, settings: Namespace) -> None:
+    """Run a few training steps, and print the estimate."""
+    with memory_errors("the weights do not fit into the memory"):
+        parts, training = build_training(stage, settings, Run(Path()))
     estimate = Estimate(training, parts.trainer)
     print("\n".join([model_line(training), *code_lines(training), *batch_lines(estimate)]), flush=True)
     with stop_at_once():
@@ -156,17 +136,6 @@ def print_plan(stage: Stage, settings: Namespace) -> bool:
             print(f"measuring the time of {STEPS} steps ...", flush=True)
             print(time_line(estimate))
     print("nothing was written", flush=True)
-    return memory.fits
-
-
-@contextmanager
-def stop_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process in the middle of a step, as nothing needs to be saved."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def model_line(training: Training) -> str:
