@@ -15,11 +15,15 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import jaxtyping
 import pytest
-import torch
+
+if TYPE_CHECKING:  # imported where it is used: the process that starts the workers of xdist needs no torch
+    from genstack.compressor import Network
+    from genstack.layout import CodeLayout
+    from genstack.transformer import Backbone
 
 followed = jaxtyping.jaxtyped
 
@@ -60,37 +64,78 @@ def shaped(hint: Any) -> bool:
 
 jaxtyping.jaxtyped = checked  # before the first import of genstack
 
-import genstack.compressor  # noqa: E402
-from genstack.compressor import Network  # noqa: E402
-from genstack.discovery import discover  # noqa: E402
-from genstack.layout import CodeLayout  # noqa: E402
-from genstack.transformer import Backbone  # noqa: E402
-
-LAYOUTS = {
-    "one grid": CodeLayout((24, 40), 11, ((3, 5),)),
-    "two grids": CodeLayout((24, 32), 11, ((1, 2), (3, 4))),
-    "depth 2": CodeLayout((16, 24), 11, ((2, 3),), depth=2),
-    "one row": CodeLayout((32, 32), 11, ((1, 9),)),
-}
-
 os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
-# `torch.manual_seed` writes down the stack once for each kind of device that is not there.
-SEED = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
-torch.set_num_threads(1)  # as many processes as cores run tests; more threads would wait for each other
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each worker of xdist begin with whole slow modules and end with fast tests.
+
+    Each begins with an equal part of the list. An idle one takes half of what another has left, from the end:
+    it would split slow modules, whose fixtures are then made twice, and the last test could be a long one.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    weights = {path: sum(map(weight, members)) for path, members in modules.items()}
+    parts: list[list[Path]] = [[] for _ in range(workers)]
+    for path in sorted(filter(weights.get, weights), key=lambda path: -weights[path]):
+        min(parts, key=lambda part: sum(map(weights.__getitem__, part))).append(path)
+    fast = [item for path, members in modules.items() if not weights[path] for item in members]
+    size, order = -(-len(items) // workers), []
+    for part in parts:
+        slow = [item for path in part for item in modules[path]]
+        end = max(size - len(slow), 0)
+        order += slow + fast[:end]
+        del fast[:end]
+    if workers > 1:
+        items[:] = order + fast
+
+
+def weight(item: pytest.Item) -> int:
+    """Rough share of a test in the time of the suite; 0 for a fast test."""
+    marks = {mark.name for mark in item.iter_markers()}
+    return 5 if "distributed" in marks else int("slow" in marks or "nightly" in marks)
 
 
 def pytest_collection_finish() -> None:
-    """Freeze imported objects, so that garbage collection does not visit a million objects again."""
+    """Compute in one thread, unless OMP_NUM_THREADS is set: as many processes as cores run tests.
+
+    Imported objects are frozen, so that garbage collection does not visit a million objects again.
+    """
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     gc.collect()
     gc.freeze()
     gc.collect()  # counts the few that are left: a full collection waits for a quarter as many new ones
 
 
+@functools.cache
+def seed() -> Callable[[int], Any]:
+    """Return the function that seeds torch.
+
+    `torch.manual_seed` writes down the stack once for each kind of device that is not there.
+    """
+    import torch
+
+    return torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test draws the same numbers, whichever tests ran before it."""
-    SEED(0)
+    seed()(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unsynchronized() -> Iterator[None]:
+    """Files are not awaited on the disk: a test sees them all the same, and no test can cut the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +232,8 @@ def in_processes(
 ) -> Callable[..., list[Any]]:
     """Call a function of a test's file with a rank in two processes, and return what each returned."""
 
+    import torch
+
     def call(function: Callable[[int], Any]) -> list[Any]:
         folder, code = tmp_path_factory.mktemp("processes"), function.__code__
         with socket.socket() as free:
@@ -226,14 +273,28 @@ SMALL = {
     "heads": 2,
     "tokens": 5,
 }
-NETWORKS = discover(genstack.compressor, Network)
 
 
-@pytest.fixture(params=NETWORKS)
-def network(request: pytest.FixtureRequest) -> Network:
+@functools.cache
+def networks() -> "dict[str, type[Network]]":
+    """Every network of the package, by name."""
+    import genstack.compressor
+    from genstack.discovery import discover
+
+    return discover(genstack.compressor, genstack.compressor.Network)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of a network with each network."""
+    if "network" in metafunc.fixturenames:
+        metafunc.parametrize("network", networks(), indirect=True)
+
+
+@pytest.fixture
+def network(request: pytest.FixtureRequest) -> "Network":
     """Each network of its folder, with every size that it knows made small."""
-    torch.manual_seed(0)
-    plan = NETWORKS[request.param]
+    seed()(0)
+    plan = networks()[request.param]
     known = inspect.signature(plan).parameters
     return plan(**{name: size for name, size in SMALL.items() if name in known})
 
@@ -245,6 +306,7 @@ WORDS = ("a", "and", "circle", "high", "left", "low", "of", "red", "blue", "ring
 def text_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small T5 that learned nothing, with a tokenizer of a few words."""
     import tokenizers
+    import torch
     import transformers
 
     folder = tmp_path_factory.mktemp("text_encoder")
@@ -266,20 +328,34 @@ def text_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
-def layout(request) -> CodeLayout:
-    return request.param
+#: Image size, codebook size, grids and depth.
+LAYOUTS = {
+    "one grid": ((24, 40), 11, ((3, 5),), 1),
+    "two grids": ((24, 32), 11, ((1, 2), (3, 4)), 1),
+    "depth 2": ((16, 24), 11, ((2, 3),), 2),
+    "one row": ((32, 32), 11, ((1, 9),), 1),
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request) -> "CodeLayout":
+    from genstack.layout import CodeLayout
+
+    return CodeLayout(*LAYOUTS[request.param])
 
 
 @pytest.fixture
-def tiny() -> Backbone:
+def tiny() -> "Backbone":
     """A backbone for priors that are built in milliseconds."""
+    from genstack.transformer import Backbone
+
     return Backbone(width=24, depth=2, heads=3, dropout=0.0)
 
 
 @pytest.fixture
 def save_untrained(tmp_path: Path) -> Callable[[Callable[[], Any]], Path]:
     """Save a network of transformers that learned nothing in a folder; no weight is a zero or a one."""
+    import torch
 
     def save(build: Callable[[], Any]) -> Path:
         with torch.random.fork_rng():

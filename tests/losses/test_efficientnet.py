@@ -15,7 +15,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
-def network():
+def efficientnet():
     return EfficientNetLite0(size=None).build()
 
 
@@ -25,17 +25,17 @@ def photograph(name):
 
 
 @pytest.mark.parametrize(("part", "height", "width"), [("whole", 64, 64), ("odd", 61, 47)])
-def test_efficientnet_matches_the_published_network(network, part, height, width):
+def test_efficientnet_matches_the_published_network(efficientnet, part, height, width):
     """tests/golden/efficientnet: logits and means of maps by efficientnet-lite-pytorch 0.1.0."""
     pixels = torch.from_numpy(np.array(Image.open(GOLDEN / "lpips" / "ex_ref.png")))
     images = rearrange(pixels, "h w c -> 1 c h w")[..., :height, :width] / 127.5 - 1
-    truth, seen = np.load(GOLDEN / "efficientnet" / "ex_ref.npz"), network(images)
+    truth, seen = np.load(GOLDEN / "efficientnet" / "ex_ref.npz"), efficientnet(images)
     np.testing.assert_allclose(seen.logits[0].numpy(), truth[f"{part}_logits"], atol=2e-4)
     for found, block in zip(seen.maps, MAPS, strict=True):
         means = reduce(found, "1 d h w -> d", "mean").numpy()
         np.testing.assert_allclose(means, truth[f"{part}_map{block}"], atol=2e-4)
-    assert tuple(found.shape[-2:] for found in seen.maps) == network.config.grids(height, width)
-    assert tuple(found.shape[1] for found in seen.maps) == network.config.widths
+    assert tuple(found.shape[-2:] for found in seen.maps) == efficientnet.config.grids(height, width)
+    assert tuple(found.shape[1] for found in seen.maps) == efficientnet.config.widths
 
 
 @pytest.mark.parametrize(("name", "classes"), [("chelsea", {281, 282, 285}), ("coffee", {967})])
