@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
 from genstack.compressor import Autoencoder, TiTok, ViT
 from genstack.compressor.networks.transformer import Transformer, sine_positions
@@ -18,6 +17,8 @@ CPU = torch.device("cpu")
 
 def test_sine_positions_match_diffusers():
     """The published function orders rows and columns the other way about."""
+    from diffusers.models.embeddings import get_2d_sincos_pos_embed  # takes a second to import
+
     theirs = get_2d_sincos_pos_embed(16, (3, 3), base_size=3, output_type="pt")
     ours = sine_positions(3, 3, 16, CPU)
     across, down = ours[:, 8:], ours[:, :8]
