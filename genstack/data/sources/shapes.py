@@ -1,11 +1,13 @@
 """Coloured shapes drawn on demand, with class labels, captions and segmentation maps."""
 
+import itertools
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from PIL import Image
 from torch import Tensor, from_numpy
 
@@ -51,6 +53,10 @@ class ShapesSource(Source):
 
     def label(self, number: int) -> int:
         return 0 if self.pairs else single_label(number)
+
+    def labels_of(self, numbers: Sequence[int]) -> Int64[np.ndarray, " n"]:
+        labels = itertools.repeat(0) if self.pairs else map(single_label, numbers)
+        return np.fromiter(labels, np.int64, len(numbers))
 
     def caption(self, number: int) -> str:
         return self.scene(number).caption
