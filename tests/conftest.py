@@ -29,7 +29,7 @@ followed = jaxtyping.jaxtyped
 
 
 def checked(*, typechecker: Callable) -> Callable:
-    """Decorate each function of genstack: check types always, and sizes where a hint has shapes.
+    """Decorate each function and dataclass of genstack: check types always, and sizes where a hint has shapes.
 
     Types are checked all the same. But jaxtyping binds the arguments of each call to learn names of sizes,
     which takes ten times as long, and readers of files call what has no sizes a hundred thousand times.
@@ -37,8 +37,10 @@ def checked(*, typechecker: Callable) -> Callable:
     """
 
     def decorate(member: Any) -> Any:
-        if not inspect.isfunction(member):
-            return followed(member, typechecker=typechecker)
+        if "__dataclass_fields__" in vars(member) and not hasattr(member.__init__, "__wrapped__"):
+            member.__init__ = decorate(member.__init__)
+        if inspect.isclass(member):
+            return member
         function = None
 
         @functools.wraps(member)

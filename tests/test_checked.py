@@ -7,6 +7,7 @@ from jaxtyping import TypeCheckError
 
 from genstack.cli.parsing.words import unknown
 from genstack.compressor.quantizers.nearest import nearest as nearest_rows
+from genstack.data.batch import Batch
 from genstack.layout import CodeLayout
 
 
@@ -22,5 +23,10 @@ def test_functions_without_shapes_have_types():
 
 
 def test_dataclasses_have_types():
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(BeartypeCallHintViolation):
         CodeLayout((16, 24), "6", ((2, 4),))
+
+
+def test_sizes_of_a_dataclass_have_to_agree():
+    with pytest.raises(TypeCheckError, match="parameter 'labels'"):
+        Batch(torch.zeros(2, 3, 8, 8), torch.zeros(3, dtype=torch.int64), {})
