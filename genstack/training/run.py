@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -186,9 +187,8 @@ class Run:
             return None
         try:
             file = path / REST if path.is_dir() else path
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            kept = {name: content[name] for name in ("global_step", "config", "threads")}
-            return kept | {"stopped": content.get("stopped", False)}
+            status = file.stat()
+            return read_checkpoint(file, status.st_ino, status.st_mtime_ns, status.st_size)
         except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a valid checkpoint; delete it to train from the start") from error
 
@@ -309,6 +309,19 @@ class Run:
             for path in list(self.folder.rglob(".*.writing")):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             yield
+
+
+@lru_cache(maxsize=1)
+def read_checkpoint(file: Path, *version: int) -> dict[str, Any]:
+    """Read a checkpoint without its tensors; kept, since the start of a training asks for it several times.
+
+    Args:
+        file: its path.
+        version: numbers that change whenever the file is written anew.
+    """
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    kept = {name: content[name] for name in ("global_step", "config", "threads")}
+    return kept | {"stopped": content.get("stopped", False)}
 
 
 def format_changes(changes: dict[str, str]) -> list[str]:
