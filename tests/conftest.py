@@ -29,7 +29,7 @@ followed = jaxtyping.jaxtyped
 
 
 def checked(*, typechecker: Callable) -> Callable:
-    """Decorate each function and dataclass of genstack: check types always, and sizes where a hint has shapes.
+    """Decorate functions and dataclasses of genstack: check types, and sizes where a hint has shapes.
 
     Types are checked all the same. But jaxtyping binds the arguments of each call to learn names of sizes,
     which takes ten times as long, and readers of files call what has no sizes a hundred thousand times.
