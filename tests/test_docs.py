@@ -1,6 +1,7 @@
 """Links, paths, commands and examples of README and docs are true."""
 
 import os
+import pydoc
 import re
 import shlex
 import subprocess
@@ -315,6 +316,22 @@ def test_the_example_of_a_source_and_a_prior_is_checked_and_trained(examples, tm
     assert "--plugin parts.py" in capsys.readouterr().err
     assert main(drawing) is None
     assert len(list(Path("samples").glob("*.png"))) == 8
+
+
+def test_contracts_of_plugins_are_those_of_the_code():
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|", text, re.MULTILINE)
+    assert [kind for kind, *_ in rows] == list(BASES)
+    for kind, contract, defined in rows:
+        first, *others = [pydoc.locate(name) for name in re.findall(r"`([\w.]+)`", contract)]
+        assert all(issubclass(each, pydoc.locate(BASES[kind])) for each in (first, *others)), kind
+        abstract = {
+            name
+            for name in getattr(first, "__abstractmethods__", ())
+            if name not in ("encode", "layout", "__init__")
+        }
+        named = set(re.findall(r"`(\w+)`", defined)) & {*dir(first), *first.__annotations__}
+        assert abstract <= named or "seldom" in defined, kind
 
 
 @pytest.mark.slow
