@@ -1,18 +1,24 @@
-"""The memory that `genstack plan` foretells, beside what a training of the same recipe takes.
+"""The memory and time that `genstack plan` foretells, beside what a training of the same recipe takes.
 
     python benchmarks/memory.py [NAME ...]
 
 Each recipe is planned in one process and trained for two steps, with a validation, in another (or in two
-that train together); both read `VmHWM`, the largest size that the system has seen of them (Linux).
+that train together); both read `VmHWM`, the largest size that the system has seen of them (Linux). The time
+of a step is processor time; that of the training is the difference of six steps and two. Rows of `--size`
+need the pictures of `python benchmarks/pictures.py --out runs/data --only emoji`.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from genstack.cli.main import main as genstack
+from genstack.cli.parsing.sizes import SIZES
 from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.cli.quiet import quiet
 from genstack.training.estimate import Estimate, resident_peak
@@ -21,7 +27,9 @@ from genstack.training.run import Run
 ROOT = Path(__file__).parents[1]
 CPU = "--data.workers 0 --trainer.accelerator cpu --log.images 4"
 SHAPES = f"--data.source shapes:200 --data.resolution 32 {CPU}"
-STEPS = "--trainer.max_steps 2 --trainer.validate_every 2"
+STEPS = "--trainer.max_steps {steps} --trainer.validate_every 100%"
+FEW, MORE = 2, 6  # steps of the two trainings
+EMOJI = f"--data.source runs/data/emoji/train.csv --data.resolution 32 {CPU}"
 SMALL = f"{SHAPES} --model.perceptual null"  # LPIPS needs weights that are fetched
 QUICK = "--trainer.max_steps 1 --trainer.validate_every 1 --data.batch_size 4 --data.limit 40"
 AUTOREGRESSIVE = "prior --config configs/prior/autoregressive.yaml"
@@ -69,9 +77,16 @@ RECIPES = {
         }.items()
     },
 }
+for size in SIZES:
+    RECIPES |= {
+        f"vqgan, size {size}": f"compressor --config vqgan --size {size} {EMOJI}",
+        f"autoregressive, size {size}": "prior --config autoregressive --compressor {emoji} "
+        f"{CPU} --size {size}",
+    }
 #: Compressors whose codes priors learn, trained for a step.
 BASES = {
     "digits": f"compressor --config configs/demo/compressor.yaml {CPU}",
+    "emoji": RECIPES["vqgan, size tiny"],
     "pairs": RECIPES["demo/pairs_compressor"],
     "shapes": RECIPES["compressor/vqvae"],
     **{name: RECIPES[f"compressor/{name}"] for name in ("residual", "multiscale", "vqvae2")},
@@ -79,20 +94,44 @@ BASES = {
 
 
 @quiet()
-def plan(words: list[str]) -> int:
-    """Estimate of a training."""
+def plan(words: list[str]) -> tuple[int, float]:
+    """Estimate of memory and of the time of a step."""
     stage = STAGES[words[0]]
-    parts, training = build_training(stage, stage.parse(words[1:]), Run(Path()))
-    return Estimate(training, parts.trainer).memory().needed
+    parts, training = build_training(stage, stage.parse([*words[1:], *steps(FEW)]), Run(Path()))
+    estimate = Estimate(training, parts.trainer)
+    needed = estimate.memory().needed
+    costs = [cost(lambda count=count: estimate.steps(count, estimate.micro_batch)) for count in (1, 4)]
+    return needed, (costs[1] - costs[0]) / 3
 
 
-def train(words: list[str]) -> int:
-    """Measured memory of a training."""
-    assert genstack(["train", *words]) is None
-    return resident_peak()
+def train(words: list[str]) -> tuple[int, float]:
+    """Measured memory of a training, and time of a step."""
+    costs, peak = [], 0
+    for count in (FEW, MORE):
+        costs.append(cost(lambda count=count: run([*words, *steps(count), "--name", f"steps{count}"])))
+        peak = peak or resident_peak()
+    return peak, (costs[1] - costs[0]) / (MORE - FEW)
 
 
-def measured(what: str, words: list[str]) -> int:
+def run(words: list[str]) -> None:
+    """Train, and raise if it fails."""
+    if genstack(["train", *words]):
+        raise SystemExit(f"genstack train {' '.join(words)} failed")
+
+
+def steps(count: int) -> list[str]:
+    """Options for some steps with one validation."""
+    return STEPS.format(steps=count).split()
+
+
+def cost(work: Callable[[], Any]) -> float:
+    """Processor seconds of work."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def measured(what: str, words: list[str]) -> list[float]:
     """Run a measurement in a new process; with several training processes, the first reports."""
     done = subprocess.run(
         [sys.executable, __file__, what, *words],
@@ -104,27 +143,32 @@ def measured(what: str, words: list[str]) -> int:
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    return int(done.stdout.split()[-1])
+    return [float(number) for number in done.stdout.splitlines()[-1].split()]
 
 
 def main() -> None:
     """One line for each recipe."""
-    if sys.argv[1:2] in (["plan"], ["train"]):
-        number = {"plan": plan, "train": train}[sys.argv[1]](sys.argv[2:])
+    kinds = {"plan": plan, "train": train, "base": lambda words: (run(words), 0)}
+    if sys.argv[1:2] and sys.argv[1] in kinds:
+        numbers = kinds[sys.argv[1]](sys.argv[2:])
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(number)
+            print(numbers[0] or 0, numbers[1])
         return
     with tempfile.TemporaryDirectory() as folder:
         bases = {name: f"{folder}/{name}" for name in BASES}
-        print("| recipe | foretold, MB | taken, MB | error |\n|---|---|---|---|")
+        title = ("recipe", "foretold, MB", "taken, MB", "error", "foretold, s", "taken, s", "error")
+        print(f"| {' | '.join(title)} |\n|{'---|' * len(title)}")
         for number, name in enumerate(sys.argv[1:] or RECIPES):
             for base, words in BASES.items():
                 if f"{{{base}}}" in RECIPES[name] and not Path(bases[base]).exists():
-                    measured("train", [*words.split(), *QUICK.split(), "--name", base, "--runs", folder])
-            words = [*RECIPES[name].format(**bases).split(), *STEPS.split()]
-            place = ["--name", f"r{number}", "--runs", folder]
-            foretold, taken = (measured(what, [*words, *place]) / 1e6 for what in ("plan", "train"))
-            print(f"| {name} | {foretold:.0f} | {taken:.0f} | {foretold / taken - 1:+.0%} |", flush=True)
+                    measured("base", [*words.split(), *QUICK.split(), "--name", base, "--runs", folder])
+            words = [*RECIPES[name].format(**bases).split(), "--runs", f"{folder}/r{number}"]
+            (memory, seconds), (peak, each) = (measured(what, words) for what in ("plan", "train"))
+            print(
+                f"| {name} | {memory / 1e6:.0f} | {peak / 1e6:.0f} | {memory / peak - 1:+.0%} "
+                f"| {seconds:.2f} | {each:.2f} | {seconds / each - 1:+.0%} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
