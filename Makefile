@@ -1,4 +1,4 @@
-# make demo: both stages on handwritten digits, from nothing to runs/demo/samples.png. make help lists the rest.
+# make demo: both stages on coloured shapes, from nothing to runs/demo/samples.png. make help lists the rest.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +15,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## make .venv and install genstack and its tests there
 
-demo: $(INSTALLED)  ## train both stages on handwritten digits and draw samples (4 minutes on 2 cores)
+demo: $(INSTALLED)  ## train both stages on coloured shapes and draw samples (4 minutes on 2 cores)
 	$(BIN)/genstack demo
 
 test: $(INSTALLED)  ## run the tests, without those marked nightly

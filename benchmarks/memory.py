@@ -37,12 +37,11 @@ QUANTIZERS = ("fsq", "lfq", "bsq", "ibq", "simvq", "residual", "multiscale")
 NETWORKS = ("vae", "dvae", "vqvae2", "vqgan", "vit_vqgan", "titok")
 #: What is trained: the recipes as they are, but for the size of the images.
 RECIPES = {
-    "demo/compressor": f"compressor --config configs/demo/compressor.yaml {CPU}",
-    "demo/prior": f"prior --config configs/demo/prior.yaml --compressor {{digits}} {CPU}",
-    "demo/shapes_compressor": "compressor --config configs/compressor/vqgan.yaml "
-    f"--config configs/demo/shapes_compressor.yaml {SHAPES}",
-    "demo/shapes_prior": f"{AUTOREGRESSIVE} --config configs/demo/shapes_prior.yaml "
-    f"--compressor {{shapes}} {CPU}",
+    "demo/digits_compressor": f"compressor --config configs/demo/digits_compressor.yaml {CPU}",
+    "demo/digits_prior": f"prior --config configs/demo/digits_prior.yaml --compressor {{digits}} {CPU}",
+    "demo/shapes_compressor": "compressor --config configs/demo/shapes_compressor.yaml "
+    f"{CPU} --data.source shapes:200",
+    "demo/shapes_prior": f"prior --config configs/demo/shapes_prior.yaml --compressor {{shapes}} {CPU}",
     "demo/pairs_compressor": "compressor --config configs/compressor/vqvae.yaml "
     f"--config configs/demo/pairs_compressor.yaml {CPU} --data.source shapes:pairs:200",
     "demo/pairs_prior": f"{AUTOREGRESSIVE} --config configs/prior/captions.yaml "
@@ -85,7 +84,7 @@ for size in SIZES:
     }
 #: Compressors whose codes priors learn, trained for a step.
 BASES = {
-    "digits": f"compressor --config configs/demo/compressor.yaml {CPU}",
+    "digits": f"compressor --config configs/demo/digits_compressor.yaml {CPU}",
     "emoji": RECIPES["vqgan, size tiny"],
     "pairs": RECIPES["demo/pairs_compressor"],
     "shapes": RECIPES["compressor/vqvae"],

@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/priors.py [--seconds 60] [--compressor RUN] [--out priors.json]
 
-Priors of one grid learn the same codes, those of configs/demo/compressor.yaml: of a run, or trained here.
+Priors of one grid learn the same codes, those of configs/demo/digits_compressor.yaml: of a run, or trained
+here.
 ResidualTransformer, NextScale and Hierarchical read codes that other priors do not; each has a small
 compressor of its own, and their nats are not those of the same codes. FlowMatching reads the latents of a VAE
 of the same network; its nats are a density, per latent number. The table goes to the terminal; `--out`
@@ -239,7 +240,7 @@ def looking() -> EfficientNetFeatures:
 
 
 def trained(compressor: Compressor, steps: int) -> Compressor:
-    """A compressor, trained as the demo's is."""
+    """A compressor of digits, trained by its recipe."""
     images = varied()[0]
     plan = Optimization(learning_rate=2e-3, warmup="5%")
     optimizer, schedule = plan.optimizer([compressor], steps)
@@ -344,9 +345,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--seconds", type=float, default=60.0, help="processor time to train each prior")
-    arguments.add_argument(
-        "--compressor", type=Path, help="run of the demo's compressor; trained if left out"
-    )
+    arguments.add_argument("--compressor", type=Path, help="run of digits_compressor; trained if left out")
     arguments.add_argument("--steps", type=int, default=200, help="of every compressor that is trained here")
     arguments.add_argument("--seed", type=int, default=0, help="of weights and of all noise in training")
     arguments.add_argument("--only", nargs="+", choices=list(MADE), default=list(MADE), help="some of them")

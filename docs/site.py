@@ -29,8 +29,10 @@ PICTURES = {
     "demo/clipart_compressor": "drawings and reconstructions: clipart-reconstructions.png",
     "demo/clipart_prior": "samples of captions that no training picture has: clipart.png",
     "demo/pairs_prior": "samples of two coloured shapes each: pairs.png",
-    "demo/compressor": "digits, each beside its reconstruction: recipes/demo-compressor.png",
-    "demo/prior": "samples of handwritten digits: digits.png",
+    "demo/digits_compressor": "digits, each beside its reconstruction: recipes/digits-compressor.png",
+    "demo/digits_prior": "samples of handwritten digits: digits.png",
+    "demo/shapes_compressor": "shapes, each beside its reconstruction: recipes/shapes-compressor.png",
+    "demo/shapes_prior": "samples of coloured shapes, by class: shapes.png",
 }
 #: Pages of the reference: title, and names by heading.
 CALLS = {

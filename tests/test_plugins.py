@@ -110,7 +110,7 @@ class Names(Export):
         return "pass"
 '''
 TINY = [
-    *("--config", "configs/demo/compressor.yaml", "--data.source", "grey", "--data.batch_size", "4"),
+    *("--config", "configs/demo/digits_compressor.yaml", "--data.source", "grey", "--data.batch_size", "4"),
     *("--trainer.max_steps", "2", "--log.images", "0", "--model.compressor.quantizer", "Flips"),
     *("--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"),
 ]

@@ -111,7 +111,12 @@ class Proposal:
     def compressor(self) -> list[str]:
         """Words after `genstack train compressor`."""
         small = self.resolution < STRIDE_RECIPES
-        recipe = ["--config", "configs/demo/compressor.yaml" if small else "vqgan", "--size", self.size]
+        recipe = [
+            "--config",
+            "configs/demo/digits_compressor.yaml" if small else "vqgan",
+            "--size",
+            self.size,
+        ]
         channels = ["--data.channels", "1" if self.pictures.gray else "3"] if small else []
         return [*recipe, *self.data, *channels, *self.steps, "--name", self.name]
 
@@ -119,7 +124,7 @@ class Proposal:
         """Words after `genstack train prior`, for the compressor's run or another place."""
         recipe = "autoregressive" if (self.resolution // 8) ** 2 <= FEW_CODES else "masked"
         if self.resolution < STRIDE_RECIPES:
-            recipe = "configs/demo/prior.yaml"
+            recipe = "configs/demo/digits_prior.yaml"
         below = ["--compressor", compressor or f"runs/{self.name}"]
         return [
             *(*below, "--config", recipe, "--size", self.size, *self.steps),

@@ -46,7 +46,7 @@ def test_classes_lists_discovered_classes(capsys):
 
 def test_show_completes_a_recipe_with_defaults(capsys):
     """Settings of the recipe are kept, and missing ones get defaults."""
-    recipe = DEMO / "compressor.yaml"
+    recipe = DEMO / "digits_compressor.yaml"
     assert main(["config", "show", str(recipe)]) is None
     shown = yaml.safe_load(capsys.readouterr().out)
     said = yaml.safe_load(recipe.read_text())
@@ -70,14 +70,14 @@ def test_show_of_a_missing_run_is_rejected(tmp_path, capsys):
 def test_bundled_recipes_are_found_from_any_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["config", "list"]) is None
-    assert "\nconfigs/demo/prior.yaml " in capsys.readouterr().out
-    assert main(["config", "show", "configs/demo/compressor.yaml"]) is None
+    assert "\nconfigs/demo/digits_prior.yaml " in capsys.readouterr().out
+    assert main(["config", "show", "configs/demo/digits_compressor.yaml"]) is None
     here = capsys.readouterr().out
-    assert main(["config", "show", str(DEMO / "compressor.yaml")]) is None
+    assert main(["config", "show", str(DEMO / "digits_compressor.yaml")]) is None
     assert capsys.readouterr().out == here
     Path("configs/demo").mkdir(parents=True)
-    Path("configs/demo/compressor.yaml").write_text("trainer: {max_steps: 7}\n")
-    assert main(["config", "show", "configs/demo/compressor.yaml"]) is None
+    Path("configs/demo/digits_compressor.yaml").write_text("trainer: {max_steps: 7}\n")
+    assert main(["config", "show", "configs/demo/digits_compressor.yaml"]) is None
     assert "max_steps: 7" in capsys.readouterr().out, "a file that is there comes first"
 
 

@@ -17,7 +17,7 @@ from genstack.training.estimate import Estimate, Memory
 from genstack.training.run import Run
 
 TINY = [
-    *("--config", "configs/demo/compressor.yaml", "--data.limit", "24", "--data.batch_size", "8"),
+    *("--config", "configs/demo/digits_compressor.yaml", "--data.limit", "24", "--data.batch_size", "8"),
     *("--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"),
     *("--trainer.accumulate_grad_batches", "2", "--trainer.accelerator", "cpu"),
 ]

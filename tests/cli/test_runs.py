@@ -11,7 +11,7 @@ from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.training.run import Run
 
 TINY = [
-    *("--config", "configs/demo/compressor.yaml", "--data.limit", "24", "--data.batch_size", "4"),
+    *("--config", "configs/demo/digits_compressor.yaml", "--data.limit", "24", "--data.batch_size", "4"),
     *("--trainer.max_steps", "2", "--log.images", "0"),
     *("--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"),
 ]
@@ -84,7 +84,14 @@ def test_failed_start_frees_the_run_name(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_prior_rejects_unseen_image_size(folder: Path, capsys) -> None:
-    flags = ["--config", "configs/demo/prior.yaml", "--compressor", str(folder), "--runs", str(folder.parent)]
+    flags = [
+        "--config",
+        "configs/demo/digits_prior.yaml",
+        "--compressor",
+        str(folder),
+        "--runs",
+        str(folder.parent),
+    ]
     assert main(["train", "prior", *flags, "--data.window", "0,128"]) == 2
     assert "the data's window is" in capsys.readouterr().err
     assert main(["train", "prior", *flags, "--data.channels", "3"]) == 2

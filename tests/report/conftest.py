@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     width = ["--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"]
     recipe = [
         "--config",
-        "configs/demo/compressor.yaml",
+        "configs/demo/digits_compressor.yaml",
         "--data.source",
         str(pictures),
         "--data.labels",
@@ -49,6 +49,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     ]
     assert main(["train", "compressor", *recipe, *shared, *width, "--name", "compressor"]) is None
     size = ["--model.prior.backbone.width", "16", "--model.prior.backbone.heads", "2"]
-    recipe = ["--config", "configs/demo/prior.yaml", "--compressor", str(root / "compressor")]
+    recipe = ["--config", "configs/demo/digits_prior.yaml", "--compressor", str(root / "compressor")]
     assert main(["train", "prior", *recipe, *shared, *size, "--name", "prior"]) is None
     return Runs(HOSTILE, pictures, root / "compressor", root / "prior")

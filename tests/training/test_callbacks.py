@@ -34,7 +34,7 @@ class StopSlowly(EarlyStopping):
             os.kill(os.getpid(), signal.SIGINT)
 '''
 TINY = [
-    *("train", "compressor", "--config", "configs/demo/compressor.yaml", "--data.batch_size", "4"),
+    *("train", "compressor", "--config", "configs/demo/digits_compressor.yaml", "--data.batch_size", "4"),
     *("--data.limit", "60", "--log.images", "0"),
     *("--trainer.max_steps", "20", "--trainer.validate_every", "2"),
     *("--model.compressor.network.width", "8", "--model.compressor.network.dim", "8"),
