@@ -80,6 +80,7 @@ COMPANIONS = {
         "genstack.layout.LatentLayout",
         "genstack.inputs.ConditionInputs",
         "genstack.inputs.DataInfo",
+        "genstack.conditions.condition.check_dropout",
         "genstack.conditions.modality.Modality",
         "genstack.conditions.embedding.ConditionEmbedding",
     ),

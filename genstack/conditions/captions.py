@@ -114,7 +114,7 @@ class CaptionPrompts(Modality):
     def __init__(self, count_tokens: Callable[[Sequence[str]], list[int]], length: int, dropout: float):
         self.count_tokens, self.length, self.dropout = count_tokens, length, dropout
 
-    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
+    def read_prompts(self, prompts: Prompts, count: int) -> ConditionInputs:
         if not prompts.captions:
             return self.unprompted(count, self.dropout)
         for caption, tokens in zip(prompts.captions, self.count_tokens(prompts.captions), strict=True):

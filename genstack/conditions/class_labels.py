@@ -67,7 +67,7 @@ class Classes(Modality):
     def __init__(self, names: tuple[str, ...], untrained: tuple[int, ...]):
         self.names, self.untrained = names, untrained
 
-    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
+    def read_prompts(self, prompts: Prompts, count: int) -> ConditionInputs:
         labels = torch.tensor([self.label(name) for name in prompts.classes] or self.trained)
         return ConditionInputs(labels[torch.arange(count) % len(labels)])
 

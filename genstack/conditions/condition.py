@@ -20,7 +20,7 @@ class Condition(ABC):
 
     Subclasses are frozen dataclasses of plain values, one file each in `conditions/`. `length` is the number
     of tokens. `dropout` is the share of training samples that get the null condition; guidance needs it
-    above 0.
+    above 0, and `__post_init__` checks it by `check_dropout`.
     """
 
     length: int

@@ -73,7 +73,7 @@ class Crops(Modality):
     def __init__(self, dropout: float):
         self.dropout = dropout
 
-    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
+    def read_prompts(self, prompts: Prompts, count: int) -> ConditionInputs:
         for top, left, bottom, right in prompts.crops:
             if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
                 raise UserError(

@@ -112,7 +112,7 @@ class ImagePrompts(Modality):
     def __init__(self, dropout: float):
         self.dropout = dropout
 
-    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
+    def read_prompts(self, prompts: Prompts, count: int) -> ConditionInputs:
         if prompts.images is None:
             return self.unprompted(count, self.dropout)
         indices = list(cycle(range(len(prompts.images)), count))

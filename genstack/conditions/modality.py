@@ -36,10 +36,10 @@ class Modality(ABC):
             if given and kind != self.kind:
                 trained = f"on {self.kind}" if self.kind else "without a condition"
                 raise PromptError(f"this prior was trained {trained} and does not read {kind}", kind, False)
-        return self._select(prompts, count)
+        return self.read_prompts(prompts, count)
 
     @abstractmethod
-    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
+    def read_prompts(self, prompts: Prompts, count: int) -> ConditionInputs:
         """Choose inputs from prompts of this kind, if there are any."""
 
     @abstractmethod

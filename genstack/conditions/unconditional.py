@@ -39,7 +39,7 @@ class Unconditional(Condition):
 class NoModality(Modality):
     """No input, and no prompts."""
 
-    def _select(self, prompts: Prompts, count: int) -> ConditionInputs:
+    def read_prompts(self, prompts: Prompts, count: int) -> ConditionInputs:
         return ConditionInputs.nothing(count)
 
     def preview(self, held_out: ConditionInputs) -> ConditionInputs:

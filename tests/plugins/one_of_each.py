@@ -296,7 +296,7 @@ class Sentences(Modality):
     def __init__(self, dropout):
         self.dropout = dropout
 
-    def _select(self, prompts, count):
+    def read_prompts(self, prompts, count):
         if not prompts.captions:
             return self.unprompted(count, self.dropout)
         captions = tuple(prompts.captions[number % len(prompts.captions)] for number in range(count))
