@@ -2,8 +2,8 @@
 
 import ast
 import importlib
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,21 +46,29 @@ ORDER = (
 )
 
 
-def python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+@pytest.fixture
+def python(start, tmp_path) -> Callable[[str], tuple[int, str, str]]:
+    """Run code in a process that has imported nothing of genstack; exit code, output and errors."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def run(code: str) -> tuple[int, str, str]:
+        (tmp_path / "code.py").write_text(f"import sys; assert 'genstack' not in sys.modules\n{code}")
+        return start(str(tmp_path / "code.py"), cwd=folder).finish()
+
+    return run
 
 
 @pytest.mark.slow
-def test_core_imports_without_what_training_needs():
-    """All of it in one process, which takes as long to start as it takes to import torch."""
+def test_core_imports_without_what_training_needs(python):
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
+        f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
         "import genstack.sampling, genstack.layout, genstack.compressor, genstack.prior\n"
         "from genstack.discovery import modules\n"
         "modules(genstack.sampling), modules(genstack.compressor), modules(genstack.prior)"
     )
-    done = python(code)
-    assert done.returncode == 0, done.stderr
+    status, _, errors = python(code)
+    assert status == 0, errors
 
 
 def test_folders_import_only_from_those_above_them():
@@ -108,16 +116,15 @@ def test_absent_means_absent():
 
 
 @pytest.mark.slow
-def test_import_has_no_side_effects(tmp_path):
+def test_import_has_no_side_effects(python, tmp_path):
     """Importing seeds nothing, writes nothing and says nothing."""
     code = (
-        f"import os, random, torch; os.chdir({str(tmp_path)!r}); before = torch.get_rng_state()\n"
+        "import torch; before = torch.get_rng_state()\n"
         "import genstack.compressor, genstack.prior, genstack.losses, genstack.cli.main\n"
         "assert torch.equal(before, torch.get_rng_state())"
     )
-    done = python(code)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert not list(tmp_path.iterdir())
+    assert python(code) == (0, "", "")
+    assert not list((tmp_path / "folder").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -680,7 +680,8 @@ def test_published_file_is_accepted_in_place_of_a_run(tmp_path, capsys):
         assert genstack.load(place).prior is None
     out = str(tmp_path / "pairs.png")
     assert not main(
-        ["reconstruct", str(GOLDEN / "ldm_vq.ckpt"), "--source", "shapes", "--count", "2", "--out", out]
+        ["reconstruct", str(GOLDEN / "ldm_vq.ckpt"), "--source", "shapes", "--size", "32", "--count", "2"]
+        + ["--out", out]
     )
     assert "PSNR" in capsys.readouterr().out
     assert main(["reconstruct", str(GOLDEN / "ldm_vq.ckpt")]) == 2
