@@ -154,7 +154,19 @@ def tree(module: str) -> ast.Module:
 def _tree(module: str) -> ast.Module:
     package = module.partition(".")[0]
     file = (lightning().parent if package == LIGHTNING else ROOT) / Path(*module.split("."))
-    return ast.parse((file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text("utf-8"))
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    parsed = ast.parse(file.read_text("utf-8"))
+    _drop_statements(parsed.body)
+    return parsed
+
+
+def _drop_statements(body: list[ast.stmt]) -> None:
+    """Keep of each function only its signature and docstring, since trees stay in memory."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            _drop_statements(node.body)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[:1]
 
 
 @cache
