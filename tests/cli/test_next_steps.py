@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from genstack.cli.next_steps import next_command, recipe
 from genstack.cli.parsing.recipes import read
@@ -15,12 +16,13 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def model(name: str) -> Model:
-    """The compressor of a recipe, untrained."""
+    """The compressor of a recipe, without memory for its weights."""
     parser = STAGES["compressor"].parser
     flags = ["--config", str(CONFIGS / "compressor" / f"{name}.yaml"), "--data.source", "digits"]
     settings = parser.parse(flags)
     make = parser.build(settings).model.compressor
-    return Model(make(3), Preprocessing(3, 64, 64))
+    with torch.device("meta"):
+        return Model(make(3), Preprocessing(3, 64, 64))
 
 
 @pytest.mark.slow
