@@ -679,10 +679,8 @@ def test_published_file_is_accepted_in_place_of_a_run(tmp_path, capsys):
     for place in (GOLDEN / "taming_vqgan.safetensors", GOLDEN / "diffusers_vqmodel"):
         assert genstack.load(place).prior is None
     out = str(tmp_path / "pairs.png")
-    assert not main(
-        ["reconstruct", str(GOLDEN / "ldm_vq.ckpt"), "--source", "shapes", "--size", "32", "--count", "2"]
-        + ["--out", out]
-    )
+    words = ["--source", "shapes", "--size", "32x32", "--count", "2", "--out", out]
+    assert not main(["reconstruct", str(GOLDEN / "ldm_vq.ckpt"), *words])
     assert "PSNR" in capsys.readouterr().out
     assert main(["reconstruct", str(GOLDEN / "ldm_vq.ckpt")]) == 2
     assert "add --source" in capsys.readouterr().err
