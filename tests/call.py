@@ -1,19 +1,21 @@
 """Call a function of a test's file with a rank, and save what it returns; see `in_processes`."""
 
 import importlib.util
+import os
 import sys
 
 import torch
 
 
-def main(path: str, name: str, rank: str, out: str) -> None:
-    """Import the file at `path`, call its function `name`, and save the result at `out`."""
+def main(path: str, name: str, folder: str) -> None:
+    """Import the file at `path`, call its function `name` with the rank, and save the result in a folder."""
+    rank = os.environ["RANK"]
     torch.set_num_threads(1)
     spec = importlib.util.spec_from_file_location("called", path)
     assert spec and spec.loader
     module = sys.modules["called"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    torch.save(getattr(module, name)(int(rank)), out)
+    torch.save(getattr(module, name)(int(rank)), f"{folder}/{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,18 @@
 And parts that tests of several folders take: a full disk, every network, a text encoder.
 """
 
+import ctypes
 import functools
 import gc
 import inspect
 import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import runpy
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -24,6 +27,8 @@ if TYPE_CHECKING:  # imported where it is used: the process that starts the work
     from genstack.compressor import Network
     from genstack.layout import CodeLayout
     from genstack.transformer import Backbone
+
+RESIDENT = pytest.StashKey[int]()  # bytes of the process when memory was last returned
 
 followed = jaxtyping.jaxtyped
 
@@ -67,6 +72,7 @@ def shaped(hint: Any) -> bool:
 jaxtyping.jaxtyped = checked  # before the first import of genstack
 
 os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported, as the command line does
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
 
 
@@ -113,6 +119,25 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.collect()  # counts the few that are left: a full collection waits for a quarter as many new ones
+
+
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+GROWTH = 50 * 2**20  # bytes
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Return freed memory to the system whenever a worker has grown: glibc keeps up to a gigabyte of it."""
+    known = item.session.stash.setdefault(RESIDENT, resident())
+    if hasattr(LIBC, "malloc_trim") and resident() > known + GROWTH:
+        LIBC.malloc_trim(0)
+        item.session.stash[RESIDENT] = resident()
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 where Linux's /proc is not there."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * resource.getpagesize() if file.exists() else 0
 
 
 @functools.cache
@@ -229,36 +254,41 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Script]:
 
 
 @pytest.fixture(scope="session")
-def in_processes(
-    start: Callable[..., Script], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., list[Any]]:
-    """Call a function of a test's file with a rank in two processes, and return what each returned."""
+def start_ranks(start: Callable[..., Script]) -> Callable[..., None]:
+    """Run a script in two processes that have the ranks and the address that torchrun gives."""
 
-    import torch
-
-    def call(function: Callable[[int], Any]) -> list[Any]:
-        folder, code = tmp_path_factory.mktemp("processes"), function.__code__
+    def run(*words: str, **environment: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         shared |= {"GLOO_SOCKET_IFNAME": "lo"}
-        script = str(Path(__file__).with_name("call.py"))
-        running = [
-            start(
-                script,
-                code.co_filename,
-                code.co_name,
-                rank,
-                f"{folder}/{rank}.pt",
-                RANK=rank,
-                LOCAL_RANK=rank,
-                **shared,
-            )
-            for rank in ("0", "1")
-        ]
-        ends = [process.finish() for process in running]
+        running = [start(*words, RANK=rank, LOCAL_RANK=rank, **shared, **environment) for rank in "01"]
+        while all(script.process.exitcode in (None, 0) for script in running):
+            alive = [script.process.sentinel for script in running if script.process.exitcode is None]
+            if not alive:
+                break
+            multiprocessing.connection.wait(alive)
+        else:  # one has failed, and the other would wait for it
+            for script in running:
+                script.process.kill()
+        ends = [script.finish() for script in running]
         assert [status for status, _, _ in ends] == [0, 0], "\n".join(errors for _, _, errors in ends)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_processes(
+    start_ranks: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., list[Any]]:
+    """Call a function of a test's file with a rank in two processes, and return what each returned."""
+    import torch
+
+    def call(function: Callable[[int], Any]) -> list[Any]:
+        folder, code = tmp_path_factory.mktemp("processes"), function.__code__
+        script = str(Path(__file__).with_name("call.py"))
+        start_ranks(script, code.co_filename, code.co_name, str(folder))
         return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
     return call
