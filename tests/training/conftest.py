@@ -230,10 +230,13 @@ def two_runs() -> dict[str, tuple[str, tuple[str, ...], int | None]]:
 
 
 @pytest.fixture(scope="session")
-def two_processes(torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_processes(
+    torchrun: Torchrun, start_ranks: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The folder of runs of two processes: those above, two that were cut and resumed, and sharded ones.
 
-    Starting the processes takes longer than most jobs: one start does all of them, for all workers of pytest.
+    One start does all of them, for all workers of pytest, in copies of a process that has torch. Nightly
+    tests start processes by torchrun itself.
     """
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
@@ -243,7 +246,10 @@ def two_processes(torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) 
         if not done.exists():
             shutil.rmtree(runs.folder, ignore_errors=True)
             runs.folder.mkdir()
-            torchrun(tmp_path_factory.mktemp("torchrun"), two_process_jobs(runs))
+            jobs = tmp_path_factory.mktemp("jobs") / "jobs.json"
+            jobs.write_text(json.dumps(two_process_jobs(runs)))
+            launched = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+            start_ranks(torchrun.worker, str(jobs), **launched)
             done.touch()
     return runs.folder
 

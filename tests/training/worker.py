@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.distributed.tensor import DTensor
 
 
@@ -38,6 +39,7 @@ def work(file):
     rank, train, step = os.environ["RANK"], Run.train, Training.training_step
     save, publish, written = sharded_checkpoint.dcp.save, sharded_checkpoint.publish, []
     torch.set_num_threads(1)
+    rank_zero_only.rank = int(rank)  # Lightning reads it when it is imported, before there was a rank
     for job in json.loads(Path(file).read_text()):
 
         def trained(self, training, *arguments, job=job):
