@@ -135,6 +135,7 @@ class TransformerState(DecodingState):
         #: A vector of zeros, then those of the codes so far.
         self.vectors = self.encoded.prefix.new_zeros(batch, prior.layout.length, width)
         self.inputs, self.read = positions[prior.prefix_length :], 0
+        self.written = self.inputs + 1
         if prior.order is not None:
             self.steps = [prior.order[start:end] for start, end in pairwise(prior.bounds)]
 
@@ -156,10 +157,9 @@ class TransformerState(DecodingState):
 
     def _embed(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b n width"]:
         vectors = self.prior.codes(codes)
-        inputs = self.inputs[self.read : self.read + codes.shape[1]]
-        self.read += len(inputs)
-        self.vectors = self.vectors.to(vectors.dtype)
-        self.vectors[:, inputs + 1] = vectors
+        now = slice(self.read, self.read + codes.shape[1])
+        self.read = now.stop
+        self.vectors = self.vectors.to(vectors.dtype).index_copy_(1, self.written[now], vectors)
         return vectors
 
     def _next(self, tokens: Float[Tensor, "b n width"]) -> Float[Tensor, "rows K"]:

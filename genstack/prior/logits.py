@@ -77,6 +77,11 @@ def sample_from_logits(
     if options.temperature == 0 or options.top_k == 1:
         return logits.argmax(dim=-1)
     probability = probabilities(logits, options)
+    if logits.device.type == "cpu":  # sums never decrease, so this needs half the operations
+        cumulative = probability.cumsum(dim=-1)
+        total = cumulative[:, -1:]
+        threshold = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+        return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
     # Rounding may decrease a parallel cumulative sum, as on a GPU: exclude codes of probability 0, and keep
     # the threshold below the largest sum.
     cumulative = probability.cumsum(dim=-1).masked_fill(probability == 0, 0.0)

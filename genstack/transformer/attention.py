@@ -12,6 +12,7 @@ from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.masks import Mask
 from genstack.transformer.positions import Rotation
+from genstack.transformer.rms_norm import InverseRMS
 
 
 class HeadNorm(nn.Module):
@@ -21,14 +22,13 @@ class HeadNorm(nn.Module):
         super().__init__()
         self.heads, self.epsilon = heads, epsilon
         self.gain = nn.Parameter(torch.ones(heads * head_width))
+        self.inverse = InverseRMS(head_width, epsilon)
 
     def forward(self, heads: Float[Tensor, "b n h d"]) -> Float[Tensor, "b n h d"]:
-        gain, heads = rearrange(self.gain, "(h d) -> h d", h=self.heads), heads.float()
+        gain, heads = self.gain.unflatten(0, (self.heads, -1)), heads.float()
         if heads.device.type != "cpu":
             return rms_norm(heads, heads.shape[-1:], eps=self.epsilon) * gain
-        # torch's rms_norm makes several passes over memory on a CPU, and twice as many backward.
-        square = torch.linalg.vector_norm(heads, dim=-1, keepdim=True).square() / heads.shape[-1]
-        return heads * ((square + self.epsilon).rsqrt() * gain)
+        return heads * (self.inverse(heads) * gain)
 
 
 class HeadLayerNorm(nn.Module):
@@ -110,12 +110,13 @@ class Attention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
     ) -> Float[Tensor, "b n width"]:
-        heads = rearrange(self.qkv(tokens), "b n (h d) -> b n h d", h=self.heads + 2 * self.kv_heads)
-        query_keys, values = heads.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
+        # Sampling a code takes microseconds here: `unflatten` and `flatten` take a third of a rearrange.
+        heads = self.qkv(tokens).unflatten(-1, (self.heads + 2 * self.kv_heads, -1))
+        query_keys, values = heads.split_with_sizes([self.heads + self.kv_heads, self.kv_heads], dim=2)
         query_keys, values = self.norm(query_keys).transpose(1, 2), values.transpose(1, 2)
         if rotation is not None:
             query_keys = rotation(query_keys)
-        queries, keys = query_keys.type_as(values).split([self.heads, self.kv_heads], dim=1)
+        queries, keys = query_keys.type_as(values).split_with_sizes([self.heads, self.kv_heads], dim=1)
         if cache is not None:
             keys, values = cache.append(keys, values)
-        return self.out(rearrange(mask.attend(queries, keys, values), "b h n d -> b n (h d)"))
+        return self.out(mask.attend(queries, keys, values).transpose(1, 2).flatten(2))

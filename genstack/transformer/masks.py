@@ -21,11 +21,12 @@ def dot_product_attention(
     """Compute scaled dot-product attention, in float32 where bfloat16 is slow.
 
     With fewer key heads than query heads, each key head serves h / kv_h consecutive query heads. On a CPU the
-    backward pass in bfloat16 takes many times as long as in float32.
+    backward pass in bfloat16 takes many times as long as in float32, and a single query twice as long.
     """
     dtype, grouped = queries.dtype, keys.shape[1] < queries.shape[1]
     attend = partial(scaled_dot_product_attention, attn_mask=visible, is_causal=causal, enable_gqa=grouped)
-    if queries.device.type != "cpu" or dtype != torch.bfloat16 or not torch.is_grad_enabled():
+    slow = dtype == torch.bfloat16 and (torch.is_grad_enabled() or queries.shape[2] == 1)
+    if not slow or queries.device.type != "cpu":
         return attend(queries, keys, values)
     with torch.autocast("cpu", enabled=False):
         return attend(queries.float(), keys.float(), values.float()).to(dtype)

@@ -55,6 +55,7 @@ class NeighborEmbedding(nn.Module):
             targets: the index of the code that each token predicts; `layout.length` for none.
             codes: a vector of zeros, then those of the codes so far.
         """
-        for layer, row in zip(self.layers, self.get_buffer("index"), strict=True):
-            tokens = tokens + layer(codes[:, row[targets]])
+        neighbors = codes[:, self.get_buffer("index")[:, targets]].unbind(1)
+        for layer, vectors in zip(self.layers, neighbors, strict=True):
+            tokens = tokens + layer(vectors)
         return tokens

@@ -4,7 +4,7 @@ torch's matrix product reads weights as they are stored, and packs them anew in 
 reads weights that are packed once; with 4 rows that takes less than half the time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -33,21 +33,27 @@ class PackedLinear:
         self.bias = None if bias is None else bias.detach().to(weight.dtype)
         self.rows, self.calls = 0, 0
         self.packed: Tensor | None = None
+        self.multiply: Callable[..., Tensor] = linear
+        #: Shape of the features whose rows the packed weight serves.
+        self.shape: torch.Size | None = None
 
     def __call__(self, features: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
+        if features.shape == self.shape:
+            features = features.to(self.weight.dtype)
+            return self.multiply(features, self.packed, self.bias, "none", [], "")
         rows = features.numel() // features.shape[-1]
         if rows > FEW:
             return linear(features, self.weight, self.bias)
         if rows != self.rows:
-            self.rows, self.calls, self.packed = rows, 0, None
+            self.rows, self.calls, self.packed, self.shape = rows, 0, None, None
         self.calls += 1
         if self.calls <= CALLS:
             return linear(features, self.weight, self.bias)
         if self.packed is None:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
-        features = features.to(self.weight.dtype)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(features, self.packed, self.bias, "none", [], "")
-        return result
+            self.multiply = torch.ops.mkldnn._linear_pointwise.default
+        self.shape = features.shape
+        return self(features)
 
 
 @contextmanager

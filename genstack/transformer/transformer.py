@@ -18,12 +18,13 @@ from genstack.transformer.cross_attention import CrossAttention, CrossAttentionL
 from genstack.transformer.encoded_condition import EncodedCondition
 from genstack.transformer.masks import Mask
 from genstack.transformer.positions import PositionEmbedding, Rotary, Rotation
+from genstack.transformer.rms_norm import RMSNorm
 
 
 def normalization(backbone: Backbone) -> nn.Module:
     """Norm over the channels of each token."""
     if backbone.norm == "rms":
-        return nn.RMSNorm(backbone.width, eps=backbone.norm_epsilon)
+        return RMSNorm(backbone.width, backbone.norm_epsilon)
     return nn.LayerNorm(backbone.width, eps=backbone.norm_epsilon, bias=backbone.bias)
 
 
@@ -73,9 +74,9 @@ class Layer(nn.Module):
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
     ) -> Float[Tensor, "b n width"]:
         added = self.attention(self.attention_norm(tokens), rotation, mask, cache)
-        tokens = tokens + dropout(added, self.dropout, self.training)
+        tokens = tokens + (dropout(added, self.dropout) if self.training else added)
         added = self.feedforward(self.feedforward_norm(tokens))
-        return tokens + dropout(added, self.dropout, self.training)
+        return tokens + (dropout(added, self.dropout) if self.training else added)
 
 
 class PostNormLayer(nn.Module):
@@ -93,9 +94,9 @@ class PostNormLayer(nn.Module):
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
     ) -> Float[Tensor, "b n width"]:
         added = self.attention(tokens, rotation, mask, cache)
-        tokens = self.attention_norm(tokens + dropout(added, self.dropout, self.training))
+        tokens = self.attention_norm(tokens + (dropout(added, self.dropout) if self.training else added))
         added = self.feedforward(tokens)
-        return self.feedforward_norm(tokens + dropout(added, self.dropout, self.training))
+        return self.feedforward_norm(tokens + (dropout(added, self.dropout) if self.training else added))
 
 
 class AdaLNLayer(nn.Module):
