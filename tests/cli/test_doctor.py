@@ -38,7 +38,7 @@ def test_missing_library_is_reported():
         return "1.0"
 
     found = doctor.versions(
-        version, lambda name: ["torch>=1", "torchvision>=0.24", 'onnx>=2; extra == "onnx"']
+        version, lambda: ["torch>=1", "torchvision>=0.24", 'pyarrow>=1; extra == "parquet"']
     )
     assert (found.state, found.fact) == ("problem", "torchvision missing")
     assert found.fix == "pip install 'torchvision>=0.24'"
@@ -49,9 +49,7 @@ def test_missing_library_is_reported():
 )
 def test_version_out_of_bounds_is_reported_with_its_fix(installed, state):
     declared = ["jsonargparse[signatures]>=4.53,<5", "pytorch-lightning>=2.6"]
-    found = doctor.versions(
-        {"jsonargparse": installed, "pytorch-lightning": "2.6.6"}.get, lambda name: declared
-    )
+    found = doctor.versions({"jsonargparse": installed, "pytorch-lightning": "2.6.6"}.get, lambda: declared)
     assert found.state == state
     if state == "problem":
         assert found.fact == f"jsonargparse {installed} does not satisfy <5,>=4.53"
@@ -60,11 +58,23 @@ def test_version_out_of_bounds_is_reported_with_its_fix(installed, state):
         assert "jsonargparse 4.53.0, pytorch-lightning 2.6.6" in found.fact
 
 
-def test_uninstalled_clone_reports_versions():
-    def absent(name):
-        raise PackageNotFoundError(name)
+def test_old_versions_of_optional_libraries_are_reported():
+    declared = ['onnx>=1.17; extra == "onnx"', 'ruff>=2; extra == "test"', 'datasets>=4; extra == "hf"']
 
-    assert "torch 1.0" in doctor.versions(lambda name: "1.0", absent).fact
+    def find(name):
+        if name == "datasets":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    found = doctor.versions(find, lambda: declared)
+    assert (found.state, found.fact) == ("problem", "onnx 1.0 does not satisfy >=1.17")
+
+
+def test_bounds_are_those_of_the_clone_or_of_the_installed_package(tmp_path, monkeypatch):
+    assert any(text.startswith("torch>=") for text in doctor.bounds())
+    assert any(text.startswith("gradio>=") and 'extra == "web"' in text for text in doctor.bounds())
+    monkeypatch.setattr(doctor, "requires", lambda name: [f"{name}-bound>=1"])
+    assert doctor.bounds(tmp_path) == ["genstack-images-bound>=1"]
 
 
 def test_mismatched_torchvision_is_reported():

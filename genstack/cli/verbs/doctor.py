@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -19,11 +20,14 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
+import genstack
 from genstack.errors import UserError
 
 MISMATCH = "operator torchvision::nms does not exist"
 #: Libraries whose versions belong in a bug report.
 REPORTED = ("torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "jsonargparse", "safetensors")
+#: Extras whose libraries no command uses.
+DEVELOPMENT = ("test", "docs")
 
 
 @dataclass(frozen=True)
@@ -56,22 +60,30 @@ def doctor(runs: Path = Path("runs")) -> int:
     return int(any(found.state == "problem" for found in findings.values()))
 
 
-def versions(
-    find: Callable[[str], str] = version, declared: Callable[[str], list[str] | None] = requires
-) -> Finding:
-    """Check the versions of Python and of the required libraries against their bounds."""
+def bounds(clone: Path = Path(genstack.__file__).parents[1]) -> list[str]:
+    """Return required and optional libraries with their bounds, from the clone if there is one."""
+    file = clone / "pyproject.toml"
+    if not file.is_file():
+        return requires("genstack-images") or []
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].items()
+    optional = [f'{text}; extra == "{extra}"' for extra, texts in extras for text in texts]
+    return project["dependencies"] + optional
+
+
+def versions(find: Callable[[str], str] = version, declared: Callable[[], list[str]] = bounds) -> Finding:
+    """Check versions of Python and of libraries against their bounds; optional ones may be missing."""
     found, problems, fixes = [f"python {platform.python_version()}"], [], []
-    try:
-        needed = [Requirement(text) for text in declared("genstack-images") or []]
-    except PackageNotFoundError:  # a clone that is not installed
-        needed = [Requirement(name) for name in REPORTED]
-    for requirement in needed:
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+    for requirement in map(Requirement, declared()):
+        optional = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
+        if optional and any(f'"{extra}"' in str(requirement.marker) for extra in DEVELOPMENT):
             continue
         name = requirement.name
         try:
             installed = find(name)
         except PackageNotFoundError:
+            if optional:
+                continue
             problems.append(f"{name} missing")
             fixes.append(f"'{name}{requirement.specifier}'")
             continue
