@@ -1,5 +1,6 @@
 """Layers of settings: inherited ones, files, flags."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from genstack.cli.parsing.paths import expand
 from genstack.cli.parsing.recipes import Loader
 from genstack.cli.parsing.source import Argument, Part, choices, words
 from genstack.errors import UserError
+
+#: Types of lists of numbers, and of unions of these with numbers and None.
+NUMBERS = re.compile(r"(?=.*(tuple|list)\[)(int|float|None|tuple|list|[][ ,.|])+")
 
 
 class Layers(list[tuple[str, dict]]):
@@ -73,6 +77,22 @@ class Layers(list[tuple[str, dict]]):
                 yield from self._empty(command, below, place)
         elif isinstance(value, str) and not value.strip() and argument:
             yield argument, place
+
+    def split_numbers(self, command: Command) -> None:
+        """Split flags such as `48,64`; otherwise jsonargparse reads all settings once to refuse each."""
+        for place, text in self._texts(dict(self).get("--", {})):
+            argument = self.argument(command, place) if "," in text and text[0] not in "[{" else None
+            if argument and NUMBERS.fullmatch(argument.hint):
+                self.replace(place, text.split(","))
+
+    def _texts(self, value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+        """Yield place and value of each text at and below a place."""
+        if isinstance(value, Mapping):
+            for name, below in [*value.items()]:
+                own = place if name in ("class_path", "init_args") else f"{place}.{name}".lstrip(".")
+                yield from self._texts(below, own)
+        elif isinstance(value, str) and place:
+            yield place, value
 
     def expand_paths(self, command: Command) -> None:
         """Replace `~` in paths, and names of models that come with genstack."""

@@ -148,6 +148,7 @@ class Parser:
         """Merge and check the layers with jsonargparse; `4` and `4,5` become lists where expected."""
         source.check_plugins()
         layers.check_groups(self.command)
+        layers.split_numbers(self.command)
         while True:
             words = [f"--config={json.dumps(layer)}" for layer in layers.full_names(self.command)]
             try:
