@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py [NAME ...]
 
-Each recipe is planned in one process and trained for two steps, with a validation, in another (or in two
+Each recipe is planned in one process and trained for a few steps, with a validation, in another (or in two
 that train together); both read `VmHWM`, the largest size that the system has seen of them (Linux). The time
-of a step is processor time; that of the training is the difference of six steps and two. Rows of `--size`
-need the pictures of `python benchmarks/pictures.py --out runs/data --only emoji`.
+of a step is processor time, in the training the median of the later half, in which an adversary acts. Rows of
+`--size` need the pictures of `python benchmarks/pictures.py --out runs/data --only emoji`.
 """
 
 import os
@@ -14,8 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from genstack.cli.main import main as genstack
 from genstack.cli.parsing.sizes import SIZES
@@ -27,8 +31,8 @@ from genstack.training.run import Run
 ROOT = Path(__file__).parents[1]
 CPU = "--data.workers 0 --trainer.accelerator cpu --log.images 4"
 SHAPES = f"--data.source shapes:200 --data.resolution 32 {CPU}"
-STEPS = "--trainer.max_steps {steps} --trainer.validate_every 100%"
-FEW, MORE = 2, 6  # steps of the two trainings
+STEPS = 8  # of the training
+SHORT = f"--trainer.max_steps {STEPS} --trainer.validate_every {STEPS}"
 EMOJI = f"--data.source runs/data/emoji/train.csv --data.resolution 32 {CPU}"
 SMALL = f"{SHAPES} --model.perceptual null"  # LPIPS needs weights that are fetched
 QUICK = "--trainer.max_steps 1 --trainer.validate_every 1 --data.batch_size 4 --data.limit 40"
@@ -96,7 +100,7 @@ BASES = {
 def plan(words: list[str]) -> tuple[int, float]:
     """Estimate of memory and of the time of a step."""
     stage = STAGES[words[0]]
-    parts, training = build_training(stage, stage.parse([*words[1:], *steps(FEW)]), Run(Path()))
+    parts, training = build_training(stage, stage.parse(words[1:]), Run(Path()))
     estimate = Estimate(training, parts.trainer)
     needed = estimate.memory().needed
     costs = [cost(lambda count=count: estimate.steps(count, estimate.micro_batch)) for count in (1, 4)]
@@ -105,22 +109,16 @@ def plan(words: list[str]) -> tuple[int, float]:
 
 def train(words: list[str]) -> tuple[int, float]:
     """Measured memory of a training, and time of a step."""
-    costs, peak = [], 0
-    for count in (FEW, MORE):
-        costs.append(cost(lambda count=count: run([*words, *steps(count), "--name", f"steps{count}"])))
-        peak = peak or resident_peak()
-    return peak, (costs[1] - costs[0]) / (MORE - FEW)
+    times: list[float] = []
+    register_optimizer_step_post_hook(lambda *_: times.append(time.process_time()))
+    run(words)
+    return resident_peak(), median(after - before for before, after in pairwise(times[STEPS // 2 :]))
 
 
 def run(words: list[str]) -> None:
     """Train, and raise if it fails."""
     if genstack(["train", *words]):
         raise SystemExit(f"genstack train {' '.join(words)} failed")
-
-
-def steps(count: int) -> list[str]:
-    """Options for some steps with one validation."""
-    return STEPS.format(steps=count).split()
 
 
 def cost(work: Callable[[], Any]) -> float:
@@ -161,7 +159,8 @@ def main() -> None:
             for base, words in BASES.items():
                 if f"{{{base}}}" in RECIPES[name] and not Path(bases[base]).exists():
                     measured("base", [*words.split(), *QUICK.split(), "--name", base, "--runs", folder])
-            words = [*RECIPES[name].format(**bases).split(), "--runs", f"{folder}/r{number}"]
+            place = ["--name", f"r{number}", "--runs", folder]
+            words = [*RECIPES[name].format(**bases).split(), *SHORT.split(), *place]
             (memory, seconds), (peak, each) = (measured(what, words) for what in ("plan", "train"))
             print(
                 f"| {name} | {memory / 1e6:.0f} | {peak / 1e6:.0f} | {memory / peak - 1:+.0%} "
