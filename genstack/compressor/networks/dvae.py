@@ -28,12 +28,15 @@ class DVAE(Pyramid):
             side by 2^(n-1).
         blocks: residual blocks per level.
         entrance: channels of the decoder's first layer.
+        gain: weight of residual branches, which begin at zero. null for DALL-E's 1 / (levels * blocks)^2, by
+            which they hardly take part in a short training.
     """
 
     width: int = 256
     multipliers: tuple[int, ...] = (1, 2, 4, 8)
     blocks: int = 2
     entrance: int = 128
+    gain: float | None = None
 
     def __post_init__(self) -> None:
         if self.width < 4:
@@ -41,6 +44,8 @@ class DVAE(Pyramid):
                 f"width {self.width} is out of range; it must be at least 4, as blocks use a quarter of it"
             )
         self.check("blocks", "entrance")
+        if self.gain is not None and not 0 < self.gain < math.inf:
+            raise UserError(f"gain {self.gain} is out of range; it must be above 0, or null")
 
     @property
     def dim(self) -> int:
@@ -48,9 +53,9 @@ class DVAE(Pyramid):
         return self.widths[-1]
 
     @property
-    def gain(self) -> float:
-        """Weight of residual branches, small in a deep network, so that it trains without normalization."""
-        return 1 / (len(self.multipliers) * self.blocks) ** 2
+    def branch_gain(self) -> float:
+        """Weight of residual branches."""
+        return 1 / (len(self.multipliers) * self.blocks) ** 2 if self.gain is None else self.gain
 
     def encoder(self, channels: int) -> "DVAEEncoder":
         return DVAEEncoder(self, channels)
@@ -105,7 +110,9 @@ class DVAEDecoder(Decoder):
 def level(dim_in: int, dim_out: int, sides: tuple[int, ...], config: DVAE) -> nn.Sequential:
     """Build the blocks at one resolution."""
     dims = steps(dim_in, dim_out, config.blocks)
-    return nn.Sequential(*(BottleneckBlock(before, after, sides, config.gain) for before, after in dims))
+    return nn.Sequential(
+        *(BottleneckBlock(before, after, sides, config.branch_gain) for before, after in dims)
+    )
 
 
 class BottleneckBlock(nn.Module):
@@ -119,6 +126,7 @@ class BottleneckBlock(nn.Module):
             convolution(before, after, side)
             for (before, after), side in zip(pairwise(dims), sides, strict=True)
         )
+        nn.init.zeros_(self.convolutions[-1].get_parameter("weight"))
         self.shortcut = convolution(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Latents:

@@ -55,18 +55,26 @@ def test_defaults_match_the_published_model():
     assert count - 2048 * 128 + 8192 * 128 == 43_829_766
 
 
-def test_blocks_add_little_at_first():
-    plan = DVAE(width=8)
-    assert plan.gain == 1 / 64
-    encoder = plan.encoder(3)
+def test_residual_branches_begin_at_zero_and_are_scaled_by_the_gain():
     features = torch.randn(2, 8, 6, 10)
-    ahead = encoder.levels[0](features)
-    assert 0 < (ahead - features).abs().max() < 0.2
+
+    def branch(gain: float | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        block = DVAE(width=8, gain=gain).encoder(3).levels[0][0]
+        assert torch.equal(block(features), features)
+        torch.nn.init.ones_(block.convolutions[-1].weight)
+        return block(features) - features
+
+    torch.testing.assert_close(branch(None) * 64, branch(1.0), atol=1e-3, rtol=1e-3)
+    assert branch(1.0).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"width": 3}, "width 3"), ({"multipliers": (1, 0)}, "multipliers"), ({"blocks": 0}, "blocks 0")],
+    [
+        *(({"width": 3}, "width 3"), ({"multipliers": (1, 0)}, "multipliers"), ({"blocks": 0}, "blocks 0")),
+        ({"gain": 0.0}, "gain 0.0 is out of range; it must be above 0, or null"),
+    ],
 )
 def test_invalid_settings_are_rejected(wrong, message):
     with pytest.raises(UserError, match=message):
