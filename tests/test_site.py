@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: Recipes that were not trained as they are today.
-WITHOUT_PICTURE = {"digits_longer_prior", "pairs_compressor"}
+WITHOUT_PICTURE = {"digits_longer_prior"}
 
 
 def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
