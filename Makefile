@@ -3,15 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+LOWEST := .venv-lowest/bin
 
 # Without bytecode on disk every process would compile and rewrite all modules of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-all test-web check lint docs clean clipart
+.PHONY: help install demo test test-all test-lowest test-web check lint docs clean clipart
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
 install: $(INSTALLED)  ## make .venv and install genstack and its tests there
 
@@ -23,6 +24,13 @@ test: $(INSTALLED)  ## run the tests, without those marked nightly
 
 test-all: $(INSTALLED)  ## run every test, those marked nightly too
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-lowest:  ## install the lowest versions that pyproject.toml allows in .venv-lowest, and run a part of the tests
+	test -x $(LOWEST)/python || $(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/python -m pip install --quiet uv
+	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct --editable '.[test]'
+	$(LOWEST)/python -m pytest -n auto -m "not distributed and not nightly" \
+		tests/cli/test_main.py tests/cli/test_sample.py tests/cli/test_errors.py tests/checkpoints/test_model_file.py tests/prior/test_logits.py
 
 test-web: $(INSTALLED)  ## run the tests of `genstack web` in a Chromium; installs Gradio and playwright
 	@$(BIN)/python -c 'import gradio, playwright' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[web]' playwright
@@ -55,7 +63,7 @@ docs: $(INSTALLED)  ## build the site of docs/ in site/; broken links are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove .venv and caches; runs and samples stay
-	rm -rf .venv build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Never imported: these carry the weights of perceptual networks, so that nothing need be downloaded later.

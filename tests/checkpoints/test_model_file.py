@@ -41,7 +41,8 @@ def stored(model, tmp_path):
     save(model, tmp_path)
     with safe_open(tmp_path / TENSORS, framework="pt") as file:
         description = json.loads(file.metadata()["genstack"])
-    return tmp_path, load_file(tmp_path / TENSORS), description
+    tensors = {name: tensor.clone() for name, tensor in load_file(tmp_path / TENSORS).items()}
+    return tmp_path, tensors, description  # clones outlive the file, which tests overwrite
 
 
 def test_model_round_trips(model, stored):
