@@ -16,7 +16,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## make .venv and install genstack and its tests there
 
-demo: $(INSTALLED)  ## train both stages on coloured shapes and draw samples (4 minutes on 2 cores)
+demo: $(INSTALLED)  ## train both stages on coloured shapes and draw samples (5 minutes on 2 cores)
 	$(BIN)/genstack demo
 
 test: $(INSTALLED)  ## run the tests, without those marked nightly

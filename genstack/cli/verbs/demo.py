@@ -49,7 +49,7 @@ CAPTIONS = (
 def demo(
     count: int = 320,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float = 0.8,
     guidance: float = 2.0,
     runs: Place = "runs/demo",
 ) -> int | None:
