@@ -21,7 +21,7 @@ def test_demo_trains_both_stages_and_writes_its_sheets(tmp_path, monkeypatch, ca
     for stage in ("compressor", "prior"):
         settings = yaml.safe_load((RECIPES / f"shapes_{stage}.yaml").read_text())
         settings["trainer"]["max_steps"] = 2
-        settings["data"] |= {"limit": 96, "batch_size": 4}
+        settings["data"] |= {"limit": 96, "batch_size": 4, "workers": 0}
         Path(f"configs/demo/shapes_{stage}.yaml").write_text(yaml.safe_dump(settings))
     assert main(["demo", "--count", "8"]) is None
     printed = capsys.readouterr().out

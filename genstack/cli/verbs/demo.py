@@ -49,8 +49,8 @@ CAPTIONS = (
 def demo(
     count: int = 320,
     seed: int = 0,
-    temperature: float = 0.8,
-    guidance: float = 2.0,
+    temperature: float = 0.7,
+    guidance: float = 1.5,
     runs: Place = "runs/demo",
 ) -> int | None:
     """Train both stages on the built-in coloured shapes, then sample and evaluate.
