@@ -142,6 +142,8 @@ def from_json(metadata: Mapping[str, Any]) -> Header:
     views = tuple(
         View(float(view["zoom"]), pair(view["place"]), bool(view["mirrored"])) for view in metadata["views"]
     )
+    if not isinstance(layout, Layout) or not 1 <= len(views) <= MOST_VIEWS:
+        raise ValueError("invalid layout or views")
     header = Header(
         compressor=text(metadata["compressor"]),
         layout=layout,
@@ -158,8 +160,6 @@ def from_json(metadata: Mapping[str, Any]) -> Header:
         ),
         skipped=number(metadata["skipped"]),
     )
-    if not isinstance(layout, Layout) or not 1 <= len(views) <= MOST_VIEWS:
-        raise ValueError("invalid layout or views")
     if layout.image_size != (header.preprocessing.height, header.preprocessing.width):
         raise ValueError("layout and preprocessing have different sizes")
     if header.shards and len(header.shards) != header.count:
