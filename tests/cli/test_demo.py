@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from genstack.cli.main import main
-from genstack.cli.verbs.demo import right
+from genstack.cli.verbs.demo import oracle_accuracy
 from genstack.data import Batch, ImageData
 
 RECIPES = Path(__file__).parents[2] / "configs" / "demo"
@@ -38,9 +38,9 @@ def test_demo_refuses_no_samples(capsys):
     assert "count must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_right_is_the_share_of_images_that_show_their_class():
+def test_oracle_accuracy_is_the_share_of_images_that_show_their_class():
     data = ImageData("shapes", resolution=32)
     batch = data.examples("validation", 20)
-    assert right(batch) == 1.0
-    assert right(Batch(batch.images, (batch.labels + 1) % 32, {})) == 0.0
-    assert right(Batch(torch.zeros_like(batch.images), batch.labels, {})) == 0.0
+    assert oracle_accuracy(batch) == 1.0
+    assert oracle_accuracy(Batch(batch.images, (batch.labels + 1) % 32, {})) == 0.0
+    assert oracle_accuracy(Batch(torch.zeros_like(batch.images), batch.labels, {})) == 0.0

@@ -16,7 +16,7 @@ from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.paths import Place
 from genstack.cli.parsing.stages import run_data
 from genstack.cli.verbs import train
-from genstack.data import Batch, ImageData
+from genstack.data import Batch
 from genstack.data.images import write
 from genstack.data.oracle import ShapeOracle
 from genstack.data.sheet import sheet
@@ -30,6 +30,8 @@ from genstack.prior import SamplingOptions
 RECIPES = Path("configs/demo")
 BATCH = 160
 SHOWN = 32  # samples on the sheet: one of each class
+PAIRED = 16  # images beside their reconstructions, and samples beside their nearest training images
+COLUMNS = 8
 SHIPPED = "clipart"
 NEXT = """
 Look at {folder}/samples.png, {folder}/reconstructions.png and {folder}/nearest.png: trained just now.
@@ -80,8 +82,9 @@ def demo(
         [model.sample(ConditionInputs(labels[batch]), options, seed, batch.tolist()) for batch in batches]
     )
     samples = Batch(images, labels, {})
-    write_sheets(model, data, samples, folder)
-    print(metrics(model, data, samples, folder))
+    known, held_out = data.examples("training"), data.examples("validation")
+    write_sheets(model, known, held_out, samples, folder)
+    print(metrics(model, known, held_out, samples, folder))
     write(draw_captions(genstack.load(SHIPPED), seed), folder / f"{SHIPPED}.png")
     print(NEXT.format(folder=folder, shipped=SHIPPED))
     return None
@@ -94,17 +97,16 @@ def draw_captions(model: Model, seed: int) -> PIL.Image.Image:
     return sheet(images, 6, CAPTIONS, "samples of the model in the package")
 
 
-def write_sheets(model: Model, data: ImageData, samples: Batch, folder: Path) -> None:
+def write_sheets(model: Model, known: Batch, held_out: Batch, samples: Batch, folder: Path) -> None:
     """Write sheets of samples, of reconstructions, and of samples beside their nearest training images."""
-    known, held_out = data.examples("training"), data.examples("validation", 16).images
     names = [model.classes[label] for label in samples.labels[:SHOWN]]
-    pairs = interleave(held_out, model.reconstruct(held_out))
-    few = samples.images[:16]
+    originals, few = held_out.images[:PAIRED], samples.images[:PAIRED]
+    pairs = interleave(originals, model.reconstruct(originals))
     closest = known.images[nearest(downsample(few), downsample(known.images))[1]]
     sheets = {
-        "samples": sheet(samples.images[:SHOWN], 8, names, "samples, by requested class"),
-        "reconstructions": sheet(pairs, 8, title="held out, reconstructed"),
-        "nearest": sheet(interleave(few, closest), 8, title="sample, nearest training image"),
+        "samples": sheet(samples.images[:SHOWN], COLUMNS, names, "samples, by requested class"),
+        "reconstructions": sheet(pairs, COLUMNS, title="held out, reconstructed"),
+        "nearest": sheet(interleave(few, closest), COLUMNS, title="sample, nearest training image"),
     }
     for name, picture in sheets.items():
         write(picture, folder / f"{name}.png")
@@ -115,12 +117,11 @@ def interleave(left: Float[Tensor, "b c H W"], right: Float[Tensor, "b c H W"]) 
     return rearrange(torch.stack([left, right]), "side b c h w -> (b side) c h w")
 
 
-def metrics(model: Model, data: ImageData, samples: Batch, folder: Path) -> str:
+def metrics(model: Model, known: Batch, held_out: Batch, samples: Batch, folder: Path) -> str:
     """Format metrics of reconstructions, codes and samples, one per line."""
-    known, held_out = data.examples("training"), data.examples("validation")
     training, drawn, others = (downsample(each.images) for each in (known, samples, held_out))
     closeness = psnr(held_out.images, model.reconstruct(held_out.images)).mean()
-    read, real = (right(each) for each in (samples, held_out))
+    read, real = (oracle_accuracy(each) for each in (samples, held_out))
     copies = near_copies(drawn, training, others)
     layout = model.compressor.code_layout(model.preprocessing.height, model.preprocessing.width)
     codes, nats = load(folder / "compressor").metadata["measured"], model.metadata["measured"]
@@ -132,6 +133,6 @@ colour and shape     correct in {read:.1%} of {len(samples.images)} samples, in 
 near-copies          {copies:.1%} of samples; 5 % of held-out images by definition"""
 
 
-def right(batch: Batch) -> float:
+def oracle_accuracy(batch: Batch) -> float:
     """Return the share of images in which the oracle reads the class of their label."""
     return float((ShapeOracle().labels(batch.images) == batch.labels).float().mean())
