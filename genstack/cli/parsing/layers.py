@@ -57,42 +57,33 @@ class Layers(list[tuple[str, dict]]):
         Files can hold empty text where it is the default.
         """
         for prefix, layer in self:
-            for argument, place in self._empty(command, layer):
-                if prefix == "--" or argument.default != "''":
+            for argument, place, text in self._texts(command, layer):
+                if not text.strip() and (prefix == "--" or argument.default != "''"):
                     spelled = f"--{place.replace('_', '-')}" if prefix == "--" else f"{prefix}{place}"
                     expected = " or ".join(choices(argument)) or words(argument)
                     advice = "" if argument.default is None else ", or leave it out"
                     raise UserError(f"{spelled} is empty; expected {expected}{advice}")
 
-    def _empty(self, command: Command, value: Any, place: str = "") -> Iterator[tuple[Argument, str]]:
-        """Yield the options at and below a place whose value is empty text."""
+    def _texts(self, command: Command, value: Any, place: str = "") -> Iterator[tuple[Argument, str, str]]:
+        """Yield each text at and below a place, with its option and place."""
         argument = self.argument(command, place) if place else None
         value = unfold(value) if argument and choices(argument) else value
         if isinstance(value, Mapping):
             for name, below in value.items():
                 own = place if name in ("class_path", "init_args") else f"{place}.{name}".lstrip(".")
-                yield from self._empty(command, below, own)
+                yield from self._texts(command, below, own)
         elif isinstance(value, list):
             for below in value:
-                yield from self._empty(command, below, place)
-        elif isinstance(value, str) and not value.strip() and argument:
-            yield argument, place
+                yield from self._texts(command, below, place)
+        elif isinstance(value, str) and argument:
+            yield argument, place, value
 
     def split_numbers(self, command: Command) -> None:
         """Split flags such as `48,64`; otherwise jsonargparse reads all settings once to refuse each."""
-        for place, text in self._texts(dict(self).get("--", {})):
-            argument = self.argument(command, place) if "," in text and text[0] not in "[{" else None
-            if argument and NUMBERS.fullmatch(argument.hint):
+        for argument, place, text in [*self._texts(command, dict(self).get("--", {}))]:
+            split = "," in text and text[0] not in "[{" and NUMBERS.fullmatch(argument.hint)
+            if split and self.get(place) == text:  # not one of several values
                 self.replace(place, text.split(","))
-
-    def _texts(self, value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-        """Yield place and value of each text at and below a place."""
-        if isinstance(value, Mapping):
-            for name, below in [*value.items()]:
-                own = place if name in ("class_path", "init_args") else f"{place}.{name}".lstrip(".")
-                yield from self._texts(below, own)
-        elif isinstance(value, str) and place:
-            yield place, value
 
     def expand_paths(self, command: Command) -> None:
         """Replace `~` in paths, and names of models that come with genstack."""
