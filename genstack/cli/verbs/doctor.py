@@ -64,7 +64,10 @@ def bounds(clone: Path = Path(genstack.__file__).parents[1]) -> list[str]:
     """Return required and optional libraries with their bounds, from the clone if there is one."""
     file = clone / "pyproject.toml"
     if not file.is_file():
-        return requires("genstack-images") or []
+        try:
+            return requires("genstack-images") or []
+        except PackageNotFoundError:  # a copied folder
+            return list(REPORTED)
     project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"].items()
     optional = [f'{text}; extra == "{extra}"' for extra, texts in extras for text in texts]
