@@ -33,7 +33,7 @@ STEPS_ON_CPU = "5000"
 
 @dataclass(frozen=True)
 class Survey:
-    """What a proposal must know of pictures.
+    """Number, size and colours of pictures.
 
     Args:
         count: number of pictures.

@@ -192,9 +192,8 @@ class Estimate:
             return 0
         if self.schedule.strategy == "fsdp":
             return -sharding_savings(self.training.model, self.schedule.processes)
-        return sum(
-            parameter.nbytes for parameter in self.learning()
-        )  # gradients are copied to communicate them
+        # gradients are copied to communicate them
+        return sum(parameter.nbytes for parameter in self.learning())
 
     @property
     def local_processes(self) -> int:
