@@ -300,6 +300,25 @@ def test_main_prints_one_line_and_exits_with_two(capsys):
     assert capsys.readouterr().err == "genstack doctor: unknown option '--runz'; did you mean '--runs'?\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reconstruct", "RUN"],
+        ["interpolate", "RUN", "A", "B"],
+        ["decode", "RUN", "A"],
+        ["data", "check", "digits"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("out", ["sheet", "sheet.jpg", "folder/"])
+def test_pictures_have_names_that_end_in_png(capsys, words, out):
+    assert main([*words, "--out", out]) == 2
+    assert capsys.readouterr().err == (
+        f"genstack {words[0]}: invalid --out '{out}': pictures are "
+        "written as PNG; expected a name that ends in .png\n"
+    )
+
+
 def test_messages_are_one_line_for_any_quoted_text():
     """Names in a stranger's file could move the cursor, end the line, fill the screen, be no text."""
     message = str(UserError("no tensor\nfor \x1b[2J\ud800" + "a" * 9000))

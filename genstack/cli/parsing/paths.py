@@ -32,6 +32,15 @@ def check_name(name: str) -> None:
         )
 
 
+def check_png(out: Place) -> Path:
+    """Path of a picture to write; raise a UserError unless its name ends in .png."""
+    if not out.lower().endswith(".png"):
+        raise UserError(
+            f"invalid --out '{out}': pictures are written as PNG; expected a name that ends in .png"
+        )
+    return Path(out)
+
+
 def is_run(place: Path) -> bool:
     """Return True if a folder is a run, finished or not."""
     return any((place / name).is_file() for name in (CONFIG, METRICS, TENSORS))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genstack.checkpoints.model_file import load
-from genstack.cli.parsing.paths import Place, Trained
+from genstack.cli.parsing.paths import Place, Trained, check_png
 from genstack.data import ImageData
 from genstack.data.images import write
 from genstack.data.inspection import contact_sheet, inspect_images
@@ -40,6 +40,7 @@ def check(
         run: run or published file whose resolution, channels, window and background are used.
         out: PNG file of the contact sheet, each image above an augmented version.
     """
+    target = check_png(out)
     settings: dict[str, Any] = {
         "resolution": resolution,
         "channels": channels,
@@ -57,7 +58,7 @@ def check(
     print("\n".join([data.report(), *found.lines()]))
     if not found.readable:
         raise UserError(f"no image of {source} can be read; the reasons are above")
-    write(contact_sheet(data, found.readable, EXAMPLE), Path(out))
+    write(contact_sheet(data, found.readable, EXAMPLE), target)
     print(f"{out} shows the images as a model sees them, each above an augmented version")
     if not run:
         print(f"Next:  genstack plan {shlex.quote(source)}")

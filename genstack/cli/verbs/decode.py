@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.paths import Place, Trained
+from genstack.cli.parsing.paths import Place, Trained, check_png
 from genstack.data.images import save
 from genstack.data.transforms import load as read
 from genstack.errors import UserError
@@ -37,11 +37,12 @@ def decode(
         out: PNG file.
         device: auto, cpu, cuda or mps.
     """
+    target = check_png(out)
     model = load(Path(run)).to(choose_device(device))
     layout = code_layout(model)
     changes = parse_changes(change, layout)
     codes = change_codes(encode_file(model, Path(picture)), changes)
-    save(decode_codes(model, codes)[0], Path(out), model.preprocessing)
+    save(decode_codes(model, codes)[0], target, model.preprocessing)
     print(f"{out}: {picture} from {layout.representation}, {len(changes)} changed")
 
 

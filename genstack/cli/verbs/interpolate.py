@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.paths import Place, Trained
+from genstack.cli.parsing.paths import Place, Trained, check_png
 from genstack.data.images import write
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load as read
@@ -41,8 +41,9 @@ def interpolate(
         out: PNG file of the sheet.
         device: auto, cpu, cuda or mps.
     """
+    target = check_png(out)
     model = load(Path(run)).to(choose_device(device))
-    write(make_sheet(interpolate_files(model, Path(first), Path(last), count)), Path(out))
+    write(make_sheet(interpolate_files(model, Path(first), Path(last), count)), target)
     print(f"{count} images from {first} to {last}: {out}")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.edit import parse_size
-from genstack.cli.parsing.paths import Place, Trained
+from genstack.cli.parsing.paths import Place, Trained, check_png
 from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
 from genstack.data.images import write
@@ -46,6 +46,7 @@ def reconstruct(
         out: PNG file of the sheet, each image beside its reconstruction.
         device: auto, cpu, cuda or mps.
     """
+    target = check_png(out)
     if count < 1:
         raise UserError(f"count must be at least 1, got {count}")
     if size and not source:
@@ -61,7 +62,7 @@ def reconstruct(
     else:
         raise UserError(f"{run} was not trained here and has no held-out images; add --source")
     images, reconstructions = reconstruct_images(model, data, "all" if source else "validation", count)
-    write(make_sheet(images, reconstructions), Path(out))
+    write(make_sheet(images, reconstructions), target)
     closeness = psnr(images, reconstructions)
     mean, worst = closeness.mean(), closeness.min()
     print(f"PSNR {mean:.2f} dB over {len(images)} images, worst {worst:.2f} dB; {out} shows them")
