@@ -4,7 +4,7 @@
 
 Each work runs in processes of its own, with torch's default threads: on quiet cores, then beside one program
 that keeps a core busy; quantizers also beside three. Aims: at most 2.2 times the time of quiet cores and 1.3
-times its processor time; a quantizer is never slower than the full matrix of distances. All take a dozen
+times its processor time; a quantizer is never slower than the full matrix of distances. All take ten
 minutes on two quiet cores, most of it the demo. Other programs make the numbers worthless.
 """
 
