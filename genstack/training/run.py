@@ -23,13 +23,13 @@ from genstack.losses.schedule import percentage, steps
 from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
 from genstack.training.callbacks.compilation import CompilationCallback
 from genstack.training.callbacks.images import ImageLogger
-from genstack.training.callbacks.metrics import METRICS, MetricsLogger
+from genstack.training.callbacks.metrics import MetricsLogger
 from genstack.training.callbacks.progress import ProgressLine
+from genstack.training.files import CONFIG, METRICS
 from genstack.training.loggers import Logging
 from genstack.training.sharded_checkpoint import REST, ShardedStrategy
 from genstack.training.training import Training
 
-CONFIG = "config.yaml"
 FORMAT_VERSION = 2  # of config.yaml
 #: Settings that cannot change once a run has begun.
 FIXED = ("init", "compressor", "codebook_init", "accumulate_grad_batches")

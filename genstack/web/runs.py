@@ -12,8 +12,8 @@ from genstack.model import Model
 from genstack.report import history
 from genstack.report.missing import Missing, attempt
 from genstack.report.run_data import RunData, read_cards
-from genstack.training.callbacks.metrics import METRICS
-from genstack.training.run import CONFIG, Run
+from genstack.training.files import CONFIG, METRICS
+from genstack.training.run import Run
 
 Stamp = tuple[int, int]
 

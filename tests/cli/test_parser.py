@@ -8,7 +8,7 @@ import yaml
 
 from genstack.cli.commands import ENCODE, SAMPLE, commands, training_command
 from genstack.cli.parsing.help import command_help, part_help
-from genstack.cli.parsing.parser import PACKAGES, Parser, locate
+from genstack.cli.parsing.parser import PACKAGES, TRAINING, Parser, locate
 from genstack.cli.parsing.recipes import read
 from genstack.cli.parsing.source import choices, classes, find, words
 from genstack.compressor import Autoencoder, Convolutional
@@ -168,7 +168,7 @@ def test_source_matches_imported_classes(parser):
             assert callable(locate(path)) and find(path).summary
     argument = find("genstack.compressor.Autoencoder").arguments()["network"]
     assert choices(argument)["Convolutional"][0].path == f"{Convolutional.__module__}.Convolutional"
-    parts = [part for package in PACKAGES for part in classes(package)]
+    parts = [part for package in (*PACKAGES, TRAINING) for part in classes(package)]
     for part in parts:
         assert all(map(words, part.arguments().values()))
     assert "VectorQuantizer" in [part.node.name for part in parts if part.concrete]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from genstack.cli.main import main
-from genstack.training.callbacks.metrics import METRICS, MetricsLogger
+from genstack.training.callbacks.metrics import MetricsLogger
+from genstack.training.files import METRICS
 from genstack.training.loggers import WANDB_ID, Logging, wandb_identifier
 
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import jsonargparse
 import yaml
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import genstack
 from genstack import discovery, plugins
@@ -26,7 +25,9 @@ from genstack.errors import UserError
 
 Flags = TypeVar("Flags")
 #: Packages whose classes settings can name.
-PACKAGES = ("compressor", "losses", "transformer", "conditions", "prior", "data", "training")
+PACKAGES = ("compressor", "losses", "transformer", "conditions", "prior", "data")
+#: Another one, for trainings only: it imports Lightning, which takes three seconds.
+TRAINING = "training"
 
 
 class Parser:
@@ -42,7 +43,12 @@ class Parser:
         self.flags = command.arguments()
         self._errors: list[UserError] = []
         self._settings: dict = {}
-        trust_own_classes()
+        configure()
+        trains = any(
+            group.class_path.startswith(f"genstack.{TRAINING}.") for group in command.groups.values()
+        )
+        for package in (*PACKAGES, TRAINING) if trains else PACKAGES:
+            trust(package)
         self._parser = jsonargparse.ArgumentParser(
             prog=command.name, exit_on_error=False, parser_mode="genstack"
         )
@@ -191,7 +197,7 @@ class Parser:
         """Build an object; an error of its constructor names the setting."""
         try:
             return kind(*arguments, **named)
-        except (ValueError, MisconfigurationException) as error:
+        except construction_errors() as error:  # evaluated after an error only
             groups = {locate(group.class_path): prefix for prefix, group in self.command.groups.items()}
             place = find_class(self._settings, kind) or groups.get(kind, kind.__name__)
             inner = str(error).startswith(self.command.name)
@@ -228,31 +234,37 @@ def load_text(text: str) -> Any:
         return yaml.load(text, Loader)
 
 
-@cache
-def trust_own_classes() -> None:
-    """Import all of genstack's parts, and allow settings to name these classes only.
+def construction_errors() -> tuple[type[Exception], ...]:
+    """Return the errors by which constructors refuse settings, Lightning's included."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    Files of settings are untrusted: jsonargparse imports no other name.
-    """
-    trusted = set()
-    for package in PACKAGES:
-        for module in discovery.modules(importlib.import_module(f"genstack.{package}")):
-            for name, member in inspect.getmembers(module, inspect.isclass):
-                if member.__module__.startswith(f"{genstack.__name__}."):
-                    parents = module.__name__.split(".")
-                    trusted |= {".".join([*parents[:end], name]) for end in range(1, len(parents) + 1)}
-    trusted |= {
-        ".".join([*part.module.split(".")[:end], part.node.name])
-        for part in source.lightning_callbacks()
-        for end in range(1, part.module.count(".") + 2)
-    }
+    return ValueError, MisconfigurationException
+
+
+@cache
+def configure() -> None:
+    """Read settings as YAML, and let them name no class but trusted ones: files of settings are untrusted."""
     jsonargparse.set_loader("genstack", load_text, exceptions=(yaml.YAMLError,))
     jsonargparse.set_parsing_settings(
-        import_path_denylist=["*"],
-        import_path_allowlist=sorted(trusted),
-        subclasses_enabled=["is_pure_dataclass"],
-        unset_sentinel=True,
+        import_path_denylist=["*"], subclasses_enabled=["is_pure_dataclass"], unset_sentinel=True
     )
+
+
+@cache
+def trust(package: str) -> None:
+    """Import the parts of one of genstack's packages, and let settings name their classes."""
+    trusted = set()
+    for module in discovery.modules(importlib.import_module(f"genstack.{package}")):
+        for name, member in inspect.getmembers(module, inspect.isclass):
+            if member.__module__.startswith(f"{genstack.__name__}."):
+                parents = module.__name__.split(".")
+                trusted |= {".".join([*parents[:end], name]) for end in range(1, len(parents) + 1)}
+    trusted |= {
+        ".".join([*part.module.split(".")[:end], part.node.name])
+        for part in (source.lightning_callbacks() if package == TRAINING else ())
+        for end in range(1, part.module.count(".") + 2)
+    }
+    jsonargparse.set_parsing_settings(import_path_allowlist=sorted(trusted))
 
 
 @contextmanager

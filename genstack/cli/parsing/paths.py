@@ -8,8 +8,7 @@ from genstack import hub, models
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.data.codes.header import encoded_source
 from genstack.errors import UserError
-from genstack.training.callbacks.metrics import METRICS
-from genstack.training.run import CONFIG, Run
+from genstack.training.files import CONFIG, METRICS
 
 #: A path, or the name of a published model. Help shows options of this type as `path`.
 Place = str
@@ -60,6 +59,8 @@ def path_beside(place: Path, name: str) -> Path:
 def data_settings(place: Path) -> dict[str, Any]:
     """Data settings of a run, of the encoded images for an archive; or a published model's preprocessing."""
     if (place / CONFIG).is_file():
+        from genstack.training.run import Run  # imports Lightning, which takes three seconds
+
         settings = Run(place).config()["data"]
         return {**settings, "source": encoded_source(settings["source"])}
     return load(place).preprocessing.settings

@@ -35,8 +35,9 @@ from genstack.data.source import Source
 from genstack.data.sources import is_archive
 from genstack.errors import UserError
 from genstack.training.compressor import CompressorTraining
+from genstack.training.files import CONFIG
 from genstack.training.prior import PriorTraining
-from genstack.training.run import CONFIG, Run
+from genstack.training.run import Run
 from genstack.training.training import Training
 
 LOCATION = ("name", "runs", "dry_run", "size")  # flags that config.yaml leaves out

@@ -35,7 +35,7 @@ from genstack.evaluation.networks import Networks
 from genstack.evaluation.reference import ReferenceSet
 from genstack.evaluation.samples import Sampling
 from genstack.model import Model
-from genstack.training.run import CONFIG
+from genstack.training.files import CONFIG
 
 CARD = "card.json"
 SAMPLES = 1000  # by default

@@ -25,7 +25,7 @@ from genstack.errors import UserError
 from genstack.evaluation.reference import ReferenceSet
 from genstack.losses.fidelity import psnr
 from genstack.model import Model
-from genstack.training.run import CONFIG
+from genstack.training.files import CONFIG
 
 
 def reconstruct(

@@ -17,8 +17,8 @@ from genstack.report import history
 from genstack.report.missing import Missing, attempt
 from genstack.report.page import comparison_page, run_page
 from genstack.report.run_data import RunData, read_cards
-from genstack.training.callbacks.metrics import METRICS
-from genstack.training.run import CONFIG, Run
+from genstack.training.files import CONFIG, METRICS
+from genstack.training.run import Run
 
 PAGE, COMPARISON = "report.html", "comparison.html"
 

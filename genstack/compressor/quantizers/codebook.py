@@ -66,7 +66,6 @@ class Codebook(nn.Module):
         """Return the rows of codes."""
         return F.embedding(codes, self.rows)
 
-    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Initialize the rows from the first finite latents."""
@@ -81,7 +80,6 @@ class Codebook(nn.Module):
             self.place(torch.arange(self.size, device=rows.device), rows)
             self.initialized.fill_(True)
 
-    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def observe(self, latents: Float[Tensor, "n {self.dim}"], codes: Int[Tensor, " n"]) -> None:
         """Count the codes, and keep the latents for restarts."""

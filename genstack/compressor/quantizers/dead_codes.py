@@ -27,7 +27,6 @@ class DeadCodeTracker(nn.Module):
         self.chosen: Tensor | None = None  # counts of each code since the last step
         self.latest: Tensor | None = None
 
-    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def observe(self, latents: Float[Tensor, "n d"], codes: Int[Tensor, " n"]) -> None:
         """Count the codes, and keep the latents for restarts."""

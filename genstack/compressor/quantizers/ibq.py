@@ -99,7 +99,6 @@ class IBQ(Quantizer):
         elif len(dead):
             self.split(dead, latents)
 
-    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Initialize the directions of rows from the first finite latents."""

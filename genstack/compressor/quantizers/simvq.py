@@ -100,7 +100,6 @@ class SimVQ(Quantizer):
         if len(dead):
             self.place(dead, random_latents(latents, len(dead)))
 
-    @torch.compiler.disable  # its branches depend on data
     @torch.no_grad()
     def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
         """Initialize layer and table from the first finite latents."""

@@ -9,9 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from genstack.atomic import replacing
+from genstack.training.files import METRICS
 from genstack.training.training import Training
-
-METRICS = "metrics.jsonl"
 
 
 class MetricsLogger(pl.Callback):
