@@ -73,6 +73,7 @@ jaxtyping.jaxtyped = checked  # before the first import of genstack
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported, as the command line does
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # of 1024 kernels: they take 100 MB
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"  # the command line turns them off for its users
 
 
@@ -127,9 +128,13 @@ GROWTH = 50 * 2**20  # bytes
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Return freed memory to the system whenever a worker has grown: glibc keeps up to a gigabyte of it."""
+    """Return unused memory to the system whenever a worker has grown: glibc keeps up to a gigabyte of it.
+
+    Trainings refer to themselves, and wait for garbage collection with all their networks.
+    """
     known = item.session.stash.setdefault(RESIDENT, resident())
     if hasattr(LIBC, "malloc_trim") and resident() > known + GROWTH:
+        gc.collect()
         LIBC.malloc_trim(0)
         item.session.stash[RESIDENT] = resident()
 
