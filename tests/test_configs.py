@@ -50,7 +50,16 @@ FORMS = [
 ]
 
 #: Sizes that make a model heavy, and the most that a tiny form has of each.
-MOST = {"width": 16, "dim": 8, "blocks": 1, "depth": 2, "codebook_size": 32, "batch_size": 2, "max_steps": 3}
+MOST = {
+    "width": 16,
+    "dim": 8,
+    "blocks": 1,
+    "depth": 2,
+    "codebook_size": 32,
+    "batch_size": 2,
+    "max_steps": 3,
+    "size": 64,  # of the images that a classifier reads
+}
 
 #: A few images, some of them laid aside.
 SOURCE = {"source": "shapes", "limit": 6, "validation": 0.4}
