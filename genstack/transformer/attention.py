@@ -12,7 +12,7 @@ from genstack.transformer.backbone import Backbone
 from genstack.transformer.cache import Cache
 from genstack.transformer.masks import Mask
 from genstack.transformer.positions import Rotation
-from genstack.transformer.rms_norm import InverseRMS
+from genstack.transformer.rms_norm import CPUNorm
 
 
 class HeadNorm(nn.Module):
@@ -22,13 +22,13 @@ class HeadNorm(nn.Module):
         super().__init__()
         self.heads, self.epsilon = heads, epsilon
         self.gain = nn.Parameter(torch.ones(heads * head_width))
-        self.inverse = InverseRMS(head_width, epsilon)
+        self.normalize = CPUNorm(epsilon)
 
     def forward(self, heads: Float[Tensor, "b n h d"]) -> Float[Tensor, "b n h d"]:
-        gain, heads = self.gain.unflatten(0, (self.heads, -1)), heads.float()
+        gain, heads = self.gain.view(self.heads, -1), heads.float()
         if heads.device.type != "cpu":
             return rms_norm(heads, heads.shape[-1:], eps=self.epsilon) * gain
-        return heads * (self.inverse(heads) * gain)
+        return self.normalize(heads, gain)
 
 
 class HeadLayerNorm(nn.Module):
