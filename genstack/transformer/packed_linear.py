@@ -4,7 +4,7 @@ torch's matrix product reads weights as they are stored, and packs them anew in 
 reads weights that are packed once; with 4 rows that takes less than half the time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,12 +16,12 @@ from genstack.transformer.head import TiedHead
 from genstack.transformer.transformer import Transformer
 
 FEW = 64  # rows; with more, packing in every call hardly shows
-CALLS = 3  # with the same number of rows before a weight is packed
+CALLS = 3  # with the same shape before a weight is packed
 LARGEST = 2**30  # bytes of weights that are kept twice
 
 
 class PackedLinear:
-    """Multiply rows by a weight, which is packed once few rows come again and again.
+    """Multiply rows by a weight, which is packed once features of one shape come again and again.
 
     Args:
         weight: the weight, which must not change.
@@ -31,29 +31,24 @@ class PackedLinear:
     def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None):
         self.weight = weight.detach()
         self.bias = None if bias is None else bias.detach().to(weight.dtype)
-        self.rows, self.calls = 0, 0
+        #: Shape of the latest features, and the number of calls with it in a row.
+        self.shape, self.calls = torch.Size(), 0
+        #: The weight, packed for that shape; None while it is multiplied as it is.
         self.packed: Tensor | None = None
-        self.multiply: Callable[..., Tensor] = linear
-        #: Shape of the features whose rows the packed weight serves.
-        self.shape: torch.Size | None = None
 
     def __call__(self, features: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
-        if features.shape == self.shape:
+        if features.shape != self.shape:
+            self.shape, self.calls, self.packed = features.shape, 0, None
+        if self.packed is not None:
             features = features.to(self.weight.dtype)
-            return self.multiply(features, self.packed, self.bias, "none", [], "")
-        rows = features.numel() // features.shape[-1]
-        if rows > FEW:
-            return linear(features, self.weight, self.bias)
-        if rows != self.rows:
-            self.rows, self.calls, self.packed, self.shape = rows, 0, None, None
+            return torch.ops.mkldnn._linear_pointwise.default(
+                features, self.packed, self.bias, "none", [], ""
+            )
         self.calls += 1
-        if self.calls <= CALLS:
-            return linear(features, self.weight, self.bias)
-        if self.packed is None:
+        rows = features.numel() // features.shape[-1]
+        if self.calls == CALLS and rows <= FEW:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
-            self.multiply = torch.ops.mkldnn._linear_pointwise.default
-        self.shape = features.shape
-        return self(features)
+        return linear(features, self.weight, self.bias)
 
 
 @contextmanager

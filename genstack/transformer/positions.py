@@ -46,6 +46,9 @@ class Rotary(nn.Module):
         zero: set queries and keys without a position to zero instead.
     """
 
+    #: Cosines, then sines, of each position.
+    table: Float[Tensor, "two=2 positions d"]
+
     def __init__(self, layout: Layout, head_width: int, zero: bool = False):
         super().__init__()
         planes = head_width // 4
@@ -55,14 +58,11 @@ class Rotary(nn.Module):
         cosine = angles.cos()
         if zero:
             cosine[-1] = 0
-        self.register_buffer("cosine", torch.cat([cosine, cosine], dim=1), persistent=False)
-        self.register_buffer("sine", torch.cat([-angles.sin(), angles.sin()], dim=1), persistent=False)
+        table = [torch.cat([cosine, cosine], dim=1), torch.cat([-angles.sin(), angles.sin()], dim=1)]
+        self.register_buffer("table", torch.stack(table), persistent=False)
 
     def forward(self, positions: Int[Tensor, "*b n"]) -> Rotation:
-        cosine, sine = (
-            rearrange(self.get_buffer(name)[positions], "... n d -> ... 1 n d") for name in ("cosine", "sine")
-        )
-        return Rotation(cosine, sine)
+        return Rotation(*self.table[:, positions].unsqueeze(-3).unbind())
 
 
 class IndexEmbedding(nn.Module):

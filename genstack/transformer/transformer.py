@@ -226,7 +226,8 @@ class Transformer(nn.Module):
         tokens = self.position_embedding(tokens, positions)
         if self.first_norm is not None:
             tokens = self.first_norm(tokens)
-        tokens = dropout(tokens, self.backbone.dropout, self.training)
+        if self.training:
+            tokens = dropout(tokens, self.backbone.dropout)
         rotation = None if self.rotary is None else self.rotary(positions)
         last = () if self.backbone.adaln == "none" else (self._conditions(conditioning, tokens, caches),)
         modulation = last if self.shared is None else (self.shared(*last),)
