@@ -1,22 +1,27 @@
 """Sampling and training of the priors' transformer beside its linear layers and beside transformers.
 
-    python benchmarks/sampling.py [decoding] [lengths] [training] [priors] [--rounds 5]
+    python benchmarks/sampling.py [decoding] [lengths] [training] [priors] [--rounds 5] [--taming PATH]
 
 All ways take turns in each round; tables have medians of processor times, and of their ratios by round.
 That of decoding has times of the wall, for cores that nothing else uses: waiting threads are busy there.
+That of training has minGPT with `--taming`, a clone of github.com/CompVis/taming-transformers.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -69,15 +74,15 @@ def in_fp32(work: Callable[[], object]) -> None:
         work()
 
 
-def gpt2() -> GPT2LMHeadModel:
+def gpt2(width: int = WIDTH, depth: int = DEPTH, heads: int = HEADS) -> GPT2LMHeadModel:
     """GPT-2 of the same shape."""
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=CODEBOOK,
             n_positions=257,
-            n_embd=WIDTH,
-            n_layer=DEPTH,
-            n_head=HEADS,
+            n_embd=width,
+            n_layer=depth,
+            n_head=heads,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
@@ -88,21 +93,29 @@ def gpt2() -> GPT2LMHeadModel:
     ).eval()
 
 
-def llama() -> LlamaForCausalLM:
+def llama(width: int = WIDTH, depth: int = DEPTH, heads: int = HEADS) -> LlamaForCausalLM:
     """Llama of the same shape."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=CODEBOOK,
-            hidden_size=WIDTH,
-            intermediate_size=Backbone(width=WIDTH, depth=DEPTH, heads=HEADS).mlp_width,
-            num_hidden_layers=DEPTH,
-            num_attention_heads=HEADS,
+            hidden_size=width,
+            intermediate_size=Backbone(width=width, depth=depth, heads=heads).mlp_width,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
             max_position_embeddings=257,
             bos_token_id=0,
             eos_token_id=None,
             pad_token_id=0,
         )
     )
+
+
+def min_gpt(taming: Path, length: int, width: int, depth: int, heads: int) -> nn.Module:
+    """minGPT of taming-transformers, of the same shape, from a clone of that repository."""
+    sys.path.insert(0, str(taming))
+    transformers.top_k_top_p_filtering = None  # it imports this for sampling; transformers 5 lacks it
+    module = import_module("taming.modules.transformer.mingpt")
+    return module.GPT(CODEBOOK, length, depth, heads, width).train()
 
 
 def generate(model: GPT2LMHeadModel, batch: int) -> Tensor:
@@ -221,9 +234,12 @@ def lengths(rounds: int) -> None:
     take_turns(ways, min(rounds, 5), "256 codes", unit=16)
 
 
-def training(rounds: int) -> None:
-    """Forward and backward of 8 images of 256 codes, in fp32 and in bf16."""
-    codes, condition = torch.randint(CODEBOOK, (8, 256)), torch.zeros(8, dtype=torch.int64)
+#: Layers, width, heads, images and side of the grid of codes of the training steps that are measured.
+STEPS = ((6, 256, 4, 32, 8), (8, 384, 6, 4, 16), (8, 384, 6, 8, 16))
+
+
+def training(rounds: int, taming: Path | None) -> None:
+    """Forward and backward, and with AdamW's step, in fp32 and in bf16."""
     plans: dict[str, dict[str, Any]] = {
         "genstack, default": {},
         "genstack, default, compiled": {},
@@ -237,30 +253,60 @@ def training(rounds: int) -> None:
             "bias": True,
         },
     }
-    losses: dict[str, Callable[[], Tensor]] = {}
-    for name, changes in plans.items():
-        backbone = replace(Backbone(WIDTH, DEPTH, HEADS, dropout=0.0), **changes)
-        prior = Autoregressive(layout(), Unconditional(), backbone).train()
-        if name.endswith("compiled"):
-            prior.transformer.compile()
-        losses[name] = partial(prior.loss, codes, condition)
-    for name, peer in {"transformers, GPT-2": gpt2(), "transformers, Llama": llama()}.items():
-        losses[name] = lambda peer=peer.train(): peer(input_ids=codes, labels=codes).loss
+    for depth, width, heads, batch, side in STEPS:
+        codes = torch.randint(CODEBOOK, (batch, side * side))
+        condition = torch.zeros(batch, dtype=torch.int64)
+        losses: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {}
+        for name, changes in plans.items():
+            backbone = replace(Backbone(width, depth, heads, dropout=0.0), **changes)
+            prior = Autoregressive(layout(side), Unconditional(), backbone).train()
+            if name.endswith("compiled"):
+                prior.transformer.compile()
+            losses[name] = prior, partial(prior.loss, codes, condition)
+        shape = {"width": width, "depth": depth, "heads": heads}
+        peers = {"transformers, GPT-2": gpt2(**shape), "transformers, Llama": llama(**shape)}
+        for name, peer in peers.items():
+            losses[name] = peer, partial(loss_of_peer, peer.train(), codes)
+        if taming is not None:
+            peer = min_gpt(taming, side * side, **shape)
+            losses["taming, minGPT"] = peer, lambda peer=peer: peer(codes, targets=codes)[1]  # noqa: B023
+        for bf16 in (False, True):
+            for whole in (False, True):
+                print(
+                    f"\n{depth} x {width}, batch {batch}, {side * side} codes, {'bf16' if bf16 else 'fp32'}, "
+                    f"{'with AdamW' if whole else 'forward and backward'}",
+                    flush=True,
+                )
+                ways = {
+                    name: training_step(network, loss, bf16, whole)
+                    for name, (network, loss) in losses.items()
+                }
+                for work in ways.values():
+                    work()
+                take_turns(ways, rounds, list(ways)[-1])
 
-    def step(loss: Callable[[], Tensor], bf16: bool) -> None:
+
+def loss_of_peer(peer: nn.Module, codes: Tensor) -> Tensor:
+    """Loss of a language model of transformers."""
+    loss: Tensor = peer(input_ids=codes, labels=codes).loss
+    return loss
+
+
+def training_step(
+    network: nn.Module, loss: Callable[[], Tensor], bf16: bool, whole: bool
+) -> Callable[[], None]:
+    """Forward and backward; with `whole`, also AdamW's step."""
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+
+    def step() -> None:
+        network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, bf16):
             value = loss()
         value.backward()
+        if whole:
+            optimizer.step()
 
-    for bf16 in (False, True):
-        print(f"\ntraining step, batch 8, 256 codes, {'bf16' if bf16 else 'fp32'}", flush=True)
-        ways = {name: partial(step, loss, bf16) for name, loss in losses.items()}
-        for name, work in ways.items():
-            begun = time.perf_counter()
-            work()
-            if name.endswith("compiled"):
-                print(f"compiled in {time.perf_counter() - begun:.0f} s", flush=True)
-        take_turns(ways, rounds, next(iter(plans)))
+    return step
 
 
 def next_scale(backbone: Backbone) -> Prior:
@@ -293,11 +339,17 @@ def priors(rounds: int) -> None:
 
 def main() -> None:
     """Print the tables that were asked for."""
-    tables = {"decoding": decoding, "lengths": lengths, "training": training, "priors": priors}
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("tables", nargs="*", default=list(tables))
+    arguments.add_argument("tables", nargs="*", default=["decoding", "lengths", "training", "priors"])
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--taming", type=Path, help="a clone of taming-transformers")
     given = arguments.parse_args()
+    tables = {
+        "decoding": decoding,
+        "lengths": lengths,
+        "training": partial(training, taming=given.taming),
+        "priors": priors,
+    }
     torch.manual_seed(0)
     print(f"8 x 384, 6 heads, 1,024 codes, fp32, {torch.get_num_threads()} threads", flush=True)
     for table in given.tables:

@@ -67,19 +67,18 @@ class Codebook(nn.Module):
         return F.embedding(codes, self.rows)
 
     @torch.no_grad()
-    def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> bool:
-        """Initialize the rows from the first finite latents; return True if these are the ones."""
+    def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
+        """Initialize the rows from the first finite latents."""
         if self.codebook_init is None or self.initialized:
-            return False
+            return
         rows = (
             kmeans(latents, self.size)
             if self.codebook_init == "kmeans"
             else random_latents(latents, self.size)
         )
-        if finite := bool(rows.isfinite().all()):
+        if rows.isfinite().all():
             self.place(torch.arange(self.size, device=rows.device), rows)
             self.initialized.fill_(True)
-        return finite
 
     @torch.no_grad()
     def observe(self, latents: Float[Tensor, "n {self.dim}"], codes: Int[Tensor, " n"]) -> None:

@@ -113,8 +113,7 @@ class SimVQ(Quantizer):
         if widths[-1] <= 0:
             return
         widths = widths.clamp(min=MIN_VARIANCE * widths[-1])
-        # table rows of variance 1 in each direction; with shorter ones, the layer would follow latents slowly
-        self.linear.weight.copy_((axes * widths.sqrt()) @ axes.T)
+        self.linear.weight.copy_((axes * (widths * self.dim).sqrt()) @ axes.T)
         self.linear.bias.copy_(places.mean(0))
         self.place(torch.arange(self.codebook_size, device=places.device), places)
         self.initialized.fill_(True)
