@@ -151,7 +151,18 @@ def test_a_resumed_run_is_the_same_bit_for_bit(place, monkeypatch):
 
 
 def test_evaluation_has_nats_per_latent_dimension(place):
-    words = ["evaluate", "prior", "--samples", "16", "--device", "cpu", "--lpips", "none"]
+    words = [
+        "evaluate",
+        "prior",
+        "--samples",
+        "16",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+        "--lpips",
+        "none",
+    ]
     assert main([*words, "--out", "card"]) is None
     card = json.loads(next(place.glob("card*/**/*.json")).read_text())
     names = [number["name"] for number in card["numbers"]]

@@ -24,7 +24,7 @@ PRIOR += [
 COMMANDS = {
     "decode": ["decode", "FILE", PICTURES[0], "--change", "0=1"],
     "encode": ["encode", "FILE", "codes", *DATA],
-    "evaluate": ["evaluate", "FILE", "--lpips", "none", *DATA],
+    "evaluate": ["evaluate", "FILE", "--lpips", "none", "--batch-size", "4", *DATA],
     "export": ["export", "FILE", "--to", "safetensors", "--out", "exported"],
     "import": ["import", "FILE", "--out", "run"],
     "interpolate": ["interpolate", "FILE", *PICTURES],
