@@ -5,6 +5,8 @@ import runpy
 import sys
 from collections.abc import Mapping, Sequence
 
+import torch
+
 
 def main(words: Sequence[str], folder: str, environment: Mapping[str, str], out: str) -> None:
     """Run a script in a process group of its own.
@@ -19,6 +21,7 @@ def main(words: Sequence[str], folder: str, environment: Mapping[str, str], out:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # torch itself takes no more than cores
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{out}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.argv = [*words]

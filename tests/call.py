@@ -10,7 +10,6 @@ import torch
 def main(path: str, name: str, folder: str) -> None:
     """Import the file at `path`, call its function `name` with the rank, and save the result in a folder."""
     rank = os.environ["RANK"]
-    torch.set_num_threads(1)
     spec = importlib.util.spec_from_file_location("called", path)
     assert spec and spec.loader
     module = sys.modules["called"] = importlib.util.module_from_spec(spec)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # imported where it is used: the process that starts the work
     from genstack.layout import CodeLayout
     from genstack.transformer import Backbone
 
+THREADS = os.environ.get("OMP_NUM_THREADS") or "1"
 RESIDENT = pytest.StashKey[int]()  # bytes of the process when memory was last returned
 
 followed = jaxtyping.jaxtyped
@@ -110,13 +111,13 @@ def weight(item: pytest.Item) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Compute in one thread, unless OMP_NUM_THREADS is set: as many processes as cores run tests.
+    """Compute in THREADS, one by default: as many processes as cores run tests.
 
     Imported objects are frozen, so that garbage collection does not visit a million objects again.
     """
     import torch
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    torch.set_num_threads(int(THREADS))
     gc.collect()
     gc.freeze()
     gc.collect()  # counts the few that are left: a full collection waits for a quarter as many new ones
@@ -242,14 +243,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Script]:
     context, folder = multiprocessing.get_context("forkserver"), tmp_path_factory.mktemp("scripts")
     context.set_forkserver_preload(["torch", "pytorch_lightning", "torch.distributed.fsdp"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("OMP_NUM_THREADS", THREADS)
         multiprocessing.forkserver.ensure_running()
     numbers = itertools.count()
 
     def started(*words: str, cwd: Path | None = None, **environment: str) -> Script:
         out = folder / str(next(numbers))
         given = {"words": words, "folder": str(cwd or Path.cwd()), "out": str(out)}
-        given["environment"] = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        given["environment"] = {**os.environ, "OMP_NUM_THREADS": THREADS, **environment}
         become = str(Path(__file__).with_name("become.py"))
         process = context.Process(target=runpy.run_path, args=(become, {"given": given}, "__main__"))
         process.start()

@@ -87,7 +87,6 @@ def drawn(images: Series) -> torch.Tensor:
 def main() -> None:
     """Print what is found."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     backend, *names = sys.argv[1:]
     packed_linear.LARGEST = 0  # compiled networks do not use packed weights, which round differently
     captions = Captions(vocabulary=256, length=7, depth=1, heads=3, dropout=0.2)

@@ -149,7 +149,11 @@ class Torchrun:
 
     def environment(self) -> dict[str, str]:
         root = str(Path(__file__).parents[2])
-        own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo"}
+        own = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1",
+            "PYTHONPATH": root,
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
         fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # or a restart reads addresses of the dead
         return {**os.environ, **own, **fresh}
 

@@ -122,7 +122,6 @@ from genstack.training.callbacks import compilation
 from genstack.training.prior import PriorTraining
 
 backend, label, runs, *words = sys.argv[1:]
-torch.set_num_threads(1)
 PriorTraining.compile_worthwhile = 0.0
 compilation.WARMUP, compilation.COMPILING, compilation.TIMED = 0, 1, 1
 compilation.seconds = lambda device: 0.0

@@ -38,7 +38,6 @@ def work(file):
 
     rank, train, step = os.environ["RANK"], Run.train, Training.training_step
     save, publish, written = sharded_checkpoint.dcp.save, sharded_checkpoint.publish, []
-    torch.set_num_threads(1)
     rank_zero_only.rank = int(rank)  # Lightning reads it when it is imported, before there was a rank
     for job in json.loads(Path(file).read_text()):
 
