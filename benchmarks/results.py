@@ -83,7 +83,11 @@ COMPRESSORS = {
     "titok": VIT,
     "vqgan_plus": NARROW
     | JUDGE
-    | {"compressor.network.multipliers": "1,1,2,4", "perceptual.features.size": "64"},
+    | {
+        "compressor.network.multipliers": "1,1,2,4",
+        "compressor.quantizer.codebook_size": "1024",
+        "perceptual.features.size": "64",
+    },
 }
 
 #: The compressor of each prior's recipe, and its settings that are made smaller.
@@ -276,7 +280,9 @@ def compressor_row(recipe: Recipe, runs: Path) -> list[str]:
         f"{model.layout.length} of {model.layout.codebook_size:,}" if model.compressor.has_codes else "none"
     )
     bits = "bits/pixel (stored)" if model.compressor.has_codes else "bits/pixel (rate)"
-    used = [f"{found[name]['value']:.0%}" for name in ("codebook usage",) if name in found] or ["-"]
+    used = ABSENT
+    if model.compressor.has_codes:
+        used = f"{points(folder, 'train/usage')[-1][1]:.1%} ({found['codebook usage']['value']:.0%})"
     return [
         recipe.label,
         codes,
@@ -285,7 +291,7 @@ def compressor_row(recipe: Recipe, runs: Path) -> list[str]:
         said(found, "SSIM", ".2f"),
         said(found, "LPIPS-Alex"),
         said(found, "rKID-EffLite0"),
-        *used,
+        used,
         said(found, "perplexity"),
         said(found, bits),
         minutes(folder),
@@ -314,7 +320,7 @@ def prior_row(recipe: Recipe, runs: Path) -> list[str]:
 
 COMPRESSOR_TITLE = (
     *("recipe", "codes", "weights", "PSNR (95 %)", "SSIM", "LPIPS-Alex", "rKID-EffLite0"),
-    *("usage", "perplexity", "bits/pixel", "minutes"),
+    *("usage (held out)", "perplexity", "bits/pixel", "minutes"),
 )
 PRIOR_TITLE = (
     *(

@@ -67,18 +67,19 @@ class Codebook(nn.Module):
         return F.embedding(codes, self.rows)
 
     @torch.no_grad()
-    def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
-        """Initialize the rows from the first finite latents."""
+    def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> bool:
+        """Initialize the rows from the first finite latents; return True if these are the ones."""
         if self.codebook_init is None or self.initialized:
-            return
+            return False
         rows = (
             kmeans(latents, self.size)
             if self.codebook_init == "kmeans"
             else random_latents(latents, self.size)
         )
-        if rows.isfinite().all():
+        if finite := bool(rows.isfinite().all()):
             self.place(torch.arange(self.size, device=rows.device), rows)
             self.initialized.fill_(True)
+        return finite
 
     @torch.no_grad()
     def observe(self, latents: Float[Tensor, "n {self.dim}"], codes: Int[Tensor, " n"]) -> None:

@@ -46,7 +46,7 @@ class Grouped(Quantizer):
         normalize: bool = True,
         estimator: GradientEstimator = StraightThrough(),
         codebook_init: CodebookInit | None = "latents",
-        dead_after: float | None = 64.0,
+        dead_after: float | None = 16.0,
     ):
         super().__init__()
         check("groups", groups, groups >= 1, "1 or more")

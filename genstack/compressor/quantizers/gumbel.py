@@ -51,7 +51,7 @@ class Gumbel(Quantizer):
         annealing: int = 20000,
         divergence_weight: float = 5e-4,
         divergence_warmup: int = 5000,
-        dead_after: float | None = 64.0,
+        dead_after: float | None = 16.0,
     ):
         super().__init__()
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")

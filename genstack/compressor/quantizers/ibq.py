@@ -16,7 +16,8 @@ from genstack.compressor.quantizers.soft_choice import soft_choice
 from genstack.dist import broadcast
 from genstack.layout import CodeLayout
 
-SPLIT = 0.1  # distance between a restarted row and its neighbour, in spreads of the latents
+AHEAD = 0.01  # lead of a restarted row's product with its latent, in variances of the latents
+TINY = 1e-12  # least squared length in a division
 
 
 class IBQ(Quantizer):
@@ -36,7 +37,7 @@ class IBQ(Quantizer):
         temperature: temperature of the softmax in the entropy terms; lower is harder.
         codebook_init: initialize rows with the directions of random latents of the first training batch, at
             the latents' mean length (latents); null for random rows.
-        dead_after: restart a row beside one in use once this many latents per row have passed without
+        dead_after: restart a row from a random latent once this many latents per row have passed without
             choosing it; null for no restarts.
     """
 
@@ -51,7 +52,7 @@ class IBQ(Quantizer):
         entropy_weight: float = 0.05,
         temperature: float = 0.01,
         codebook_init: Literal["latents"] | None = "latents",
-        dead_after: float | None = 64.0,
+        dead_after: float | None = 16.0,
     ):
         super().__init__()
         check("codebook_size", codebook_size, codebook_size >= 1, "1 or more")
@@ -94,10 +95,8 @@ class IBQ(Quantizer):
 
     def after_step(self, skipped: bool) -> None:
         dead, latents = self.dead_codes.after_step(skipped)
-        if len(dead) > self.codebook_size // 2:
-            self.place(dead, random_latents(latents, len(dead)))
-        elif len(dead):
-            self.split(dead, latents)
+        if len(dead):
+            self.restart(dead, latents)
 
     @torch.no_grad()
     def initialize(self, latents: Float[Tensor, "n {self.dim}"]) -> None:
@@ -106,24 +105,20 @@ class IBQ(Quantizer):
             return
         places = random_latents(latents, self.codebook_size)
         if places.isfinite().all():
-            self.place(torch.arange(self.codebook_size, device=places.device), places)
+            self.rows.copy_(F.normalize(places, dim=1) * places.norm(dim=1).mean())
             self.initialized.fill_(True)
 
     @torch.no_grad()
-    def place(self, numbers: Int[Tensor, " n"], places: Float[Tensor, "n {self.dim}"]) -> None:
-        """Set rows to the directions of `places`, at their mean length."""
-        self.rows[numbers] = F.normalize(places, dim=1) * places.norm(dim=1).mean()
+    def restart(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
+        """Set dead rows to the directions of random latents, just long enough to be chosen by them.
 
-    @torch.no_grad()
-    def split(self, dead: Int[Tensor, " n"], latents: Float[Tensor, "m {self.dim}"]) -> None:
-        """Restart dead rows beside rows in use; both have the same product with a random latent.
-
-        The distance between them is a share of the latents' spread, not of the row's length. If all latents
-        lie to one side, rows are long, and a distance by length would take the latents of all other rows.
+        Rows as long as their latents would lose to longer rows of other directions. The lead is a share of
+        the latents' variance: if all latents lie to one side, a share of the product would take them all.
         """
         places = random_latents(latents, len(dead))
-        spread = broadcast((latents - latents.mean(0)).square().sum(1).mean().sqrt())
-        rows = soft_choice(places, self.rows.float(), self.temperature).vectors
-        away, along = broadcast(torch.randn_like(places)), F.normalize(places, dim=1)
-        away = F.normalize(away - along * (away * along).sum(1, keepdim=True), dim=1)
-        self.rows[dead] = rows + SPLIT * spread * away
+        lead = AHEAD * broadcast((latents - latents.mean(0)).square().sum(1).mean())
+        used = torch.ones(self.codebook_size, dtype=torch.bool, device=dead.device)
+        used[dead] = False
+        best = soft_choice(places, self.rows.float()[used], self.temperature).vectors
+        products = (best * places).sum(1, keepdim=True).clamp(min=0) + lead
+        self.rows[dead] = places * products / places.square().sum(1, keepdim=True).clamp(min=TINY)

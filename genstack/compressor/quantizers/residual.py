@@ -49,7 +49,7 @@ class Residual(Quantizer):
         dropout: float = 0.0,
         estimator: GradientEstimator = StraightThrough(),
         codebook_init: CodebookInit | None = "latents",
-        dead_after: float | None = 64.0,
+        dead_after: float | None = 16.0,
     ):
         super().__init__()
         check("depth", depth, depth >= 1, "1 or more")
@@ -82,15 +82,24 @@ class Residual(Quantizer):
         )
 
     def choose(self, soft: Float[Tensor, "b n {self.dim}"], depths: Int[Tensor, " b"]) -> "ResidualSum":
-        """Choose rows depth by depth, nearest to the residual; images sum the first `depths` of them."""
-        chosen, residual = ResidualSum(torch.zeros_like(soft)), soft
+        """Choose rows depth by depth, nearest to the residual; images sum the first `depths` of them.
+
+        Each batch initializes one table at most: latents that have just become rows leave residuals of 0.
+        """
+        chosen, residual, residuals = ResidualSum(torch.zeros_like(soft)), soft, []
+        initialized = False
         for number in range(self.depth):
             table = self.table(number)
-            codes = table.choose(residual.detach())
+            residuals.append(residual.detach())
+            initialized = initialized or table.initialize(residuals[-1])
+            codes = table.choose(residuals[-1])
             hard = table.vectors(codes)
             summed = rearrange((number < depths).float(), "b -> b 1 1")
             chosen.add(codes, hard.detach() * summed, table.losses(hard * summed, residual * summed))
             residual = residual - hard.detach()
+        for number in range(len(self.tables)):  # a shared table restarts its rows from all depths
+            own = slice(number, None, len(self.tables))
+            self.table(number).observe(torch.cat(residuals[own]), torch.cat(chosen.grids[own]))
         return chosen
 
     def sample_depths(self, count: int, device: torch.device) -> Int[Tensor, " {count}"]:

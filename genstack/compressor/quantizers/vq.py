@@ -67,7 +67,9 @@ class VectorQuantizer(Quantizer):
     def forward(self, latents: Float[Tensor, "b {self.dim} h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             soft = self.rescale(rearrange(latents.float(), "b d h w -> b (h w) d"))
+            self.initialize(soft)
             codes = self.choose(soft)
+            self.observe(soft, codes)
             hard = self.vectors(codes)
             quantized = rearrange(self.estimator(hard, soft), "b (h w) d -> b d h w", h=latents.shape[2])
             return Quantized(quantized, self.losses(hard, soft), codes=codes)
@@ -79,16 +81,20 @@ class VectorQuantizer(Quantizer):
     def after_step(self, skipped: bool) -> None:
         self.codebook.after_step(skipped)
 
+    def initialize(self, soft: Float[Tensor, "b n {self.dim}"]) -> bool:
+        """Initialize the codebook from the first normalized latents of training; see `Codebook`."""
+        return self.training and self.codebook.initialize(rearrange(soft, "b n d -> (b n) d"))
+
     @torch.no_grad()
     def choose(self, soft: Float[Tensor, "b n {self.dim}"]) -> Int[Tensor, "b n"]:
-        """Return the codes of normalized latents; in training, seed and track the codebook."""
+        """Return the codes of normalized latents."""
         latents = rearrange(soft, "b n d -> (b n) d")
+        return rearrange(nearest(latents, self.rescale(self.codebook.rows)), "(b n) -> b n", b=len(soft))
+
+    def observe(self, soft: Float[Tensor, "b n {self.dim}"], codes: Int[Tensor, "b n"]) -> None:
+        """Track the codes of normalized latents in training."""
         if self.training:
-            self.codebook.initialize(latents)
-        codes = nearest(latents, self.rescale(self.codebook.rows))
-        if self.training:
-            self.codebook.observe(latents, codes)
-        return rearrange(codes, "(b n) -> b n", b=len(soft))
+            self.codebook.observe(rearrange(soft, "b n d -> (b n) d"), codes.flatten())
 
     def vectors(self, codes: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape {self.dim}"]:
         """Return the vectors of codes."""

@@ -112,7 +112,7 @@ def test_restarted_row_takes_a_share_of_latents(offset):
     latents[:, 0] += offset
     quantizer(latents)
     dead = torch.arange(8)
-    quantizer.split(dead, latents.movedim(1, -1).reshape(-1, 8))
+    quantizer.restart(dead, latents.movedim(1, -1).reshape(-1, 8))
     counts = torch.bincount(quantizer.eval()(latents).codes.flatten(), minlength=64)
     assert (counts[dead] > 0).sum() >= 6
     assert counts[dead].sum() < 0.5 * counts.sum()

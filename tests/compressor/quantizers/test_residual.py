@@ -95,6 +95,34 @@ def test_more_depth_reduces_the_error():
         assert fine < 0.4 * coarse
 
 
+def test_each_batch_initializes_one_depth():
+    """A batch that has become the rows of one table leaves residuals of 0; the next one starts the next."""
+    quantizer = Residual(depth=3, codebook_size=30, dim=2).train()
+    for initialized in (1, 2, 3, 3):
+        latents = torch.randn(2, 2, 5, 3)
+        codes = quantizer(latents).codes.reshape(2, 5, 3, 3)
+        tables = [quantizer.table(depth).codebook for depth in range(3)]
+        assert [bool(table.initialized) for table in tables] == [depth < initialized for depth in range(3)]
+        assert all(table.weight.std() > 0 for table in tables)
+    assert codes.shape[-1] == 3
+
+
+def test_shared_table_restarts_from_residuals_of_all_depths():
+    torch.manual_seed(0)
+    quantizer = Residual(depth=3, codebook_size=60, dim=2, shared=True, dead_after=1.0).train()
+    latents = torch.randn(2, 2, 5, 3)
+    with torch.no_grad():
+        table = quantizer.table(0).codebook
+        table.initialized.fill_(True)
+        table.weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 0.1]]).repeat(30, 1))
+    quantizer(latents)
+    quantizer.after_step(skipped=False)
+    rows = {tuple(row) for row in table.weight.tolist()}
+    points = latents.movedim(1, -1).reshape(-1, 2)
+    first = {tuple(row) for row in points.tolist()}
+    assert 0 < len(rows & first) < 58
+
+
 @pytest.mark.parametrize("wrong", [{"depth": 0}, {"dropout": 1.5}, {"codebook_size": 0}])
 def test_invalid_arguments_are_rejected(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -79,6 +79,43 @@ class Small(nn.Module):
             self.quantizer.after_step(skipped=False)
 
 
+#: Those with a learned table; tables of 256 rows for 60 x 256 latents.
+TABLES = {
+    **{name: make for name, make in MADE.items() if name not in {"LFQ", "BSQ"}},
+    "VectorQuantizer by distance": lambda: VectorQuantizer(codebook_size=256, dim=32, normalize=False),
+    "Residual by average": lambda: Residual(codebook_size=256, update=EMAUpdate()),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_follow_latents_that_grow_and_move(name):
+    """More than 80 % of the rows at every depth, when latents have become 3 times as large within 40 steps.
+
+    The first batch has as many latents as a table has rows, so it leaves nothing to deeper tables.
+    """
+    quantizer, generator = TABLES[name]().train(), torch.Generator().manual_seed(1)
+    centres = torch.randn(256, quantizer.dim, generator=generator)
+    shift = torch.randn(quantizer.dim, generator=generator)
+
+    def latents(moved):
+        chosen = centres[torch.randint(256, (4, 64), generator=generator)]
+        points = chosen + 0.1 * torch.randn(4, 64, quantizer.dim, generator=generator)
+        return ((1 + 2 * moved) * points + 2 * moved * shift).mT.reshape(4, quantizer.dim, 8, 8)
+
+    learned = list(quantizer.parameters())
+    optimizer = torch.optim.Adam(learned, lr=2e-3) if learned else None
+    for step in range(60):
+        quantized = quantizer(latents(min(1.0, step / 40)))
+        if optimizer is not None:
+            optimizer.zero_grad()
+            (sum(quantized.losses.values()) + 0 * quantized.latents.sum()).backward()
+            optimizer.step()
+        quantizer.after_step(skipped=False)
+    depth = quantizer.eval().layout((1, 1), 8, 8).depth
+    codes = torch.cat([quantizer(latents(1.0)).codes.flatten() for _ in range(20)])
+    assert min(len(codes[number::depth].unique()) for number in range(depth)) > 0.8 * 256
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", MADE)
 def test_defaults_use_most_codes(name):
