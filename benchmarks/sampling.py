@@ -21,7 +21,6 @@ from statistics import median
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -113,7 +112,8 @@ def llama(width: int = WIDTH, depth: int = DEPTH, heads: int = HEADS) -> LlamaFo
 def min_gpt(taming: Path, length: int, width: int, depth: int, heads: int) -> nn.Module:
     """minGPT of taming-transformers, of the same shape, from a clone of that repository."""
     sys.path.insert(0, str(taming))
-    transformers.top_k_top_p_filtering = None  # it imports this for sampling; transformers 5 lacks it
+    # It imports a function for sampling that transformers 5 lacks.
+    vars(import_module("transformers")).setdefault("top_k_top_p_filtering", None)
     module = import_module("taming.modules.transformer.mingpt")
     return module.GPT(CODEBOOK, length, depth, heads, width).train()
 
