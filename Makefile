@@ -55,7 +55,7 @@ clipart: $(INSTALLED)  ## train the model of `genstack sample clipart` anew, fro
 		--config configs/prior/autoregressive.yaml --config configs/prior/captions.yaml --config configs/demo/clipart_prior.yaml \
 		--model.compile true
 	$(BIN)/genstack sample runs/clipart-prior --captions docs/pictures/unseen.txt --count 20 --out runs/clipart-unseen \
-		--temperature 0.6 --guidance 2 --save-preset default
+		--temperature 0.6 --guidance 3 --save-preset default
 	$(BIN)/genstack export runs/clipart-prior --half --licence cc0-1.0 --out runs/clipart
 
 docs: $(INSTALLED)  ## build the site of docs/ in site/; broken links are errors

@@ -1,4 +1,4 @@
-"""Write the data of the model in the package: clip art with captions, each drawing in up to six hues.
+"""Write the data of the model in the package: clip art with captions, each drawing in up to twelve hues.
 
     python benchmarks/pictures.py --out DIR --only clipart
     python benchmarks/clipart.py --source DIR/clipart --out DIR/captioned
@@ -32,7 +32,7 @@ from pictures import debian
 from PIL import Image
 from scipy.ndimage import label
 
-TURNS = (0, 60, 120, 180, 240, 300)  # degrees of hue
+TURNS = range(0, 360, 30)  # degrees of hue
 COLOURED = 0.03  # share of pixels with a hue, below which a drawing is not turned
 WORDS: dict[str, str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 UNSEEN = [f"{'an' if text[0] in 'aeiou' else 'a'} {text}" for text in WORDS["unseen"].split(", ")]
