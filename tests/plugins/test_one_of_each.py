@@ -118,7 +118,7 @@ def test_priors_train_sample_and_are_measured(compressor, prior, runs, tmp_path,
 
 
 def test_compressors_are_used(runs, tmp_path):
-    run("reconstruct", runs / "codes", "--source", "grey:6", "--out", tmp_path / "pairs")
+    run("reconstruct", runs / "codes", "--source", "grey:6", "--out", tmp_path / "pairs.png")
     run("encode", runs / "codes", "--out", tmp_path / "archive")
     picture = next((runs / "latents" / "images").iterdir())
     run("interpolate", runs / "latents", picture, picture, "--out", tmp_path / "way")
@@ -130,4 +130,4 @@ def test_published_files_are_read(published, tmp_path, capsys):
     assert "strided network of a test" in capsys.readouterr().out
     run("import", published, "--resolution", "16", "--out", tmp_path / "run")
     assert "FSQ" in (tmp_path / "run" / "model.json").read_text()
-    run("reconstruct", published, "--source", "grey:6", "--out", tmp_path / "pairs")
+    run("reconstruct", published, "--source", "grey:6", "--out", tmp_path / "pairs.png")
