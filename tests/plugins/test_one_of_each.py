@@ -121,7 +121,7 @@ def test_compressors_are_used(runs, tmp_path):
     run("reconstruct", runs / "codes", "--source", "grey:6", "--out", tmp_path / "pairs.png")
     run("encode", runs / "codes", "--out", tmp_path / "archive")
     picture = next((runs / "latents" / "images").iterdir())
-    run("interpolate", runs / "latents", picture, picture, "--out", tmp_path / "way")
+    run("interpolate", runs / "latents", picture, picture, "--out", tmp_path / "way.png")
     run("plan", "compressor", *DATA, *COMPRESSOR, "--model.compressor.quantizer", "Flips")
 
 
