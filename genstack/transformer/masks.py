@@ -49,7 +49,7 @@ def attend_by_products(
     visible: Bool[Tensor, "q k"] | None,
     causal: bool,
 ) -> Float[Tensor, "b h q d"]:
-    """Compute attention by two products, with all weights in memory."""
+    """Compute attention by two products, with all weights in memory; each query must attend to some key."""
     batch, _, _, width = queries.shape
     queries, keys, values = (each.flatten(0, 1) for each in (queries, keys, values))
     bias = queries.new_zeros(queries.shape[1], keys.shape[1])
