@@ -34,7 +34,7 @@ from genstack.cli.main import main as genstack
 from genstack.report.chart import Curve, chart
 from genstack.report.history import Points
 
-STEPS, SEED, SAMPLES, TRAINING = 200, 0, 128, 500
+STEPS, SEED, SAMPLES, TRAINING = 300, 0, 128, 500
 RECONSTRUCTED, SAMPLED = 12, 16  # images in the picture of a recipe
 ENCODER = "runs/data/all-MiniLM-L6-v2"
 EXAMPLES = "{pictures}/held_out/food-drink"  # images to reconstruct, and condition images
@@ -69,8 +69,8 @@ COMPRESSORS = {
     "bsq": NARROW | JUDGE,
     "maskbit": NARROW | JUDGE,
     "infinity": NARROW | JUDGE | {"compressor.quantizer.scales": "1,2,3,4"},
-    "ibq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "4096"},
-    "simvq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "4096"},
+    "ibq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "1024"},
+    "simvq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "1024"},
     "dvae": {
         "compressor.network.width": "32",
         "compressor.network.entrance": "32",
