@@ -95,7 +95,7 @@ def test_unknown_recipe_error_suggests_another(name, way_out, tmp_path, capsys, 
     assert f"recipe '{name}' not found; {way_out}\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["vqgan", "vqgan.yaml", "configs/compressor/vqgan.yaml"])
+@pytest.mark.parametrize("name", ["vqgan", "vqgan.yaml", "compressor/vqgan", "configs/compressor/vqgan.yaml"])
 def test_recipe_is_found_without_folder_and_suffix(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert read(Path(name)) == read(DEMO.parent / "compressor" / "vqgan.yaml")

@@ -102,9 +102,11 @@ def check_content(content: dict, file: Path) -> None:
 
 
 def recipe(name: str, stage: str = "") -> Path | None:
-    """Find a recipe by its path in a clone or its file name, with or without `.yaml`; `stage` first."""
-    names = {key: (key, Path(key).name, Path(key).stem) for key in known()}
-    found = sorted((key for key in names if name in names[key]), key=lambda key: f"/{stage}/" not in key)
+    """Find a recipe by the end of its path in a clone, with or without `.yaml`; `stage` first."""
+    end = f"/{name.removesuffix('.yaml')}.yaml"
+    found = sorted(
+        (key for key in known() if f"/{key}".endswith(end)), key=lambda key: f"/{stage}/" not in key
+    )
     return known()[found[0]] if found else None
 
 
