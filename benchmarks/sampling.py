@@ -29,6 +29,7 @@ from genstack.compressor import Autoencoder, Convolutional
 from genstack.compressor.quantizers import MultiScale, VectorQuantizer
 from genstack.conditions import Unconditional
 from genstack.data.images import Preprocessing
+from genstack.dot_product_attention import dot_product_attention
 from genstack.layout import CodeLayout
 from genstack.model import Model
 from genstack.prior import Autoregressive, Prior, SamplingOptions, image_seeds
@@ -37,7 +38,6 @@ from genstack.prior.masked import Masked
 from genstack.prior.next_scale import NextScale
 from genstack.sampling.compiled import compiled
 from genstack.transformer import Backbone
-from genstack.transformer.masks import dot_product_attention
 
 CODEBOOK, WIDTH, DEPTH, HEADS = 1024, 384, 8, 6
 

@@ -6,9 +6,10 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import dropout, elu, pad, scaled_dot_product_attention
+from torch.nn.functional import dropout, elu, pad
 
 from genstack.conditions.condition import Condition
+from genstack.dot_product_attention import dot_product_attention
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.prior.pixelcnn import gate
@@ -141,7 +142,7 @@ class Block(nn.Module):
         )
         # Keys hold the code of their own position, so they are shifted by one, behind a zero.
         keys, values = (pad(each, (0, 0, 1, -1)) for each in (keys, values))
-        attended = scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        attended = dot_product_attention(queries, keys, values, causal=True)
         attended = rearrange(attended, "b heads (h w) d -> b (heads d) h w", h=features.shape[2])
         return features + self.out(elu(torch.cat([local, self.attention_out(attended)], dim=1)))
 

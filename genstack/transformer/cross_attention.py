@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from genstack.dot_product_attention import dot_product_attention
 from genstack.transformer.attention import cross_qk_norm
 from genstack.transformer.backbone import Backbone
-from genstack.transformer.masks import dot_product_attention
 
 
 class KeyValuePair(NamedTuple):

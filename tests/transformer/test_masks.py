@@ -100,8 +100,17 @@ def test_cache_returns_all_tokens_from_one_allocation():
 
 def test_training_in_bfloat16_attends_to_long_sequences_in_float32(monkeypatch):
     """On a CPU, where its backward pass in bfloat16 takes far longer."""
-    monkeypatch.setattr("genstack.transformer.masks.SHORT", 4)
+    monkeypatch.setattr("genstack.dot_product_attention.SHORT", 4)
     made = [torch.randn(2, 3, 5, 8).bfloat16().requires_grad_() for _ in range(3)]
     found = Causal().attend(*made)
     exact = Causal().attend(*(each.float() for each in made))
     assert found.dtype == torch.bfloat16 and torch.equal(found, exact.bfloat16())
+
+
+@torch.no_grad()
+def test_without_avx512_attention_in_bfloat16_is_computed_in_float32(monkeypatch):
+    """torch's own fails there if the processor has AMX."""
+    monkeypatch.setattr("genstack.dot_product_attention.AVX512", False)
+    made = [torch.randn(2, 3, 5, 8).bfloat16() for _ in range(3)]
+    exact = Full().attend(*(each.float() for each in made))
+    assert torch.equal(Full().attend(*made), exact.bfloat16())

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from genstack.compressor.networks.levels import (
     steps,
 )
 from genstack.compressor.networks.pyramid import Pyramid, PyramidDecoder, PyramidEncoder
+from genstack.dot_product_attention import dot_product_attention
 from genstack.errors import UserError
 
 
@@ -144,5 +144,5 @@ class Attention(nn.Module):
             rearrange(part(normed), "b c h w -> b 1 (h w) c").contiguous()
             for part in (self.query, self.key, self.value)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = dot_product_attention(query, key, value)
         return features + self.out(rearrange(mixed, "b 1 (h w) c -> b c h w", h=features.shape[2]))

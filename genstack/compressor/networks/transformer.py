@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from math import ceil, lcm
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from genstack.compressor.network import Network, tiles
+from genstack.dot_product_attention import dot_product_attention
 from genstack.errors import UserError
 
 #: Longest wavelength of the position embedding, in patches over 2 pi.
@@ -168,7 +168,7 @@ class Layer(nn.Module):
         query, key, value = rearrange(
             self.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = dot_product_attention(query, key, value)
         return self.out(rearrange(mixed, "b h n d -> b n (h d)"))
 
 
