@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 SHORT = 512  # keys; with more, products in bfloat16 are no quicker than attention in float32
-#: True if torch's loops use AVX-512; without, its attention in bfloat16 fails where the processor has AMX.
+#: True if torch's loops use AVX-512. Without, its attention in bfloat16 fails where the processor has AMX.
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 #: True if this processor multiplies in bfloat16 without conversions in torch's own loops.
 BFLOAT16 = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -25,8 +25,7 @@ def dot_product_attention(
 
     With fewer key heads than query heads, each key head serves h / kv_h consecutive query heads. torch's own
     attention takes twice as long on a CPU in bfloat16 as in float32, backward and for a single query. In
-    training, plain products in bfloat16 take half the time of float32, if the sequence is short. Without
-    AVX-512, attention is computed in float32.
+    training, plain products in bfloat16 take half the time of float32, if the sequence is short.
     """
     grouped = keys.shape[1] < queries.shape[1]
     attend = partial(scaled_dot_product_attention, attn_mask=visible, is_causal=causal, enable_gqa=grouped)

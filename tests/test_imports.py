@@ -37,6 +37,7 @@ ORDER = (
         "quiet",
         "compilation",
         "layout",
+        "dot_product_attention",
         "inputs",
         "dist",
         "hub",

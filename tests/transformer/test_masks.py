@@ -107,10 +107,19 @@ def test_training_in_bfloat16_attends_to_long_sequences_in_float32(monkeypatch):
     assert found.dtype == torch.bfloat16 and torch.equal(found, exact.bfloat16())
 
 
+@pytest.mark.parametrize("short", [4, 512])
 @torch.no_grad()
-def test_without_avx512_attention_in_bfloat16_is_computed_in_float32(monkeypatch):
-    """torch's own fails there if the processor has AMX."""
-    monkeypatch.setattr("genstack.dot_product_attention.AVX512", False)
+def test_without_avx512_torch_does_not_attend_in_bfloat16(monkeypatch, short):
+    """It fails there if the processor has AMX."""
+    own = torch.nn.functional.scaled_dot_product_attention
+
+    def attend(queries, *rest, **options):
+        assert queries.dtype == torch.float32
+        return own(queries, *rest, **options)
+
+    module = "genstack.dot_product_attention"
+    for name, value in {"AVX512": False, "SHORT": short, "scaled_dot_product_attention": attend}.items():
+        monkeypatch.setattr(f"{module}.{name}", value)
     made = [torch.randn(2, 3, 5, 8).bfloat16() for _ in range(3)]
-    exact = Full().attend(*(each.float() for each in made))
-    assert torch.equal(Full().attend(*made), exact.bfloat16())
+    exact = own(*(each.float() for each in made))
+    torch.testing.assert_close(Full().attend(*made).float(), exact, rtol=0.02, atol=0.02)
