@@ -63,7 +63,7 @@ class Backbone:
     ratio: float = 4.0
     positions: Literal["rotary", "learned", "both"] = "both"
     qk_norm: bool | Literal["unit", "layer", "width"] = True
-    dropout: float = 0.0
+    dropout: float = 0.1
     bias: bool = False
     checkpoint: bool = False
     rounding: int = 256
