@@ -24,6 +24,7 @@ class Speed(ProgressColumn):
 def bar() -> Progress:
     """Return a progress bar for a terminal; it stays hidden elsewhere."""
     console = Console(stderr=True)
+    console.quiet = not console.is_terminal  # rich below 14.3 ends a hidden bar with an empty line
     columns = (
         TextColumn("{task.description}"),
         BarColumn(20),
@@ -31,4 +32,4 @@ def bar() -> Progress:
         Speed(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=console.quiet)
