@@ -60,12 +60,12 @@ def gradients_reach_the_reconstruction(loss: Perceptual) -> None:
 
 
 def loss_is_float32_under_autocast(loss: Perceptual) -> None:
-    """Networks may compute in bfloat16; the loss of eight images is float32, and nearly the same."""
-    reconstruction, images = _pair(8)  # rounding changes the distance of one image by up to a sixth
+    """Networks may compute in bfloat16; the loss of a batch is float32, and nearly the same."""
+    reconstruction, images = _pair(32)  # rounding changes the distance of two images by up to a sixth
     with torch.autocast("cpu", torch.bfloat16):
         found = loss(reconstruction, images)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, loss(reconstruction, images), rtol=0.15, atol=1e-3)
+    torch.testing.assert_close(found, loss(reconstruction, images), rtol=0.1, atol=1e-3)
 
 
 def network_is_frozen_and_no_part_of_modules(loss: Perceptual) -> None:

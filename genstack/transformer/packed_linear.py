@@ -1,7 +1,7 @@
 """Linear layers with weights packed for few rows: a sampled code multiplies each weight by a row per image.
 
 torch's matrix product reads weights as they are stored, and packs them anew in every call. On a CPU, oneDNN
-and MKL read weights that are packed once; with 4 rows that takes down to half the time.
+and MKL read weights that are packed once; with 4 rows that takes half the time at best.
 """
 
 import platform
