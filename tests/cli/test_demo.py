@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from genstack.cli.main import main
-from genstack.cli.verbs.demo import oracle_accuracy
+from genstack.cli.verbs.demo import oracle_accuracy, prior_precision
 from genstack.data import Batch, ImageData
 
 RECIPES = Path(__file__).parents[2] / "configs" / "demo"
@@ -27,10 +27,20 @@ def test_demo_trains_both_stages_and_writes_its_sheets(tmp_path, monkeypatch, ca
     printed = capsys.readouterr().out
     assert "of 8 samples, in 100.0% of held-out images" in printed
     assert "genstack train compressor --config vqgan" in printed
+    for stage, precision in (("compressor", "32-true"), ("prior", prior_precision())):
+        config = yaml.safe_load(Path(f"runs/demo/{stage}/config.yaml").read_text())
+        assert config["trainer"]["precision"] == precision
     sheets = {"samples", "reconstructions", "nearest", "clipart"}
     assert {path.stem for path in Path("runs/demo").glob("*.png")} == sheets
     for name in sheets:
         assert len(Image.open(f"runs/demo/{name}.png").getcolors(2**24)) > 8, name
+
+
+@pytest.mark.parametrize(("instructions", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_demo_trains_in_bf16_only_where_the_processor_has_it(monkeypatch, instructions, precision):
+    monkeypatch.setattr("genstack.cli.verbs.demo.BFLOAT16", True)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: instructions)
+    assert prior_precision() == precision
 
 
 def test_demo_refuses_no_samples(capsys):

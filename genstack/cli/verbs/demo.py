@@ -20,6 +20,7 @@ from genstack.data import Batch
 from genstack.data.images import write
 from genstack.data.oracle import ShapeOracle
 from genstack.data.sheet import sheet
+from genstack.dot_product_attention import BFLOAT16
 from genstack.errors import UserError
 from genstack.evaluation.metrics.neighbours import downsample, near_copies, nearest
 from genstack.inputs import ConditionInputs
@@ -69,7 +70,8 @@ def demo(
     if count < 1:
         raise UserError(f"count must be at least 1, got {count}")
     folder = Path(runs)
-    for stage in (["compressor"], ["prior", "--compressor", str(folder / "compressor")]):
+    prior = ["prior", "--compressor", str(folder / "compressor"), "--trainer.precision", prior_precision()]
+    for stage in (["compressor"], prior):
         recipe = ["--config", str(RECIPES / f"shapes_{stage[0]}.yaml"), "--name", stage[0], "--runs", runs]
         if stopped := train.run([*stage, *recipe]):
             return stopped
@@ -88,6 +90,11 @@ def demo(
     write(draw_captions(genstack.load(SHIPPED), seed), folder / f"{SHIPPED}.png")
     print(NEXT.format(folder=folder, shipped=SHIPPED))
     return None
+
+
+def prior_precision() -> str:
+    """Return bf16-mixed on processors with instructions for it, which saves a quarter of a step."""
+    return "bf16-mixed" if BFLOAT16 and torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
 def draw_captions(model: Model, seed: int) -> PIL.Image.Image:
