@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -97,10 +98,10 @@ class Plugin:
     def _import_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # the code of others can fail in any way
+        except (Exception, SystemExit) as error:  # the code of others can fail in any way
             raise UserError(f"plugin {self.name} failed to import: {self._describe(error)}") from error
 
-    def _describe(self, error: Exception) -> str:
+    def _describe(self, error: BaseException) -> str:
         """Kind, text and place of an error."""
         files = {str(file) for file in self.files.values()}
         places = [
@@ -137,7 +138,7 @@ def installed() -> tuple[Plugin, ...]:
         name, version = (entry.dist.name, entry.dist.version) if entry.dist else (entry.name, "")
         try:
             spec = find_spec(entry.module)
-        except Exception as error:  # of packages above the module, which are imported
+        except (Exception, SystemExit) as error:  # of packages above the module, which are imported
             raise UserError(f"plugin {name} failed to import: {type(error).__name__}: {error}") from error
         if spec is None or spec.origin is None:
             raise UserError(f"plugin {name}: module {entry.module} not found; install the package again")
@@ -157,7 +158,7 @@ def module_files(module: str, file: Path) -> dict[str, Path]:
 def use_plugin(file: str | Path) -> Plugin:
     """Add the parts of a file to those of genstack, in this process.
 
-    A file that was edited since replaces its former parts.
+    A file that was edited since replaces its former parts. A file of an installed plugin is in use already.
 
     Args:
         file: a Python file.
@@ -172,6 +173,8 @@ def use_plugin(file: str | Path) -> Plugin:
         )
     if not path.is_file():
         raise UserError(f"plugin '{file}' not found")
+    if plugin := next((each for each in installed() if path in _resolved(each)), None):
+        return plugin
     version = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     plugin = Plugin(path.name, version, f"{__name__}.{path.stem}", {f"{__name__}.{path.stem}": path})
     if plugin in _named:
@@ -184,6 +187,19 @@ def use_plugin(file: str | Path) -> Plugin:
     os.environ[FOLDERS] = os.pathsep.join(__path__)
     _named.append(plugin)
     return plugin
+
+
+def _resolved(plugin: Plugin) -> set[Path]:
+    """The files of a plugin, without links."""
+    return {file.resolve() for file in plugin.files.values()}
+
+
+def flags() -> str:
+    """Return the --plugin options of a command that needs the files in use; "" for none."""
+    files = [plugin.files[plugin.module] for plugin in _named]
+    here = Path.cwd()
+    names = [file.relative_to(here) if file.is_relative_to(here) else file for file in files]
+    return "".join(f" --plugin {shlex.quote(str(name))}" for name in names)
 
 
 @contextmanager
@@ -232,7 +248,7 @@ def check_unique(names: Iterable[tuple[str, str]]) -> None:
         other = seen.setdefault(name, module)
         if other != module and (owner(module) or owner(other)):
             places = " and ".join(one.name if (one := owner(each)) else each for each in (other, module))
-            raise UserError(f"two parts are named {name}, in {places}; rename the class of the plugin")
+            raise UserError(f"two parts are named {name}, in {places}; rename the plugin's")
 
 
 def used(names: Iterable[str]) -> list[Plugin]:

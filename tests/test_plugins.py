@@ -268,6 +268,7 @@ def test_two_plugins_in_use_cannot_share_a_name(file, tmp_path, capsys):
         ("import not_there", r"bad.py failed to import: ModuleNotFoundError, bad.py line 1: No module"),
         ("\ndef f(:", r"bad.py failed to import: SyntaxError, bad.py line 2"),
         ("raise SystemError('a\\nb')", r"bad.py failed to import: SystemError, bad.py line 1: a b"),
+        ("import sys\nsys.exit(3)", r"bad.py failed to import: SystemExit, bad.py line 2: 3"),
         (
             "from genstack.compressor import Quantizer\nclass FSQ(Quantizer):\n"
             "  def forward(self, latents): ...\n  def lookup(self, codes, layout): ...",
@@ -280,6 +281,29 @@ def test_a_bad_plugin_is_one_clear_line(text, message, tmp_path, capsys):
     assert main(["train", "compressor", *TINY, "--plugin", str(tmp_path / "bad.py")]) == 2
     said = capsys.readouterr().err
     assert re.search(message, said) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["A", "Zebra"])  # before and after genstack's in the alphabet
+def test_a_source_or_export_with_the_name_of_another_is_one_clear_line(name, tmp_path, capsys):
+    (tmp_path / "bad.py").write_text(
+        SIGNS.replace('"grey"', '"digits"').replace("Grey(", f"{name}(").replace('"names",', '"onnx",')
+    )
+    words = ["--plugin", str(tmp_path / "bad.py")]
+    assert main(["data", "check", "digits", "--out", str(tmp_path / "a.png"), *words]) == 2
+    assert re.search(r"two parts are named digits, in .*bad.py.*; rename", capsys.readouterr().err)
+    with plugins.using([tmp_path / "bad.py"]), pytest.raises(UserError, match="two parts are named onnx"):
+        exports()
+
+
+def test_proposed_commands_name_the_plugin_files(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert plugins.flags() == ""
+    (tmp_path / "my parts").mkdir()
+    (tmp_path / "my parts" / "other.py").write_text("")
+    with plugins.using([file, "my parts/other.py"]):
+        assert plugins.flags() == f" --plugin {file} --plugin 'my parts/other.py'"
+    assert main(["data", "check", "grey", "--plugin", file, "--out", "a.png"]) is None
+    assert f"genstack plan grey --plugin {file}\n" in capsys.readouterr().out
 
 
 def test_names_of_files_are_checked(file, tmp_path, capsys):
@@ -343,6 +367,9 @@ def test_installed_packages_are_plugins(tmp_path, monkeypatch, capsys):
         assert "\n  Half " in listed and "\n  Third " in listed
         assert {"Half", "Third"} <= set(part_classes())
         assert plugins.used(["Third"])[0].record == {"name": "flowers", "version": "1.2"}
+        assert main(["config", "check", str(package / "parts" / "base.py")]) == 0
+        listed = capsys.readouterr().out
+        assert "Half:" in listed and "Third:" not in listed
     finally:
         plugins.installed.cache_clear()
         for name in [name for name in sys.modules if name.partition(".")[0] == "flowers"]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import genstack.checkpoints.exports
+from genstack import plugins
 from genstack.atomic import new_folder
 from genstack.checkpoints.exports.card import card
 from genstack.checkpoints.exports.export import Export
@@ -17,6 +18,7 @@ CARD = "README.md"
 def exports() -> dict[str, Export]:
     """All export formats by name."""
     found = discover(genstack.checkpoints.exports, Export)  # type: ignore[type-abstract]
+    plugins.check_unique((kind.name, kind.__module__) for kind in found.values())
     return {kind.name: kind() for kind in sorted(found.values(), key=lambda kind: kind.name)}
 
 

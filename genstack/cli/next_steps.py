@@ -1,5 +1,6 @@
 """Next command after the training or import of a compressor."""
 
+from genstack import plugins
 from genstack.compressor.quantizers import MultiScaleResidual, Scales
 from genstack.compressor.quantizers.corners import BitQuantizer
 from genstack.model import Model
@@ -15,7 +16,7 @@ def next_command(model: Model, place: str) -> str:
         model: a compressor.
         place: its run or file.
     """
-    return f"genstack train prior --compressor {place} --config {recipe(model)}"
+    return f"genstack train prior --compressor {place} --config {recipe(model)}{plugins.flags()}"
 
 
 def recipe(model: Model) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from genstack import plugins
 from genstack.checkpoints.model_file import save
 from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.data.source import Source
@@ -144,7 +145,9 @@ class Proposal:
     def commands(self) -> list[str]:
         """Both training commands."""
         stages = {"compressor": self.compressor(), "prior": self.prior()}
-        return [f"genstack train {stage} {shlex.join(words)}" for stage, words in stages.items()]
+        return [
+            f"genstack train {stage} {shlex.join(words)}{plugins.flags()}" for stage, words in stages.items()
+        ]
 
     def costs(self) -> Iterator[Cost]:
         """Run steps of both stages, and yield what they cost, up to a stage that does not fit.

@@ -33,6 +33,7 @@ from genstack.training.training import Training
 FORMAT_VERSION = 2  # of config.yaml
 #: Settings that cannot change once a run has begun.
 FIXED = ("init", "compressor", "codebook_init", "accumulate_grad_batches")
+NO_LOGGER = "; add --log.tensorboard true, or --log.wandb offline"
 MIN_INTERVAL = 20  # steps between two validations, if given as a share of the run
 
 
@@ -296,7 +297,8 @@ class Run:
             try:
                 trainer.fit(training, ckpt_path=self.checkpoint, weights_only=True)
             except (MisconfigurationException, ModuleNotFoundError) as error:  # of a callback
-                raise UserError(f"trainer: {error}") from error
+                advice = "" if trainer.loggers or "logger" not in str(error) else NO_LOGGER
+                raise UserError(f"trainer: {error}{advice}") from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -110,7 +110,7 @@ def test_states_of_callbacks_survive_an_interruption(tmp_path):
         ),
         (
             callbacks("LearningRateMonitor"),
-            r"`LearningRateMonitor` .* has no logger",
+            r"`LearningRateMonitor` .* has no logger.*; add --log.tensorboard true, or --log.wandb offline$",
         ),
     ],
 )

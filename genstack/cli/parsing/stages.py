@@ -193,7 +193,10 @@ class PriorStage(Stage):
         return PriorTraining(compressor=model, data=data, **arguments)
 
     def next_steps(self, folder: Path) -> str:
-        return f"Look at {folder}/images, then:  genstack sample {folder} --count 64 --out samples/"
+        return (
+            f"Look at {folder}/images, then:  genstack sample {folder} --count 64 --out samples/"
+            f"{plugins.flags()}"
+        )
 
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (CompressorStage(), PriorStage())}

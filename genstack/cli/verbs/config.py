@@ -147,7 +147,9 @@ def check(file: Path, example: str = "") -> int:
     with plugins.using([file]):
         plugin = plugins.use_plugin(file)
         check_plugins()
-        parts = [part for part in plugins.classes() if part.__module__ in plugin.files]
+        path = file.expanduser().resolve()
+        modules = {name for name, place in plugin.files.items() if place.resolve() == path}
+        parts = [part for part in plugins.classes() if part.__module__ in modules]
         checked = [part for part in parts if testing.laws_of(part)]
         if not checked:
             kinds = ", ".join(kind.__name__ for kind in testing.LAWS)

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal
 
+from genstack import plugins
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.paths import Place, Trained, check_png
 from genstack.data import ImageData
@@ -61,4 +62,4 @@ def check(
     write(contact_sheet(data, found.readable, EXAMPLE), target)
     print(f"{out} shows the images as a model sees them, each above an augmented version")
     if not run:
-        print(f"Next:  genstack plan {shlex.quote(source)}")
+        print(f"Next:  genstack plan {shlex.quote(source)}{plugins.flags()}")

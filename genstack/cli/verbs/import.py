@@ -6,7 +6,7 @@ genstack import vqgan_imagenet_f16_1024.ckpt --out runs/vqgan-f16
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from genstack import hub
+from genstack import hub, plugins
 from genstack.checkpoints.import_options import ImportOptions, note_options
 from genstack.checkpoints.model_file import TENSORS, is_own, save
 from genstack.checkpoints.published import formats
@@ -97,5 +97,5 @@ def summary(model: Model) -> str:
 def next_step(model: Model, out: str) -> str:
     """Return the next command."""
     if model.prior:
-        return f"Next:  genstack sample {out} --count 16"
-    return f"Next:  genstack reconstruct {out} --source DIR"
+        return f"Next:  genstack sample {out} --count 16{plugins.flags()}"
+    return f"Next:  genstack reconstruct {out} --source DIR{plugins.flags()}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from genstack import plugins
 from genstack.cli.commands import commands
 from genstack.cli.parsing.parser import Parser, to_dataclass
 from genstack.cli.parsing.paths import Place
@@ -88,9 +89,8 @@ def train(stage: Stage, settings: Namespace, run: Run, resumed: bool = False) ->
             print_once(f"{folder} is complete: {progress(settings, run)}")
             return None
     except Stopped as stopped:
-        print_once(
-            f"{stopped}; everything is saved. Continue with:  genstack train resume {folder}", error=True
-        )
+        command = f"genstack train resume {folder}{plugins.flags()}"
+        print_once(f"{stopped}; everything is saved. Continue with:  {command}", error=True)
         return 128 + stopped.number
     except BaseException:
         if new:

@@ -4,6 +4,7 @@ import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
+from genstack import plugins
 from genstack.data.source import Source
 from genstack.discovery import discover
 from genstack.errors import UserError
@@ -22,7 +23,9 @@ def open_source(name: str, labels: str = "own") -> Source:
     from genstack.data.sources.folder import FolderSource
 
     kinds = discover(package, Source).values()  # type: ignore[type-abstract]
-    kind = next((kind for kind in kinds if kind.claims(name)), None)
+    claiming = [kind for kind in kinds if kind.claims(name)]
+    plugins.check_unique((name, kind.__module__) for kind in claiming)
+    kind = claiming[0] if claiming else None
     if kind is not None:
         if labels == "folder":
             raise UserError(f"{name} has no folders to use as classes; set labels to own")
