@@ -1,7 +1,9 @@
 """Conversion between picture files and images in [-1, 1]; no other file changes the range of pixels."""
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,7 +177,9 @@ def open_picture(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
     """Open a picture; any error in the block becomes a UserError that names the file."""
     try:
         with (
-            BytesIO(file) if isinstance(file, bytes) else Bounded(FileIO(file)) as stream,
+            BytesIO(file)
+            if isinstance(file, bytes)
+            else Bounded(FileIO(file, opener=open_regular)) as stream,
             Image.open(stream, formats=FORMATS) as picture,
         ):
             check_claim(picture, len(file) if isinstance(file, bytes) else file.stat().st_size)
@@ -188,6 +192,19 @@ def open_picture(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
         )
         name = name or (str(file) if isinstance(file, Path) else "a file")
         raise UserError(f"{name} cannot be read as a picture: {reason}") from error
+
+
+def open_regular(path: str | Path, flags: int) -> int:
+    """Open a regular file, as an opener of `FileIO`; a pipe would wait for a writer.
+
+    Raises:
+        OSError: not found, or not a regular file.
+    """
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
 
 
 class Bounded(BufferedReader):
@@ -319,7 +336,7 @@ def write(
 def read_mark(path: Path) -> str | None:
     """Read the beginning of a PNG file's chunk `genstack`; None for any other file."""
     try:
-        with path.open("rb", buffering=0) as file:
+        with FileIO(path, opener=open_regular) as file:
             head = file.read(4096) or b""
     except OSError:
         return None

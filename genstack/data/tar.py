@@ -40,8 +40,13 @@ class HeaderReader:
         return self.file.read(size)
 
 
-def members(file: BufferedIOBase, length: int) -> Iterator[Member]:
+def members(file: BufferedIOBase, length: int, links: list[str] | None = None) -> Iterator[Member]:
     """Yield the regular files in a tar file of this length, in order.
+
+    Args:
+        file: the tar file.
+        length: its bytes.
+        links: list to which the names of links and sparse files are added.
 
     Raises:
         DamagedTarError: after the last complete member, if the file has no valid end.
@@ -62,6 +67,8 @@ def members(file: BufferedIOBase, length: int) -> Iterator[Member]:
                 raise DamagedTarError(f"it breaks off at byte {length}, inside a member that ends at {end}")
             if found.isreg() and not found.issparse():
                 yield Member(found.name, found.offset_data, found.size)
+            elif found.isreg() or found.issym() or found.islnk():
+                (links if links is not None else []).append(found.name)
         if archive.offset + BLOCK > length:
             raise DamagedTarError(cut_off)
         file.seek(archive.offset)

@@ -25,7 +25,7 @@ from genstack.data.split import hash_key
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MOST_MAPPED = 4096  # indices; Linux allows a process 65,530 maps
 PARTS = ("image", "condition", "caption", "json")
 LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20, "label": 2**20}
@@ -38,8 +38,10 @@ OMITTED = (
     "members beyond the first of a kind and name",
     "members that are too large",
     "members in formats that are not read (HEIC and others)",
+    "links and sparse files (`tar --dereference --hard-dereference` stores contents)",
+    ".json members that are not a JSON object",
 )
-DOTTED, BARE, EXTRA, LARGE, UNKNOWN = range(len(OMITTED))
+DOTTED, BARE, EXTRA, LARGE, UNKNOWN, LINKED, NOT_JSON = range(len(OMITTED))
 
 
 @dataclass
@@ -206,13 +208,17 @@ def index(path: Path, length: int) -> tuple[np.ndarray, list[int], str]:
     damage, found = "", []
     with path.open("rb") as file:
         whole: list[Member] = []
+        links: list[str] = []
         try:
-            whole.extend(members(file, length))
+            whole.extend(members(file, length, links))
         except DamagedTarError as error:
             damage = str(error)
         grouped, omitted = samples(whole)
+        omitted[LINKED] = sum(bool(role_of(split_name(name)[1])) for name in links)
         for sample in grouped:
             found.append((sample.name.encode(errors="replace"), label(file, sample), sample.parts))
+            if "json" in sample.parts and parse_json(content(file, sample.parts["json"])) is None:
+                omitted[NOT_JSON] += 1
     rows = np.zeros(len(found), row_type(max((len(name) for name, *_ in found), default=1)))
     for row, (name, number, parts) in zip(rows, found, strict=True):
         row["name"], row["label"] = name, number
@@ -306,11 +312,16 @@ def label(file: BufferedIOBase, sample: Sample) -> int:
 
 def read_json(data: bytes) -> dict[str, object]:
     """Parse a `.json` member; {} if it is not a JSON object."""
+    return parse_json(data) or {}
+
+
+def parse_json(data: bytes) -> dict[str, object] | None:
+    """Parse a `.json` member; None if it is not a JSON object."""
     try:
         known = json.loads(data)
     except (ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}
+        return None
+    return known if isinstance(known, dict) else None
 
 
 def content(file: BufferedIOBase, member: Member, most: int | None = None) -> bytes:

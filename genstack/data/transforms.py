@@ -53,6 +53,11 @@ class Augmentation:
                 raise UserError(f"invalid augmentation {name} {getattr(self, name)}; expected {limit}")
         if self.crop == "resized" and self.zoom != (1, 1):
             raise UserError(f"zoom {self.zoom} does not apply to crop: resized; set area instead")
+        for name in ("area", "proportions"):
+            if self.crop != "resized" and getattr(self, name) != getattr(Augmentation, name):
+                raise UserError(
+                    f"{name} {getattr(self, name)} does not apply to crop: {self.crop}; set crop to resized"
+                )
 
     @property
     def moves_crop(self) -> bool:

@@ -105,3 +105,9 @@ def test_recipe_of_the_same_stage_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for stage in ("compressor", "prior"):
         assert read(Path("residual"), stage) == read(DEMO.parent / stage / "residual.yaml")
+
+
+def test_a_setting_that_is_given_twice_in_a_recipe_is_refused(tmp_path, capsys):
+    (tmp_path / "twice.yaml").write_text("data:\n  batch_size: 8\ndata:\n  resolution: 32\n")
+    assert main(["config", "show", str(tmp_path / "twice.yaml")]) == 2
+    assert "twice.yaml, line 3: data is given twice; keep one\n" in capsys.readouterr().err

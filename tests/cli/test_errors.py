@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from genstack.cli.commands import Command
 from genstack.cli.main import main
@@ -325,3 +326,14 @@ def test_messages_are_one_line_for_any_quoted_text():
     assert message.startswith("no tensor for ?[2J?aaa")
     assert message.isprintable() and len(message) < 2100
     message.encode()
+
+
+def test_pictures_of_others_are_not_overwritten(tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "mine.png")
+    before = (tmp_path / "mine.png").read_bytes()
+    words = ["data", "check", "digits", "--out"]
+    assert main([*words, str(tmp_path / "mine.png")]) == 2
+    assert "mine.png exists, and genstack did not write it; choose another name" in capsys.readouterr().err
+    assert (tmp_path / "mine.png").read_bytes() == before
+    for _ in range(2):  # its own sheet is replaced
+        assert main([*words, str(tmp_path / "sheet.png")]) is None

@@ -138,3 +138,9 @@ def test_resized_crops_depend_on_seed_epoch_and_image_and_tell_their_edges():
 def test_resized_crops_have_no_zoom():
     with pytest.raises(UserError, match="area instead"):
         Augmentation(crop="resized", zoom=(1.0, 1.2))
+
+
+def test_other_crops_have_no_area_or_proportions():
+    for name in ("area", "proportions"):
+        with pytest.raises(UserError, match=f"{name} .* does not apply to crop: random; set crop to resized"):
+            Augmentation(crop="random", **{name: (0.5, 1.0)})

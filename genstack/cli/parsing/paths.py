@@ -7,6 +7,7 @@ from typing import Any
 from genstack import hub, models
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.data.codes.header import encoded_source
+from genstack.data.images import read_mark
 from genstack.errors import UserError
 from genstack.training.files import CONFIG, METRICS
 
@@ -32,12 +33,19 @@ def check_name(name: str) -> None:
 
 
 def check_png(out: Place) -> Path:
-    """Path of a picture to write; raise a UserError unless its name ends in .png."""
+    """Path of a picture to write.
+
+    Raises:
+        UserError: its name does not end in .png, or it is a picture that genstack did not write.
+    """
     if not out.lower().endswith(".png"):
         raise UserError(
             f"invalid --out '{out}': pictures are written as PNG; expected a name that ends in .png"
         )
-    return Path(out)
+    path = Path(out)
+    if path.is_file() and path.stat().st_size and read_mark(path) is None:
+        raise UserError(f"--out {out} exists, and genstack did not write it; choose another name")
+    return path
 
 
 def is_run(place: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from unicodedata import normalize
@@ -16,11 +16,12 @@ RUN = (
     {"config.yaml", "metrics.jsonl"},
     {"model.json", "model.safetensors"},
 )  # files that mark a run's folder
+HIDDEN = "hidden pictures (names that begin with a dot)"
 MOST_COUNTED = 1000  # files whose frames are counted
 
 
 class FolderSource(FileSource):
-    """Every picture file below a folder, in natural order (2 before 10); links are followed.
+    """Every picture file below a folder, in natural order (2 before 10); links are followed once.
 
     Pictures that genstack wrote are left out: run folders and sheets always, samples if there are other
     pictures. With `by_folder`, the first-level folders are the classes.
@@ -39,6 +40,7 @@ class FolderSource(FileSource):
         self.listing.release()
         if by_folder:
             self.class_names = self.folders()
+            self.listing.count_empty(self.class_names)
         self.numbers = {name: number for number, name in enumerate(self.class_names)}
 
     @classmethod
@@ -83,7 +85,7 @@ class FolderSource(FileSource):
 
     def _multiframe(self) -> Iterator[int]:
         """Numbers of the files whose format allows several pages or frames."""
-        endings = (*ENDINGS["TIFF"], *ENDINGS["GIF"])
+        endings = (*ENDINGS["TIFF"], *ENDINGS["GIF"], *ENDINGS["WEBP"], ".apng")
         return (number for number, file in enumerate(self.files) if file.lower().endswith(endings))
 
     def _frames(self, number: int) -> int:
@@ -119,33 +121,56 @@ class Listing:
     """The files below a folder: pictures, samples of genstack, and counts of what is left out.
 
     Args:
-        root: the folder; links are followed, each folder is entered once.
+        root: the folder. Links to folders are followed after all real folders, each folder is entered once.
     """
 
     def __init__(self, root: Path):
+        self.root = root
         self.pictures: list[str] = []
         self.samples: list[str] = []
+        self.classes: list[str] = []  # first-level folders
         self.counts: Counter[str] = Counter()
-        seen: set[str] = set()
-        for place, folders, files in os.walk(root, followlinks=True):
-            real = os.path.realpath(place)
-            here = Path(place).relative_to(root).as_posix()
-            if real in seen:
+        self.seen: set[str] = set()
+        links = self.walk(root)
+        for link in links:  # grows as it is read
+            links += self.walk(link)
+
+    def walk(self, top: Path) -> list[Path]:
+        """Add the files of a folder and of real folders below it, and return the links to other folders."""
+        links: list[Path] = []
+        for place, folders, files in os.walk(top, onerror=self.count_locked):
+            path, real = Path(place), os.path.realpath(place)
+            here = path.relative_to(self.root).as_posix()
+            if real in self.seen:
+                self.counts["links to folders that are read already"] += 1
                 folders.clear()
             elif here != "." and any(known <= {*files} for known in RUN):
-                self.counts[OWN] += pictures_below(Path(place))
+                self.counts[OWN] += pictures_below(path)
                 folders.clear()
             else:
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                self.counts[HIDDEN] += sum(pictures_below(path / name) for name in folders if name[0] == ".")
+                folders[:] = sorted(name for name in folders if name[0] != ".")
+                links += [path / name for name in folders if (path / name).is_symlink()]
+                self.classes += folders if here == "." else []
                 for name in files:
-                    self.add(name if here == "." else f"{here}/{name}", Path(place) / name)
-            seen.add(real)
+                    self.add(name if here == "." else f"{here}/{name}", path / name)
+            self.seen.add(real)
+        return links
+
+    def count_locked(self, error: OSError) -> None:
+        """Count a folder that cannot be read."""
+        self.counts["folders that cannot be read (check their permissions)"] += 1
+
+    def count_empty(self, classes: Sequence[str]) -> None:
+        """Count first-level folders that are none of the classes."""
+        empty = {clean(normalize("NFC", name)) for name in self.classes} - {*classes}
+        self.counts["folders of classes without a picture"] += len(empty)
 
     def add(self, name: str, path: Path) -> None:
         """Add a file to the pictures, the samples or the counts."""
         if path.name.startswith("."):
             if name.lower().endswith(SUFFIXES) and not path.name.startswith("._"):  # of macOS, no picture
-                self.counts["hidden pictures (names that begin with a dot)"] += 1
+                self.counts[HIDDEN] += 1
             return
         if not name.lower().endswith(SUFFIXES):
             if UNREAD.search(name):

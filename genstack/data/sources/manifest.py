@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from genstack.errors import UserError
 
 COLUMNS = ("path", "label", "caption", "condition_image")
 LONGEST_LINE = 2**20
+MOST_CHECKED = 1000  # sets of columns in a JSONL file
 SHOWN = 5  # invalid lines in a message
 
 
@@ -77,6 +79,8 @@ class ManifestSource(FileSource):
         if labels:
             without = [row.line for row in self.rows if not row.label]
             reject_lines(self.path, without, "no label, but other lines have one")
+        elif 0 < (bare := sum(not row.caption for row in self.rows)) < len(self.rows):
+            warnings.warn(f"{self.path}: {bare} of {len(self.rows)} pictures have no caption", stacklevel=2)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -159,7 +163,8 @@ def parse_row(line: int, entry: Mapping[str, object] | str) -> Row | str:
         return f"has {clean(path)[:60]!r} as its path, which is not valid Unicode"
     if "://" in path or "\0" in path:
         return f"has {path[:60]!r} as its path, which is not a file"
-    values["label"], values["caption"] = clean(values["label"]), clean(values["caption"])
+    values["label"] = " ".join(clean(values["label"]).split())
+    values["caption"] = clean(values["caption"]).strip()
     return Row(line, path, **values)
 
 
@@ -182,29 +187,53 @@ def csv_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, o
 
 def json_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
     """Line numbers and objects of a JSONL file; an invalid line is an error message."""
+    checked: set[tuple[str, ...]] = set()
     for number, line in enumerate(limited_lines(lines), start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            entry = json.loads(line, object_pairs_hook=unique)
+        except (ValueError, RecursionError) as error:
             yield number, f"is not JSON: {str(error)[:60]}"
             continue
         if not isinstance(entry, dict):
             yield number, "is not a JSON object, such as {" + '"path": "a.png"}'
             continue
-        if "path" not in entry:
-            check_columns(list(entry), file, number)
+        if (columns := tuple(entry)) not in checked and len(checked) < MOST_CHECKED:
+            check_columns(list(columns), file, number)
+            checked.add(columns)
+        elif "path" not in entry:
+            check_columns(list(columns), file, number)
         yield number, entry
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Build an object whose names are unique."""
+    if name := repeated([name for name, _ in pairs]):
+        raise ValueError(f"{name[:40]} is given twice")
+    return dict(pairs)
+
+
+def repeated(names: list[str]) -> str:
+    """Return the first name that occurs twice; "" for none."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 def check_columns(columns: list[str], file: Path, line: int = 1) -> None:
     """Reject a list without paths, and columns with misspelled names."""
+    if name := repeated(columns):
+        raise UserError(f"{file} line {line} has two columns {name[:40]}; keep one")
     missing = [name for name in COLUMNS if name not in columns]
+    others = {name.lower(): name for name in columns if name not in COLUMNS}
     for name in missing:
-        near = get_close_matches(name, set(columns) - set(COLUMNS), n=1, cutoff=0.8)
+        near = get_close_matches(name, others, n=1, cutoff=0.8)
         if near:
-            raise UserError(f"{file} line {line} has a column {near[0]}; did you mean {name}?")
+            raise UserError(f"{file} line {line} has a column {others[near[0]]}; did you mean {name}?")
     if "path" in missing:
         have = ", ".join(columns)[:80] or "nothing"
         raise UserError(f"{file} line {line} has columns {have}, but no path; known: {', '.join(COLUMNS)}")

@@ -37,7 +37,7 @@ def test_any_nesting_in_natural_order(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     put(tmp_path, ".hidden.png", "._2.png", ".cache/a.png")
     source = open_source(str(tmp_path))
-    assert source.omitted == {"hidden pictures (names that begin with a dot)": 1}
+    assert source.omitted == {"hidden pictures (names that begin with a dot)": 2}
     assert keys(source) == [
         "2.png",
         "10.png",
@@ -219,3 +219,57 @@ def test_a_folder_is_found_in_either_form_of_unicode(tmp_path, form):
     other = {"NFC": "NFD", "NFD": "NFC"}[form]
     put(tmp_path / normalize(form, "Größe") / normalize(other, "é"), "a.png")
     assert len(open_source(str(tmp_path / normalize(other, "Größe") / normalize(form, "é")))) == 1
+
+
+def test_a_real_folder_keeps_its_pictures_beside_links_to_it(tmp_path):
+    put(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "a" / "more").symlink_to("../b")
+    (tmp_path / "c").symlink_to("b")
+    source = open_source(str(tmp_path), labels="folder")
+    assert keys(source) == ["a/1.png", "b/2.png"] and source.class_names == ("a", "b")
+    assert source.omitted["links to folders that are read already"] == 2
+
+
+def test_links_to_folders_elsewhere_and_to_their_parents_are_followed_once(tmp_path):
+    put(tmp_path / "elsewhere", "x/1.png")
+    root = put(tmp_path / "root", "2.png")
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "x" / "up").symlink_to(tmp_path / "root")
+    source = open_source(str(root))
+    assert keys(source) == ["2.png", "linked/x/1.png"]
+    assert source.omitted == {"links to folders that are read already": 1}
+
+
+def test_folders_that_cannot_be_read_or_are_empty_are_counted(tmp_path, monkeypatch):
+    put(tmp_path, "a/1.png", "locked/2.png")
+    (tmp_path / "empty").mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    source = open_source(str(tmp_path), labels="folder")
+    assert source.omitted == {
+        "folders that cannot be read (check their permissions)": 1,
+        "folders of classes without a picture": 2,
+    }
+
+
+def test_a_pipe_with_the_name_of_a_picture_is_unreadable(tmp_path):
+    put(tmp_path, "1.png")
+    os.mkfifo(tmp_path / "2.png")
+    source = open_source(str(tmp_path))
+    with pytest.raises(UserError, match=r"2\.png cannot be read as a picture: not a regular file"):
+        source.image(1, Preprocessing(3, 8, 8))
+
+
+def test_frames_of_animated_webp_and_apng_are_counted(tmp_path):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    for name in ("a.webp", "b.apng"):
+        form = {"format": "PNG"} if name == "b.apng" else {}
+        first.save(tmp_path / name, save_all=True, append_images=[second], **form)
+    source = open_source(str(tmp_path))
+    assert source.omitted == {"further pages or frames (the first of a file is read)": 2}

@@ -144,3 +144,34 @@ def test_surrogates_are_replaced_in_captions_and_rejected_in_paths(root):
     assert source.class_names == ("a cat \ufffd",) and source.caption(0) == "a cat \ufffd"
     with pytest.raises(UserError, match=r"line 1 has .* as its path, which is not valid Unicode"):
         listed(root, '{"path": "\\ud83d.png"}\n', ".jsonl")
+
+
+def test_labels_are_stripped(root):
+    rows = 'path,label\npictures/rgba.png, cat\npictures/rgba.png,cat \npictures/rgba.png,"c\nat"\n'
+    assert listed(root, rows).class_names == ("c at", "cat")
+    with pytest.raises(UserError, match="no label, but other lines have one: line 3"):
+        listed(root, "path,label\npictures/rgba.png,cat\npictures/rgba.png, \n")
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix", "message"),
+    [
+        ("path,caption,caption\npictures/rgba.png,a,\n", ".csv", "has two columns caption; keep one"),
+        ("path,LABEL\npictures/rgba.png,a\n", ".csv", "has a column LABEL; did you mean label?"),
+        ('{"path": "pictures/rgba.png", "lable": "a"}', ".jsonl", "has a column lable; did you mean label?"),
+        (
+            '{"path": "a.png", "label": "a", "label": "b"}',
+            ".jsonl",
+            "line 1 is not JSON: label is given twice",
+        ),
+    ],
+)
+def test_columns_are_unique_and_spelled_right(root, text, suffix, message):
+    with pytest.raises(UserError) as error:
+        listed(root, text, suffix)
+    assert message in str(error.value)
+
+
+def test_pictures_without_a_caption_are_counted(root):
+    with pytest.warns(UserWarning, match="1 of 2 pictures have no caption"):
+        listed(root, "path,caption\npictures/rgba.png,a\npictures/rgba.png,\n")

@@ -322,3 +322,25 @@ def test_unread_members_are_counted(tmp_path):
 def test_json_captions_have_no_surrogates(tmp_path):
     tar(tmp_path / "a.tar", [("1.png", picture(1)), ("1.json", b'{"caption": "a cat \\ud83d"}')])
     assert open_source(str(tmp_path / "a.tar")).caption(0) == "a cat \ufffd"
+
+
+def test_links_and_damaged_json_are_counted(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for name, data in (("1.png", picture(1)), ("1.json", b'{"label": 1,')):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, BytesIO(data))
+        for name, kind in (
+            ("2.png", tarfile.SYMTYPE),
+            ("3.png", tarfile.LNKTYPE),
+            ("notes", tarfile.SYMTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "1.png"
+            file.addfile(member)
+    source = open_source(str(tmp_path / "a.tar"))
+    assert len(source) == 1
+    assert source.omitted == {
+        "links and sparse files (`tar --dereference --hard-dereference` stores contents)": 2,
+        ".json members that are not a JSON object": 1,
+    }
