@@ -187,8 +187,8 @@ def use_plugin(file: str | Path) -> Plugin:
 
 
 @contextmanager
-def using(files: Iterable[str | Path]) -> Iterator[None]:
-    """Use plugin files for a while."""
+def use_temporarily(files: Iterable[str | Path]) -> Iterator[None]:
+    """Use plugin files inside a `with` block only."""
     before = [*_named]
     try:
         for file in files:
@@ -235,7 +235,7 @@ def check_unique(names: Iterable[tuple[str, str]]) -> None:
             raise UserError(f"two parts are named {name}, in {places}; rename the class of the plugin")
 
 
-def used(names: Iterable[str]) -> list[Plugin]:
+def plugins_defining(names: Iterable[str]) -> list[Plugin]:
     """The plugins that define classes with these names."""
     wanted = {*names}
     modules = {each.__module__ for each in classes() if each.__name__ in wanted}

@@ -121,7 +121,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the plugins of another."""
     monkeypatch.setenv(plugins.FOLDERS, "")
     monkeypatch.setattr(plugins, "__path__", [])
-    with plugins.using([]):
+    with plugins.use_temporarily([]):
         yield
 
 
@@ -216,7 +216,7 @@ def quantizer_of(file, name="Flips"):
     parser = Parser(training_command("compressor"))
     network = ["--model.compressor.network", "Strided"]
     words = ["--model.compressor", "Autoencoder", *network, "--data.source", "digits"]
-    with plugins.using([file]):
+    with plugins.use_temporarily([file]):
         settings = parser.parse([*words, "--model.compressor.quantizer", name])
         made = parser.build(settings).model.compressor(1)
         assert type(build(describe(made)).quantizer) is type(made.quantizer)
@@ -342,7 +342,7 @@ def test_installed_packages_are_plugins(tmp_path, monkeypatch, capsys):
         listed = capsys.readouterr().out
         assert "\n  Half " in listed and "\n  Third " in listed
         assert {"Half", "Third"} <= set(part_classes())
-        assert plugins.used(["Third"])[0].record == {"name": "flowers", "version": "1.2"}
+        assert plugins.plugins_defining(["Third"])[0].record == {"name": "flowers", "version": "1.2"}
     finally:
         plugins.installed.cache_clear()
         for name in [name for name in sys.modules if name.partition(".")[0] == "flowers"]:

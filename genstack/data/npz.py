@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.errors import UserError
 
 LOCAL = struct.Struct("<4s22xHH")  # what stands before a member of a zip
@@ -34,7 +34,7 @@ def write_pieces(
     header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     member = zipfile.ZipInfo(f"{name}.npy")
     with (
-        replacing(path) as partial,
+        atomic_path(path) as partial,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
         archive.open(member, "w", force_zip64=True) as file,
     ):
@@ -45,7 +45,7 @@ def write_pieces(
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write small arrays."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 

@@ -143,7 +143,7 @@ class FlowMatching(LatentPrior):
                 if repetition:
                     before = torch.where(given, renoise(x, end, start, normal(self.layout.shape)), x)
                 before = torch.where(known.mask, torch.lerp(noise, data, start), before)
-                after = solve_step(velocity, before, start, end, options.solver_or(self.solver))
+                after = solve_step(velocity, before, start, end, options.resolve_solver(self.solver))
                 x = after if repetition == 0 else torch.where(given, after, x)
         return self.standardization.restore(x)
 

@@ -107,7 +107,7 @@ class Masked(CodePrior):
             expanded = (guidance.expand(each) for each in (codes, masked, masked))
             logits, guide = self.network(*expanded, encoded), guidance.at(options.progress(step, steps))
             done = (step + 1) / steps
-            cooled, normalized = options.cooled(done), self.order.score != "logit"
+            cooled, normalized = options.at_progress(done), self.order.score != "logit"
             sampled = distribution.sample(logits, guide, cooled, code_noise[masked])
             score = distribution.score(logits, guide, sampled, normalized)
 

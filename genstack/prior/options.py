@@ -74,13 +74,13 @@ class SamplingOptions:
             if not valid:
                 raise UserError(f"{name} must be {limit}, got {getattr(self, name)}")
 
-    def cooled(self, progress: float) -> "SamplingOptions":
+    def at_progress(self, progress: float) -> "SamplingOptions":
         """Return the options at a progress, from 0 before the first step to 1 after the last."""
         if self.temperature_schedule == "constant":
             return self
         return replace(self, temperature=self.temperature * (1 - progress))
 
-    def solver_or(self, default: str) -> str:
+    def resolve_solver(self, default: str) -> str:
         """Return the solver, or the prior's own."""
         return default if self.solver == "default" else self.solver
 

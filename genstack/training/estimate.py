@@ -147,7 +147,7 @@ class Estimate:
             OutOfMemory: a batch that should fit does not.
         """
         device = torch.cuda.get_device_name() if self.cuda else self.machine
-        least = COPIES * sum(parameter.nbytes for parameter in self.learning()) + self.extra
+        least = COPIES * sum(parameter.nbytes for parameter in self.trained_parameters()) + self.extra
         if least > self.available > 0:
             return Memory(least, self.available, device, measured=False)
         self.reset_peak()
@@ -162,8 +162,8 @@ class Estimate:
         needed = extrapolate(peaks, self.micro_batch) + self.extra
         return Memory(needed, self.available, device, size == self.micro_batch)
 
-    def learning(self) -> Iterator[torch.nn.Parameter]:
-        """Weights that are trained."""
+    def trained_parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the weights that are trained."""
         return chain(*(network.parameters() for network in self.training.networks()))
 
     def reset_peak(self) -> None:
@@ -193,7 +193,7 @@ class Estimate:
         if self.schedule.strategy == "fsdp":
             return -sharding_savings(self.training.model, self.schedule.processes)
         # gradients are copied to communicate them
-        return sum(parameter.nbytes for parameter in self.learning())
+        return sum(parameter.nbytes for parameter in self.trained_parameters())
 
     @property
     def local_processes(self) -> int:

@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genstack.atomic import exclusive, replacing
+from genstack.atomic import atomic_path, exclusive
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
 from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
@@ -230,7 +230,7 @@ class Run:
     @rank_zero_only
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the configuration to the folder."""
-        with replacing(self.folder / CONFIG) as partial:
+        with atomic_path(self.folder / CONFIG) as partial:
             versioned = {"format_version": FORMAT_VERSION, **config}
             text = yaml.safe_dump(versioned, sort_keys=False, allow_unicode=True)
             partial.write_text(text, encoding="utf-8")

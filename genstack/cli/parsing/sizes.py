@@ -77,7 +77,7 @@ def size_settings(command: Command, layers: Layers, size: str) -> dict[str, Any]
     """
     if size not in SIZES:
         raise UserError(f"unknown --size '{size}'; choose from {', '.join(SIZES)}")
-    found = dict(chosen(command, layers, "model"))
+    found = dict(chosen_classes(command, layers, "model"))
     sized = {place: name for place, name in found.items() if name in PARTS}
     if not sized:
         names = ", ".join(name for place, name in found.items() if place.endswith((".network", ".prior")))
@@ -98,10 +98,10 @@ def insert(settings: dict[str, Any], place: str, values: Mapping[str, Any]) -> N
     settings.update(values)
 
 
-def chosen(command: Command, layers: Layers, place: str) -> Iterator[tuple[str, str]]:
+def chosen_classes(command: Command, layers: Layers, place: str) -> Iterator[tuple[str, str]]:
     """The classes that are chosen below a place, by place."""
     for name, argument in layers.settings(command, place).items():
         below = f"{place}.{name}"
         if choices(argument) and (part := layers.part(argument, below)) and below.count(".") < 5:
             yield below, part[0].node.name
-            yield from chosen(command, layers, below)
+            yield from chosen_classes(command, layers, below)

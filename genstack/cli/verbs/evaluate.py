@@ -48,7 +48,7 @@ EXAMPLES = 64  # images whose captions are checked for class names
 def run(arguments: list[str]) -> int | None:
     """Run a command line."""
     parser = Parser(EVALUATE)
-    settings = parser.parse(arguments, inherited)
+    settings = parser.parse(arguments, inherited_settings)
     if to_dataclass(Evaluation, settings).are_npz:
         evaluate_npz(settings)
     else:
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int | None:
     return None
 
 
-def inherited(given: Layers) -> dict[str, Any]:
+def inherited_settings(given: Layers) -> dict[str, Any]:
     """Return the data settings of the run, or of the two folders."""
     place, generated = given.get("run"), given.get("generated")
     if place is None:

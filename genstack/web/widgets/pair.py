@@ -38,8 +38,8 @@ class RunPair:
         for widget, output in zip(self.chosen, self.outputs, strict=True):
             widget.change(lambda name: gr.update(label=name, value=[]), widget, output.gallery, **QUICK)
 
-    def selected(self, values: Values) -> tuple[OpenRun, OpenRun]:
-        """The two runs.
+    def select(self, values: Values) -> tuple[OpenRun, OpenRun]:
+        """Return the two selected runs.
 
         Raises:
             UserError: they are the same.
