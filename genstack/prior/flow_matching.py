@@ -96,7 +96,7 @@ class FlowMatching(LatentPrior):
         return velocity_errors(velocity, self.standardization(latents), noise, times).mean()
 
     def held_out_loss(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, " b"]:
-        """Mean squared error of velocities over uniform times, whatever those of training.
+        """Mean squared error of velocities over uniform times, whatever the distribution of training times.
 
         Times and noise are seeded by the latents, so an image always gets the same estimate.
         """

@@ -121,7 +121,7 @@ def resolve_options(
 
     Args:
         preset: name of the preset; "" for the run's `default`, if it has one.
-        given: options by name; None for those that are not given.
+        given: options by name; None for options that are not given.
         saved: presets saved in the run, by name.
         guided: True if the prior supports guidance; otherwise, built-in presets leave it out.
         built_in: built-in presets of the prior.
