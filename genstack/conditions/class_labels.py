@@ -79,7 +79,7 @@ class Classes(Modality):
 
     @property
     def trained_labels(self) -> list[int]:
-        """Labels that are cycled: those with a training image, or all if none has one."""
+        """Labels with a training image, or all if none has one; they are cycled."""
         return sorted({*range(len(self.names))} - {*self.untrained}) or [*range(len(self.names))]
 
     def label(self, name: str) -> int:

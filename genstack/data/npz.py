@@ -25,10 +25,10 @@ def write_pieces(
     """Write one array from pieces, of which only one is in memory at a time.
 
     Args:
-        path: of the file.
-        name: of the array.
-        shape: of all of it.
-        dtype: of its numbers.
+        path: path of the file.
+        name: name of the array.
+        shape: shape of the whole array.
+        dtype: type of its numbers.
         pieces: its numbers in order.
     """
     header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
@@ -50,7 +50,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def map_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Map those of the named arrays that a file has; compressed ones are copied to a temporary file first.
+    """Map the named arrays, if a file has them; compressed ones are copied to a temporary file first.
 
     Raises:
         UserError: not found, damaged, or an array of objects.

@@ -268,7 +268,7 @@ def _resolve_base(module: str, base: ast.expr) -> Part | None:
 
 
 def is_known(module: str) -> bool:
-    """Return True for modules of genstack and of plugins, and for those of Lightning's callbacks."""
+    """Return True for modules of genstack, of plugins and of Lightning's callbacks."""
     known = ("genstack.", f"{LIGHTNING}.callbacks.")
     return f"{module}.".startswith(known) or module == LIGHTNING or plugins.owner(module) is not None
 

@@ -251,7 +251,7 @@ def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tup
 
 
 def run_data(folder: Path) -> ImageData:
-    """Open the images that a run was trained on; those of an archive are the encoded ones."""
+    """Open the images that a run was trained on; for an archive, the images that it encodes."""
     stage, settings = read_run(Run(folder))
     settings["data.source"] = encoded_source(settings["data.source"])
     return stage.parser.build(settings).data

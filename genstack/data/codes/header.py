@@ -22,7 +22,7 @@ from genstack.errors import UserError
 from genstack.layout import Layout
 
 FORMAT_VERSION = 2
-LARGEST = 2**26  # bytes of a header; that of a billion images in shards of 65,536 takes 1 MB
+LARGEST = 2**26  # bytes of a header; a billion images in shards of 65,536 take 1 MB
 MOST_VIEWS = 1024
 
 
