@@ -114,7 +114,7 @@ def exclusive(file: Path, message: str = "") -> Iterator[None]:
 
 @contextmanager
 def file_named(path: Path) -> Iterator[None]:
-    """Add the path to errors of writing that lack it, such as those of a full disk."""
+    """Add the path to write errors that do not name it, such as a full disk."""
     try:
         yield
     except SafetensorError as error:

@@ -155,7 +155,7 @@ def module_files(module: str, file: Path) -> dict[str, Path]:
 
 
 def use_plugin(file: str | Path) -> Plugin:
-    """Add the parts of a file to those of genstack, in this process.
+    """Make the parts of a file available in this process.
 
     A file that was edited since replaces its former parts.
 

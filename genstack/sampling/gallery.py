@@ -76,7 +76,7 @@ class Gallery:
         progress: Callable[[int], None] = lambda images: None,
         sample: Callable[[Draw, Sequence[int], int], Tensor] = draw_batch,
     ) -> None:
-        """Sample images and write their files, then the list; partial files of killed processes are removed.
+        """Sample images and write files and list; remove partial files of killed processes.
 
         Args:
             indices: indices of the samples, such as `missing`.

@@ -72,7 +72,7 @@ def gradients_reach_the_decoder(judged: Judged) -> None:
 
 
 def the_image_itself_is_best(judged: Judged) -> None:
-    """Noisy pixels have a higher loss than those of the image."""
+    """Noisy pixels have a higher loss than the pixels of the image."""
     if not isinstance(judged.output, Pixels):
         return
     images = _images()

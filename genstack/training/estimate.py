@@ -1,8 +1,8 @@
 """Estimates of the memory and time of a training, from a few of its steps (`genstack plan`).
 
 Batches double in size up to the real one, as long as the next is expected to fit. If the real batch does not
-fit, its peak is extrapolated linearly from the last two. A GPU's peak is that of torch's allocator; on the
-CPU it is the largest resident size. A limit of the shell (`ulimit -v`) or of a container (cgroup v2) counts
+fit, its peak is extrapolated linearly from the last two. On a GPU, the peak of torch's allocator counts;
+on the CPU, the largest resident size. A limit of the shell (`ulimit -v`) or of a container (cgroup v2) counts
 as the memory of the machine. All steps run in one process with the whole model, and the difference for
 several processes is added. Validation needs less memory than a step. An adversary acts from the first step,
 because its steps are the most expensive. `benchmarks/memory.py` compares estimates with real runs.

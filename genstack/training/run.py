@@ -313,11 +313,11 @@ class Run:
 
 @lru_cache(maxsize=1)
 def read_checkpoint(file: Path, *version: int) -> dict[str, Any]:
-    """Read a checkpoint without its tensors; kept, since the start of a training asks for it several times.
+    """Read a checkpoint without its tensors; cached, because a training reads it several times as it starts.
 
     Args:
         file: its path.
-        version: numbers that change whenever the file is written anew.
+        version: numbers that change with the file, as a part of the cache's key.
     """
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     kept = {name: content[name] for name in ("global_step", "config", "threads")}

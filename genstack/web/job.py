@@ -133,7 +133,7 @@ def constructor(value: Any) -> str:
 
 
 def arguments(value: Any) -> list[str]:
-    """Arguments that build a dataclass, in Python, without those that have their defaults."""
+    """Return Python arguments that build a dataclass; arguments at their defaults are left out."""
     return [
         f"{one.name}={literal(getattr(value, one.name))}"
         for one in fields(value)

@@ -27,7 +27,7 @@ class RunPair:
             ]
 
     def place_outputs(self) -> None:
-        """Place the pictures; those of a run disappear when another is chosen."""
+        """Place the pictures; choosing another run removes the pictures of the previous one."""
         import gradio as gr
 
         self.outputs: list[Output] = []
