@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from speedrun import Contender, recipe, train
 from torch import Tensor
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.compressor import Autoencoder, Gaussian
 from genstack.compressor.bottleneck import Bottleneck
 from genstack.compressor.quantizers import BSQ, LFQ, MultiScaleResidual, VectorQuantizer
@@ -370,7 +370,7 @@ def measure_all(given: argparse.Namespace, kind: type, name: str, measure: Calla
             continue
         rows.append(measure(only, given.pictures / pictures, seed, given))
         print(rows[-1], flush=True)
-        with replacing(given.out) as partial:
+        with atomic_path(given.out) as partial:
             partial.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     return rows
 

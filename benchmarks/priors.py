@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.checkpoints.model_file import load
 from genstack.compressor import Autoencoder, Compressor, Convolutional, Gaussian
 from genstack.compressor.hierarchical import HierarchicalAutoencoder
@@ -381,7 +381,7 @@ def keep(given: argparse.Namespace, found: list[Measured]) -> None:
     if given.out is None:
         return
     numbers = {"protocol": protocol(given), "torch": str(torch.__version__)}
-    with replacing(given.out) as partial:
+    with atomic_path(given.out) as partial:
         partial.write_text(json.dumps(numbers | {"measured": [asdict(each) for each in found]}, indent=1))
 
 

@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 from photos import crops
 from torch import Tensor
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.compressor import Autoencoder, Bottleneck
 from genstack.compressor.gaussian import Gaussian
 from genstack.compressor.networks.strided import Strided
@@ -369,7 +369,7 @@ def kept(path: Path | None, steps: int, seed: int) -> list[Measured]:
 def keep(path: Path, steps: int, seed: int, found: list[Measured]) -> None:
     """Write the numbers, whole."""
     numbers = {"steps": steps, "seed": seed, "torch": str(torch.__version__)}
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(json.dumps(numbers | {"measured": [asdict(each) for each in found]}, indent=1))
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.checkpoints.model_file import load
 from genstack.cli.calls import words
 from genstack.cli.main import main as genstack
@@ -226,7 +226,7 @@ def measure(recipe: Recipe, runs: Path, pictures: Path) -> None:
     cost, card, sheet = files_of(recipe, runs)
     if not cost.is_file():
         seconds = run(recipe.training(runs, pictures))
-        with replacing(cost) as partial:
+        with atomic_path(cost) as partial:
             partial.write_text(json.dumps({"seconds": seconds}))
     if not card.is_file():
         run(recipe.evaluation(runs, pictures))
@@ -410,11 +410,11 @@ def box(title: str, curves: Sequence[tuple[str, Points]], left: int) -> str:
 
 def write(done: Sequence[Recipe], runs: Path) -> None:
     """Write tables, curves and sheets."""
-    with replacing(PICTURES / "results.svg") as partial:
+    with atomic_path(PICTURES / "results.svg") as partial:
         partial.write_text(pictures(done, runs), encoding="utf-8")
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    with replacing(PAGE) as partial:
+    with atomic_path(PAGE) as partial:
         partial.write_text(f"{before}{BEGIN}\n{tables(done, runs)}\n{END}{after}", encoding="utf-8")
     for recipe in done:
         shutil.copy(files_of(recipe, runs)[-1], PICTURES / "recipes" / f"{recipe.name}.png")

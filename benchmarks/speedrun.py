@@ -28,7 +28,7 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.compressor import Autoencoder
 from genstack.compressor.bottleneck import Quantized, Quantizer
 from genstack.compressor.quantizers import VectorQuantizer
@@ -263,7 +263,7 @@ def compressor(given: argparse.Namespace) -> None:
                     _, moments = train(contender, *parts, given.steps, seed, given.bf16)
                     known[key] = [asdict(moment) for moment in moments]
                     if given.out:
-                        with replacing(given.out) as file:
+                        with atomic_path(given.out) as file:
                             file.write_text(json.dumps(known, indent=1))
                 runs.append([Moment(**each) for each in known[key]])
             print(row(f"{pictured}: {name}", runs, given), flush=True)

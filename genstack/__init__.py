@@ -54,7 +54,7 @@ def _train(stage: str, settings: "dict[str, Any]") -> "Model":
 
     run(f"train {stage}", **settings)
     files = settings.get("plugin", ())
-    with plugins.using(files if isinstance(files, list | tuple) else [files]):
+    with plugins.use_temporarily(files if isinstance(files, list | tuple) else [files]):
         return load(Path(settings.get("runs", "runs")) / settings.get("name", stage))
 
 

@@ -22,7 +22,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path, renamed to `path` on exit; if the block raises, `path` does not change."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".writing", dir=path.parent)
@@ -60,7 +60,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     flush_folder(folder.parent)
 
 
-def unfinished(folder: Path, name: str = "*") -> Iterator[Path]:
+def temporary_files(folder: Path, name: str = "*") -> Iterator[Path]:
     """Temporary files in a folder for `name`, of running or killed processes."""
     return folder.glob(f".{name if name == '*' else escape(name)}.*.writing")
 
@@ -71,7 +71,7 @@ def shared_folder(folder: Path, leftovers: Iterable[Path]) -> Iterator[None]:
 
     Args:
         folder: the folder; it is created, and removed again if it stays empty.
-        leftovers: the files to remove, as `unfinished` finds them. They stay where a system has no such
+        leftovers: the files to remove, as `temporary_files` finds them. They stay where a system has no such
             locks.
     """
     created = not folder.exists()
@@ -114,7 +114,7 @@ def exclusive(file: Path, message: str = "") -> Iterator[None]:
 
 @contextmanager
 def file_named(path: Path) -> Iterator[None]:
-    """Add the path to errors of writing that lack it, such as those of a full disk."""
+    """Add the path to write errors that do not name it, such as a full disk."""
     try:
         yield
     except SafetensorError as error:

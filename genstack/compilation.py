@@ -44,7 +44,7 @@ class CompilationChoice:
         mode: True, False or auto.
         left: number of repetitions.
         compiled: makes the context in which networks are compiled.
-        obstacle: tells what keeps this machine from compiling; "" for nothing.
+        obstacle: returns the reason why this machine cannot compile; "" if it can.
         quiet: print nothing.
     """
 

@@ -18,7 +18,7 @@ import genstack.conditions
 import genstack.prior
 import genstack.transformer
 from genstack import plugins
-from genstack.discovery import defined
+from genstack.discovery import classes_in
 from genstack.errors import UserError
 from genstack.layout import CodeLayout, LatentLayout
 from genstack.model import Model, tensor_entries
@@ -95,7 +95,7 @@ def part_classes() -> dict[str, type]:
 @cache
 def _part_classes(active: tuple[plugins.Plugin, ...]) -> dict[str, type]:
     packages = (genstack.compressor, genstack.transformer, genstack.conditions, genstack.prior)
-    parts = {name: part for package in packages for name, part in defined(package, object).items()}
+    parts = {name: part for package in packages for name, part in classes_in(package, object).items()}
     own = {"CodeLayout": CodeLayout, "LatentLayout": LatentLayout} | {
         name: part for name, part in parts.items() if is_part(part)
     }

@@ -24,14 +24,14 @@ def modules(package: ModuleType) -> tuple[ModuleType, ...]:
 def discover(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
     """Concrete subclasses of `base` defined in a package or plugin, by name, in alphabetical order."""
     added = [part for part in plugins.classes() if issubclass(part, base)]
-    found = defined(package, base) | {part.__name__: part for part in added}
+    found = classes_in(package, base) | {part.__name__: part for part in added}
     plugins.check_unique(
-        (part.__name__, part.__module__) for part in [*defined(package, base).values(), *added]
+        (part.__name__, part.__module__) for part in [*classes_in(package, base).values(), *added]
     )
     return dict(sorted(found.items()))
 
 
-def defined(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
+def classes_in(package: ModuleType, base: type[Part]) -> dict[str, type[Part]]:
     """Concrete subclasses of `base` defined in a package itself, by name."""
     return {
         name: member

@@ -39,7 +39,7 @@ class Layout(ABC):
     image_size: tuple[int, int]
     grids: tuple[tuple[int, int], ...]
     depth: int
-    #: What an image is encoded as, in words.
+    #: Words for the encoded image, such as "codes".
     unit: ClassVar[str]
 
     @property

@@ -60,7 +60,7 @@ class Model:
         return self.prior is not None or not self.compressor.has_codes
 
     def check_preprocessing(self, preprocessing: Preprocessing) -> None:
-        """Check that data has the preprocessing that the compressor was trained with, but for the size."""
+        """Check that data and compressor have the same preprocessing, except for the size."""
         for name in ("channels", "window", "bits", "background"):
             here, there = (getattr(part, name) for part in (preprocessing, self.preprocessing))
             if here != there:
@@ -96,13 +96,13 @@ class Model:
     def encode(self, *images: Any) -> Shaped[Tensor, "b ..."]:
         """Encode images of any size, center-cropped and resized to the size of the model.
 
-        The result are codes `b n`, or latents `b d h w` of a compressor without codes.
+        The result is codes `b n`, or latents `b d h w` from a compressor without codes.
 
         Args:
             images: pictures of PIL, paths, tensors in [-1, 1], `c h w` or `b c h w`, or lists of them.
 
         Raises:
-            UserError: anything else, or a file that cannot be read.
+            UserError: an unsupported type, or a file that cannot be read.
         """
         size = (self.preprocessing.height, self.preprocessing.width)
         cropped = [crop_and_resize(image, size).to(self.device) for image in self._read(images)]
@@ -184,7 +184,7 @@ class Model:
 
         Args:
             preset: its name; "" for none.
-            given: options by name; None for those that are not given.
+            given: options by name; None for options that are not given.
         """
         built_in = PRESETS if self.prior is None else self.prior.presets
         return resolve_options(preset, given or {}, self.presets, self.condition.dropout > 0, built_in)
@@ -239,7 +239,7 @@ class Model:
             options: sampling options; without a prior, only `temperature`.
             seed: seed of the set of samples.
             indices: index of each image in the set; an image depends on seed and index, not on its batch.
-            size: height and width; None for those of training.
+            size: height and width; None for the training size.
             overlap: overlap of neighbouring windows, if `size` needs several.
             report: called with the progress from 0 to 1; an error that it raises ends sampling.
         """

@@ -156,7 +156,7 @@ def module_files(module: str, file: Path) -> dict[str, Path]:
 
 
 def use_plugin(file: str | Path) -> Plugin:
-    """Add the parts of a file to those of genstack, in this process.
+    """Make the parts of a file available in this process.
 
     A file that was edited since replaces its former parts. A file of an installed plugin is in use already.
 
@@ -203,8 +203,8 @@ def flags() -> str:
 
 
 @contextmanager
-def using(files: Iterable[str | Path]) -> Iterator[None]:
-    """Use plugin files for a while."""
+def use_temporarily(files: Iterable[str | Path]) -> Iterator[None]:
+    """Use plugin files inside a `with` block only."""
     before = [*_named]
     try:
         for file in files:
@@ -251,7 +251,7 @@ def check_unique(names: Iterable[tuple[str, str]]) -> None:
             raise UserError(f"two parts are named {name}, in {places}; rename the plugin's")
 
 
-def used(names: Iterable[str]) -> list[Plugin]:
+def plugins_defining(names: Iterable[str]) -> list[Plugin]:
     """The plugins that define classes with these names."""
     wanted = {*names}
     modules = {each.__module__ for each in classes() if each.__name__ in wanted}

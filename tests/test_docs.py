@@ -106,15 +106,15 @@ def parsing(monkeypatch: pytest.MonkeyPatch, examples: Path) -> None:
     monkeypatch.setattr(sample, "sample", lambda *_: None)
     monkeypatch.setattr(encode, "encode", lambda *_: None)
     monkeypatch.setattr("genstack.cli.verbs.import.import_model", lambda *_: None)
-    monkeypatch.setattr(encode, "inherited", lambda _: {"data": {"source": "digits"}})
+    monkeypatch.setattr(encode, "inherited_settings", lambda _: {"data": {"source": "digits"}})
     recipe = yaml.safe_load((ROOT / "configs/compressor/vqvae.yaml").read_text(encoding="utf-8"))
     inherited = {"model": {"compressor": recipe["model"]["compressor"]}}
-    monkeypatch.setattr(stages.CompressorStage, "inherited", lambda *_: inherited)
-    monkeypatch.setattr(evaluate, "inherited", lambda *_: {"data": {"source": "digits"}})
+    monkeypatch.setattr(stages.CompressorStage, "inherited_settings", lambda *_: inherited)
+    monkeypatch.setattr(evaluate, "inherited_settings", lambda *_: {"data": {"source": "digits"}})
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: None)
     monkeypatch.setattr(evaluate, "evaluate_npz", lambda *_: None)
     inherited_prior = {"data": {"source": "digits"}, "model": {"prior": {"class_path": "Autoregressive"}}}
-    monkeypatch.setattr(stages.PriorStage, "inherited", lambda *_: inherited_prior)
+    monkeypatch.setattr(stages.PriorStage, "inherited_settings", lambda *_: inherited_prior)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -289,7 +289,7 @@ def test_the_example_of_a_quantizer_is_checked_and_trained_in_an_empty_folder(tm
     check, command = shown.splitlines()
     assert check.split("#")[0].split() == ["genstack", "config", "check", "signs.py"]
     assert main([*command.split()[1:], "--trainer.max_steps", "1", "--log.images", "0"]) is None
-    with plugins.using(["signs.py"]):
+    with plugins.use_temporarily(["signs.py"]):
         assert genstack.load("runs/signs").layout.codebook_size == 2**8
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "test_signs.py", "-p", "no:cacheprovider"],

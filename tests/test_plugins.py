@@ -121,7 +121,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the plugins of another."""
     monkeypatch.setenv(plugins.FOLDERS, "")
     monkeypatch.setattr(plugins, "__path__", [])
-    with plugins.using([]):
+    with plugins.use_temporarily([]):
         yield
 
 
@@ -216,7 +216,7 @@ def quantizer_of(file, name="Flips"):
     parser = Parser(training_command("compressor"))
     network = ["--model.compressor.network", "Strided"]
     words = ["--model.compressor", "Autoencoder", *network, "--data.source", "digits"]
-    with plugins.using([file]):
+    with plugins.use_temporarily([file]):
         settings = parser.parse([*words, "--model.compressor.quantizer", name])
         made = parser.build(settings).model.compressor(1)
         assert type(build(describe(made)).quantizer) is type(made.quantizer)
@@ -291,7 +291,7 @@ def test_a_source_or_export_with_the_name_of_another_is_one_clear_line(name, tmp
     words = ["--plugin", str(tmp_path / "bad.py")]
     assert main(["data", "check", "digits", "--out", str(tmp_path / "a.png"), *words]) == 2
     assert re.search(r"two parts are named digits, in .*bad.py.*; rename", capsys.readouterr().err)
-    with plugins.using([tmp_path / "bad.py"]), pytest.raises(UserError, match="two parts are named onnx"):
+    with plugins.use_temporarily([tmp_path / "bad.py"]), pytest.raises(UserError, match="two parts are named onnx"):
         exports()
 
 
@@ -300,7 +300,7 @@ def test_proposed_commands_name_the_plugin_files(file, tmp_path, monkeypatch, ca
     assert plugins.flags() == ""
     (tmp_path / "my parts").mkdir()
     (tmp_path / "my parts" / "other.py").write_text("")
-    with plugins.using([file, "my parts/other.py"]):
+    with plugins.use_temporarily([file, "my parts/other.py"]):
         assert plugins.flags() == f" --plugin {file} --plugin 'my parts/other.py'"
     assert main(["data", "check", "grey", "--plugin", file, "--out", "a.png"]) is None
     assert f"genstack plan grey --plugin {file}\n" in capsys.readouterr().out
@@ -366,7 +366,7 @@ def test_installed_packages_are_plugins(tmp_path, monkeypatch, capsys):
         listed = capsys.readouterr().out
         assert "\n  Half " in listed and "\n  Third " in listed
         assert {"Half", "Third"} <= set(part_classes())
-        assert plugins.used(["Third"])[0].record == {"name": "flowers", "version": "1.2"}
+        assert plugins.plugins_defining(["Third"])[0].record == {"name": "flowers", "version": "1.2"}
         assert main(["config", "check", str(package / "parts" / "base.py")]) == 0
         listed = capsys.readouterr().out
         assert "Half:" in listed and "Third:" not in listed

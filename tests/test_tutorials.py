@@ -25,7 +25,7 @@ def test_tutorial_runs(page, pictures, tmp_path, monkeypatch):
     code_of_page = text.replace("Signs", "Marks")  # parts of other tests in this process have that name
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    with plugins.using([]), quiet():
+    with plugins.use_temporarily([]), quiet():
         for code in re.findall(r"^```python\n(.*?)^```", code_of_page, re.MULTILINE | re.DOTALL):
             exec(re.sub(r"\"max_steps\": \d+", '"max_steps": 2', code), names)
     assert all(Path(name).is_file() for name in pictures)

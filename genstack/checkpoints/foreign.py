@@ -50,7 +50,7 @@ class File:
 
     def names(self) -> set[str]:
         """Return the names of the tensors, without opening shards."""
-        return set(plain_names(self.shards or self.stored()))
+        return set(plain_names(self.shards or self.stored_tensors()))
 
     def tensors(self, part: str = "") -> dict[str, Tensor]:
         """Return the named tensors of a model in the file.
@@ -62,7 +62,7 @@ class File:
             return self._read_shards()
         tensors = {
             name.removeprefix(self.prefix): tensor
-            for name, tensor in self.stored(part).items()
+            for name, tensor in self.stored_tensors(part).items()
             if name.startswith(self.prefix)
         }
         with file_errors(self.path):
@@ -71,7 +71,7 @@ class File:
                 drop_pages(tensor)
         return tensors
 
-    def stored(self, part: str = "") -> dict[str, Tensor]:
+    def stored_tensors(self, part: str = "") -> dict[str, Tensor]:
         """Return all named tensors, whatever the prefix, without reading their numbers."""
         found = self.data
         names = (part,) if part else WRAPPERS

@@ -55,7 +55,7 @@ class ImportOptions:
         _ = self.size, self.sides  # raise errors early
 
     @property
-    def given(self) -> set[str]:
+    def changed_options(self) -> set[str]:
         """Names of the options with other than default values."""
         return {field.name for field in fields(self) if getattr(self, field.name) != field.default}
 
@@ -81,7 +81,7 @@ class ImportOptions:
 
     def over(self, others: "ImportOptions") -> "ImportOptions":
         """Override `others` by the options given here."""
-        return replace(others, **{name: getattr(self, name) for name in self.given})
+        return replace(others, **{name: getattr(self, name) for name in self.changed_options})
 
 
 NAMES = {field.name.replace("_", "-"): field for field in fields(ImportOptions)}

@@ -32,12 +32,12 @@ def initialized_compressor(make: Callable[[int], Compressor], place: Path) -> Ca
     """Wrap `make` so that the compressor has the weights of another run."""
     before = load(place).compressor
 
-    def made(channels: int) -> Compressor:
+    def build(channels: int) -> Compressor:
         compressor = make(channels)
         load_weights(compressor, before.state_dict(), place)
         return compressor
 
-    return made
+    return build
 
 
 def initialized_prior(
@@ -53,7 +53,7 @@ def initialized_prior(
     """
     before = load_prior(place)
 
-    def made(layout: Layout, condition: Condition) -> Prior:
+    def build(layout: Layout, condition: Condition) -> Prior:
         prior = make(layout, condition)
         prior.attach(model.compressor)
         state, new_rows = condition_weights(prior, before)
@@ -62,7 +62,7 @@ def initialized_prior(
             say(f"--init {place}: {new_rows}")
         return prior
 
-    return made
+    return build
 
 
 def condition_weights(prior: Prior, before: Prior) -> tuple[dict[str, Tensor], str]:

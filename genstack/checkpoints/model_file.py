@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import genstack
 from genstack import hub, models, plugins
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.checkpoints import import_options, published
 from genstack.checkpoints.bounds import at_most, check_size
 from genstack.checkpoints.damage import damage_errors, file_errors
@@ -38,9 +38,9 @@ def save(model: Model, folder: Path) -> None:
     text = described_text(model)
     state = model.modules().state_dict()
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    with replacing(folder / TENSORS) as path:
+    with atomic_path(folder / TENSORS) as path:
         save_file(tensors, path, metadata={"genstack": text})
-    with replacing(folder / DESCRIPTION) as path:
+    with atomic_path(folder / DESCRIPTION) as path:
         path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -57,7 +57,7 @@ def described_text(model: Model) -> str:
         "identity": identity(model),
         "made": model.metadata,
     }
-    if used := plugins.used(plugins.texts([described["compressor"], described["prior"]])):
+    if used := plugins.plugins_defining(plugins.texts([described["compressor"], described["prior"]])):
         described["plugins"] = [plugin.record for plugin in used]
     return json.dumps(described, indent=2, ensure_ascii=False)
 

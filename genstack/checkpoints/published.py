@@ -30,7 +30,7 @@ def load(path: Path, options: ImportOptions = ImportOptions()) -> Model:
         try:
             model = kind.read(replace(file, prefix=prefix), options)
         except MissingOption as error:
-            missing = [name.replace("_", "-") for name in error.names if name not in options.given]
+            missing = [name.replace("_", "-") for name in error.names if name not in options.changed_options]
             lines = " and ".join(f"`{name}: ...`" for name in missing)
             advice = f" (or write {lines} into {note_path(path)})" if missing else ""
             raise UserError(f"{error}{advice}") from error

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int | None:
 def dispatch(words: list[str]) -> int | None:
     """Run the verb that the command line names, with its plugins, or list the verbs."""
     arguments, files = take_plugins(words)
-    with plugins.using(files):
+    with plugins.use_temporarily(files):
         return run(arguments)
 
 

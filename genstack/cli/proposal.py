@@ -100,7 +100,7 @@ class Proposal:
 
     @property
     def resolution(self) -> int:
-        """Side of the images: not above that of most pictures."""
+        """Side of the images; most pictures are at least as large."""
         most = self.pictures.side if self.gpu else min(self.pictures.side, LARGEST_ON_CPU)
         return max((one for one in RESOLUTIONS if one <= most), default=RESOLUTIONS[0])
 
@@ -139,7 +139,7 @@ class Proposal:
 
     @property
     def steps(self) -> list[str]:
-        """Steps on a CPU; those of the recipe otherwise."""
+        """Steps on a CPU; on a GPU, the recipe's."""
         return [] if self.gpu else ["--trainer.max-steps", STEPS_ON_CPU]
 
     def commands(self) -> list[str]:

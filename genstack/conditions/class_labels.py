@@ -68,7 +68,7 @@ class Classes(Modality):
         self.names, self.untrained = names, untrained
 
     def read_prompts(self, prompts: Prompts, count: int) -> ConditionInputs:
-        labels = torch.tensor([self.label(name) for name in prompts.classes] or self.trained)
+        labels = torch.tensor([self.label(name) for name in prompts.classes] or self.trained_labels)
         return ConditionInputs(labels[torch.arange(count) % len(labels)])
 
     def preview(self, held_out: ConditionInputs) -> ConditionInputs:
@@ -78,8 +78,8 @@ class Classes(Modality):
         return [{"class": self.names[label]} for label in inputs.labels.tolist()]
 
     @property
-    def trained(self) -> list[int]:
-        """Labels that are cycled: those with a training image, or all if none has one."""
+    def trained_labels(self) -> list[int]:
+        """Labels with a training image, or all if none has one; they are cycled."""
         return sorted({*range(len(self.names))} - {*self.untrained}) or [*range(len(self.names))]
 
     def label(self, name: str) -> int:

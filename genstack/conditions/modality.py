@@ -44,7 +44,7 @@ class Modality(ABC):
 
     @abstractmethod
     def preview(self, held_out: ConditionInputs) -> ConditionInputs:
-        """Choose inputs for the samples shown in training, from those of held-out images."""
+        """Choose inputs for the samples shown in training from the inputs of held-out images."""
 
     @abstractmethod
     def describe(self, inputs: ConditionInputs) -> Sequence[Mapping[str, str]]:

@@ -28,7 +28,7 @@ def share_of_each(labels: Int64[np.ndarray, " n"], limit: int) -> Int64[np.ndarr
 
 
 def balance_classes(labels: Int64[np.ndarray, " n"], balance: float) -> Int64[np.ndarray, " m"]:
-    """Return indices of images in which those of rare classes are repeated.
+    """Return indices of images; indices of rare classes are repeated.
 
     Args:
         labels: class of each image.

@@ -12,7 +12,7 @@ from genstack.data.source import Source
 from genstack.data.sources.folder import FolderSource
 from genstack.errors import UserError
 
-OWN = "own"  # those of the source itself
+OWN = "own"  # condition images of the source itself
 
 
 class ConditionImages:
@@ -20,8 +20,8 @@ class ConditionImages:
 
     Args:
         source: the images.
-        location: `own` for those of the source, or a folder whose pictures have the same relative names as
-            the images, with any suffix.
+        location: `own` for condition images of the source, or a folder whose pictures have the same relative
+            names as the images, with any suffix.
     """
 
     def __init__(self, source: Source, location: str):

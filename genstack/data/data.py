@@ -73,7 +73,7 @@ class Data(ABC):
     ) -> DataLoader:
         """Endless shuffled batches for one process, after `start` images consumed by all.
 
-        `batch_size` is that of one process; None for the config's.
+        `batch_size` counts images of one process; None for the config's.
         """
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Data(ABC):
 
     @cached_property
     def training_numbers(self) -> Sequence[int]:
-        """Numbers of the training images; with `balance`, those of rare classes are repeated."""
+        """Numbers of the training images; with `balance`, images of rare classes are repeated."""
         training = self.split.training
         if not self.balance:
             return training

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.errors import UserError
 
 AVIF = find_spec("PIL._avif") is not None  # since Pillow 11.3
@@ -329,7 +329,7 @@ def write(
     chunks = PngInfo()
     for name, value in text.items():
         chunks.add_text(name, value)
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         picture.save(partial, format="PNG", pnginfo=chunks)
 
 

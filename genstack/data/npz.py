@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.errors import UserError
 
 LOCAL = struct.Struct("<4s22xHH")  # what stands before a member of a zip
@@ -25,16 +25,16 @@ def write_pieces(
     """Write one array from pieces, of which only one is in memory at a time.
 
     Args:
-        path: of the file.
-        name: of the array.
-        shape: of all of it.
-        dtype: of its numbers.
+        path: path of the file.
+        name: name of the array.
+        shape: shape of the whole array.
+        dtype: type of its numbers.
         pieces: its numbers in order.
     """
     header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     member = zipfile.ZipInfo(f"{name}.npy")
     with (
-        replacing(path) as partial,
+        atomic_path(path) as partial,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
         archive.open(member, "w", force_zip64=True) as file,
     ):
@@ -45,12 +45,12 @@ def write_pieces(
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write small arrays."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def map_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Map those of the named arrays that a file has; compressed ones are copied to a temporary file first.
+    """Map the named arrays, if a file has them; compressed ones are copied to a temporary file first.
 
     Raises:
         UserError: not found, damaged, or an array of objects.

@@ -14,7 +14,7 @@ ROUNDS = 6
 
 
 class Permutation:
-    """A pseudo-random order of the numbers below `count`; slices of it are arrays."""
+    """A pseudo-random order of the numbers below `count`; slicing returns an array."""
 
     def __init__(self, count: int, seed: int):
         self.count = count

@@ -76,7 +76,7 @@ class Source(ABC):
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         """Read a picture at its own size, as `Preprocessing.read` does.
 
-        Values are from 0 to 1, or with `preprocessing.window` those of the file, such as 0 to 255.
+        Values are from 0 to 1; with `preprocessing.window`, values of the file, such as 0 to 255.
         """
 
     def label(self, number: int) -> int:

@@ -1,6 +1,7 @@
-"""Split into training and validation by a hash of each image's key, so added images move no others.
+"""Split into training and validation by a hash of each image's key.
 
-Only the numbers of the validation images are stored; those of training are computed from them.
+Adding images does not move others between the sets. Only the numbers of the validation images are stored; the
+numbers of the training images are computed from them.
 """
 
 import warnings
@@ -90,7 +91,7 @@ class Split:
         return len(self.validation) + (0 if self.training == self.validation else len(self.training))
 
     def of(self, numbers: Sequence[int]) -> "Split":
-        """Map a split of indices to the numbers of those images."""
+        """Map a split of positions in `numbers` to the image numbers there."""
         whole = np.asarray(numbers, np.int64)
         return Split(Indices(whole[list(self.training)]), Indices(whole[list(self.validation)]))
 

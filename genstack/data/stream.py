@@ -18,7 +18,7 @@ LARGEST_LIST = 2**24  # images up to which a permutation is stored, in 8 bytes e
 
 @lru_cache(maxsize=2)  # a batch may span two epochs
 def order(images: int, seed: int, epoch: int) -> Int[Tensor, " images"] | Permutation:
-    """Permutation of an epoch; slices of it are numbers of images."""
+    """Permutation of an epoch; its slices are numbers of images."""
     if images > LARGEST_LIST:
         return Permutation(images, mix(seed, epoch))
     return torch.randperm(images, generator=torch.Generator().manual_seed(mix(seed, epoch)))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from genstack.atomic import exclusive, replacing
+from genstack.atomic import atomic_path, exclusive
 from genstack.data.cache import cache
 from genstack.data.images import SUFFIXES, UNREAD
 from genstack.data.remote import Remote, fetch
@@ -193,7 +193,7 @@ def write(cached: Path, found: np.ndarray, summary: np.ndarray) -> bool:
     """Write an index and its summary; return False, with a warning, if that fails."""
     try:
         for path, array in ((cached, found), (summary_path(cached), summary)):
-            with replacing(path) as partial, partial.open("wb") as file:
+            with atomic_path(path) as partial, partial.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
     except OSError as error:
         warnings.warn(

@@ -152,12 +152,12 @@ class Side:
     features: Features | None
 
     @cached_property
-    def pooled(self) -> Gaussian:
-        """Statistics of the features of FID: those stored, or else those of the images."""
+    def pooled_statistics(self) -> Gaussian:
+        """Statistics of the features of FID, as stored or else computed from the images."""
         return self._gaussian(("mu", "sigma"), None if self.features is None else self.features.vectors)
 
     @cached_property
-    def spatial(self) -> Gaussian:
+    def spatial_statistics(self) -> Gaussian:
         """Statistics of the features of sFID."""
         return self._gaussian(("mu_s", "sigma_s"), None if self.features is None else self.features.spatial)
 
@@ -214,9 +214,9 @@ def numbers(real: Side, generated: Side) -> Iterator[Number | Skipped]:
     assert found is not None and found.probabilities is not None, "samples have images, Inception has classes"
     score = split_score(found.probabilities)
     yield Number("IS", score, f"Inception score, mean over parts of {SPLIT:,} images", "higher")
-    distance = generated.pooled.distance(real.pooled)
+    distance = generated.pooled_statistics.distance(real.pooled_statistics)
     yield Number("FID", distance, "Fréchet distance of 2,048 features", "lower")
-    distance = generated.spatial.distance(real.spatial)
+    distance = generated.spatial_statistics.distance(real.spatial_statistics)
     yield Number("sFID", distance, "Fréchet distance of spatial features", "lower")
     if real.features is None:
         for name in ("precision", "recall"):
@@ -241,7 +241,7 @@ def write_statistics(path: Path, side: Side) -> None:
     """Write the statistics of a reference, as ADM's files have them."""
     found: dict[str, Any] = {}
     for (mean, covariance), gaussian in zip(
-        (STATISTICS[:2], STATISTICS[2:]), (side.pooled, side.spatial), strict=True
+        (STATISTICS[:2], STATISTICS[2:]), (side.pooled_statistics, side.spatial_statistics), strict=True
     ):
         found |= {mean: gaussian.mean.numpy(), covariance: gaussian.covariance.numpy()}
     write_arrays(path, found)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.evaluation.metrics.intervals import CONFIDENCE, SEED, Interval, mean_interval
 
 FORMAT_VERSION = 1
@@ -127,7 +127,7 @@ class Card:
         """Write the card as JSON, atomically; infinite values become text."""
         plain = to_json({"format_version": FORMAT_VERSION, **asdict(self)})
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
     def lines(self) -> Iterable[str]:

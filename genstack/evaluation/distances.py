@@ -31,7 +31,7 @@ def distances(
         extractor: the network.
         real: features of the real images.
         generated: features of the generated images.
-        prefix: prefix of metric names: r for reconstructions, p for those of perturbed codes, g for samples.
+        prefix: prefix of metric names: r (reconstructions), p (images from perturbed codes), g (samples).
         suffix: end of metric names.
     """
     kid_name, frechet_name = (prefix + name + suffix for name in (extractor.kid, extractor.frechet))

@@ -34,10 +34,10 @@ class Autoregressive(Sequential):
         neighbors: add the three codes above the predicted one to its token; attention takes hundreds of steps
             to find them.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits or MaskedBits for those of 2^n values.
+            Bits or MaskedBits for codebooks of 2^n values.
         regions: rows and columns of regions of the grid whose codes are sampled in parallel (PAR,
             arXiv:2412.15119): 256 codes take 67 steps with 2,2 and 31 with 4,4. Codes of a step are
-            independent given those of earlier steps.
+            independent given the codes of earlier steps.
     """
 
     #: Order of sampling, and the step of each token; None for one region.
@@ -86,7 +86,7 @@ class Autoregressive(Sequential):
 
     @property
     def mask(self) -> Mask:
-        """Attention mask: a token sees earlier ones, and those of its own step."""
+        """Attention mask: a token sees the tokens of earlier steps and of its own step."""
         return Causal() if self.steps_of_tokens is None else BlockCausal(self.steps_of_tokens)
 
     def encode_condition(self, condition: Tensor) -> EncodedCondition:
@@ -132,7 +132,7 @@ class TransformerState(DecodingState):
             prior.transformer, self.encoded, prior.target, positions, targets
         )
         batch, _, width = self.encoded.prefix.shape
-        #: A vector of zeros, then those of the codes so far.
+        #: A vector of zeros, then the vectors of the codes so far.
         self.vectors = self.encoded.prefix.new_zeros(batch, prior.layout.length, width)
         self.inputs, self.read = positions[prior.prefix_length :], 0
         self.written = self.inputs + 1

@@ -29,7 +29,7 @@ class Diffusion(CodePrior):
             together, so more steps are more faithful and slower.
         masks: random masks per image to estimate `nats`; more are more precise, and slower.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits or MaskedBits for those of 2^n values.
+            Bits or MaskedBits for codebooks of 2^n values.
     """
 
     likelihood = "upper bound (diffusion, continuous time)"

@@ -160,7 +160,7 @@ class FactorizedDistribution(Distribution):
     def forward(
         self, features: Float[Tensor, "n width"], parts: Int[Tensor, "n known"]
     ) -> list[Float[Tensor, "n values"]]:
-        """Logits of the known parts and of the next one, each given those before it; in float32."""
+        """Logits of the known parts and of the next one, each given the previous parts, in float32."""
         vectors = [table(part) for table, part in zip(self.codes, parts.unbind(1), strict=False)]
         tokens = torch.stack([features, *vectors], dim=1)
         outputs = self.transformer(tokens, self.get_buffer("positions")[: tokens.shape[1]], Causal())

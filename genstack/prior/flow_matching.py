@@ -96,7 +96,7 @@ class FlowMatching(LatentPrior):
         return velocity_errors(velocity, self.standardization(latents), noise, times).mean()
 
     def held_out_loss(self, latents: Float[Tensor, "b d h w"], condition: Tensor) -> Float[Tensor, " b"]:
-        """Mean squared error of velocities over uniform times, whatever those of training.
+        """Mean squared error of velocities over uniform times, whatever the distribution of training times.
 
         Times and noise are seeded by the latents, so an image always gets the same estimate.
         """
@@ -143,7 +143,7 @@ class FlowMatching(LatentPrior):
                 if repetition:
                     before = torch.where(given, renoise(x, end, start, normal(self.layout.shape)), x)
                 before = torch.where(known.mask, torch.lerp(noise, data, start), before)
-                after = solve_step(velocity, before, start, end, options.solver_or(self.solver))
+                after = solve_step(velocity, before, start, end, options.resolve_solver(self.solver))
                 x = after if repetition == 0 else torch.where(given, after, x)
         return self.standardization.restore(x)
 

@@ -30,7 +30,7 @@ class Hierarchical(Sequential):
         backbone: configuration of the transformer over the coarsest grid.
         finer: configuration of the transformer over each finer grid.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits or MaskedBits for those of 2^n values.
+            Bits or MaskedBits for codebooks of 2^n values.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Priors over latents without codes, such as those of a Gaussian bottleneck."""
+"""Priors over latents without codes, such as latents of a Gaussian bottleneck."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ class LatentPrior(Prior):
     standardization: "Standardization"
 
     def fit(self, compressor: Compressor, posteriors: Iterable[Tensor]) -> None:
-        """Measure mean and deviation of each channel, or take those published with the compressor."""
+        """Measure mean and deviation of each channel, or take the values published with the compressor."""
         if compressor.standardization is not None:
             self.standardization.set(*compressor.standardization)
         elif not self.standardization.images:

@@ -166,7 +166,7 @@ class MAR(LatentPrior):
             velocity = partial(guided_velocity, partial(self.flow, features), guidance, progress)
             x = noise[sampled]
             for start, end in pairwise(points):
-                x = solve_step(velocity, x, start, end, options.solver_or(self.head.solver))
+                x = solve_step(velocity, x, start, end, options.resolve_solver(self.head.solver))
             values = values.masked_scatter(rearrange(sampled, "b n -> b n 1"), x)
             masked = masked & ~sampled
         return self.standardization.restore(self._to_latents(values))

@@ -32,12 +32,12 @@ class Masked(CodePrior):
             over the image), Random or Raster.
         smoothing: label smoothing of the training loss; 0.1 in MaskGIT, 0 for the best `nats`.
         masks: random masks per image to estimate `nats`; more are more precise, and slower.
-        predict_mask: give the mask a probability, too (Halton-MaskGIT). Where it is sampled, later steps read
-            a mask, and the result has the last code.
+        predict_mask: also predict a probability of the mask (Halton-MaskGIT). If the mask is sampled at a
+            position and kept, later steps see a mask there, and the result has the last code of the codebook.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits, MaskedBits or BitTokens for those of 2^n values.
-        joint: read and predict all symbols of a position by one token, so that the sequence is as short as
-            the grid; each is masked by itself (MaskBit). Only for compressors with several per position.
+            Bits, MaskedBits or BitTokens for codebooks of 2^n values.
+        joint: use one token per position for all its symbols, which are masked separately (MaskBit); needs a
+            compressor with several symbols per position.
     """
 
     likelihood = "upper bound (order-agnostic)"
@@ -107,7 +107,7 @@ class Masked(CodePrior):
             expanded = (guidance.expand(each) for each in (codes, masked, masked))
             logits, guide = self.network(*expanded, encoded), guidance.at(options.progress(step, steps))
             done = (step + 1) / steps
-            cooled, normalized = options.cooled(done), self.order.score != "logit"
+            cooled, normalized = options.at_progress(done), self.order.score != "logit"
             sampled = distribution.sample(logits, guide, cooled, code_noise[masked])
             score = distribution.score(logits, guide, sampled, normalized)
 

@@ -94,7 +94,7 @@ class MaskedBitDistribution(Distribution):
         bits: Int[Tensor, "*n bits"],
         masked: Bool[Tensor, "*n bits"],
     ) -> Float[Tensor, "*n bits"]:
-        """Logits of all bits, given those that are not masked; in float32."""
+        """Logits of all bits given the unmasked bits, in float32."""
         known = (~masked).to(features.dtype)
         condition = self.condition(features)
         hidden = condition + self.embedding(torch.cat([(bits * 2 - 1) * known, known], dim=-1))
@@ -162,7 +162,7 @@ class MaskedBitDistribution(Distribution):
         masked: Bool[Tensor, "*n bits"],
         counted: Bool[Tensor, "*_ bits"],
     ) -> Float[Tensor, "*n"]:
-        """Cross entropy of the counted bits, given those that are not masked."""
+        """Cross entropy of the counted bits, given the unmasked bits."""
         logits = self(outputs, bits, masked)
         cost = binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
         return (cost * counted).sum(-1)

@@ -46,7 +46,7 @@ class MaskedNetwork(nn.Module):
     def features(
         self, inputs: Float[Tensor, "b n width"], encoded: EncodedCondition
     ) -> Float[Tensor, "b n width"]:
-        """Features of all positions, from the vector of each; masked ones have that of the mask."""
+        """Features of all positions, from one vector each; masked positions have the mask's vector."""
         positions = self.get_buffer("positions")
         tokens = torch.cat([encoded.prefix, inputs], dim=1)
         if self.position_embedding is not None:

@@ -34,9 +34,9 @@ REMEDY = "use the quantizer MultiScale, or the prior Autoregressive"
 class NextScale(Exact):
     """Predict all codes of a grid from the coarser grids, by a transformer.
 
-    The tokens of a grid are the compressor's sum of the coarser grids, resized to that grid; those of the
-    first grid are the condition. Tokens attend to their own and to coarser grids. Given the coarser grids,
-    the codes of a grid are independent, so the likelihood is exact. A token predicts all symbols of its
+    The tokens of a grid are the compressor's sum of the coarser grids, resized to that grid; the tokens of
+    the first grid are the condition. Tokens attend to their own and to coarser grids. The codes of a grid are
+    independent given the coarser grids, so the likelihood is exact. A token predicts all symbols of its
     position.
 
     Args:
@@ -45,7 +45,7 @@ class NextScale(Exact):
         backbone: configuration of the transformer; VAR has learned positions, layer norms, gelu_tanh, biases,
             qk_norm unit and adaLN.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits or MaskedBits for those of 2^n values.
+            Bits or MaskedBits for codebooks of 2^n values.
         bit_flips: largest share of bits of each grid that are flipped in training, so that finer grids learn
             to correct mistakes of coarser ones (bitwise self-correction of Infinity, arXiv:2412.04431, which
             has 0.3); 0 for none. It needs images, not an archive of codes.
@@ -73,8 +73,8 @@ class NextScale(Exact):
         length = backbone.prefix_length(condition.length)
         self.prefix_length = length if length > 1 else 0
         self.prefix = condition.embedding(backbone.width)
-        # Tokens of the first grid are alike, and so are those of a flat image; rotary embeddings alone would
-        # not tell them apart.
+        # The tokens of the first grid are equal to each other, as are the tokens of a flat image. Rotary
+        # embeddings alone would not tell them apart.
         self.position_embedding = (
             IndexEmbedding(torch.arange(tokens.length), tokens.length, backbone.width)
             if backbone.positions == "rotary"
@@ -212,8 +212,8 @@ class NextScale(Exact):
 class Lookup:
     """A reference to the frozen quantizer of the compressor.
 
-    It is no submodule, since its weights are saved with the compressor. Copies of the prior, such as the EMA
-    model, share it.
+    It is not a submodule, because its weights are saved with the compressor. Copies of the prior, such as the
+    EMA model, share it.
     """
 
     def __init__(self, quantizer: Scales):

@@ -17,7 +17,7 @@ class NormalStream:
 
     def __init__(self, seeds: Int[Tensor, " b"]):
         self.device = seeds.device
-        # The upper half of the key differs from that of `uniforms`, whose stream would be the same bits.
+        # `uniforms` has 0 in the upper half of the key; with 0 here, both streams would be the same bits.
         keys = [(seed % 2**64) | (1 << 64) for seed in seeds.tolist()]
         self.generators = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
 
@@ -35,7 +35,8 @@ def normals(seeds: Int[Tensor, " b"], shape: Sequence[int]) -> Float[Tensor, "b 
 def hash_latents(latents: Float[Tensor, "b ..."]) -> Int[Tensor, " b"]:
     """Hash latents to a seed for each image: the sum modulo 2^64 of their bits times odd multipliers.
 
-    The bits are those in half precision, so that latents of an archive have the seeds of those encoded anew.
+    Latents are rounded to half precision first, so that latents from an archive and freshly encoded latents
+    have the same seeds.
     """
     bits = latents.flatten(1).half().view(torch.int16).long()
     multipliers = np.random.Philox(key=0).random_raw(bits.shape[1]).view(np.int64) | 1

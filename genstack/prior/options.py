@@ -74,13 +74,13 @@ class SamplingOptions:
             if not valid:
                 raise UserError(f"{name} must be {limit}, got {getattr(self, name)}")
 
-    def cooled(self, progress: float) -> "SamplingOptions":
+    def at_progress(self, progress: float) -> "SamplingOptions":
         """Return the options at a progress, from 0 before the first step to 1 after the last."""
         if self.temperature_schedule == "constant":
             return self
         return replace(self, temperature=self.temperature * (1 - progress))
 
-    def solver_or(self, default: str) -> str:
+    def resolve_solver(self, default: str) -> str:
         """Return the solver, or the prior's own."""
         return default if self.solver == "default" else self.solver
 
@@ -121,7 +121,7 @@ def resolve_options(
 
     Args:
         preset: name of the preset; "" for the run's `default`, if it has one.
-        given: options by name; None for those that are not given.
+        given: options by name; None for options that are not given.
         saved: presets saved in the run, by name.
         guided: True if the prior supports guidance; otherwise, built-in presets leave it out.
         built_in: built-in presets of the prior.

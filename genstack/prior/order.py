@@ -32,7 +32,7 @@ class Order(ABC):
         noise: Float[Tensor, "b n"],
         remaining: float,
     ) -> Float[Tensor, "b n"]:
-        """Priority of each code; those with the highest are kept first.
+        """Priority of each code; codes with the highest priority are kept first.
 
         Args:
             layout: layout of the codes.

@@ -167,7 +167,7 @@ class GatedBlock(nn.Module):
     def vertical(
         self, features: Float[Tensor, "b width h w"], conditioning: Float[Tensor, "b width"]
     ) -> tuple[Float[Tensor, "b width h w"], Float[Tensor, "b two_width h w"]]:
-        """Features of the vertical stack, which sees its own row and those above, and its output."""
+        """Features of the vertical stack, which sees its own row and the rows above, and its output."""
         hidden = self.vertical_conv(pad(features, (self.padding, self.padding, self.padding, 0)))
         # The horizontal stack sees the rows above only, so the output moves down by one row.
         output = self.vertical_to_horizontal(pad(hidden, (0, 0, 1, 0))[:, :, :-1])

@@ -148,7 +148,7 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """A gated residual layer that sees the position itself, those above and those to the left."""
+    """A gated residual layer that sees the position itself and positions above and to the left."""
 
     def __init__(self, width: int, dropout: float):
         super().__init__()

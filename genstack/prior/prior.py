@@ -30,7 +30,7 @@ class Prior(nn.Module, ABC):
     #: Kind of layout that the prior takes, and the way out for others.
     layouts: ClassVar[type[Layout]]
     remedy: ClassVar[str]
-    #: What `nats` is: "exact", or the name of the bound or estimate.
+    #: Kind of `nats`: "exact", or the name of the bound or estimate.
     likelihood: str = "exact"
     #: Known values that affect a sampled one: all, or only those before it in the order of sampling.
     context: ClassVar[Literal["all", "earlier"]] = "earlier"
@@ -42,11 +42,11 @@ class Prior(nn.Module, ABC):
     temperature_schedules: ClassVar[tuple[str, ...]] = ("constant",)
     #: Sampling steps if `SamplingOptions.steps` is 0; None if their number is fixed.
     steps: int | None = None
-    #: Setting for which training encodes images in every step, so that archives do not do; "" for none.
+    #: Name of the setting that requires images instead of an archive of codes; "" for none.
     needs_images: str = ""
 
     def __new__(cls, layout: Layout | None = None, *_: Any, **__: Any) -> Any:
-        """Refuse the other kind of layout before a constructor reads it; a copy has none yet.
+        """Reject a layout of the wrong kind before the constructor runs; a copy is made without a layout.
 
         Raises:
             UserError: the layout is of codes and the prior of latents, or the other way round.
@@ -57,11 +57,11 @@ class Prior(nn.Module, ABC):
 
     @property
     def sampling_order(self) -> Int[Tensor, " n"] | None:
-        """Indices of values in the order of sampling; None for that of the flat sequence."""
+        """Indices of values in the order of sampling; None for the order of the flat sequence."""
         return None
 
     def attach(self, compressor: Compressor) -> None:
-        """Take what the prior needs of the compressor beyond the layout; most priors need nothing.
+        """Keep the parts of the compressor that the prior needs; most priors need only the layout.
 
         Called once, before the prior is used. The compressor stays frozen and is not part of the prior's
         weights; it is saved beside the prior.
@@ -75,8 +75,7 @@ class Prior(nn.Module, ABC):
 
         Args:
             compressor: the compressor.
-            posteriors: encoded training images, as `Compressor.posterior` returns them, in batches; those of
-                this process.
+            posteriors: batches of encoded training images of this process, from `Compressor.posterior`.
         """
 
     def before_step(self, progress: float) -> None:

@@ -33,11 +33,11 @@ class RandomOrder(CodePrior):
         layout: layout of the codes; set from the compressor.
         condition: condition of the prior; set from the data.
         backbone: configuration of the transformer.
-        anneal: shares of training between which random orders give way to raster order; 1 and 1 keep random
-            orders, which inpainting and sampling in other orders need.
+        anneal: start and end of the transition from random orders to raster order, as shares of training;
+            1,1 keeps random orders, which inpainting and sampling in other orders need.
         order: order of sampling: Raster, Random or Halton; known codes come first in each of them.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits or MaskedBits for those of 2^n values.
+            Bits or MaskedBits for codebooks of 2^n values.
     """
 
     context = "all"

@@ -1,8 +1,7 @@
 """Regions of a grid whose codes are sampled in parallel (PAR, Wang et al. 2024, arXiv:2412.15119).
 
-The first code of each region is sampled after that of the region before it. Each further step samples the
-next code of every region. Codes of a step are independent given those of earlier steps, so the likelihood
-stays exact.
+The first codes of the regions are sampled one after the other. Each further step samples the next code of
+every region. Codes of a step are independent given the codes of earlier steps, so the likelihood stays exact.
 """
 
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from genstack.layout import CodeLayout
 class RegionOrder:
     """Order of sampling, and the code that is read to predict each code.
 
-    A code follows the one before it in its region, and the first code of a region that of the region before.
-    The paper has learned tokens where this reads first codes a second time.
+    Each code follows the previous code of its region; the first code of a region follows the first code of
+    the previous region. The paper has learned tokens where this reads first codes a second time.
 
     Args:
         order: indices of the codes in the order of sampling.
@@ -37,7 +36,7 @@ class RegionOrder:
 
 
 def region_order(layout: CodeLayout, regions: tuple[int, int]) -> RegionOrder:
-    """Order codes step by step; with one region, it is that of the flat sequence.
+    """Return the order of sampling; with one region, the order of the flat sequence.
 
     Args:
         layout: layout of the codes.

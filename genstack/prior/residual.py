@@ -33,7 +33,7 @@ class ResidualTransformer(Sequential):
         backbone: configuration of the transformer over positions; the inner one differs only in depth.
         layers: layers of the inner transformer.
         symbols: how codes are read and predicted: Softmax; Factorized for large codebooks;
-            Bits or MaskedBits for those of 2^n values.
+            Bits or MaskedBits for codebooks of 2^n values.
     """
 
     def __init__(

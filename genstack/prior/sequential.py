@@ -1,4 +1,4 @@
-"""Sequential sampling: one code after the other, or several at a time, each given those before it."""
+"""Sequential sampling: one code after the other, or several at a time, given all previous codes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ class DecodingState(ABC):
 
     @abstractmethod
     def next_logits(self, codes: Int[Tensor, "n b"], index: int) -> Float[Tensor, "rows K"]:
-        """Logits of the code of a step, in float32; of several codes, one row per image and code.
+        """Return the logits of the codes of a step, in float32, one row per image and code.
 
         Called once for each step, in order.
 
         Args:
-            codes: all codes, of which those of earlier steps are sampled.
-            index: number of the step, which is that of the code if steps have one code each.
+            codes: codes of the whole sequence; only codes of earlier steps are valid.
+            index: number of the step; with one code per step, the index of the code.
         """
 
 
@@ -105,7 +105,7 @@ def sample_sequence(
     known: Known,
     start: int = 0,
 ) -> Int[Tensor, "b n"]:
-    """Sample codes step by step, from step `start`; those of steps before it are known.
+    """Sample codes step by step from step `start`; codes of earlier steps must be known.
 
     `noise` holds as many numbers in [0, 1) for each code as its distribution takes.
     """

@@ -213,7 +213,7 @@ class BitTokens(Softmax):
 class Bits(Symbols):
     """A vector and a logit for each bit; bits are independent given the context (Infinity, arXiv:2412.04431).
 
-    The codebook has 2^n values: that of LFQ and BSQ, whose bits are signs of channels.
+    The codebook has 2^n values, as in LFQ and BSQ, whose bits are signs of channels.
     """
 
     def embedding(self, codebook_size: int, backbone: Backbone, tables: int = 1) -> nn.Embedding:

@@ -32,7 +32,7 @@ def sample_layout(
 ) -> Shaped[Tensor, "b ..."]:
     """Sample codes or latents of images of any size; in the prior's own layout, this is `prior.sample`.
 
-    A side shorter than the window is cut from the middle of it. The window with the most known codes comes
+    A side shorter than the window is cut from the window's middle. The window with the most known codes comes
     next, ties in raster order, so sampling proceeds outwards from what is known.
 
     Args:
@@ -140,7 +140,7 @@ def window_box(
 
 
 def window_seeds(seeds: Int[Tensor, " b"], number: int) -> Int[Tensor, " b"]:
-    """Derive the seeds of a window from those of the images; the first window has the same seeds."""
+    """Derive the seeds of a window from the images' seeds; the first window keeps them."""
     if number == 0:
         return seeds
     return torch.cat([image_seeds(seed % 2**64, [number]) for seed in seeds.tolist()]).to(seeds.device)

@@ -45,7 +45,7 @@ class Strip:
 def run_page(run: RunData, count: int, seed: int) -> str:
     """Render the page of one run with `count` samples."""
     model, held_out = run.model, run.held_out
-    step, measured = run.measured
+    step, measured = run.validation_results
     history = run.history
     boxes, constant = curves.charts(history) if history else ([], {})
     return render(
@@ -71,7 +71,7 @@ def run_page(run: RunData, count: int, seed: int) -> str:
 
 def training_page(run: RunData) -> str:
     """Render the page of a training that may still run: its curves and pictures."""
-    step, measured = run.measured
+    step, measured = run.validation_results
     boxes, constant = curves.charts(run.history) if run.history else ([], {})
     pictures = {"Images": run.sheets()} | {name.capitalize(): run.sheets(name) for name in run.charts}
     return render(
@@ -91,7 +91,7 @@ def comparison_page(runs: Sequence[RunData], count: int, seed: int) -> str:
     """Render a page that compares runs."""
     names = unique_names(runs)
     histories = {place: (names[place], run.history) for place, run in enumerate(runs) if run.history}
-    measured = [run.measured[1] for run in runs]
+    measured = [run.validation_results[1] for run in runs]
     rows = curves.sorted_names(dict.fromkeys(name for metrics in measured for name in metrics))
     return render(
         "comparison.html",

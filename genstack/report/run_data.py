@@ -63,7 +63,7 @@ class RunData:
         return "prior" if prior else "compressor"
 
     @property
-    def measured(self) -> tuple[int, dict[str, float]]:
+    def validation_results(self) -> tuple[int, dict[str, float]]:
         """Step and validation metrics of the saved model, or the latest without one."""
         made = self.model.metadata if self.model else {}
         step, measured = made.get("step"), made.get("measured")

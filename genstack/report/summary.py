@@ -67,7 +67,7 @@ def headline(run: RunData) -> str:
 def steps_of(run: RunData) -> str:
     """Describe the progress of the training."""
     wanted = settings(run, "trainer").get("max_steps")
-    done = run.history.step if run.history else run.measured[0]
+    done = run.history.step if run.history else run.validation_results[0]
     if not done:
         return "no step logged yet"
     return f"{done:,} of {wanted:,} steps" if isinstance(wanted, int) else f"{done:,} steps"

@@ -47,7 +47,7 @@ class Canvas:
             model: the model.
             file: the picture; scaled and cropped as in training.
             keep: the side, and its share.
-            size: height and width; None for those of training.
+            size: height and width; None for the training size.
             grow: see the class.
         """
         image = load_image(model, file, size)
@@ -69,7 +69,7 @@ class Canvas:
             model: the model.
             file: the picture; scaled and cropped as in training.
             mask: the mask, a picture of the same size.
-            size: height and width; None for those of training.
+            size: height and width; None for the training size.
             grow: see the class.
         """
         image = load_image(model, file, size)

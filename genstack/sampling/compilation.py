@@ -10,7 +10,8 @@ from torch import Tensor
 from genstack.compilation import CompilationChoice, Mode, Work
 from genstack.sampling.series import pad_batch
 
-#: `auto` compiles for minutes of sampling: it takes up to 40 seconds, and saves a third or more.
+#: `auto` compiles if at least 150 seconds of sampling remain. Compiling takes up to 40 seconds and saves a
+#: third or more of the rest.
 BATCHES = Work("batch", "batches", "--compile", worthwhile=150.0)
 
 
@@ -21,7 +22,7 @@ class Compilation(CompilationChoice):
         mode: True, False or auto.
         batches: number of batches.
         compiled: makes the context in which networks are compiled.
-        obstacle: tells what keeps this machine from compiling; "" for nothing.
+        obstacle: returns the reason why this machine cannot compile; "" if it can.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from genstack.atomic import replacing, shared_folder, unfinished
+from genstack.atomic import atomic_path, shared_folder, temporary_files
 from genstack.data.images import save
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load
@@ -76,7 +76,7 @@ class Gallery:
         progress: Callable[[int], None] = lambda images: None,
         sample: Callable[[Draw, Sequence[int], int], Tensor] = draw_batch,
     ) -> None:
-        """Sample images and write their files, then the list; partial files of killed processes are removed.
+        """Sample images and write files and list; remove partial files of killed processes.
 
         Args:
             indices: indices of the samples, such as `missing`.
@@ -84,7 +84,7 @@ class Gallery:
             progress: called with the number of images after each batch.
             sample: runs the given function on a batch of indices; `Compilation.sample` pads and times it.
         """
-        with shared_folder(self.folder, unfinished(self.folder)):
+        with shared_folder(self.folder, temporary_files(self.folder)):
             for first in range(0, len(indices), batch_size):
                 batch = indices[first : first + batch_size]
                 images = sample(self.series.images, batch, batch_size)
@@ -93,7 +93,7 @@ class Gallery:
                     save(image.cpu(), self.path(index), self.series.preprocessing, text)
                 progress(len(batch))
             lines = "".join(self.settings(index) + "\n" for index in range(len(self.series)))
-            with replacing(self.folder / LIST) as path:
+            with atomic_path(self.folder / LIST) as path:
                 path.write_text(lines, encoding="utf-8")
 
     def sheet(self, columns: int) -> Image.Image:

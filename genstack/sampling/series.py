@@ -36,7 +36,7 @@ class Series:
         options: sampling options.
         seed: seed of the series.
         canvas: picture to edit; None for new images.
-        size: height and width; None for those of training.
+        size: height and width; None for the training size.
         overlap: overlap of neighbouring windows, if the size needs several.
         precision: precision of the networks.
     """

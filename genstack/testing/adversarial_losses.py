@@ -32,9 +32,9 @@ def losses_are_float32_scalars(loss: AdversarialLoss) -> None:
 
 
 def gradients_have_opposite_signs(loss: AdversarialLoss) -> None:
-    """Near chance, the discriminator raises logits of images and lowers those of fakes.
+    """Near chance, the discriminator raises logits of images and lowers logits of fakes.
 
-    The compressor raises those of its fakes.
+    The compressor raises logits of its fakes.
     """
     real, fake = _logits(), _logits()
     loss.discriminator(real, fake).backward()

@@ -24,7 +24,7 @@ def logits_lie_on_the_grid(discriminator: Discriminator) -> None:
 
 
 def gradients_reach_images_and_weights(discriminator: Discriminator) -> None:
-    """The compressor learns from gradients of images, the discriminator from those of its weights."""
+    """Gradients reach the images, for the compressor, and the discriminator's weights."""
     for channels, size in IMAGES:
         network, images = discriminator.build(channels), torch.randn(2, channels, *size, requires_grad=True)
         network(images).square().sum().backward()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import genstack.evaluation.extractors as package
 from genstack.data.images import from_uint8
-from genstack.discovery import defined
+from genstack.discovery import classes_in
 from genstack.evaluation.extractor import Extractor
 
 
@@ -26,7 +26,7 @@ def metrics_have_names_of_their_own(extractor: Extractor) -> None:
     for name in ("name", "frechet", "kid", "score"):
         own = getattr(extractor, name)
         assert isinstance(own, str) and (own or name == "score"), f"{name} is empty"
-        for other in defined(package, Extractor).values():  # type: ignore[type-abstract]
+        for other in classes_in(package, Extractor).values():  # type: ignore[type-abstract]
             same = other is not type(extractor) and own and own == getattr(other, name)
             assert not same, f"{other.__name__} has the {name} '{own}', too"
 

@@ -26,7 +26,7 @@ def make(part: type[Perceptual], **given: Any) -> Perceptual:
 
 
 def _pair(count: int = 2) -> tuple[Tensor, Tensor]:
-    """Reconstructions, which exceed [-1, 1] as those of decoders do, and their images."""
+    """Reconstructions that exceed [-1, 1], as outputs of decoders do, and their images."""
     images = torch.rand(count, *SHAPE) * 2 - 1
     return 1.2 * images.flip(-1) + 0.1, images
 

@@ -98,7 +98,7 @@ def make(part: type[CodePrior], **given: Any) -> Builder:
 
 @torch.no_grad()
 def _randomize(prior: CodePrior) -> None:
-    """Give all parameters values of deviation 0.4, as they are read."""
+    """Initialize all parameters with standard deviation 0.4, measured after the scale of embeddings."""
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     for module in prior.modules():
@@ -112,7 +112,7 @@ def _few_steps(prior: CodePrior, **options: Any) -> SamplingOptions:
 
 
 def _has_outputs_of_its_own(part: torch.nn.Module) -> bool:
-    """Return True for a distribution whose outputs are no logits of codes or bits."""
+    """Return True for a distribution, unless its outputs are logits of codes or bits."""
     return isinstance(part, Distribution) and not isinstance(part, Categorical | IndependentBits)
 
 
@@ -234,7 +234,7 @@ def known_codes_stay(build: Builder) -> None:
 
 
 def context_says_which_known_codes_count(build: Builder) -> None:
-    """Known codes behind those that are sampled change them, unless `context` is "earlier"."""
+    """Known codes change the sampled codes before them, unless `context` is "earlier"."""
     layout = build.fitting(SMALL)
     prior = build(layout, CLASSES)
     _randomize(prior)

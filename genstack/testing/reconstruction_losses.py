@@ -26,7 +26,7 @@ class Judged:
         """Compute the loss of a decoder's output."""
         return self.loss.of(Reconstruction(self.output.images(written), None, {}, written), images)
 
-    def written(self, count: int = 3) -> Tensor:
+    def decoder_output(self, count: int = 3) -> Tensor:
         """Sample random outputs of a decoder for images of 5 x 7."""
         return torch.randn(count, self.output.width(3), 5, 7)
 
@@ -50,7 +50,7 @@ def _images(count: int = 3) -> Tensor:
 
 def arithmetic_is_float32_under_autocast(judged: Judged) -> None:
     """The loss is a float32 scalar; half-precision reconstructions are converted first."""
-    written, images = judged.written().bfloat16(), _images()
+    written, images = judged.decoder_output().bfloat16(), _images()
     with torch.autocast("cpu", torch.bfloat16):
         found = judged(written, images)
     assert found.shape == () and found.dtype == torch.float32 and found.isfinite()
@@ -59,20 +59,20 @@ def arithmetic_is_float32_under_autocast(judged: Judged) -> None:
 
 def loss_of_a_batch_is_the_mean_over_images(judged: Judged) -> None:
     """The loss of a batch is the mean of the losses of its images."""
-    written, images = judged.written(), _images()
+    written, images = judged.decoder_output(), _images()
     each = [judged(written[[index]], images[[index]]) for index in range(3)]
     torch.testing.assert_close(judged(written, images), torch.stack(each).mean())
 
 
 def gradients_reach_the_decoder(judged: Judged) -> None:
     """Gradients at the decoder's output are finite and not zero."""
-    written = judged.written().requires_grad_()
+    written = judged.decoder_output().requires_grad_()
     judged(written, _images()).backward()
     gradients_flow({"output of the decoder": written})
 
 
 def the_image_itself_is_best(judged: Judged) -> None:
-    """Noisy pixels have a higher loss than those of the image."""
+    """Noisy pixels have a higher loss than the pixels of the image."""
     if not isinstance(judged.output, Pixels):
         return
     images = _images()

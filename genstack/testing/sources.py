@@ -9,7 +9,7 @@ import torch
 import genstack.data.sources as package
 from genstack.data.images import Preprocessing
 from genstack.data.source import Source
-from genstack.discovery import defined
+from genstack.discovery import classes_in
 
 
 class Named:
@@ -27,7 +27,7 @@ def make(part: type[Source], name: str = "", **given: Any) -> Named:
 
 def no_other_kind_claims_the_name(named: Named) -> None:
     """No other kind of genstack claims the name."""
-    others = defined(package, Source).values()  # type: ignore[type-abstract]
+    others = classes_in(package, Source).values()  # type: ignore[type-abstract]
     claims = [kind.__name__ for kind in others if kind is not named.kind and kind.claims(named.name)]
     assert not claims, f"{claims[0]} claims '{named.name}', too"
 

@@ -1,8 +1,8 @@
 """Estimates of the memory and time of a training, from a few of its steps (`genstack plan`).
 
 Batches double in size up to the real one, as long as the next is expected to fit. If the real batch does not
-fit, its peak is extrapolated linearly from the last two. A GPU's peak is that of torch's allocator; on the
-CPU it is the largest resident size. A limit of the shell (`ulimit -v`) or of a container (cgroup v2) counts
+fit, its peak is extrapolated linearly from the last two. On a GPU, the peak of torch's allocator counts;
+on the CPU, the largest resident size. A limit of the shell (`ulimit -v`) or of a container (cgroup v2) counts
 as the memory of the machine. All steps run in one process with the whole model, and the difference for
 several processes is added. Validation needs less memory than a step. An adversary acts from the first step,
 because its steps are the most expensive. `benchmarks/memory.py` compares estimates with real runs.
@@ -147,7 +147,7 @@ class Estimate:
             OutOfMemory: a batch that should fit does not.
         """
         device = torch.cuda.get_device_name() if self.cuda else self.machine
-        least = COPIES * sum(parameter.nbytes for parameter in self.learning()) + self.extra
+        least = COPIES * sum(parameter.nbytes for parameter in self.trained_parameters()) + self.extra
         if least > self.available > 0:
             return Memory(least, self.available, device, measured=False)
         self.reset_peak()
@@ -162,8 +162,8 @@ class Estimate:
         needed = extrapolate(peaks, self.micro_batch) + self.extra
         return Memory(needed, self.available, device, size == self.micro_batch)
 
-    def learning(self) -> Iterator[torch.nn.Parameter]:
-        """Weights that are trained."""
+    def trained_parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the weights that are trained."""
         return chain(*(network.parameters() for network in self.training.networks()))
 
     def reset_peak(self) -> None:
@@ -193,7 +193,7 @@ class Estimate:
         if self.schedule.strategy == "fsdp":
             return -sharding_savings(self.training.model, self.schedule.processes)
         # gradients are copied to communicate them
-        return sum(parameter.nbytes for parameter in self.learning())
+        return sum(parameter.nbytes for parameter in self.trained_parameters())
 
     @property
     def local_processes(self) -> int:

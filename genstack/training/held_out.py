@@ -51,7 +51,7 @@ class HeldOutCodes(HeldOut):
 
     best_metric = "nats"
     progress_metrics = ("nats", "unigram", "uniform")
-    counts: Tensor  # no buffer, which DDP may overwrite by that of the first process
+    counts: Tensor  # not a buffer, because DDP may overwrite buffers by those of rank 0
 
     def __init__(self, prior: CodePrior):
         self.layout = prior.layout

@@ -79,7 +79,7 @@ def draw(
 
 
 def bars(row: Histogram) -> Int[Tensor, " columns"]:
-    """Return the count of each column of pixels: that of its first code; all codes have equal widths."""
+    """Return the count of the first code in each column of pixels; all codes have equal widths."""
     columns = WIDTH if row.codes > WIDTH else row.codes * (WIDTH // row.codes)
     ranks = torch.arange(columns) * row.codes // columns
     seen = ranks < len(row.counts)

@@ -180,7 +180,7 @@ def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
 
 
 def split_by_decay(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trainable parameters of a network into those with and without weight decay."""
+    """Split the trainable parameters of a network into two groups, with and without weight decay."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     decayed = {id(parameter) for parameter in parameters if parameter.ndim >= 2}
     decayed -= parameter_ids(network, nn.Embedding) | parameter_ids(network, Bottleneck)

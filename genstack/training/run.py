@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genstack.atomic import exclusive, replacing
+from genstack.atomic import atomic_path, exclusive
 from genstack.errors import UserError
 from genstack.losses.schedule import percentage, steps
 from genstack.training.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback, latest
@@ -231,7 +231,7 @@ class Run:
     @rank_zero_only
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the configuration to the folder."""
-        with replacing(self.folder / CONFIG) as partial:
+        with atomic_path(self.folder / CONFIG) as partial:
             versioned = {"format_version": FORMAT_VERSION, **config}
             text = yaml.safe_dump(versioned, sort_keys=False, allow_unicode=True)
             partial.write_text(text, encoding="utf-8")
@@ -315,11 +315,11 @@ class Run:
 
 @lru_cache(maxsize=1)
 def read_checkpoint(file: Path, *version: int) -> dict[str, Any]:
-    """Read a checkpoint without its tensors; kept, since the start of a training asks for it several times.
+    """Read a checkpoint without its tensors; cached, because a training reads it several times as it starts.
 
     Args:
         file: its path.
-        version: numbers that change whenever the file is written anew.
+        version: numbers that change with the file, as a part of the cache's key.
     """
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     kept = {name: content[name] for name in ("global_step", "config", "threads")}

@@ -209,7 +209,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Apply the current settings of optimizer and schedule over those that the checkpoint restored."""
+        """Replace the optimizer and schedule settings of the checkpoint by the current ones."""
         optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         assert isinstance(optimizer, torch.optim.Optimizer) and isinstance(schedule, LambdaLR)
         fresh, _ = self.optimization.optimizer(self.networks(), self.trainer.max_steps)

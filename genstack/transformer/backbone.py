@@ -31,8 +31,9 @@ class Backbone:
         bias: give linear layers (and layer norms) biases.
         checkpoint: recompute activations in the backward pass: less memory, more time.
         rounding: see `ratio`.
-        unplaced: rotary queries and keys of tokens without a position, such as a condition: kept as they are,
-            or zero, which weighs all such tokens equally (as in LlamaGen, arXiv:2406.06525).
+        unplaced: queries and keys of tokens without a position, such as condition tokens, which get no rotary
+            embedding: kept, or set to zero, which weighs all such tokens equally (as in LlamaGen,
+            arXiv:2406.06525).
         adaln: let the condition scale, shift and gate each layer (adaLN): own (weights per layer), shared
             (one set for all layers) or none.
         cross_attention: let each layer attend to the condition's tokens by cross-attention; only their mean
@@ -41,7 +42,7 @@ class Backbone:
             priors but NextScale, which embeds no codes.
         head_dim: channels of one head, if not `width` over `heads`.
         epsilon: added to mean squares by norms; null: 1e-5, and 1e-6 in adaLN.
-        registers: learned tokens before all others, which stand for nothing (arXiv:2309.16588).
+        registers: learned tokens before all others, without a meaning of their own (arXiv:2309.16588).
         prefix: put the condition before the codes as tokens; false, with adaLN or cross-attention, leaves it
             to these.
         adaln_steps: add a learned vector per place in the sequence to the condition of adaLN (RAR,
@@ -49,8 +50,8 @@ class Backbone:
         head_bias: give the head that predicts codes a bias.
         post_norm: normalize the sum after each sub-layer, and tokens before the first, as in BERT, rather
             than what a sub-layer reads.
-        skips: let each of the last layers also read the output of one of the first, the last that of the
-            first (U-ViT, arXiv:2209.12152).
+        skips: skip connections of U-ViT (arXiv:2209.12152): the last layer also reads the output of the
+            first, the one before it the output of the second, and so on.
         last: what follows the last layer: norm (nothing with `post_norm`); none, for symbols that normalize
             (Open-MAGVIT2); or mlp, which adds a linear layer, GELU and a norm (BERT, MaskBit).
     """

@@ -25,7 +25,7 @@ class Cache:
     def append(
         self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]
     ) -> tuple[Float[Tensor, "b h k d"], Float[Tensor, "b h k d"]]:
-        """Append keys and values, and return those of all tokens so far."""
+        """Append keys and values; return the keys and values of all tokens so far."""
         if self.keys is None or self.values is None:
             batch, heads, _, width = keys.shape
             # One spare token: torch.compile treats a slice that is the whole memory as a special case.

@@ -7,13 +7,13 @@ from torch.nn.functional import pad
 
 from genstack.layout import CodeLayout
 
-COLUMNS = (-1, 0, 1)  # of the row above, beside that of the predicted code
+COLUMNS = (-1, 0, 1)  # in the row above, relative to the column of the predicted code
 
 
 class NeighborEmbedding(nn.Module):
     """Adds the three codes above the predicted one to the token that predicts it.
 
-    Attention has to find these first, which takes it hundreds of steps.
+    Attention needs hundreds of steps to learn to read them.
 
     Args:
         layout: where the codes lie.
@@ -39,7 +39,7 @@ class NeighborEmbedding(nn.Module):
             nn.init.normal_(layer.weight, std=0.02)
             self.layers.append(layer)
         rows = torch.stack(index) if index else order.new_zeros(0, layout.length)
-        # The last is that of no position, which has no neighbors.
+        # The last column is for tokens that predict no code; they have no neighbors.
         self.register_buffer("index", pad(rows, (0, 1)), persistent=False)
 
     def forward(
@@ -53,7 +53,7 @@ class NeighborEmbedding(nn.Module):
         Args:
             tokens: embedded codes and conditions.
             targets: the index of the code that each token predicts; `layout.length` for none.
-            codes: a vector of zeros, then those of the codes so far.
+            codes: a vector of zeros, then the vectors of the codes so far.
         """
         neighbors = codes[:, self.get_buffer("index")[:, targets]].unbind(1)
         for layer, vectors in zip(self.layers, neighbors, strict=True):

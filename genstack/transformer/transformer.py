@@ -155,7 +155,7 @@ def last_norm(backbone: Backbone) -> nn.Module:
 
 
 def skips(backbone: Backbone) -> nn.ModuleList | None:
-    """Build what joins each of the last layers' input with the output of one of the first; None for none."""
+    """Build the layers that join inputs of the last layers with outputs of the first; None without skips."""
     if not backbone.skips:
         return None
     width, count = backbone.width, (backbone.depth - 1) // 2

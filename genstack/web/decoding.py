@@ -1,4 +1,4 @@
-"""A picture from its codes, some of them changed: jobs of `genstack decode`, and pictures to choose by."""
+"""Decoding with changed codes: the job of `genstack decode`, and previews of alternative codes."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -99,7 +99,7 @@ class Decoding(Job):
         return self.codes[0, position : position + self.layout.depth].tolist()
 
     def choices(self, grid: int, row: int, column: int) -> tuple[list[list[int]], Float[Tensor, "b c H W"]]:
-        """Codes to choose from at a place, and the part of the picture around it with each of them.
+        """Return alternative codes for a position, and a preview of its surroundings with each.
 
         Codes of the grid in this picture come first, the most frequent before the others, then codes from all
         over the codebook.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.cli.calls import words
 from genstack.web.runs import OpenRun
 
@@ -102,7 +102,7 @@ class Job(ABC):
         """Write the folder, the command and the lines of Python into a .zip file."""
         path = self.folder.with_suffix(".zip")
         texts = {"command.sh": self.command + "\n", "again.py": self.python}
-        with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        with atomic_path(path) as partial, zipfile.ZipFile(partial, "w") as archive:
             for file in sorted(file for file in self.folder.rglob("*") if file.is_file()):
                 archive.write(file, file.relative_to(self.folder.parent))
             for name, text in texts.items():
@@ -133,7 +133,7 @@ def constructor(value: Any) -> str:
 
 
 def arguments(value: Any) -> list[str]:
-    """Arguments that build a dataclass, in Python, without those that have their defaults."""
+    """Return Python arguments that build a dataclass; arguments at their defaults are left out."""
     return [
         f"{one.name}={literal(getattr(value, one.name))}"
         for one in fields(value)

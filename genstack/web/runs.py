@@ -59,7 +59,7 @@ class OpenRun:
         return self.place / TENSORS
 
     def _stamp(self) -> Stamp:
-        """Time and size of the weights of a run; those of other models do not change."""
+        """Return time and size of the weights of a run; weights of other models do not change."""
         found = self._weights.stat() if self._weights.is_file() else None
         return (found.st_mtime_ns, found.st_size) if found else (0, 0)
 

@@ -171,7 +171,7 @@ def prepare(model: Model, upload: Path, target: Path) -> None:
 
 
 def write_mask(painted: np.ndarray, preprocessing: Preprocessing, target: Path) -> None:
-    """Write a mask in the size of the model; a pixel is white where anything of it was painted.
+    """Write a mask in the size of the model; a pixel is white if any part of it was painted.
 
     Args:
         painted: opacity of the paint, in any size.
@@ -187,7 +187,7 @@ def write_mask(painted: np.ndarray, preprocessing: Preprocessing, target: Path) 
 
 
 def option_settings(model: Model, preset: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the command for values of sampling options: those that differ from the preset's.
+    """Return command-line options for the sampling options that differ from the preset.
 
     Args:
         model: the model.

@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FIRST_PORT = 7860
 LARGEST = 2**26  # bytes of an upload
 WAITING = 64  # requests in the queue
-#: What Gradio reads from the environment when it is imported.
+#: Environment variables that Gradio reads when it is imported.
 OFFLINE = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_RUN_HISTORY": "False",

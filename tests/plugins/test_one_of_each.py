@@ -64,7 +64,7 @@ def runs(tmp_path_factory):
 
 
 def test_there_is_one_of_each():
-    with plugins.using([FILE]):
+    with plugins.use_temporarily([FILE]):
         parts = plugins.classes()
         listed = {part.node.name for part in plugin_classes(plugins.active()) if part.concrete}
         assert listed == {part.__name__ for part in parts}

@@ -40,6 +40,6 @@ def test_charts_are_found_by_name(tmp_path: Path):
 
 def test_run_without_a_model_has_its_logged_metrics(tmp_path: Path):
     history = History({"val/psnr": [(5, 20.0), (9, 21.5)], "train/loss": [(12, 0.5)]})
-    assert run_data(tmp_path, history).measured == (9, {"val/psnr": 21.5})
+    assert run_data(tmp_path, history).validation_results == (9, {"val/psnr": 21.5})
     assert headline(run_data(tmp_path, history)) == "A compressor, 12 steps."
-    assert run_data(tmp_path).measured == (0, {})
+    assert run_data(tmp_path).validation_results == (0, {})

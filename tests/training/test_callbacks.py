@@ -88,7 +88,7 @@ def test_states_of_callbacks_survive_an_interruption(tmp_path):
     assert states[0] == states[1] and any("wait_count': 3" in state for state in states[0].values())
     whole, parts = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts"))
     assert whole == parts
-    with plugins.using([tmp_path / "slowly.py"]):
+    with plugins.use_temporarily([tmp_path / "slowly.py"]):
         models = [genstack.load(tmp_path / name).fingerprint for name in ("whole", "parts")]
     assert models[0] == models[1]
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.checkpoints.exports.export import Export
 from genstack.checkpoints.formats.convolutional import layers
 from genstack.checkpoints.formats.diffusers import NAMES
@@ -38,9 +38,9 @@ class Diffusers(Export):
         compressor = check_compressor(model.compressor)
         height, width = model.preprocessing.height, model.preprocessing.width
         config = settings(compressor) | {"sample_size": height if height == width else [height, width]}
-        with replacing(folder / DIFFUSERS[0]) as path:
+        with atomic_path(folder / DIFFUSERS[0]) as path:
             save_file(tensors(compressor), path, metadata={"format": "pt"})
-        with replacing(folder / "config.json") as path:
+        with atomic_path(folder / "config.json") as path:
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def use(self, model: Model, place: str, batch: int) -> str:

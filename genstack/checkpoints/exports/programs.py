@@ -136,7 +136,7 @@ class Velocity(nn.Module):
 
 
 class MaskedVelocity(nn.Module):
-    """Velocity of standardized latents at every position, given those at positions that are not masked."""
+    """Velocity of standardized latents at every position, given the latents at unmasked positions."""
 
     def __init__(self, prior: MAR):
         super().__init__()
@@ -186,7 +186,7 @@ def velocity_program(prior: Prior, batch: int) -> Program:
 
 
 class NextCode(nn.Module):
-    """Logits of every code, from the codes before it or from those of coarser grids."""
+    """Logits of every code, from the previous codes or from the codes of coarser grids."""
 
     def __init__(self, prior: Exact):
         super().__init__()

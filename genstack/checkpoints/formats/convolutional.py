@@ -164,7 +164,7 @@ def gaussian(
 ) -> Autoencoder:
     """Load an autoencoder with normal distributions as latents (KL of latent-diffusion).
 
-    SD3 and FLUX have no convolutions around the latents. `shift` and `scale` are those of `Gaussian`.
+    SD3 and FLUX have no convolutions around the latents. `Gaussian` explains `shift` and `scale`.
     """
     plan, channels = plan_of(weights, names, groups)
     plan, side, dim = replace(plan, double=True), 0, plan.dim

@@ -199,7 +199,7 @@ class Format(ABC):
 
     def read(self, file: File, options: ImportOptions) -> Model:
         """Read the model in a file, and check that all its tensors are used."""
-        for name in sorted(options.given - set(self.options)):
+        for name in sorted(options.changed_options - set(self.options)):
             raise UserError(f"--{name.replace('_', '-')} does not apply to a {self.what}; leave it out")
         weights = Weights(file.tensors(self.part(file, options)), file.config)
         model = self.model(weights, options)

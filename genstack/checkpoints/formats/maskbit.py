@@ -173,7 +173,7 @@ def with_depth(compressor: Compressor, depth: int) -> Compressor:
 
 
 def generator(weights: Weights, name: str, layout: CodeLayout, heads: int, order: Confidence) -> Masked:
-    """Load the transformer; `name` is that of the layer that reads bits."""
+    """Load the transformer; `name` is the name of the layer that reads bits."""
     places, outputs = weights.dims("pos_emb", 3)[1] - 1, weights.dims("prediction_layer.weight", 2)[0]
     check_codes(layout, places * layout.depth, outputs // layout.depth)
     bert = bert_backbone(
@@ -201,7 +201,7 @@ def generator(weights: Weights, name: str, layout: CodeLayout, heads: int, order
 
 
 def embeddings(weights: Weights, name: str, groups: int) -> dict[str, Weight]:
-    """Weights before the layers; `name` is that of the layer that reads bits."""
+    """Weights before the layers; `name` is the name of the layer that reads bits."""
     width, _ = weights.dims(f"{name}.weight", 2)
     return {
         "prefix.table.weight": weights.take("class_emb.weight"),

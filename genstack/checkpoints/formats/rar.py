@@ -120,8 +120,8 @@ def plan(weights: Weights, width: int) -> Backbone:
 def places_of(weights: Weights, length: int) -> dict[str, Weight]:
     """Tables of positions, targets and steps.
 
-    Our tables have one row for all tokens without a position, that of their class token; the register
-    contains the difference.
+    Our tables have one row for all tokens without a position; it holds the row of their class token. The
+    register contains the difference.
     """
     own, target, steps = (
         weights.take(name).map(lambda each: each[0])

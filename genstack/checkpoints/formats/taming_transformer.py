@@ -266,7 +266,7 @@ def positions(table: Weight, length: int) -> Weight:
 
 
 def positions_after(table: Weight, before: int, length: int) -> Weight:
-    """Position embeddings of codes after those of a condition image, which have their own table.
+    """Position embeddings of codes that follow a condition image, whose positions have their own table.
 
     Our last row, which is added to all positions of the condition, is zero.
     """

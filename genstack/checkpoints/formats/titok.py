@@ -38,11 +38,11 @@ LAYER = {
 
 
 class TiTokTokenizer(Format):
-    """Tokenizers of a row of codes, or of a row of normal distributions, for images of one size.
+    """1-D tokenizers (a row of codes, or of normal distributions) for images of one size.
 
-    Those of two stages hold the codebook and decoder of MaskGIT's VQGAN. Their latents are of unit length and
-    scrambled, those of one stage neither, unless `config.json` says otherwise. There, `is_legacy` is true by
-    default.
+    Two-stage tokenizers contain the codebook and decoder of MaskGIT's VQGAN. By default, their latents are
+    normalized and scrambled, and latents of one-stage tokenizers are neither. In `config.json`, `use_l2_norm`
+    sets the first and `is_legacy` (default true) the second.
     """
 
     what = "TiTok tokenizer of 1d-tokenizer"

@@ -155,8 +155,8 @@ def transformer(
 ) -> Masked:
     """Load the transformer, with the mask schedule of 1d-tokenizer.
 
-    `table` holds embeddings of codes, mask, classes and null class, `places` those of positions of the class
-    and the codes, and `found` the weights of the transformer.
+    `table` holds the embeddings of codes, mask, classes and null class. `places` holds the embeddings of the
+    positions of class and codes. `found` holds the weights of the transformer.
     """
     codes, _ = weights.dims("lm_head.weight", 2)
     check_codes(layout, places.shape[0] - 1, codes)
@@ -170,7 +170,7 @@ def transformer(
 
 
 def vit(weights: Weights, heads: int) -> tuple[Backbone, Weight, Weight, dict[str, Weight]]:
-    """Weights of the BERT; the embedding of the first token type is added to those of positions."""
+    """Weights of the BERT; the embedding of the first token type is added to the position embeddings."""
     _, width = weights.dims("embeddings.word_embeddings.weight", 2)
     backbone = bert_backbone(
         width,

@@ -57,7 +57,7 @@ def title(file: Path) -> str:
     return re.split(r" \(|[;.] |,$", first.strip("# "))[0] if first.startswith("#") else ""
 
 
-def known() -> dict[str, Path]:
+def list_recipes() -> dict[str, Path]:
     """Find the recipes that come with genstack, by their path in a clone."""
     home = next(home for home in HOMES if (home / "configs").is_dir() or home == HOMES[-1])
     return {file.relative_to(home).as_posix(): file for file in sorted((home / "configs").rglob("*.yaml"))}
@@ -116,15 +116,15 @@ def recipe(name: str, stage: str = "") -> Path | None:
     """Find a recipe by the end of its path in a clone, with or without `.yaml`; `stage` first."""
     end = f"/{name.removesuffix('.yaml')}.yaml"
     found = sorted(
-        (key for key in known() if f"/{key}".endswith(end)), key=lambda key: f"/{stage}/" not in key
+        (key for key in list_recipes() if f"/{key}".endswith(end)), key=lambda key: f"/{stage}/" not in key
     )
-    return known()[found[0]] if found else None
+    return list_recipes()[found[0]] if found else None
 
 
 def suggest_recipe(file: Path) -> str:
     """Suggest the closest known file, or the command that lists recipes."""
     there = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
-    by_stem = {Path(name).stem: name for name in [*known(), *there]}
+    by_stem = {Path(name).stem: name for name in [*list_recipes(), *there]}
     if near := get_close_matches(file.stem, by_stem, n=1):
         return f"did you mean {by_stem[near[0]]}?"
     return "`genstack config list` shows the recipes"

@@ -1,14 +1,19 @@
 """Sizes of models for `--size`: widths, depths and learning rates that go together.
 
-Transformers in priors: DeiT-Ti (arXiv:2012.12877), then DiT-S, -B and -L (arXiv:2212.09748); B and L are also
-those of LlamaGen (arXiv:2406.06525). The learning rate is that of genstack's recipes at width 384, and falls
-with the square root of the width.
-Transformers in compressors: DeiT-Ti, then the sizes of ViT-VQGAN (arXiv:2110.04627, table 2) and of TiTok
-(arXiv:2406.07550). Rates are those of the recipe for `small`; `tiny` has the rate of Muon times the
-square root of the ratio of widths; larger ones have the papers' 1e-4 without Muon.
-Convolutional compressors: `tiny` has the width of the boards in benchmarks/README.md, `small` that of the
-recipes, `base` that of VQGAN (arXiv:2012.09841) with LlamaGen's learning rate, `large` also four blocks as
-Open-MAGVIT2 (arXiv:2409.04410). What sizes above `small` reach has not been measured here.
+size   transformers in priors  ViT              TiTok     convolutional compressors
+tiny   DeiT-Ti                 DeiT-Ti          DeiT-Ti   boards in benchmarks/README.md
+small  DiT-S                   ViT-VQGAN small  TiTok-S   recipes of genstack
+base   DiT-B                   ViT-VQGAN base   TiTok-B   VQGAN
+large  DiT-L                   ViT-VQGAN large  TiTok-L   Open-MAGVIT2: VQGAN with four blocks per level
+
+DeiT: arXiv:2012.12877. DiT: arXiv:2212.09748; LlamaGen (arXiv:2406.06525) has the same sizes B and L.
+ViT-VQGAN: arXiv:2110.04627, table 2. TiTok: arXiv:2406.07550. VQGAN: arXiv:2012.09841. Open-MAGVIT2:
+arXiv:2409.04410.
+
+Learning rates of priors are the recipes' rate at width 384, and fall with the square root of the width.
+Compressors have the recipes' rates up to `small`, except for the rate of Muon in `tiny` transformers, which
+grows with the square root of the ratio of widths. From `base` on, they have the papers' 1e-4 without Muon;
+for convolutional ones, this is LlamaGen's. Sizes above `small` were not trained to the end here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -77,7 +82,7 @@ def size_settings(command: Command, layers: Layers, size: str) -> dict[str, Any]
     """
     if size not in SIZES:
         raise UserError(f"unknown --size '{size}'; choose from {', '.join(SIZES)}")
-    found = dict(chosen(command, layers, "model"))
+    found = dict(chosen_classes(command, layers, "model"))
     sized = {place: name for place, name in found.items() if name in PARTS}
     if not sized:
         names = ", ".join(name for place, name in found.items() if place.endswith((".network", ".prior")))
@@ -98,10 +103,10 @@ def insert(settings: dict[str, Any], place: str, values: Mapping[str, Any]) -> N
     settings.update(values)
 
 
-def chosen(command: Command, layers: Layers, place: str) -> Iterator[tuple[str, str]]:
+def chosen_classes(command: Command, layers: Layers, place: str) -> Iterator[tuple[str, str]]:
     """The classes that are chosen below a place, by place."""
     for name, argument in layers.settings(command, place).items():
         below = f"{place}.{name}"
         if choices(argument) and (part := layers.part(argument, below)) and below.count(".") < 5:
             yield below, part[0].node.name
-            yield from chosen(command, layers, below)
+            yield from chosen_classes(command, layers, below)

@@ -78,7 +78,7 @@ class Part:
         return {_name(entry.target): entry for entry in self.node.body if isinstance(entry, ast.AnnAssign)}
 
     @property
-    def assigned(self) -> set[str]:
+    def untyped_attributes(self) -> set[str]:
         """Names of attributes that have a value without a type."""
         values = [entry for entry in self.node.body if isinstance(entry, ast.Assign)]
         return {_name(target) for entry in values for target in entry.targets}
@@ -108,7 +108,7 @@ class Part:
             name for name, node in self.methods.items() if "abstractmethod" in map(_name, node.decorator_list)
         }
         inherited = {name for base in self.bases for name in base.abstract_methods()}
-        return inherited - {*self.fields, *self.methods, *self.assigned} | marked
+        return inherited - {*self.fields, *self.methods, *self.untyped_attributes} | marked
 
     @property
     def concrete(self) -> bool:
@@ -268,7 +268,7 @@ def _resolve_base(module: str, base: ast.expr) -> Part | None:
 
 
 def is_known(module: str) -> bool:
-    """Return True for modules of genstack and of plugins, and for those of Lightning's callbacks."""
+    """Return True for modules of genstack, of plugins and of Lightning's callbacks."""
     known = ("genstack.", f"{LIGHTNING}.callbacks.")
     return f"{module}.".startswith(known) or module == LIGHTNING or plugins.owner(module) is not None
 
@@ -293,7 +293,7 @@ def choices(argument: Argument) -> dict[str, tuple[Part, int]]:
     """Return the classes that an argument accepts, each with the number of arguments that genstack passes."""
     return {
         part.node.name: (part, given)
-        for base, given in _bases(_parsed(argument.hint), argument.module)
+        for base, given in _bases(_parse(argument.hint), argument.module)
         for part in subclasses(base)
         if part.concrete
     }
@@ -301,17 +301,17 @@ def choices(argument: Argument) -> dict[str, tuple[Part, int]]:
 
 def words(argument: Argument) -> str:
     """Spell a type for help and messages: `int`, `float|null`, `a|b`, `int,int`."""
-    return _words(_parsed(argument.hint), argument.module)
+    return _words(_parse(argument.hint), argument.module)
 
 
 def value(argument: Argument) -> str:
     """Spell a default as on the command line; a class by its name."""
-    return _literal(_parsed(argument.default or "None"), argument.module)
+    return _literal(_parse(argument.default or "None"), argument.module)
 
 
 def overrides(argument: Argument) -> dict[str, str]:
     """Return the arguments that a default such as `Optimization(weight_decay=0.05)` sets."""
-    keywords = getattr(_parsed(argument.default or "None"), "keywords", ())
+    keywords = getattr(_parse(argument.default or "None"), "keywords", ())
     return {keyword.arg: ast.unparse(keyword.value) for keyword in keywords if keyword.arg}
 
 
@@ -326,7 +326,7 @@ def _parameters(arguments: ast.arguments) -> list[tuple[str, str, str | None]]:
 
 
 @cache
-def _parsed(text: str) -> ast.expr:
+def _parse(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 

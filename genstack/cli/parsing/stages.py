@@ -97,17 +97,17 @@ class Stage(ABC):
 
     def parse(self, arguments: list[str]) -> Namespace:
         """Parse a command line."""
-        settings = self.parser.parse(arguments, self.inherited, self.sized)
+        settings = self.parser.parse(arguments, self.inherited_settings, self.size_flag_settings)
         check_name(settings.name)
         return settings
 
-    def sized(self, given: Layers) -> dict[str, Any]:
+    def size_flag_settings(self, given: Layers) -> dict[str, Any]:
         """Return the settings of --size; they override files, and flags override them."""
         size = given.get("size")
         return {} if size is None else size_settings(self.parser.command, given, size)
 
     @abstractmethod
-    def inherited(self, given: Layers) -> dict[str, Any]:
+    def inherited_settings(self, given: Layers) -> dict[str, Any]:
         """Return settings of the runs that a command line names; files and flags override them."""
 
     @abstractmethod
@@ -124,7 +124,7 @@ class CompressorStage(Stage):
 
     name = "compressor"
 
-    def inherited(self, given: Layers) -> dict[str, Any]:
+    def inherited_settings(self, given: Layers) -> dict[str, Any]:
         """Return the compressor of --init."""
         start = given.get("init")
         if start is None:
@@ -149,7 +149,7 @@ class PriorStage(Stage):
 
     name = "prior"
 
-    def inherited(self, given: Layers) -> dict[str, Any]:
+    def inherited_settings(self, given: Layers) -> dict[str, Any]:
         """Return the data of the compressor's run, and the prior of --init."""
         return self._initial_prior(given) | self._compressor_data(given)
 
@@ -232,10 +232,10 @@ def kept_settings(stage: Stage, settings: Namespace) -> dict[str, Any]:
 
 def plugin_records(kept: dict[str, Any]) -> list[dict[str, str]]:
     """List the plugin files that were named, and the installed plugins that settings need."""
-    used = plugins.used(plugins.texts(kept)) if plugins.active() else []
+    used = plugins.plugins_defining(plugins.texts(kept)) if plugins.active() else []
     source = kept["data"]["source"]
     kinds = [kind for kind in plugins.classes() if issubclass(kind, Source) and kind.claims(source)]
-    used += plugins.used(kind.__name__ for kind in kinds)
+    used += plugins.plugins_defining(kind.__name__ for kind in kinds)
     return [plugin.record for plugin in plugins.active() if plugin in used or not plugin.installed]
 
 
@@ -254,7 +254,7 @@ def read_run(run: Run, changes: Mapping[str, int] = MappingProxyType({})) -> tup
 
 
 def run_data(folder: Path) -> ImageData:
-    """Open the images that a run was trained on; those of an archive are the encoded ones."""
+    """Open the images that a run was trained on; for an archive, the images that it encodes."""
     stage, settings = read_run(Run(folder))
     settings["data.source"] = encoded_source(settings["data.source"])
     return stage.parser.build(settings).data

@@ -11,7 +11,7 @@ from unittest import SkipTest
 import yaml
 
 from genstack import plugins
-from genstack.cli.parsing.recipes import known, read, title
+from genstack.cli.parsing.recipes import list_recipes, read, title
 from genstack.cli.parsing.source import check_plugins, find, subclasses
 from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
@@ -88,7 +88,9 @@ def list_(folder: Path | None = None) -> None:
     Args:
         folder: searched at any depth.
     """
-    recipes = known() if folder is None else {str(file): file for file in sorted(folder.rglob("*.yaml"))}
+    recipes = (
+        list_recipes() if folder is None else {str(file): file for file in sorted(folder.rglob("*.yaml"))}
+    )
     if not recipes:
         raise UserError(
             f"no recipes (*.yaml) found in {folder or 'genstack'}; name a folder: genstack config list FOLDER"
@@ -144,7 +146,7 @@ def check(file: Path, example: str = "") -> int:
     """
     from genstack import testing  # imports all parts; the other actions need none
 
-    with plugins.using([file]):
+    with plugins.use_temporarily([file]):
         plugin = plugins.use_plugin(file)
         check_plugins()
         path = file.expanduser().resolve()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from genstack.atomic import shared_folder, unfinished
+from genstack.atomic import shared_folder, temporary_files
 from genstack.checkpoints.model_file import load
 from genstack.cli.commands import ENCODE
 from genstack.cli.next_steps import next_command
@@ -52,7 +52,7 @@ class Request:
 def run(arguments: list[str]) -> int | None:
     """Run a command line."""
     parser = Parser(ENCODE)
-    settings = parser.parse(arguments, inherited)
+    settings = parser.parse(arguments, inherited_settings)
     encode(to_dataclass(Request, settings), parser.build(settings).data)
     return None
 
@@ -61,7 +61,7 @@ def encode(request: Request, data: ImageData) -> None:
     """Encode images; remove unfinished files of killed processes first."""
     if data.augmentation != AS_IS:
         raise UserError("genstack encode: --views sets the crops; leave out data.augmentation")
-    with shared_folder(folder := Path(request.out), unfinished(folder)):
+    with shared_folder(folder := Path(request.out), temporary_files(folder)):
         encode_share(request, data, folder)
 
 
@@ -93,7 +93,7 @@ def encode_share(request: Request, data: ImageData, folder: Path) -> None:
     print("\n".join([*summary(header, folder), f"Next:  {command}"]))
 
 
-def inherited(given: Layers) -> dict[str, Any]:
+def inherited_settings(given: Layers) -> dict[str, Any]:
     """Return the data settings of the compressor's run, without augmentation."""
     place = given.get("run")
     if place is None:

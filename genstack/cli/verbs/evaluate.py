@@ -48,7 +48,7 @@ EXAMPLES = 64  # images whose captions are checked for class names
 def run(arguments: list[str]) -> int | None:
     """Run a command line."""
     parser = Parser(EVALUATE)
-    settings = parser.parse(arguments, inherited)
+    settings = parser.parse(arguments, inherited_settings)
     if to_dataclass(Evaluation, settings).are_npz:
         evaluate_npz(settings)
     else:
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int | None:
     return None
 
 
-def inherited(given: Layers) -> dict[str, Any]:
+def inherited_settings(given: Layers) -> dict[str, Any]:
     """Return the data settings of the run, or of the two folders."""
     place, generated = given.get("run"), given.get("generated")
     if place is None:
@@ -93,8 +93,8 @@ class Evaluation:
     and the most copied images. Processes started by torchrun share the work and get the same numbers.
 
     Args:
-        run: folder of a run, or published file; or folder of real images, or an .npz file of them (arr_0) or
-            of their statistics (mu, sigma, mu_s, sigma_s).
+        run: run folder or published file; or the real images: a folder, or an .npz file of images (arr_0) or
+            of statistics (mu, sigma, mu_s, sigma_s).
         generated: folder or .npz file of images to compare with the real ones.
         statistics: .npz file to write with the statistics of the real images of an .npz file.
         samples: number of samples of a prior, 1000 by default; FID needs at least 2048.
@@ -109,7 +109,7 @@ class Evaluation:
         lpips: networks of LPIPS, separated by commas; vgg takes about 15 times as long as alex. `none` to
             skip LPIPS.
         perturb: shares of codes, separated by commas, that are replaced by others of the same image before
-            decoding; the distances of these reconstructions (pKID, pFID) forecast those of samples.
+            decoding; their distances (pKID, pFID) predict the distances of samples.
             `none` to skip them.
         out: folder for the card and the pictures; RUN/evaluation or GENERATED.evaluation by default.
         batch_size: images per batch, and samples per batch.

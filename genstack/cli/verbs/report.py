@@ -5,7 +5,7 @@ genstack report runs/flowers
 
 from pathlib import Path
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.paths import Place, is_run, path_beside
@@ -50,7 +50,7 @@ def report(
     place = Path(out) if out else path_beside(found[0].folder, PAGE) if one else Path(COMPARISON)
     if place.is_dir():
         raise UserError(f"--out {place} is a folder; expected a file, such as {place / PAGE}")
-    with replacing(place) as partial:
+    with atomic_path(place) as partial:
         partial.write_text(page, encoding="utf-8")
     print(f"{place} ({len(page.encode()) / 1e6:.1f} MB) opens in any browser")
 

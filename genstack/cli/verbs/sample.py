@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from PIL.Image import Image
 
 from genstack import models
-from genstack.atomic import shared_folder, unfinished
+from genstack.atomic import shared_folder, temporary_files
 from genstack.checkpoints.model_file import TENSORS, load, save
 from genstack.cli.commands import SAMPLE
 from genstack.cli.next_steps import next_command
@@ -150,7 +150,7 @@ def sample(settings: Namespace) -> None:
     if request.npz:
         write_npz(galleries, Path(request.npz))
     page = folder.with_name(folder.name + ".png")
-    with shared_folder(folder, unfinished(page.parent, page.name)):
+    with shared_folder(folder, temporary_files(page.parent, page.name)):
         write(make_sheet(galleries, sweep), page)
     print(f"{request.count * len(galleries)} images in {request.out} {done}; {page} shows them")
 
@@ -200,7 +200,7 @@ def write_npz(galleries: Sequence[Gallery], path: Path) -> None:
     """Write the images of a gallery to an .npz file, one after the other."""
     gallery = galleries[0]
     shape = (len(gallery.series), *gallery.pixels(0).shape)
-    with shared_folder(gallery.folder, unfinished(path.parent, path.name)):
+    with shared_folder(gallery.folder, temporary_files(path.parent, path.name)):
         write_pieces(path, "arr_0", shape, "uint8", (gallery.pixels(index) for index in range(shape[0])))
 
 

@@ -118,8 +118,8 @@ class Head(nn.Module):
 class Transformer(nn.Module):
     """Transformer layers without masks, and a final normalization.
 
-    Initial weights keep the variance. Torch's default has a third of it, which weakens attention between
-    tokens and delays learning of networks that gather images from all patches.
+    Initial weights keep the variance. Torch's default leaves a third of the variance, which weakens attention
+    between tokens and delays learning of networks that gather images from all patches.
 
     Args:
         width: channels of a token.

@@ -45,16 +45,16 @@ class Corners:
     def nearest(
         self, latents: Float[Tensor, "b h w {self.bits}"]
     ) -> tuple[Float[Tensor, "b h w {self.bits}"], Int[Tensor, "b n"]]:
-        """Return the corners nearest to latents, and their codes."""
+        """Return the nearest corner of each latent, and its symbols."""
         bits = latents > 0
         return self.at(bits), self.codes(bits)
 
     def lookup(self, grid: Int[Tensor, "b h w {self.depth}"]) -> Float[Tensor, "b {self.bits} h w"]:
-        """Return the corners of symbols."""
+        """Return the corner that the symbols of each position stand for."""
         return rearrange(self.at(self.bits_of(grid)), "b h w d -> b d h w")
 
     def at(self, bits: Bool[Tensor, "*shape {self.bits}"]) -> Float[Tensor, "*shape {self.bits}"]:
-        """Return the corners of bits."""
+        """Return the corner with these bits as signs."""
         return (bits * 2.0 - 1) * self.reach
 
     def codes(self, bits: Bool[Tensor, "b h w {self.bits}"]) -> Int[Tensor, "b n"]:

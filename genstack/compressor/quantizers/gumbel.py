@@ -32,7 +32,7 @@ class Gumbel(Quantizer):
         final_temperature: final temperature of the softmax.
         annealing: optimizer steps over which the temperature falls.
         divergence_weight: weight of the divergence from uniform probabilities, in nats per position. The
-            default is that of taming-transformers. DALL-E's beta of 6.6, with a likelihood in nats per value,
+            default is from taming-transformers. DALL-E's beta of 6.6, with a likelihood in nats per value,
             is 6.6 / (channels of the image * stride^2): 0.034 for colour at stride 8.
         divergence_warmup: optimizer steps over which this weight rises from 0.
         dead_after: restart a row from a random latent once this many latents per row have passed without

@@ -206,8 +206,8 @@ class MultiScaleResidual(Scales):
     ) -> Int[Tensor, "b two=2 n"]:
         """Encode with random flips, which finer grids correct (arXiv:2412.04431, algorithm 2).
 
-        Each grid quantizes what the flipped coarser grids leave. Returns pairs of codes: those before the
-        flips, which a prior predicts, and those after them, which it reads. The last grid is not flipped.
+        Each grid quantizes what the flipped coarser grids leave. Returns pairs of codes: before the flips,
+        which a prior predicts, and after them, which it reads. The last grid is not flipped.
 
         Args:
             latents: the latents.

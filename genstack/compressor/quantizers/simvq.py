@@ -33,8 +33,8 @@ class SimVQ(Quantizer):
         codebook_weight: weight of the codebook loss, which pulls chosen rows to their latents.
         commitment_weight: weight of the commitment loss, which pulls latents to their rows.
         estimator: gradient through quantization, StraightThrough or RotationTrick.
-        codebook_init: initialize the layer with mean and covariance of the first training batch, and rows
-            with random latents of it (latents); null for a random table and layer.
+        codebook_init: latents: initialize the layer with mean and covariance of the first training batch, and
+            the rows with random latents from it; null: random table and layer.
         dead_after: restart a row from a random latent once this many latents per row have passed without
             choosing it; null for no restarts.
     """

@@ -118,7 +118,7 @@ def chunks(latents: Float[Tensor, "n d"], rows: Float[Tensor, "k d"], buffers: i
 
 
 def softmax_backward(shares: Float[Tensor, "n k"], gradient: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """Backpropagate through a softmax in place: from the gradient of its shares to that of its input."""
+    """Backpropagate through a softmax: turn the gradient of its output, in place, into its input's."""
     mean = torch.einsum("n k, n k -> n", shares, gradient)  # vecdot would write out all products
     return gradient.sub_(mean.unsqueeze(1)).mul_(shares)
 

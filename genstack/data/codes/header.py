@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import genstack
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.data.codes.storage import Storage, storage
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
@@ -22,7 +22,7 @@ from genstack.errors import UserError
 from genstack.layout import Layout
 
 FORMAT_VERSION = 2
-LARGEST = 2**26  # bytes of a header; that of a billion images in shards of 65,536 takes 1 MB
+LARGEST = 2**26  # bytes of a header; a billion images in shards of 65,536 take 1 MB
 MOST_VIEWS = 1024
 
 
@@ -90,7 +90,7 @@ class Header:
     def write(self, folder: Path) -> None:
         """Write `codes.json`, or `encoding.json` while shards are missing."""
         metadata = {"format_version": FORMAT_VERSION, "genstack_version": genstack.__version__}
-        with replacing(folder / (CODES if self.shards else UNFINISHED)) as path:
+        with atomic_path(folder / (CODES if self.shards else UNFINISHED)) as path:
             path.write_text(json.dumps(metadata | to_json(self), indent=1) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.data.codes.header import Header, ShardInfo
 from genstack.errors import UserError
 
@@ -37,7 +37,7 @@ def shard_path(folder: Path, number: int) -> Path:
 def write(path: Path, arrays: Arrays, plan: str, skipped: Mapping[str, str]) -> None:
     """Write a shard."""
     metadata = {"plan": plan, "skipped": dict(skipped), "checksum": checksum(arrays, plan, skipped)}
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         save_file(dict(arrays), partial, metadata={"genstack": json.dumps(metadata)})
 
 

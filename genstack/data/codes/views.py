@@ -21,7 +21,7 @@ class View:
     """A crop of a picture, mirrored or not.
 
     Args:
-        zoom: sides of the largest possible crop divided by those of this one, at least 1.
+        zoom: sides of the largest possible crop divided by the sides of this one, at least 1.
         place: position between top and bottom and between left and right, from 0 to 1.
         mirrored: True to mirror left and right.
     """

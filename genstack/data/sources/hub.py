@@ -1,4 +1,4 @@
-"""Image sets of the Hugging Face hub, and those that datasets saved to a folder."""
+"""Image sets of the Hugging Face hub, and data sets that `datasets` saved to a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.data.cache import cache
 from genstack.data.images import SUFFIXES as PICTURES
 from genstack.data.sources.table import TableSource
@@ -124,7 +124,7 @@ def unpack(file: Path) -> Path:
         return place
     with (
         parquet.ParquetFile(file) as packed,
-        replacing(place) as partial,
+        atomic_path(place) as partial,
         pyarrow.ipc.new_file(str(partial), packed.schema_arrow) as writer,
     ):
         for group in range(packed.num_row_groups):

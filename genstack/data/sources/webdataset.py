@@ -166,7 +166,7 @@ def is_file(path: str) -> bool:
 
 
 def matches(name: str) -> list[str]:
-    """Files that match a name with *, ? or [a-z]; the name itself without those."""
+    """Files that match a name with *, ? or [a-z]; the name itself if it has no such pattern."""
     return sorted(glob.glob(name)) if re.search(r"[*?\[]", name) else [name]  # noqa: PTH207
 
 

@@ -30,7 +30,7 @@ def kid(real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"]) -> tuple[fl
 def block_estimates(
     real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"]
 ) -> Float[Tensor, " estimates"]:
-    """Return the estimate of one block, followed by those of its resamples."""
+    """Return the estimate of one block, then the estimates of its resamples."""
     counts, counts2 = (  # the first column counts each image once
         torch.cat(
             [torch.ones(len(each), 1, dtype=torch.float64), bootstrap_counts(len(each), RESAMPLES, seed)], 1

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.checkpoints.model_file import save
 from genstack.errors import UserError
 from genstack.training.sharded_checkpoint import newest
@@ -35,7 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         try:  # torch hides the cause of errors if it opens the file itself
-            with replacing(Path(path)) as partial, partial.open("wb") as file:
+            with atomic_path(Path(path)) as partial, partial.open("wb") as file:
                 torch.save(checkpoint | {"format_version": FORMAT_VERSION}, file)
         except RuntimeError as error:  # raised by torch after the file's error
             reason = error.__context__ if isinstance(error.__context__, OSError) else error

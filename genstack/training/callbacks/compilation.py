@@ -23,7 +23,7 @@ class CompilationCallback(pl.Callback):
     A run keeps its choice, because compiled networks round differently.
 
     Args:
-        obstacle: tells what keeps this machine from compiling; "" for nothing.
+        obstacle: returns the reason why this machine cannot compile; "" if it can.
     """
 
     choice: CompilationChoice | None = None
@@ -106,7 +106,7 @@ def seconds(device: torch.device) -> float:
 
 @contextmanager
 def compiled(networks: Sequence[nn.Module], backend: Backend = "inductor") -> Iterator[None]:
-    """Compile networks within this context. What torch.compile cannot compile runs as it is.
+    """Compile networks within this context. Code that torch.compile cannot compile runs uncompiled.
 
     Args:
         networks: networks whose calls are compiled; names of their weights do not change.

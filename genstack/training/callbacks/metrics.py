@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from genstack.atomic import replacing
+from genstack.atomic import atomic_path
 from genstack.training.files import METRICS
 from genstack.training.training import Training
 
@@ -59,5 +59,5 @@ class MetricsLogger(pl.Callback):
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        with replacing(self.path) as path:
+        with atomic_path(self.path) as path:
             path.write_text("".join(kept), encoding="utf-8")

@@ -44,7 +44,7 @@ def build(runs: Sequence[OpenRun], space: Workspace) -> None:
         yield file, str(space.picture(runs[0].model, file))
 
     def job(number: int, values: Values) -> Job:
-        run = pair.selected(values)[number]
+        run = pair.select(values)[number]
         if not values[chosen]:
             raise UserError("choose a picture first")
         file = space.picture(run.model, values[chosen])

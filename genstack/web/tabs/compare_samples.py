@@ -40,7 +40,7 @@ def build(runs: Sequence[OpenRun], space: Workspace) -> None:
     pair.place_outputs()
 
     def job(number: int, values: Values) -> Job:
-        selected = pair.selected(values)
+        selected = pair.select(values)
         return widgets[runs.index(selected[0])].job(selected[number], space, values)
 
     def show(name: str) -> list[Any]:

@@ -40,8 +40,8 @@ class Output:
     def widgets(self) -> list[Any]:
         return [self.gallery, self.use, self.note, self.same, self.command, self.python, self.save]
 
-    def waiting(self) -> dict[Any, Any]:
-        """Updates before a job: nothing is shown of the one before."""
+    def hide_results(self) -> dict[Any, Any]:
+        """Updates that hide the results of the previous job."""
         import gradio as gr
 
         hidden = gr.update(visible=False)
@@ -91,7 +91,7 @@ def run_button(
         values: Values, request: gr.Request, progress: gr.Progress = gr.Progress()
     ) -> Iterator[dict[Any, Any]]:
         jobs = [build(values) for build in builds]
-        yield {widget: update for output in outputs for widget, update in output.waiting().items()}
+        yield {widget: update for output in outputs for widget, update in output.hide_results().items()}
         with space.request(str(request.session_hash), partial(progress, desc="sampling")) as report:
             for number, (job, output) in enumerate(zip(jobs, outputs, strict=True)):
                 share = partial(report_part, report, number, len(jobs))

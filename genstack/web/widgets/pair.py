@@ -27,7 +27,7 @@ class RunPair:
             ]
 
     def place_outputs(self) -> None:
-        """Place the pictures; those of a run disappear when another is chosen."""
+        """Place the pictures; choosing another run removes the pictures of the previous one."""
         import gradio as gr
 
         self.outputs: list[Output] = []
@@ -38,8 +38,8 @@ class RunPair:
         for widget, output in zip(self.chosen, self.outputs, strict=True):
             widget.change(lambda name: gr.update(label=name, value=[]), widget, output.gallery, **QUICK)
 
-    def selected(self, values: Values) -> tuple[OpenRun, OpenRun]:
-        """The two runs.
+    def select(self, values: Values) -> tuple[OpenRun, OpenRun]:
+        """Return the two selected runs.
 
         Raises:
             UserError: they are the same.
