@@ -121,7 +121,7 @@ def test_sampling_names_the_options_of_the_default_preset(shipped, capsys):
     model.save_preset("default", SamplingOptions(temperature=0.7))
     model_file.save(model, shipped)
     assert not main(["sample", "toy", "--count", "1"])
-    assert "preset default of the model: temperature 0.7" in capsys.readouterr().err
+    assert "using the model's preset 'default': temperature 0.7" in capsys.readouterr().err
     assert not main(["sample", "toy", "--count", "1", "--preset", "fid", "--out", "other"])
     assert "preset default" not in capsys.readouterr().err
 

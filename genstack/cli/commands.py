@@ -20,12 +20,14 @@ class Group:
         skip: arguments that genstack sets.
         build: build the object, or only the parts among its settings.
         inherited_from: source of unset options, for the help; "" for their defaults.
+        summary: title of the group in the help; "" for the first line of the class's docstring.
     """
 
     class_path: str
     skip: tuple[str, ...] = ()
     build: bool = True
     inherited_from: str = ""
+    summary: str = ""
 
     def arguments(self) -> dict[str, Argument]:
         found = find(self.class_path).arguments()
@@ -96,12 +98,13 @@ def training_command(stage: str, verb: str = "train") -> Command:
     compressor = stage == "compressor"
     class_path = f"genstack.training.{stage}.{'CompressorTraining' if compressor else 'PriorTraining'}"
     skip = ("data",) if compressor else ("data", "compressor")
+    summary = "Compressor, losses and optimizer." if compressor else "Prior, condition and optimizer."
     return Command(
         f"genstack {verb} {stage}",
         (f"genstack.cli.parsing.stages.{'CompressorRun' if compressor else 'PriorRun'}",),
         groups={
             "data": Group(IMAGES, inherited_from="" if compressor else "the compressor's run"),
-            "model": Group(class_path, skip, build=False),
+            "model": Group(class_path, skip, build=False, summary=summary),
             "trainer": Group("genstack.training.run.Schedule"),
             "log": Group("genstack.training.loggers.Logging"),
         },

@@ -11,7 +11,19 @@ from genstack.cli.verb import verbs
 from genstack.errors import UserError
 
 FLOW = "images -> encoder -> quantizer -> codes -> prior -> codes -> decoder -> images"
-ORDER = ("train", "sample", "reconstruct", "evaluate", "report", "data", "weights", "config", "doctor")
+ORDER = (
+    "demo",
+    "plan",
+    "train",
+    "sample",
+    "reconstruct",
+    "evaluate",
+    "report",
+    "data",
+    "weights",
+    "config",
+    "doctor",
+)
 
 
 def main(arguments: list[str] | None = None) -> int | None:
@@ -33,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int | None:
     except (UserError, OSError) as error:  # anything else is a bug, and keeps its traceback
         if os.environ.get("GENSTACK_TRACEBACK"):
             raise
-        verb = next((word for word in arguments if word in verbs()), "")
-        print(one_line(error, verb), file=sys.stderr)
+        print(one_line(error, named_command(arguments)), file=sys.stderr)
         return 2
 
 
@@ -70,7 +81,7 @@ def run(arguments: list[str]) -> int | None:
     elif arguments[0] in known:
         return known[arguments[0]].run(arguments[1:])
     else:
-        raise UserError(f"genstack: {unknown('verb', arguments[0], known)}")
+        raise UserError(f"genstack: {unknown('command', arguments[0], known)}")
     return None
 
 
@@ -83,8 +94,9 @@ def overview() -> str:
         f"  {name:{width}}  {known[name].summary}\n  {'':{width}}  $ {known[name].example}" for name in names
     ]
     more = (
-        "Parts of your own, with every verb:  --plugin FILE.py\n"
-        "More:  genstack VERB --help    A traceback instead of one line:  GENSTACK_TRACEBACK=1"
+        "Details of a command:          genstack COMMAND --help\n"
+        "Own classes, for any command:  --plugin FILE.py\n"
+        "Full tracebacks:               GENSTACK_TRACEBACK=1 genstack COMMAND ..."
     )
     head = ["genstack: train compressors, train priors, sample images", f"  {FLOW}", ""]
     return "\n".join([*head, *lines, "", more])
@@ -97,12 +109,21 @@ def escape_unprintable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def one_line(error: Exception, verb: str) -> str:
+def named_command(arguments: list[str]) -> str:
+    """Return the words of the command on a command line, such as `train compressor`; "" for none."""
+    at = next((index for index, word in enumerate(arguments) if word in verbs()), None)
+    if at is None:
+        return ""
+    name, *rest = arguments[at:]
+    return f"{name} {rest[0]}" if rest and rest[0] and rest[0] in verbs()[name].actions() else name
+
+
+def one_line(error: Exception, name: str) -> str:
     """Format an error as one line that begins with the command."""
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror or message}"
-    command = f"genstack {verb}".strip()
+    command = f"genstack {name}".strip()
     return message if message.startswith("genstack") else f"{command}: {message}"
 
 

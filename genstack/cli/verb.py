@@ -88,7 +88,7 @@ class Verb:
         width = max(map(len, names.values()))
         summaries = {names[name]: command.description.partition("\n")[0] for name, command in actions.items()}
         lines = [f"  {name:{width}}  {summary.rstrip('.')}" for name, summary in summaries.items()]
-        more = f"More:  genstack {self.name} ACTION --help"
+        more = f"Details:  genstack {self.name} ACTION --help"
         return "\n".join([f"{self.summary}\n", *lines, f"\nFor example:  {self.example}", more])
 
 

@@ -67,7 +67,7 @@ def tiles(height: int, width: int, side: int, word: str, way_out: str) -> tuple[
     if (rows * side, columns * side) != (height, width):
         raise UserError(
             f"image size {height}x{width} is not a multiple of the network's {word} {side}; "
-            f"use {rows * side}x{columns * side}, or {way_out}"
+            f"use {rows * side}x{columns * side}, or train with {way_out}"
         )
     return rows, columns
 

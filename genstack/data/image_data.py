@@ -25,15 +25,15 @@ class ImageData(Data):
     """Images for training and validation.
 
     Args:
-        source: a folder of pictures (any nesting), a list (`pictures.csv`, `.jsonl`), WebDataset shards
-            (`"shards/{0000..0009}.tar"`, or their URLs), `images.parquet`, `hf:user/name`, `hf:./folder`,
-            `torchvision:NAME`, `digits`, `shapes` or `shapes:pairs`.
+        source: folder of images (any nesting), or a name such as `digits`, `shapes`, `torchvision:MNIST` or
+            `hf:user/name`. Also `shapes:pairs`, a list (`pictures.csv`, `.jsonl`), WebDataset shards
+            (`"shards/{0000..0009}.tar"`, or their URLs), `images.parquet` or `hf:./folder`.
         resolution: side of the images that the model sees, or height and width: 64, or 48,64.
         channels: 1 grey, 3 colour, 4 colour and transparency.
         labels: classes: own (the source's), folder (first-level folders), or none.
-        condition_images: pictures for the condition ConditionImage: `own` for those of the source (`shapes`
-            has segmentation maps), or a folder of pictures with the names of the images; null for the images
-            themselves.
+        condition_images: condition images, for ConditionImage and ImageCodes. null: the training images
+            themselves; own: from the data source (`shapes` has segmentation maps); or a folder whose files
+            have the same names as the images.
         augmentation: augmentation of training images.
         validation: share of the images used for validation, chosen by a hash of their names.
         background: red, green and blue, 0 to 255, behind transparent pictures.
@@ -42,7 +42,7 @@ class ImageData(Data):
         workers: loader processes for each training process; 0 loads images in the training process.
         limit: maximum number of images, the first ones of each class in proportion; null for all.
         seed: seed of the order of images and of their augmentation.
-        balance: repetition of images of rare classes in training: 0 for none, 1 for equally frequent classes.
+        balance: oversampling of rare classes: 0 for none, 1 to make all classes equally frequent.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each is a line of the config

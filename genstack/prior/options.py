@@ -25,11 +25,12 @@ class SamplingOptions:
         min_p: sample from codes with at least this share of the highest probability; 0 for all.
         guidance: scale s of classifier-free guidance, logits = null + s (conditional - null); 1 for none, 0
             ignores the condition.
-        guidance_schedule: growth of guidance from 1 at the first codes to its scale at the last: constant
-            (full scale throughout), linear, cosine, or power (square of the progress).
-        guidance_interval: first and last progress, from 0 to 1, at which guidance applies.
+        guidance_schedule: constant, or rise from 1 at the first codes to the scale at the last: linear,
+            cosine, power (square of the progress).
+        guidance_interval: part of sampling with guidance, from 0 (start) to 1 (end).
         guidance_power: exponent of the progress in the schedule cosine (arXiv:2303.14389).
-        guidance_peak: count of the progress: last, step / (steps - 1); or end, step / steps, as in RAR.
+        guidance_peak: when a rising schedule reaches its scale: last, at the last step; end, one step after
+            it, as in RAR.
         steps: sampling steps of priors that can choose (masked, diffusion, flow matching); 0 for the prior's
             default.
         solver: solver of flow matching: euler (one pass per step), heun (two), or default: the prior's own.

@@ -121,12 +121,12 @@ class Prior(nn.Module, ABC):
             )
         if options.temperature_schedule not in self.temperature_schedules:
             raise UserError(
-                f"{type(self).__name__} samples at one temperature; leave out temperature_schedule "
-                f"{options.temperature_schedule}"
+                f"{type(self).__name__} supports only temperature_schedule "
+                f"{' or '.join(self.temperature_schedules)}, got {options.temperature_schedule}"
             )
         if options.steps and self.steps is None:
             raise UserError(
-                f"{type(self).__name__} samples one code or grid per step; leave out steps {options.steps}"
+                f"the number of steps of {type(self).__name__} is fixed; leave out steps {options.steps}"
             )
         for name in self.unsupported:
             if (value := getattr(options, name)) != getattr(SamplingOptions(), name):

@@ -28,16 +28,17 @@ class CompressorTraining(Training[Compressor]):
     """Train a compressor: images to codes and back to images.
 
     Args:
-        compressor: the model.
+        compressor: model class; every recipe sets it.
         data: the images.
-        reconstruction: distance of pixels, or LogitLaplace, the likelihood of DALL-E's dVAE.
+        reconstruction: reconstruction loss: L1 or L2 on pixels, or LogitLaplace, the negative log-likelihood
+            of DALL-E's dVAE.
         perceptual: distance of features of a pretrained network, for sharper images; null for none.
-        adversary: Adversary for a VQGAN; null for a VQ-VAE.
+        adversary: adversarial loss: Adversary as in VQGAN, or null for none as in VQ-VAE.
         alignment: Alignment of latents with features of a pretrained network (VA-VAE); null for none.
         optimization: learning rate and schedule of compressor and discriminator.
         ema: decay of the exponential moving average (EMA) of weights that is saved as the model; 0 for none.
-        compile: compile encoder and decoder with torch.compile: true, false, or auto, which times the first
-            steps and compiles where that saves minutes.
+        compile: compile encoder and decoder with torch.compile: true, false, or auto: time the first steps,
+            and compile if two hours of steps or more remain.
         seed: seed of the initial weights and of noise in training.
     """
 

@@ -31,11 +31,11 @@ class Optimization:
         learning_rate: peak learning rate; it is not scaled by the batch size.
         betas: decay rates of the moments of AdamW.
         weight_decay: weight decay of matrices and kernels; biases, norms, embeddings and codebooks have none.
-        warmup: optimizer steps, or share of the run like "5%", over which the rate rises from 0.
+        warmup: warm-up from learning rate 0, in optimizer steps or as a share of the run like "5%".
         final: learning rate at the end, as a share of the peak; 1 for no decay.
         muon: peak learning rate of Muon (arXiv:2502.16982) for the matrices of transformer layers and the
             kernels of compressors; other weights use AdamW. null for AdamW only.
-        discriminator: peak learning rate of the discriminator; null for `learning_rate`.
+        discriminator: peak learning rate of the discriminator; null for that of the compressor.
     """
 
     learning_rate: float = 1e-4

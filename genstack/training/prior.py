@@ -38,8 +38,8 @@ class PriorTraining(Training[Prior]):
         condition: condition of the prior; null for class labels if the data has any, and none otherwise.
         optimization: learning rate and schedule.
         ema: decay of the exponential moving average (EMA) of weights that is saved as the model; 0 for none.
-        compile: compile the transformers with torch.compile: true, false, or auto, which times the first
-            steps and compiles where that saves minutes.
+        compile: compile the transformers with torch.compile: true, false, or auto: time the first steps,
+            and compile if an hour of steps or more remains.
         seed: seed of the initial weights and of noise in training.
     """
 

@@ -44,8 +44,8 @@ class Schedule:
     Args:
         max_steps: optimizer steps of the whole run.
         validate_every: optimizer steps between two validations, or share of the run like "10%"; each writes
-            the model, an image sheet and a checkpoint. A share is at least 20 steps, or a tenth of a run of
-            fewer than 200 steps. The last step is always validated.
+            the model, an image sheet and a checkpoint. A share gives at least 20 steps; in a run shorter than
+            200 steps, at least a tenth of the run. The last step is always validated.
         checkpoint_minutes: minutes between two checkpoints, besides those after validation; 0 for every step.
         log_every_n_steps: optimizer steps between two lines of metrics.
         accumulate_grad_batches: number of parts in which a batch is computed, to save memory.
@@ -60,7 +60,7 @@ class Schedule:
             into one device (FSDP2).
         threads: number of CPU threads; null measures a few steps and keeps the fastest number.
         deterministic: use deterministic algorithms only.
-        callbacks: Lightning callbacks, called in this order: Lightning's own, and those of plugins.
+        callbacks: Lightning callbacks, called in the given order; classes of Lightning or of plugins.
     """
 
     max_steps: int = 10_000

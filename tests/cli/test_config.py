@@ -84,7 +84,7 @@ def test_bundled_recipes_are_found_from_any_folder(tmp_path, capsys, monkeypatch
 @pytest.mark.parametrize(
     ("name", "way_out"),
     [
-        ("vqgna", "did you mean configs/compressor/vqgan.yaml?"),
+        ("vqgna", "did you mean vqgan?"),
         ("configs/compressor/vqgna.yaml", "did you mean configs/compressor/vqgan.yaml?"),
         ("nothing/like/xyzzy.yaml", "`genstack config list` shows the recipes"),
     ],

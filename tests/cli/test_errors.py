@@ -156,7 +156,7 @@ def test_errors_list_choices_of_missing_settings(parser):
         parser.parse(["--data.source", "digits"])
     with pytest.raises(UserError, match=r"--model.compressor.network is missing; choose .*ViT"):
         parser.parse(["--data.source=digits", "--model.compressor=Autoencoder"])
-    with pytest.raises(UserError, match=r"--data.source is missing; a folder of pictures"):
+    with pytest.raises(UserError, match=r"--data.source is missing: folder of images"):
         parser.parse([])
     with pytest.raises(UserError, match=r"--config has no value; expected a recipe or a file"):
         parser.parse(["--config"])
@@ -296,7 +296,7 @@ def test_constructor_errors_are_one_line_with_the_setting(parser, config, flags,
 def test_main_prints_one_line_and_exits_with_two(capsys):
     assert main(["trian"]) == 2
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "genstack: unknown verb 'trian'; did you mean 'train'?\n")
+    assert (captured.out, captured.err) == ("", "genstack: unknown command 'trian'; did you mean 'train'?\n")
     assert main(["doctor", "--runz", "x"]) == 2
     assert capsys.readouterr().err == "genstack doctor: unknown option '--runz'; did you mean '--runs'?\n"
 
@@ -314,8 +314,9 @@ def test_main_prints_one_line_and_exits_with_two(capsys):
 @pytest.mark.parametrize("out", ["sheet", "sheet.jpg", "folder/"])
 def test_pictures_have_names_that_end_in_png(capsys, words, out):
     assert main([*words, "--out", out]) == 2
+    name = "data check" if words[0] == "data" else words[0]
     assert capsys.readouterr().err == (
-        f"genstack {words[0]}: invalid --out '{out}': pictures are "
+        f"genstack {name}: invalid --out '{out}': pictures are "
         "written as PNG; expected a name that ends in .png\n"
     )
 

@@ -287,7 +287,7 @@ def test_compiled_networks_sample_in_batches_of_one_size(place, monkeypatch):
         (["compressor", *SHAPES, "--samples", "50"], "compressor is a compressor and has no samples"),
         (["compressor", *SHAPES, "--compile", "true"], "leave out --compile"),
         (["fake", "fake", "--compile", "true"], "--compile applies to a prior"),
-        (["prior", *SHAPES, "--steps", "4"], "samples one code or grid per step; leave out steps 4"),
+        (["prior", *SHAPES, "--steps", "4"], "is fixed; leave out steps 4"),
         (["prior", *SHAPES, "--samples", "3"], "samples must be at least 16, got 3"),
         (["prior", *SHAPES, "--data.resolution", "16"], "the data's width is 16, but the model expects 24"),
         (["compressor", *SHAPES, "--data.channels", "1"], "the data's channels is 1"),

@@ -201,7 +201,7 @@ def test_invalid_arguments_of_functions_are_rejected(export, words, message):
 
 def test_missing_argument_is_named(capsys):
     assert main(["interpolate"]) == 2
-    assert "genstack interpolate: --run is missing; folder of a compressor's" in capsys.readouterr().err
+    assert "genstack interpolate: RUN is missing: folder of a compressor's" in capsys.readouterr().err
 
 
 def test_actions_are_listed_and_checked(capsys):

@@ -123,7 +123,7 @@ def test_coordinates_are_cycled(here):
     [
         (["--caption", "a" * 99], "tokens, the prior reads 8; shorten it"),
         (["--caption", "a", "--captions", "x"], "--caption and --captions exclude each other"),
-        (["--captions", "nowhere.txt"], "--captions nowhere.txt cannot be read as text"),
+        (["--captions", "nowhere.txt"], "--captions nowhere.txt not found"),
         (["--captions", "empty.txt"], "--captions empty.txt holds no captions"),
         (["--condition-images", "nowhere"], "--condition-images: folder 'nowhere' not found"),
         (["--out", ""], "--out is empty; expected path"),

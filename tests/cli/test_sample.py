@@ -177,12 +177,12 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--sweep", "guidance=1,1"], "a value is repeated"),
         (["--sweep", "guidance=1,2", "--save-preset", "x"], "--save-preset saves one set of options"),
         (["--preset", "prety"], "unknown preset 'prety'; available: fid, pretty"),
-        (["--steps", "8"], "samples one code or grid per step"),
+        (["--steps", "8"], "the number of steps of Autoregressive is fixed"),
         (["--size", "256"], "invalid --size '256': expected HEIGHTxWIDTH"),
         (["--size", "0x8"], "invalid --size '0x8': expected HEIGHTxWIDTH"),
         (["--size", "18x24"], "image size 18x24 is not a multiple of the network's stride 4"),
         (["--size", "32x48", "--overlap", "1"], "overlap must be at least 0 and below 1, got 1.0"),
-        (["--keep", "top:0.5"], "--keep and --mask need a picture: --image FILE"),
+        (["--keep", "top:0.5"], "--keep and --mask require --image FILE"),
         (["--image", "picture.png"], "leaves nothing to sample; add --keep, --mask or a larger --size"),
         (["--image", "picture.png", "--keep", "up:0.5"], "invalid keep 'up:0.5'"),
         (
@@ -192,10 +192,10 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--image", "picture.png", "--mask", "small.png"], "expected those of picture.png"),
         (["--image", "picture.png", "--mask", "black.png"], "black.png has no white pixels"),
         (["--image", "picture.png", "--mask", "clear.png"], "clear.png has transparent pixels"),
-        (["--grow", "2"], "--grow and --place need a picture"),
+        (["--grow", "2"], "--grow and --place require --image"),
         (
             ["--image", "picture.png", "--keep", "top:0.5", "--place", "0,0"],
-            "--place excludes --keep and --mask",
+            "--place cannot be combined with --keep or --mask",
         ),
         (
             ["--image", "picture.png", "--size", "8x24"],
@@ -229,7 +229,7 @@ def test_errors_are_one_line(place, words, message, capsys):
 
 def test_invalid_sweep_is_rejected_before_sampling(place, capsys):
     assert sample("--sweep", "temperature=1", "steps=0,4") == 2
-    assert "samples one code or grid per step" in capsys.readouterr().err
+    assert "the number of steps of Autoregressive is fixed" in capsys.readouterr().err
     assert not (place / "out").exists()
 
 

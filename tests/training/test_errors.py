@@ -76,7 +76,8 @@ def test_full_disk_keeps_the_last_checkpoint(
         assert main(["train", *words]) == 2
     place = runs.folder / name
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("genstack train: ") and ("large" in error or "cannot be written" in error), error
+    assert error.startswith(f"genstack train {stage}: "), error
+    assert "large" in error or "cannot be written" in error, error
     assert not list(place.rglob("*.writing"))
     assert saved_step(place) == step - 1
     assert main(["train", "resume", str(place)]) is None

@@ -111,7 +111,7 @@ def test_gradio_is_asked_for_by_its_extra(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [([], "--runs is missing"), (["run", "--port", "70000"], "port must be from 0 to 65535, got 70000")],
+    [([], "RUNS is missing"), (["run", "--port", "70000"], "port must be from 0 to 65535, got 70000")],
 )
 def test_wrong_words_are_refused(words, message, capsys):
     assert main(["web", *words]) == 2

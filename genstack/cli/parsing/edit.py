@@ -24,8 +24,8 @@ class Edit:
         mask: picture of the same size as --image, white where new pixels are sampled.
         place: position of the picture on a larger --size: share of the free space above it and left of it;
             the middle by default.
-        grow: code positions by which the mask is dilated, since codes near it depend on masked pixels; the
-            encoder's receptive field by default.
+        grow: dilate the mask by this many code positions. Codes near the mask depend on masked pixels, so the
+            default is the encoder's receptive field.
     """
 
     size: str = ""
@@ -40,14 +40,12 @@ class Edit:
         """Read the picture to edit and its mask; None without --image."""
         if not self.image:
             if self.keep or self.mask:
-                raise UserError("--keep and --mask need a picture: --image FILE")
+                raise UserError("--keep and --mask require --image FILE")
             if self.grow is not None or self.place is not None:
-                raise UserError("--grow and --place need a picture: --image FILE")
+                raise UserError("--grow and --place require --image FILE")
             return None
         if self.place is not None and (self.keep or self.mask):
-            raise UserError(
-                "--place excludes --keep and --mask: it places the whole picture on a larger --size"
-            )
+            raise UserError("--place cannot be combined with --keep or --mask")
         if self.mask and self.keep:
             raise UserError("--mask and --keep exclude each other; leave one out")
         file, size = Path(self.image), parse_size(self.size)

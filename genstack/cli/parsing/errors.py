@@ -105,13 +105,18 @@ def _known(command: Command, layers: Layers, path: list[str]) -> bool:
 
 def _missing(command: Command, layers: Layers, place: str) -> str:
     argument, spelled = layers.argument(command, place), spell(place, "--")
+    if place in command.positional() and not command.files:
+        spelled = place.upper()
     if argument is None:
         return f"{spelled} is missing"
     if found := choices(argument):
         recipe = command.files and len(layers) < 3
         hint = "; or begin with a recipe, --config NAME: `genstack config list`" if recipe else ""
         return f"{spelled} is missing; choose {', '.join(found)}{hint}"
-    return f"{spelled} is missing; {argument.help.rstrip('.') or f'expected {words(argument)}'}"
+    meaning = argument.help.partition(". ")[0].rstrip(".")
+    return (
+        f"{spelled} is missing: {meaning}" if meaning else f"{spelled} is missing; expected {words(argument)}"
+    )
 
 
 def _class(argument: Argument, spelled: str, value: Any, element: str) -> str:

@@ -10,17 +10,22 @@ from genstack.cli.parsing.words import unknown
 from genstack.errors import UserError
 
 PARTS = """\
-Write --NAME VALUE or --NAME=VALUE, lists as a,b, and no value as null. A true|false option alone means true.
-Where a class is expected, give its name, then its settings: --{place} {choice} --{place}.SETTING VALUE.
+Write --NAME VALUE or --NAME=VALUE. Lists are a,b; null means none; a true|false option without a value means
+true. For an option that takes a class, give the class, then its settings:
+--{place} {choice} --{place}.SETTING VALUE.
 --{place}.help lists the classes, and --{place}.help={choice} the settings of one."""
 FILES = """\
---config FILE reads settings from a YAML file or a recipe (`genstack config list`) and can be repeated. Files
-override defaults, later files override earlier ones, and flags override files. --print-config prints the
-resulting settings and exits."""
+Files override defaults, later files override earlier ones, and flags override files.
+--print-config prints the resulting settings and exits."""
 WIDTH = 110
-PLUGIN = Argument(
-    "plugin", "Place", "None", "Python file with parts of your own; can be repeated, like --config", __name__
+CONFIG = Argument(
+    "config",
+    "Place",
+    "None",
+    "recipe (`genstack config list`) or YAML file of settings; can be repeated.",
+    __name__,
 )
+PLUGIN = Argument("plugin", "Place", "None", "Python file with your own classes; can be repeated.", __name__)
 
 
 def command_help(command: Command) -> str:
@@ -28,14 +33,15 @@ def command_help(command: Command) -> str:
     flags, places = command.arguments(), command.positional()
     needed = [name for name in places if flags[name].default is None]
     usage = ["usage:", command.name, *(name.upper() for name in needed)]
-    usage += ["[--config FILE ...]"] * command.files + ["[--OPTION VALUE ...]"]
+    usage += ["[--config RECIPE|FILE ...]"] * command.files + ["[--OPTION VALUE ...]"]
     lines = [" ".join(usage), "", fill(command.description), ""]
     for name, flag in flags.items():
         lines += option(name, flag, place=name in needed)
+    lines += option("config", CONFIG) if command.files else []
     lines += option("plugin", PLUGIN)
     for name, group in command.groups.items():
         inherited = f" Unset options default to {group.inherited_from}." if group.inherited_from else ""
-        lines += ["", fill(f"{name}: {find(group.class_path).summary}{inherited}")]
+        lines += ["", fill(f"{name}: {group.summary or find(group.class_path).summary}{inherited}")]
         for key, argument in group.arguments().items():
             lines += option(f"{name}.{key}", argument, inherited=bool(group.inherited_from))
     if command.groups:
@@ -83,7 +89,7 @@ def option(name: str, argument: Argument, place: bool = False, inherited: bool =
     found = choices(argument)
     nullable = "|null" * (bool(found) and "None" in argument.hint)
     kind = "|".join(found) + nullable if found else words(argument)
-    head = f"  {name.upper()} or" * place + f"  --{name.replace('_', '-')}"
+    head = f"  {name.upper()}, or" * place + f"{' ' if place else '  '}--{name.replace('_', '-')}"
     default = "" if inherited else format_default(argument)
     if len(head) + len(kind) > WIDTH - 12:
         head, kind = f"{head} <class>", f"({kind.replace('|', ', ')})"

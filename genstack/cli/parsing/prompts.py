@@ -111,6 +111,8 @@ def read_captions(path: Path) -> tuple[str, ...]:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"--captions {path} is larger than {MAX_BYTES} bytes; give a smaller file")
         found = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").split("\n"))))
+    except FileNotFoundError as error:
+        raise UserError(f"--captions {path} not found") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--captions {path} cannot be read as text (UTF-8): {reason}") from error

@@ -126,5 +126,6 @@ def suggest_recipe(file: Path) -> str:
     there = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
     by_stem = {Path(name).stem: name for name in [*list_recipes(), *there]}
     if near := get_close_matches(file.stem, by_stem, n=1):
-        return f"did you mean {by_stem[near[0]]}?"
+        named = file == Path(file.stem) and by_stem[near[0]] in known()  # recipes are named without a folder
+        return f"did you mean {near[0] if named else by_stem[near[0]]}?"
     return "`genstack config list` shows the recipes"

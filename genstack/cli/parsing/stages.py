@@ -48,12 +48,11 @@ class CompressorRun:
     """Flags of a compressor's training.
 
     Args:
-        init: run or published file with the initial weights.
+        init: run or published file to take initial weights from.
         name: name of the run; its folder is RUNS/NAME.
         runs: folder of all runs.
         dry_run: estimate memory and time as `genstack plan` does, and exit.
-        size: widths, depths and learning rates that go together; overrides the recipe, and other flags
-            override it.
+        size: preset of widths, depths and learning rates; overrides the recipe, but not other flags.
     """
 
     init: Trained | None = None
@@ -69,12 +68,11 @@ class PriorRun:
 
     Args:
         compressor: run or published file of the compressor.
-        init: run or published file with the initial weights of the prior.
+        init: run or published file to take initial weights of the prior from.
         name: name of the run; its folder is RUNS/NAME.
         runs: folder of all runs.
         dry_run: estimate memory and time as `genstack plan` does, and exit.
-        size: widths, depths and learning rates that go together; overrides the recipe, and other flags
-            override it.
+        size: preset of widths, depths and learning rates; overrides the recipe, but not other flags.
     """
 
     compressor: Trained

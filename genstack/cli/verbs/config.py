@@ -141,7 +141,7 @@ def check(file: Path, example: str = "") -> int:
     """Check that the parts in a file keep the laws of their kinds; exits with 1 if one does not.
 
     Args:
-        file: Python file with parts of your own, as for --plugin.
+        file: Python file with your own classes, as for --plugin.
         example: name that a source of the file opens, or published file that a format of it reads.
     """
     from genstack import testing  # imports all parts; the other actions need none

@@ -1,4 +1,4 @@
-"""Decode the codes of a picture, some of them changed.
+"""Decode a picture from its codes, with changes that you give.
 
 genstack decode runs/flowers rose.jpg --change 12=7 40=3
 """
@@ -27,7 +27,7 @@ def decode(
     out: Place = "decoded.png",
     device: str = "auto",
 ) -> None:
-    """Decode the codes of a picture, some of them changed, and write the image.
+    """Decode a picture from its codes, with changes that you give, and write the image.
 
     Args:
         run: folder of a compressor's or a prior's run, or a published file.

@@ -1,4 +1,4 @@
-"""Train both stages on the built-in coloured shapes in a few minutes, and sample and evaluate.
+"""Train both stages on built-in coloured shapes, sample and evaluate, in a few minutes.
 
 genstack demo
 """

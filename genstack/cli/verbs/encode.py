@@ -1,4 +1,4 @@
-"""Encode images once, so that priors train on their codes.
+"""Encode images to an archive of codes, so that priors train faster.
 
 genstack encode runs/flowers --data.source DIR --views ten-crop --out codes/flowers
 """

@@ -1,4 +1,4 @@
-"""Measure a run, or compare two folders of images; each number has its protocol.
+"""Compute metrics of a run, or compare two folders of images.
 
 genstack evaluate runs/flowers-prior --samples 2048
 """
@@ -115,8 +115,8 @@ class Evaluation:
         batch_size: images per batch, and samples per batch.
         device: auto, cpu, cuda or mps.
         precision: precision of the sampling networks, fp32 or bf16; metrics use fp32.
-        compile: sample with torch.compile, which takes half a minute or more: true, false, or auto once a
-            first batch shows that the others would take minutes.
+        compile: sample with torch.compile (15 to 40 seconds on a CPU): true, false, or auto, which compiles
+            if the remaining batches would take over 2.5 minutes.
     """
 
     run: Trained

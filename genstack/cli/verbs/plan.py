@@ -1,4 +1,4 @@
-"""Estimate memory, time and model size of a training, and write nothing.
+"""Estimate memory and time of a training, or propose settings for a folder.
 
 genstack plan DIR
 """
@@ -96,7 +96,7 @@ def smaller_advice(proposal: Proposal) -> str:
     """Suggest what to do if a size does not fit."""
     if proposal.size != SIZES[0]:
         return f"genstack plan {shlex.quote(proposal.source)} looks for one that does"
-    return f"lower --data.batch_size or --data.resolution of: {proposal.commands()[0]}"
+    return f"lower --data.batch-size or --data.resolution of: {proposal.commands()[0]}"
 
 
 def print_costs(proposal: Proposal) -> list[Cost] | None:

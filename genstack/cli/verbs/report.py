@@ -44,7 +44,7 @@ def report(
         raise UserError(f"samples must be at least 0, got {samples}")
     found = [load_run(Path(folder), choose_device(device)) for folder in runs]
     if not found:
-        raise UserError("--runs is missing; expected a run: genstack report runs/flowers")
+        raise UserError("RUNS is missing; expected a run: genstack report runs/flowers")
     one = len(found) == 1
     page = run_page(found[0], samples, seed) if one else comparison_page(found, samples, seed)
     place = Path(out) if out else path_beside(found[0].folder, PAGE) if one else Path(COMPARISON)

@@ -42,17 +42,19 @@ from genstack.sampling.gallery import SHEET
 class Request:
     """Sample PNG images from a trained prior or a VAE, and write a sheet beside their folder.
 
-    With --image, a part of that picture is kept and the rest is sampled: kept is the part of --keep, the
-    black of --mask, or the whole picture on a larger --size. Processes started by torchrun or srun share the
-    work.
+    --image edits a picture. One part of it is kept and the rest is sampled: --keep names the part to keep,
+    --mask is white where to sample, and a larger --size alone keeps the whole picture and samples around it.
+
+    Processes started by torchrun or srun share the work.
 
     Args:
-        run: folder of a prior's run or of a VAE's, a published file, or a model of `genstack config models`.
+        run: run folder of a prior or a VAE, a published file, or a model listed by `genstack config models`.
         count: total number of images.
-        seed: image i of a seed depends neither on the batch size nor on the number of images.
-        out: folder for `00000.png` and on, and `samples.jsonl`; existing images are kept.
-        npz: .npz file to write with all images once they exist (arr_0, uint8), as ADM's evaluation and
-            `genstack evaluate` read them.
+        seed: random seed; image i depends only on the seed and i, not on batch size or count.
+        out: folder for the images (`00000.png`, `00001.png`, ...) and `samples.jsonl`; existing images
+            are kept.
+        npz: also write all images into one .npz file (arr_0, uint8), the format of ADM's evaluation, which
+            `genstack evaluate` reads.
     """
 
     run: Trained
@@ -92,8 +94,8 @@ class ComputeFlags:
         batch_size: images sampled at a time.
         precision: fp32 or bf16; bf16 is faster where the hardware supports it, and less exact.
         device: auto, cpu, cuda or mps.
-        compile: compile transformers and decoder with torch.compile, which takes half a minute or more: true,
-            false, or auto once a first batch shows that the others would take minutes.
+        compile: compile transformers and decoder with torch.compile (15 to 40 seconds on a CPU): true, false,
+            or auto, which compiles if the remaining batches would take over 2.5 minutes.
     """
 
     batch_size: int = 32
@@ -216,7 +218,9 @@ def preset_note(preset: str, model: Model) -> str:
     options = {} if preset else model.presets.get("default", {})
     if not options:
         return ""
-    return "preset default of the model: " + ", ".join(f"{name} {value}" for name, value in options.items())
+    return "using the model's preset 'default': " + ", ".join(
+        f"{name} {value}" for name, value in options.items()
+    )
 
 
 def context_note(series: Series) -> str:

@@ -1,4 +1,4 @@
-"""Open a page in the browser: sample, edit, compare runs, follow a training.
+"""Sample, edit, compare runs and follow a training in the browser.
 
 genstack web runs/flowers-prior
 """
@@ -22,7 +22,7 @@ def web(runs: list[Trained], host: str = "127.0.0.1", port: int = 0, device: str
         device: auto, cpu, cuda or mps.
     """
     if not runs:
-        raise UserError("--runs is missing; expected a run: genstack web runs/flowers-prior")
+        raise UserError("RUNS is missing; expected a run: genstack web runs/flowers-prior")
     if not 0 <= port < 2**16:
         raise UserError(f"port must be from 0 to {2**16 - 1}, got {port}")
     check_gradio()

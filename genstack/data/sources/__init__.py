@@ -41,8 +41,7 @@ def open_source(name: str, labels: str = "own") -> Source:
     if not FolderSource.exists(name):
         known = [known for kind in kinds for known in kind.names()]
         near = get_close_matches(name, [*known, *FolderSource.beside(name)], n=1)
-        advice = (
-            f"did you mean {near[0]}?" if near else f"give a folder, or a name like {', '.join(known[:6])}"
-        )
+        names = "shapes, digits, torchvision:MNIST, hf:user/name"
+        advice = f"did you mean {near[0]}?" if near else f"give a folder, or a name such as {names}"
         raise UserError(f"data source {name} not found; {advice}")
     return FolderSource(name, by_folder=labels == "folder")

@@ -127,7 +127,7 @@ def test_error_lists_names_as_examples(tmp_path, monkeypatch):
     """Some of them stand for names of one's own, such as pictures.csv."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=r"data source xyzzy not found; give a folder, or a name like digits, "
+        UserError, match=r"data source xyzzy not found; give a folder, or a name such as shapes, "
     ):
         open_source("xyzzy")
 
