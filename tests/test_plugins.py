@@ -291,7 +291,10 @@ def test_a_source_or_export_with_the_name_of_another_is_one_clear_line(name, tmp
     words = ["--plugin", str(tmp_path / "bad.py")]
     assert main(["data", "check", "digits", "--out", str(tmp_path / "a.png"), *words]) == 2
     assert re.search(r"two parts are named digits, in .*bad.py.*; rename", capsys.readouterr().err)
-    with plugins.use_temporarily([tmp_path / "bad.py"]), pytest.raises(UserError, match="two parts are named onnx"):
+    with (
+        plugins.use_temporarily([tmp_path / "bad.py"]),
+        pytest.raises(UserError, match="two parts are named onnx"),
+    ):
         exports()
 
 

@@ -126,6 +126,8 @@ def suggest_recipe(file: Path) -> str:
     there = [str(other) for other in sorted(file.parent.glob("*.y*ml"))]
     by_stem = {Path(name).stem: name for name in [*list_recipes(), *there]}
     if near := get_close_matches(file.stem, by_stem, n=1):
-        named = file == Path(file.stem) and by_stem[near[0]] in known()  # recipes are named without a folder
+        named = (
+            file == Path(file.stem) and by_stem[near[0]] in list_recipes()
+        )  # recipes are named without a folder
         return f"did you mean {near[0] if named else by_stem[near[0]]}?"
     return "`genstack config list` shows the recipes"
