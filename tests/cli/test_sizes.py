@@ -13,7 +13,7 @@ from genstack.cli.parsing.sizes import PARTS, RATES, SIZES
 from genstack.cli.parsing.source import find, subclasses
 from genstack.cli.parsing.source import words as spelled
 from genstack.cli.parsing.stages import STAGES
-from genstack.cli.proposal import Cost, Proposal
+from genstack.cli.proposal import Cost, Proposal, Survey
 from genstack.cli.verbs import plan
 from genstack.training.estimate import Memory, memory_errors
 
@@ -123,11 +123,22 @@ def test_plan_proposes_for_a_folder(pictures, measured, monkeypatch, capsys, gpu
     assert lines[5] == "propose  --size tiny (small suits 5,000 pictures or more)"
     assert lines[6].startswith("first    genstack train compressor --config vqgan --size tiny --data.source")
     assert "--config autoregressive --size tiny" in lines[7]
+    assert "--model.prior.backbone.dropout 0.4 --name" in lines[7]  # six pictures
     (proposal,) = measured
     settings = STAGES["compressor"].parse(proposal.compressor())
     network = settings.model.compressor.init_args.network.init_args
     assert (network.width, network.blocks) == (32, 1)
     assert (settings.data.resolution, settings.trainer.max_steps) == (resolution, steps)
+
+
+@pytest.mark.parametrize(("count", "dropout"), [(16_000, "0.4"), (64_000, "0.2"), (64_001, None)])
+def test_proposed_dropout_follows_the_passes_over_the_pictures(count, dropout):
+    words = Proposal("flowers", Survey(count, 64, False), "tiny", gpu=False).prior("clipart")
+    settings = STAGES["prior"].parse([*words, "--data.source", "shapes"])  # 5,000 steps of 64
+    assert settings.model.prior.init_args.backbone.init_args.dropout == (
+        0.1 if dropout is None else float(dropout)
+    )
+    assert ("--model.prior.backbone.dropout" in words) == (dropout is not None)
 
 
 def test_plan_estimates_a_size_that_is_asked_for(pictures, measured, capsys):
@@ -186,7 +197,7 @@ def test_plan_steps_down_from_a_size_that_runs_out_of_memory(pictures, measured,
     assert "--size base does not fit the memory; genstack plan" in capsys.readouterr().err
     fail_at("tiny")
     assert main(["plan", str(pictures)]) == 2
-    assert "--size tiny does not fit the memory; lower --data.batch_size" in capsys.readouterr().err
+    assert "--size tiny does not fit the memory; lower --data.batch-size" in capsys.readouterr().err
 
 
 def test_other_errors_are_no_lack_of_memory():
