@@ -53,7 +53,7 @@ def demo(
     count: int = 320,
     seed: int = 0,
     temperature: float = 0.7,
-    guidance: float = 1.5,
+    guidance: float = 2.0,
     runs: Place = "runs/demo",
 ) -> int | None:
     """Train both stages on the built-in coloured shapes, then sample and evaluate.
