@@ -55,7 +55,7 @@ class FileIndex:
         self.hashes = found[self.order]
 
     def __call__(self, name: str) -> int | None:
-        """Number of the last picture with a name; None if there is none."""
+        """Return the number of the last picture with a name, or None."""
         wanted = np.uint64(hash_name(name))
         first, end = np.searchsorted(self.hashes, wanted), np.searchsorted(self.hashes, wanted, "right")
         alike = (int(number) for number in self.order[first:end][::-1])

@@ -60,7 +60,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of their labels; () where there are none."""
+        """Names of the classes in the order of their labels; () without classes."""
 
     @property
     @abstractmethod

@@ -67,8 +67,8 @@ def members(file: BufferedIOBase, length: int, links: list[str] | None = None) -
                 raise DamagedTarError(f"it breaks off at byte {length}, inside a member that ends at {end}")
             if found.isreg() and not found.issparse():
                 yield Member(found.name, found.offset_data, found.size)
-            elif found.isreg() or found.issym() or found.islnk():
-                (links if links is not None else []).append(found.name)
+            elif links is not None and (found.isreg() or found.issym() or found.islnk()):
+                links.append(found.name)
         if archive.offset + BLOCK > length:
             raise DamagedTarError(cut_off)
         file.seek(archive.offset)

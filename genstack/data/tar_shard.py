@@ -7,7 +7,7 @@ arXiv:2001.01858). They need not be adjacent.
 import json
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -216,9 +216,10 @@ def index(path: Path, length: int) -> tuple[np.ndarray, list[int], str]:
         grouped, omitted = samples(whole)
         omitted[LINKED] = sum(bool(role_of(split_name(name)[1])) for name in links)
         for sample in grouped:
-            found.append((sample.name.encode(errors="replace"), label(file, sample), sample.parts))
-            if "json" in sample.parts and parse_json(content(file, sample.parts["json"])) is None:
-                omitted[NOT_JSON] += 1
+            known = parse_json(content(file, sample.parts["json"])) if "json" in sample.parts else {}
+            omitted[NOT_JSON] += known is None
+            number = label(file, sample, known or {})
+            found.append((sample.name.encode(errors="replace"), number, sample.parts))
     rows = np.zeros(len(found), row_type(max((len(name) for name, *_ in found), default=1)))
     for row, (name, number, parts) in zip(rows, found, strict=True):
         row["name"], row["label"] = name, number
@@ -294,25 +295,17 @@ def role_of(ending: str) -> str:
     return {"txt": "caption", "json": "json", "cls": "label"}.get(ending, "")
 
 
-def label(file: BufferedIOBase, sample: Sample) -> int:
+def label(file: BufferedIOBase, sample: Sample, known: Mapping[str, object]) -> int:
     """Class number from `.cls`, or from `label` or `cls` in `.json`; NO_LABEL or BAD_LABEL without one."""
     if "label" in sample.parts:
         stated = content(file, sample.parts["label"], 32).decode(errors="replace").strip()
-    elif "json" in sample.parts:
-        known = read_json(content(file, sample.parts["json"]))
+    else:
         value = next((known[key] for key in ("label", "cls") if key in known), None)
         if value is None:
             return NO_LABEL
         stated = str(value)
-    else:
-        return NO_LABEL
     good = stated.isascii() and stated.isdigit() and len(stated) < 10 and int(stated) < MOST_CLASSES
     return int(stated) if good else BAD_LABEL
-
-
-def read_json(data: bytes) -> dict[str, object]:
-    """Parse a `.json` member; {} if it is not a JSON object."""
-    return parse_json(data) or {}
 
 
 def parse_json(data: bytes) -> dict[str, object] | None:

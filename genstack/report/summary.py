@@ -184,7 +184,7 @@ def commands(run: RunData) -> list[tuple[str, str]]:
 
 
 def settings(run: RunData, group: str) -> Mapping[str, Any]:
-    """Return one group of a run's settings; empty if there is none."""
+    """Return one group of a run's settings, or an empty mapping."""
     found = run.config.get(group) if run.config else None
     return found if isinstance(found, dict) else {}
 

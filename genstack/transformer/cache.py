@@ -1,4 +1,4 @@
-"""Key-value cache: a new token costs one pass of that token alone."""
+"""Key-value cache, by which the transformer computes each new token alone."""
 
 from dataclasses import dataclass
 

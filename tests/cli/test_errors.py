@@ -334,7 +334,10 @@ def test_pictures_of_others_are_not_overwritten(tmp_path, capsys):
     before = (tmp_path / "mine.png").read_bytes()
     words = ["data", "check", "digits", "--out"]
     assert main([*words, str(tmp_path / "mine.png")]) == 2
-    assert "mine.png exists, and genstack did not write it; choose another name" in capsys.readouterr().err
+    message = "mine.png exists, and genstack did not write it; choose another --out"
+    assert message in capsys.readouterr().err
+    assert main(["sample", "clipart", "--count", "1", "--out", str(tmp_path / "mine")]) == 2  # its sheet
+    assert message in capsys.readouterr().err and not (tmp_path / "mine").exists()
     assert (tmp_path / "mine.png").read_bytes() == before
     for _ in range(2):  # its own sheet is replaced
         assert main([*words, str(tmp_path / "sheet.png")]) is None

@@ -33,19 +33,23 @@ def check_name(name: str) -> None:
 
 
 def check_png(out: Place) -> Path:
-    """Path of a picture to write.
+    """Return the path of a picture to write.
 
     Raises:
-        UserError: its name does not end in .png, or it is a picture that genstack did not write.
+        UserError: its name does not end in .png, or a file that genstack did not write has it.
     """
     if not out.lower().endswith(".png"):
         raise UserError(
             f"invalid --out '{out}': pictures are written as PNG; expected a name that ends in .png"
         )
-    path = Path(out)
-    if path.is_file() and path.stat().st_size and read_mark(path) is None:
-        raise UserError(f"--out {out} exists, and genstack did not write it; choose another name")
+    check_overwriting(path := Path(out))
     return path
+
+
+def check_overwriting(path: Path) -> None:
+    """Raise a UserError if a picture would replace a file that genstack did not write."""
+    if path.is_file() and path.stat().st_size and read_mark(path) is None:
+        raise UserError(f"{path} exists, and genstack did not write it; choose another --out")
 
 
 def is_run(place: Path) -> bool:

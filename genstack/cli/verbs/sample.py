@@ -23,7 +23,7 @@ from genstack.cli.next_steps import next_command
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.edit import Edit, parse_size
 from genstack.cli.parsing.parser import Parser, to_dataclass
-from genstack.cli.parsing.paths import Place, Trained
+from genstack.cli.parsing.paths import Place, Trained, check_overwriting
 from genstack.cli.parsing.prompts import PromptFlags, select_inputs
 from genstack.cli.parsing.sampling_options import parse_sweep, resolve_options
 from genstack.cli.progress_bar import bar
@@ -134,6 +134,7 @@ def sample(settings: Namespace) -> None:
             f"presets are saved in runs, and {request.run} is a file; import it first with genstack import"
         )
     process, folder = Process.from_environment(), Path(request.out).resolve()
+    check_overwriting(page := folder.with_name(folder.name + ".png"))
     model = load_sampler(request.run).to(choose_device(compute.device, process.local_rank))
     sweep = Sweep(parse_sweep(search.sweep))
     options = {name: resolve_options(settings, model, cell) for name, cell in sweep.cells.items()}
@@ -151,7 +152,6 @@ def sample(settings: Namespace) -> None:
         return
     if request.npz:
         write_npz(galleries, Path(request.npz))
-    page = folder.with_name(folder.name + ".png")
     with shared_folder(folder, temporary_files(page.parent, page.name)):
         write(make_sheet(galleries, sweep), page)
     print(f"{request.count * len(galleries)} images in {request.out} {done}; {page} shows them")

@@ -162,7 +162,7 @@ class Listing:
         self.counts["folders that cannot be read (check their permissions)"] += 1
 
     def count_empty(self, classes: Sequence[str]) -> None:
-        """Count first-level folders that are none of the classes."""
+        """Count first-level folders without a picture, which became no class."""
         empty = {clean(normalize("NFC", name)) for name in self.classes} - {*classes}
         self.counts["folders of classes without a picture"] += len(empty)
 

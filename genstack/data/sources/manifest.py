@@ -199,11 +199,10 @@ def json_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, 
         if not isinstance(entry, dict):
             yield number, "is not a JSON object, such as {" + '"path": "a.png"}'
             continue
-        if (columns := tuple(entry)) not in checked and len(checked) < MOST_CHECKED:
+        if (columns := tuple(entry)) not in checked:
             check_columns(list(columns), file, number)
-            checked.add(columns)
-        elif "path" not in entry:
-            check_columns(list(columns), file, number)
+            if len(checked) < MOST_CHECKED:
+                checked.add(columns)
         yield number, entry
 
 

@@ -23,7 +23,7 @@ from genstack.data.tar_shard import (
     Shard,
     open_remote,
     open_shard,
-    read_json,
+    parse_json,
 )
 from genstack.data.text import clean, existing
 from genstack.errors import UserError
@@ -115,7 +115,7 @@ class WebDatasetSource(FileSource):
         caption = shard.part(row, "caption")
         if caption is not None:
             return caption.decode(errors="replace").strip()
-        known = read_json(shard.part(row, "json") or b"")
+        known = parse_json(shard.part(row, "json") or b"") or {}
         stated = next((known[key] for key in ("caption", "text") if key in known), "")
         return clean(str(stated)[: LONGEST["caption"]])
 
