@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from genstack import plugins
 from genstack.cli.main import main
 from genstack.cli.verbs import doctor
 
@@ -23,12 +24,32 @@ def test_doctor_passes_on_a_complete_machine(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("ok", str(runs)))
     assert main(["doctor", "--runs", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    subjects = ["versions", "device", "torchvision", "compiler", "venv", "weights", "wandb", "disk"]
+    subjects = ["versions", "device", "torchvision", "compiler", "venv"]
+    subjects += ["weights", "plugins", "wandb", "disk"]
     assert [line.split()[1] for line in lines] == subjects
     assert str(tmp_path) in lines[-1]
     monkeypatch.setattr(doctor, "disk", lambda runs: doctor.Finding("problem", "full", "tidy up"))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines()[-1].endswith("full; tidy up")
+
+
+def test_broken_installed_plugin_is_reported(monkeypatch, tmp_path, capsys):
+    """And does not stop the other checks."""
+    (tmp_path / "broken_parts.py").write_text("import nothing_there\n")
+    metadata = tmp_path / "broken_parts-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-parts\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[genstack.parts]\nbroken = broken_parts\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.installed.cache_clear()
+    try:
+        assert main(["doctor", "--runs", str(tmp_path)]) == 1
+    finally:
+        plugins.installed.cache_clear()
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.split()[1] == "plugins"]
+    assert line.startswith("problem ") and "broken_parts.py line 1: No module named 'nothing_there'" in line
+    assert len(lines) == 9
 
 
 def test_missing_library_is_reported():

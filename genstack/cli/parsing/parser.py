@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,13 +152,14 @@ class Parser:
 
     def _parse(self, layers: Layers) -> jsonargparse.Namespace:
         """Merge and check the layers with jsonargparse; `4` and `4,5` become lists where expected."""
-        source.check_plugins()
+        if self.command.groups:
+            source.check_plugins()
         layers.check_groups(self.command)
         layers.split_numbers(self.command)
         while True:
             words = [f"--config={json.dumps(layer)}" for layer in layers.full_names(self.command)]
             try:
-                with trusted_plugins():
+                with trusted_plugins() if self.command.groups else nullcontext():
                     settings = self._parser.parse_args(words)
             except jsonargparse.ArgumentError as raised:
                 error = read_error(str(raised))

@@ -10,7 +10,7 @@ import shutil
 import sys
 import sysconfig
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 import genstack
+from genstack import plugins
 from genstack.errors import UserError
 
 MISMATCH = "operator torchvision::nms does not exist"
@@ -52,6 +53,7 @@ def doctor(runs: Path = Path("runs")) -> int:
         "compiler": compiler(),
         "venv": venv(),
         "weights": weights(),
+        "plugins": installed_plugins(),
         "wandb": wandb(),
         "disk": disk(runs),
     }
@@ -191,6 +193,18 @@ def _places() -> dict[str, list[str]]:
         weights.name: [str(path) for path in pretrained.locations(weights.name).values()]
         for weights in pretrained.PRETRAINED
     }
+
+
+def installed_plugins(find: Callable[[], Sequence[plugins.Plugin]] = plugins.installed) -> Finding:
+    """Import the plugins of installed packages."""
+    found = []
+    try:
+        for plugin in find():
+            found.append(f"{plugin.name} {plugin.version}")
+            plugin.modules()
+    except UserError as error:
+        return Finding("problem", str(error), "mend or uninstall that package; other commands need it")
+    return Finding("ok", ", ".join(found) or "none installed")
 
 
 def wandb(find: Callable[[str], object] = find_spec) -> Finding:
