@@ -74,7 +74,7 @@ COMPRESSORS = {
     "dvae": {
         "compressor.network.width": "32",
         "compressor.network.entrance": "32",
-        "compressor.quantizer.dim": "256",
+        "compressor.quantizer.dim": "64",
         "compressor.quantizer.annealing": str(STEPS * 4 // 5),
     },
     "vae": NARROW | JUDGE,

@@ -1,6 +1,8 @@
 """The dial `--size`, and the proposal for a folder of pictures."""
 
+import math
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from genstack.cli.parsing.sizes import PARTS, RATES, SIZES
 from genstack.cli.parsing.source import find, subclasses
 from genstack.cli.parsing.source import words as spelled
 from genstack.cli.parsing.stages import STAGES
-from genstack.cli.proposal import Cost, Proposal, Survey
+from genstack.cli.proposal import Cost, Proposal
 from genstack.cli.verbs import plan
 from genstack.training.estimate import Memory, memory_errors
+
+ONE_OF_EACH = Path(__file__).parents[1] / "plugins" / "one_of_each.py"
 
 #: The CPU's error in torch 2.14.
 CPU_ALLOCATOR = (
@@ -33,15 +37,16 @@ def printed(capsys, *words: str) -> dict:
 
 def test_sizes_exist_and_grow():
     networks = {part.node.name: part for part in subclasses(find("genstack.compressor.Network"))}
+    networks |= {part.node.name: part for part in subclasses(find("genstack.prior.Prior"))}
     networks["Backbone"] = find("genstack.transformer.backbone.Backbone")
     assert PARTS.keys() == RATES.keys()
     for name, table in PARTS.items():
         assert tuple(table) == SIZES
-        weights = [entry["width"] ** 2 * entry.get("depth", entry.get("blocks")) for entry in table.values()]
-        assert weights == sorted(weights) and len(set(weights)) == 4
+        scales = [math.prod(entry.values()) for entry in table.values()]
+        assert scales == sorted(scales) and len(set(scales)) == 4
         for entry in table.values():
             assert entry.keys() <= networks[name].arguments().keys()
-            assert entry["width"] % entry.get("heads", 32) == 0
+            assert next(iter(entry.values())) % entry.get("heads", 32) == 0
 
 
 def test_size_overrides_recipes_and_flags_override_it(capsys):
@@ -60,8 +65,11 @@ def test_size_overrides_recipes_and_flags_override_it(capsys):
     ("words", "message"),
     [
         (
-            ("--model.compressor", "Autoencoder", "--model.compressor.network", "Strided", "--size", "base"),
-            "--size: no sizes for Strided; leave it out",
+            (
+                *("--plugin", str(ONE_OF_EACH), "--model.compressor", "Autoencoder"),
+                *("--model.compressor.network", "Quarter", "--size", "base"),
+            ),
+            "--size: no sizes for Quarter; leave it out",
         ),
         (
             ("--config", "vqgan", "--size", "huge"),
@@ -123,22 +131,11 @@ def test_plan_proposes_for_a_folder(pictures, measured, monkeypatch, capsys, gpu
     assert lines[5] == "propose  --size tiny (small suits 5,000 pictures or more)"
     assert lines[6].startswith("first    genstack train compressor --config vqgan --size tiny --data.source")
     assert "--config autoregressive --size tiny" in lines[7]
-    assert "--model.prior.backbone.dropout 0.4 --name" in lines[7]  # six pictures
     (proposal,) = measured
     settings = STAGES["compressor"].parse(proposal.compressor())
     network = settings.model.compressor.init_args.network.init_args
     assert (network.width, network.blocks) == (32, 1)
     assert (settings.data.resolution, settings.trainer.max_steps) == (resolution, steps)
-
-
-@pytest.mark.parametrize(("count", "dropout"), [(16_000, "0.4"), (64_000, "0.2"), (64_001, None)])
-def test_proposed_dropout_follows_the_passes_over_the_pictures(count, dropout):
-    words = Proposal("flowers", Survey(count, 64, False), "tiny", gpu=False).prior("clipart")
-    settings = STAGES["prior"].parse([*words, "--data.source", "shapes"])  # 5,000 steps of 64
-    assert settings.model.prior.init_args.backbone.init_args.dropout == (
-        0.1 if dropout is None else float(dropout)
-    )
-    assert ("--model.prior.backbone.dropout" in words) == (dropout is not None)
 
 
 def test_plan_estimates_a_size_that_is_asked_for(pictures, measured, capsys):

@@ -10,10 +10,20 @@ DeiT: arXiv:2012.12877. DiT: arXiv:2212.09748; LlamaGen (arXiv:2406.06525) has t
 ViT-VQGAN: arXiv:2110.04627, table 2. TiTok: arXiv:2406.07550. VQGAN: arXiv:2012.09841. Open-MAGVIT2:
 arXiv:2409.04410.
 
-Learning rates of priors are the recipes' rate at width 384, and fall with the square root of the width.
-Compressors have the recipes' rates up to `small`, except for the rate of Muon in `tiny` transformers, which
-grows with the square root of the ratio of widths. From `base` on, they have the papers' 1e-4 without Muon;
-for convolutional ones, this is LlamaGen's. Sizes above `small` were not trained to the end here.
+size   DVAE             Strided            GatedPixelCNN   PixelSNAIL
+tiny   half of `small`  half of `small`    half of `small` half of `small`
+small  recipe           VQ-VAE-2           recipe          recipe
+base   DALL-E           VQ-VAE             ImageNet        half of `large`
+large  twice the blocks twice VQ-VAE       VQ-VAE-2        VQ-VAE-2, coarse grid
+
+DALL-E: arXiv:2102.12092. VQ-VAE: arXiv:1711.00937. VQ-VAE-2: arXiv:1906.00446, tables 4 and 5. ImageNet:
+arXiv:1606.05328. Where a size is half or twice another, it is not of a paper.
+
+Learning rates of priors are the recipes' rate at width 384 (192 for convolutional priors), and fall with the
+square root of the width. Compressors have the recipes' rates up to `small`, except for the rate of Muon in
+`tiny` transformers, which grows with the square root of the ratio of widths. From `base` on, they have the
+papers' 1e-4 without Muon; for convolutional ones, this is LlamaGen's, for `Strided` it is VQ-VAE's 2e-4.
+Sizes above `small` were not trained to the end here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,6 +57,30 @@ PYRAMID: Table = {
     "base": {"width": 128, "blocks": 2},
     "large": {"width": 128, "blocks": 4},
 }
+DVAE: Table = {
+    "tiny": {"width": 64, "blocks": 2},
+    "small": {"width": 128, "blocks": 2},
+    "base": {"width": 256, "blocks": 2},
+    "large": {"width": 256, "blocks": 4},
+}
+STRIDED: Table = {
+    "tiny": {"dim": 64, "inner": 32, "blocks": 2},
+    "small": {"dim": 128, "inner": 64, "blocks": 2},
+    "base": {"dim": 256, "inner": 256, "blocks": 2},
+    "large": {"dim": 512, "inner": 512, "blocks": 2},
+}
+PIXELCNN: Table = {
+    "tiny": {"width": 96, "layers": 12},
+    "small": {"width": 192, "layers": 12},
+    "base": {"width": 384, "layers": 20},
+    "large": {"width": 512, "layers": 20},
+}
+PIXELSNAIL: Table = {
+    "tiny": {"width": 96, "blocks": 4, "layers": 4},
+    "small": {"width": 192, "blocks": 4, "layers": 4},
+    "base": {"width": 256, "blocks": 4, "layers": 5},
+    "large": {"width": 512, "blocks": 4, "layers": 5},
+}
 #: Settings of each class by size.
 PARTS: Mapping[str, Table] = {
     "Backbone": BACKBONE,
@@ -54,6 +88,11 @@ PARTS: Mapping[str, Table] = {
     "TiTok": TITOK,
     "Convolutional": PYRAMID,
     "MaskGITNetwork": PYRAMID,
+    "MAGVITNetwork": PYRAMID,
+    "DVAE": DVAE,
+    "Strided": STRIDED,
+    "GatedPixelCNN": PIXELCNN,
+    "PixelSNAIL": PIXELSNAIL,
 }
 PUBLISHED_RATES: Table = {
     "base": {"learning_rate": 1e-4, "muon": None},
@@ -71,6 +110,21 @@ RATES: Mapping[str, Table] = {
     "TiTok": {"tiny": {"muon": 1.6e-2}, **PUBLISHED_RATES},
     "Convolutional": PUBLISHED_RATES,
     "MaskGITNetwork": PUBLISHED_RATES,
+    "MAGVITNetwork": PUBLISHED_RATES,
+    "DVAE": PUBLISHED_RATES,
+    "Strided": {"base": {"learning_rate": 2e-4}, "large": {"learning_rate": 2e-4}},
+    "GatedPixelCNN": {
+        "tiny": {"learning_rate": 5.7e-4},
+        "small": {"learning_rate": 4e-4},
+        "base": {"learning_rate": 2.8e-4},
+        "large": {"learning_rate": 2.4e-4},
+    },
+    "PixelSNAIL": {
+        "tiny": {"learning_rate": 5.7e-4},
+        "small": {"learning_rate": 4e-4},
+        "base": {"learning_rate": 3.5e-4},
+        "large": {"learning_rate": 2.4e-4},
+    },
 }
 
 
