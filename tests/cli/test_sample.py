@@ -162,6 +162,11 @@ def test_several_processes_match_one(place, monkeypatch, capsys):
     assert (place / "out" / "samples.jsonl").read_bytes() == (place / "alone" / "samples.jsonl").read_bytes()
 
 
+def test_swept_options_may_be_without_effect_in_a_cell(place):
+    assert sample("--sweep", "guidance=1,2", "--guidance-schedule", "linear") is None
+    assert len(list((place / "out").glob("*/*.png"))) == 6
+
+
 def test_bf16_is_nearly_the_same_distribution(place):
     assert sample("--precision", "bf16", "--temperature", "0") is None
     assert cards(place / "out")[0]["precision"] == "bf16"
@@ -182,6 +187,18 @@ def test_bf16_is_nearly_the_same_distribution(place):
         (["--size", "0x8"], "invalid --size '0x8': expected HEIGHTxWIDTH"),
         (["--size", "18x24"], "image size 18x24 is not a multiple of the network's stride 4"),
         (["--size", "32x48", "--overlap", "1"], "overlap must be at least 0 and below 1, got 1.0"),
+        (["--overlap", "0.2"], "--overlap 0.2 has no effect on a single window; add a larger --size"),
+        (["--size", "16x24", "--overlap", "0.2"], "--overlap 0.2 has no effect"),
+        (["--guidance-schedule", "linear"], "--guidance-schedule linear has no effect with --guidance 1.0"),
+        (["--guidance-interval", "0,0.5"], "--guidance-interval 0.0,0.5 has no effect with --guidance 1.0"),
+        (
+            ["--guidance", "2", "--guidance-schedule", "linear", "--guidance-power", "2"],
+            "--guidance-power 2.0 has no effect with --guidance-schedule linear; leave it out, or set "
+            "--guidance-schedule to cosine",
+        ),
+        (["--preset", "pretty", "--guidance-peak", "end"], "has no effect with --guidance-schedule constant"),
+        (["--temperature", "0", "--top-k", "5"], "--top-k 5 has no effect with --temperature 0.0"),
+        (["--sweep", "top_k=1,2", "--guidance-power", "3"], "--guidance-power 3.0 has no effect"),
         (["--keep", "top:0.5"], "--keep and --mask require --image FILE"),
         (["--image", "picture.png"], "leaves nothing to sample; add --keep, --mask or a larger --size"),
         (["--image", "picture.png", "--keep", "up:0.5"], "invalid keep 'up:0.5'"),

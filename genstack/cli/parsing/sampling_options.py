@@ -1,6 +1,6 @@
 """Sampling options as flags: presets, and sweeps over several values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +17,25 @@ SWEEPABLE = {
     for field in fields(SamplingOptions)
     if isinstance(field.default, int | float | str)
 }
+
+#: Options that take part in sampling only beside another: that one, and its values.
+NEEDED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
+    *(
+        (f"guidance_{name}", "guidance", lambda scale: scale != 1, "a value other than 1")
+        for name in ("schedule", "interval", "power", "peak")
+    ),
+    ("guidance_power", "guidance_schedule", lambda schedule: schedule == "cosine", "cosine"),
+    (
+        "guidance_peak",
+        "guidance_schedule",
+        lambda schedule: schedule != "constant",
+        "linear, cosine or power",
+    ),
+    *(
+        (name, "temperature", lambda temperature: temperature > 0, "a value above 0")
+        for name in ("temperature_schedule", "top_k", "top_p", "min_p")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,33 @@ def resolve_options(
         settings: parsed flags of `Preset` and `SamplingOptions`.
         model: holds the presets.
         overrides: options that replace the flags.
+
+    Raises:
+        UserError: a flag has no effect beside the other options, or the model does not have the preset.
     """
     flags = {field.name: getattr(settings, field.name) for field in fields(SamplingOptions)}
-    return model.options(settings.preset, flags | dict(overrides or {}))
+    options = model.options(settings.preset, flags | dict(overrides or {}))
+    check_effects(options, {name for name, value in flags.items() if value is not None}, overrides or {})
+    return options
+
+
+def check_effects(options: SamplingOptions, given: Collection[str], swept: Collection[str]) -> None:
+    """Check that each flag with a value of its own takes part in sampling, but for what a sweep varies."""
+    for name, other, sufficient, needed in NEEDED:
+        value, beside = getattr(options, name), getattr(options, other)
+        if name not in given or value == getattr(SamplingOptions(), name) or {name, other} & {*swept}:
+            continue
+        if not sufficient(beside):
+            words = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            raise UserError(
+                f"{flag(name)} {words} has no effect with {flag(other)} {beside}; leave it out, or set "
+                f"{flag(other)} to {needed}"
+            )
+
+
+def flag(name: str) -> str:
+    """Spell an option as a flag."""
+    return f"--{name.replace('_', '-')}"
 
 
 def parse_sweep(sweep: Sequence[str]) -> dict[str, list[Any]]:

@@ -169,7 +169,10 @@ def make_series(settings: Namespace, model: Model, request: Request, compute: Co
     """Describe the images to sample."""
     edit = to_dataclass(Edit, settings)
     size = parse_size(edit.size)
-    height, width = size or (model.preprocessing.height, model.preprocessing.width)
+    trained = (model.preprocessing.height, model.preprocessing.width)
+    if edit.overlap != Edit.overlap and size in (None, trained):
+        raise UserError(f"--overlap {edit.overlap} has no effect on a single window; add a larger --size")
+    height, width = size or trained
     preprocessing = replace(model.preprocessing, height=height, width=width)
     prompts = to_dataclass(PromptFlags, settings).prompts(preprocessing, request.count, model.classes)
     return Series(
