@@ -145,6 +145,7 @@ MODELS: dict[str, tuple[Callable[[Codes, tuple[int, int, int]], nn.Module], Opti
     "Autoregressive, rotary alone": (prior(Autoregressive, positions="rotary"), ADAMW),
     "Autoregressive, no dropout": (prior(Autoregressive, dropout=0.0), ADAMW),
     "Autoregressive, dropout 0.2": (prior(Autoregressive, dropout=0.2), ADAMW),
+    "Autoregressive, dropout 0.4": (prior(Autoregressive, dropout=0.4), ADAMW),
     "Autoregressive, no neighbors": (prior(partial(Autoregressive, neighbors=False)), ADAMW),
     "RandomOrder": (prior(RandomOrder), ADAMW),
     "RandomOrder, Muon": (prior(RandomOrder), MUON),

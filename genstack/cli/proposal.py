@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 from genstack import plugins
 from genstack.checkpoints.model_file import save
-from genstack.cli.parsing.recipes import read
 from genstack.cli.parsing.stages import STAGES, build_training
 from genstack.data.source import Source
 from genstack.errors import UserError
@@ -31,9 +30,6 @@ STRIDE_RECIPES = 32  # pixels from which the recipes can halve the side three ti
 FEW_CODES = 256  # of one image, up to which a prior samples code after code
 LARGEST_ON_CPU = 32  # pixels of images that a CPU learns within hours
 STEPS_ON_CPU = "5000"
-#: Dropout of an autoregressive prior by passes over the pictures (benchmarks/README.md, "Dropout"); with
-#: fewer passes, the recipe's.
-DROPOUT = ((20, "0.4"), (5, "0.2"))
 
 
 @dataclass(frozen=True)
@@ -131,20 +127,7 @@ class Proposal:
         if self.resolution < STRIDE_RECIPES:
             recipe = "configs/demo/digits_prior.yaml"
         below = ["--compressor", compressor or f"runs/{self.name}"]
-        dropout = self.dropout if recipe == "autoregressive" else []
-        return [
-            *(*below, "--config", recipe, "--size", self.size, *self.steps, *dropout),
-            *("--name", f"{self.name}-prior"),
-        ]
-
-    @property
-    def dropout(self) -> list[str]:
-        """Dropout of an autoregressive prior, which otherwise memorizes few pictures."""
-        settings = read(Path("autoregressive"), "prior")
-        steps = settings["trainer"]["max_steps"] if self.gpu else int(STEPS_ON_CPU)
-        passes = steps * settings["data"]["batch_size"] / max(1, self.pictures.count)
-        share = next((share for least, share in DROPOUT if passes >= least), None)
-        return [] if share is None else ["--model.prior.backbone.dropout", share]
+        return [*below, "--config", recipe, "--size", self.size, *self.steps, "--name", f"{self.name}-prior"]
 
     @property
     def data(self) -> list[str]:

@@ -40,6 +40,7 @@ class Autoregressive(Sequential):
             independent given the codes of earlier steps.
     """
 
+    repetitive = True
     #: Order of sampling, and the step of each token; None for one region.
     order: Tensor | None
     steps_of_tokens: Tensor | None

@@ -40,6 +40,9 @@ class Prior(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     #: Schedules of the temperature over sampling that it supports.
     temperature_schedules: ClassVar[tuple[str, ...]] = ("constant",)
+    #: True if each pass over an image trains the same predictions, which a network memorizes; a null
+    #: `Backbone.dropout` then grows with the passes. Random masks, orders, noise or times prevent this.
+    repetitive: ClassVar[bool] = False
     #: Sampling steps if `SamplingOptions.steps` is 0; None if their number is fixed.
     steps: int | None = None
     #: Name of the setting that requires images instead of an archive of codes; "" for none.

@@ -78,12 +78,17 @@ class PriorTraining(Training[Prior]):
         self.frozen = (compressor,)  # a tuple keeps it out of the module tree, optimizer and checkpoint
         self.compile_if_asked()
 
-    def networks_to_compile(self) -> list[nn.Module]:
+    @property
+    def transformers(self) -> list[Transformer]:
+        """Transformers of the prior and of its condition."""
         return [module for module in self.model.modules() if isinstance(module, Transformer)]
+
+    def networks_to_compile(self) -> list[nn.Module]:
+        return list(self.transformers)
 
     @property
     def compile_obstacle(self) -> str:
-        if self.networks_to_compile():
+        if self.transformers:
             return ""
         return f"{type(self.model).__name__} has no transformer to compile; leave out model.compile"
 
@@ -130,11 +135,23 @@ class PriorTraining(Training[Prior]):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
+        for transformer in self.transformers:
+            transformer.set_dropout(self.repeated_passes(self.trainer.max_steps))
         self.model.fit(
             self.compressor.compressor, self.posteriors(min(FITTED, len(self.data.split.training)))
         )
         for ours, theirs in zip(self.ema.module.buffers(), self.model.buffers(), strict=True):
             ours.copy_(theirs)
+
+    def repeated_passes(self, max_steps: int) -> float:
+        """Passes over the images that train the same predictions."""
+        return self.passes(max_steps) if self.model.repetitive else 0.0
+
+    def optimization_summary(self, max_steps: int) -> str:
+        passes = self.repeated_passes(max_steps)
+        shares = {each.backbone.dropout_in(passes) for each in self.transformers} - {0.0}
+        dropout = " and ".join(f"{share:g}" for share in sorted(shares))
+        return super().optimization_summary(max_steps) + (f", dropout {dropout}" if dropout else "")
 
     @torch.no_grad()
     def posteriors(self, images: int) -> Iterator[Tensor]:

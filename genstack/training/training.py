@@ -89,6 +89,18 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
             for network in self.networks_to_compile():
                 network.compile()
 
+    def passes(self, max_steps: int) -> float:
+        """How often so many steps read each training image; 0 for endless training (-1)."""
+        return max(0, max_steps) * self.data.batch_size / len(self.data.split.training)
+
+    def optimization_summary(self, max_steps: int) -> str:
+        """Describe the length of a training and its optimization."""
+        passes = f" ({self.passes(max_steps):.3g} passes)" if max_steps > 0 else ""
+        return (
+            f"{max_steps} steps of {self.data.batch_size} images{passes}, "
+            f"learning rate {self.optimization.learning_rate:g}"
+        )
+
     def configure_model(self) -> None:
         """Shard the weights under strategy fsdp."""
         if self.device_mesh is None or self.sharded:

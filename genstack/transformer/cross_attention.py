@@ -10,7 +10,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from genstack.dot_product_attention import dot_product_attention
 from genstack.transformer.attention import cross_qk_norm
@@ -82,11 +81,12 @@ class CrossAttentionLayer(nn.Module):
 
     def __init__(self, norm: nn.Module, cross_attention: CrossAttention, layer: nn.Module, dropout: float):
         super().__init__()
-        self.norm, self.cross_attention, self.layer, self.dropout = norm, cross_attention, layer, dropout
+        self.norm, self.cross_attention, self.layer = norm, cross_attention, layer
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, tokens: Float[Tensor, "b n width"], pair: KeyValuePair, *rest: Any
     ) -> Float[Tensor, "b n width"]:
         """Attend to the condition, then apply the layer to the result and `rest`."""
         added = self.cross_attention(self.norm(tokens), pair)
-        return self.layer(tokens + dropout(added, self.dropout, self.training), *rest)
+        return self.layer(tokens + self.dropout(added), *rest)

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, pad, silu
+from torch.nn.functional import gelu, pad, silu
 from torch.utils.checkpoint import checkpoint
 
 from genstack.layout import Layout
@@ -68,15 +68,15 @@ class Layer(nn.Module):
         self.attention = Attention(backbone)
         self.feedforward_norm = normalization(backbone)
         self.feedforward = feedforward(backbone)
-        self.dropout = backbone.dropout
+        self.dropout = nn.Dropout(backbone.dropout_in())
 
     def forward(
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
     ) -> Float[Tensor, "b n width"]:
         added = self.attention(self.attention_norm(tokens), rotation, mask, cache)
-        tokens = tokens + (dropout(added, self.dropout) if self.training else added)
+        tokens = tokens + (self.dropout(added) if self.training else added)
         added = self.feedforward(self.feedforward_norm(tokens))
-        return tokens + (dropout(added, self.dropout) if self.training else added)
+        return tokens + (self.dropout(added) if self.training else added)
 
 
 class PostNormLayer(nn.Module):
@@ -88,15 +88,15 @@ class PostNormLayer(nn.Module):
         self.attention_norm = normalization(backbone)
         self.feedforward = feedforward(backbone)
         self.feedforward_norm = normalization(backbone)
-        self.dropout = backbone.dropout
+        self.dropout = nn.Dropout(backbone.dropout_in())
 
     def forward(
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
     ) -> Float[Tensor, "b n width"]:
         added = self.attention(tokens, rotation, mask, cache)
-        tokens = self.attention_norm(tokens + (dropout(added, self.dropout) if self.training else added))
+        tokens = self.attention_norm(tokens + (self.dropout(added) if self.training else added))
         added = self.feedforward(tokens)
-        return self.feedforward_norm(tokens + (dropout(added, self.dropout) if self.training else added))
+        return self.feedforward_norm(tokens + (self.dropout(added) if self.training else added))
 
 
 class AdaLNLayer(nn.Module):
@@ -111,7 +111,7 @@ class AdaLNLayer(nn.Module):
         self.modulation = (
             SharedModulation(backbone.width, 6) if shared else Modulation(backbone.width, 6, gates=2)
         )
-        self.dropout = backbone.dropout
+        self.dropout = nn.Dropout(backbone.dropout_in())
 
     def forward(
         self,
@@ -127,9 +127,9 @@ class AdaLNLayer(nn.Module):
         )
         normed = modulate(tokens, scales[0], shifts[0], self.norm, self.epsilon)
         added = self.attention(normed, rotation, mask, cache)
-        tokens = tokens + dropout(added * gates[0], self.dropout, self.training)
+        tokens = tokens + self.dropout(added * gates[0])
         added = self.feedforward(modulate(tokens, scales[1], shifts[1], self.norm, self.epsilon))
-        return tokens + dropout(added * gates[1], self.dropout, self.training)
+        return tokens + self.dropout(added * gates[1])
 
 
 def layer(backbone: Backbone) -> nn.Module:
@@ -138,7 +138,9 @@ def layer(backbone: Backbone) -> nn.Module:
     result: nn.Module = plain(backbone) if backbone.adaln == "none" else AdaLNLayer(backbone)
     if not backbone.cross_attention:
         return result
-    return CrossAttentionLayer(normalization(backbone), CrossAttention(backbone), result, backbone.dropout)
+    return CrossAttentionLayer(
+        normalization(backbone), CrossAttention(backbone), result, backbone.dropout_in()
+    )
 
 
 def last_norm(backbone: Backbone) -> nn.Module:
@@ -185,6 +187,7 @@ class Transformer(nn.Module):
         self.key_values = nn.ModuleList(
             KeyValue(backbone) for _ in range(backbone.depth if backbone.cross_attention else 0)
         )
+        self.dropout = nn.Dropout(backbone.dropout_in())
         self.norm = last_norm(backbone)
         self.skips = skips(backbone)
         self.shared = Modulation(width, 6, gates=2) if backbone.adaln == "shared" else None
@@ -200,6 +203,12 @@ class Transformer(nn.Module):
         self.first_norm = normalization(backbone) if backbone.post_norm else None
         self.registers = small_table(backbone.registers, width)
         self.steps = small_table(prefix_length + layout.length if backbone.adaln_steps else 0, width)
+
+    def set_dropout(self, passes: float) -> None:
+        """Set the dropout of a training that repeats its predictions so many times."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = self.backbone.dropout_in(passes)
 
     def forward(
         self,
@@ -227,7 +236,7 @@ class Transformer(nn.Module):
         if self.first_norm is not None:
             tokens = self.first_norm(tokens)
         if self.training:
-            tokens = dropout(tokens, self.backbone.dropout)
+            tokens = self.dropout(tokens)
         rotation = None if self.rotary is None else self.rotary(positions)
         last = () if self.backbone.adaln == "none" else (self._conditions(conditioning, tokens, caches),)
         modulation = last if self.shared is None else (self.shared(*last),)

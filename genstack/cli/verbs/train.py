@@ -130,7 +130,5 @@ def describe(training: Training, schedule: Schedule, run: Run, threads: str) -> 
     return (
         f"{run.folder} {state}: {type(training.model).__name__}, {weights / 1e6:.3g} M weights; "
         f"images {height}x{width} as {training.representation}{threads and '; '}{threads}\n"
-        f"{training.data.summary()}; "
-        f"{schedule.max_steps} steps of {training.data.batch_size} images, "
-        f"learning rate {training.optimization.learning_rate:g}"
+        f"{training.data.summary()}; {training.optimization_summary(schedule.max_steps)}"
     )
