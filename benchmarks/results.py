@@ -152,7 +152,7 @@ class Recipe:
         for file in self.files:
             command += ["--config", f"configs/{file}.yaml"]
         for name, value in self.options.items():
-            command += [f"--{name}", value.format(runs=runs, pictures=pictures)]
+            command += [f"--{name.replace('_', '-')}", value.format(runs=runs, pictures=pictures)]
         return [*command, "--runs", str(runs), "--name", self.name]
 
     def evaluation(self, runs: Path, pictures: Path) -> list[str]:
