@@ -25,7 +25,7 @@ from genstack.data.split import hash_key
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MOST_MAPPED = 4096  # indices; Linux allows a process 65,530 maps
 PARTS = ("image", "condition", "caption", "json")
 LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20, "label": 2**20}
@@ -40,8 +40,9 @@ OMITTED = (
     "members in formats that are not read (HEIC and others)",
     "links and sparse files (`tar --dereference --hard-dereference` stores contents)",
     ".json members that are not a JSON object",
+    "members beside a picture with other endings than .txt, .cls, .json and .condition.png",
 )
-DOTTED, BARE, EXTRA, LARGE, UNKNOWN, LINKED, NOT_JSON = range(len(OMITTED))
+DOTTED, BARE, EXTRA, LARGE, UNKNOWN, LINKED, NOT_JSON, OTHER = range(len(OMITTED))
 
 
 @dataclass
@@ -232,6 +233,7 @@ def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
     """Group members into samples with an image, in the order of the file, and count the others by OMITTED."""
     omitted = [0] * len(OMITTED)
     names: dict[str, list[tuple[str, Member]]] = {}
+    others: list[str] = []  # names of members of no role
     for member in whole:
         name, ending = split_name(member.name)
         role = role_of(ending)
@@ -243,6 +245,8 @@ def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
             omitted[DOTTED] += 1
         elif UNREAD.search(member.name):
             omitted[UNKNOWN] += 1
+        else:
+            others.append(name)
     found = []
     for name, alike in names.items():
         for group in repetitions(alike):
@@ -254,6 +258,8 @@ def samples(whole: Sequence[Member]) -> tuple[list[Sample], list[int]]:
                 omitted[EXTRA] += len(group) - len(sample.parts)
             else:
                 omitted[BARE] += 1
+    pictured = {sample.name for sample in found}
+    omitted[OTHER] = sum(name in pictured for name in others)
     return sorted(found, key=lambda sample: min(part.start for part in sample.parts.values())), omitted
 
 

@@ -155,7 +155,7 @@ def parse_row(line: int, entry: Mapping[str, object] | str) -> Row | str:
         value = entry.get(column)
         if isinstance(value, (dict, list)):
             return f"has a {type(value).__name__} as its {column}; expected one value"
-        values[column] = "" if value is None else str(value)
+        values[column] = text(value)
     path = values.pop("path")
     if not path:
         return "has no path"
@@ -166,6 +166,15 @@ def parse_row(line: int, entry: Mapping[str, object] | str) -> Row | str:
     values["label"] = " ".join(clean(values["label"]).split())
     values["caption"] = clean(values["caption"]).strip()
     return Row(line, path, **values)
+
+
+def text(value: object) -> str:
+    """Spell a value as JSON does, and a whole number without a point: 1 and 1.0 are one class."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value)
 
 
 def csv_entries(lines: TextIO, file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:

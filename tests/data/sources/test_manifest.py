@@ -175,3 +175,9 @@ def test_columns_are_unique_and_spelled_right(root, text, suffix, message):
 def test_pictures_without_a_caption_are_counted(root):
     with pytest.warns(UserWarning, match="1 of 2 pictures have no caption"):
         listed(root, "path,caption\npictures/rgba.png,a\npictures/rgba.png,\n")
+
+
+def test_values_of_json_are_spelled_once(root):
+    """1 and 1.0, which pandas writes beside missing values, are one class."""
+    lines = [f'{{"path": "pictures/rgba.png", "label": {value}}}\n' for value in ("1", "1.0", '"1"', "true")]
+    assert listed(root, "".join(lines), ".jsonl").class_names == ("1", "true")

@@ -344,3 +344,15 @@ def test_links_and_damaged_json_are_counted(tmp_path):
         "links and sparse files (`tar --dereference --hard-dereference` stores contents)": 2,
         ".json members that are not a JSON object": 1,
     }
+
+
+def test_members_of_unknown_endings_are_counted(tmp_path):
+    """Labels and captions of such names would be missed."""
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for name, data in (("1.png", picture(1)), ("1.label", b"3"), ("1.caption", b"a cat"), ("notes", b"")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, BytesIO(data))
+    assert open_source(str(tmp_path / "a.tar")).omitted == {
+        "members beside a picture with other endings than .txt, .cls, .json and .condition.png": 2
+    }
