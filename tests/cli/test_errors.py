@@ -34,6 +34,7 @@ HOSTILE = Path(__file__).parents[1] / "golden" / "hostile"
             ["--learning_rate", "1"],
             "unknown option '--learning-rate'; did you mean '--model.optimization.learning-rate'?",
         ),
+        (["--seed", "1"], "unknown option '--seed'; did you mean '--data.seed' or '--model.seed'?"),
         (["--emaa", "1"], "unknown option '--emaa'; did you mean '--model.ema'?"),
         (["--nam=x"], "unknown option '--nam'; did you mean '--name'?"),
         (

@@ -11,6 +11,7 @@ from genstack.cli.parsing.layers import Layers, unfold
 from genstack.cli.parsing.source import Argument, choices, words
 from genstack.cli.parsing.words import suggest
 
+SHOWN = 3  # settings of one name in different places
 #: Phrases in the messages of jsonargparse 4.53, which nest from the outermost setting to the cause.
 PHRASES = {
     "key": r'Parser key "([^"]+)"',
@@ -82,12 +83,14 @@ def _unknown(command: Command, layers: Layers, place: str) -> str:
     known = layers.names(command, parent)
     beside = {one.rpartition(".")[2]: one for one in known if one.count(".") == place.count(".")}
     below = {one.rpartition(".")[2]: one for one in reversed(known)}
-    near = [beside[leaf] for leaf in get_close_matches(name, beside, n=1)]
+    near = [one for one in known if one.rpartition(".")[2] == name][:SHOWN]
+    near = near or [beside[leaf] for leaf in get_close_matches(name, beside, n=1)]
     near = near or [below[leaf] for leaf in get_close_matches(name, below, n=1, cutoff=0.8)]
     kind, (file, dot) = ("option", ("", "--")) if prefix == "--" else ("setting", (prefix, ""))
     problem = f"{file}unknown {kind} '{spell(place, dot)}'"
     if near:
-        return f"{problem}; did you mean '{spell(near[0], dot)}'?"
+        guesses = " or ".join(f"'{spell(one, dot)}'" for one in near)
+        return f"{problem}; did you mean {guesses}?"
     return f"{problem}; choose from {', '.join(spell(one, dot) for one in beside.values())}"
 
 
