@@ -69,8 +69,8 @@ COMPRESSORS = {
     "bsq": NARROW | JUDGE,
     "maskbit": NARROW | JUDGE,
     "infinity": NARROW | JUDGE | {"compressor.quantizer.scales": "1,2,3,4"},
-    "ibq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "1024"},
-    "simvq": NARROW | JUDGE | {"compressor.quantizer.codebook_size": "1024"},
+    "ibq": NARROW | JUDGE,
+    "simvq": NARROW | JUDGE,
     "dvae": {
         "compressor.network.width": "32",
         "compressor.network.entrance": "32",
