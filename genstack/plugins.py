@@ -41,12 +41,14 @@ class Plugin:
         version: hash of the file, or version of the package.
         module: full name of its module.
         files: source file of the module and of those below it, by full name.
+        fault: reason why the module of a package is not found; its parts cannot be used.
     """
 
     name: str
     version: str
     module: str
     files: Mapping[str, Path] = field(hash=False)
+    fault: BaseException | None = field(default=None, hash=False, compare=False)
 
     @property
     def installed(self) -> bool:
@@ -97,6 +99,8 @@ class Plugin:
     @contextmanager
     def _import_errors(self) -> Iterator[None]:
         try:
+            if self.fault is not None:
+                raise self.fault
             yield
         except (Exception, SystemExit) as error:  # the code of others can fail in any way
             raise UserError(f"plugin {self.name} failed to import: {self._describe(error)}") from error
@@ -128,22 +132,23 @@ def active() -> tuple[Plugin, ...]:
 
 @cache
 def installed() -> tuple[Plugin, ...]:
-    """Plugins of installed packages, by their entry points `genstack.parts`.
-
-    Raises:
-        UserError: the module of an entry point is not found.
-    """
+    """Plugins of installed packages, by their entry points `genstack.parts`; broken ones fail where used."""
     found = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.value):
         name, version = (entry.dist.name, entry.dist.version) if entry.dist else (entry.name, "")
         try:
-            spec = find_spec(entry.module)
+            found.append(Plugin(name, version, entry.module, package_files(entry.module)))
         except (Exception, SystemExit) as error:  # of packages above the module, which are imported
-            raise UserError(f"plugin {name} failed to import: {type(error).__name__}: {error}") from error
-        if spec is None or spec.origin is None:
-            raise UserError(f"plugin {name}: module {entry.module} not found; install the package again")
-        found.append(Plugin(name, version, entry.module, module_files(entry.module, Path(spec.origin))))
+            found.append(Plugin(name, version, entry.module, {}, error))
     return tuple(found)
+
+
+def package_files(module: str) -> dict[str, Path]:
+    """The files of an installed module, and of all modules below it, by full name."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"module {module} not found; install the package again")
+    return module_files(module, Path(spec.origin))
 
 
 def module_files(module: str, file: Path) -> dict[str, Path]:

@@ -33,22 +33,35 @@ def test_doctor_passes_on_a_complete_machine(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.splitlines()[-1].endswith("full; tidy up")
 
 
-def test_broken_installed_plugin_is_reported(monkeypatch, tmp_path, capsys):
-    """And does not stop the other checks."""
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("broken_parts", "ModuleNotFoundError, broken_parts.py line 1: No module named 'nothing_there'"),
+        ("missing_parts", "ModuleNotFoundError: module missing_parts not found; install the package again"),
+        ("missing_package.parts", "ModuleNotFoundError: No module named 'missing_package'"),
+        ("broken_parts.below", "ModuleNotFoundError: No module named 'nothing_there'"),
+    ],
+)
+def test_broken_installed_plugin_is_reported(monkeypatch, tmp_path, capsys, module, reason):
+    """And does not stop the other checks, or end another command in a traceback."""
     (tmp_path / "broken_parts.py").write_text("import nothing_there\n")
     metadata = tmp_path / "broken_parts-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-parts\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[genstack.parts]\nbroken = broken_parts\n")
+    (metadata / "entry_points.txt").write_text(f"[genstack.parts]\nbroken = {module}\n")
     monkeypatch.syspath_prepend(tmp_path)
     plugins.installed.cache_clear()
     try:
         assert main(["doctor", "--runs", str(tmp_path)]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert main(["config", "classes", "quantizer"]) == 2
+        assert capsys.readouterr().err == (
+            f"genstack config classes: plugin broken-parts failed to import: {reason}\n"
+        )
     finally:
         plugins.installed.cache_clear()
-    lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if line.split()[1] == "plugins"]
-    assert line.startswith("problem ") and "broken_parts.py line 1: No module named 'nothing_there'" in line
+    assert line.startswith("problem ") and reason in line
     assert len(lines) == 9
 
 

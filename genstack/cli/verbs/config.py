@@ -129,6 +129,7 @@ def classes(kind: str | None = None) -> None:
     """
     if kind is not None and kind not in BASES:
         raise UserError(unknown("kind", kind, BASES))
+    plugins.modules()  # a part of a plugin that fails to import is of no use
     for name in [kind] if kind else BASES:
         found = [part for part in subclasses(find(BASES[name])) if part.concrete]
         width = max((len(part.node.name) for part in found), default=0)
