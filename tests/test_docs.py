@@ -10,10 +10,12 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
+from pytorch_lightning.callbacks import EarlyStopping
 
 import genstack
 from genstack import plugins
@@ -365,12 +367,21 @@ def test_calls_have_the_words_of_commands():
     ]
 
 
+def test_settings_of_a_call_can_be_rebuilt():
+    steps = words({"trainer": {"max_steps": np.int64(3), "callbacks": [{"class_path": "Timer"}]}})
+    assert list(steps) == ["--trainer.max-steps=3", '--trainer.callbacks=[{"class_path": "Timer"}]']
+    with pytest.raises(UserError, match=r"object of EarlyStopping; .* \{\"class_path\": \"EarlyStopping\","):
+        list(words({"trainer": {"callbacks": [EarlyStopping("val/psnr")]}}))
+
+
 def test_broken_laws_are_named(tmp_path, capsys):
     (tmp_path / "wrong.py").write_text(
         signs().replace("grid // 2 **", "1 - grid // 2 **").replace("Signs", "Wrong"), encoding="utf-8"
     )
     assert main(["config", "check", str(tmp_path / "wrong.py")]) == 1
     said = capsys.readouterr().out
+    with pytest.raises(UserError, match="genstack config check found faults; they are printed above"):
+        genstack.run("config check", tmp_path / "wrong.py")
     assert (
         "  broken   lookup inverts quantization\n           AssertionError: Tensor-likes are not close"
         in said

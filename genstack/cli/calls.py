@@ -6,6 +6,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from genstack.cli.commands import Command
@@ -14,6 +15,9 @@ from genstack.cli.parsing.layers import Layers
 from genstack.cli.parsing.source import words as type_words
 from genstack.cli.quiet import quiet
 from genstack.cli.verb import verbs
+from genstack.errors import UserError
+
+SIGNAL = 128  # exit codes above are of signals
 
 
 def run(command: str, *places: Any, **settings: Any) -> None:
@@ -27,7 +31,7 @@ def run(command: str, *places: Any, **settings: Any) -> None:
             settings, or the part itself.
 
     Raises:
-        UserError: an invalid setting.
+        UserError: an invalid setting; or a check such as `config check` found a fault, which it printed.
         SystemExit: a signal stopped the command.
     """
     name, _, action = command.partition(" ")
@@ -37,8 +41,10 @@ def run(command: str, *places: Any, **settings: Any) -> None:
         code = dispatch(
             [*command.split(), *map(str, places), *words(without_none(settings, line) if line else settings)]
         )
-    if code:
+    if code and code > SIGNAL:
         raise SystemExit(code)
+    if code:
+        raise UserError(f"genstack {command} found faults; they are printed above")
 
 
 def without_none(settings: Mapping[str, Any], command: Command, prefix: str = "") -> dict[str, Any]:
@@ -80,6 +86,18 @@ def plain(value: Any) -> Any:
         from genstack.description import describe
 
         return as_settings(describe(value))
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if not isinstance(value, bool | int | float | str | None):
+        name = type(value).__name__
+        raise UserError(
+            f"a setting cannot be an object of {name}; expected numbers, text, paths, parts of genstack, or "
+            f'a class with its arguments: {{"class_path": "{name}", "init_args": {{...}}}}'
+        )
+    return value

@@ -72,6 +72,20 @@ def test_a_run_stops_early_and_is_complete(name, tmp_path, capsys):
     assert "a is complete. Look at" in capsys.readouterr().out
 
 
+def test_callbacks_of_a_call_are_a_class_and_its_arguments(tmp_path):
+    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/psnr", "patience": 2}}
+    genstack.train_compressor(
+        config="configs/demo/digits_compressor.yaml",
+        runs=tmp_path,
+        data={"batch_size": 4, "limit": 60},
+        log={"images": 0},
+        model={"compressor": {"network": {"width": 8, "dim": 8}}},
+        trainer={"max_steps": 20, "validate_every": 2, "callbacks": [stop]},
+    )
+    config = yaml.safe_load((tmp_path / "compressor" / "config.yaml").read_text())
+    assert config["trainer"]["callbacks"][0]["init_args"]["patience"] == 2
+
+
 @pytest.mark.slow
 def test_states_of_callbacks_survive_an_interruption(tmp_path):
     (tmp_path / "slowly.py").write_text(INTERRUPT)
