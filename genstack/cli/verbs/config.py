@@ -186,6 +186,6 @@ def _print_laws(name: str, laws: "Sequence[Law]") -> int:
             results.append("skipped")
         print(f"  {results[-1]:7}  {str(law).replace('_', ' ')}")
         print(f"           {reason}\n" * bool(reason), end="")
-    checked = len(laws) - results.count("skipped")
-    print(f"  {results.count('holds')} of {checked} laws hold")
+    others = [f", {results.count(state)} {state}" for state in ("broken", "skipped") if state in results]
+    print(f"  {results.count('holds')} of {len(laws)} laws hold{''.join(others)}")
     return results.count("broken")
