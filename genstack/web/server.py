@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,9 +46,20 @@ def serve(runs: Sequence[OpenRun], host: str, port: int) -> None:
         os.environ["GRADIO_TEMP_DIR"] = str(space.folder / "cache")
         blocks, address = launch(runs, space, host, port)
         print(f"{address} shows {', '.join(run.name for run in runs)}; Ctrl-C closes it", flush=True)
-        ended.wait()
+        while not ended.wait(1.0):  # Windows delivers no signal to a wait without an end
+            pass
         space.closing.set()
         blocks.close(verbose=False)
+
+
+def check_address(host: str) -> None:
+    """Raise a UserError if this machine does not have an address; the server would print a page of errors."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as found:
+                found.bind(address)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host} ({error.strerror}); choose another --host") from error
 
 
 @contextmanager
@@ -72,6 +84,7 @@ def launch(runs: Sequence[OpenRun], space: Workspace, host: str, port: int) -> t
 
     from genstack.web.page import STYLE, page
 
+    check_address(host)
     blocks = page(runs, space).queue(max_size=WAITING)
     theme = gr.themes.Default(
         primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]

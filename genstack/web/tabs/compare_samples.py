@@ -41,7 +41,9 @@ def build(runs: Sequence[OpenRun], space: Workspace) -> None:
 
     def job(number: int, values: Values) -> Job:
         selected = pair.select(values)
-        return widgets[runs.index(selected[0])].job(selected[number], space, values)
+        prompts = widgets[runs.index(selected[0])]
+        prompts.check_prompt(selected[1], values)
+        return prompts.job(selected[number], space, values)
 
     def show(name: str) -> list[Any]:
         return [gr.update(visible=run.name == name) for run in runs]

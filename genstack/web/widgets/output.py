@@ -31,6 +31,7 @@ class Output:
         self.use = gr.Button("Use this picture in the other tabs", visible=False, size="sm")
         self.note = gr.Markdown(visible=False)
         with gr.Accordion("The same by command or in Python", open=False, visible=False) as self.same:
+            self.files = gr.Markdown(visible=False)
             shared = {"interactive": False, "wrap_lines": True, "show_line_numbers": False, "lines": 1}
             self.command = gr.Code(language="shell", label="Command", **shared)
             self.python = gr.Code(language="python", label="Python", **shared)
@@ -38,7 +39,16 @@ class Output:
 
     @property
     def widgets(self) -> list[Any]:
-        return [self.gallery, self.use, self.note, self.same, self.command, self.python, self.save]
+        return [
+            self.gallery,
+            self.use,
+            self.note,
+            self.same,
+            self.files,
+            self.command,
+            self.python,
+            self.save,
+        ]
 
     def hide_results(self) -> dict[Any, Any]:
         """Updates that hide the results of the previous job."""
@@ -56,6 +66,10 @@ class Output:
             updates |= {
                 self.note: gr.update(value=job.note, visible=bool(job.note)),
                 self.same: gr.update(visible=True),
+                self.files: gr.update(
+                    value=f"Unpack the .zip first: they read {', '.join(job.inputs)}.",
+                    visible=bool(job.inputs),
+                ),
                 self.command: job.command,
                 self.python: job.python,
                 self.save: gr.update(value=str(job.archive()), visible=True),
@@ -91,15 +105,19 @@ def run_button(
         values: Values, request: gr.Request, progress: gr.Progress = gr.Progress()
     ) -> Iterator[dict[Any, Any]]:
         jobs = [build(values) for build in builds]
-        yield {widget: update for output in outputs for widget, update in output.hide_results().items()}
+        # each update repeats those before, since a browser may miss one that the next follows at once
+        shown = {widget: update for output in outputs for widget, update in output.hide_results().items()}
+        yield shown
         with space.request(str(request.session_hash), partial(progress, desc="sampling")) as report:
             for number, (job, output) in enumerate(zip(jobs, outputs, strict=True)):
                 share = partial(report_part, report, number, len(jobs))
                 share(0.0)
                 files: list[Path] = []
                 for files in job.make(share):
-                    yield output.show(job, files, done=False)
-                yield output.show(job, files, done=True)
+                    shown |= output.show(job, files, done=False)
+                    yield shown
+                shown |= output.show(job, files, done=True)
+                yield shown
 
     def end(request: gr.Request) -> None:
         space.stop(str(request.session_hash))

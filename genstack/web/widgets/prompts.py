@@ -15,7 +15,7 @@ class PromptWidget:
     """Widget of the prompts that a model reads; none for an unconditional one."""
 
     def __init__(self, model: Model):
-        kind = model.condition.modality.kind
+        self.kind = model.condition.modality.kind
         build: dict[str, Callable[[], tuple[Any, Settings]]] = {
             "classes": self._classes,
             "captions": self._captions,
@@ -24,7 +24,7 @@ class PromptWidget:
             "": lambda: (None, lambda value, folder: {}),
         }
         self.model = model
-        self.widget, self._settings = build[kind]()
+        self.widget, self._settings = build[self.kind]()
 
     @property
     def widgets(self) -> set[Any]:

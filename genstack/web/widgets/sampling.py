@@ -21,10 +21,8 @@ class SampleWidgets:
 
         self.prompts = PromptWidget(model)
         with gr.Row():
-            self.count = gr.Number(
-                count, label="Pictures", precision=0, minimum=1, maximum=MOST, min_width=80
-            )
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=80)
+            self.count = gr.Number(count, label="Pictures", info=f"1 to {MOST}", min_width=80)
+            self.seed = gr.Number(0, label="Seed", info="0 or more", min_width=80)
         self.place = gr.Column()  # of the button
         self.options = OptionWidgets(model)
 
@@ -34,16 +32,23 @@ class SampleWidgets:
 
     def job(self, run: OpenRun, space: Workspace, values: Values, *parts: Any) -> Samples:
         """Samples with the chosen settings, in a folder named by them and by `parts`."""
-        numbers = {"count": values[self.count], "seed": values[self.seed]}
-        absent = [name for name, value in numbers.items() if value is None]
-        if absent:
-            raise UserError(f"{absent[0]} is empty; expected a number")
+        numbers = {
+            "count": whole_number("Pictures", values[self.count]),
+            "seed": whole_number("Seed", values[self.seed]),
+        }
         options = self.options.settings(values, run.model)
         prompt = values.get(self.prompts.widget)
         fingerprint = run.model.fingerprint
         folder = new_folder(space.folder, "sample", run.name, fingerprint, numbers, options, prompt, *parts)
         settings = {**self.prompts.settings(values, folder), **numbers, **options}
         return Samples(run, folder, settings)
+
+    def check_prompt(self, run: OpenRun, values: Values) -> None:
+        """Raise a UserError if there is a prompt that another run cannot read."""
+        kind, other = self.prompts.kind, run.model.condition.modality.kind
+        if kind != other and values.get(self.prompts.widget):
+            reads = f"reads {other}" if other else "has no prompts"
+            raise UserError(f"the run {run.name} {reads}: leave {kind} empty, or choose another run")
 
 
 class OptionWidgets:
@@ -78,6 +83,8 @@ class OptionWidgets:
         default = getattr(self.model.options(), name)
         if value is None:
             return None
+        if isinstance(default, int):
+            return whole_number(name.replace("_", " "), value)
         if not isinstance(default, tuple):
             return type(default)(value)
         return tuple(parse_numbers(value, len(default), name))
@@ -92,8 +99,18 @@ class OptionWidgets:
             return gr.Slider(*offer.ends, step=0.01, **shared)
         if isinstance(offer.default, tuple):
             return gr.Textbox(info=offer.words, **shared)
-        whole = isinstance(offer.default, int)
-        return gr.Number(precision=0 if whole else None, minimum=0, info=offer.words, **shared)
+        return gr.Number(info=offer.words, **shared)
+
+
+def whole_number(name: str, value: float | None) -> int:
+    """Return a number of a widget, which may have a fraction or be empty.
+
+    Raises:
+        UserError: it is empty or not whole.
+    """
+    if value is None or value != int(value):
+        raise UserError(f"{name} must be a whole number, got {'nothing' if value is None else value}")
+    return int(value)
 
 
 def as_text(value: Any) -> Any:
