@@ -1,6 +1,7 @@
 """Conversion between picture files and images in [-1, 1]; no other file changes the range of pixels."""
 
 import errno
+import json
 import os
 import re
 import stat
@@ -317,6 +318,24 @@ def save(
     """
     values = preprocessing.to_file(rearrange(image, "c h w -> 1 c h w"))[0]
     write(Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values), path, text)
+
+
+def save_all(
+    images: Float[Tensor, "b c H W"],
+    folder: Path,
+    preprocessing: Preprocessing,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Path]:
+    """Write images as `00000.png` and so on, with index and settings in a text chunk; return the files."""
+    files = [folder / file_name(index) for index in range(len(images))]
+    for index, (image, file) in enumerate(zip(images, files, strict=True)):
+        save(image, file, preprocessing, {CHUNK: json.dumps({"index": index, **settings})})
+    return files
+
+
+def file_name(index: int) -> str:
+    """Name of an image in a folder of images that genstack makes."""
+    return f"{index:05d}.png"
 
 
 def write(

@@ -9,13 +9,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from genstack.data.images import FORMATS
+from genstack.data.images import CHUNK, FORMATS
 from genstack.data.source import Source
 from genstack.data.sources.folder import FolderSource
 from genstack.errors import UserError
 from genstack.evaluation.reference import ReferenceSet
 
-CHUNK = "genstack"  # text chunk of a PNG file with the metadata of `genstack sample`
 LISTED = 5  # unreadable images in a message
 
 

@@ -12,13 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from genstack.atomic import atomic_path, shared_folder, temporary_files
-from genstack.data.images import save
+from genstack.data.images import CHUNK, file_name, save
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load
 from genstack.errors import UserError
 from genstack.sampling.series import Series
 
-CHUNK = "genstack"  # PNG text chunk with the settings of a sample
 LIST = "samples.jsonl"
 SHEET = 64  # most images on the sheet
 Draw = Callable[[Sequence[int]], Tensor]
@@ -43,7 +42,7 @@ class Gallery:
 
     def path(self, index: int) -> Path:
         """File of a sample."""
-        return self.folder / f"{index:05d}.png"
+        return self.folder / file_name(index)
 
     def settings(self, index: int) -> str:
         """Settings of a sample as JSON: the text chunk of its PNG, and its line in the list."""

@@ -1,6 +1,5 @@
 """Decoding with changed codes: the job of `genstack decode`, and previews of alternative codes."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,14 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from genstack.cli.verbs.decode import change_codes, code_layout, decode_codes, encode_file, parse_changes
-from genstack.data.images import CHUNK, save
+from genstack.cli.verbs.decode import (
+    change_codes,
+    code_layout,
+    decode_codes,
+    encode_file,
+    parse_changes,
+    save_decoded,
+)
 from genstack.layout import CodeLayout
 from genstack.prior.editing import cells_to_pixels
 from genstack.report.codes import rank
@@ -55,10 +60,7 @@ class Decoding(Job):
         return change_codes(self.original, self.changes)
 
     def make(self, report: Report) -> Iterator[list[Path]]:
-        model = self.run.model
-        settings = {"change": [*self.settings.get("change", ())], "model": model.fingerprint}
-        image = decode_codes(model, self.codes)[0]
-        save(image, self.out, model.preprocessing, {CHUNK: json.dumps(settings)})
+        save_decoded(self.run.model, self.codes, self.changes, self.out)
         report(1.0)
         yield [self.out]
 

@@ -1,13 +1,11 @@
 """The way from one picture to another: jobs of `genstack interpolate`."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from genstack.cli.verbs.interpolate import COLUMNS, interpolate_files, make_sheet
-from genstack.data.images import CHUNK, save, write
+from genstack.cli.verbs.interpolate import interpolate_files, save_interpolation
 from genstack.errors import UserError
 from genstack.web.job import Job, Report
 
@@ -22,7 +20,7 @@ class Interpolation(Job):
 
     @property
     def out(self) -> Path:
-        return self.folder / "interpolation.png"
+        return self.folder / "pictures"
 
     @property
     def count(self) -> int:
@@ -30,17 +28,12 @@ class Interpolation(Job):
         return self.settings["count"]
 
     def make(self, report: Report) -> Iterator[list[Path]]:
-        """Write the sheet of the command, and each image as a file."""
         if self.count > MOST:
             raise UserError(f"count must be at most {MOST} on this page, got {self.count}")
         model, (first, last) = self.run.model, self.places
         images = interpolate_files(model, first, last, self.count)
-        write(make_sheet(images), self.out)
-        files = [self.folder / f"{index:05d}.png" for index in range(self.count)]
-        for index, (image, file) in enumerate(zip(images, files, strict=True)):
-            settings = {"index": index, "count": self.count, "model": model.fingerprint}
-            save(image, file, model.preprocessing, {CHUNK: json.dumps(settings)})
-            report((index + 1) / self.count)
+        files = save_interpolation(model, images, self.out)
+        report(1.0)
         yield files
 
     @property
@@ -50,12 +43,11 @@ class Interpolation(Job):
             "from pathlib import Path",
             "",
             "import genstack",
-            "from genstack.data.images import write",
-            "from genstack.data.sheet import sheet",
+            "from genstack.data.images import save_all",
             "from genstack.data.transforms import load",
             "",
             self.load,
             f"first, last = (load(file, model.preprocessing) for file in ({first}, {last}))",
             f"images = model.interpolate(first, last, {self.count})",
-            f"write(sheet(images, columns={min(self.count, COLUMNS)}), {self.path(self.out)})",
+            f"save_all(images, {self.path(self.out)}, model.preprocessing)",
         ]

@@ -75,6 +75,13 @@ class Job(ABC):
 
     @final
     @property
+    def inputs(self) -> list[str]:
+        """Files of the archive that the command reads."""
+        values = [*self.places, *self.settings.values()]
+        return [self.relative(value) for value in values if isinstance(value, Path)]
+
+    @final
+    @property
     def python(self) -> str:
         """Lines of Python as one text."""
         return "\n".join(self.lines) + "\n"

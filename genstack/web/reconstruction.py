@@ -1,6 +1,5 @@
 """A picture and its reconstruction: jobs of `genstack reconstruct`."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +9,10 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from genstack.cli.verbs.reconstruct import make_sheet, reconstruct_images
+from genstack.cli.verbs.reconstruct import FOLDERS, reconstruct_images, save_pairs
 from genstack.data import ImageData
-from genstack.data.images import CHUNK, save, write
 from genstack.losses.fidelity import psnr
-from genstack.web.job import Job, Report
+from genstack.web.job import Job, Report, literal
 
 PICTURE = "picture.png"
 
@@ -27,7 +25,7 @@ class Reconstruction(Job):
 
     @property
     def out(self) -> Path:
-        return self.folder / "reconstructions.png"
+        return self.folder / "pictures"
 
     @property
     def picture(self) -> Path:
@@ -47,12 +45,9 @@ class Reconstruction(Job):
         return f"PSNR {psnr(*self.images).item():.2f} dB"
 
     def make(self, report: Report) -> Iterator[list[Path]]:
-        """Write the sheet of the command, and the reconstruction as a file."""
-        model, file = self.run.model, self.folder / "reconstruction.png"
-        write(make_sheet(*self.images), self.out)
-        save(self.images[1][0], file, model.preprocessing, {CHUNK: json.dumps({"model": model.fingerprint})})
+        files = save_pairs(self.run.model, *self.images, self.out)
         report(1.0)
-        yield [self.picture, file]
+        yield files
 
     @property
     def lines(self) -> list[str]:
@@ -60,13 +55,12 @@ class Reconstruction(Job):
             "from pathlib import Path",
             "",
             "import genstack",
-            "import torch",
-            "from genstack.data.images import write",
-            "from genstack.data.sheet import sheet",
+            "from genstack.data.images import save_all",
             "from genstack.data.transforms import load",
             "",
             self.load,
             f"images = load({self.path(self.picture)}, model.preprocessing)[None]",
-            "pairs = torch.cat([images, model.reconstruct(images).cpu()])",
-            f"write(sheet(pairs, columns=2), {self.path(self.out)})",
+            "pairs = images, model.reconstruct(images).cpu()",
+            f"for name, part in zip({literal(FOLDERS)}, pairs):",
+            f"    save_all(part, {self.path(self.out)} / name, model.preprocessing)",
         ]

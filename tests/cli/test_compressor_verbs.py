@@ -1,5 +1,6 @@
-"""`genstack decode` on a small compressor with random weights."""
+"""`genstack decode`, `interpolate` and `reconstruct` on a small compressor with random weights."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from genstack.cli.main import main
 from genstack.cli.verbs.decode import parse_changes
 from genstack.compressor import Autoencoder, Gaussian, Strided
 from genstack.compressor.quantizers import FSQ
-from genstack.data.images import Preprocessing, read_mark
+from genstack.data.images import CHUNK, Preprocessing, read_mark
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
 from genstack.model import Model
@@ -82,6 +83,57 @@ def test_the_last_change_of_a_position_counts():
 def test_wrong_changes_are_refused(word, message):
     with pytest.raises(UserError, match=message):
         parse_changes((word,), LAYOUT)
+
+
+def written(folder: str, count: int) -> list[np.ndarray]:
+    """Pixels of the images in a folder, which hold their index."""
+    found = []
+    for index in range(count):
+        with Image.open(Path(folder) / f"0000{index}.png") as image:
+            assert json.loads(image.info[CHUNK])["index"] == index
+            found.append(np.asarray(image))
+    return found
+
+
+def test_an_interpolation_is_a_sheet_or_a_folder():
+    Image.new("RGB", (24, 16), "red").save("red.png")
+    command = ["interpolate", "run", "picture.png", "red.png", "--count", "3", "--device", "cpu"]
+    assert main([*command, "--out", "pictures"]) is main([*command, "--out", "sheet.png"]) is None
+    model = genstack.load("run")
+    ends = [model.decode(model.encode(Image.open(name)))[0] for name in ("picture.png", "red.png")]
+    first, _, last = written("pictures", 3)
+    assert np.array_equal(first, np.asarray(ends[0])) and np.array_equal(last, np.asarray(ends[1]))
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > 3 * 24
+
+
+def test_reconstructions_are_a_sheet_or_two_folders():
+    Path("source").mkdir()
+    Path("picture.png").rename("source/picture.png")
+    command = ["reconstruct", "run", "--source", "source", "--count", "1", "--device", "cpu"]
+    assert main([*command, "--out", "pictures"]) is main([*command, "--out", "sheet.png"]) is None
+    (image,), (again,) = written("pictures/images", 1), written("pictures/reconstructions", 1)
+    model = genstack.load("run")
+    assert image.shape == (16, 24, 3)
+    assert np.array_equal(again, np.asarray(model.decode(model.encode(Image.fromarray(image)))[0]))
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("sheet.jpg", "expected a name that ends in .png"),
+        ("notes", "notes is a file; expected a name that ends in .png, or a folder"),
+        ("taken", "taken/00001.png exists, and genstack did not write it"),
+    ],
+)
+def test_no_file_of_others_is_replaced(out, message, capsys):
+    Path("notes").write_text("mine")
+    Path("taken").mkdir()
+    Image.new("RGB", (24, 16), "red").save("taken/00001.png")
+    before = Path("taken/00001.png").read_bytes()
+    assert main(["interpolate", "run", "picture.png", "picture.png", "--count", "3", "--out", out]) == 2
+    assert message in capsys.readouterr().err
+    assert Path("notes").read_text() == "mine" and Path("taken/00001.png").read_bytes() == before
 
 
 def test_latents_have_no_codes_to_change(capsys):

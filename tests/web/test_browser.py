@@ -333,7 +333,7 @@ def test_reconstructions_of_two_runs_are_compared(page, picture):
     page.pictures(5)
     assert page.page.get_by_text("PSNR").locator("visible=true").count() == 2
     names = {Path(name).name for name in page.archive().namelist()}
-    assert names == {"picture.png", "reconstruction.png", "reconstructions.png", "command.sh", "again.py"}
+    assert names == {"picture.png", "00000.png", "command.sh", "again.py"}
 
 
 def test_a_training_is_followed(page, server):
@@ -362,6 +362,33 @@ def test_a_wrong_setting_is_one_sentence(page):
     page.tab("Extend")
     page.button("Sample around the picture").click()
     assert page.message() == "Choose a picture first."
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("2.5", "Pictures must be a whole number, got 2.5."),
+        ("65", "Count must be at most 64 on this page, got 65."),
+        ("-1", "Count must be at least 1, got -1."),
+    ],
+)
+def test_a_wrong_number_is_one_sentence(page, typed, message):
+    page.tab("masked")
+    page.tab("Sample")
+    page.page.get_by_label("Pictures").locator("visible=true").fill(typed)
+    page.button("Sample").first.click()
+    assert page.message() == message
+
+
+def test_a_prompt_that_the_other_run_cannot_read_is_refused(page):
+    page.tab("Compare samples")
+    page.page.get_by_role("combobox", name="and", exact=True).locator("visible=true").click()
+    page.page.get_by_role("option", name="captions").click()
+    page.page.get_by_role("combobox", name="Classes").locator("visible=true").click()
+    page.page.get_by_role("option", name="cat", exact=True).click()
+    page.page.keyboard.press("Escape")
+    page.button("Sample both").click()
+    assert page.message() == "The run captions reads captions: leave classes empty, or choose another run."
 
 
 def test_a_page_that_is_slow_to_answer_is_served(saved, tmp_path, monkeypatch):

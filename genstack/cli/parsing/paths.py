@@ -1,13 +1,14 @@
 """Paths on the command line, and paths beside a run or a published file."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from genstack import hub, models
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.data.codes.header import encoded_source
-from genstack.data.images import read_mark
+from genstack.data.images import SUFFIXES, file_name, read_mark
 from genstack.errors import UserError
 from genstack.training.files import CONFIG, METRICS
 
@@ -44,6 +45,33 @@ def check_png(out: Place) -> Path:
         )
     check_overwriting(path := Path(out))
     return path
+
+
+def check_sheet_or_folder(out: Place, parts: Sequence[str], count: int) -> Path:
+    """Return the path of a sheet to write, or of a folder for images.
+
+    Args:
+        out: a name that ends in .png for a sheet; any other name is a folder's.
+        parts: folders in it that take the images; `.` for itself.
+        count: number of images in each.
+
+    Raises:
+        UserError: a picture of another format, or a file that genstack did not write has the name.
+    """
+    path = Path(out)
+    if path.suffix.lower() in SUFFIXES:
+        return check_png(out)
+    if path.is_file():
+        raise UserError(f"{path} is a file; expected a name that ends in .png, or a folder")
+    for part in parts:
+        for index in range(count):
+            check_overwriting(path / part / file_name(index))
+    return path
+
+
+def is_sheet(out: Path) -> bool:
+    """Return True if an output is a sheet, not a folder of images."""
+    return out.suffix.lower() == ".png"
 
 
 def check_overwriting(path: Path) -> None:

@@ -3,6 +3,7 @@
 genstack decode runs/flowers rose.jpg --change 12=7 40=3
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.paths import Place, Trained, check_png
-from genstack.data.images import save
+from genstack.data.images import CHUNK, save
 from genstack.data.transforms import load as read
 from genstack.errors import UserError
 from genstack.layout import CodeLayout
@@ -42,7 +43,7 @@ def decode(
     layout = code_layout(model)
     changes = parse_changes(change, layout)
     codes = change_codes(encode_file(model, Path(picture)), changes)
-    save(decode_codes(model, codes)[0], target, model.preprocessing)
+    save_decoded(model, codes, changes, target)
     print(f"{out}: {picture} from {layout.representation}, {len(changes)} changed")
 
 
@@ -72,6 +73,13 @@ def change_codes(codes: Int[Tensor, "1 n"], changes: Mapping[int, int]) -> Int[T
     for position, code in changes.items():
         changed[0, position] = code
     return changed
+
+
+def save_decoded(model: Model, codes: Int[Tensor, "1 n"], changes: Mapping[int, int], file: Path) -> None:
+    """Decode codes, and write the picture with its settings."""
+    settings = {"change": [f"{position}={code}" for position, code in changes.items()]}
+    text = json.dumps({**settings, "model": model.fingerprint})
+    save(decode_codes(model, codes)[0], file, model.preprocessing, {CHUNK: text})
 
 
 @torch.no_grad()

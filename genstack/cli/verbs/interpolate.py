@@ -6,13 +6,12 @@ genstack interpolate runs/flowers A.png B.png --out sheet.png
 from pathlib import Path
 
 from jaxtyping import Float
-from PIL.Image import Image
 from torch import Tensor
 
 from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
-from genstack.cli.parsing.paths import Place, Trained, check_png
-from genstack.data.images import write
+from genstack.cli.parsing.paths import Place, Trained, check_sheet_or_folder, is_sheet
+from genstack.data.images import save_all, write
 from genstack.data.sheet import sheet
 from genstack.data.transforms import load as read
 from genstack.errors import UserError
@@ -29,7 +28,7 @@ def interpolate(
     out: Place = "interpolation.png",
     device: str = "auto",
 ) -> None:
-    """Interpolate between two pictures in a compressor's latents, and write a sheet.
+    """Interpolate between two pictures in a compressor's latents, and write a sheet or a folder of images.
 
     Both ends are reconstructions of the pictures. Latents are mixed before quantization.
 
@@ -38,23 +37,34 @@ def interpolate(
         first: first picture; scaled and cropped as in training.
         last: last picture.
         count: number of images, both ends included.
-        out: PNG file of the sheet.
+        out: PNG file of a sheet, or a folder for a file per image.
         device: auto, cpu, cuda or mps.
     """
-    target = check_png(out)
+    check_count(count)
+    target = check_sheet_or_folder(out, ["."], count)
     model = load(Path(run)).to(choose_device(device))
-    write(make_sheet(interpolate_files(model, Path(first), Path(last), count)), target)
+    images = interpolate_files(model, Path(first), Path(last), count)
+    if is_sheet(target):
+        write(sheet(images, columns=min(count, COLUMNS)), target)
+    else:
+        save_interpolation(model, images, target)
     print(f"{count} images from {first} to {last}: {out}")
 
 
 def interpolate_files(model: Model, first: Path, last: Path, count: int) -> Float[Tensor, "count c H W"]:
     """Interpolate between two pictures."""
-    if count < 2:
-        raise UserError(f"count must be at least 2, both ends included; got {count}")
+    check_count(count)
     one, other = (read(file, model.preprocessing) for file in (first, last))
     return model.interpolate(one, other, count).cpu()
 
 
-def make_sheet(images: Float[Tensor, "count c H W"]) -> Image:
-    """Draw the sheet."""
-    return sheet(images, columns=min(len(images), COLUMNS))
+def check_count(count: int) -> None:
+    """Raise a UserError without two ends."""
+    if count < 2:
+        raise UserError(f"count must be at least 2, both ends included; got {count}")
+
+
+def save_interpolation(model: Model, images: Float[Tensor, "count c H W"], folder: Path) -> list[Path]:
+    """Write each image as a file, with its settings; return the files."""
+    settings = {"count": len(images), "model": model.fingerprint}
+    return save_all(images, folder, model.preprocessing, settings)
