@@ -57,6 +57,8 @@ def test_site_builds_without_broken_links_and_loads_nothing_from_elsewhere(tmp_p
     sections = {part.partition('"')[0]: part for part in pages["recipes"].split('<h3 id="')[1:]}
     assert len(sections) == len(recipes)
     assert all("<table>" in text for text in sections.values())
+    small = [name for name, text in sections.items() if ">Small budget</a>: emoji at 32 px" in text]
+    assert len(small) == len(recipes) - len([*(ROOT / "configs" / "demo").glob("*.yaml")])
     assert not [name for name, text in sections.items() if "../pictures/" not in text]
     notebooks = {path.stem for path in tmp_path.glob("*.ipynb")}
     assert notebooks and all(f'href="../{name}.ipynb"' in pages[name] for name in notebooks)
