@@ -8,7 +8,7 @@ LOWEST := .venv-lowest/bin
 # Without bytecode on disk every process would compile and rewrite all modules of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-all test-lowest test-web check lint docs clean clipart
+.PHONY: help install demo test test-all test-lowest test-web test-docs check lint docs clean clipart
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -57,6 +57,10 @@ clipart: $(INSTALLED)  ## train the model of `genstack sample clipart` anew, fro
 	$(BIN)/genstack sample runs/clipart-prior --captions docs/pictures/unseen.txt --count 20 --out runs/clipart-unseen \
 		--temperature 0.6 --guidance 3 --save-preset default
 	$(BIN)/genstack export runs/clipart-prior --half --licence cc0-1.0 --out runs/clipart
+
+test-docs: $(INSTALLED)  ## build the site in a test, and run the tutorials as notebooks; installs mkdocs-material
+	@$(BIN)/python -c 'import material, mkdocstrings, jupytext' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m pytest tests/test_site.py tests/test_tutorials.py
 
 docs: $(INSTALLED)  ## build the site of docs/ in site/; broken links are errors
 	@$(BIN)/python -c 'import material, mkdocstrings, jupytext' 2> /dev/null || $(BIN)/python -m pip install --quiet --editable '.[docs]'
