@@ -24,6 +24,7 @@ LINKED = (
 )
 LINK = re.compile(r"\[([^]]*)\]\((?!https?:|#)([^)\s#]+)")
 SMALL_BUDGET = "<!-- written by benchmarks/results.py -->"  # the tables below it are of small networks
+NOTE = "[Small budget](docs/results.md#the-small-budget): emoji at 32 px, a smaller network, 300 steps."
 FULL = 116  # letters of a line in a comment, after its mark
 #: Pictures that a recipe made, by stage and name.
 PICTURES = {
@@ -177,7 +178,7 @@ def numbers(recipe: str) -> Iterator[str]:
             end = next(below for below in range(number, len(lines)) if not lines[below].startswith("|"))
             shown = [*lines[top : top + 2], *(lines[top + 2 : end] if number == top else [line]), ""]
             if number > measured and not told:
-                yield "[Small budget](docs/results.md#the-small-budget): emoji at 32 px, a smaller network, 300 steps.\n"
+                yield f"{NOTE}\n"
                 told = True
             plain = re.sub(r"\[([^]]*)\]\(\.\./[^)]*\)", r"\1", "\n".join(shown))
             yield plain.replace("](#", "](docs/results.md#").replace("](pictures/", "](docs/pictures/")
