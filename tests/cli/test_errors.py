@@ -303,16 +303,16 @@ def test_main_prints_one_line_and_exits_with_two(capsys):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "out"),
     [
-        ["reconstruct", "RUN"],
-        ["interpolate", "RUN", "A", "B"],
-        ["decode", "RUN", "A"],
-        ["data", "check", "digits"],
+        (["reconstruct", "RUN"], "sheet.jpg"),
+        (["interpolate", "RUN", "A", "B"], "sheet.JPG"),
+        (["decode", "RUN", "A"], "sheet.jpg"),
+        (["decode", "RUN", "A"], "folder/"),
+        (["data", "check", "digits"], "sheet"),
+        (["data", "check", "digits"], "sheet.jpg"),
     ],
-    ids=" ".join,
 )
-@pytest.mark.parametrize("out", ["sheet", "sheet.jpg", "folder/"])
 def test_pictures_have_names_that_end_in_png(capsys, words, out):
     assert main([*words, "--out", out]) == 2
     name = "data check" if words[0] == "data" else words[0]
