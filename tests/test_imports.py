@@ -31,6 +31,7 @@ SLOW = ("pytorch_lightning", "torchmetrics", "torchvision", "torch._dynamo")
 ORDER = (
     *(
         "errors",
+        "yaml_files",
         "plugins",
         "discovery",
         "atomic",

@@ -9,11 +9,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genstack import hub
 from genstack.checkpoints.damage import file_errors
 from genstack.errors import UserError
+from genstack.yaml_files import read_yaml
 
 LARGEST = 2**16  # bytes of a note
 
@@ -120,10 +119,7 @@ def read_note(path: Path) -> Mapping[str, Any]:
         return {}
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} is larger than {LARGEST} bytes; expected lines such as `heads: 16`")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    found = read_yaml(path)
     if not isinstance(found, dict) or not found.keys() <= NAMES.keys():
         raise UserError(
             f"invalid note {path}; expected lines `name: value` with the names {', '.join(NAMES)}"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genstack.errors import UserError
+from genstack.yaml_files import read_yaml
 
 WANDB_ID = "wandb_id"
 
@@ -48,7 +48,7 @@ class Logging:
                     save_dir=folder,
                     offline=self.wandb == "offline",
                     resume="allow",
-                    config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+                    config=read_yaml(folder / "config.yaml"),
                 )
             )
         return loggers

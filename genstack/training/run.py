@@ -29,6 +29,7 @@ from genstack.training.files import CONFIG, METRICS
 from genstack.training.loggers import Logging
 from genstack.training.sharded_checkpoint import REST, ShardedStrategy
 from genstack.training.training import Training
+from genstack.yaml_files import Loader, read_yaml
 
 FORMAT_VERSION = 2  # of config.yaml
 #: Settings that cannot change once a run has begun.
@@ -224,7 +225,7 @@ class Run:
                     f"--name, or continue it with: genstack train resume {self.folder}"
                 )
             return False
-        self.new_config = yaml.safe_load(yaml.safe_dump(config))  # as it will be read
+        self.new_config = yaml.load(yaml.safe_dump(config), Loader)  # as it will be read
         self.write_config(config)
         return True
 
@@ -252,10 +253,7 @@ class Run:
             return self.new_config
         if not path.is_file():
             raise UserError(f"{self.folder} is not a run: {CONFIG} not found")
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        config = read_yaml(path)
         version = config.pop("format_version", None) if isinstance(config, dict) else None
         if version != FORMAT_VERSION:
             raise UserError(

@@ -66,6 +66,15 @@ def test_damaged_config_is_one_line(folder: Path, capsys, text: str) -> None:
     assert "config.yaml" in message and message.count("\n") == 1
 
 
+def test_a_setting_given_twice_in_a_config_is_refused(folder: Path, capsys) -> None:
+    config = folder / "config.yaml"
+    text = config.read_text().replace("trainer:\n", "trainer:\n  max_steps: 4\n")
+    config.write_text(text)
+    assert main(["train", "resume", str(folder)]) == 2
+    assert "max_steps is given twice; keep one" in capsys.readouterr().err
+    assert config.read_text() == text
+
+
 @pytest.mark.parametrize("content", [b"", b"junk" * 100])
 def test_damaged_checkpoint_is_one_line(folder: Path, capsys, content: bytes) -> None:
     (folder / "checkpoints" / "last.ckpt").write_bytes(content)

@@ -9,9 +9,9 @@ import yaml
 from genstack import models
 from genstack.cli.commands import Command
 from genstack.cli.parsing.paths import expand
-from genstack.cli.parsing.recipes import Loader
 from genstack.cli.parsing.source import Argument, Part, choices, words
 from genstack.errors import UserError
+from genstack.yaml_files import Loader
 
 #: Types of lists of numbers, and of unions of these with numbers and None.
 NUMBERS = re.compile(r"(?=.*(tuple|list)\[)(int|float|None|tuple|list|[][ ,.|])+")

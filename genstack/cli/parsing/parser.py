@@ -19,9 +19,10 @@ from genstack.cli.parsing import source
 from genstack.cli.parsing.errors import explain, read_error
 from genstack.cli.parsing.layers import Layers, nest
 from genstack.cli.parsing.paths import expand
-from genstack.cli.parsing.recipes import Loader, read
+from genstack.cli.parsing.recipes import read
 from genstack.cli.parsing.words import name_values, split
 from genstack.errors import UserError
+from genstack.yaml_files import Loader
 
 Flags = TypeVar("Flags")
 #: Packages whose classes settings can name.

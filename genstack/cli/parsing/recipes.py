@@ -6,49 +6,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import genstack
 from genstack import plugins
 from genstack.errors import UserError
+from genstack.yaml_files import read_yaml
 
 #: Folders that may hold `configs`: data files of an installed package, or a clone.
 HOMES = (Path(sysconfig.get_path("data")) / "share" / "genstack", Path(genstack.__file__).parents[1])
 MAX_SETTINGS = 10_000  # in one file
-
-
-class Loader(yaml.SafeLoader):
-    """Plain values only; `1e-3` is a number, and `off`, `on`, `yes` and `no` are words (as in YAML 1.2)."""
-
-    yaml_implicit_resolvers = {
-        first: [
-            (tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":float", ":timestamp"))
-        ]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Build a mapping whose keys are unique."""
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value} is given twice; keep one", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF|nan|NaN|NAN))$"
-    ),
-    list("-+0123456789."),
-)
 
 
 def title(file: Path) -> str:
@@ -79,13 +44,7 @@ def read(file: Path, stage: str = "") -> dict:
     if not file.is_file():
         problem = "is a folder, expected a file" if file.exists() else "not found"
         raise UserError(f"recipe '{named}' {problem}; {suggest_recipe(named)}")
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{file}, line {line}: {' '.join(str(error.problem).split())}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"{file} is not a YAML file") from None
+    content = read_yaml(file)
     if content is None:
         return {}
     if not isinstance(content, dict):
