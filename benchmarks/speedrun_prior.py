@@ -144,6 +144,7 @@ MODELS: dict[str, tuple[Callable[[Codes, tuple[int, int, int]], nn.Module], Opti
     "Autoregressive, untied": (prior(Autoregressive, tied=False), ADAMW),
     "Autoregressive, rotary alone": (prior(Autoregressive, positions="rotary"), ADAMW),
     "Autoregressive, no dropout": (prior(Autoregressive, dropout=0.0), ADAMW),
+    "Autoregressive, dropout 0.1": (prior(Autoregressive, dropout=0.1), ADAMW),
     "Autoregressive, dropout 0.2": (prior(Autoregressive, dropout=0.2), ADAMW),
     "Autoregressive, dropout 0.3": (prior(Autoregressive, dropout=0.3), ADAMW),
     "Autoregressive, dropout 0.4": (prior(Autoregressive, dropout=0.4), ADAMW),
@@ -186,6 +187,8 @@ def learn(name: str, pictures: str, codes: Codes, seed: int, given: argparse.Nam
     make, plan = MODELS[name]
     torch.manual_seed(seed)
     model = make(codes, tuple(given.shape)).train()
+    if getattr(model, "repetitive", False):
+        model.transformer.set_dropout(given.steps * BATCH / len(codes.train))  # as a training does
     optimizer, schedule = plan.optimizer([model], given.steps)
     generator, waiting = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.int64)
     nats, spent = {}, 0.0
