@@ -1,21 +1,27 @@
 """The contract of sources: images by number, each with a key and a label."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
+from PIL.Image import Image
 from torch import Tensor
 
-from genstack.data.images import Preprocessing, grey_bits, open_picture
+from genstack.data.images import ENDINGS, Preprocessing, grey_bits, open_picture
 from genstack.data.split import hash_keys
 from genstack.errors import UserError
 
 OWN = "pictures that genstack wrote"
 FURTHER = "further pages or frames (the first of a file is read)"
+#: Endings of formats that allow several pages or frames.
+MULTIFRAME = (*ENDINGS["TIFF"], *ENDINGS["GIF"], *ENDINGS["WEBP"], ".apng")
+MOST_COUNTED = 1000  # files whose frames are counted
 
 
 @dataclass(frozen=True)
@@ -129,10 +135,28 @@ class FileSource(Source):
 
     def info(self, number: int) -> PictureInfo:
         with open_picture(*self.file(number)) as picture:
-            return PictureInfo(picture.height, picture.width, picture.mode, getattr(picture, "n_frames", 1))
+            return PictureInfo(picture.height, picture.width, picture.mode, frames(picture))
 
     def image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         return preprocessing.read(*self.file(number))
 
     def condition_image(self, number: int, preprocessing: Preprocessing) -> Float[Tensor, "c h w"]:
         return preprocessing.read(*self.condition_file(number))
+
+
+def frames(picture: Image) -> int:
+    """Number of pages or frames of an open picture."""
+    return getattr(picture, "n_frames", 1)
+
+
+def further_frames(files: Iterable[tuple[Path | bytes, str]]) -> int:
+    """Count the pages and frames beyond the first of each file, in the first MOST_COUNTED files.
+
+    Args:
+        files: path or content of each, and its name for messages.
+    """
+    count = 0
+    for file, name in islice(files, MOST_COUNTED):
+        with suppress(UserError), open_picture(file, name) as picture:
+            count += frames(picture) - 1
+    return count

@@ -21,11 +21,12 @@ from genstack.atomic import atomic_path, exclusive
 from genstack.data.cache import cache
 from genstack.data.images import SUFFIXES, UNREAD
 from genstack.data.remote import Remote, fetch
+from genstack.data.source import FURTHER, MULTIFRAME, further_frames
 from genstack.data.split import hash_key
 from genstack.data.tar import DamagedTarError, Member, members
 from genstack.errors import UserError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MOST_MAPPED = 4096  # indices; Linux allows a process 65,530 maps
 PARTS = ("image", "condition", "caption", "json")
 LONGEST = {"image": 2**28, "condition": 2**28, "caption": 2**16, "json": 2**20, "label": 2**20}
@@ -41,8 +42,9 @@ OMITTED = (
     "links and sparse files (`tar --dereference --hard-dereference` stores contents)",
     ".json members that are not a JSON object",
     "members beside a picture with other endings than .txt, .cls, .json and .condition.png",
+    FURTHER,
 )
-DOTTED, BARE, EXTRA, LARGE, UNKNOWN, LINKED, NOT_JSON, OTHER = range(len(OMITTED))
+DOTTED, BARE, EXTRA, LARGE, UNKNOWN, LINKED, NOT_JSON, OTHER, FRAMES = range(len(OMITTED))
 
 
 @dataclass
@@ -215,6 +217,9 @@ def index(path: Path, length: int) -> tuple[np.ndarray, list[int], str]:
         except DamagedTarError as error:
             damage = str(error)
         grouped, omitted = samples(whole)
+        images = [sample.parts["image"] for sample in grouped]
+        several = (image for image in images if image.name.lower().endswith(MULTIFRAME))
+        omitted[FRAMES] = further_frames((content(file, image), image.name) for image in several)
         omitted[LINKED] = sum(bool(role_of(split_name(name)[1])) for name in links)
         for sample in grouped:
             known = parse_json(content(file, sample.parts["json"])) if "json" in sample.parts else {}

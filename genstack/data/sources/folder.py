@@ -2,13 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
 
 from genstack.data.images import ENDINGS, SHEET, SUFFIXES, UNREAD, read_mark
-from genstack.data.source import FURTHER, OWN, FileSource
+from genstack.data.source import FURTHER, MULTIFRAME, OWN, FileSource, further_frames
 from genstack.data.text import Names, clean, existing, natural_key
 from genstack.errors import UserError
 
@@ -17,7 +16,6 @@ RUN = (
     {"model.json", "model.safetensors"},
 )  # files that mark a run's folder
 HIDDEN = "hidden pictures (names that begin with a dot)"
-MOST_COUNTED = 1000  # files whose frames are counted
 
 
 class FolderSource(FileSource):
@@ -80,19 +78,9 @@ class FolderSource(FileSource):
 
     @property
     def omitted(self) -> dict[str, int]:
-        further = sum(self._frames(number) - 1 for number in islice(self._multiframe(), MOST_COUNTED))
+        several = (number for number, file in enumerate(self.files) if file.lower().endswith(MULTIFRAME))
+        further = further_frames(map(self.file, several))
         return self.listing.omitted | ({FURTHER: further} if further else {})
-
-    def _multiframe(self) -> Iterator[int]:
-        """Numbers of the files whose format allows several pages or frames."""
-        endings = (*ENDINGS["TIFF"], *ENDINGS["GIF"], *ENDINGS["WEBP"], ".apng")
-        return (number for number, file in enumerate(self.files) if file.lower().endswith(endings))
-
-    def _frames(self, number: int) -> int:
-        try:
-            return self.info(number).frames
-        except UserError:
-            return 1
 
     def file(self, number: int) -> tuple[Path, str]:
         return self.path(number), str(self.path(number))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 from unicodedata import normalize
 
-from genstack.data.source import FileSource
+from genstack.data.source import FURTHER, MULTIFRAME, FileSource, further_frames
 from genstack.data.text import Names, clean, encodable, existing, natural_key
 from genstack.errors import UserError
 
@@ -92,6 +92,12 @@ class ManifestSource(FileSource):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def omitted(self) -> dict[str, int]:
+        several = (number for number, row in enumerate(self.rows) if row.path.lower().endswith(MULTIFRAME))
+        further = further_frames(map(self.file, several))
+        return {FURTHER: further} if further else {}
 
     def key(self, number: int) -> str:
         return normalize("NFC", self.rows[number].path)

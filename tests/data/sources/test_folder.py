@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shutil
+import tarfile
 from pathlib import Path
 from unicodedata import normalize
 
@@ -196,12 +197,19 @@ def test_error_of_empty_folder_counts_unread_files(tmp_path):
         open_source(str(tmp_path))
 
 
-def test_additional_pages_and_frames_are_counted(tmp_path):
+@pytest.mark.parametrize("name", ["", "list.csv", "shard.tar"])
+def test_additional_pages_and_frames_are_counted(name, tmp_path):
     pages = [Image.new("L", (9, 9), shade) for shade in range(5)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     pages[0].save(tmp_path / "b.gif", save_all=True, append_images=[Image.new("L", (9, 9), 200)])
     put(tmp_path, "c.png")
-    assert open_source(str(tmp_path)).omitted == {"further pages or frames (the first of a file is read)": 5}
+    files = ["a.tif", "b.gif", "c.png"]
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for file in files:
+            shard.add(tmp_path / file, file)
+    (tmp_path / "list.csv").write_text("\n".join(["path", *files]))
+    further = "further pages or frames (the first of a file is read)"
+    assert open_source(str(tmp_path / name)).omitted.get(further) == 5
 
 
 def test_classes_whose_names_are_not_utf8_have_a_name(tmp_path):
