@@ -17,7 +17,6 @@ from genstack.checkpoints.model_file import load
 from genstack.cli.parsing.device import choose_device
 from genstack.cli.parsing.edit import parse_size
 from genstack.cli.parsing.paths import Place, Trained, check_sheet_or_folder, is_sheet
-from genstack.cli.parsing.stages import run_data
 from genstack.data import ImageData
 from genstack.data.images import save_all, write
 from genstack.data.sheet import sheet
@@ -61,6 +60,8 @@ def reconstruct(
         model.compressor.layout(height, width)  # refuses sizes that do not fit
         data = ImageData.for_model(replace(preprocessing, height=height, width=width), source)
     elif (Path(run) / CONFIG).is_file():
+        from genstack.cli.parsing.stages import run_data  # imports all of training, which takes seconds
+
         data = run_data(Path(run))
     else:
         raise UserError(f"{run} was not trained here and has no held-out images; add --source")
