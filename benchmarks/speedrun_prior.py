@@ -187,8 +187,6 @@ def learn(name: str, pictures: str, codes: Codes, seed: int, given: argparse.Nam
     make, plan = MODELS[name]
     torch.manual_seed(seed)
     model = make(codes, tuple(given.shape)).train()
-    if getattr(model, "repetitive", False):
-        model.transformer.set_dropout(given.steps * BATCH / len(codes.train))  # as a training does
     optimizer, schedule = plan.optimizer([model], given.steps)
     generator, waiting = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.int64)
     nats, spent = {}, 0.0
@@ -196,6 +194,8 @@ def learn(name: str, pictures: str, codes: Codes, seed: int, given: argparse.Nam
         if len(waiting) < BATCH:
             waiting = torch.randperm(len(codes.train), generator=generator)
         chosen, waiting = waiting[:BATCH], waiting[BATCH:]
+        if getattr(model, "repetitive", False):
+            model.transformer.set_dropout((step - 1) * BATCH / len(codes.train))  # as a training does
         begun = time.process_time()
         with torch.autocast("cpu", torch.bfloat16):
             batch = codes.train[chosen], codes.labels[chosen]

@@ -21,6 +21,8 @@ from genstack.transformer.neighbors import NeighborEmbedding
 from genstack.transformer.positions import PositionEmbedding
 from genstack.transformer.transformer import Transformer
 
+ASSUMED_PASSES = 2.0  # over the images, in a training that does not say
+
 
 class Autoregressive(Sequential):
     """Predict the next code from the condition and the codes so far, by a transformer.
@@ -70,6 +72,7 @@ class Autoregressive(Sequential):
         self.neighbor_embedding = NeighborEmbedding(layout, backbone.width, regions[0]) if neighbors else None
         self.prefix_length = backbone.causal_prefix_length(condition.length)
         self.transformer = Transformer(layout, backbone, self.prefix_length)
+        self.transformer.set_dropout(ASSUMED_PASSES)
         self.head = symbols.head(self.codes, bias=backbone.head_bias)
         self.distribution = symbols.distribution(layout.codebook_size, backbone)
 

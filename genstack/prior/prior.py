@@ -41,7 +41,7 @@ class Prior(nn.Module, ABC):
     #: Schedules of the temperature over sampling that it supports.
     temperature_schedules: ClassVar[tuple[str, ...]] = ("constant",)
     #: True if each pass over an image trains the same predictions, which a network memorizes; a null
-    #: `Backbone.dropout` then grows with the passes. Random masks, orders, noise or times prevent this.
+    #: `Backbone.dropout` then grows from pass to pass. Random masks, orders, noise or times prevent this.
     repetitive: ClassVar[bool] = False
     #: Sampling steps if `SamplingOptions.steps` is 0; None if their number is fixed.
     steps: int | None = None

@@ -135,22 +135,21 @@ class PriorTraining(Training[Prior]):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        for transformer in self.transformers:
-            transformer.set_dropout(self.repeated_passes(self.trainer.max_steps))
         self.model.fit(
             self.compressor.compressor, self.posteriors(min(FITTED, len(self.data.split.training)))
         )
         for ours, theirs in zip(self.ema.module.buffers(), self.model.buffers(), strict=True):
             ours.copy_(theirs)
 
-    def repeated_passes(self, max_steps: int) -> float:
-        """Passes over the images that train the same predictions."""
-        return self.passes(max_steps) if self.model.repetitive else 0.0
+    def repeated_passes(self, steps: int) -> float:
+        """Passes over the images in so many steps, if each trains the same predictions."""
+        return self.passes(steps) if self.model.repetitive else 0.0
 
     def optimization_summary(self, max_steps: int) -> str:
-        passes = self.repeated_passes(max_steps)
-        shares = {each.backbone.dropout_in(passes) for each in self.transformers} - {0.0}
-        dropout = " and ".join(f"{share:g}" for share in sorted(shares))
+        passes = (0.0, self.repeated_passes(max_steps - 1))
+        found = {each.backbone.dropout_after(count) for each in self.transformers for count in passes}
+        shares = sorted(found - {0.0})
+        dropout = " to ".join(f"{share:g}" for share in dict.fromkeys([*shares[:1], *shares[-1:]]))
         return super().optimization_summary(max_steps) + (f", dropout {dropout}" if dropout else "")
 
     @torch.no_grad()
@@ -171,6 +170,8 @@ class PriorTraining(Training[Prior]):
 
     def objective(self, batch: Batch | EncodedBatch) -> Tensor:
         self.model.before_step(self.global_step / self.trainer.max_steps)
+        for transformer in self.transformers:
+            transformer.set_dropout(self.repeated_passes(self.global_step))
         return self.model.loss(*self.encode(batch, self.model))
 
     def image_sheet(self, count: int) -> PIL.Image.Image:

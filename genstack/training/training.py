@@ -89,9 +89,9 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
             for network in self.networks_to_compile():
                 network.compile()
 
-    def passes(self, max_steps: int) -> float:
+    def passes(self, count: int) -> float:
         """How often so many steps read each training image; 0 for endless training (-1)."""
-        return max(0, max_steps) * self.data.batch_size / len(self.data.split.training)
+        return max(0, count) * self.data.batch_size / len(self.data.split.training)
 
     def optimization_summary(self, max_steps: int) -> str:
         """Describe the length of a training and its optimization."""

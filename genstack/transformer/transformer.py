@@ -68,7 +68,7 @@ class Layer(nn.Module):
         self.attention = Attention(backbone)
         self.feedforward_norm = normalization(backbone)
         self.feedforward = feedforward(backbone)
-        self.dropout = nn.Dropout(backbone.dropout_in())
+        self.dropout = nn.Dropout(backbone.dropout_after())
 
     def forward(
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
@@ -88,7 +88,7 @@ class PostNormLayer(nn.Module):
         self.attention_norm = normalization(backbone)
         self.feedforward = feedforward(backbone)
         self.feedforward_norm = normalization(backbone)
-        self.dropout = nn.Dropout(backbone.dropout_in())
+        self.dropout = nn.Dropout(backbone.dropout_after())
 
     def forward(
         self, tokens: Float[Tensor, "b n width"], rotation: Rotation | None, mask: Mask, cache: Cache | None
@@ -111,7 +111,7 @@ class AdaLNLayer(nn.Module):
         self.modulation = (
             SharedModulation(backbone.width, 6) if shared else Modulation(backbone.width, 6, gates=2)
         )
-        self.dropout = nn.Dropout(backbone.dropout_in())
+        self.dropout = nn.Dropout(backbone.dropout_after())
 
     def forward(
         self,
@@ -139,7 +139,7 @@ def layer(backbone: Backbone) -> nn.Module:
     if not backbone.cross_attention:
         return result
     return CrossAttentionLayer(
-        normalization(backbone), CrossAttention(backbone), result, backbone.dropout_in()
+        normalization(backbone), CrossAttention(backbone), result, backbone.dropout_after()
     )
 
 
@@ -187,7 +187,7 @@ class Transformer(nn.Module):
         self.key_values = nn.ModuleList(
             KeyValue(backbone) for _ in range(backbone.depth if backbone.cross_attention else 0)
         )
-        self.dropout = nn.Dropout(backbone.dropout_in())
+        self.dropout = nn.Dropout(backbone.dropout_after())
         self.norm = last_norm(backbone)
         self.skips = skips(backbone)
         self.shared = Modulation(width, 6, gates=2) if backbone.adaln == "shared" else None
@@ -205,10 +205,10 @@ class Transformer(nn.Module):
         self.steps = small_table(prefix_length + layout.length if backbone.adaln_steps else 0, width)
 
     def set_dropout(self, passes: float) -> None:
-        """Set the dropout of a training that repeats its predictions so many times."""
+        """Set the dropout after so many passes over the same predictions."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
-                module.p = self.backbone.dropout_in(passes)
+                module.p = self.backbone.dropout_after(passes)
 
     def forward(
         self,
