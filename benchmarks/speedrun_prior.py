@@ -32,7 +32,7 @@ from genstack.prior.masked import Masked
 from genstack.prior.prior import Prior
 from genstack.prior.random_order import RandomOrder
 from genstack.training.optimization import Optimization, clip
-from genstack.transformer.backbone import Backbone
+from genstack.transformer.backbone import FEWEST_PASSES, Backbone
 
 SIDE = 64  # pixels
 BATCH = 32
@@ -194,8 +194,9 @@ def learn(name: str, pictures: str, codes: Codes, seed: int, given: argparse.Nam
         if len(waiting) < BATCH:
             waiting = torch.randperm(len(codes.train), generator=generator)
         chosen, waiting = waiting[:BATCH], waiting[BATCH:]
-        if getattr(model, "repetitive", False):
-            model.transformer.set_dropout((step - 1) * BATCH / len(codes.train))  # as a training does
+        if getattr(model, "repetitive", False):  # as in a training
+            grows = given.steps * BATCH / len(codes.train) >= FEWEST_PASSES
+            model.transformer.set_dropout((step - 1) * BATCH / len(codes.train) if grows else 0.0)
         begun = time.process_time()
         with torch.autocast("cpu", torch.bfloat16):
             batch = codes.train[chosen], codes.labels[chosen]

@@ -23,6 +23,7 @@ from genstack.prior import Prior, SamplingOptions, image_seeds
 from genstack.training.held_out import held_out
 from genstack.training.optimization import Optimization
 from genstack.training.training import Training
+from genstack.transformer.backbone import FEWEST_PASSES
 from genstack.transformer.transformer import Transformer
 
 FITTED = 1024  # training images from which a prior measures latents
@@ -141,12 +142,13 @@ class PriorTraining(Training[Prior]):
         for ours, theirs in zip(self.ema.module.buffers(), self.model.buffers(), strict=True):
             ours.copy_(theirs)
 
-    def repeated_passes(self, steps: int) -> float:
-        """Passes over the images in so many steps, if each trains the same predictions."""
-        return self.passes(steps) if self.model.repetitive else 0.0
+    def repeated_passes(self, steps: int, max_steps: int) -> float:
+        """Passes over the images in so many steps, if a training repeats the same predictions often."""
+        often = self.model.repetitive and self.passes(max_steps) >= FEWEST_PASSES
+        return self.passes(steps) if often else 0.0
 
     def optimization_summary(self, max_steps: int) -> str:
-        passes = (0.0, self.repeated_passes(max_steps - 1))
+        passes = (0.0, self.repeated_passes(max_steps - 1, max_steps))
         found = {each.backbone.dropout_after(count) for each in self.transformers for count in passes}
         shares = sorted(found - {0.0})
         dropout = " to ".join(f"{share:g}" for share in dict.fromkeys([*shares[:1], *shares[-1:]]))
@@ -171,7 +173,7 @@ class PriorTraining(Training[Prior]):
     def objective(self, batch: Batch | EncodedBatch) -> Tensor:
         self.model.before_step(self.global_step / self.trainer.max_steps)
         for transformer in self.transformers:
-            transformer.set_dropout(self.repeated_passes(self.global_step))
+            transformer.set_dropout(self.repeated_passes(self.global_step, self.trainer.max_steps))
         return self.model.loss(*self.encode(batch, self.model))
 
     def image_sheet(self, count: int) -> PIL.Image.Image:

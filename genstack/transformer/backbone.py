@@ -9,6 +9,7 @@ from genstack.errors import UserError
 #: Dropout in the first pass of a training over its images, in the second, in the third, and from the fourth
 #: on, measured in benchmarks/README.md, "Dropout".
 DROPOUT = (0.1, 0.2, 0.3, 0.4)
+FEWEST_PASSES = 5  # of a training whose dropout grows; a shorter one memorizes little
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Backbone:
             unit: to unit length, with a learned temperature per head (arXiv:2010.04245). layer: layer norm
             (RAR). width: root mean square over all heads together, without weights (Halton-MaskGIT).
         dropout: share of values dropped from the embedded tokens and from the output of each sub-layer.
-            null: 0.1; with `Autoregressive` 0.1 in the first pass of a training over its images, 0.2 in the
-            second, 0.3 in the third and 0.4 from the fourth on. A loop of yours sets it by
-            `Transformer.set_dropout`; until then it is 0.3.
+            null: 0.1; with `Autoregressive`, in a training of 5 passes over its images or more, 0.1 in the
+            first pass, 0.2 in the second, 0.3 in the third and 0.4 from the fourth on. A loop of yours sets
+            it by `Transformer.set_dropout`; until then it is 0.3.
         bias: give linear layers (and layer norms) biases.
         checkpoint: recompute activations in the backward pass: less memory, more time.
         rounding: see `ratio`.
