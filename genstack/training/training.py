@@ -95,7 +95,7 @@ class Training(pl.LightningModule, ABC, Generic[Learner]):
 
     def optimization_summary(self, max_steps: int) -> str:
         """Describe the length of a training and its optimization."""
-        passes = f" ({self.passes(max_steps):.3g} passes)" if max_steps > 0 else ""
+        passes = f" ({self.passes(max_steps):.3g} epochs)" if max_steps > 0 else ""
         return (
             f"{max_steps} steps of {self.data.batch_size} images{passes}, "
             f"learning rate {self.optimization.learning_rate:g}"

@@ -63,7 +63,7 @@ def test_a_training_names_its_dropout(dropout, steps, expected):
     """4 of at most 11 images a step; it grows from 5 passes on."""
     words = prior_training(Autoregressive, dropout).optimization_summary(steps)
     assert words.partition(", dropout ")[2] == expected
-    assert ("passes" in words) == (steps > 0)
+    assert ("epochs" in words) == (steps > 0)
 
 
 @pytest.mark.parametrize("dropout", [None, 0.3])
