@@ -161,9 +161,14 @@ class ImageData(Data):
             f"images, seen at {height} x {width} with {self.channels} channel{'s' * (self.channels > 1)}"
         )
 
-    def notices(self) -> list[str]:
+    @property
+    def unread(self) -> list[str]:
+        """A line about what looks like data in the source and is not read; [] for nothing."""
         omitted = ", ".join(f"{count} {what}" for what, count in self.catalog.omitted.items())
-        return [f"{self.source} also holds, unread: {omitted}"] * bool(omitted) + super().notices()
+        return [f"{self.source} also holds, unread: {omitted}"] * bool(omitted)
+
+    def notices(self) -> list[str]:
+        return self.unread + super().notices()
 
 
 def height_and_width(resolution: int | tuple[int, int] | str) -> tuple[int, int]:

@@ -41,7 +41,7 @@ SUFFIXES = tuple(ending for endings in ENDINGS.values() for ending in endings)
 #: Endings of data that is not read: pictures in other formats, tables and archives.
 UNREAD = re.compile(
     r"\.(hei[cf]|hif|avifs?|jxl|jp2|j2k|jpx|jxr|svg|psd|eps|ico|tga|pcx|p[pgbn]m|exr|hdr|dng|cr[23]|nef|arw|orf|rw2|raf"
-    r"|dcm|npy|npz|mp4|mov|parquet|arrow|tar|zip)$",
+    r"|dcm|npy|npz|mp4|mov|avi|webm|mkv|parquet|arrow|tar|t?gz|zip|7z|rar|tfrecords?|h5|hdf5|lmdb|mdb)$",
     re.IGNORECASE,
 )
 CHUNK = "genstack"  # text chunk of the PNG files that genstack writes

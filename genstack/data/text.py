@@ -1,5 +1,6 @@
 """Text from outside: encoding, accents of paths, natural order, and compact storage of many names."""
 
+import os
 import re
 from array import array
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,11 @@ def encodable(text: str, errors: str = "strict") -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def expand(place: str | Path) -> Path:
+    """Replace `~` and `~name` by a home folder; names that no user has stay as they are."""
+    return Path(os.path.expanduser(place))  # noqa: PTH111 - that of Path raises for unknown names
 
 
 def existing(path: Path) -> Path:

@@ -158,6 +158,11 @@ def test_class_names_may_contain_commas(text, expected):
     assert class_names(text, ("cat", "tench, Tinca tinca", "a", "a,b", "a,b,c", "#7")) == expected
 
 
+def test_class_names_may_begin_with_a_space_and_have_accents_in_either_form():
+    known = (" lead", "caf\u00e9", "cat")
+    assert class_names(" lead,cafe\u0301, cat", known) == known
+
+
 def test_empty_class_list_is_rejected():
     with pytest.raises(UserError, match="--classes ',' holds no class name"):
         class_names(",", ("cat",))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 
@@ -84,10 +85,11 @@ def select_inputs(condition: Condition, prompts: Prompts, count: int) -> Conditi
 
 def class_names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
     """Split names at commas; a known name with commas takes precedence over its parts."""
-    words, found = text.split(","), []
+    words, found = normalize("NFC", text).split(","), []
     most = 1 + max((name.count(",") for name in classes), default=0)
     while words:
-        starts = [",".join(words[:count]).strip() for count in range(min(most, len(words)), 0, -1)]
+        parts = [",".join(words[:count]) for count in range(min(most, len(words)), 0, -1)]
+        starts = [start for part in parts for start in (part, part.strip())]
         found.append(next((name for name in starts if name in classes), starts[-1]))
         words = words[found[-1].count(",") + 1 :]
     names = tuple(filter(None, found))

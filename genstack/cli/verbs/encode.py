@@ -3,6 +3,7 @@
 genstack encode runs/flowers --data.source DIR --views ten-crop --out codes/flowers
 """
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def encode(request: Request, data: ImageData) -> None:
     """Encode images; remove unfinished files of killed processes first."""
     if data.augmentation != AS_IS:
         raise UserError("genstack encode: --views sets the crops; leave out data.augmentation")
+    print("".join(f"{line}\n" for line in data.unread), end="", file=sys.stderr)
     with shared_folder(folder := Path(request.out), temporary_files(folder)):
         encode_share(request, data, folder)
 

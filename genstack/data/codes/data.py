@@ -22,6 +22,7 @@ from genstack.data.seeding import mix
 from genstack.data.sources import CODES, UNFINISHED, is_archive
 from genstack.data.split import hash_keys
 from genstack.data.stream import Stream
+from genstack.data.text import expand
 from genstack.description import identity
 from genstack.errors import UserError
 from genstack.inputs import ConditionInputs, DataInfo
@@ -139,7 +140,7 @@ class CodeData(Data):
     def __init__(self, data: ImageData, compressor: Model):
         self.settings, self.source, self.batch_size = data, data.source, data.batch_size
         self.limit, self.validation, self.balance = data.limit, data.validation, data.balance
-        self.archive = Archive(Path(data.source).expanduser())
+        self.archive = Archive(expand(data.source))
         header = self.archive.header
         made, here = header.compressor, identity(compressor)
         if made != here:

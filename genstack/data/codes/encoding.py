@@ -115,6 +115,8 @@ class Encoding:
                     )
                 self.header = replace(self.header, source=existing.source)
                 return
+        if foreign := [path.name for path in visible(self.folder) if path.suffix != ".safetensors"]:
+            raise UserError(f"{self.folder} holds other files, such as {foreign[0]}; choose another --out")
         self.header.write(self.folder)
 
     @property
@@ -227,3 +229,8 @@ def differing_fields(one: Header, other: Header) -> list[str]:
     """List the fields in which two encodings differ; the source may be given by another path."""
     names = [name for name in Header.__dataclass_fields__ if name not in ("shards", "skipped", "source")]
     return [name for name in names if getattr(one, name) != getattr(other, name)]
+
+
+def visible(folder: Path) -> list[Path]:
+    """Files and folders in a folder whose names do not begin with a dot."""
+    return [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []

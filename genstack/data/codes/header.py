@@ -17,6 +17,7 @@ from genstack.data.codes.storage import Storage, storage
 from genstack.data.codes.views import View
 from genstack.data.images import Preprocessing
 from genstack.data.sources import CODES, UNFINISHED, is_archive
+from genstack.data.text import expand
 from genstack.description import build, describe
 from genstack.errors import UserError
 from genstack.layout import Layout
@@ -96,7 +97,7 @@ class Header:
 
 def read_header(folder: Path) -> Header:
     """Read the header of an archive, complete or not."""
-    folder = folder.expanduser()
+    folder = expand(folder)
     return read(folder / (CODES if (folder / CODES).is_file() else UNFINISHED))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from genstack import plugins
 from genstack.data.source import Source
+from genstack.data.text import expand
 from genstack.discovery import discover
 from genstack.errors import UserError
 
@@ -14,7 +15,7 @@ CODES, UNFINISHED = "codes.json", "encoding.json"  # headers of an archive of co
 
 def is_archive(folder: Path) -> bool:
     """Return True if a folder holds an archive of codes, complete or not."""
-    return any((folder.expanduser() / name).is_file() for name in (CODES, UNFINISHED))
+    return any((expand(folder) / name).is_file() for name in (CODES, UNFINISHED))
 
 
 def open_source(name: str, labels: str = "own") -> Source:

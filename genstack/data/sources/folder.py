@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 from genstack.data.images import ENDINGS, SHEET, SUFFIXES, UNREAD, read_mark
 from genstack.data.source import FURTHER, MULTIFRAME, OWN, FileSource, further_frames
-from genstack.data.text import Names, clean, existing, natural_key
+from genstack.data.text import Names, clean, existing, expand, natural_key
 from genstack.errors import UserError
 
 RUN = (
@@ -26,7 +26,7 @@ class FolderSource(FileSource):
     """
 
     def __init__(self, name: str, by_folder: bool = False):
-        self.root = existing(Path(name).expanduser())
+        self.root = existing(expand(name))
         if not self.root.is_dir():
             raise UserError(f"data source {name} is a file; expected a folder of pictures")
         self.listing = Listing(self.root)
@@ -52,12 +52,12 @@ class FolderSource(FileSource):
 
     @classmethod
     def exists(cls, name: str) -> bool:
-        return existing(Path(name).expanduser()).exists()
+        return existing(expand(name)).exists()
 
     @classmethod
     def beside(cls, name: str) -> tuple[str, ...]:
         """Folders beside the named one, for suggestions."""
-        path = Path(name).expanduser()
+        path = expand(name)
         parent = path.parent
         if not parent.is_dir():
             return ()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from genstack.data.sources.table import TableSource
+from genstack.data.text import expand
 from genstack.errors import UserError, extra
 
 PREFIX = "hf:"
@@ -49,7 +50,7 @@ def load_set(name: str, place: str) -> Any:
     """Load a data set with `datasets`, from a folder or the hub."""
     with extra("hf", f"{name} needs datasets"):
         import datasets
-    folder = Path(place).expanduser()
+    folder = expand(place)
     saved = any((folder / part).exists() for part in ("state.json", "dataset_dict.json"))
     if place.startswith((".", "/", "~")) and not folder.is_dir():
         raise UserError(f"data source {name} not found; give a folder that datasets saved, or user/name")

@@ -12,7 +12,7 @@ from typing import TextIO
 from unicodedata import normalize
 
 from genstack.data.source import FURTHER, MULTIFRAME, FileSource, further_frames
-from genstack.data.text import Names, clean, encodable, existing, natural_key
+from genstack.data.text import Names, clean, encodable, existing, expand, natural_key
 from genstack.errors import UserError
 
 COLUMNS = ("path", "label", "caption", "condition_image")
@@ -69,7 +69,7 @@ class ManifestSource(FileSource):
     """
 
     def __init__(self, name: str):
-        self.path = existing(Path(name).expanduser())
+        self.path = existing(expand(name))
         if not self.path.is_file():
             raise UserError(f"data source {name} not found; give a CSV or JSONL file with a column path")
         self.rows = rows(self.path)
@@ -121,7 +121,7 @@ class ManifestSource(FileSource):
         return self._file(number, row.condition_image)
 
     def _file(self, number: int, path: str) -> tuple[Path, str]:
-        file = existing(self.path.parent / Path(path).expanduser())
+        file = existing(self.path.parent / expand(path))
         return file, f"{self.path} line {self.rows[number].line}: {file}"
 
 
@@ -169,7 +169,7 @@ def parse_row(line: int, entry: Mapping[str, object] | str) -> Row | str:
         return f"has {clean(path)[:60]!r} as its path, which is not valid Unicode"
     if "://" in path or "\0" in path:
         return f"has {path[:60]!r} as its path, which is not a file"
-    values["label"] = " ".join(clean(values["label"]).split())
+    values["label"] = " ".join(clean(normalize("NFC", values["label"])).split())
     values["caption"] = clean(values["caption"]).strip()
     return Row(line, path, **values)
 

@@ -12,7 +12,7 @@ from genstack.atomic import atomic_path
 from genstack.data.cache import cache
 from genstack.data.images import SUFFIXES as PICTURES
 from genstack.data.sources.table import TableSource
-from genstack.data.text import natural_key
+from genstack.data.text import expand, natural_key
 from genstack.errors import UserError, extra
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ParquetSource(TableSource):
 
     def __init__(self, name: str):
         self.name = name
-        self.files = files_in(Path(name).expanduser())
+        self.files = files_in(expand(name))
         if not self.files:
             raise UserError(
                 f"data source {name} not found; give a Parquet or Arrow file, or a folder of them"
@@ -61,7 +61,7 @@ class ParquetSource(TableSource):
     def claims(cls, name: str) -> bool:
         if "://" in name or name.startswith("hf:"):
             return False
-        folder = Path(name).expanduser()
+        folder = expand(name)
         return name.lower().endswith(SUFFIXES) or (bool(files_in(folder)) and not holds_pictures(folder))
 
     def __len__(self) -> int:

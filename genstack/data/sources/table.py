@@ -1,5 +1,6 @@
 """Images in the rows of an Arrow table; its columns are found by their names and types."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,17 +39,30 @@ class TableSource(FileSource):
             raise UserError(f"{self.name} has no column of image files among {', '.join(schema.names)[:200]}")
         self.condition_column = first_of(CONDITIONS, files)
         self.caption_column = first_of(CAPTIONS, texts)
+        self.warn_of_unread("caption", CAPTIONS, self.caption_column, schema)
         known = [name for name in schema.names if is_class_label(features.get(name))]
         self.numbered = bool(known)  # labels are numbers of named classes
         if known:
             self.label_column = first_of(LABELS, known) or known[0]
             self.class_names = tuple(clean(str(name)) for name in features[self.label_column]["names"])
         else:
-            numbers = [each.name for each in schema if "int" in str(each.type)[:5]]
+            numbers = [each.name for each in schema if "int" in str(value_type(each.type))[:5]]
             self.label_column = first_of(LABELS, [name for name in schema.names if name in texts + numbers])
+            self.warn_of_unread("label", LABELS, self.label_column, schema)
             values = {str(value) for value in self.unique(self.label_column) if value is not None}
             self.class_names = tuple(sorted(values, key=natural_key))
         self.labels = {name: number for number, name in enumerate(self.class_names)}
+
+    def warn_of_unread(self, what: str, names: Sequence[str], read: str, schema: "pyarrow.Schema") -> None:
+        """Warn of a column that has the name of one that is read, in other case or of another type."""
+        alike = [each for each in schema if each.name.lower() in names]
+        if alike and not read:
+            kinds = "whole numbers or text" if what == "label" else "text"
+            warnings.warn(
+                f"{self.name}: column {alike[0].name} of type {alike[0].type} is not read as {what}; "
+                f"expected a column {names[0]} of {kinds}",
+                stacklevel=2,
+            )
 
     @abstractmethod
     def row(self, number: int) -> "pyarrow.Table":
@@ -99,7 +113,14 @@ def first_of(wanted: Sequence[str], names: Sequence[str]) -> str:
 
 
 def is_text(kind: "pyarrow.DataType") -> bool:
-    return str(kind).endswith("string")
+    return str(value_type(kind)).endswith("string")
+
+
+def value_type(kind: "pyarrow.DataType") -> "pyarrow.DataType":
+    """Type of the values of a column, which may be stored as indices into a dictionary."""
+    import pyarrow
+
+    return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
 
 
 def holds_files(kind: "pyarrow.DataType") -> bool:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from math import prod
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -25,7 +24,7 @@ from genstack.data.tar_shard import (
     open_shard,
     parse_json,
 )
-from genstack.data.text import clean, existing
+from genstack.data.text import clean, existing, expand
 from genstack.errors import UserError
 
 MOST_SHARDS = 2**20
@@ -55,8 +54,7 @@ class WebDatasetSource(FileSource):
                 self.shards = list(pool.map(partial(open_url, quota=quota), paths, names))
         else:
             self.shards = [
-                open_shard(existing(Path(path).expanduser()), each)
-                for path, each in zip(paths, names, strict=True)
+                open_shard(existing(expand(path)), each) for path, each in zip(paths, names, strict=True)
             ]
         self.ends = np.cumsum([len(shard) for shard in self.shards])
         if not self.ends[-1]:
@@ -114,10 +112,12 @@ class WebDatasetSource(FileSource):
         shard, row = self._find(number)
         caption = shard.part(row, "caption")
         if caption is not None:
-            return caption.decode(errors="replace").strip()
+            return caption.decode("utf-8-sig", errors="replace").strip()
         known = parse_json(shard.part(row, "json") or b"") or {}
         stated = next((known[key] for key in ("caption", "text") if key in known), "")
-        return clean(str(stated)[: LONGEST["caption"]])
+        if isinstance(stated, list):  # several captions: the first
+            stated = next(iter(stated), "")
+        return clean(str(stated)[: LONGEST["caption"]]) if isinstance(stated, str | int | float) else ""
 
     def file(self, number: int) -> tuple[bytes, str]:
         return self._part(number, "image")
@@ -162,7 +162,7 @@ def shard_paths(pattern: str) -> list[str]:
 
 
 def is_file(path: str) -> bool:
-    return existing(Path(path).expanduser()).is_file()
+    return existing(expand(path)).is_file()
 
 
 def matches(name: str) -> list[str]:

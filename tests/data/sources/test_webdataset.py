@@ -319,6 +319,20 @@ def test_unread_members_are_counted(tmp_path):
         open_source(str(tmp_path / "dots.tar"))
 
 
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [(b"null", ""), (b'["a cat", "a pet"]', "a cat"), (b"[]", ""), (b"7", "7"), (b"{}", "")],
+)
+def test_json_captions_of_other_types(stated, expected, tmp_path):
+    tar(tmp_path / "a.tar", [("1.png", picture(1)), ("1.json", b'{"caption": ' + stated + b"}")])
+    assert open_source(str(tmp_path / "a.tar")).caption(0) == expected
+
+
+def test_captions_have_no_byte_order_mark(tmp_path):
+    tar(tmp_path / "a.tar", [("1.png", picture(1)), ("1.txt", b"\xef\xbb\xbfa cat")])
+    assert open_source(str(tmp_path / "a.tar")).caption(0) == "a cat"
+
+
 def test_json_captions_have_no_surrogates(tmp_path):
     tar(tmp_path / "a.tar", [("1.png", picture(1)), ("1.json", b'{"caption": "a cat \\ud83d"}')])
     assert open_source(str(tmp_path / "a.tar")).caption(0) == "a cat \ufffd"
