@@ -14,8 +14,11 @@ from genstack.cli.main import main
 from genstack.cli.verbs.decode import parse_changes
 from genstack.compressor import Autoencoder, Gaussian, Strided
 from genstack.compressor.quantizers import FSQ
-from genstack.data.images import CHUNK, Preprocessing, read_mark
+from genstack.data import ImageData
+from genstack.data.images import CHUNK, Preprocessing, read_mark, save_all
 from genstack.errors import UserError
+from genstack.evaluation.folders import are_pairs
+from genstack.evaluation.reference import ReferenceSet
 from genstack.layout import CodeLayout
 from genstack.model import Model
 
@@ -118,17 +121,72 @@ def test_reconstructions_are_a_sheet_or_two_folders():
     assert np.array_equal(again, np.asarray(model.decode(model.encode(Image.fromarray(image)))[0]))
 
 
+def test_saved_reconstructions_are_pairs_and_samples_are_not():
+    for folder in ("images", "reconstructions", "samples"):
+        images = torch.zeros(2, 3, 16, 24)
+        save_all(images, Path(folder), Preprocessing(3, 16, 24), {"seed": 0} if folder == "samples" else {})
+    folders = ("images", "reconstructions", "samples")
+    real, again, samples = (ReferenceSet(ImageData(folder, (16, 24)), "all") for folder in folders)
+    assert are_pairs(real, again) and not are_pairs(real, samples)
+
+
+def test_codes_are_not_written_among_other_files(capsys):
+    Path("source").mkdir()
+    Path("picture.png").rename("source/picture.png")
+    before = sorted(Path("source").iterdir())
+    assert (
+        main(["encode", "run", "--data.source", "source", "--data.resolution", "[16,24]", "--out", "source"])
+        == 2
+    )
+    assert "source holds other files, such as picture.png; choose another --out" in capsys.readouterr().err
+    assert sorted(path for path in Path("source").iterdir() if path.name[0] != ".") == before
+
+
+def test_what_is_not_read_is_named_wherever_pictures_are_read(capsys):
+    Path("source").mkdir()
+    Path("picture.png").rename("source/picture.png")
+    Path("source/more.heic").touch()
+    data = ["--data.source", "source", "--data.resolution", "[16,24]"]
+    assert main(["encode", "run", *data, "--out", "codes", "--device", "cpu"]) is None
+    assert "source also holds, unread: 1 .heic files\n" in capsys.readouterr().err
+
+
+def test_a_report_replaces_no_other_file(capsys):
+    Path("notes.txt").write_text("mine")
+    assert main(["report", "run", "--out", "notes.txt"]) == 2
+    assert "notes.txt exists, and is no HTML page; choose another --out" in capsys.readouterr().err
+    assert Path("notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["~nobody-has-this-name", "~nobody-has-this-name/a.csv", "~nobody/*.tar"])
+def test_a_home_that_does_not_exist_is_one_line(name, capsys):
+    assert main(["data", "check", name]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "flag", ["temperature", "precision", "split", "perturb", "seed", "training", "preset"]
+)
+def test_a_comparison_of_folders_refuses_flags_of_runs(flag, capsys):
+    save_all(torch.zeros(2, 3, 16, 24), Path("a"), Preprocessing(3, 16, 24))
+    values = {"precision": "bf16", "split": "training", "preset": "fid", "training": "50"}
+    assert main(["evaluate", "a", "a", f"--{flag}", values.get(flag, "0.5" if flag != "seed" else "5")]) == 2
+    assert f"--{flag} applies to a run, not to folders; leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [
         ("sheet.jpg", "expected a name that ends in .png"),
         ("notes", "notes is a file; expected a name that ends in .png, or a folder"),
-        ("taken", "taken/00001.png exists, and genstack did not write it"),
+        ("taken", "taken is not empty; choose another --out, or remove it"),
+        ("folder.png", "folder.png is a folder; choose another --out"),
     ],
 )
 def test_no_file_of_others_is_replaced(out, message, capsys):
     Path("notes").write_text("mine")
     Path("taken").mkdir()
+    Path("folder.png").mkdir()
     Image.new("RGB", (24, 16), "red").save("taken/00001.png")
     before = Path("taken/00001.png").read_bytes()
     assert main(["interpolate", "run", "picture.png", "picture.png", "--count", "3", "--out", out]) == 2

@@ -209,7 +209,7 @@ def test_comparison_of_runs(trained, tmp_path):
 @pytest.mark.slow
 def test_failure_keeps_the_old_page(trained, tmp_path, monkeypatch):
     run = copied(trained.compressor, tmp_path)
-    (run / "report.html").write_text("old")
+    (run / "report.html").write_text("<!doctype html>old")
 
     def fail(*_):
         raise RuntimeError
@@ -217,7 +217,7 @@ def test_failure_keeps_the_old_page(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "run_page", fail)
     with pytest.raises(RuntimeError):
         main(["report", str(run)])
-    assert (run / "report.html").read_text() == "old"
+    assert (run / "report.html").read_text() == "<!doctype html>old"
 
 
 def test_invalid_arguments_are_one_line(tmp_path, capsys):

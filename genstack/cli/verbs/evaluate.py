@@ -3,8 +3,8 @@
 genstack evaluate runs/flowers-prior --samples 2048
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,11 +35,13 @@ from genstack.evaluation.networks import Networks
 from genstack.evaluation.reference import ReferenceSet
 from genstack.evaluation.samples import Sampling
 from genstack.model import Model
+from genstack.prior import SamplingOptions
 from genstack.training.files import CONFIG
 
 CARD = "card.json"
 SAMPLES = 1000  # by default
-UNSET = (None, "", "auto", False)  # values of flags that nobody gave
+#: Flags that apply to samples only.
+SAMPLING_FLAGS = ("classifier", "samples", "compile", "preset", "seed", "training", "precision")
 NETS = ("alex", "vgg")
 NONE = "none"  # of LPIPS or perturbations
 EXAMPLES = 64  # images whose captions are checked for class names
@@ -188,11 +190,12 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
     """Evaluate on the real images of `data`, save the card and print it."""
     flags, process = to_dataclass(Evaluation, settings), Process.from_environment()
     print_once(restart_warning(), error=True)
+    print_once("\n".join(data.unread), error=True)
     with gloo_group(process.rank, process.world_size):
         shape, device = data.preprocessing.shape, choose_device(flags.device, process.local_rank)
         load_networks = partial(Networks.load, flags.nets, shape, device)  # once nothing is refused
         if flags.generated:
-            card, model = compare_folders(flags, data, load_networks), dict[str, Any]()
+            card, model = compare_folders(flags, settings, data, load_networks), dict[str, Any]()
         else:
             card, model = measure_run(flags, settings, data, device, load_networks)
     if card is None:
@@ -206,9 +209,9 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
 def evaluate_npz(settings: Namespace) -> None:
     """Compare .npz files or folders as ADM does, save the card and print it."""
     flags, process = to_dataclass(Evaluation, settings), Process.from_environment()
-    for name in ("classifier", "samples", "compile", "split"):
-        if getattr(flags, name) not in UNSET:
-            raise UserError(f"--{name} does not apply to .npz files; leave it out")
+    if given := given_flags(settings, (*SAMPLING_FLAGS, "split", "perturb", "lpips")):
+        name = given[0].replace("_", "-")
+        raise UserError(f"--{name} does not apply to .npz files; leave it out")
     real, generated = (adm.Images.open(Path(name).expanduser()) for name in (flags.run, flags.generated))
     extractor = InceptionFeatures(choose_device(flags.device, process.local_rank), spatial=True)
     print_once(restart_warning(), error=True)
@@ -220,12 +223,23 @@ def evaluate_npz(settings: Namespace) -> None:
         print("\n".join([*card.lines(), f"protocol: {flags.folder / CARD}"]))
 
 
-def compare_folders(flags: Evaluation, data: ImageData, load_networks: Callable[[], Networks]) -> Card | None:
+def given_flags(settings: Namespace, names: Sequence[str]) -> list[str]:
+    """Names of the flags of a run, and of sampling options, that have other values than their defaults."""
+    defaults = {each.name: each.default for each in fields(Evaluation)} | {"preset": ""}
+    options = [each.name for each in fields(SamplingOptions)]
+    flags = [name for name in names if settings[name] != defaults[name]]
+    return [*flags, *(name for name in options if settings[name] is not None)]
+
+
+def compare_folders(
+    flags: Evaluation, settings: Namespace, data: ImageData, load_networks: Callable[[], Networks]
+) -> Card | None:
     """Compare two folders of images; return the card in the first process."""
-    for name in ("classifier", "samples", "compile"):
-        if getattr(flags, name) not in UNSET:
-            raise UserError(f"--{name} applies to a prior's run, not to folders; leave it out")
+    if given := given_flags(settings, (*SAMPLING_FLAGS, "split", "perturb")):
+        name = given[0].replace("_", "-")
+        raise UserError(f"--{name} applies to a run, not to folders; leave it out")
     other = ImageData.for_model(data.preprocessing, flags.generated)
+    print_once("\n".join(other.unread), error=True)
     real, generated = ReferenceSet(data, "all"), ReferenceSet(other, "all")
     if min(len(real), len(generated)) < FEWEST and not are_pairs(real, generated):
         raise UserError(
@@ -244,11 +258,11 @@ def measure_run(
 ) -> tuple[Card | None, dict[str, Any]]:
     """Evaluate a run; return the card in the first process, and the model's identity."""
     model, place = load(Path(flags.run)).to(device), Path(flags.run)
-    for name in ("samples", "classifier", "compile"):
-        if not model.can_sample and getattr(flags, name) not in UNSET:
-            raise UserError(
-                f"{flags.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
-            )
+    if not model.can_sample and (given := given_flags(settings, SAMPLING_FLAGS)):
+        name = given[0].replace("_", "-")
+        raise UserError(
+            f"{flags.run} is a compressor and has no samples; leave out --{name}, or train a prior on it"
+        )
     training = run_data(place) if (place / CONFIG).is_file() else None
     check_data(flags.run, model, data, training)
     held_out = is_training_source(training, data)

@@ -46,10 +46,12 @@ def report(
     if not found:
         raise UserError("RUNS is missing; expected a run: genstack report runs/flowers")
     one = len(found) == 1
-    page = run_page(found[0], samples, seed) if one else comparison_page(found, samples, seed)
     place = Path(out) if out else path_beside(found[0].folder, PAGE) if one else Path(COMPARISON)
     if place.is_dir():
         raise UserError(f"--out {place} is a folder; expected a file, such as {place / PAGE}")
+    if place.is_file() and not place.read_bytes()[:100].lower().startswith(b"<!doctype html>"):
+        raise UserError(f"{place} exists, and is no HTML page; choose another --out")
+    page = run_page(found[0], samples, seed) if one else comparison_page(found, samples, seed)
     with atomic_path(place) as partial:
         partial.write_text(page, encoding="utf-8")
     print(f"{place} ({len(page.encode()) / 1e6:.1f} MB) opens in any browser")
