@@ -22,7 +22,7 @@ from genstack import plugins
 from genstack.checkpoints.model_file import save
 from genstack.cli import commands as command_lines
 from genstack.cli import verb
-from genstack.cli.calls import words
+from genstack.cli.calls import flat, words
 from genstack.cli.commands import Command
 from genstack.cli.main import dispatch, main
 from genstack.cli.parsing import stages
@@ -365,6 +365,10 @@ def test_calls_have_the_words_of_commands():
         *("--data.augmentation.zoom=[1, 1.5]", "--captions", "one", "two, three"),
         '--model.quantizer={"class_path": "FSQ", "init_args": {"levels": [4, 4]}}',
     ]
+
+
+def test_places_of_a_call_are_flat():
+    assert flat([Path("a"), ["b", Path("c")], 3]) == ["a", "b", "c", "3"]
 
 
 def test_settings_of_a_call_can_be_rebuilt():

@@ -1,7 +1,7 @@
 """Commands as calls from Python: keyword arguments become the words of a command line."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def run(command: str, *places: Any, **settings: Any) -> None:
 
     Args:
         command: words after `genstack`, such as `train compressor`.
-        places: values that need no name.
+        places: values that need no name; a list for several.
         settings: options by name; a mapping for a group of settings, a sequence for several values, and None
             for null, or for an option that is not given. A part can be its class's name, a mapping with its
             settings, or the part itself.
@@ -39,7 +39,7 @@ def run(command: str, *places: Any, **settings: Any) -> None:
     line = actions.get(action) or actions.get("")
     with quiet():
         code = dispatch(
-            [*command.split(), *map(str, places), *words(without_none(settings, line) if line else settings)]
+            [*command.split(), *flat(places), *words(without_none(settings, line) if line else settings)]
         )
     if code and code > SIGNAL:
         raise SystemExit(code)
@@ -57,6 +57,11 @@ def without_none(settings: Mapping[str, Any], command: Command, prefix: str = ""
         elif value is not None or argument is None or "null" in type_words(argument).split("|"):
             kept[name] = value
     return kept
+
+
+def flat(places: Sequence[Any]) -> list[str]:
+    """Values that need no name, with those of lists one by one."""
+    return [str(each) for place in places for each in (place if isinstance(place, list | tuple) else [place])]
 
 
 def words(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
