@@ -179,13 +179,15 @@ def test_a_comparison_of_folders_refuses_flags_of_runs(flag, capsys):
     [
         ("sheet.jpg", "expected a name that ends in .png"),
         ("notes", "notes is a file; expected a name that ends in .png, or a folder"),
-        ("taken", "taken is not empty; choose another --out, or remove it"),
+        ("taken", "taken/00001.png exists, and genstack did not write it"),
+        ("samples", "samples holds other files, such as 00003.png; choose another --out"),
         ("folder.png", "folder.png is a folder; choose another --out"),
     ],
 )
 def test_no_file_of_others_is_replaced(out, message, capsys):
     Path("notes").write_text("mine")
     Path("taken").mkdir()
+    save_all(torch.zeros(4, 3, 16, 24), Path("samples"), Preprocessing(3, 16, 24))
     Path("folder.png").mkdir()
     Image.new("RGB", (24, 16), "red").save("taken/00001.png")
     before = Path("taken/00001.png").read_bytes()

@@ -1,13 +1,14 @@
 """Paths on the command line, and paths beside a run or a published file."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from genstack import hub, models
 from genstack.checkpoints.model_file import TENSORS, load
 from genstack.data.codes.header import encoded_source
-from genstack.data.images import SUFFIXES, read_mark
+from genstack.data.images import SUFFIXES, file_name, read_mark
 from genstack.errors import UserError
 from genstack.training.files import CONFIG, METRICS
 
@@ -46,22 +47,27 @@ def check_png(out: Place) -> Path:
     return path
 
 
-def check_sheet_or_folder(out: Place) -> Path:
-    """Return the path of a sheet to write, or of a new folder for images.
+def check_sheet_or_folder(out: Place, parts: Sequence[str], count: int) -> Path:
+    """Return the path of a sheet to write, or of a folder for images, whose files are replaced.
 
     Args:
         out: a name that ends in .png for a sheet; any other name is a folder's.
+        parts: folders in it that take the images; "" for itself.
+        count: number of images in each.
 
     Raises:
-        UserError: a picture of another format, a file, or a folder that is not empty has the name.
+        UserError: a picture of another format or a file has the name, or the folder holds other files.
     """
     path = Path(out)
     if path.suffix.lower() in SUFFIXES:
         return check_png(out)
     if path.is_file():
         raise UserError(f"{path} is a file; expected a name that ends in .png, or a folder")
-    if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"{path} is not empty; choose another --out, or remove it")
+    written = {path / part / file_name(index) for part in parts for index in range(count)}
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        if file not in written:
+            raise UserError(f"{path} holds other files, such as {file.name}; choose another --out")
+        check_overwriting(file)
     return path
 
 

@@ -41,7 +41,7 @@ def interpolate(
         device: auto, cpu, cuda or mps.
     """
     check_count(count)
-    target = check_sheet_or_folder(out)
+    target = check_sheet_or_folder(out, [""], count)
     model = load(Path(run)).to(choose_device(device))
     images = interpolate_files(model, Path(first), Path(last), count)
     if is_sheet(target):

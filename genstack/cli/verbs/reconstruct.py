@@ -50,7 +50,7 @@ def reconstruct(
     """
     if count < 1:
         raise UserError(f"count must be at least 1, got {count}")
-    target = check_sheet_or_folder(out)
+    target = check_sheet_or_folder(out, FOLDERS, count)
     if size and not source:
         raise UserError("--size needs images of a size of your choice; add --source")
     model = load(Path(run)).to(choose_device(device))
