@@ -62,7 +62,6 @@ def encode(request: Request, data: ImageData) -> None:
     """Encode images; remove unfinished files of killed processes first."""
     if data.augmentation != AS_IS:
         raise UserError("genstack encode: --views sets the crops; leave out data.augmentation")
-    print("".join(f"{line}\n" for line in data.unread), end="", file=sys.stderr)
     with shared_folder(folder := Path(request.out), temporary_files(folder)):
         encode_share(request, data, folder)
 
@@ -71,6 +70,7 @@ def encode_share(request: Request, data: ImageData, folder: Path) -> None:
     """Encode this process's share, and write the header once all shards exist."""
     process = Process.from_environment()
     model = load(Path(request.run)).to(choose_device(request.device, process.local_rank))
+    print("".join(f"{line}\n" for line in data.unread), end="", file=sys.stderr)
     encoding = Encoding(model, data, folder, VIEWS[request.views], request.images_per_shard)
     absent = {*encoding.missing}
     missing = [number for number in process.share(range(encoding.header.count)) if number in absent]

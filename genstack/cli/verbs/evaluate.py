@@ -190,7 +190,6 @@ def evaluate(settings: Namespace, data: ImageData) -> None:
     """Evaluate on the real images of `data`, save the card and print it."""
     flags, process = to_dataclass(Evaluation, settings), Process.from_environment()
     print_once(restart_warning(), error=True)
-    print_once("\n".join(data.unread), error=True)
     with gloo_group(process.rank, process.world_size):
         shape, device = data.preprocessing.shape, choose_device(flags.device, process.local_rank)
         load_networks = partial(Networks.load, flags.nets, shape, device)  # once nothing is refused
@@ -239,7 +238,7 @@ def compare_folders(
         name = given[0].replace("_", "-")
         raise UserError(f"--{name} applies to a run, not to folders; leave it out")
     other = ImageData.for_model(data.preprocessing, flags.generated)
-    print_once("\n".join(other.unread), error=True)
+    print_once("\n".join([*data.unread, *other.unread]), error=True)
     real, generated = ReferenceSet(data, "all"), ReferenceSet(other, "all")
     if min(len(real), len(generated)) < FEWEST and not are_pairs(real, generated):
         raise UserError(
@@ -265,6 +264,7 @@ def measure_run(
         )
     training = run_data(place) if (place / CONFIG).is_file() else None
     check_data(flags.run, model, data, training)
+    print_once("\n".join(data.unread), error=True)
     held_out = is_training_source(training, data)
     reference = ReferenceSet(data, flags.split or ("validation" if held_out else "all"))
     options = resolve_options(settings, model) if model.can_sample else None
